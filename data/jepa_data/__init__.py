@@ -1,0 +1,1 @@
+"""Bytes to clips: worlds, shards, decoders and the clip stream. Knows no model."""

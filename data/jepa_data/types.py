@@ -1,0 +1,52 @@
+"""What the clip stream yields.
+
+Shapes: B clips · T frames · C channels · h w pixels · A action width · X state width.
+`actions[:, t]` takes frame t to frame t+1, so T frames have T-1 actions.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """One batch of clips, all of the same length and size.
+
+    Attributes:
+        video: RGB, 0..255.
+        actions: what the agent did between neighbouring frames; None for plain video.
+        states: ground truth per frame, NaN where a quantity does not exist in an episode; None for plain video.
+        labels: one integer per clip and label name; -1 where the label does not apply.
+        keys: the sample each clip was cut from.
+        start_seconds: where in its video each clip starts.
+    """
+
+    video: UInt8[Tensor, "B T C h w"]
+    actions: Float[Tensor, "B T-1 A"] | None
+    states: Float[Tensor, "B T X"] | None
+    keys: tuple[str, ...]
+    start_seconds: Float[Tensor, " B"]
+    labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
+        """The same batch with every tensor on `device`."""
+
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=non_blocking)
+
+        video, start = move(self.video), move(self.start_seconds)
+        assert video is not None and start is not None
+        return replace(
+            self,
+            video=video,
+            actions=move(self.actions),
+            states=move(self.states),
+            start_seconds=start,
+            labels={name: x.to(device, non_blocking=non_blocking) for name, x in self.labels.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
