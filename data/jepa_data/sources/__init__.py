@@ -1,0 +1,1 @@
+"""Raw corpora to shards: one file a kind of source."""

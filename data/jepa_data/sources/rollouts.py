@@ -1,0 +1,121 @@
+"""Records a simulated world: a random agent acts, and pictures, actions and ground truth become shards.
+
+Everything about an episode is a function of (seed, episode number), so the same command writes the same bytes.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_data.errors import DataError
+from jepa_data.shards.encode import encode_mp4
+from jepa_data.shards.manifest import Manifest
+from jepa_data.shards.write import ShardWriter
+from jepa_data.worlds import make_batch
+
+CHUNK = 64  # episodes simulated side by side
+LONGEST_HOLD = 7  # frames
+# Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
+ACTION_STREAM = zlib.crc32(b"actions")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to record.
+
+    Attributes:
+        episodes: in all; the last `test_share` of them become the test split.
+        frames: per episode (10 a second).
+    """
+
+    world: str
+    episodes: int
+    frames: int = 40
+    image_size: int = 64
+    seed: int = 0
+    test_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2 or self.frames < 2:
+            raise DataError(
+                f"a recording needs at least 2 episodes of 2 frames, found {self.episodes} of {self.frames}"
+            )
+        if not 0 < self.test_share < 1:
+            raise DataError(f"test_share is the share of episodes kept for testing, between 0 and 1, found {self.test_share}")
+
+    @property
+    def train_episodes(self) -> int:
+        """At least one episode goes to each split."""
+        return min(self.episodes - 1, max(1, round(self.episodes * (1 - self.test_share))))
+
+
+def random_actions(seed: int, episode: int, frames: int) -> NDArray[np.float32]:
+    """Forces [frames-1, 2]: drawn evenly from the unit disc, each held for 1 to 7 frames."""
+    rng = np.random.Generator(np.random.Philox(key=[seed ^ ACTION_STREAM, episode]))
+    actions = np.zeros((frames - 1, 2), np.float32)
+    at = 0
+    while at < frames - 1:
+        hold, strength, angle = rng.integers(1, LONGEST_HOLD + 1), np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        actions[at : at + hold] = strength * np.cos(angle), strength * np.sin(angle)
+        at += hold
+    return actions
+
+
+def record(
+    recording: Recording, out: Path, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
+) -> Manifest:
+    """Record to a folder of shards. `progress` is told the number of episodes done.
+
+    Raises:
+        DataError: the world has no such name, or `out` is not empty.
+    """
+    r = recording
+    about = make_batch(r.world, np.arange(1), image_size=r.image_size, seed=r.seed)
+    writer = ShardWriter(
+        out,
+        fps=about.fps,
+        image_size=r.image_size,
+        world=r.world,
+        action_size=about.action_size,
+        state_names=about.state_names,
+        label_names=about.label_names,
+        seed=r.seed,
+        overwrite=overwrite,
+    )
+    with writer, ThreadPoolExecutor(max_workers=2) as pool:
+        encode = partial(encode_mp4, fps=about.fps)
+        for episodes, video, actions, states, labels in _simulate(r):
+            for row, encoded in enumerate(pool.map(encode, video)):
+                episode = int(episodes[row])
+                metadata = {
+                    "world": r.world,
+                    "world_version": about.version,
+                    "episode": episode,
+                    "seed": r.seed,
+                    "labels": {name: int(x[row]) for name, x in labels.items()},
+                }
+                split = "train" if episode < r.train_episodes else "test"
+                key = f"episode-{episode:06d}"
+                writer.write(split, key, encoded, r.frames, actions[row], states[row], metadata)
+            progress(int(episodes[-1]) + 1)
+    return Manifest.model_validate_json((out / "manifest.json").read_text())
+
+
+def _simulate(r: Recording) -> Iterator[tuple]:
+    """Episode numbers, video [E, T, h, w, 3], actions [E, T-1, A], states [E, T, X] and labels, chunk by chunk."""
+    for first in range(0, r.episodes, CHUNK):
+        episodes = np.arange(first, min(first + CHUNK, r.episodes))
+        batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
+        actions = np.stack([random_actions(r.seed, int(e), r.frames) for e in episodes])
+        pictures, states = [batch.render()], [batch.states()]
+        for t in range(r.frames - 1):
+            batch.step(actions[:, t])
+            pictures.append(batch.render())
+            states.append(batch.states())
+        yield episodes, np.stack(pictures, 1), actions, np.stack(states, 1), batch.labels

@@ -1,0 +1,112 @@
+"""Encoder + planner as a policy: pictures in, actions out, towards goals given as pictures.
+
+    policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
+    observation, info = env.reset()
+    while not done:
+        observation, reward, terminated, truncated, info = env.step(policy.act(observation))
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.planners.cem import CEM, Plan
+from jepa.planners.cost import goal_distance
+from jepa.planners.mpc import ModelPredictiveControl
+from jepa.world_model import LatentWorldModel, State, rollout
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """How a policy plans: horizon and execute in latent steps, see ModelPredictiveControl and goal_distance."""
+
+    horizon: int = 6
+    execute: int = 2
+    path_weight: float = 1.0
+    planner: CEM = CEM()
+
+
+class Policy:
+    """Acts in one environment (pictures [h, w, 3]) or in B at once (pictures [B, h, w, 3]).
+
+    Args:
+        model: a world model with dynamics.
+        goal: pictures of where to get, uint8 RGB, of the shape of the observations.
+        settings: of the planner.
+        seed: of the planner's samples.
+
+    Raises:
+        UserError: the model has no dynamics, or goal and observations differ in shape.
+    """
+
+    def __init__(
+        self,
+        model: LatentWorldModel,
+        goal: UInt8[np.ndarray, "*B h w 3"],
+        settings: PlanSettings = PlanSettings(),  # noqa: B008 - immutable
+        seed: int = 0,
+    ) -> None:
+        if model.dynamics is None:
+            raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
+        self.model, self.settings = model, settings
+        self.goal_shape = goal.shape
+        self.goal = model.encode_still(_pictures(goal))
+        self.control = ModelPredictiveControl(
+            settings.planner,
+            horizon=settings.horizon,
+            execute=settings.execute,
+            action_size=model.spec.block_size,
+            seed=seed,
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """A new episode begins: forget what was seen and planned."""
+        self.control.reset()
+        self.last_plan: Plan | None = None
+        self._state: State | None = None
+        self._seen: list[Tensor] = []
+        self._queue: list[Tensor] = []
+        self.plans = 0
+
+    def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
+        """The action for the frame just seen. Plans when the last plan is used up."""
+        if observation.shape != self.goal_shape:
+            raise UserError(f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike")
+        frames = self.model.spec.frames_per_step
+        self._seen = [*self._seen, _pictures(observation)][-frames:]
+        if not self._queue:
+            self._queue = self._plan()
+        action = self._queue.pop(0).numpy()
+        return action if observation.ndim == 4 else action[0]
+
+    @torch.no_grad()
+    def imagine(self) -> Float[Tensor, "B H N D"]:
+        """The latents that the last plan leads to, as the model sees it."""
+        if self.last_plan is None or self._state is None:
+            raise ValueError("nothing is planned yet: call act() first")
+        assert self.model.dynamics is not None
+        return rollout(self.model.dynamics, self._state, self.last_plan.actions[:, None])[:, 0]
+
+    def _plan(self) -> list[Tensor]:
+        spec = self.model.spec
+        # Before a whole tubelet was seen, the first picture stands still.
+        seen = [self._seen[0]] * (spec.frames_per_step - len(self._seen)) + self._seen
+        z = self.model.encode(torch.stack(seen, 1))
+        dynamics = self.model.dynamics
+        assert dynamics is not None and spec.action_size is not None
+        self._state = dynamics.init(z, z.new_zeros(len(z), 0, spec.block_size))
+        cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
+        self.last_plan = self.control.plan(cost, len(z))
+        self.plans += 1
+        blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
+        return list(blocks.unflatten(-1, (spec.frames_per_step, spec.action_size)).flatten(1, 2).unbind(1))
+
+
+def _pictures(array: UInt8[np.ndarray, "*B h w 3"]) -> UInt8[Tensor, "B 3 h w"]:
+    pictures = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, -3)
+    return pictures if pictures.ndim == 4 else pictures[None]

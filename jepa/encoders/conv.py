@@ -1,0 +1,66 @@
+"""A small convolutional encoder: one vector per latent step, for short runs on a CPU.
+
+The frames of a tubelet are stacked as channels, so one latent sees motion. A wide stride in the first layer keeps the
+expensive full-resolution feature maps away (1.5 times faster than four stride-2 layers on a CPU at 64 px).
+
+    tubelet x 3 ch, 64 px -> k8 s4 -> k4 s2 … -> 4x4 map -> 256 -> D, BatchNorm
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvEncoder(nn.Module):
+    """Video [B, T, 3, h, w] -> latents [B, T/tubelet, 1, width].
+
+    Args:
+        image_size: height and width in pixels, a multiple of 16.
+        width: D, size of the latent vector.
+        tubelet: frames per latent step.
+        channels: of the first layer; the later ones have twice as many.
+        hidden: units between the last feature map and the latent.
+
+    The output is batch-normalised without scale or shift: each dimension has zero mean and unit variance over a batch,
+    which is where SIGReg wants it (LeWM, arXiv 2603.19312, ends its encoder the same way).
+    """
+
+    tokens = 1
+
+    def __init__(self, image_size: int, width: int, *, tubelet: int = 2, channels: int = 32, hidden: int = 256) -> None:
+        super().__init__()
+        if image_size % 16:
+            raise ValueError(f"image_size is {image_size}; the convolutional encoder needs a multiple of 16")
+        self.image_size, self.width, self.tubelet = image_size, width, tubelet
+        deep = 2 * channels
+        self.stem = nn.Sequential(
+            *_layer(3 * tubelet, channels, 8, 4, 2), *_layer(channels, deep, 4, 2, 1), *_layer(deep, deep, 4, 2, 1)
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(deep * (image_size // 16) ** 2, hidden), nn.SiLU(), nn.Linear(hidden, width)
+        )
+        self.norm = nn.BatchNorm1d(width, affine=False)
+
+    def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
+        """Raises ValueError if T is no multiple of the tubelet or the pictures have another size."""
+        batch = video.shape[0]
+        return rearrange(self.norm(self.head(self._maps(video))), "(b s) d -> b s 1 d", b=batch)
+
+    def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"]:
+        """The last feature map, for pictures of what the encoder looks at."""
+        return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
+
+    def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:
+        frames, size = video.shape[1], tuple(video.shape[-2:])
+        if frames % self.tubelet or size != (self.image_size, self.image_size):
+            raise ValueError(
+                f"expected a multiple of {self.tubelet} frames of {self.image_size}x{self.image_size} pixels, "
+                f"found {frames} of {size[0]}x{size[1]}"
+            )
+        stacked = rearrange(video, "b (s u) c h w -> (b s) (u c) h w", u=self.tubelet)
+        return self.stem(stacked.contiguous(memory_format=torch.channels_last))
+
+
+def _layer(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.GroupNorm(4, outputs), nn.SiLU()

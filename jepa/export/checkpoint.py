@@ -1,0 +1,85 @@
+"""The native format: `model.safetensors` + `model.json`. No pickle, so a file from a stranger can be opened.
+
+    model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file, …what the caller describes}
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from jepa.config import UserError
+
+FORMAT, VERSION = "openjepa-model", 1
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
+    """Write the module's tensors and what describes them. A file is replaced in one step, never half written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (TENSORS + ".partial")
+    save_file({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
+    record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
+    os.replace(partial, folder / TENSORS)
+    partial = folder / (DESCRIPTION + ".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(partial, folder / DESCRIPTION)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `save` was told. Raises UserError if the folder holds no model, or one of another format."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(f"{folder}: no {DESCRIPTION} here. `jepa pretrain` writes one to RUN/model when it ends.")
+    try:
+        description = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    found = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
+    if found != (FORMAT, VERSION):
+        raise UserError(f"{path}: expected a description of format {FORMAT!r}, version {VERSION}, found {found}")
+    return description
+
+
+def load_into(module: nn.Module, folder: Path) -> None:
+    """Fill the module with the folder's tensors.
+
+    Raises:
+        UserError: the file is damaged, or a tensor is missing, surplus or of another shape (each is named).
+    """
+    path = folder / TENSORS
+    if not path.is_file():
+        raise UserError(f"{folder}: {TENSORS} is missing")
+    if _checksum(path) != read_description(folder)["sha256"]:
+        raise UserError(f"{path}: the checksum differs from the one in {DESCRIPTION}; the file is damaged, copy it again")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from None
+    check_tensors(module.state_dict(), tensors, str(path))
+    module.load_state_dict(tensors)
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Raises UserError naming every tensor that is missing, surplus or of another shape."""
+    wrong = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    wrong += [f"surplus {name}" for name in sorted(found.keys() - expected.keys())]
+    wrong += [
+        f"{name} has shape {tuple(found[name].shape)}, the model {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name].shape != found[name].shape
+    ]
+    if wrong:
+        more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UserError(f"{where} belongs to another model: " + "; ".join(wrong[:5]) + more)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

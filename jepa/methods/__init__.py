@@ -1,0 +1,1 @@
+"""One file, one published method: the whole algorithm on one screen."""

@@ -1,0 +1,41 @@
+"""What the training module asks of a method. A method is plain torch: it knows neither Lightning nor configs."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepa.world_model import Dynamics
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips on the training device, normalised to about zero mean and unit variance.
+
+    `actions[:, t]` takes frame t to frame t+1; None for plain video.
+    """
+
+    video: Float[Tensor, "B T C h w"]
+    actions: Float[Tensor, "B T-1 A"] | None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One published algorithm: encoder, what it predicts, and its loss."""
+
+    encoder: nn.Module  # trained
+    dynamics: Dynamics | None  # action-conditioned prediction, where the method learns one
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars by name; "loss" is minimised, the others are logged. All randomness comes from `generator`."""
+        ...
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Called after each optimiser step (EMA teachers and the like)."""
+        ...
+
+    def evaluation_encoder(self) -> nn.Module:
+        """The encoder to probe, export and plan with."""
+        ...

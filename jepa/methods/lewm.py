@@ -1,0 +1,72 @@
+"""LeWM: an encoder and its dynamics learned together, end to end, without a teacher (arXiv 2603.19312).
+
+    z_s   = encoder(frames of step s)                                        [B, S, 1, D]
+    p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
+    loss  = mean |p_s - z_s|²                                                latent prediction
+          + w_sig  SIGReg(z)                                                 keeps z Gaussian: no collapse
+          + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
+          + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
+
+The paper has the first two terms with one-step prediction; the last two and the open-loop rollout come from EB-JEPA
+and PLDM, and are what lets a small model plan after minutes on a CPU (without inverse dynamics EB-JEPA reports 1 %).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa.methods.base import Batch
+from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.objectives.sigreg import sigreg
+from jepa.world_model import Dynamics, block_actions, rollout
+
+
+class LeWM(nn.Module):
+    """Latent prediction with actions for vector latents (N = 1).
+
+    Args:
+        encoder: video -> [B, S, 1, D].
+        dynamics: a Dynamics module over those latents.
+        inverse_dynamics: predicts the action between two latents.
+        sigreg_weight, inverse_weight, similarity_weight: the w of the module's docstring.
+        directions: random projections of SIGReg, drawn anew each step.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dynamics: Dynamics,
+        inverse_dynamics: InverseDynamics,
+        *,
+        sigreg_weight: float = 0.02,
+        inverse_weight: float = 1.0,
+        similarity_weight: float = 0.5,
+        directions: int = 256,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
+        self.weights = {"sigreg": sigreg_weight, "inverse_dynamics": inverse_weight, "similarity": similarity_weight}
+        self.directions = directions
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Raises ValueError for clips without actions."""
+        if batch.actions is None:
+            raise ValueError("LeWM learns from actions, and these clips have none; use vjepa or levjepa for plain video")
+        z = self.encoder(batch.video)
+        actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
+        start = self.dynamics.init(z[:, :1], actions[:, :0])
+        predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        terms = {
+            "prediction": F.mse_loss(predicted, z[:, 1:]),
+            "sigreg": sigreg(z.flatten(0, 2), generator, directions=self.directions),
+            "inverse_dynamics": self.inverse_dynamics(z, actions),
+            "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
+        }
+        total = sum((w * terms[name] for name, w in self.weights.items()), start=terms["prediction"])
+        return {"loss": total} | {name: value.detach() for name, value in terms.items()}
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Nothing: there is no teacher."""
+
+    def evaluation_encoder(self) -> nn.Module:
+        return self.encoder

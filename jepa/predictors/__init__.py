@@ -1,0 +1,1 @@
+"""Predictors: latents that are known to latents that are not."""

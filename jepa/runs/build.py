@@ -1,0 +1,148 @@
+"""From the description of a run to its objects, and from a run folder to a model."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from jepa.config import UserError, from_dict
+from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.video_vit import VideoViT
+from jepa.export import checkpoint
+from jepa.masks.multiblock import MultiBlock
+from jepa.methods.base import Method
+from jepa.methods.levjepa import LeVJEPA
+from jepa.methods.lewm import LeWM
+from jepa.methods.vjepa import VJEPA
+from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.predictors.markov import MarkovPredictor
+from jepa.predictors.masked import MaskedPredictor
+from jepa.runs.schema import (
+    ConvConfig,
+    Encoder,
+    LeVJEPAConfig,
+    LeWMConfig,
+    MarkovConfig,
+    PretrainConfig,
+    VideoViTConfig,
+    VJEPAConfig,
+)
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+
+# Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def build_encoder(config: Encoder, image_size: int, frames: int) -> nn.Module:
+    """A freshly initialised encoder. Raises UserError if the sizes do not fit."""
+    if frames % config.tubelet:
+        raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
+    try:
+        match config:
+            case ConvConfig():
+                return ConvEncoder(image_size, **config.model_dump(exclude={"kind"}))
+            case VideoViTConfig():
+                return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind"}))
+    except ValueError as error:
+        raise UserError(f"encoder: {error}") from error
+
+
+def build_method(config: PretrainConfig, image_size: int, action_size: int) -> Method:
+    """The method of a run with fresh weights, drawn from the run's seed.
+
+    Args:
+        image_size: of the clips in pixels.
+        action_size: width of one raw action; 0 if the clips have none.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(config.encoder, image_size, config.data.clip_frames)
+        return _method(config, encoder, action_size)
+
+
+def _method(config: PretrainConfig, encoder: nn.Module, action_size: int) -> Method:
+    width, method = config.encoder.width, config.method
+    if isinstance(method, LeWMConfig):
+        if not isinstance(encoder, ConvEncoder):
+            raise UserError("method lewm needs an encoder with one vector per step (encoder: {kind: conv})")
+        if not action_size:
+            raise UserError(f"{config.data.shards} has no actions, and method lewm learns from them; use vjepa or levjepa")
+        block = action_size * config.encoder.tubelet
+        return LeWM(
+            encoder,
+            build_dynamics(method.predictor, width, block),
+            InverseDynamics(width, block),
+            **method.model_dump(exclude={"kind", "predictor"}),
+        )
+    if not isinstance(encoder, VideoViT):
+        raise UserError(f"method {method.kind} needs an encoder with tokens (encoder: {{kind: video_vit}})")
+    try:
+        match method:
+            case VJEPAConfig():
+                parts = method.predictor.model_dump(exclude={"kind"})
+                return VJEPA(
+                    encoder,
+                    MaskedPredictor(width, mask_kinds=len(method.masks), **parts),
+                    masks=[MultiBlock(**mask.model_dump()) for mask in method.masks],
+                    ema=method.ema,
+                    teacher=method.teacher,
+                )
+            case LeVJEPAConfig():
+                return LeVJEPA(encoder, **method.model_dump(exclude={"kind"}))
+    except ValueError as error:
+        raise UserError(f"method: {error}") from error
+
+
+def build_dynamics(config: MarkovConfig, width: int, block_size: int) -> MarkovPredictor:
+    """Fresh dynamics over latents of `width`, for actions `block_size` wide."""
+    return MarkovPredictor(width, block_size, hidden=config.hidden)
+
+
+def world_model(config: PretrainConfig, method: Method, spec: LatentSpec, preprocessing: Preprocessing) -> LatentWorldModel:
+    """What is kept of a method after training."""
+    dynamics = method.dynamics
+    assert dynamics is None or isinstance(dynamics, nn.Module)
+    return LatentWorldModel(method.evaluation_encoder(), dynamics, spec, preprocessing).eval()
+
+
+def save(model: LatentWorldModel, config: PretrainConfig, folder: Path) -> None:
+    """Write a model so that `load` finds everything it needs beside the weights."""
+    spec, preprocessing = vars(model.spec), vars(model.preprocessing)
+    predictor = config.method.predictor if isinstance(config.method, LeWMConfig) else None
+    description = {
+        "method": config.method.kind,
+        "frames": config.data.clip_frames,
+        "encoder": config.encoder.model_dump(mode="json"),
+        "dynamics": predictor.model_dump(mode="json") if predictor else None,
+        "spec": spec,
+        "preprocessing": preprocessing,
+    }
+    checkpoint.save(folder, model, description)
+
+
+def load(path: str | Path) -> LatentWorldModel:
+    """The model of a run folder, or of a model folder (`model.safetensors` + `model.json`), ready to use.
+
+    Raises:
+        UserError: there is no model, it is damaged, or its weights belong to another model.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    described = checkpoint.read_description(folder)
+    encoder_config = from_dict(described["encoder"], _CONFIGS[described["encoder"]["kind"]])
+    spec = LatentSpec(**described["spec"])
+    p = described["preprocessing"]
+    preprocessing = Preprocessing(p["image_size"], p["fps"], tuple(p["mean"]), tuple(p["std"]))
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(encoder_config, preprocessing.image_size, described["frames"])
+        dynamics = None
+        if described["dynamics"]:
+            dynamics = build_dynamics(from_dict(described["dynamics"], MarkovConfig), spec.width, spec.block_size)
+    model = LatentWorldModel(encoder, dynamics, spec, preprocessing)
+    checkpoint.load_into(model, folder)
+    return model.eval().requires_grad_(False)
+
+
+_CONFIGS = {"conv": ConvConfig, "video_vit": VideoViTConfig}

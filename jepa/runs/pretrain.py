@@ -1,0 +1,243 @@
+"""`jepa pretrain`: from a typed description to a trained model in a run folder.
+
+    RUN/config.yaml         the description with every default filled in
+    RUN/checkpoints/        of the training, to resume from
+    RUN/logs/               TensorBoard events and metrics.csv
+    RUN/model/              safetensors + JSON, what `jepa.load` reads
+    RUN/pretrain.json       figures of the training
+"""
+
+import csv
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from jepa.config import UserError, dump, load
+from jepa.methods.base import Method
+from jepa.runs import build
+from jepa.runs.schema import CosineConfig, PretrainConfig
+from jepa.training import optim
+from jepa.training.callbacks.collapse import CollapseGauge
+from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.module import Pretraining
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.shards.stream import ClipLoader, make_loader
+
+LAST = "last.ckpt"
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+    bar: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+) -> LatentWorldModel:
+    """Train, and write the run folder.
+
+    Args:
+        resume: go on from the last checkpoint of the folder.
+        overwrite: start anew in a folder that already holds a run.
+        say: told a line at a time how the run goes.
+        bar: draw a progress bar instead of printing lines.
+        callbacks: more of Lightning's, for users in Python.
+
+    Raises:
+        UserError: the folder, the data and the config do not fit; the loss is not finite.
+    """
+    run = Path(config.run)
+    last = _claim(run, config, resume, overwrite)
+    loader = make_loader(config.data, "train", seed=config.seed, total_batches=config.trainer.steps)
+    for note in loader.notes:
+        say(note)
+    preprocessing, spec = _formats(config, loader)
+    method = build.build_method(config, preprocessing.image_size, loader.action_size)
+    module = Pretraining(
+        method,
+        seed=config.seed,
+        total_steps=config.trainer.steps,
+        make_optimizer=partial(optim.adamw, **config.optimizer.model_dump()),
+        lr_factor=_schedule(config),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+    gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below)
+    speed = Throughput(loader)
+    progress = RichProgressBar() if bar else Lines(say)
+    # The gauges log, so they come before the callback that saves what was logged.
+    trainer = _trainer(config, run, [gauge, speed, progress, *callbacks])
+    earlier = _read_metrics(run) if last else []
+    with _quiet():
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=last, weights_only=True)
+    _write_metrics(run, earlier)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    for bad in loader.bad.values():
+        say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
+    model = build.world_model(config, method, spec, preprocessing)
+    build.save(model, config, run / "model")
+    _write_summary(run, config, method, trainer, gauge, speed, loader)
+    return model
+
+
+def precision(config: PretrainConfig) -> str:
+    """Lightning's name of the precision: `auto` is bf16 where the processor multiplies it natively."""
+    cuda = config.trainer.device == "cuda" or (config.trainer.device == "auto" and torch.cuda.is_available())
+    chosen = config.trainer.precision
+    if chosen == "auto":
+        native = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
+        chosen = "bf16" if native else "32"
+    return {"bf16": "bf16-mixed", "32": "32-true"}[chosen]
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> str | None:
+    """Make the run folder this run's own; the checkpoint to go on from, if any."""
+    described, last = run / "config.yaml", run / "checkpoints" / LAST
+    if resume:
+        if not last.is_file():
+            raise UserError(f"{run}: nothing to resume: {last} does not exist. Start the run without --resume.")
+        before = load(described, PretrainConfig)
+        changed = [name for name in ("seed", "data", "encoder", "method") if getattr(before, name) != getattr(config, name)]
+        if changed:
+            raise UserError(
+                f"{last} is a checkpoint of another model: {', '.join(changed)} differ from {described}. "
+                "Resume with the same config, or give another run=FOLDER."
+            )
+        return str(last)
+    if described.exists() and not overwrite:
+        raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
+    run.mkdir(parents=True, exist_ok=True)
+    for old in (last, run / "logs" / "metrics.csv"):
+        old.unlink(missing_ok=True)
+    described.write_text(dump(config))
+    return None
+
+
+def _formats(config: PretrainConfig, loader: ClipLoader) -> tuple[Preprocessing, LatentSpec]:
+    manifest = loader.shards.manifest
+    size = config.data.image_size or manifest.image_size
+    fps = config.data.fps or manifest.fps
+    encoder = build.build_encoder(config.encoder, size, config.data.clip_frames)
+    preprocessing = Preprocessing(size, fps, build.MEAN, build.STD)
+    tubelet, tokens = config.encoder.tubelet, encoder.tokens
+    assert isinstance(tokens, int)
+    return preprocessing, LatentSpec(tokens, config.encoder.width, tubelet / fps, tubelet, loader.action_size or None)
+
+
+def _schedule(config: PretrainConfig) -> Callable[[int], float]:
+    schedule, steps = config.schedule, config.trainer.steps
+    if isinstance(schedule, CosineConfig):
+        return optim.cosine(steps, schedule.warmup_steps, schedule.final_lr / config.optimizer.lr)
+    return optim.flat(schedule.warmup_steps)
+
+
+def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.Trainer:
+    t = config.trainer
+    if t.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.device is cuda, and torch finds no GPU; use trainer.device=auto")
+    checkpoints = ModelCheckpoint(
+        run / "checkpoints",
+        filename="step-{step}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=t.checkpoint_every,
+        save_last=True,
+        enable_version_counter=False,
+    )
+    with _quiet():
+        return L.Trainer(
+            accelerator=t.device,
+            devices=t.devices,
+            precision=precision(config),  # pyright: ignore[reportArgumentType]
+            max_steps=t.steps,
+            max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
+            gradient_clip_val=t.clip_norm,
+            log_every_n_steps=t.log_every,
+            logger=[CSVLogger(run, "logs", ""), TensorBoardLogger(run, "logs", "")],
+            callbacks=[*callbacks, checkpoints],
+            enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - used like the function it extends
+    """Lightning's advertisements and its remarks on what is done here on purpose are not shown."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for remark in (
+            "Checkpoint directory .* exists",
+            "Experiment logs directory",
+            "The `train_dataloader` does not have many workers",
+            "You're resuming from a checkpoint that ended before the epoch ended",
+        ):
+            warnings.filterwarnings("ignore", message=f".*{remark}.*")
+
+
+def _read_metrics(run: Path) -> list[dict[str, str]]:
+    path = run / "logs" / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_metrics(run: Path, earlier: list[dict[str, str]]) -> None:
+    """Put the rows of the part before a resume in front: Lightning's logger starts its file anew."""
+    later = _read_metrics(run)
+    if not earlier or not later:
+        return
+    first = int(later[0]["step"])
+    rows = [row for row in earlier if int(row["step"]) < first] + later
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (run / "logs" / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_summary(
+    run: Path,
+    config: PretrainConfig,
+    method: Method,
+    trainer: L.Trainer,
+    gauge: CollapseGauge,
+    speed: Throughput,
+    loader: ClipLoader,
+) -> None:
+    assert isinstance(method, nn.Module)
+    summary: dict[str, Any] = {
+        "method": config.method.kind,
+        "steps": trainer.global_step,
+        "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
+        "wait_share": round(loader.stats.wait_share, 4),
+        "effective_rank": gauge.effective_rank,
+        "std": gauge.std,
+        "seconds": round(speed.seconds, 2),
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),
+        "device": str(trainer.strategy.root_device),
+        "precision": trainer.precision,
+        "warnings": gauge.warnings,
+        "left_out": {key: bad.kind for key, bad in loader.bad.items()},
+    }
+    (run / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n")

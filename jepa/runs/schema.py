@@ -1,0 +1,195 @@
+"""The typed description of a run. Light: reading a config does not import torch.
+
+Every component is chosen by its `kind:` from a closed list; `jepa/runs/build.py` makes the objects.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jepa.config import Config
+from jepa_data.config import StreamConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class ConvConfig(Config):
+    """jepa/encoders/conv.py: one vector per latent step."""
+
+    kind: Literal["conv"] = "conv"
+    width: Count = 64
+    tubelet: Count = 2
+    channels: Count = 32
+    hidden: Count = 256
+
+
+class VideoViTConfig(Config):
+    """jepa/encoders/video_vit.py: h/patch x w/patch tokens per latent step."""
+
+    kind: Literal["video_vit"] = "video_vit"
+    patch: Count = 16
+    tubelet: Count = 2
+    width: Count = 192
+    depth: Count = 12
+    heads: Count = 3
+    mlp_ratio: Positive = 4.0
+    cls_token: bool = False
+    attention: Literal["bidirectional", "block_causal"] = "bidirectional"
+
+
+Encoder = Annotated[ConvConfig | VideoViTConfig, Field(discriminator="kind")]
+
+
+class MarkovConfig(Config):
+    """jepa/predictors/markov.py: action-conditioned residual MLP."""
+
+    kind: Literal["markov"] = "markov"
+    hidden: Count = 384
+
+
+class MaskedPredictorConfig(Config):
+    """jepa/predictors/masked.py: V-JEPA's predictor."""
+
+    kind: Literal["masked"] = "masked"
+    width: Count = 384
+    depth: Count = 12
+    heads: Count = 12
+
+
+class MultiBlockConfig(Config):
+    """jepa/masks/multiblock.py: how many blocks, and the share of the picture each covers."""
+
+    blocks: Count
+    scale: Share
+    aspect: tuple[Positive, Positive] = (0.75, 1.5)
+
+
+class LeWMConfig(Config):
+    """jepa/methods/lewm.py: latent prediction with actions, SIGReg, inverse dynamics, time-similarity."""
+
+    kind: Literal["lewm"] = "lewm"
+    predictor: MarkovConfig = MarkovConfig()
+    sigreg_weight: float = Field(0.02, ge=0)
+    inverse_weight: float = Field(1.0, ge=0)
+    similarity_weight: float = Field(0.5, ge=0)
+    directions: Count = 256
+
+
+class VJEPAConfig(Config):
+    """jepa/methods/vjepa.py: masked latent prediction towards a moving-average teacher."""
+
+    kind: Literal["vjepa"] = "vjepa"
+    predictor: MaskedPredictorConfig = MaskedPredictorConfig()
+    masks: tuple[MultiBlockConfig, ...] = Field(
+        (MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7)), min_length=1
+    )
+    ema: tuple[Share, Share] = (0.99925, 0.99925)
+    teacher: Literal["ema", "none"] = "ema"
+
+
+class LeVJEPAConfig(Config):
+    """jepa/methods/levjepa.py: views agree, SIGReg keeps them apart."""
+
+    kind: Literal["levjepa"] = "levjepa"
+    local_views: Count = 10
+    local_size: Count | None = None
+    global_scale: tuple[Share, Share] = (0.3, 1.0)
+    local_scale: tuple[Share, Share] = (0.05, 0.3)
+    drop: Share = 0.95
+    projector_width: Count = 2048
+    embedding_width: Count = 256
+    sigreg_weight: float = Field(0.02, ge=0)
+    directions: Count = 1024
+    evaluation_ema: Share | None = 0.9999
+
+
+Method = Annotated[LeWMConfig | VJEPAConfig | LeVJEPAConfig, Field(discriminator="kind")]
+
+
+class OptimizerConfig(Config):
+    """AdamW; biases and other 1-D parameters are not decayed."""
+
+    lr: Positive = 1e-3
+    weight_decay: float = Field(0.04, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+class CosineConfig(Config):
+    """Linear warm-up, then a half cosine down to `final_lr` at the last step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    final_lr: float = Field(0.0, ge=0)
+
+
+class FlatConfig(Config):
+    """Linear warm-up, then constant."""
+
+    kind: Literal["flat"] = "flat"
+    warmup_steps: int = Field(0, ge=0)
+
+
+Schedule = Annotated[CosineConfig | FlatConfig, Field(discriminator="kind")]
+
+
+class TrainerConfig(Config):
+    """How long, on what, and how often to log and save. `steps` counts optimiser steps."""
+
+    steps: Count
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = 1
+    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    clip_norm: Positive | None = 1.0
+    log_every: Count = 10
+    gauge_every: Count = 25
+    checkpoint_every: Count = 500
+    warn_rank_below: float = Field(2.0, ge=0, description="effective rank at which a collapse is reported")
+
+
+class PretrainConfig(Config):
+    """`jepa pretrain`: the data, the method and its parts, how it is optimised, and where the results go."""
+
+    run: str = Field(description="folder for everything this run writes")
+    seed: int = Field(0, ge=0)
+    data: StreamConfig
+    encoder: Encoder
+    method: Method
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
+    trainer: TrainerConfig
+
+
+class ProbeConfig(Config):
+    """`jepa probe`: how much data and effort the probes get. Steps, width and clips of the run itself stay as trained."""
+
+    train_episodes: Count | None = Field(None, description="fit on at most so many episodes; none: all")
+    test_episodes: Count | None = None
+    labels: tuple[str, ...] | None = Field(None, description="labels to classify; none: all of the data set")
+    supervised: bool = Field(True, description="also train an encoder on the true states, with the same budget")
+    seed: int = Field(0, ge=0)
+
+
+class CEMConfig(Config):
+    """jepa/planners/cem.py."""
+
+    kind: Literal["cem"] = "cem"
+    samples: int = Field(100, gt=1)
+    elites: int = Field(10, gt=1)
+    iterations: Count = 4
+    std: Positive = 0.7
+
+
+class PlanConfig(Config):
+    """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
+
+    tasks: int = Field(100, gt=1)
+    steps: Count = Field(40, description="budget of world steps per task")
+    radius: Positive = Field(0.08, description="success: the puck ends this close to the goal, in table widths")
+    least_distance: Positive = Field(0.3, description="goals nearer to the start than this are drawn again")
+    horizon: Count = Field(6, description="latent steps looked ahead")
+    execute: Count = Field(2, description="latent steps acted on before planning again")
+    path_weight: Share = 1.0
+    planner: CEMConfig = CEMConfig()
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,65 @@
+"""Speed, and a line of progress where no progress bar can be drawn."""
+
+import time
+from collections.abc import Callable
+
+import lightning as L
+
+from jepa.training.module import Pretraining
+from jepa_data.shards.stream import ClipLoader
+from jepa_data.types import ClipBatch
+
+
+class Throughput(L.Callback):
+    """Logs `speed/clips_per_second` and `speed/wait_share` (of the time, spent waiting for data) at each log line.
+
+    Attributes:
+        clips, seconds: of this process since training began.
+    """
+
+    def __init__(self, loader: ClipLoader) -> None:
+        self.loader = loader
+        self.clips, self.seconds = 0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = self._last = time.perf_counter()
+        self._since, self._waited = 0, self.loader.stats.wait_seconds
+
+    def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        self.clips += len(batch)
+        self._since += len(batch)
+        if (batch_idx + 1) % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        now, waited = time.perf_counter(), self.loader.stats.wait_seconds
+        self.seconds = now - self._began
+        speed, share = self._since / (now - self._last), (waited - self._waited) / (now - self._last)
+        module.log_dict({"speed/clips_per_second": speed, "speed/wait_share": share}, batch_size=len(batch))
+        self._since, self._last, self._waited = 0, now, waited
+
+
+class Lines(L.Callback):
+    """Tells a line of progress every tenth of the run, for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began, self._first = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        step, total = batch_idx + 1, module.total_steps
+        if step % max(1, total // 10) and step != total:
+            return
+        metrics = trainer.callback_metrics
+        seconds = time.perf_counter() - self._began
+        left = seconds / (step - self._first) * (total - step)
+        rank = metrics.get("gauge/effective_rank")
+        self.say(
+            f"step {step}/{total}  loss {metrics['train/loss'].item():.4f}"
+            + (f"  rank {rank.item():.1f}" if rank is not None else "")
+            + f"  {seconds:.0f} s, {left:.0f} s left"
+        )

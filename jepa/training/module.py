@@ -1,0 +1,68 @@
+"""One LightningModule for every method."""
+
+from collections.abc import Callable
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jepa.config import UserError
+from jepa.methods.base import Batch, Method
+from jepa_data.transforms import normalize
+from jepa_data.types import ClipBatch
+
+
+class Pretraining(L.LightningModule):
+    """Feeds normalised clips to a method and steps its optimiser.
+
+    Every random number of a step is drawn from a generator seeded by (seed, step, rank): a run that was killed and
+    resumed goes on with the very numbers of one that was not.
+
+    Args:
+        method: what is trained.
+        make_optimizer: builds the optimiser over the method.
+        lr_factor: of the step, times the optimiser's learning rate.
+        mean, std: normalise pixels in 0..1.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        seed: int,
+        total_steps: int,
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        lr_factor: Callable[[int], float],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        assert isinstance(method, nn.Module)
+        self.method: Method = method
+        self.seed, self.total_steps = seed, total_steps
+        self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
+        self.mean, self.std = mean, std
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+        terms = self.method.loss(Batch(normalize(batch.video, self.mean, self.std), batch.actions), generator)
+        loss = terms["loss"]
+        # On a GPU the check waits for the device, so there it is made only when a line is logged.
+        if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
+            raise UserError(
+                f"the loss is {loss.item()} at step {batch_idx}; nothing of this step was applied. "
+                "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=32."
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: ClipBatch, batch_idx: int) -> None:
+        self.method.after_step(batch_idx + 1, self.total_steps)
+
+    def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
+        assert isinstance(self.method, nn.Module)
+        optimizer = self.make_optimizer(self.method)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
