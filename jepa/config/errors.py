@@ -1,0 +1,228 @@
+"""What a person reads when a run description is wrong.
+
+configs/pretrain/demo.yaml:12: optimizer.lr: expected a number, found 'fast' (text)
+configs/pretrain/demo.yaml:14: encoder.dpeth: unknown key; did you mean 'depth'?
+command line: method.kind: unknown kind 'vjeap'; did you mean 'vjepa'? Valid kinds: lewm, levjepa, vjepa
+"""
+
+import difflib
+import types as python_types
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Key = tuple[str | int, ...]
+
+
+class UserError(ValueError):
+    """Meant for the person at the keyboard: the command line prints it as `error: …`, without a traceback."""
+
+
+class ConfigError(UserError):
+    """A run description that cannot be used; one line for each thing that is wrong."""
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping (name: value)",
+    "model_type": "a mapping (name: value)",
+    "model_attributes_type": "a mapping (name: value)",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key], str]) -> str:
+    """One line for each thing that is wrong; `place` says where a key was written."""
+    problems: dict[Key, list[tuple[ErrorDetails, list[list[Any]]]]] = {}
+    for detail in error.errors(include_url=False):
+        key, trail = _locate(detail["loc"], model)
+        problems.setdefault(key, []).append((detail, trail))
+    lines = []
+    for key, details in problems.items():
+        detail, trail = details[0]
+        section = [] if len(trail) < 2 else trail[-2]
+        if detail["type"] == "missing":
+            if any(_misspelt(other, key, found_) for other, found_ in problems.items()):
+                continue  # the line about the misspelt key says it all
+            *above, missing = key
+            name = f"{dotted(tuple(above))}: " if above else ""
+            lines.append(f"{place(tuple(above))}: {name}the key '{missing}' is missing; expected {_wanted(trail[-1])}")
+        elif detail["type"] == "extra_forbidden":
+            lines.append(f"{place(key)}: {dotted(key)}: unknown key{_suggest_name(str(key[-1]), section)}")
+        elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            lines.append(_unknown_kind(detail, key, trail[-1], place))
+        else:
+            name = f"{dotted(key)}: " if key else ""
+            lines.append(f"{place(key)}: {name}{_unfit([each for each, _ in details])}")
+    return "\n".join(lines)
+
+
+def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[Key, list[list[Any]]]:
+    """The key a person wrote, and the types that fit at each of its levels.
+
+    Pydantic's locations also name the members of unions, which nobody wrote: `optimizer, adam, lr`.
+    """
+    key: Key = ()
+    trail: list[list[Any]] = [[model]]
+    for part in location:
+        if len(trail[-1]) > 1 and isinstance(part, str):
+            trail[-1] = [t for t in trail[-1] if part in (*kinds(t), getattr(t, "__name__", ""))] or trail[-1]
+        else:
+            key = (*key, part)
+            trail.append(child_types(trail[-1], part))
+    return key, trail
+
+
+def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
+    """What may stand at `part` (a field name or a list index) of a value of one of `types`."""
+    children: list[Any] = []
+    for each in types:
+        origin, args = get_origin(each) or each, get_args(each)
+        if _is_config(each):
+            if part in each.model_fields:
+                children += _members(each.model_fields[str(part)].annotation)
+        elif isinstance(part, int) and args:
+            fixed = origin is tuple and args[-1] is not Ellipsis
+            children += _members(args[min(part, len(args) - 1)] if fixed else args[0])
+        elif origin is dict and args:
+            children += _members(args[1])
+    return children
+
+
+def of_kind(types: list[Any], value: Any) -> list[Any]:
+    """Those of `types` that the `kind:` in `value` chooses; all of them if it chooses none."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return [each for each in types if kind in kinds(each)] or types
+
+
+def kinds(config: Any) -> tuple[Any, ...]:
+    """What `kind:` may say for a config class; nothing for other types."""
+    field = config.model_fields.get("kind") if _is_config(config) else None
+    return () if field is None else get_args(field.annotation)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The members of a union, without None."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, python_types.UnionType):
+        return [member for each in get_args(annotation) for member in _members(each)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _is_config(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+# ---- wording ---------------------------------------------------------------------------------------------------------
+
+
+def dotted(key: Key) -> str:
+    return ".".join(map(str, key))
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no valid name is near."""
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def found(value: Any) -> str:
+    """A value of a config as a person would name it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value} (a whole number)"
+        case float():
+            return f"{value} (a number)"
+        case str():
+            return f"'{value if len(value) <= 60 else value[:57] + '...'}' (text)"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case _:
+            return "a mapping"
+
+
+def _suggest_name(name: str, section: list[Any]) -> str:
+    configs = [each for each in section if _is_config(each)]
+    valid = sorted({field for config in configs for field in config.model_fields})
+    below = [field for field in valid if any(_has(child, name) for child in child_types(configs, field))]
+    if below:
+        return f"; did you mean '{below[0]}.{name}'?"
+    return did_you_mean(name, valid) or f"; valid here: {', '.join(valid)}"
+
+
+def _has(annotation: Any, name: str) -> bool:
+    return _is_config(annotation) and name in annotation.model_fields
+
+
+def _misspelt(key: Key, missing: Key, details: list[tuple[ErrorDetails, list[list[Any]]]]) -> bool:
+    """Whether `key` is an unknown name beside `missing` that was probably meant to be it."""
+    unknown = details[0][0]["type"] == "extra_forbidden" and key[:-1] == missing[:-1]
+    return unknown and _suggest_name(str(key[-1]), details[0][1][-2]) == f"; did you mean '{missing[-1]}'?"
+
+
+def _unknown_kind(detail: ErrorDetails, key: Key, types: list[Any], place: Callable[[Key], str]) -> str:
+    valid = sorted(str(kind) for each in types for kind in kinds(each))
+    listed = f"Valid kinds: {', '.join(valid)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{place(key)}: {dotted(key)}: the key 'kind' is missing. {listed}"
+    kind = str(detail.get("ctx", {})["tag"])
+    near = did_you_mean(kind, valid) or "."
+    return f"{place((*key, 'kind'))}: {dotted((*key, 'kind'))}: unknown kind '{kind}'{near} {listed}"
+
+
+def _unfit(details: list[ErrorDetails]) -> str:
+    """`expected X or Y, found Z` for a value that none of the allowed types takes."""
+    first = details[0]
+    if first["type"] == "value_error":
+        return str(first.get("ctx", {})["error"])
+    expected = list(dict.fromkeys(map(_expected, details)))
+    if None in expected:
+        return f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    near = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        near = did_you_mean(first["input"], first.get("ctx", {})["expected"].split("'")[1::2])
+    return f"expected {' or '.join(filter(None, expected))}, found {found(first['input'])}{near}"
+
+
+def _expected(detail: ErrorDetails) -> str | None:
+    """What should have stood there, in words; None where pydantic's own sentence says it better."""
+    if detail["type"] in _EXPECTED:
+        return _EXPECTED[detail["type"]]
+    message = detail["msg"].removeprefix("Input should be ")
+    if message == detail["msg"]:
+        return None
+    if message.startswith(("greater", "less")):
+        return f"a number {message}"
+    return f"one of {message}" if detail["type"] == "literal_error" and "," in message else message
+
+
+def _wanted(types: list[Any]) -> str:
+    """What a missing key should hold."""
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list: "a list",
+        tuple: "a list",
+    }
+    wanted = []
+    for each in types:
+        if get_origin(each) is not None and get_origin(each) not in names:
+            wanted += [repr(choice) for choice in get_args(each)]
+        else:
+            wanted.append(names.get(get_origin(each) or each, "a mapping (name: value)"))
+    return " or ".join(dict.fromkeys(wanted))

@@ -1,0 +1,107 @@
+"""From values to a typed config: dotted overrides, then pydantic."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json, to_jsonable_python
+
+from jepa.config import errors
+from jepa.config.errors import ConfigError, Key, dotted, found
+from jepa.config.source import Dumper, Tree, parse, read
+
+COMMAND_LINE = "command line"
+
+
+class Config(BaseModel):
+    """Base of every part of a run description. Where several parts fit, each has `kind: Literal["its-name"]`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="constants")
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def load(path: str | Path, model: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read the YAML file `path` as a `model`, with `overrides` such as `optimizer.lr=1e-3` or `probes.0.kind=knn`.
+
+    Raises:
+        ConfigError: one line for each thing that is wrong: file:line, dotted key, expected, found, nearest valid name.
+    """
+    return _validate(parse(read(path), lambda line: f"{path}:{line}"), model, overrides)
+
+
+def from_dict(
+    data: dict[str, Any], model: type[AnyConfig], overrides: Sequence[str] = (), source: str = "config"
+) -> AnyConfig:
+    """The same for plain values that are already in memory; errors name `source` in place of file and line."""
+    return _validate(Tree(to_jsonable_python(data), {(): source}), model, overrides)
+
+
+def dump(config: Config) -> str:
+    """`config` with all its defaults as YAML that `load` reads back to an equal object."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> AnyConfig:
+    if not isinstance(tree.data, dict):
+        raise ConfigError(f"{tree.place(())}: expected a mapping (name: value), found {found(tree.data)}")
+    for override in overrides:
+        _override(tree, override, model)
+    try:
+        # JSON is where pydantic's strictness fits YAML: whole numbers do for numbers, and lists for tuples.
+        return model.model_validate_json(to_json(tree.data, inf_nan_mode="constants"))
+    except ValidationError as error:
+        raise ConfigError(errors.explain(error, model, tree.place)) from None
+
+
+def _override(tree: Tree, text: str, model: type[Config]) -> None:
+    """Apply one `dotted.key=value`. What the file leaves out keeps its default around the changed value."""
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", name):
+        raise ConfigError(f"{COMMAND_LINE}: expected KEY=VALUE such as optimizer.lr=1e-3, found '{text}'")
+    new = parse(value, lambda _: COMMAND_LINE)
+    key: Key = ()
+    section, types = tree.data, [model]
+    *above, last = name.split(".")
+    for part in above:
+        at = _position(section, key, part)
+        if isinstance(section, dict) and section.get(part) is None:
+            section[part] = _default(types, part)
+            tree.places[(*key, part)] = COMMAND_LINE
+        key, section = (*key, at), section[at]
+        types = errors.of_kind(errors.child_types(types, at), section)
+    at = _position(section, key, last)
+    section[at] = new.data
+    key = (*key, at)
+    tree.places = {k: place for k, place in tree.places.items() if k[: len(key)] != key}
+    tree.places.update({key + below: place for below, place in new.places.items()})
+
+
+def _position(section: Any, key: Key, part: str) -> str | int:
+    """`part` as an index into a list or a name in a mapping."""
+    if isinstance(section, dict):
+        return part
+    if not isinstance(section, list):
+        raise ConfigError(
+            f"{COMMAND_LINE}: {dotted((*key, part))}: expected a mapping at '{dotted(key)}', found {found(section)}"
+        )
+    if not part.isdecimal() or int(part) >= len(section):
+        raise ConfigError(
+            f"{COMMAND_LINE}: {dotted((*key, part))}: '{dotted(key)}' has {len(section)} items, counted from 0;"
+            f" there is no item '{part}'"
+        )
+    return int(part)
+
+
+def _default(types: list[Any], part: str) -> Any:
+    """The default value of a field as plain values; an empty mapping where it has none."""
+    for config in types:
+        field = config.model_fields.get(part) if isinstance(config, type) and issubclass(config, BaseModel) else None
+        if field is not None and not field.is_required():
+            default = to_jsonable_python(field.get_default(call_default_factory=True))
+            return {} if default is None else default
+    return {}
