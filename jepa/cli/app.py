@@ -1,0 +1,74 @@
+"""The verbs of `jepa`, and what a person sees when something goes wrong.
+
+A verb is a function in its own file. At the top of that file only typer and the standard library are imported;
+everything heavy is imported inside the function, so that `jepa --help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from jepa import __version__
+
+app = typer.Typer(
+    name="jepa",
+    help="Stream video, pretrain world models that predict latents, probe them and plan with them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich costs a fifth of a second, and an error shall be one line
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Verbs, in the order of the work. One import and one line each, the import beside those at the top of the file:
+#     from jepa.cli import data, demo, …
+#     app.command("demo")(demo.demo)
+#     app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jepa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoReturn:
+    """Run `jepa` with `arguments` (None: those of the process) and exit.
+
+    Exit codes: 0 done · 2 a mistake in the command, a config or the data, told as `error: …` on stderr, one line for
+    each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows the traceback of mistakes too.
+    """
+    try:
+        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="jepa")
+    except KeyboardInterrupt:
+        _interrupted()
+    except SystemExit as end:
+        if end.code == 130:
+            _interrupted()
+        raise
+    except ValueError as error:
+        from jepa.config import UserError  # here, for it imports pydantic
+
+        if not isinstance(error, UserError) or os.environ.get("JEPA_TRACEBACK", "0") not in ("", "0"):
+            raise
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _interrupted() -> NoReturn:
+    typer.echo("\ninterrupted", err=True)
+    sys.exit(130)

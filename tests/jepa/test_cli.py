@@ -1,0 +1,150 @@
+"""What `jepa` answers, how fast, and what a person reads when something goes wrong."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+import jepa
+from jepa.cli import main
+from jepa.config import Config, UserError, load
+
+HEAVY = ("torch", "lightning", "numpy", "matplotlib", "pydantic", "rich", "av", "decord", "gymnasium")
+
+
+class Run(Config):
+    steps: int
+    rate: float = 0.1
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh process that finds the packages where this one finds them."""
+    path = f"import sys; sys.path[:0] = {[entry for entry in sys.path if entry]!r}\n"
+    return subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=60)
+
+
+def app_that(action) -> typer.Typer:
+    """A `jepa` with the one verb `do`."""
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    app.command("do")(lambda: action())
+    return app
+
+
+def exit_code_of(action) -> object:
+    with pytest.raises(SystemExit) as end:
+        main(["do"], app_that(action))
+    return end.value.code
+
+
+def test_help_answers_in_half_a_second() -> None:
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = python("from jepa.cli import main; main(['--help'])")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert "Usage: jepa" in done.stdout
+    assert statistics.median(seconds) < 0.5, seconds
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = python(f"""
+import json, sys
+from jepa.cli import main
+try:
+    main(['--help'])
+finally:
+    print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)
+""")
+    assert json.loads(done.stderr) == []
+
+
+def test_a_config_error_is_told_before_torch_is_imported() -> None:
+    done = python("""
+import sys
+from jepa.config import Config, ConfigError, from_dict
+class Run(Config):
+    steps: int
+try:
+    from_dict({"stpes": 3}, Run)
+except ConfigError as error:
+    print(error)
+print([name for name in ("torch", "numpy", "lightning") if name in sys.modules])
+""")
+    assert done.stdout.splitlines() == ["config: stpes: unknown key; did you mean 'steps'?", "[]"], done.stderr
+
+
+def test_importing_jepa_alone_imports_no_torch() -> None:
+    assert python("import sys, jepa; print('torch' in sys.modules)").stdout == "False\n"
+
+
+def test_an_unknown_attribute_of_jepa_is_named() -> None:
+    with pytest.raises(AttributeError, match="module 'jepa' has no attribute 'laod'"):
+        _ = jepa.laod
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"jepa {jepa.__version__}\n"
+
+
+def test_an_unknown_verb_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["pretrian"])
+    assert end.value.code == 2
+    assert "pretrian" in capsys.readouterr().err
+
+
+def test_a_finished_verb_is_exit_code_0() -> None:
+    assert exit_code_of(lambda: None) == 0
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise UserError("shards/: no manifest.json; record one with jepa data record")
+
+    assert exit_code_of(verb) == 2
+    assert capsys.readouterr().err == "error: shards/: no manifest.json; record one with jepa data record\n"
+
+
+def test_each_mistake_in_a_config_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("steps: many\nrtae: 0.1\n")
+    assert exit_code_of(lambda: load(path, Run)) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {path}:1: steps: expected a whole number, found 'many' (text)",
+        f"error: {path}:2: rtae: unknown key; did you mean 'rate'?",
+    ]
+
+
+def test_the_traceback_of_a_mistake_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb() -> None:
+        raise UserError("no shards")
+
+    monkeypatch.setenv("JEPA_TRACEBACK", "1")
+    with pytest.raises(UserError, match="no shards"):
+        main(["do"], app_that(verb))
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    def verb() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        main(["do"], app_that(verb))
+
+
+def test_ctrl_c_is_exit_code_130_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise KeyboardInterrupt
+
+    assert exit_code_of(verb) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
