@@ -1,0 +1,47 @@
+"""Every test runs with the shapes and types of public signatures checked (jaxtyping + beartype), in two threads."""
+
+import os
+import sys
+from collections.abc import Callable
+from types import GenericAlias, UnionType
+from typing import Any, Self, Union, get_args, get_origin
+
+# Before torch and OpenMP read them. Tests look for no GPU, and ask no model hub.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.pop("JEPA_TRACEBACK", None)
+
+import torch
+from beartype import beartype
+from jaxtyping import install_import_hook
+
+PACKAGES = ("jepa", "jepa_data", "jepa_probes")
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """beartype on one function, for what can be checked while it runs."""
+    function.__annotations__ = {name: checkable(hint) for name, hint in function.__annotations__.items()}
+    return beartype(function)
+
+
+def checkable(hint: Any) -> Any:
+    """`hint` without `Self` (beartype knows it in whole classes only) and without protocols that have no isinstance.
+
+    Both are left to pyright.
+    """
+    if hint is Self or (getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False)):
+        return Any
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return Union[tuple(checkable(part) for part in parts)]  # noqa: UP007  built at run time
+    if isinstance(hint, GenericAlias) and origin is not Callable:
+        return origin[tuple(checkable(part) for part in parts)]
+    return hint
+
+
+_early = sorted(name for name in sys.modules if name.split(".")[0] in PACKAGES)
+assert not _early, f"imported before their shapes could be checked: {_early}"
+install_import_hook(PACKAGES, f"{__name__}.check")
+torch.set_num_threads(2)
