@@ -1,0 +1,1 @@
+"""Encoders: video clips to latents `[B, S, N, D]`."""

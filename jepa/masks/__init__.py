@@ -1,0 +1,1 @@
+"""Masks: a token grid and a generator to context and target indices."""

@@ -1,0 +1,85 @@
+"""Multi-block masks: predict a few large blocks of space, over the whole clip, from what is left (V-JEPA, 2404.08471).
+
+    short-range: 8 blocks of 15 % of the frame      long-range: 2 blocks of 70 %
+        . # # # . . # #                                 . # # # # # # .
+        . # # # . . # #      # target                   . # # # # # # .
+        . . # # # # . .      . context                  # # # # # # # .
+        # # # # # # . .                                 # # # # # # # .
+
+Unlike the reference, no token is thrown away to give all clips of a batch the same count: each clip's blocks are
+widened or narrowed together until they cover exactly the count that these settings cover on average. So context and
+target partition the clip, every step of time is covered alike, and shapes never change from step to step.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MultiBlock:
+    """Draws masks of `blocks` rectangles, each `scale` of the frame, of aspect (height / width) within `aspect`."""
+
+    blocks: int
+    scale: float
+    aspect: tuple[float, float] = (0.75, 1.5)  # V-JEPA 1 and 2
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1 or not 0 < self.scale < 1:
+            raise ValueError(f"a mask needs blocks >= 1 and 0 < scale < 1, found {self.blocks} and {self.scale}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect is (least, most height / width), both above 0, found {self.aspect}")
+
+    def __call__(
+        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+        steps, rows, columns = grid
+        distance = self._distance(rows, columns, batch, generator)
+        cells = target_cells(self, rows, columns)
+        nearest = distance.flatten(1).argsort(dim=1, stable=True)[:, :cells]
+        target = torch.zeros(batch, rows * columns, dtype=torch.bool).scatter_(1, nearest, True)
+        target = target[:, None].expand(-1, steps, -1).flatten(1)
+        return _indices(~target), _indices(target)
+
+    def _distance(
+        self, rows: int, columns: int, batch: int, generator: torch.Generator
+    ) -> Float[Tensor, "B rows columns"]:
+        """How far each cell is from the centre of its nearest block, in half block sizes: below 1 it is in a block."""
+
+        def uniform() -> Float[Tensor, "B blocks"]:
+            return torch.rand(batch, self.blocks, generator=generator)
+
+        least, most = self.aspect
+        aspect = least + (most - least) * uniform()
+        height = (self.scale * rows * columns * aspect).sqrt().round().clamp(1, rows)
+        width = (self.scale * rows * columns / aspect).sqrt().round().clamp(1, columns)
+        top = (uniform() * (rows - height + 1)).floor()
+        left = (uniform() * (columns - width + 1)).floor()
+        y, x = torch.arange(rows), torch.arange(columns)
+        down = (y - (top + (height - 1) / 2)[..., None]).abs() / (height / 2)[..., None]
+        across = (x - (left + (width - 1) / 2)[..., None]).abs() / (width / 2)[..., None]
+        distance = torch.maximum(down[..., :, None], across[..., None, :])
+        # A slight slope, another for every block, decides which end of an edge is cut when the edge does not fit whole.
+        slope = torch.stack((uniform(), uniform()))[..., None, None] - 0.5
+        return (distance + 1e-3 * (slope[0] * y[:, None] / rows + slope[1] * x / columns)).amin(1)
+
+
+SHORT_RANGE = MultiBlock(blocks=8, scale=0.15)  # V-JEPA 1 and 2
+LONG_RANGE = MultiBlock(blocks=2, scale=0.7)
+
+
+@lru_cache
+def target_cells(mask: MultiBlock, rows: int, columns: int, draws: int = 1024) -> int:
+    """Cells that the blocks of `mask` cover on average; at least one, and at least one is left."""
+    distance = mask._distance(rows, columns, draws, torch.Generator().manual_seed(0))
+    covered = (distance < 1).float().flatten(1).sum(1).mean()
+    return max(1, min(rows * columns - 1, round(covered.item())))
+
+
+def _indices(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
+    """Where each row is True; all rows hold the same count."""
+    return mask.nonzero()[:, 1].view(len(mask), -1)

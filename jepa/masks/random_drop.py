@@ -1,0 +1,36 @@
+"""Uniform random token drop: keep a fixed share of a clip's tokens, each as likely as any other."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RandomDrop:
+    """Drops `ratio` of the tokens, but never all of them. LeVJEPA drops 0.95."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"the ratio of dropped tokens is at least 0 and below 1, found {self.ratio}")
+
+    def __call__(
+        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """Kept and dropped token indices, ascending, over a grid of (steps, rows, columns)."""
+        steps, rows, columns = grid
+        tokens = steps * rows * columns
+        kept = max(1, round(tokens * (1 - self.ratio)))
+        scores = torch.rand(batch, tokens, generator=generator)
+        rarer = min(kept, tokens - kept)  # picking few is faster than sorting all
+        picked = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(rarer, sorted=False).indices, True)
+        keep = picked if rarer == kept else ~picked
+        return _indices(keep), _indices(~keep)
+
+
+def _indices(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
+    """Where each row is True; all rows hold the same count."""
+    return mask.nonzero()[:, 1].view(len(mask), -1)
