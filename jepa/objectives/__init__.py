@@ -1,0 +1,1 @@
+"""Objectives: tensors in, one scalar out; never a model."""

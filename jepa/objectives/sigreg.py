@@ -1,0 +1,60 @@
+"""SIGReg: embeddings that look like an isotropic Gaussian along random directions cannot collapse (LeJEPA, 2511.08544).
+
+For each direction a (unit length) the Epps-Pulley statistic compares the empirical characteristic function of the
+projections x = z·a with that of a standard normal:
+
+    n * ∫ |mean exp(i t x) - exp(-t²/2)|² exp(-t²/2) dt,     t from -3 to 3 by the trapezoid rule
+
+and the directions' mean is the loss. About 1 for a Gaussian sample of any size; it grows with n for anything else.
+"""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+INTEGRATE_TO = 3.0  # LeJEPA
+
+
+def sigreg(
+    z: Float[Tensor, "*views n D"], generator: torch.Generator, directions: int = 1024, knots: int = 17
+) -> Float[Tensor, ""]:
+    """Distance of n embeddings from an isotropic Gaussian, averaged over `views` if there are any.
+
+    The embeddings of all ranks count as one sample: every rank must hold the same n, and gets the value of the joint
+    batch; the gradients are those of the joint batch once DDP has averaged them. `generator` is on the CPU; rank 0's
+    directions are used everywhere. Memory: views * n * directions * knots floats.
+    """
+    z = z.float()
+    axes = torch.randn(z.shape[-1], directions, generator=generator).to(z.device)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if ranks > 1:
+        dist.broadcast(axes, 0)
+    with torch.autocast(z.device.type, enabled=False):  # a bf16 product would lose the phase t * x
+        return _statistic(z @ (axes / axes.norm(dim=0)), knots, ranks)
+
+
+def _statistic(projected: Float[Tensor, "*views n directions"], knots: int, ranks: int) -> Float[Tensor, ""]:
+    t = torch.linspace(0, INTEGRATE_TO, knots, device=projected.device)
+    phase = projected[..., None] * t  # [*views, n, directions, knots]
+    moments = torch.stack((phase.cos().mean(-3), phase.sin().mean(-3)))  # real and imaginary part
+    real, imaginary = _MeanOverRanks.apply(moments) if ranks > 1 else moments
+    gaussian = (-t.square() / 2).exp()
+    weights = torch.full_like(t, 2 * INTEGRATE_TO / (knots - 1))  # twice: the integrand is even
+    weights[[0, -1]] /= 2
+    difference = (real - gaussian).square() + imaginary.square()
+    return (difference @ (weights * gaussian)).mean() * projected.shape[-2] * ranks
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    """Average over ranks, its own transpose: with one loss common to all ranks, DDP's mean gradient is exact."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:
+        return _MeanOverRanks.forward(ctx, grads[0].contiguous())

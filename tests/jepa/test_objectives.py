@@ -1,0 +1,145 @@
+"""SIGReg against direct integration, its gradient and its ranks; latent regression; the collapse gauges."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from jepa.objectives.collapse import dimension_std, effective_rank
+from jepa.objectives.latent_regression import latent_regression, normalised
+from jepa.objectives.sigreg import sigreg
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These models are so small that a second thread waits more than it works."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def integrated(z: np.ndarray, axes: np.ndarray, knots: int) -> float:
+    """The statistic by its definition: complex exponentials, both halves of the axis, float64."""
+    t = np.linspace(-3, 3, 2 * knots - 1)
+    axes = axes / np.linalg.norm(axes, axis=0)
+    total = 0.0
+    for axis in axes.T:
+        ecf = np.exp(1j * t[:, None] * (z @ axis)).mean(1)
+        total += len(z) * np.trapezoid(np.abs(ecf - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2), t)
+    return total / axes.shape[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 5.0])
+def test_sigreg_equals_direct_integration_in_float64(scale):
+    z = scale * torch.randn(64, 12, generator=seeded(1))
+    axes = torch.randn(12, 32, generator=seeded(2)).double().numpy()
+    expected = integrated(z.double().numpy(), axes, 17)
+    assert sigreg(z, seeded(2), directions=32).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_17_knots_are_enough():
+    z = torch.randn(256, 12, generator=seeded(1)).exp()
+    coarse, fine = (sigreg(z, seeded(2), directions=32, knots=knots).item() for knots in (17, 1001))
+    assert coarse == pytest.approx(fine, rel=1e-2)
+
+
+def test_sigreg_is_small_for_a_gaussian_and_large_for_anything_collapsed():
+    gaussian = torch.randn(512, 16, generator=seeded(1))
+    half = torch.cat((gaussian[:, :8], gaussian[:, :8]), 1)
+    values = [sigreg(z, seeded(2), directions=256).item() for z in (gaussian, half, 3 * gaussian, 0 * gaussian)]
+    assert values[0] < 2 < min(values[1:]) and values[3] > 100
+
+
+def test_sigreg_averages_over_views():
+    z = torch.randn(3, 32, 8, generator=seeded(1))
+    one_by_one = torch.stack([sigreg(view, seeded(2), directions=16) for view in z]).mean()
+    torch.testing.assert_close(sigreg(z, seeded(2), directions=16), one_by_one)
+
+
+def test_the_gradient_of_sigreg_is_its_slope():
+    z = torch.randn(16, 6, generator=seeded(1)).requires_grad_()
+    sigreg(z, seeded(2), directions=8).backward()
+    axes, along = torch.randn(6, 8, generator=seeded(2)).double().numpy(), torch.randn(16, 6, generator=seeded(3))
+    point, way, step = z.detach().double().numpy(), along.double().numpy(), 1e-5
+    slope = (integrated(point + step * way, axes, 17) - integrated(point - step * way, axes, 17)) / (2 * step)
+    assert (z.grad * along).sum().item() == pytest.approx(slope, rel=1e-3)
+
+
+def test_sigreg_makes_a_collapsed_sample_gaussian():
+    z = (0.01 * torch.randn(128, 4, generator=seeded(1))).requires_grad_()
+    optimizer, generator = torch.optim.Adam([z], 0.05), seeded(2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        sigreg(z, generator, directions=32).backward()
+        optimizer.step()
+    covariance = torch.cov(z.detach().T)
+    assert (covariance - torch.eye(4)).abs().max() < 0.3
+
+
+def _one_rank(rank: int, ranks: int, store: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
+    z = torch.randn(32, 6, generator=seeded(1))[rank::ranks].clone().requires_grad_()
+    weight = torch.nn.Linear(6, 6, bias=False)
+    torch.nn.init.eye_(weight.weight)
+    value = sigreg(weight(z), seeded(2 + rank), directions=16)  # each rank has a generator of its own
+    value.backward()
+    dist.all_reduce(weight.weight.grad)  # what DDP does
+    torch.save((value.detach(), weight.weight.grad / ranks), f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_rank_with_the_joint_batch(tmp_path):
+    mp.spawn(_one_rank, (2, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    z = torch.randn(32, 6, generator=seeded(1))
+    weight = torch.nn.Linear(6, 6, bias=False)
+    torch.nn.init.eye_(weight.weight)
+    value = sigreg(weight(z), seeded(2), directions=16)
+    value.backward()
+    for rank in range(2):
+        theirs, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(theirs, value.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, weight.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_sigreg_stays_exact_under_autocast():
+    z = torch.randn(64, 12, generator=seeded(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = sigreg(z, seeded(2), directions=32)
+    assert torch.equal(low, sigreg(z, seeded(2), directions=32))
+
+
+def test_latent_regression_is_the_mean_distance_and_leaves_the_target_alone():
+    prediction, target = torch.zeros(2, 3, 4, requires_grad=True), torch.full((2, 3, 4), -2.0, requires_grad=True)
+    loss = latent_regression(prediction, target)
+    loss.backward()
+    assert loss.item() == 2.0 and prediction.grad is not None and target.grad is None
+
+
+def test_normalised_targets_have_no_mean_and_unit_variance_per_token():
+    z = normalised(3 + 7 * torch.randn(5, 6, 64))
+    torch.testing.assert_close(z.mean(-1), torch.zeros(5, 6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(-1, correction=0), torch.ones(5, 6), atol=1e-4, rtol=0)
+
+
+def test_effective_rank_counts_equal_directions():
+    basis = torch.linalg.qr(torch.randn(64, 64, generator=seeded(1))).Q
+    for rank in (1, 3, 16):
+        assert effective_rank(basis[:, :rank] @ torch.eye(rank, 20)).item() == pytest.approx(rank, rel=1e-4)
+    assert effective_rank(torch.randn(4000, 16, generator=seeded(1))).item() > 15.5
+
+
+def test_the_gauges_see_collapse_even_with_rounding_noise():
+    collapsed = torch.randn(1, 32, generator=seeded(1)) + 1e-6 * torch.randn(256, 32, generator=seeded(2))
+    assert effective_rank(collapsed).item() < 1.01
+    assert dimension_std(collapsed).item() < 1e-5
+    assert effective_rank(torch.zeros(8, 4)).item() <= 1
+    assert dimension_std(torch.randn(4000, 8, generator=seeded(1))).item() == pytest.approx(1, abs=0.03)
+    assert math.isfinite(effective_rank(torch.zeros(8, 4)).item())

@@ -1,0 +1,134 @@
+"""V-JEPA: what gets gradients, how the teacher moves, what a step costs, and what happens without a teacher."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa.encoders.video_vit import VideoViT
+from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
+from jepa.masks.random_drop import RandomDrop
+from jepa.methods.base import Batch, Method
+from jepa.methods.vjepa import VJEPA
+from jepa.objectives.collapse import dimension_std, effective_rank
+from jepa.predictors.masked import MaskedPredictor
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These models are so small that a second thread waits more than it works."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def method(depth: int = 2, **settings) -> VJEPA:
+    torch.manual_seed(0)
+    encoder = VideoViT(image_size=32, patch=8, tubelet=2, width=48, depth=depth, heads=2, frames=8)
+    return VJEPA(encoder, MaskedPredictor(48, width=24, depth=1, heads=2), **settings)
+
+
+def moving_squares(clips: int, seed: int = 0) -> Batch:
+    """A bright square that slides over a dark background, each clip with its own start and velocity."""
+    generator = seeded(seed)
+    start, speed = torch.rand(clips, 2, generator=generator) * 24, torch.randn(clips, 2, generator=generator)
+    corner = (start[:, None] + torch.arange(8)[:, None] * speed[:, None]) % 28
+    pixels = torch.arange(32)
+    inside = [(pixels >= corner[..., a, None]) & (pixels < corner[..., a, None] + 6) for a in (0, 1)]
+    square = (inside[0][..., :, None] & inside[1][..., None, :]).float()
+    return Batch(4 * square[:, :, None].expand(-1, -1, 3, -1, -1) - 0.2, None)
+
+
+def train(model: VJEPA, steps: int, rate: float = 1e-3) -> list[float]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
+    losses = []
+    for step in range(steps):
+        loss = model.loss(moving_squares(8, step), seeded(step))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step(step, steps)
+        losses.append(loss.item())
+    return losses
+
+
+def test_vjepa_is_a_method():
+    assert isinstance(method(), Method)
+
+
+def test_gradients_reach_encoder_and_predictor_and_never_the_teacher():
+    model = method()
+    model.loss(moving_squares(2), seeded())["loss"].backward()
+    assert all(p.grad is not None for p in [*model.encoder.parameters(), *model.predictor.parameters()])
+    assert all(p.grad is None and not p.requires_grad for p in model.target_encoder.parameters())
+
+
+def test_the_teacher_moves_by_the_formula():
+    model = method(ema=(0.9, 1.0))
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    for step, momentum in ((0, 0.9), (5, 0.95), (10, 1.0)):
+        before = [p.clone() for p in model.target_encoder.parameters()]
+        model.after_step(step, 10)
+        for old, new, own in zip(before, model.target_encoder.parameters(), model.encoder.parameters(), strict=True):
+            torch.testing.assert_close(new, momentum * old + (1 - momentum) * own, rtol=1e-5, atol=1e-6)
+
+
+def test_the_teacher_is_saved_with_the_method_and_is_what_gets_evaluated():
+    model, other = method(), method()
+    train(model, 3)
+    other.load_state_dict(model.state_dict())
+    video = moving_squares(2).video
+    assert torch.equal(other.evaluation_encoder()(video), model.evaluation_encoder()(video))
+    assert not torch.equal(model.evaluation_encoder()(video), model.encoder(video))
+
+
+def test_the_generator_alone_decides_the_loss():
+    model, batch = method(), moving_squares(4)
+    losses = []
+    for seed in (1, 1, 2):
+        torch.rand(3)  # the global generator must not matter
+        losses.append(model.loss(batch, seeded(seed))["loss"])
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+
+
+def test_a_few_steps_reduce_the_loss():
+    losses = train(method(ema=(0.99, 0.99)), 40)
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_without_teacher_and_regulariser_it_collapses_and_the_gauges_see_it():
+    gauges = {}
+    for teacher in ("none", "ema"):
+        model = method(teacher=teacher)
+        train(model, 50, rate=2e-2)
+        with torch.no_grad():
+            latents = model.evaluation_encoder()(moving_squares(32, 99).video).flatten(0, 2)
+        latents = latents[torch.randperm(len(latents), generator=seeded())[:256]]
+        gauges[teacher] = effective_rank(latents).item(), dimension_std(latents).item()
+    assert gauges["none"][0] < 4 and gauges["none"][0] < gauges["ema"][0] / 3, gauges
+    assert gauges["none"][1] < gauges["ema"][1] / 2, gauges
+
+
+def test_a_masked_step_costs_less_than_an_unmasked_one():
+    def flops(masks) -> int:
+        model, counter = method(depth=4, masks=masks), FlopCounterMode(display=False)
+        with counter:
+            model.loss(moving_squares(2), seeded())["loss"].backward()
+        return counter.get_total_flops()
+
+    full = flops([RandomDrop(0.02)])
+    assert flops([SHORT_RANGE]) < 0.75 * full
+    assert flops([LONG_RANGE]) < 0.65 * full
+
+
+def test_impossible_settings_are_refused_in_words():
+    with pytest.raises(ValueError, match="3 kinds of mask, but the predictor has 2 mask tokens"):
+        method(masks=[SHORT_RANGE] * 3)
+    with pytest.raises(ValueError, match="each from 0 to 1"):
+        method(ema=(0.9, 1.1))
