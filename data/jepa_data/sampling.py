@@ -70,7 +70,7 @@ def action_stride(video_fps: float, fps: float | None) -> int:
     """Actions of the video between two frames of a clip.
 
     Raises:
-        DataError: the rates do not divide, so that frames of a clip would have different numbers of actions between them.
+        DataError: the rates do not divide: frames of a clip would have different numbers of actions between them.
     """
     stride = 1.0 if fps is None else video_fps / fps
     if abs(stride - round(stride)) > 1e-3 or round(stride) < 1:
@@ -82,7 +82,7 @@ def action_stride(video_fps: float, fps: float | None) -> int:
 
 
 def clip_actions(
-    actions: Float[np.ndarray, "F-1 A"], indices: Int64[np.ndarray, " T"], stride: int
+    actions: Float[np.ndarray, "P A"], indices: Int64[np.ndarray, " T"], stride: int
 ) -> Float[np.ndarray, "T-1 kA"]:
     """Actions between the frames of a clip, `stride` of them side by side for each step."""
     steps = indices[:-1, None] + np.arange(stride)

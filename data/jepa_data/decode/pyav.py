@@ -15,6 +15,8 @@ from typing import Self
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -53,7 +55,7 @@ class PyAVReader:
         self._container, self._stream = _open(src, self._url)
         try:
             self._index = index if index is not None else self._build_index()
-        except (av.FFmpegError, DecodeError) as error:
+        except (FFmpegError, DecodeError) as error:
             self.close()
             raise _decode_error(error, self._url) from error
         self._numbers = {pts: number for number, pts in enumerate(self._index.pts.tolist())}
@@ -70,7 +72,7 @@ class PyAVReader:
         try:
             for number, frame in self._decode(sorted(set(numbers))):
                 pictures[number] = self._scaler.picture(frame, size, crop)
-        except (av.FFmpegError, DecodeError) as error:
+        except (FFmpegError, DecodeError) as error:
             self._decoder = None
             raise _decode_error(error, self._url) from error
         return np.stack([pictures[number] for number in numbers])
@@ -222,10 +224,10 @@ def _open(src: Source, url: str) -> tuple[InputContainer, VideoStream]:
     if isinstance(src, bytes) and not src:
         raise DecodeError("empty", "it has 0 bytes")
     try:
-        container = av.open(io.BytesIO(src) if isinstance(src, bytes) else str(src), "r")
+        container = av.open(io.BytesIO(src) if isinstance(src, bytes) else str(src), "r", metadata_errors="replace")
     except FileNotFoundError as error:
         raise DecodeError("missing", "there is no such file", url=url) from error
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         if isinstance(src, bytes) and src[4:8] == b"ftyp":
             raise DecodeError("truncated", "it begins as an mp4 and its index is missing", url=url) from error
         raise DecodeError("not a video", "FFmpeg does not recognise it", url=url) from error
@@ -233,13 +235,16 @@ def _open(src: Source, url: str) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise DecodeError("not a video", "it has no picture track", url=url)
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        container.close()
+        raise DecodeError("not supported", "its codec is unknown to FFmpeg", url=url)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return container, stream
 
 
-def _decode_error(error: av.FFmpegError | DecodeError, url: str) -> DecodeError:
+def _decode_error(error: FFmpegError | DecodeError, url: str) -> DecodeError:
     if isinstance(error, DecodeError):
         return error.named(error.key, error.url or url)
-    ended = isinstance(error, av.EOFError)
+    ended = isinstance(error, EndOfFile)
     return DecodeError("truncated" if ended else "damaged", f"FFmpeg: {error.strerror}", url=url)

@@ -108,7 +108,7 @@ def checked_members(tar: Path, key: str, endings: set[str]) -> None:
 
 
 def read_index(tar: Path, split: str) -> list[Sample]:
-    """Samples of a shard from its index file. Raises OSError, ValueError or KeyError if that is missing or unreadable."""
+    """Samples of a shard from its index file. Raises OSError, ValueError, KeyError or TypeError if it is no index."""
     samples = []
     for line in (tar.parent / index_name(tar.name)).read_text().splitlines():
         record = json.loads(line)

@@ -70,7 +70,7 @@ class Decoded:
 
     index: VideoIndex
     video: UInt8[np.ndarray, "F h w C"] | None
-    actions: Float32[np.ndarray, "F-1 A"] | None
+    actions: Float32[np.ndarray, "P A"] | None
     states: Float32[np.ndarray, "F X"] | None
     labels: dict[str, int]
 

@@ -12,11 +12,12 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset.pipeline import DataPipeline
 
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
@@ -26,6 +27,9 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 from jepa_data.shards.plan import BatchPlan, Slot
 from jepa_data.types import ClipBatch
+
+# What takes a worker seconds to import; named one by one, because the server may not see this package on its path.
+HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
 
 
 def make_loader(
@@ -42,7 +46,7 @@ def make_loader(
     """Batches of clips of one split.
 
     Args:
-        total_batches: length of the loader, over as many epochs as that takes; None: one epoch.
+        total_batches: length of the loader, over as many epochs as that takes in training; None: one epoch.
         shuffle: training: another order and other clips each epoch. False is evaluation: every sample once, in order,
             from `config.start_seconds` or the middle; the last batch may be smaller.
         start_batch: batches already used, as `load_state_dict` would set it.
@@ -64,7 +68,7 @@ def make_loader(
 
 @dataclass
 class LoaderStats:
-    """Since the loader was made: clips handed out, seconds the consumer waited for them, seconds in all, samples left out."""
+    """Since the loader was made: clips handed out, seconds waited for them, seconds in all, samples left out."""
 
     clips: int = 0
     wait_seconds: float = 0.0
@@ -92,7 +96,7 @@ class ClipStream(IterableDataset[Delivery]):
 
     def __iter__(self) -> Iterator[Delivery]:
         try:
-            yield from wds.DataPipeline(self._slots, self._cut, collate)
+            yield from DataPipeline(self._slots, self._cut, collate)
         except DataError as error:  # as a value: torch would bury its one line in the worker's traceback
             yield Delivery(None, (), error)
 
@@ -138,7 +142,8 @@ class ClipLoader:
         self.plan = BatchPlan(
             len(self.samples), config.clips_per_video, config.batch_size, seed, shuffle, rank, world_size
         )
-        self._batches = self.plan.epoch_batches if total_batches is None or not shuffle else total_batches
+        batches = self.plan.epoch_batches if total_batches is None else total_batches
+        self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
         self._cut = CutClips(config, shards.folder, self.samples, self.plan)
         self._consumed = 0
 
@@ -224,8 +229,9 @@ class ClipLoader:
         if short and self.config.short == "error":
             first, clip = short[0], _clip_text(self.config)
             raise DataError(
-                f"{self.shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {clip}; so do "
-                f"{len(short)} of {len(usable) + len(short)}. Lower data.clip_frames, or leave short videos out with data.short: skip"
+                f"{self.shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {clip}; "
+                f"{len(short)} of {len(usable) + len(short)} videos are too short. Lower it, or drop short videos with "
+                "data.short: skip"
             )
         self.stats.short = len(short)
         if not usable:
@@ -249,7 +255,7 @@ def _clip_text(config: StreamConfig) -> str:
     return f"{config.clip_frames}{rate} (data.clip_frames)"
 
 
-def _process_context() -> multiprocessing.context.BaseContext:
+def _process_context() -> BaseContext:
     """How workers are started: from a server without threads, which has imported what they need, where there is one.
 
     Forking the training process can deadlock in libraries that have threads; starting each worker from nothing imports
@@ -258,5 +264,5 @@ def _process_context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([*HEAVY, __name__])
     return context

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32
@@ -92,7 +92,7 @@ class ShardWriter:
         key: str,
         video_bytes: bytes,
         frames: int,
-        actions: Float32[np.ndarray, "T-1 A"] | None,
+        actions: Float32[np.ndarray, "P A"] | None,
         states: Float32[np.ndarray, "T X"] | None,
         metadata: Mapping[str, Any],
     ) -> None:
@@ -160,7 +160,7 @@ class ShardWriter:
         key: str,
         frames: int,
         index: VideoIndex,
-        actions: Float32[np.ndarray, "T-1 A"] | None,
+        actions: Float32[np.ndarray, "P A"] | None,
         states: Float32[np.ndarray, "T X"] | None,
         labels: Mapping[str, int],
     ) -> None:
@@ -184,13 +184,11 @@ class _Shard:
     """One tar being written, its index, and the hash of what went into it."""
 
     def __init__(self, path: Path) -> None:
-        import webdataset  # imports torch, which a light command such as `inspect` does not need
+        from webdataset.writer import TarWriter  # imports torch, which a light command such as `inspect` does not need
 
         self.path, self.samples, self._lines = path, 0, []
-        self._file = _HashedFile(path.open("wb"))
-        self._tar = webdataset.TarWriter(
-            self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False
-        )
+        self._file = _HashedFile(path)
+        self._tar = TarWriter(self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False)
 
     @property
     def size(self) -> int:
@@ -217,19 +215,17 @@ class _Shard:
         )
 
 
-class _HashedFile:
+class _HashedFile(io.BufferedWriter):
     """A file for writing that knows the hash of its contents."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.sha256, self.bytes = file, hashlib.sha256(), 0
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.sha256, self.bytes = hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         self.sha256.update(data)
-        self.bytes += len(data)
-        return self._file.write(data)
-
-    def close(self) -> None:
-        self._file.close()
+        self.bytes += memoryview(data).nbytes
+        return super().write(data)
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -1,0 +1,177 @@
+"""Batch transforms that run on the training device: uint8 clips to floats, crops, flips, colour.
+
+Every random draw comes from the generator that is passed, is made once per clip, and holds for all its frames: what
+moves in a clip afterwards moved before. Draws are made on the generator's device.
+
+Shapes: B clips · T frames · C channels · h w pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+
+
+def normalize(
+    video: UInt8[Tensor, "B T C h w"],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "B T C h w"]:
+    """0..255 to (value / 255 - mean) / std, channel by channel."""
+    shift, scale = _channels(mean, video.device, dtype), _channels(std, video.device, dtype)
+    return video.to(dtype).mul_(1 / (255 * scale)).sub_(shift / scale)
+
+
+def unnormalize(
+    video: Float[Tensor, "B T C h w"], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> UInt8[Tensor, "B T C h w"]:
+    """Inverse of `normalize`, rounded and clipped to 0..255."""
+    shift, scale = _channels(mean, video.device, video.dtype), _channels(std, video.device, video.dtype)
+    return ((video * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def resize(video: Float[Tensor, "B T C h w"], size: int | tuple[int, int]) -> Float[Tensor, "B T C H W"]:
+    """Scaled to `size` (side, or height and width); antialiased, bilinear."""
+    height, width = video.shape[-2:]
+    box = torch.tensor([[0.0, 0.0, height, width]], device=video.device).expand(len(video), 4)
+    return crop_resize(video, box, size)
+
+
+def crop_resize(
+    video: Float[Tensor, "B T C h w"], boxes: Float[Tensor, "B 4"], size: int | tuple[int, int]
+) -> Float[Tensor, "B T C H W"]:
+    """One crop per clip, scaled to `size`: the whole batch in two matrix products.
+
+    Args:
+        boxes: top, left, height, width in pixels, inside the picture. Pixels outside a box do not bleed into it.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    rows = _weights(boxes[:, 0], boxes[:, 2], video.shape[-2], height).to(video.dtype)
+    columns = _weights(boxes[:, 1], boxes[:, 3], video.shape[-1], width).to(video.dtype)
+    return rows[:, None, None] @ video @ columns[:, None, None].transpose(-1, -2)
+
+
+def random_resized_crop(
+    video: Float[Tensor, "B T C h w"],
+    size: int | tuple[int, int],
+    scale: tuple[float, float] = (0.3, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, "B T C H W"]:
+    """A random part of each clip, scaled to `size`.
+
+    Args:
+        scale: range of the part's area, as a share of the picture's.
+        ratio: range of width / height, drawn evenly in its logarithm.
+    """
+    return crop_resize(video, random_boxes(video, scale, ratio, generator=generator), size)
+
+
+def random_boxes(
+    video: Float[Tensor, "B T C h w"],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, "B 4"]:
+    """Boxes (top, left, height, width) of whole pixels, as torchvision's RandomResizedCrop draws them."""
+    b, height, width = len(video), video.shape[-2], video.shape[-1]
+    draws = torch.rand(4, b, CROP_ATTEMPTS, generator=generator, device=generator.device).to(video.device)
+    area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))
+    shape = torch.exp(math.log(ratio[0]) + draws[1] * (math.log(ratio[1]) - math.log(ratio[0])))
+    wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()
+    fits = (wide <= width) & (high <= height) & (wide > 0) & (high > 0)
+    # argmax finds the first attempt that fits; where none does, the first attempt is cut to the picture.
+    chosen = fits.int().argmax(dim=1, keepdim=True)
+    wide = wide.gather(1, chosen).squeeze(1).clamp(1, width)
+    high = high.gather(1, chosen).squeeze(1).clamp(1, height)
+    top = (draws[2, :, 0] * (height - high + 1)).floor()
+    left = (draws[3, :, 0] * (width - wide + 1)).floor()
+    return torch.stack([top, left, high, wide], dim=1)
+
+
+def random_flip(
+    video: Float[Tensor, "B T C h w"], probability: float = 0.5, *, generator: torch.Generator
+) -> Float[Tensor, "B T C h w"]:
+    """Some clips mirrored left to right. Their actions are not: for video without actions."""
+    return torch.where(_chosen(video, probability, generator), video.flip(-1), video)
+
+
+def random_greyscale(
+    video: Float[Tensor, "B T 3 h w"], probability: float = 0.2, *, generator: torch.Generator
+) -> Float[Tensor, "B T 3 h w"]:
+    """Some clips without colour. RGB in 0..1."""
+    return torch.where(_chosen(video, probability, generator), _grey(video).expand_as(video), video)
+
+
+def color_jitter(
+    video: Float[Tensor, "B T 3 h w"],
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.2,
+    hue: float = 0.1,
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, "B T 3 h w"]:
+    """Brightness, contrast, saturation and hue of each clip changed at random. RGB in 0..1, before and after.
+
+    Args:
+        brightness, contrast, saturation: factors are drawn from 1 - x .. 1 + x.
+        hue: part of a full turn, -hue .. hue; turned about the grey axis in YIQ.
+    """
+    draws = torch.rand(4, len(video), generator=generator, device=generator.device).to(video.device, video.dtype)
+    strengths = torch.tensor([brightness, contrast, saturation, hue], device=video.device, dtype=video.dtype)
+    change = ((2 * draws - 1) * strengths[:, None])[..., None, None, None, None]
+    video = (video * (1 + change[0])).clamp(0, 1)
+    mean = _grey(video).mean(dim=(1, 3, 4), keepdim=True)
+    video = (mean + (video - mean) * (1 + change[1])).clamp(0, 1)
+    grey = _grey(video)
+    video = grey + (video - grey) * (1 + change[2])
+    turn = _hue_matrix(change[3].flatten())
+    return torch.einsum("bdc,btchw->btdhw", turn, video).clamp(0, 1)
+
+
+def _weights(
+    start: Float[Tensor, " B"], length: Float[Tensor, " B"], pixels: int, out: int
+) -> Float[Tensor, "B out pixels"]:
+    """Triangle filters that scale `length` pixels from `start` to `out`, as wide as a pixel of the coarser grid."""
+    step = (length / out)[:, None, None]
+    centre = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
+    pixel = torch.arange(pixels, device=start.device) + 0.5
+    weight = (1 - (pixel - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    inside = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
+    weight = weight * inside
+    return weight / weight.sum(-1, keepdim=True)
+
+
+def _hue_matrix(turns: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
+    """RGB to RGB, turning the colour plane of YIQ (NTSC, 1953) by `turns` of a full circle."""
+    to_yiq = torch.tensor(
+        [LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], device=turns.device, dtype=turns.dtype
+    )
+    cos, sin = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
+    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+
+
+def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
+    return (video * _channels(LUMA, video.device, video.dtype)).sum(2, keepdim=True)
+
+
+def _chosen(video: Float[Tensor, "B T C h w"], probability: float, generator: torch.Generator) -> Tensor:
+    draws = torch.rand(len(video), generator=generator, device=generator.device)
+    return (draws < probability).to(video.device)[:, None, None, None, None]
+
+
+def _channels(values: Sequence[float], device: torch.device, dtype: torch.dtype) -> Float[Tensor, "C 1 1"]:
+    return torch.tensor(values, device=device, dtype=dtype)[:, None, None]
