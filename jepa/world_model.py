@@ -109,8 +109,8 @@ class Point:
         return None
 
 
-def block_actions(actions: Float[Tensor, "B T-1 A"], tubelet: int) -> Float[Tensor, "B S-1 tubelet*A"]:
-    """The actions of T frames as one block per latent transition (figure above)."""
+def block_actions(actions: Float[Tensor, "B P A"], tubelet: int) -> Float[Tensor, "B Q E"]:
+    """The P = T-1 actions of T frames as Q = S-1 blocks, one per latent transition (figure above), E = tubelet * A."""
     batch, count, width = actions.shape
     if (count + 1) % tubelet:
         raise ValueError(f"{count + 1} frames do not divide into tubelets of {tubelet}")
@@ -170,7 +170,7 @@ class LatentWorldModel(nn.Module):
             video: RGB 0..255 of any size (resized to the model's), or the path of a video file (resampled to its rate).
             chunk: clips encoded at once.
         """
-        clips = self._read(Path(video)) if isinstance(video, (str, Path)) else video
+        clips = self.read_video(Path(video)) if isinstance(video, (str, Path)) else video
         whole = clips.shape[1] - clips.shape[1] % self.spec.frames_per_step
         if not whole:
             raise UserError(
@@ -184,19 +184,19 @@ class LatentWorldModel(nn.Module):
         """Latents of pictures in which nothing moves: each is repeated to fill one step, as V-JEPA 2-AC does for goals."""
         return self.encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
 
-    def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C h w"]:
+    def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:
         """Resize and normalise, on the device where `video` is."""
         size, p = self.preprocessing.image_size, self.preprocessing
         if video.shape[-2:] != (size, size):
             video = resize(video.float(), size).round().to(torch.uint8)
         return normalize(video, p.mean, p.std)
 
-    def _read(self, path: Path) -> UInt8[Tensor, "1 T C h w"]:
-        backend = get_backend("pyav")
-        index = backend.probe(path)
-        rate = self.preprocessing.fps
-        # As many frames as fit: 1.0 s of video at 10 fps, the last frame shown at 0.9 s, gives 10.
+    def read_video(self, source: bytes | Path) -> UInt8[Tensor, "1 T C h w"]:
+        """A whole video file at the model's frame rate. Raises DecodeError."""
+        backend, rate = get_backend("pyav"), self.preprocessing.fps
+        index = backend.probe(source)
+        # As many frames as fit: 1.0 s of video at 10 fps, its last frame shown at 0.9 s, gives 10.
         count = int(index.seconds[-1] * rate + 0.5 / index.fps * rate) + 1
-        with backend.open(path, index) as reader:
+        with backend.open(source, index) as reader:
             frames = reader.frames(clip_indices(index.seconds, 0, count, rate))
         return torch.from_numpy(frames).permute(0, 3, 1, 2)[None]

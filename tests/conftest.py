@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import Any, Self, Union, get_args, get_origin
 
@@ -13,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("JEPA_TRACEBACK", None)
 
+import pytest
 import torch
 from beartype import beartype
 from jaxtyping import install_import_hook
@@ -45,3 +47,13 @@ _early = sorted(name for name in sys.modules if name.split(".")[0] in PACKAGES)
 assert not _early, f"imported before their shapes could be checked: {_early}"
 install_import_hook(PACKAGES, f"{__name__}.check")
 torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few short billiards episodes at 32 px; not to be changed."""
+    from jepa_data.sources.rollouts import Recording, record
+
+    folder = tmp_path_factory.mktemp("corpus") / "shards"
+    record(Recording("billiards-easy", episodes=24, frames=12, image_size=32), folder)
+    return folder

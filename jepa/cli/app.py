@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
+from jepa.cli import data, embed, plan, pretrain
 
 app = typer.Typer(
     name="jepa",
@@ -23,10 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# Verbs, in the order of the work. One import and one line each, the import beside those at the top of the file:
-#     from jepa.cli import data, demo, …
-#     app.command("demo")(demo.demo)
-#     app.add_typer(data.app, name="data")
+# Verbs, in the order of the work.
+app.add_typer(data.app, name="data")
+app.command("pretrain")(pretrain.pretrain)
+app.command("plan")(plan.plan)
+app.command("embed")(embed.embed)
 
 
 def _print_version(wanted: bool) -> None:

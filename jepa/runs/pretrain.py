@@ -185,7 +185,9 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - used like the function it
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for remark in (
+            "isinstance.treespec, LeafSpec.. is deprecated",  # Lightning 2.6 on torch 2.14
             "Checkpoint directory .* exists",
+            "The number of training batches .* is smaller than the logging interval",
             "Experiment logs directory",
             "The `train_dataloader` does not have many workers",
             "You're resuming from a checkpoint that ended before the epoch ended",

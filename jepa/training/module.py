@@ -1,6 +1,7 @@
 """One LightningModule for every method."""
 
 from collections.abc import Callable
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -58,8 +59,10 @@ class Pretraining(L.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
         return loss
 
-    def on_train_batch_end(self, outputs: object, batch: ClipBatch, batch_idx: int) -> None:
-        self.method.after_step(batch_idx + 1, self.total_steps)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
+        super().optimizer_step(*args, **kwargs)
+        self.method.after_step(self.global_step + 1, self.total_steps)
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
         assert isinstance(self.method, nn.Module)

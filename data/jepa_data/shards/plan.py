@@ -86,16 +86,16 @@ class BatchPlan:
         video, clip = divmod(place, self.clips)
         return Slot(0, place, video, clip)
 
-    def _order(self, epoch: int) -> Int64[np.ndarray, " N*R"]:
+    def _order(self, epoch: int) -> Int64[np.ndarray, " O"]:
         """`video * R + clip` for each place of an epoch."""
-        kept: dict[int, Int64[np.ndarray, " N*R"]] = self.__dict__.setdefault("_orders", {})
+        kept: dict[int, Int64[np.ndarray, " O"]] = self.__dict__.setdefault("_orders", {})
         if epoch not in kept:
             for old in [e for e in kept if e < epoch - 1]:
                 del kept[old]
             kept[epoch] = self._shuffled(slot_generator(self.seed, ORDER, epoch))
         return kept[epoch]
 
-    def _shuffled(self, random: np.random.Generator) -> Int64[np.ndarray, " N*R"]:
+    def _shuffled(self, random: np.random.Generator) -> Int64[np.ndarray, " O"]:
         videos = random.permutation(self.videos).astype(np.int64)
         if self.clips == 1:
             return videos

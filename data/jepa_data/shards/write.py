@@ -57,7 +57,7 @@ class ShardWriter:
         self,
         out: Path,
         *,
-        fps: float,
+        fps: int | float,
         image_size: int,
         world: str | None,
         action_size: int,

@@ -81,10 +81,11 @@ class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _info(self) -> dict[str, Any]:
         distance = float(np.linalg.norm(self.table.discs.position[0, 0] - self.goal))
+        state = zip(self.table.state_names, self.table.states()[0].tolist(), strict=True)
         return {
-            "state": dict(zip(self.table.state_names, self.table.states()[0].tolist(), strict=True)),
+            "state": {name: value for name, value in state if value == value},  # NaN: a disc that is not there
             "goal": tuple(self.goal.tolist()),
-            "goal_picture": self.goal_picture,
+            "goal_picture": self.goal_picture.copy(),
             "distance": distance,
             "success": distance < REACHED,
         }

@@ -1,0 +1,5 @@
+"""`python -m jepa.cli` is `jepa`."""
+
+from jepa.cli import main
+
+main()

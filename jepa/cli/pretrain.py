@@ -1,0 +1,28 @@
+"""`jepa pretrain`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="A YAML file such as configs/pretrain/demo.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as optimizer.lr=1e-3.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
+) -> None:
+    """Train an encoder (and its dynamics) on shards, as CONFIG says, and write the run folder.
+
+    Stopped by Ctrl-C, a kill or a power cut, the run goes on with --resume from the last checkpoint
+    (trainer.checkpoint_every) and ends with the same weights.
+    """
+    from jepa.config import load
+    from jepa.runs.schema import PretrainConfig
+
+    described = load(config, PretrainConfig, overrides or ())
+    from jepa.runs.pretrain import pretrain as run
+
+    run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=sys.stdout.isatty())
+    typer.echo(f"{described.run}/model: what `jepa.load` reads. Next: jepa probe {described.run}")

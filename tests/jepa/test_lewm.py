@@ -1,0 +1,68 @@
+"""LeWM and its parts."""
+
+import pytest
+import torch
+
+from jepa.encoders.conv import ConvEncoder
+from jepa.methods.base import Batch, Method
+from jepa.methods.lewm import LeWM
+from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.predictors.markov import MarkovPredictor
+
+
+def lewm(**settings: float) -> LeWM:
+    torch.manual_seed(0)
+    return LeWM(
+        ConvEncoder(32, 8, channels=8, hidden=32), MarkovPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
+    )
+
+
+def batch() -> Batch:
+    return Batch(torch.randn(6, 8, 3, 32, 32), torch.rand(6, 7, 2) * 2 - 1)
+
+
+def test_it_is_a_method() -> None:
+    assert isinstance(lewm(), Method)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    method = lewm(sigreg_weight=0.5, inverse_weight=2.0, similarity_weight=0.25)
+    terms = method.loss(batch(), torch.Generator().manual_seed(0))
+    total = terms["prediction"] + 0.5 * terms["sigreg"] + 2 * terms["inverse_dynamics"] + 0.25 * terms["similarity"]
+    torch.testing.assert_close(terms["loss"].detach(), total)
+
+
+def test_every_parameter_is_trained() -> None:
+    method = lewm()
+    method.loss(batch(), torch.Generator().manual_seed(0))["loss"].backward()
+    assert [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_all_randomness_comes_from_the_generator() -> None:
+    method, data = lewm(), batch()
+    losses = [method.loss(data, torch.Generator().manual_seed(seed))["loss"].item() for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_last_action_changes_the_last_prediction_only() -> None:
+    dynamics = lewm().dynamics
+    assert isinstance(dynamics, MarkovPredictor)
+    z, action = torch.randn(1, 1, 8), torch.randn(1, 4)
+    assert not torch.equal(dynamics(z, action), dynamics(z, -action))
+
+
+def test_clips_without_actions_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ValueError, match="vjepa or levjepa"):
+        lewm().loss(Batch(torch.randn(2, 4, 3, 32, 32), None), torch.Generator())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3, 32, 32), (1, 4, 3, 48, 32)])
+def test_the_encoder_names_the_size_it_expects(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected a multiple of 2 frames of 32x32"):
+        lewm().encoder(torch.zeros(shape))
+
+
+def test_the_latents_of_a_batch_have_zero_mean_and_unit_variance() -> None:
+    z = lewm().encoder(batch().video).flatten(0, 2)
+    torch.testing.assert_close(z.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(8), atol=1e-2, rtol=0)
