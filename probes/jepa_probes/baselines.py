@@ -1,0 +1,158 @@
+"""What is known without pretraining. Every score is printed beside the same probe on these.
+
+random_init   the same architecture, never trained
+pixels        the frames of a step, shrunk and side by side
+pca_pixels    as many principal components of them as the model has numbers per step
+supervised    the same architecture, trained on the true states for the same steps on the same clips
+(the mean predictor and the majority class are in state.py and labels.py)
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_data.types import ClipBatch
+from jepa_probes.features import Encode, Features
+from jepa_probes.reduction import principal_components
+from jepa_probes.state import find_targets
+
+# Of 8, 16, 24 and 32 px, what a ridge probe reads best on billiards-easy (R² of the puck's state: 0.94, 0.91, 0.84 and
+# 0.79, the wider ones cut to 1,024 components): blurred discs are nearly linear in their position.
+PIXEL_SIDE = 8
+
+Prepare = Callable[[UInt8[Tensor, "B T C h w"]], Float[Tensor, "B T C h w"]]
+
+
+def pixels(frames_per_step: int, side: int = PIXEL_SIDE) -> Encode:
+    """Frames averaged to `side` x `side` pixels, 0..1; the frames of a step make one token."""
+
+    def encode(video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
+        whole = video.shape[1] - video.shape[1] % frames_per_step
+        frames = video[:, :whole].float() / 255
+        small = F.adaptive_avg_pool2d(frames.flatten(0, 1), min(side, *frames.shape[-2:]))
+        return small.reshape(len(video), whole // frames_per_step, 1, -1)
+
+    return encode
+
+
+def pca_pixels(train: Features, test: Features, width: int) -> tuple[Features, Features]:
+    """The first `width` principal components of pixel features, fitted on the training clips."""
+    mean = train.latents.mean((0, 1, 2))
+    basis, _ = principal_components(train.latents.flatten(0, 2) - mean, width)
+    first, second = (replace(part, latents=(part.latents - mean) @ basis) for part in (train, test))
+    return first, second
+
+
+def random_init(
+    make_encoder: Callable[[], nn.Module], seed: int, batches: Iterable[ClipBatch], prepare: Prepare
+) -> nn.Module:
+    """A fresh encoder in evaluation mode.
+
+    BatchNorm layers get the running statistics of `batches` (training clips): with the untouched ones (mean 0,
+    variance 1) they would pass everything through unscaled, a handicap that no trained encoder has.
+
+    Args:
+        prepare: uint8 clips to what the encoder reads, such as `LatentWorldModel.prepare`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = make_encoder()
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if norms:
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None  # the plain mean over all batches
+        encoder.train()
+        with torch.no_grad():
+            for batch in batches:
+                encoder(prepare(batch.video))
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+    return encoder.eval().requires_grad_(False)
+
+
+def train_supervised(
+    make_encoder: Callable[[], nn.Module],
+    batches: Iterable[ClipBatch],
+    prepare: Prepare,
+    state_names: Sequence[str],
+    *,
+    seed: int,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    lr_factor: Callable[[int], float],
+    clip_norm: float | None = 1.0,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> nn.Module:
+    """An encoder trained with a linear head on positions and velocities; the head is thrown away.
+
+    Equal budget is up to the caller: `batches` of the same length and size as pretraining saw, its optimiser, schedule,
+    clipping and precision. Squared errors of targets scaled by the first batch; what is not there (NaN) does not count.
+
+    Args:
+        make_encoder: its encoder tells `tokens` and `width`, as all of jepa.encoders do.
+        batches: training clips with states; one optimiser step each.
+        state_names: of the columns of `ClipBatch.states`.
+
+    Raises:
+        UserError: there are no positions or velocities among the states.
+        ValueError: a batch has no states, or there is no batch.
+    """
+    columns = [t.column for t in find_targets(state_names)]
+    precision = partial(torch.autocast, torch.device(device).type, torch.bfloat16) if bf16 else nullcontext
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _Regression(make_encoder(), len(columns)).to(device).train()
+        optimizer = make_optimizer(model)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
+        for batch in batches:
+            if batch.states is None:
+                raise ValueError("a supervised encoder needs clips with states")
+            with precision():
+                predicted = model(prepare(batch.video.to(device)))
+            optimizer.zero_grad()
+            model.loss(predicted, batch.states[..., columns].to(device)).backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            optimizer.step()
+            schedule.step()
+    if model.mean is None:
+        raise ValueError("a supervised encoder needs at least one batch")
+    return model.encoder.eval().requires_grad_(False)
+
+
+class _Regression(nn.Module):
+    """An encoder and a linear head from all tokens of a step to its state."""
+
+    def __init__(self, encoder: nn.Module, columns: int) -> None:
+        super().__init__()
+        width: int = encoder.tokens * encoder.width  # pyright: ignore[reportAssignmentType, reportOperatorIssue]
+        self.encoder, self.head = encoder, nn.Linear(width, columns)
+        self.mean: Tensor | None = None
+        self.deviation = torch.ones(columns)
+
+    def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S C"]:
+        return self.head(self.encoder(video).flatten(2))
+
+    def loss(self, predicted: Float[Tensor, "B S C"], states: Float[Tensor, "B T C"]) -> Float[Tensor, ""]:
+        """Mean squared error at the last frame of each step, in standard deviations of the first batch."""
+        per_step = states.shape[1] // predicted.shape[1]
+        truth = states[:, per_step - 1 :: per_step]
+        if self.mean is None:
+            self.mean, self.deviation = _scaling(truth)
+        there = ~truth.isnan()
+        return (predicted.float() - (truth - self.mean) / self.deviation)[there].square().mean()
+
+
+def _scaling(truth: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Mean and standard deviation by column, of what is there."""
+    mean = truth.flatten(0, 1).nanmean(0).nan_to_num()
+    deviation = (truth - mean).square().flatten(0, 1).nanmean(0).sqrt()
+    return mean, torch.where(deviation > 1e-6, deviation, 1.0)

@@ -1,0 +1,105 @@
+"""How well the dynamics predict held-out latents, one step and ten steps ahead, open loop.
+
+z[0..s] known, actions of s .. s+h-1 given, z[s+h] predicted; for every s and every clip
+
+model      mean squared error of the prediction
+identity   of predicting z[s]: what is right if nothing moves
+shuffled   of the same model fed the actions of another clip: equal to `model` if actions are ignored
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa.config import UserError
+from jepa.world_model import Dynamics, block_actions, rollout
+
+CLIPS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class PredictionScore:
+    """Mean squared errors per latent number, `horizon` latent steps ahead; `samples` pairs (clip, start)."""
+
+    horizon: int
+    model: float
+    identity: float
+    shuffled: float
+    samples: int
+
+
+def predict_latents(
+    dynamics: Dynamics,
+    latents: Float[Tensor, "E S N D"],
+    actions: Float[Tensor, "E P A"],
+    frames_per_step: int,
+    *,
+    horizons: Sequence[int] = (1, 10),
+    context: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[PredictionScore]:
+    """Scores on held-out clips.
+
+    Args:
+        actions: the P = T-1 raw ones between the T frames of each clip.
+        horizons: in latent steps.
+        context: latents that the dynamics see before they predict.
+        device: of the dynamics.
+
+    Raises:
+        UserError: a horizon is longer than the clips, or there is only one clip (nothing to shuffle with).
+    """
+    clips, steps = latents.shape[:2]
+    if clips < 2:
+        raise UserError("actions are shuffled between clips, so latent prediction needs at least 2, found 1")
+    if context + max(horizons) > steps:
+        raise UserError(
+            f"the clips have {steps} latent steps; predicting {max(horizons)} ahead takes {context + max(horizons)}. "
+            f"Use clips of {(context + max(horizons)) * frames_per_step} frames or more"
+        )
+    blocks = block_actions(actions[:, : steps * frames_per_step - 1], frames_per_step)
+    other = blocks[_derangement(clips, seed)]
+    scores = []
+    for horizon in horizons:
+        target = latents[:, context - 1 + horizon :]
+        errors = {
+            name: F.mse_loss(_ahead(dynamics, latents, given, horizon, context, device), target).item()
+            for name, given in (("model", blocks), ("shuffled", other))
+        }
+        errors["identity"] = F.mse_loss(latents[:, context - 1 : steps - horizon], target).item()
+        scores.append(PredictionScore(horizon=horizon, samples=clips * target.shape[1], **errors))
+    return scores
+
+
+@torch.no_grad()
+def _ahead(
+    dynamics: Dynamics,
+    latents: Float[Tensor, "E S N D"],
+    blocks: Float[Tensor, "E S-1 A"],
+    horizon: int,
+    context: int,
+    device: torch.device | str,
+) -> Float[Tensor, "E M N D"]:
+    """What is predicted `horizon` steps after each start context-1 .. S-1-horizon."""
+    starts = range(context - 1, latents.shape[1] - horizon)
+    parts = []
+    for z, a in zip(latents.split(CLIPS_AT_ONCE), blocks.split(CLIPS_AT_ONCE), strict=True):
+        seen = torch.cat([z[:, s - context + 1 : s + 1] for s in starts]).to(device)
+        before = torch.cat([a[:, s - context + 1 : s] for s in starts]).to(device)
+        after = torch.cat([a[:, s : s + horizon] for s in starts]).to(device)
+        imagined = rollout(dynamics, dynamics.init(seen, before), after[:, None])[:, 0, -1].cpu()
+        parts.append(imagined.unflatten(0, (len(starts), len(z))).transpose(0, 1))
+    return torch.cat(parts)
+
+
+def _derangement(n: int, seed: int) -> Int[Tensor, " n"]:
+    """A random permutation that leaves nothing in its place: one cycle through all."""
+    cycle = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    other = torch.empty_like(cycle)
+    other[cycle] = cycle.roll(1)
+    return other
