@@ -74,7 +74,7 @@ def extract(
         clips: stop after so many.
 
     Raises:
-        UserError: the loader is empty, or a batch's states are not as wide as `state_names` says.
+        UserError: the loader is empty, latents are not finite, or states are not as wide as `state_names` says.
         ValueError: `encode` does not make one latent step of every `frames_per_step` frames.
     """
     return extract_all({"features": encode}, loader, frames_per_step, state_names, clips=clips)["features"]
@@ -103,6 +103,10 @@ def extract_all(
             if z.shape[1] != states[-1].shape[1]:
                 raise ValueError(
                     f"{name}: {z.shape[1]} latent steps, expected {states[-1].shape[1]} (T / frames_per_step)"
+                )
+            if not z.isfinite().all():
+                raise UserError(
+                    f"{name}: the encoder's latents of {batch.keys[0]!r} and the clips after it are not finite"
                 )
             latents[name].append(z)
         if batch.actions is not None:

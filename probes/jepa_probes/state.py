@@ -7,7 +7,8 @@
     test episodes               R² (torchmetrics R2Score) per column; a group's score is the mean of its columns
 
 A group is a kind of disc (puck, bodies) and position or velocity; with `.occluded`, only steps at which the disc is
-hidden. Rows in which a quantity does not exist (NaN) are left out, column by column, and counted.
+hidden: these lie close together, so a probe that has lost the disc scores below 0 there. Rows in which a quantity does
+not exist (NaN) are left out, column by column, and counted.
 """
 
 import re
@@ -24,6 +25,7 @@ from jepa_probes.features import Features, split_episodes
 from jepa_probes.reduction import WIDEST, Reduction
 
 PENALTIES = tuple(10.0**e for e in range(-6, 2))
+ROWS_AT_ONCE = 16_384
 LEAST_OCCLUDED = 50  # samples; R² of fewer says little
 KINDS = {"x": "position", "y": "position", "vx": "velocity", "vy": "velocity"}
 
@@ -156,6 +158,14 @@ class _Moments:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Moments":
+        """In parts: fp64 copies of all rows at once would take twice the memory of the features."""
+        whole = cls._of_part(x[:0], y[:0])
+        for rows, columns in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
+            whole = whole + cls._of_part(rows, columns)
+        return whole
+
+    @classmethod
+    def _of_part(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Moments":
         x, y = x.double(), y.double()
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
 

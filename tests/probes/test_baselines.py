@@ -18,7 +18,7 @@ from jepa_probes.baselines import pca_pixels, pixels, random_init, train_supervi
 from jepa_probes.features import Features
 
 make_conv = partial(ConvEncoder, 32, 8, channels=8, hidden=32)
-adamw = partial(_adamw := lambda module, lr: torch.optim.AdamW(module.parameters(), lr), lr=3e-3)
+adamw = partial(lambda module, lr: torch.optim.AdamW(module.parameters(), lr), lr=3e-3)
 
 
 def squares(steps: int, seed: int, clips: int = 16) -> Iterator[ClipBatch]:
@@ -93,7 +93,7 @@ def test_a_supervised_encoder_learns_the_place_that_a_random_one_does_not_show()
         return 1 - float((predicted - expected).square().mean() / expected.var(0).mean())
 
     train = partial(train_supervised, make_conv, prepare=normalize, state_names=NAMES, seed=0, make_optimizer=adamw)
-    encoder = train(batches=squares(120, 0), lr_factor=lambda step: 1.0)
+    encoder = train(batches=squares(60, 0), lr_factor=lambda step: 1.0)
     assert r2(encoder) > 0.9 > r2(random_init(make_conv, 0, squares(4, 1), normalize)) + 0.1
     assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
 

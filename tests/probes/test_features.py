@@ -56,6 +56,8 @@ def test_what_does_not_fit_is_refused(corpus: Path) -> None:
         extract(pixels(2), made, 2, ["x"])
     with pytest.raises(ValueError, match="3 latent steps, expected 6"):
         extract(pixels(4), made, 2, names(made))
+    with pytest.raises(UserError, match="not finite"):
+        extract(lambda video: pixels(2)(video) / 0, made, 2, names(made))
     with pytest.raises(UserError, match="nothing to probe"):
         extract(pixels(2), [], 2, [])
 

@@ -27,6 +27,7 @@ def test_every_score_stands_beside_all_baselines_and_the_table_survives_json(cor
         test,
         frames_per_step=2,
         state_names=train.shards.manifest.state_names,
+        labels=["bodies"],
         say=said.append,
     )
     assert set(features) == COLUMNS - {"floor"}
