@@ -80,7 +80,7 @@ class Dynamics(Protocol):
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
     ) -> tuple[State, NextLatent]:
-        """One step ahead. `state` is left as it was. With `noise` the sample is drawn from it, else the mean is used."""
+        """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
         ...
 
 
@@ -159,7 +159,9 @@ class LatentWorldModel(nn.Module):
         self, encoder: nn.Module, dynamics: nn.Module | None, spec: LatentSpec, preprocessing: Preprocessing
     ) -> None:
         super().__init__()
-        self.encoder, self.dynamics = encoder, dynamics
+        assert dynamics is None or isinstance(dynamics, Dynamics)
+        self.encoder = encoder
+        self.dynamics: Dynamics | None = dynamics
         self.spec, self.preprocessing = spec, preprocessing
 
     @torch.no_grad()
@@ -181,7 +183,7 @@ class LatentWorldModel(nn.Module):
         return torch.cat([self.encoder(self.prepare(part.to(device))) for part in clips[:, :whole].split(chunk)])
 
     def encode_still(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
-        """Latents of pictures in which nothing moves: each is repeated to fill one step, as V-JEPA 2-AC does for goals."""
+        """Latents of still pictures: each is repeated to fill a step, as V-JEPA 2-AC does for goals."""
         return self.encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
 
     def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:

@@ -9,6 +9,7 @@ from typing import Any, Self, Union, get_args, get_origin
 
 # Before torch and OpenMP read them. Tests look for no GPU, and ask no model hub.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,12 +1,12 @@
 """Encoder + planner as a policy: pictures in, actions out, towards goals given as pictures.
 
-    policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
-    observation, info = env.reset()
-    while not done:
-        observation, reward, terminated, truncated, info = env.step(policy.act(observation))
+policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
+observation, info = env.reset()
+while not done:
+    observation, reward, terminated, truncated, info = env.step(policy.act(observation))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class PlanSettings:
     horizon: int = 6
     execute: int = 2
     path_weight: float = 1.0
-    planner: CEM = CEM()
+    planner: CEM = field(default_factory=CEM)
 
 
 class Policy:
@@ -47,12 +47,13 @@ class Policy:
         self,
         model: LatentWorldModel,
         goal: UInt8[np.ndarray, "*B h w 3"],
-        settings: PlanSettings = PlanSettings(),  # noqa: B008 - immutable
+        settings: PlanSettings | None = None
         seed: int = 0,
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
-        self.model, self.settings = model, settings
+        self.model = model
+        self.settings = settings = settings or PlanSettings()
         self.goal_shape = goal.shape
         self.goal = model.encode_still(_pictures(goal))
         self.control = ModelPredictiveControl(
@@ -76,7 +77,9 @@ class Policy:
     def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Plans when the last plan is used up."""
         if observation.shape != self.goal_shape:
-            raise UserError(f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike")
+            raise UserError(
+                f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
+            )
         frames = self.model.spec.frames_per_step
         self._seen = [*self._seen, _pictures(observation)][-frames:]
         if not self._queue:

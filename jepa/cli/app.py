@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
-from jepa.cli import data, embed, plan, pretrain
+from jepa.cli import data, demo, embed, plan, pretrain, probe, report
 
 app = typer.Typer(
     name="jepa",
@@ -25,9 +25,12 @@ app = typer.Typer(
 )
 
 # Verbs, in the order of the work.
+app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
+app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
+app.command("report")(report.report)
 app.command("embed")(embed.embed)
 
 
@@ -52,6 +55,9 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     Exit codes: 0 done · 2 a mistake in the command, a config or the data, told as `error: …` on stderr, one line for
     each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows the traceback of mistakes too.
     """
+    # Before torch is imported: threads that wait for one another shall sleep, not spin. With other programs on the
+    # machine, spinning ones made `jepa probe` take 50 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), prog_name="jepa")
     except KeyboardInterrupt:

@@ -95,7 +95,7 @@ def fit_pixel_decoder(
     latents: Float[Tensor, "M N D"],
     frames: UInt8[Tensor, "M 3 h w"],
     *,
-    steps: int = 300,
+    steps: int = 250,
     seed: int = 0,
     channels: int = 32,
     on_step: Callable[[int, float], None] | None = None,

@@ -1,6 +1,6 @@
 """The native format: `model.safetensors` + `model.json`. No pickle, so a file from a stranger can be opened.
 
-    model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file, …what the caller describes}
+model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file, …what the caller describes}
 """
 
 import hashlib
@@ -57,7 +57,9 @@ def load_into(module: nn.Module, folder: Path) -> None:
     if not path.is_file():
         raise UserError(f"{folder}: {TENSORS} is missing")
     if _checksum(path) != read_description(folder)["sha256"]:
-        raise UserError(f"{path}: the checksum differs from the one in {DESCRIPTION}; the file is damaged, copy it again")
+        raise UserError(
+            f"{path}: the checksum differs from the one in {DESCRIPTION}; the file is damaged, copy it again"
+        )
     try:
         tensors = load_file(path)
     except SafetensorError as error:

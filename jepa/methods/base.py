@@ -25,8 +25,15 @@ class Batch:
 class Method(Protocol):
     """One published algorithm: encoder, what it predicts, and its loss."""
 
-    encoder: nn.Module  # trained
-    dynamics: Dynamics | None  # action-conditioned prediction, where the method learns one
+    @property
+    def encoder(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def dynamics(self) -> Dynamics | None:
+        """Action-conditioned prediction, where the method learns one."""
+        ...
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; "loss" is minimised, the others are logged. All randomness comes from `generator`."""

@@ -51,7 +51,9 @@ class LeWM(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Raises ValueError for clips without actions."""
         if batch.actions is None:
-            raise ValueError("LeWM learns from actions, and these clips have none; use vjepa or levjepa for plain video")
+            raise ValueError(
+                "LeWM learns from actions, and these clips have none; use vjepa or levjepa for plain video"
+            )
         z = self.encoder(batch.video)
         actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
         start = self.dynamics.init(z[:, :1], actions[:, :0])
@@ -62,8 +64,8 @@ class LeWM(nn.Module):
             "inverse_dynamics": self.inverse_dynamics(z, actions),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
         }
-        total = sum((w * terms[name] for name, w in self.weights.items()), start=terms["prediction"])
-        return {"loss": total} | {name: value.detach() for name, value in terms.items()}
+        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        return {"loss": torch.as_tensor(total), **{name: value.detach() for name, value in terms.items()}}
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing: there is no teacher."""

@@ -51,9 +51,7 @@ class CEM:
             raise ValueError(f"iterations must be at least 1, found {self.iterations}")
 
     @torch.no_grad()
-    def plan(
-        self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator
-    ) -> Plan:
+    def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """Improve on `start`, the mean of the first Gaussian (zeros, or the rest of the last plan).
 
         Raises:
@@ -71,7 +69,9 @@ class CEM:
             costs = cost(actions)
             if not torch.isfinite(costs).all():
                 count = int((~torch.isfinite(costs)).sum())
-                raise ValueError(f"{count} of {costs.numel()} plans have a cost that is not finite; is the model diverged?")
+                raise ValueError(
+                    f"{count} of {costs.numel()} plans have a cost that is not finite; is the model diverged?"
+                )
             values, index = costs.topk(self.elites, dim=1, largest=False)
             elites = actions.gather(1, index[..., None, None].expand(-1, -1, horizon, width))
             mean, std = elites.mean(1), elites.std(1).clamp_min(self.min_std)

@@ -11,9 +11,7 @@ from jepa.world_model import Dynamics, State, rollout
 Cost = Callable[[Float[Tensor, "B K H A"]], Float[Tensor, "B K"]]
 
 
-def goal_distance(
-    dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0
-) -> Cost:
+def goal_distance(dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0) -> Cost:
     """Squared latent distance between imagined steps and the goal, averaged over tokens and width.
 
     Args:

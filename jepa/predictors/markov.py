@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepa.world_model import Point
+from jepa.world_model import Point, State
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class MarkovPredictor(nn.Module):
         return LatentState(z[:, -1])
 
     def step(
-        self, state: LatentState, action: Float[Tensor, "B A"], noise: Tensor | None = None
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
     ) -> tuple[LatentState, Point]:
+        assert isinstance(state, LatentState)
         following = self(state.z, action)
         return LatentState(following), Point(following)

@@ -66,7 +66,9 @@ def _method(config: PretrainConfig, encoder: nn.Module, action_size: int) -> Met
         if not isinstance(encoder, ConvEncoder):
             raise UserError("method lewm needs an encoder with one vector per step (encoder: {kind: conv})")
         if not action_size:
-            raise UserError(f"{config.data.shards} has no actions, and method lewm learns from them; use vjepa or levjepa")
+            raise UserError(
+                f"{config.data.shards} has no actions, and method lewm learns from them; use vjepa or levjepa"
+            )
         block = action_size * config.encoder.tubelet
         return LeWM(
             encoder,
@@ -98,7 +100,9 @@ def build_dynamics(config: MarkovConfig, width: int, block_size: int) -> MarkovP
     return MarkovPredictor(width, block_size, hidden=config.hidden)
 
 
-def world_model(config: PretrainConfig, method: Method, spec: LatentSpec, preprocessing: Preprocessing) -> LatentWorldModel:
+def world_model(
+    config: PretrainConfig, method: Method, spec: LatentSpec, preprocessing: Preprocessing
+) -> LatentWorldModel:
     """What is kept of a method after training."""
     dynamics = method.dynamics
     assert dynamics is None or isinstance(dynamics, nn.Module)

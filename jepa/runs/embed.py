@@ -1,7 +1,7 @@
 """`jepa embed`: latents of videos as a .npz that numpy opens without pickle.
 
-    <name>            latents [S, N, D] of the video <name>
-    <name>.seconds    [S]: the time of each latent, that is of the last frame it has seen
+<name>            latents [S, N, D] of the video <name>
+<name>.seconds    [S]: the time of each latent, that is of the last frame it has seen
 """
 
 from collections.abc import Callable, Iterator
@@ -72,7 +72,9 @@ def _videos(source: Path) -> Iterator[tuple[str, Read]]:
         return
     paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEOS)
     if not paths:
-        raise UserError(f"{source}: no videos ({', '.join(sorted(VIDEOS))}) and no shards (manifest.json) in this folder")
+        raise UserError(
+            f"{source}: no videos ({', '.join(sorted(VIDEOS))}) and no shards (manifest.json) in this folder"
+        )
     for path in paths:
         yield str(path.relative_to(source)), lambda model, path=path: path
 

@@ -1,7 +1,7 @@
 """`jepa plan`: tasks in the world that a run was recorded in.
 
-    RUN/plan.json            success with its interval, floor, ceiling, protocol
-    RUN/plan_examples.npz    pictures and imagined latents of the first tasks, for the report
+RUN/plan.json            success with its interval, floor, ceiling, protocol
+RUN/plan_examples.npz    pictures and imagined latents of the first tasks, for the report
 """
 
 import json
@@ -32,7 +32,9 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     """
     model = load(run)
     if model.dynamics is None:
-        raise UserError(f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`")
+        raise UserError(
+            f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
+        )
     manifest = ShardSet.open(load_config(run / "config.yaml", PretrainConfig).data.shards).manifest
     if manifest.world not in world_names():
         raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
@@ -57,8 +59,9 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         success=(episodes.distance < protocol.radius)[shown],
     )
     say(
-        f"success {result['success']:.2f} (95 % interval {result['low']:.2f} to {result['high']:.2f}) on {config.tasks} "
-        f"tasks; random actions {result['floor']:.2f}, planning on the true simulator {result['ceiling']:.2f}"
+        f"success {result['success']:.2f} (95 % interval {result['low']:.2f} to {result['high']:.2f}) "
+        f"on {config.tasks} tasks; random actions {result['floor']:.2f}, "
+        f"planning on the true simulator {result['ceiling']:.2f}"
     )
     return result
 

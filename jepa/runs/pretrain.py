@@ -1,17 +1,18 @@
 """`jepa pretrain`: from a typed description to a trained model in a run folder.
 
-    RUN/config.yaml         the description with every default filled in
-    RUN/checkpoints/        of the training, to resume from
-    RUN/logs/               TensorBoard events and metrics.csv
-    RUN/model/              safetensors + JSON, what `jepa.load` reads
-    RUN/pretrain.json       figures of the training
+RUN/config.yaml         the description with every default filled in
+RUN/checkpoints/        of the training, to resume from
+RUN/logs/               TensorBoard events and metrics.csv
+RUN/model/              safetensors + JSON, what `jepa.load` reads
+RUN/pretrain.json       figures of the training
 """
 
 import csv
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def pretrain(
         seed=config.seed,
         total_steps=config.trainer.steps,
         make_optimizer=partial(optim.adamw, **config.optimizer.model_dump()),
-        lr_factor=_schedule(config),
+        lr_factor=schedule_of(config),
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
@@ -114,7 +115,9 @@ def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> 
         if not last.is_file():
             raise UserError(f"{run}: nothing to resume: {last} does not exist. Start the run without --resume.")
         before = load(described, PretrainConfig)
-        changed = [name for name in ("seed", "data", "encoder", "method") if getattr(before, name) != getattr(config, name)]
+        changed = [
+            name for name in ("seed", "data", "encoder", "method") if getattr(before, name) != getattr(config, name)
+        ]
         if changed:
             raise UserError(
                 f"{last} is a checkpoint of another model: {', '.join(changed)} differ from {described}. "
@@ -141,7 +144,8 @@ def _formats(config: PretrainConfig, loader: ClipLoader) -> tuple[Preprocessing,
     return preprocessing, LatentSpec(tokens, config.encoder.width, tubelet / fps, tubelet, loader.action_size or None)
 
 
-def _schedule(config: PretrainConfig) -> Callable[[int], float]:
+def schedule_of(config: PretrainConfig) -> Callable[[int], float]:
+    """Factor of the learning rate by step."""
     schedule, steps = config.schedule, config.trainer.steps
     if isinstance(schedule, CosineConfig):
         return optim.cosine(steps, schedule.warmup_steps, schedule.final_lr / config.optimizer.lr)
@@ -177,11 +181,10 @@ def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.
         )
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used like the function it extends
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Lightning's advertisements and its remarks on what is done here on purpose are not shown."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for remark in (
@@ -193,6 +196,7 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - used like the function it
             "You're resuming from a checkpoint that ended before the epoch ended",
         ):
             warnings.filterwarnings("ignore", message=f".*{remark}.*")
+        yield
 
 
 def _read_metrics(run: Path) -> list[dict[str, str]]:

@@ -71,9 +71,9 @@ class LeWMConfig(Config):
 
     kind: Literal["lewm"] = "lewm"
     predictor: MarkovConfig = MarkovConfig()
-    sigreg_weight: float = Field(0.02, ge=0)
-    inverse_weight: float = Field(1.0, ge=0)
-    similarity_weight: float = Field(0.5, ge=0)
+    sigreg_weight: float = Field(default=0.02, ge=0)
+    inverse_weight: float = Field(default=1.0, ge=0)
+    similarity_weight: float = Field(default=0.5, ge=0)
     directions: Count = 256
 
 
@@ -83,7 +83,7 @@ class VJEPAConfig(Config):
     kind: Literal["vjepa"] = "vjepa"
     predictor: MaskedPredictorConfig = MaskedPredictorConfig()
     masks: tuple[MultiBlockConfig, ...] = Field(
-        (MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7)), min_length=1
+        default=(MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7)), min_length=1
     )
     ema: tuple[Share, Share] = (0.99925, 0.99925)
     teacher: Literal["ema", "none"] = "ema"
@@ -100,7 +100,7 @@ class LeVJEPAConfig(Config):
     drop: Share = 0.95
     projector_width: Count = 2048
     embedding_width: Count = 256
-    sigreg_weight: float = Field(0.02, ge=0)
+    sigreg_weight: float = Field(default=0.02, ge=0)
     directions: Count = 1024
     evaluation_ema: Share | None = 0.9999
 
@@ -112,7 +112,7 @@ class OptimizerConfig(Config):
     """AdamW; biases and other 1-D parameters are not decayed."""
 
     lr: Positive = 1e-3
-    weight_decay: float = Field(0.04, ge=0)
+    weight_decay: float = Field(default=0.04, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.999)
 
 
@@ -120,15 +120,15 @@ class CosineConfig(Config):
     """Linear warm-up, then a half cosine down to `final_lr` at the last step."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    final_lr: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
 
 
 class FlatConfig(Config):
     """Linear warm-up, then constant."""
 
     kind: Literal["flat"] = "flat"
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
 
 
 Schedule = Annotated[CosineConfig | FlatConfig, Field(discriminator="kind")]
@@ -140,19 +140,19 @@ class TrainerConfig(Config):
     steps: Count
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Count = 1
-    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    precision: Literal["auto", "32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware has it")
     clip_norm: Positive | None = 1.0
     log_every: Count = 10
     gauge_every: Count = 25
     checkpoint_every: Count = 500
-    warn_rank_below: float = Field(2.0, ge=0, description="effective rank at which a collapse is reported")
+    warn_rank_below: float = Field(default=2.0, ge=0, description="effective rank at which a collapse is reported")
 
 
 class PretrainConfig(Config):
     """`jepa pretrain`: the data, the method and its parts, how it is optimised, and where the results go."""
 
     run: str = Field(description="folder for everything this run writes")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: StreamConfig
     encoder: Encoder
     method: Method
@@ -162,21 +162,23 @@ class PretrainConfig(Config):
 
 
 class ProbeConfig(Config):
-    """`jepa probe`: how much data and effort the probes get. Steps, width and clips of the run itself stay as trained."""
+    """`jepa probe`: how much data and effort the probes get."""
 
-    train_episodes: Count | None = Field(None, description="fit on at most so many episodes; none: all")
+    train_episodes: Count | None = Field(default=None, description="fit on at most so many episodes; none: all")
     test_episodes: Count | None = None
-    labels: tuple[str, ...] | None = Field(None, description="labels to classify; none: all of the data set")
-    supervised: bool = Field(True, description="also train an encoder on the true states, with the same budget")
-    seed: int = Field(0, ge=0)
+    clip_frames: Count | None = Field(default=None, description="frames per clip; none: as in training")
+    clips_per_video: Count = 2
+    labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
+    supervised: bool = Field(default=True, description="also train an encoder on the true states, with the same budget")
+    seed: int = Field(default=0, ge=0)
 
 
 class CEMConfig(Config):
     """jepa/planners/cem.py."""
 
     kind: Literal["cem"] = "cem"
-    samples: int = Field(100, gt=1)
-    elites: int = Field(10, gt=1)
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=10, gt=1)
     iterations: Count = 4
     std: Positive = 0.7
 
@@ -184,12 +186,12 @@ class CEMConfig(Config):
 class PlanConfig(Config):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
-    tasks: int = Field(100, gt=1)
-    steps: Count = Field(40, description="budget of world steps per task")
-    radius: Positive = Field(0.08, description="success: the puck ends this close to the goal, in table widths")
-    least_distance: Positive = Field(0.3, description="goals nearer to the start than this are drawn again")
-    horizon: Count = Field(6, description="latent steps looked ahead")
-    execute: Count = Field(2, description="latent steps acted on before planning again")
+    tasks: int = Field(default=100, gt=1)
+    steps: Count = Field(default=40, description="budget of world steps per task")
+    radius: Positive = Field(default=0.08, description="success: the puck ends this close to the goal, in table widths")
+    least_distance: Positive = Field(default=0.3, description="goals nearer to the start than this are drawn again")
+    horizon: Count = Field(default=6, description="latent steps looked ahead")
+    execute: Count = Field(default=2, description="latent steps acted on before planning again")
     path_weight: Share = 1.0
     planner: CEMConfig = CEMConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)

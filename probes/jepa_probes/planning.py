@@ -1,4 +1,4 @@
-"""Can the model act? Held-out tasks in a simulated world: push the puck to where a goal picture shows it, and stop there.
+"""Can the model act? Held-out tasks in a simulated world: push the puck to where a goal picture shows it, and stop.
 
 Success is judged at the end of the budget, so passing over the goal does not count. Every result carries its protocol,
 a 95 % Wilson interval, a floor (random actions) and a ceiling (the same planner, told the truth: it plans on a copy of

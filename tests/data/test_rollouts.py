@@ -28,7 +28,9 @@ def test_replaying_the_recorded_actions_gives_the_recorded_states_and_pictures(t
     config = StreamConfig(shards=str(tmp_path / "shards"), batch_size=4, clip_frames=12)
     for batch in make_loader(config, "train", seed=0, shuffle=False):
         assert batch.actions is not None and batch.states is not None
-        world = make_batch("billiards-easy", np.array([int(key.rsplit("-", 1)[1]) for key in batch.keys]), image_size=32)
+        world = make_batch(
+            "billiards-easy", np.array([int(key.rsplit("-", 1)[1]) for key in batch.keys]), image_size=32
+        )
         for t in range(12):
             np.testing.assert_allclose(batch.states[:, t].numpy(), world.states(), rtol=0, atol=1e-6)
             error = np.abs(batch.video[:, t].permute(0, 2, 3, 1).numpy().astype(int) - world.render())

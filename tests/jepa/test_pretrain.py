@@ -118,10 +118,18 @@ def test_another_seed_gives_other_weights(corpus: Path, tmp_path: Path) -> None:
     assert not same(tmp_path / "0", tmp_path / "1")
 
 
-def test_a_collapse_is_reported_within_100_steps(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collapse_is_reported_within_100_steps(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     method = METHODS["vjepa"]["method"] | {"teacher": "none"}
     config = describe(
-        tmp_path / "run", corpus, "vjepa", method=method, optimizer={"lr": 3e-3}, trainer__steps=100, trainer__gauge_every=10
+        tmp_path / "run",
+        corpus,
+        "vjepa",
+        method=method,
+        optimizer={"lr": 3e-3},
+        trainer__steps=100,
+        trainer__gauge_every=10,
     )
     pretrain(config)
     assert "collapsing" in caplog.text and "teacher" in caplog.text

@@ -194,7 +194,7 @@ class Scaler:
 
     def rgb(
         self, picture: UInt8[np.ndarray, "h w C"], size: Size | None, crop: Crop | None
-    ) -> UInt8[np.ndarray, "h w C"]:
+    ) -> UInt8[np.ndarray, "H W C"]:
         """An RGB picture, cropped, then scaled."""
         if crop is not None:
             top, left, height, width = crop
@@ -221,14 +221,13 @@ def _rotation(frame: VideoFrame) -> int:
 
 
 def _open(src: Source, url: str) -> tuple[InputContainer, VideoStream]:
-    if isinstance(src, bytes) and not src:
-        raise DecodeError("empty", "it has 0 bytes")
+    head = _first_bytes(src)
+    if not head:
+        raise DecodeError("empty", "it has 0 bytes", url=url)
     try:
         container = av.open(io.BytesIO(src) if isinstance(src, bytes) else str(src), "r", metadata_errors="replace")
-    except FileNotFoundError as error:
-        raise DecodeError("missing", "there is no such file", url=url) from error
     except FFmpegError as error:
-        if isinstance(src, bytes) and src[4:8] == b"ftyp":
+        if head[4:] == b"ftyp":
             raise DecodeError("truncated", "it begins as an mp4 and its index is missing", url=url) from error
         raise DecodeError("not a video", "FFmpeg does not recognise it", url=url) from error
     if not container.streams.video:
@@ -241,6 +240,16 @@ def _open(src: Source, url: str) -> tuple[InputContainer, VideoStream]:
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return container, stream
+
+
+def _first_bytes(src: Source) -> bytes:
+    if isinstance(src, bytes):
+        return src[:8]
+    try:
+        with open(src, "rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=str(src)) from error
 
 
 def _decode_error(error: FFmpegError | DecodeError, url: str) -> DecodeError:

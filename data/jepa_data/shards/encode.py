@@ -17,7 +17,7 @@ PixelFormat = Literal["yuv444p", "yuv420p"]
 
 def encode_mp4(
     frames: UInt8[np.ndarray, "T h w 3"],
-    fps: float,
+    fps: int | float,
     gop: int = 8,
     crf: int = 14,
     pixel_format: PixelFormat = "yuv444p",

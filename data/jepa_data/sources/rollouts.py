@@ -47,7 +47,9 @@ class Recording:
                 f"a recording needs at least 2 episodes of 2 frames, found {self.episodes} of {self.frames}"
             )
         if not 0 < self.test_share < 1:
-            raise DataError(f"test_share is the share of episodes kept for testing, between 0 and 1, found {self.test_share}")
+            raise DataError(
+                f"test_share is the share of episodes kept for testing, between 0 and 1, found {self.test_share}"
+            )
 
     @property
     def train_episodes(self) -> int:

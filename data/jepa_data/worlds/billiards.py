@@ -83,7 +83,7 @@ class BilliardsBatch:
     version = VERSION
     label_names = LABELS
 
-    def __init__(self, level: str, episodes: NDArray[np.intp], *, image_size: int = 64, seed: int = 0) -> None:
+    def __init__(self, level: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         if level not in LEVELS:
             raise ValueError(f"no billiards level {level!r}; there are {', '.join(LEVELS)}")
         if not 32 <= image_size <= 128:

@@ -17,9 +17,7 @@ def world_names() -> list[str]:
     return [f"billiards-{level}" for level in LEVELS]
 
 
-def make_batch(
-    name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0
-) -> BilliardsBatch:
+def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> BilliardsBatch:
     """Episodes of a world side by side. Raises DataError for a name that is not in `world_names()`."""
     return BilliardsBatch(_level(name), episodes, image_size=image_size, seed=seed)
 
@@ -38,8 +36,8 @@ def _level(name: str) -> str:
 class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Push the puck to a goal. See `billiards.py` for the table.
 
-    Observation: RGB picture [size, size, 3]. Action: force [2] in -1..1. Reward: minus the distance from puck to goal, in
-    table widths. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance below 0.08).
+    Observation: RGB picture [size, size, 3]. Action: force [2] in -1..1. Reward: minus the distance from puck to goal,
+    in table widths. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance below 0.08).
     Never terminates; is truncated after `max_steps`.
 
     `reset(options={"episode": n, "goal": (x, y)})` chooses the table and the goal; otherwise both are drawn.
@@ -68,9 +66,7 @@ class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.goal_picture, self._steps = at_goal.render()[0], 0
         return self.render(), self._info()
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         self.table.step(np.asarray(action)[None])
         self._steps += 1
         info = self._info()

@@ -68,7 +68,9 @@ class Discs:
                 if touching.size:
                     self._bounce_apart(touching, i, j, between[touching], distance[touching], overlap[touching])
 
-    def _bounce_apart(self, rows: NDArray[np.intp], i: int, j: int, between: Array, distance: Array, overlap: Array) -> None:
+    def _bounce_apart(
+        self, rows: NDArray[np.intp], i: int, j: int, between: Array, distance: Array, overlap: Array
+    ) -> None:
         normal = between / np.maximum(distance, 1e-9)[:, None]
         mass_i, mass_j = self.mass[rows, i], self.mass[rows, j]
         share_i = (mass_j / (mass_i + mass_j))[:, None]

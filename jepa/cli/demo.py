@@ -1,0 +1,37 @@
+"""`jepa demo`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    run: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("runs/demo"),
+    seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
+    methods: Annotated[str, typer.Option(help="lewm, vjepa, levjepa, or several with commas.")] = "lewm",
+) -> None:
+    """Record a world, pretrain, probe, plan, and write a page about it: about five minutes on two cores.
+
+    With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed.
+    """
+    from jepa.cli.show import table
+    from jepa.config import UserError
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2; found {seeds!r}") from None
+    from jepa.runs.demo import demo as run_demo
+    from jepa_probes.report import seeds_table, summary_table
+
+    wanted = [(method, seed) for method in methods.split(",") for seed in numbers]
+    bar = sys.stdout.isatty()
+    results = []
+    for method, seed in wanted:
+        folder = run if len(wanted) == 1 else run.with_name(f"{run.name}-{method}-{seed}")
+        results.append(run_demo(folder, seed=seed, method=method, say=typer.echo, bar=bar))
+        typer.echo("\n" + table(summary_table(results[-1])))
+    if len(results) > 1:
+        typer.echo("\n" + table(seeds_table(results)))

@@ -1,0 +1,24 @@
+"""`jepa probe`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def probe(
+    run: Annotated[Path, typer.Argument(help="A run folder written by `jepa pretrain`.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as supervised=false.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/probe/demo.yaml.")] = None,
+) -> None:
+    """Score the run's frozen encoder on held-out episodes, beside a random one, pixels and a supervised one."""
+    from jepa.config import from_dict, load
+    from jepa.runs.schema import ProbeConfig
+
+    wanted = overrides or ()
+    described = load(config, ProbeConfig, wanted) if config else from_dict({}, ProbeConfig, wanted)
+    from jepa.runs.probe import probe as execute
+    from jepa.runs.probe import state_row
+
+    typer.echo(state_row(execute(run, described, say=typer.echo)))
+    typer.echo(f"{run / 'probe.json'}")
