@@ -1,0 +1,113 @@
+"""What was logged while training, as small line charts for light and for dark pages."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Series = list[tuple[int, float]]
+INK = {"light": "#3c4150", "dark": "#c6cbd6"}
+GRID = {"light": "#e3e5ea", "dark": "#333844"}
+COLOURS = {
+    "light": ("#3355dd", "#d9480f", "#12805c", "#a61e8c", "#8a6d00"),
+    "dark": ("#8ea8ff", "#ff9a5c", "#4fd1a5", "#f08ad8", "#e0c04a"),
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A title, and the file's bytes for either theme."""
+
+    title: str
+    light: bytes
+    dark: bytes
+
+
+def read_metrics(path: Path) -> dict[str, Series]:
+    """Columns of Lightning's metrics.csv as (step, value); cells that are empty or not finite are left out."""
+    series: dict[str, Series] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = _number(row.get("step"))
+            for name, cell in row.items():
+                value = _number(cell)
+                if step is not None and value is not None and name not in (None, "step", "epoch"):
+                    series.setdefault(name, []).append((int(step), value))
+    return series
+
+
+def curves(metrics: Mapping[str, Series]) -> list[Chart]:
+    """Loss and its terms, effective rank, clips a second: those that were logged."""
+    terms = [name for name in metrics if name.startswith("train/") and name != "train/loss"]
+    loss = ["train/loss"] if "train/loss" in metrics else []
+    wanted = [
+        ("loss and its terms", [*loss, *terms], True),
+        ("effective rank of the latents", ["gauge/effective_rank"], False),
+        ("clips per second", ["speed/clips_per_second"], False),
+    ]
+    charts = []
+    for title, names, logarithmic in wanted:
+        found = {name.split("/", 1)[1]: metrics[name] for name in names if metrics.get(name)}
+        if found:
+            charts.append(Chart(title, *(_draw(found, theme, logarithmic) for theme in ("light", "dark"))))
+    return charts
+
+
+def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool) -> bytes:
+    figure = Figure(figsize=(3.6, 2.5), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = COLOURS[theme]
+    for i, (name, points) in enumerate(series.items()):
+        steps, values = zip(*points, strict=True)
+        marker = "o" if len(points) < 3 else None
+        main = i == 0
+        axes.plot(
+            steps,
+            values,
+            color=colours[i % len(colours)],
+            linewidth=2.0 if main else 1.2,
+            marker=marker,
+            label=name.replace("_", " "),
+            zorder=3 if main else 2,
+        )
+    everything = [value for points in series.values() for _, value in points]
+    _dress(axes, theme, everything, logarithmic)
+    if len(series) > 1:
+        figure.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize=7.5, labelcolor=INK[theme], handlelength=1.2
+        )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return buffer.getvalue()
+
+
+def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool) -> None:
+    """A quiet frame; a logarithmic axis only where values are positive and spread."""
+    if logarithmic and min(values) > 0 and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    elif min(values) >= 0:
+        axes.set_ylim(bottom=0, top=max(values) * 1.08 or 1)
+    axes.set_xlabel("optimiser step", color=INK[theme], fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.tick_params(colors=INK[theme], labelsize=8, length=0, which="both")
+    axes.grid(color=GRID[theme], linewidth=0.8)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _number(cell: object) -> float | None:
+    """A finite number in a cell of text, or None."""
+    try:
+        value = float(cell) if isinstance(cell, str) else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
