@@ -47,7 +47,7 @@ class Policy:
         self,
         model: LatentWorldModel,
         goal: UInt8[np.ndarray, "*B h w 3"],
-        settings: PlanSettings | None = None
+        settings: PlanSettings | None = None,
         seed: int = 0,
     ) -> None:
         if model.dynamics is None:

@@ -24,7 +24,7 @@ def demo(
     except ValueError:
         raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2; found {seeds!r}") from None
     from jepa.runs.demo import demo as run_demo
-    from jepa_probes.report import seeds_table, summary_table
+    from jepa_probes.results import seeds_table, summary_table
 
     wanted = [(method, seed) for method in methods.split(",") for seed in numbers]
     bar = sys.stdout.isatty()

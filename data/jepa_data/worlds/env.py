@@ -36,8 +36,9 @@ def _level(name: str) -> str:
 class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Push the puck to a goal. See `billiards.py` for the table.
 
-    Observation: RGB picture [size, size, 3]. Action: force [2] in -1..1. Reward: minus the distance from puck to goal,
-    in table widths. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance below 0.08).
+    Observation: RGB picture [size, size, 3]. Action: force [2] in -1..1. Reward: minus the distance from the puck to
+    goal, in table widths. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance
+    below 0.08).
     Never terminates; is truncated after `max_steps`.
 
     `reset(options={"episode": n, "goal": (x, y)})` chooses the table and the goal; otherwise both are drawn.
