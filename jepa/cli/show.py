@@ -21,13 +21,10 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text, the first as a heading; the first column to the left, the others to the right."""
+    """Rows as text, the first as a heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
-    return "\n".join([line(rows[0]), "  ".join("-" * w for w in widths), *map(line, rows[1:])])
+    return "\n".join([line(rows[0]), line(["-" * width for width in widths]), *map(line, rows[1:])])

@@ -60,7 +60,9 @@ def probe(run: Path, config: ProbeConfig, *, say: Callable[[str], None] = print)
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
     scored = score_features(table, labels=config.labels, seed=config.seed, say=say)
-    result = _result(scored, table, _prediction(model, trained, config), time.perf_counter() - began)
+    result = {"seed": config.seed} | _result(
+        scored, table, _prediction(model, trained, config), time.perf_counter() - began
+    )
     (run / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 

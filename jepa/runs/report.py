@@ -1,6 +1,6 @@
 """`jepa report`: figures and one HTML page of what a run folder holds.
 
-RUN/decoder/        a pixel decoder of the frozen latents, fitted here
+RUN/model/pixels/   a pixel decoder of the frozen latents, fitted here
 RUN/figures/        data.png pca.gif rollout.gif plan_0.gif …
 RUN/results.json    every figure of the run for programs
 RUN/report.html     for people, one file
@@ -17,7 +17,7 @@ import torch
 
 from jepa.config import load as load_config
 from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
-from jepa.export import checkpoint
+from jepa.export.decoder import save_pixel_decoder
 from jepa.runs.build import load
 from jepa.runs.schema import PretrainConfig
 from jepa.world_model import LatentWorldModel
@@ -29,7 +29,7 @@ FITTING_CLIPS = 320  # of training, for the pixel decoder
 SHOWN_STEPS = 15  # latent steps of the clips in the figures
 
 
-def report(run: Path, *, decoder_steps: int = 300, say: Callable[[str], None] = print) -> dict[str, Any]:
+def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Draw the figures, write the page, and return the results.
 
     Args:
@@ -67,7 +67,7 @@ def _decoder(model: LatentWorldModel, config: PretrainConfig, run: Path, steps: 
         latents.append(model.encode(clips.video).flatten(0, 1))
         frames.append(clips.video[:, tubelet - 1 :: tubelet].flatten(0, 1))
     decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps, seed=config.seed)
-    checkpoint.save(run / "decoder", decoder, {"decoder": "pixels", "settings": decoder.settings})
+    save_pixel_decoder(run / "model", decoder)
     return decoder
 
 
