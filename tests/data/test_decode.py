@@ -1,0 +1,231 @@
+"""Decoders return exactly the frames asked for, and name what they cannot read."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from jepa_data.decode import VideoIndex, get_backend
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.encode import encode_mp4
+
+Pictures = NDArray[np.uint8]
+LENGTH = 61
+
+
+def encode(pictures: Pictures, pts: Sequence[int], codec: str = "libx264", **options: str) -> bytes:
+    """An mp4 with frame i shown at `pts[i]` / 30 s."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 64, "yuv420p", options
+        stream.codec_context.time_base = Fraction(1, 30)
+        for picture, time in zip(pictures, pts, strict=True):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+CLOSED = {
+    "packed": lambda x: encode_mp4(x, 30),
+    "packed 4:2:0": lambda x: encode_mp4(x, 30, pixel_format="yuv420p"),
+    "one keyframe": lambda x: encode(x, range(len(x)), g="250", bf="0"),
+    "closed groups of 12 with B-frames": lambda x: encode(x, range(len(x)), g="12", bf="3", flags="+cgop"),
+}
+HARD = {
+    "open groups of 12 with B-frames": lambda x: encode(
+        x, range(len(x)), g="12", bf="3", **{"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0"}
+    ),
+    "uneven times with gaps": lambda x: encode(x, np.cumsum(np.arange(len(x)) % 4 + 1).tolist(), g="10", bf="2"),
+    "keyframes only": lambda x: encode(x, range(len(x)), g="1"),
+    "mpeg4": lambda x: encode(x, range(len(x)), codec="mpeg4", g="12"),
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"), [(b, k) for b in ("pyav", "decord") for k in CLOSED] + [("pyav", k) for k in HARD]
+)
+@pytest.mark.parametrize("stored_index", [False, True])
+def test_the_frames_asked_for_come_back_in_the_order_asked(
+    backend: str,
+    kind: str,
+    stored_index: bool,
+    numbered: Callable[..., Pictures],
+    read_numbers: Callable[..., list[int]],
+) -> None:
+    if backend == "decord":
+        pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    decoder, data = get_backend(backend), (CLOSED | HARD)[kind](numbered(LENGTH))
+    index = decoder.probe(data) if stored_index else None
+    random = np.random.default_rng(0)
+    asked = [[0], [LENGTH - 1], list(range(LENGTH)), list(range(13, 29)), list(range(3, 60, 7)), [40, 3, 17, 17, 0]]
+    asked += [random.integers(0, LENGTH, 9).tolist() for _ in range(10)]
+    with decoder.open(data, index) as reader:
+        assert reader.index.frames == LENGTH
+        for indices in asked:
+            assert read_numbers(reader.frames(indices)) == indices
+
+
+def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures]) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    pictures = numbered(20)
+    pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # colour too
+    data = encode_mp4(pictures, 20)
+    with get_backend("pyav").open(data) as a, get_backend("decord").open(data) as b:
+        np.testing.assert_array_equal(a.frames(range(20)), b.frames(range(20)))
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_pictures_are_cropped_then_scaled(
+    backend: str, numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+) -> None:
+    if backend == "decord":
+        pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    data = encode_mp4(numbered(20), 20)
+    with get_backend(backend).open(data) as reader:
+        native = reader.frames([4, 9])
+        cropped = reader.frames([4, 9], crop=(8, 16, 32, 40))
+        np.testing.assert_array_equal(cropped, native[:, 8:40, 16:56])
+        assert reader.frames([4, 9], crop=(8, 16, 32, 40), size=(16, 20)).shape == (2, 16, 20, 3)
+        small = reader.frames([4, 9], size=(32, 32))
+        assert small.shape == (2, 32, 32, 3) and read_numbers(small) == [4, 9]
+        with pytest.raises(DecodeError, match="beyond"):
+            reader.frames([0], crop=(40, 0, 32, 64))
+
+
+def test_a_rotated_video_is_returned_upright(tmp_path: Path, numbered: Callable[..., Pictures]) -> None:
+    pictures = numbered(6)[:, :32]
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        stream.set_display_rotation(90)
+        for picture in pictures:
+            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
+    with get_backend("pyav").open(path) as reader:
+        assert (reader.index.height, reader.index.width, reader.index.rotation) == (64, 32, 90)
+        upright = reader.frames([5])[0].astype(int)
+        assert np.abs(upright - np.rot90(pictures[5]).astype(int)).mean() < 10
+
+
+def test_an_index_survives_json(numbered: Callable[..., Pictures]) -> None:
+    data = HARD["uneven times with gaps"](numbered(30))
+    index = get_backend("pyav").probe(data)
+    copy = VideoIndex.from_dict(json.loads(json.dumps(index.to_dict())))
+    np.testing.assert_array_equal(copy.pts, index.pts)
+    np.testing.assert_array_equal(copy.keyframes, index.keyframes)
+    assert copy.to_dict() == index.to_dict()
+    np.testing.assert_allclose(np.diff(copy.seconds) * 30, np.arange(1, 30) % 4 + 1, atol=1e-6)
+
+
+def broken(kind: str, video: bytes) -> bytes:
+    silent = io.BytesIO()
+    with av.open(silent, "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.rate = 8000
+        container.mux(stream.encode(sound))
+    middle = len(video) // 2
+    return {
+        "empty": b"",
+        "text": b"this is not a video\n" * 50,
+        "random": np.random.default_rng(0).bytes(5000),
+        "sound only": silent.getvalue(),
+        "cut": video[: len(video) * 2 // 3],
+        "one byte": video[:1],
+        "zeroed": video[: middle - 300] + bytes(600) + video[middle + 300 :],
+    }[kind]
+
+
+BROKEN = {
+    "empty": "empty",
+    "text": "not a video",
+    "random": "not a video",
+    "sound only": "not a video",
+    "cut": "truncated",
+    "one byte": "not a video",
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "says"),
+    # decord paints over damage inside pictures; in shards the checksum finds it
+    [(b, k, s) for b in ("pyav", "decord") for k, s in BROKEN.items()] + [("pyav", "zeroed", "damaged")],
+)
+def test_broken_input_has_a_name(
+    backend: str, kind: str, says: str, tmp_path: Path, numbered: Callable[..., Pictures]
+) -> None:
+    if backend == "decord":
+        pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
+    data = broken(kind, encode_mp4(noise, 20))
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(data)
+    for src in (data, path):
+        with pytest.raises(DecodeError) as caught, get_backend(backend).open(src) as reader:
+            reader.frames(range(reader.index.frames))
+        assert caught.value.kind == says
+        assert caught.value.url == ("" if isinstance(src, bytes) else str(path))
+
+
+def test_a_reader_survives_a_bad_request(
+    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+) -> None:
+    with get_backend("pyav").open(encode_mp4(numbered(10), 20)) as reader:
+        for wrong in ([10], [-1], [0, 99]):
+            with pytest.raises(DecodeError, match="the video has 10") as caught:
+                reader.frames(wrong)
+            assert caught.value.kind == "out of range"
+        assert read_numbers(reader.frames([9])) == [9]
+
+
+def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Callable[..., Pictures]) -> None:
+    with pytest.raises(DecodeError, match="No such file"):
+        get_backend("pyav").open(tmp_path / "nowhere.mp4")
+    long, short = encode_mp4(numbered(30), 20), encode_mp4(numbered(10), 20)
+    backend = get_backend("pyav")
+    with backend.open(short, backend.probe(long)) as reader, pytest.raises(DecodeError) as caught:
+        reader.frames([25])
+    assert caught.value.kind == "missing frame"
+
+
+def test_decord_refuses_by_name_what_it_gets_wrong(numbered: Callable[..., Pictures]) -> None:
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    with pytest.raises(DecodeError, match=r"mpeg4.*data.backend=pyav"):
+        get_backend("decord").open(HARD["mpeg4"](numbered(20)))
+
+
+def test_without_decord_the_error_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)  # makes `import decord` fail, as where it has no wheel
+    monkeypatch.delitem(sys.modules, "jepa_data.decode.decord", raising=False)
+    with pytest.raises(DataError, match=r"not installed.*data.backend=pyav"):
+        get_backend("decord")
+    with pytest.raises(DataError, match="pyav, decord"):
+        get_backend("gstreamer")
+
+
+def test_encoding_is_deterministic_sharp_and_in_closed_groups(numbered: Callable[..., Pictures]) -> None:
+    pictures = numbered(20)
+    pictures[..., 0] //= 2
+    data = encode_mp4(pictures, 29.97)
+    assert data == encode_mp4(pictures, 29.97)
+    index = get_backend("pyav").probe(data)
+    assert index.keyframes.tolist() == [0, 8, 16] and index.fps == pytest.approx(30000 / 1001, abs=1e-4)
+    with get_backend("pyav").open(data) as reader:
+        error = reader.frames(range(20)).astype(float) - pictures
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 40  # dB
+    with pytest.raises(DataError, match="even sides"):
+        encode_mp4(pictures[:, :63], 20, pixel_format="yuv420p")
+    with pytest.raises(DataError, match="at least 1 frame"):
+        encode_mp4(pictures[:0], 20)
