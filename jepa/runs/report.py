@@ -21,6 +21,7 @@ from jepa.export.decoder import save_pixel_decoder
 from jepa.runs.build import load
 from jepa.runs.schema import PretrainConfig
 from jepa.world_model import LatentWorldModel
+from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
 from jepa_probes.gallery import draw_model, draw_plans
 from jepa_probes.report import collect_results, write_report
@@ -41,7 +42,9 @@ def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = 
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
     decoder = _decoder(model, config, run, decoder_steps)
-    frames = SHOWN_STEPS * model.spec.frames_per_step
+    tubelet = model.spec.frames_per_step
+    longest = max(sample.frames for sample in ShardSet.open(config.data.shards).split("test"))
+    frames = min(SHOWN_STEPS, longest // tubelet) * tubelet
     shown = config.data.model_copy(
         update={"clip_frames": frames, "batch_size": 8, "clips_per_video": 1, "short": "skip"}
     )

@@ -145,7 +145,7 @@ class TrainerConfig(Config):
     log_every: Count = 10
     gauge_every: Count = 25
     checkpoint_every: Count = 500
-    warn_rank_below: float = Field(default=2.0, ge=0, description="effective rank at which a collapse is reported")
+    warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")
 
 
 class PretrainConfig(Config):

@@ -139,10 +139,10 @@ class _Regression(nn.Module):
         self.mean: Tensor | None = None
         self.deviation = torch.ones(columns)
 
-    def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S C"]:
+    def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S X"]:
         return self.head(self.encoder(video).flatten(2))
 
-    def loss(self, predicted: Float[Tensor, "B S C"], states: Float[Tensor, "B T C"]) -> Float[Tensor, ""]:
+    def loss(self, predicted: Float[Tensor, "B S X"], states: Float[Tensor, "B T X"]) -> Float[Tensor, ""]:
         """Mean squared error at the last frame of each step, in standard deviations of the first batch."""
         per_step = states.shape[1] // predicted.shape[1]
         truth = states[:, per_step - 1 :: per_step]
@@ -152,7 +152,7 @@ class _Regression(nn.Module):
         return (predicted.float() - (truth - self.mean) / self.deviation)[there].square().mean()
 
 
-def _scaling(truth: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+def _scaling(truth: Float[Tensor, "B S X"]) -> tuple[Float[Tensor, " X"], Float[Tensor, " X"]]:
     """Mean and standard deviation by column, of what is there."""
     mean = truth.flatten(0, 1).nanmean(0).nan_to_num()
     deviation = (truth - mean).square().flatten(0, 1).nanmean(0).sqrt()

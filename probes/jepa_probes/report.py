@@ -146,14 +146,14 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
     ]
 
 
-def _prediction_table(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+def _prediction_table(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     columns = {"model": "model", "identity": "nothing moves", "shuffled": "other actions"}
     rows = {f"{h} step{'' if h == '1' else 's'} ahead": scores[h] for h in sorted(scores, key=int)}
     return _table(rows, columns, LOWER)
 
 
 def _table(
-    rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str], best: Callable[..., float]
+    rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str], best: Callable[..., float]
 ) -> dict[str, Any]:
     """Cells as text, the best number of a row marked; rows and columns without any number are left out."""
     used = [key for key in columns if any(row.get(key) is not None for row in rows.values())]

@@ -27,7 +27,7 @@ class CollapseGauge(L.Callback):
         warnings: what was said.
     """
 
-    def __init__(self, every: int = 25, warn_below: float = 2.0) -> None:
+    def __init__(self, every: int = 25, warn_below: float = 3.0) -> None:
         self.every, self.warn_below = every, warn_below
         self.effective_rank: float | None = None
         self.std: float | None = None

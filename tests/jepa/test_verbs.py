@@ -1,0 +1,186 @@
+"""The commands one after the other, each on what the one before wrote, as a person would type them."""
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import jepa
+from jepa.agents import Policy
+from jepa.cli import main
+from jepa.config import UserError
+from jepa_data.shards.encode import encode_mp4
+from jepa_data.worlds import make_env
+
+Jepa = Callable[..., str]
+
+TRAINING = """
+run: {run}
+data: {{shards: {data}, batch_size: 8, clip_frames: 6}}
+encoder: {{kind: conv, width: 8, channels: 8, hidden: 32}}
+method: {{kind: lewm, directions: 16, predictor: {{hidden: 32}}}}
+trainer: {{steps: 20, checkpoint_every: 10, device: cpu}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("verbs")
+
+
+@pytest.fixture
+def run_jepa(capsys: pytest.CaptureFixture[str]) -> Jepa:
+    def call(*arguments: object, fails: bool = False) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        assert ended.value.code == (2 if fails else 0), told.err
+        return told.err if fails else told.out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A run folder that every verb has worked on."""
+    data, run, config = folder / "data", folder / "run", folder / "train.yaml"
+    config.write_text(TRAINING.format(run=run, data=data))
+    for arguments in (
+        ["data", "record", "billiards-easy", data, "--episodes", 24, "--frames", 24, "--image-size", 32],
+        ["pretrain", config],
+        ["probe", run, "clips_per_video=2"],
+        ["plan", run, "tasks=4", "steps=6", "planner.samples=8", "planner.elites=2", "planner.iterations=1"],
+        ["report", run, "--decoder-steps", 5],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        assert ended.value.code == 0, arguments
+    return run
+
+
+def test_inspect_tells_what_the_shards_hold(run: Path, folder: Path, run_jepa: Jepa) -> None:
+    told = run_jepa("data", "inspect", folder / "data")
+    assert "20 samples" in told and "h264 20" in told and "bouncy" in told
+    summary = json.loads(run_jepa("data", "inspect", folder / "data", "--json"))
+    assert summary["splits"]["test"]["samples"] == 4 and summary["action_size"] == 2
+
+
+def test_probe_scores_stand_beside_their_baselines(run: Path) -> None:
+    result = json.loads((run / "probe.json").read_text())
+    columns = {"pretrained", "random_init", "pixels", "pca_pixels", "supervised", "floor"}
+    assert set(result["scores"]["state_r2"]) == columns
+    assert set(result["scores"]["class.bodies.attentive.accuracy"]) == columns
+    assert set(result["prediction"]) == {"1", "10"}
+
+
+def test_features_are_computed_once(run: Path, run_jepa: Jepa) -> None:
+    files = sorted((run / "features").glob("pretrained-*"))
+    before = [file.stat().st_mtime_ns for file in files]
+    first = json.loads((run / "probe.json").read_text())["scores"]
+    run_jepa("probe", run, "clips_per_video=2", "supervised=false")
+    assert files and [file.stat().st_mtime_ns for file in files] == before
+    again = json.loads((run / "probe.json").read_text())["scores"]
+    assert again["state_r2"]["pretrained"] == first["state_r2"]["pretrained"]
+
+
+def test_a_plan_is_saved_with_its_protocol_floor_and_ceiling(run: Path) -> None:
+    result = json.loads((run / "plan.json").read_text())
+    assert 0 <= result["low"] <= result["success"] <= result["high"] <= 1
+    assert {"floor", "ceiling", "seconds_per_plan"} <= set(result)
+    assert result["protocol"]["world"] == "billiards-easy" and result["protocol"]["tasks"] == 4
+
+
+def test_the_same_plan_comes_out_twice(run: Path, run_jepa: Jepa) -> None:
+    told = [run_jepa("plan", run, "tasks=3", "steps=4", "planner.samples=8", "planner.elites=2") for _ in range(2)]
+    assert told[0] == told[1]
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def test_the_report_is_one_file_and_the_results_hold_what_programs_look_for(run: Path) -> None:
+    page = Tags()
+    page.feed((run / "report.html").read_text())
+    assert len(page.sources) >= 6
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+    results = json.loads((run / "results.json").read_text())
+    assert {"pretrained", "random_init", "pixels", "supervised"} <= set(results["probe"]["state_r2"])
+    assert {"success", "low", "high", "floor", "ceiling", "tasks"} <= set(results["plan"])
+    assert {"method", "steps", "clips_per_second", "effective_rank"} <= set(results["pretrain"])
+    assert results["seconds"]["total"] > 0 and "torch" in results["versions"] and "seeds" in results
+
+
+def test_embed_writes_the_latents_of_a_folder_and_names_what_it_cannot_read(
+    run: Path, tmp_path: Path, run_jepa: Jepa
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "features.npz"
+    (videos / "inner").mkdir(parents=True)
+    frames = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
+    (videos / "inner" / "a.mp4").write_bytes(encode_mp4(frames, 10.0))
+    (videos / "broken.mp4").write_bytes(b"no video")
+    told = run_jepa("embed", videos, "--model", run, "--out", out)
+    assert "left out: broken.mp4" in told and "1 video(s), 1 left out" in told
+    with np.load(out, allow_pickle=False) as features:
+        assert features["inner/a.mp4"].shape == (5, 1, 8)
+        np.testing.assert_allclose(features["inner/a.mp4.seconds"], [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)
+        z = jepa.load(run).encode(videos / "inner" / "a.mp4")[0].numpy()
+        np.testing.assert_array_equal(features["inner/a.mp4"], z)
+
+
+def test_embed_reads_shards(run: Path, folder: Path, tmp_path: Path, run_jepa: Jepa) -> None:
+    run_jepa("embed", folder / "data", "--model", run, "--out", tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz", allow_pickle=False) as features:
+        assert len(features.files) == 2 * 24 and features["episode-000000"].shape == (12, 1, 8)
+
+
+def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
+    env = make_env("billiards-easy", image_size=32, max_steps=6)
+    picture, info = env.reset(seed=0)
+    policy = Policy(jepa.load(run), info["goal_picture"])
+    done, steps = False, 0
+    while not done:
+        action = policy.act(picture)
+        assert env.action_space.contains(action)
+        picture, _, terminated, done, info = env.step(action)
+        steps += 1
+        assert not terminated
+    assert steps == 6 and policy.plans == 2
+    assert isinstance(env, gymnasium.Env)
+    with pytest.raises(UserError, match="give both alike"):
+        policy.act(np.zeros((48, 48, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "TRAIN", "optimizer.lrr=1"], "did you mean 'lr'"),
+        (["pretrain", "TRAIN", "trainer.steps=many"], "trainer.steps"),
+        (["pretrain", "TRAIN"], "already holds a run"),
+        (["probe", "NOWHERE"], "NOWHERE"),
+        (["plan", "RUN", "tasks=two"], "tasks"),
+        (["plan", "RUN", "least_distance=0.01"], "begin solved"),
+        (["embed", "NOWHERE", "--model", "RUN"], "no such file"),
+        (["embed", "TRAIN", "--model", "NOWHERE"], "no such folder"),
+        (["data", "record", "billiard", "OUT"], "no world is named"),
+        (["data", "inspect", "RUN"], "no shards here"),
+        (["demo", "--seeds", "one"], "whole numbers"),
+        (["demo", "--methods", "dino"], "no demo of method"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: list[str], message: str, run: Path, folder: Path, tmp_path: Path, run_jepa: Jepa
+) -> None:
+    names = {"TRAIN": folder / "train.yaml", "RUN": run, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "NOWHERE"}
+    told = run_jepa(*(names.get(argument, argument) for argument in arguments), fails=True)
+    assert message in told
+    assert told.startswith("error: ") and told.count("\n") == 1
