@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-seeds test test-all lint format bench clean
+.PHONY: help install demo demo-seeds demo-30min test test-all lint format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -26,8 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install  ## stream, pretrain, probe, plan and report, in about five minutes
 	$(BIN)/jepa demo
 
-demo-seeds: install  ## the demo with three seeds and three methods
+demo-seeds: install  ## the demo with three seeds and three methods: mean and spread, in about 40 minutes
 	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm,vjepa,levjepa
+
+demo-30min: install  ## the half-hour demo on a harder world, with three seeds
+	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm-30min
 
 test: install  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -q -m "not slow"

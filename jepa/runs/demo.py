@@ -14,8 +14,13 @@ from jepa.runs.report import report
 from jepa.runs.schema import PlanConfig, PretrainConfig, ProbeConfig
 from jepa_data.sources.rollouts import Recording, record
 
-RECORDING = Recording("billiards-easy", episodes=700)
-METHODS = ("lewm", "vjepa", "levjepa")
+# What each demo records, and which config pretrains on it.
+DEMOS = {
+    "lewm": (Recording("billiards-easy", episodes=700), "pretrain/demo.yaml"),
+    "vjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_vjepa.yaml"),
+    "levjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_levjepa.yaml"),
+    "lewm-30min": (Recording("billiards-medium", episodes=2000), "pretrain/demo_30min.yaml"),
+}
 
 
 def shipped(name: str) -> Path:
@@ -38,8 +43,8 @@ def demo(
     Raises:
         UserError: there is no such method, or `run` holds something that is no demo.
     """
-    if method not in METHODS:
-        raise UserError(f"no demo of method {method!r}; there are {', '.join(METHODS)}")
+    if method not in DEMOS:
+        raise UserError(f"no demo of method {method!r}; there are {', '.join(DEMOS)}")
     if run.exists():
         if not (run / "demo.json").is_file():
             raise UserError(f"{run} exists and is no demo; give another folder with --run")
@@ -66,8 +71,8 @@ def _stages(run: Path, seed: int, method: str, say: Callable[[str], None], bar: 
     from jepa.runs.plan import plan
 
     configs = [shipped(f"{kind}/demo.yaml") for kind in ("probe", "plan")]
-    pretraining = shipped("pretrain/demo.yaml" if method == "lewm" else f"pretrain/demo_{method}.yaml")
-    data, r = run / "data", RECORDING
+    r, config = DEMOS[method]
+    pretraining, data = shipped(config), run / "data"
     overrides = [f"run={run}", f"data.shards={data}", f"seed={seed}"]
     described = load(pretraining, PretrainConfig, overrides)
 
@@ -88,7 +93,7 @@ def _stages(run: Path, seed: int, method: str, say: Callable[[str], None], bar: 
             lambda: say(state_row(probe(run, load(configs[0], ProbeConfig), say=say))),
         ),
     ]
-    if method == "lewm":
+    if described.method.kind == "lewm":
         stages.append(
             (
                 "plan",

@@ -1,6 +1,7 @@
 """The commands one after the other, each on what the one before wrote, as a person would type them."""
 
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import jepa
 from jepa.agents import Policy
 from jepa.cli import main
-from jepa.config import UserError
+from jepa.config import UserError, load
+from jepa.runs.build import build_method
+from jepa.runs.schema import PretrainConfig
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.worlds import make_env
 
@@ -184,3 +187,30 @@ def test_a_mistake_is_told_in_one_line(
     told = run_jepa(*(names.get(argument, argument) for argument in arguments), fails=True)
     assert message in told
     assert told.startswith("error: ") and told.count("\n") == 1
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_python_of_the_readme_runs(block: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block.replace("runs/demo", str(run)), "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_the_commands_of_the_readme_exist(run_jepa: Jepa) -> None:
+    verbs = set(re.findall(r"^jepa (data \w+|\w+)", README, re.MULTILINE))
+    assert {"data record", "pretrain", "probe", "plan", "embed"} <= verbs
+    for verb in verbs:
+        assert run_jepa(*verb.split(), "--help")
+    named = set(re.findall(r"configs/[\w/]+\.yaml", README))
+    assert named and all((ROOT / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "pretrain").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_builds_its_method(path: Path) -> None:
+    config = load(path, PretrainConfig)
+    method = build_method(config, 64, 2)
+    assert method.evaluation_encoder() is not None
+    assert "jepa " in path.read_text().splitlines()[0], "the header names the command"

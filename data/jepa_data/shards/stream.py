@@ -162,20 +162,24 @@ class ClipLoader:
         done = self._consumed % max(1, self._batches)
         first = self._consumed if self.plan.endless else 0
         deliveries = iter(self._workers(first, first - done + self._batches))
-        since = time.perf_counter()
-        while True:
-            asked = time.perf_counter()
-            delivery = next(deliveries, None)
-            if delivery is None:
-                return
-            self.stats.wait_seconds += time.perf_counter() - asked
-            self._account(delivery)
-            self._consumed += 1
-            if delivery.batch is not None:
-                self.stats.clips += len(delivery.batch)
-                self.stats.seconds += time.perf_counter() - since
-                since = time.perf_counter()
-                yield delivery.batch
+        try:
+            since = time.perf_counter()
+            while True:
+                asked = time.perf_counter()
+                delivery = next(deliveries, None)
+                if delivery is None:
+                    return
+                self.stats.wait_seconds += time.perf_counter() - asked
+                self._account(delivery)
+                self._consumed += 1
+                if delivery.batch is not None:
+                    self.stats.clips += len(delivery.batch)
+                    self.stats.seconds += time.perf_counter() - since
+                    since = time.perf_counter()
+                    yield delivery.batch
+        finally:
+            # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
+            del deliveries
 
     def _workers(self, first: int, last: int) -> DataLoader[Delivery]:
         stream = ClipStream(self.plan, self._cut, first, last)
