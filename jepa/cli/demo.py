@@ -8,7 +8,9 @@ import typer
 
 
 def demo(
-    run: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option(help="Folder for all it writes; a demo that is there is replaced.")] = Path(
+        "runs/demo"
+    ),
     seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
     methods: Annotated[str, typer.Option(help="lewm, vjepa, levjepa, lewm-30min, or several with commas.")] = "lewm",
 ) -> None:

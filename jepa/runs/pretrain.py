@@ -80,11 +80,14 @@ def pretrain(
     # The gauges log, so they come before the callback that saves what was logged.
     trainer = _trainer(config, run, [gauge, speed, progress, *callbacks])
     earlier = _read_metrics(run) if last else []
-    with _quiet():
-        trainer.fit(module, train_dataloaders=loader, ckpt_path=last, weights_only=True)
-    _write_metrics(run, earlier)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        with _quiet():
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=last, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        say(f"stopped; --resume goes on from {run / 'checkpoints' / LAST}, if it was written")
+        raise KeyboardInterrupt from stopped
+    finally:
+        _write_metrics(run, earlier)
     for bad in loader.bad.values():
         say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
     model = build.world_model(config, method, spec, preprocessing)
