@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, load
+from jepa.runs.plan import plan
 from jepa.runs.pretrain import pretrain
 from jepa.runs.probe import probe, state_row
 from jepa.runs.report import report
@@ -68,8 +69,6 @@ Stage = tuple[str, str, Callable[[], Any]]
 
 def _stages(run: Path, seed: int, method: str, say: Callable[[str], None], bar: bool) -> list[Stage]:
     """Name, command and work of each stage before the report."""
-    from jepa.runs.plan import plan
-
     configs = [shipped(f"{kind}/demo.yaml") for kind in ("probe", "plan")]
     r, config = DEMOS[method]
     pretraining, data = shipped(config), run / "data"
