@@ -29,7 +29,7 @@ demo: install  ## stream, pretrain, probe, plan and report, in about five minute
 demo-seeds: install  ## the demo with three seeds and three methods: mean and spread, in about 40 minutes
 	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm,vjepa,levjepa
 
-demo-30min: install  ## longer, on a harder world, with three seeds: half an hour
+demo-30min: install  ## more data, a wider model and longer training, with three seeds
 	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm-30min
 
 test: install  ## the tests, without the slow ones

@@ -16,8 +16,7 @@ def demo(
 ) -> None:
     """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
 
-    lewm-30min learns longer, on a harder world in which discs pass under a band that hides them: half an hour for
-    three seeds.
+    lewm-30min records three times as much and trains a wider model for longer.
     With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed.
     """
     from jepa.cli.show import table

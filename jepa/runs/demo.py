@@ -20,7 +20,7 @@ DEMOS = {
     "lewm": (Recording("billiards-easy", episodes=700), "pretrain/demo.yaml"),
     "vjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_vjepa.yaml"),
     "levjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_levjepa.yaml"),
-    "lewm-30min": (Recording("billiards-medium", episodes=2000), "pretrain/demo_30min.yaml"),
+    "lewm-30min": (Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml"),
 }
 
 
