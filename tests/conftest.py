@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import Any, Self, Union, get_args, get_origin
@@ -58,3 +58,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus") / "shards"
     record(Recording("billiards-easy", episodes=24, frames=12, image_size=32), folder)
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models so small that a second thread waits more than it works."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -63,7 +63,7 @@ def pretrain(
     loader = make_loader(config.data, "train", seed=config.seed, total_batches=config.trainer.steps)
     for note in loader.notes:
         say(note)
-    preprocessing, spec = _formats(config, loader)
+    preprocessing = _preprocessing(config, loader)
     method = build.build_method(config, preprocessing.image_size, loader.action_size)
     module = Pretraining(
         method,
@@ -90,7 +90,7 @@ def pretrain(
         _write_metrics(run, earlier)
     for bad in loader.bad.values():
         say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
-    model = build.world_model(config, method, spec, preprocessing)
+    model = build.world_model(config, method, _spec(config, method, preprocessing, loader), preprocessing)
     build.save(model, config, run / "model")
     _write_summary(run, config, method, trainer, gauge, speed, loader)
     return model
@@ -136,15 +136,17 @@ def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> 
     return None
 
 
-def _formats(config: PretrainConfig, loader: ClipLoader) -> tuple[Preprocessing, LatentSpec]:
+def _preprocessing(config: PretrainConfig, loader: ClipLoader) -> Preprocessing:
     manifest = loader.shards.manifest
-    size = config.data.image_size or manifest.image_size
-    fps = config.data.fps or manifest.fps
-    encoder = build.build_encoder(config.encoder, size, config.data.clip_frames)
-    preprocessing = Preprocessing(size, fps, build.MEAN, build.STD)
-    tubelet, tokens = config.encoder.tubelet, encoder.tokens
+    size, fps = config.data.image_size or manifest.image_size, config.data.fps or manifest.fps
+    return Preprocessing(size, fps, build.MEAN, build.STD)
+
+
+def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:
+    tubelet, tokens = config.encoder.tubelet, method.evaluation_encoder().tokens
     assert isinstance(tokens, int)
-    return preprocessing, LatentSpec(tokens, config.encoder.width, tubelet / fps, tubelet, loader.action_size or None)
+    seconds = tubelet / preprocessing.fps
+    return LatentSpec(tokens, config.encoder.width, seconds, tubelet, loader.action_size or None)
 
 
 def schedule_of(config: PretrainConfig) -> Callable[[int], float]:

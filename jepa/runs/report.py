@@ -24,7 +24,8 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
 from jepa_probes.gallery import draw_model, draw_plans
-from jepa_probes.report import collect_results, write_report
+from jepa_probes.report import write_report
+from jepa_probes.results import write_results
 
 FITTING_CLIPS = 320  # of training, for the pixel decoder
 SHOWN_STEPS = 15  # latent steps of the clips in the figures
@@ -55,8 +56,7 @@ def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = 
     timings = run / "timings.json"
     known = json.loads(timings.read_text()) if timings.is_file() else {}
     timings.write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
-    results = collect_results(run)
-    (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    results = json.loads(write_results(run).read_text())
     say(f"{write_report(run)}")
     return results
 

@@ -9,14 +9,7 @@ from jepa.methods.base import Batch, Method
 from jepa.methods.levjepa import LeVJEPA
 from jepa.objectives.collapse import dimension_std
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread waits more than it works."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -12,14 +12,7 @@ from jepa.objectives.collapse import dimension_std, effective_rank
 from jepa.objectives.latent_regression import latent_regression, normalised
 from jepa.objectives.sigreg import sigreg
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread waits more than it works."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
