@@ -85,6 +85,6 @@ def _samples(folder: Path) -> Iterator[tuple[str, Read]]:
     for sample in shards.samples:
 
         def read(model: LatentWorldModel, sample=sample) -> torch.Tensor:
-            return model.read_video(files.read(sample)["mp4"])
+            return model.read_video(files.read(sample)[sample.media])
 
         yield sample.key, read

@@ -139,6 +139,9 @@ def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> 
 def _preprocessing(config: PretrainConfig, loader: ClipLoader) -> Preprocessing:
     manifest = loader.shards.manifest
     size, fps = config.data.image_size or manifest.image_size, config.data.fps or manifest.fps
+    if size is None or fps is None:
+        what = "data.image_size" if size is None else "data.fps"
+        raise UserError(f"{loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER")
     return Preprocessing(size, fps, build.MEAN, build.STD)
 
 

@@ -157,7 +157,7 @@ def fingerprint(module: nn.Module, loader: ClipLoader) -> dict[str, Any]:
     for name, x in sorted(module.state_dict().items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    manifest = (loader.shards.folder / MANIFEST).read_bytes()
+    manifest = loader.shards.store.fetch(MANIFEST).read_bytes()
     cut = ("clip_frames", "fps", "clips_per_video", "image_size", "start_seconds", "short")
     return {
         "model": digest.hexdigest(),

@@ -52,7 +52,7 @@ def test_the_index_says_where_every_member_lies(tmp_path: Path, write_shards: Wr
     assert [sample.key for sample in shards.samples] == ["ep-0", "ep-1", "ep-2", "ep-3"]
     assert [sample.frames for sample in shards.split("train")] == [6, 7, 8, 9]
     for sample in shards.samples:
-        members = ShardFiles(shards.folder).read(sample)
+        members = ShardFiles(shards.store).read(sample)
         with tarfile.open(shards.path(sample)) as tar:
             for ending, data in members.items():
                 file = tar.extractfile(f"{sample.key}.{ending}")
@@ -135,33 +135,33 @@ def test_keys_cannot_leave_their_folder_or_be_cut_at_a_dot(key: str) -> None:
 
 
 def test_a_folder_that_holds_no_shards_is_described(tmp_path: Path, write_shards: Writer) -> None:
-    with pytest.raises(DataError, match=r"no such folder.*jepa data record"):
+    with pytest.raises(DataError, match=r"no such folder.*jepa data pack"):
         ShardSet.open(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds nothing"):
         ShardSet.open(tmp_path)
     for i in range(3):
         (tmp_path / f"{i}.mp4").touch()
-    with pytest.raises(DataError, match=r"it holds 3 \.mp4.*jepa data record"):
+    with pytest.raises(DataError, match=r"it holds 3 \.mp4.*jepa data pack"):
         ShardSet.open(tmp_path)
     folder = write_shards(tmp_path / "s", [6])
     with pytest.raises(DataError, match=r"no split 'test'. It has: train"):
         ShardSet.open(folder).split("test")
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 9'))
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 9'))
     with pytest.raises(DataError, match="version"):
         ShardSet.open(folder)
 
 
 def test_a_tar_that_was_cut_keeps_the_samples_before_the_cut(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6, 7, 8, 9])
-    whole = ShardSet.open(folder)
+    whole = list(ShardSet.open(folder).samples)
     tar = folder / "train-000000.tar"
     for kept in range(4):
         data = tar.read_bytes()
-        os.truncate(tar, whole.samples[kept].end - 1)
+        os.truncate(tar, whole[kept].end - 1)
         shards = ShardSet.open(folder)
-        assert shards.samples == whole.samples[:kept]
-        assert shards.lost_of("train") == tuple(sample.key for sample in whole.samples[kept:])
+        assert shards.samples == whole[:kept]
+        assert shards.lost_of("train") == tuple(sample.key for sample in whole[kept:])
         assert "train-000000.tar: cut short" in shards.notes[0] and f"ep-{kept}" in shards.notes[0]
         tar.write_bytes(data)
     assert ShardSet.open(folder).notes == ()
@@ -181,7 +181,7 @@ def test_a_shard_that_is_missing_or_another_file_is_named(tmp_path: Path, write_
 @pytest.mark.parametrize("damage", ["missing", "cut", "garbage"])
 def test_a_lost_index_is_rebuilt_from_the_headers(damage: str, tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6, 7, 8])
-    whole = ShardSet.open(folder)
+    whole = list(ShardSet.open(folder).samples)
     index = folder / "train-000000.index.jsonl"
     if damage == "missing":
         index.unlink()
@@ -189,15 +189,15 @@ def test_a_lost_index_is_rebuilt_from_the_headers(damage: str, tmp_path: Path, w
         index.write_text(index.read_text()[:-40] if damage == "cut" else "[1, 2]\n")
     shards = ShardSet.open(folder)
     assert "its index is" in shards.notes[0]
-    assert [s.members for s in shards.samples] == [s.members for s in whole.samples]
-    assert [shards.probed(s).video for s in shards.samples] == [s.video for s in whole.samples]
+    assert [s.members for s in shards.samples] == [s.members for s in whole]
+    assert [shards.probed(s).video for s in shards.samples] == [s.video for s in whole]
 
 
 def test_a_rebuilt_index_of_a_cut_tar_counts_what_is_lost(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6, 7, 8])
-    whole = ShardSet.open(folder)
+    whole = list(ShardSet.open(folder).samples)
     (folder / "train-000000.index.jsonl").unlink()
-    os.truncate(folder / "train-000000.tar", whole.samples[1].members["mp4"][0] + 10)
+    os.truncate(folder / "train-000000.tar", whole[1].members["mp4"][0] + 10)
     shards = ShardSet.open(folder)
     assert [sample.key for sample in shards.samples] == ["ep-0"]
     assert len(shards.lost_of("train")) == 2

@@ -6,7 +6,6 @@ other clip stays where it was. In evaluation it is dropped instead.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from jepa_data.sampling import (
 from jepa_data.shards.manifest import Sample
 from jepa_data.shards.plan import BatchPlan, Slot
 from jepa_data.shards.read import SampleReader
+from jepa_data.shards.store import Store
 from jepa_data.types import ClipBatch
 
 ATTEMPTS = 16  # substitutes tried for one place before the stream gives up
@@ -58,8 +58,8 @@ class Delivery:
 class CutClips:
     """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
 
-    def __init__(self, config: StreamConfig, folder: Path, samples: tuple[Sample, ...], plan: BatchPlan) -> None:
-        self._config, self._folder, self._samples, self._plan = config, folder, samples, plan
+    def __init__(self, config: StreamConfig, store: Store, samples: tuple[Sample, ...], plan: BatchPlan) -> None:
+        self._config, self._store, self._samples, self._plan = config, store, samples, plan
         self._reader: SampleReader | None = None
 
     def __call__(self, batches: Iterable[list[Slot]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
@@ -82,7 +82,7 @@ class CutClips:
             if not self._plan.endless:
                 return None
         raise DataError(
-            f"{self._folder}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1].key}: {bad[-1].kind}"
+            f"{self._store.url}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1].key}: {bad[-1].kind}"
         )
 
     def _cut(self, sample: Sample, slot: Slot, attempt: int) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class CutClips:
             actions = clip_actions(actions, indices, action_stride(index.fps, config.fps))
         return {
             "__key__": sample.key,
-            "__url__": str(self._folder / sample.shard),
+            "__url__": f"{self._store.url}/{sample.shard}",
             "video": frames,
             "actions": actions,
             "states": None if decoded.states is None else decoded.states[indices],
@@ -124,9 +124,7 @@ class CutClips:
             config, plan = self._config, self._plan
             size = None if config.image_size is None else (config.image_size, config.image_size)
             reuse = min(plan.window, plan.videos) if plan.clips > 1 and plan.endless else None
-            self._reader = SampleReader(
-                self._folder, get_backend(config.backend), size, config.cache_mib * 2**20, reuse
-            )
+            self._reader = SampleReader(self._store, get_backend(config.backend), size, config.cache_mib * 2**20, reuse)
         return self._reader
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,29 +1,33 @@
 """Opens a folder of shards: which samples there are, where their bytes lie, and what is amiss."""
 
-import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from pydantic import ValidationError
 
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import (
     ACTIONS,
+    IMAGES,
+    JOURNAL,
     MANIFEST,
     METADATA,
     STATES,
-    VIDEO,
     Manifest,
     Sample,
     ShardRecord,
-    read_index,
+    index_name,
+    parse_line,
     scan_tar,
 )
+from jepa_data.shards.store import Access, Store, open_store
+from jepa_data.shards.table import ROW, TABLE, Samples, open_table, row_of
 
-MAKE = "jepa data record billiards-easy"
+MAKE = "jepa data pack VIDEOS"
 
 
 @dataclass(frozen=True)
@@ -36,65 +40,88 @@ class ShardSet:
         notes: one line for each thing amiss that was worked around.
     """
 
-    folder: Path
+    store: Store
     manifest: Manifest
-    samples: tuple[Sample, ...]
+    samples: Samples
     lost: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, folder: Path | str) -> Self:
-        """Read the manifest and the indices; no sample is read.
+    def open(cls, folder: Path | str, access: Access | None = None) -> Self:
+        """Read the manifest and map the table; no sample is read.
 
         A missing index is rebuilt from the headers of its tar. A tar that was cut short keeps the samples before the
         cut; the others are in `lost`.
 
+        Args:
+            folder: a folder, or the address of one (see `store`).
+
         Raises:
             DataError: no such folder, no shards in it, no manifest, a shard missing or not the one that was written.
         """
-        folder = Path(folder)
-        manifest = _read_manifest(folder)
-        samples: list[Sample] = []
-        lost: dict[str, tuple[str, ...]] = {}
-        notes: list[str] = []
-        expected = {VIDEO, METADATA} | ({ACTIONS} if manifest.action_size else set())
+        store = open_store(folder, access)
+        manifest = _read_manifest(store)
+        shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
+        records = [shard for record in manifest.splits.values() for shard in record.shards]
+        mapped = _mapped_table(store, records)
+        lost, notes, parts, kept = (
+            dict[str, tuple[str, ...]](),
+            list[str](),
+            list[np.ndarray](),
+            dict[int, list[Sample]](),
+        )
+        expected = {METADATA} | ({ACTIONS} if manifest.action_size else set())
         expected |= {STATES} if manifest.state_names else set()
-        for split, record in manifest.splits.items():
-            for shard in record.shards:
-                found, missing, amiss = _open_shard(folder, split, shard, expected)
-                samples += found
+        first = 0
+        for number, ((_, split), shard) in enumerate(zip(shards, records, strict=True)):
+            size = _checked_size(store, split, shard)
+            last = None if mapped is None or not shard.samples else mapped[first + shard.samples - 1]
+            if mapped is not None and size in (None, shard.bytes) and _index_fits(store, shard, last):
+                parts.append(mapped[first : first + shard.samples])
+            else:
+                rows, samples, missing, amiss = _look(store, split, shard, number, size, expected)
+                parts.append(rows)
+                kept |= {number: samples} if samples else {}
                 notes += amiss
-                if missing:
-                    lost[shard.file] = missing
-        return cls(folder, manifest, tuple(samples), lost, tuple(notes))
+                lost |= {shard.file: missing} if missing else {}
+            first += shard.samples
+        whole = mapped is not None and not lost and not kept
+        rows = mapped if whole else np.concatenate(parts) if parts else np.zeros(0, ROW)
+        assert rows is not None
+        if mapped is None:
+            notes.append(f"{store.url}: {TABLE} is missing or of other shards; the indices were read instead")
+        place = (str(store.fetch(TABLE)), 0) if whole else None
+        return cls(store, manifest, Samples(store, shards, rows, kept, place), lost, tuple(notes))
 
-    def split(self, name: str) -> tuple[Sample, ...]:
+    @property
+    def url(self) -> str:
+        """The folder, as it was given."""
+        return self.store.url
+
+    def split(self, name: str) -> Samples:
         """Samples of one split. Raises DataError if the folder has no such split."""
         if name not in self.manifest.splits:
-            raise DataError(f"{self.folder}: has no split {name!r}. It has: {', '.join(self.manifest.splits)}")
-        return tuple(sample for sample in self.samples if sample.split == name)
+            raise DataError(f"{self.url}: has no split {name!r}. It has: {', '.join(self.manifest.splits)}")
+        return self.samples.of_split(name)
 
     def lost_of(self, split: str) -> tuple[str, ...]:
         """Keys of the samples of one split whose bytes are missing."""
         return tuple(k for shard in self.manifest.splits[split].shards for k in self.lost.get(shard.file, ()))
 
-    def path(self, sample: Sample) -> Path:
-        return self.folder / sample.shard
+    def path(self, sample: Sample) -> str:
+        """The shard a sample is in, for people to read."""
+        return f"{self.url}/{sample.shard}"
 
     def probed(self, sample: Sample) -> Sample:
         """The sample with its video looked at, where the index did not say. Raises DecodeError."""
         if sample.video is not None:
             return sample
-        from jepa_data.decode.pyav import PyAVBackend
+        from jepa_data.shards.media import probe_media
 
-        offset, size = sample.members[VIDEO]
-        with self.path(sample).open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
         try:
-            video = PyAVBackend().probe(data)
+            video = probe_media(self.store.read(sample.shard, *sample.members[sample.media]), sample.media)
         except DecodeError as error:
-            raise error.named(sample.key, str(self.path(sample))) from error
+            raise error.named(sample.key, self.path(sample)) from error
         return replace(sample, frames=video.frames, video=video.to_dict())
 
     def summary(self) -> dict[str, Any]:
@@ -102,89 +129,131 @@ class ShardSet:
         splits = {}
         for name, record in self.manifest.splits.items():
             samples = self.split(name)
-            videos = [sample.video for sample in samples if sample.video]
-            lengths = [sample.frames for sample in samples if sample.frames]
+            found = list(samples)
+            videos = [sample.video for sample in found if sample.video]
+            lengths = [sample.frames for sample in found if sample.frames]
             splits[name] = {
                 "samples": len(samples),
                 "lost": len(self.lost_of(name)),
                 "frames": sum(lengths),
                 "frames_per_sample": [min(lengths), max(lengths)] if lengths else [0, 0],
-                "seconds": sum(sample.frames / sample.video["fps"] for sample in samples if sample.video),
+                "seconds": record.seconds,
                 "shards": len(record.shards),
                 "bytes": sum(shard.bytes for shard in record.shards),
+                "pictures": sum(sample.media in IMAGES for sample in found),
                 "codecs": dict(Counter(video["codec"] for video in videos)),
                 "sizes": dict(Counter(f"{video['width']}x{video['height']}" for video in videos)),
                 "labels": {
-                    label: dict(sorted(Counter(s.labels[label] for s in samples if label in s.labels).items()))
+                    label: dict(sorted(Counter(s.labels[label] for s in found if label in s.labels).items()))
                     for label in self.manifest.label_names
                 },
             }
         about = self.manifest.model_dump(mode="json", exclude={"splits"})
-        return {"folder": str(self.folder), **about, "splits": splits, "notes": list(self.notes)}
+        return {"folder": self.url, **about, "splits": splits, "notes": list(self.notes)}
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}. Record one: {MAKE} {folder}")
-    path = folder / MANIFEST
-    if not path.exists():
-        tars = sorted(folder.glob("*.tar"))
-        if tars:
-            raise DataError(
-                f"{folder}: {len(tars)} tars and no {MANIFEST}, which is written last: the recording was not finished. "
-                f"Record again: {MAKE} {folder} --overwrite"
-            )
-        found = Counter(entry.suffix or ("folder" if entry.is_dir() else "file") for entry in folder.iterdir())
-        contents = ", ".join(f"{count} {kind}" for kind, count in found.most_common(4)) or "nothing"
-        raise DataError(f"{folder}: no shards here ({MANIFEST} and *.tar); it holds {contents}. Make some: {MAKE} OUT")
+def _read_manifest(store: Store) -> Manifest:
+    try:
+        path = store.fetch(MANIFEST)
+    except DecodeError as error:
+        raise _no_manifest(store, error) from error
     try:
         return Manifest.model_validate_json(path.read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         why = str(error).splitlines()
         detail = f"{why[1].strip()}: {why[2].strip()}" if len(why) > 2 else why[0]
-        raise DataError(f"{path}: not a manifest this version can read ({detail})") from error
+        raise DataError(f"{store.url}/{MANIFEST}: not a manifest this version can read ({detail})") from error
 
 
-def _open_shard(
-    folder: Path, split: str, shard: ShardRecord, expected: set[str]
-) -> tuple[list[Sample], tuple[str, ...], list[str]]:
-    """Samples that can be read, keys of those that cannot, and what is amiss."""
-    tar = folder / shard.file
-    if "/" in shard.file or "\\" in shard.file:
-        raise DataError(f"{folder / MANIFEST}: the shard {shard.file!r} is not a plain file name")
-    if not tar.exists():
-        raise DataError(
-            f"{tar}: missing, with {shard.samples} samples of {split!r}. Copy it from where the shards were made"
+def _no_manifest(store: Store, error: DecodeError) -> DataError:
+    """What lies there instead, and what to do."""
+    folder = store.folder
+    if folder is None:
+        return DataError(f"{store.url}: {error.detail}. It needs the address of a folder with {MANIFEST}")
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        return DataError(f"{folder}: {what}. Make one: {MAKE} {folder}")
+    tars = sorted(folder.glob("*.tar"))
+    if (folder / JOURNAL).exists():
+        return DataError(
+            f"{folder}: the writing of these shards was not finished. Give the same command again: `jepa data pack` "
+            "goes on, `jepa data record` and `jepa data curate` begin again with --overwrite"
         )
-    size, notes = tar.stat().st_size, []
-    if size > shard.bytes:
-        raise DataError(
-            f"{tar}: {size} bytes, the manifest says {shard.bytes}: not the file that was written. Copy it again"
+    if tars:
+        return DataError(
+            f"{folder}: {len(tars)} tars and no {MANIFEST}. If nothing else writes them, index them: "
+            f"jepa data index {folder}"
         )
+    found = Counter(entry.suffix or ("folder" if entry.is_dir() else "file") for entry in folder.iterdir())
+    contents = ", ".join(f"{count} {kind}" for kind, count in found.most_common(4)) or "nothing"
+    return DataError(f"{folder}: no shards here ({MANIFEST} and *.tar); it holds {contents}. Make some: {MAKE} OUT")
+
+
+def _mapped_table(store: Store, records: list[ShardRecord]) -> np.ndarray | None:
+    """The table, if it is there and fits the manifest."""
     try:
-        samples = read_index(tar, split)
-    except DataError:
-        raise
+        rows = open_table(str(store.fetch(TABLE)))
+    except (DecodeError, OSError, ValueError):
+        return None
+    edges = np.searchsorted(rows["shard"], np.arange(len(records) + 1))
+    counts = np.array([shard.samples for shard in records])
+    if len(rows) != counts.sum() or not np.array_equal(np.diff(edges), counts):
+        return None
+    return rows
+
+
+def _index_fits(store: Store, shard: ShardRecord, last: np.void | None) -> bool:
+    """Whether the index of a shard ends where its last row in the table says, as far as that is known beforehand."""
+    size = store.size(index_name(shard.file))
+    if last is None or (size is None and store.folder is None):
+        return True
+    return size == int(last["line"]) + int(last["size"]) + 1
+
+
+def _checked_size(store: Store, split: str, shard: ShardRecord) -> int | None:
+    """Bytes of a shard, where that is known beforehand. Raises DataError if it is not the shard that was written."""
+    if "/" in shard.file or "\\" in shard.file:
+        raise DataError(f"{store.url}/{MANIFEST}: the shard {shard.file!r} is not a plain file name")
+    size = store.size(shard.file)
+    if size is None and store.folder is not None:
+        raise DataError(
+            f"{store.url}/{shard.file}: missing, with {shard.samples} samples of {split!r}. "
+            "Copy it from where the shards were made"
+        )
+    if size is not None and size > shard.bytes:
+        raise DataError(
+            f"{store.url}/{shard.file}: {size} bytes, the manifest says {shard.bytes}: not the file that was written. "
+            "Copy it again"
+        )
+    return size
+
+
+def _look(
+    store: Store, split: str, shard: ShardRecord, number: int, size: int | None, expected: set[str]
+) -> tuple[np.ndarray, list[Sample], tuple[str, ...], list[str]]:
+    """Rows of the samples of a shard that can be read, the samples if the index is lost, lost keys, what is amiss."""
+    notes, tar = list[str](), f"{store.url}/{shard.file}"
+    try:
+        lines = store.fetch(index_name(shard.file)).read_bytes().split(b"\n")[:-1]
+        samples = [parse_line(line, tar, shard.file, split) for line in lines]
+        starts = np.cumsum([0, *(len(line) + 1 for line in lines)])
+        places = [(int(start), len(line)) for start, line in zip(starts, lines, strict=False)]
+        rebuilt = False
     except (OSError, ValueError, KeyError, TypeError) as error:
-        samples = _rebuilt(tar, split)
-        why = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        if isinstance(error, DataError) and not isinstance(error, DecodeError):
+            raise
+        samples, rebuilt = scan_tar(store.fetch(shard.file), split), True
+        places = [(i, 0) for i in range(len(samples))]
+        why = "missing" if isinstance(error, DecodeError) else "unreadable"
         notes.append(f"{tar}: its index is {why}; {len(samples)} samples were found by their headers")
-    whole = [sample for sample in samples if sample.end <= size and expected <= set(sample.members)]
-    kept = {sample.key for sample in whole}
+    end = shard.bytes if size is None else size
+    whole = [i for i, s in enumerate(samples) if s.end <= end and expected <= set(s.members)]
+    kept = {samples[i].key for i in whole}
     lost = tuple(sample.key for sample in samples if sample.key not in kept)
-    unnamed = shard.samples - len(samples)
-    if unnamed > 0:
-        lost += tuple(f"(sample {len(samples) + i + 1} of the shard)" for i in range(unnamed))
+    lost += tuple(f"(sample {i + 1} of the shard)" for i in range(len(samples), shard.samples))
     if lost:
         names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
-        cut = f"cut short ({size} of {shard.bytes} bytes)" if size < shard.bytes else "damaged"
+        cut = f"cut short ({size} of {shard.bytes} bytes)" if end < shard.bytes else "damaged"
         notes.append(f"{tar}: {cut}, {len(lost)} of {shard.samples} samples are lost: {names}. Copy it again")
-    return whole, lost, notes
-
-
-def _rebuilt(tar: Path, split: str) -> list[Sample]:
-    try:
-        return scan_tar(tar, split)
-    except (tarfile.TarError, EOFError):
-        return []
+    rows = np.array([row_of(samples[i], number, *places[i]) for i in whole], ROW)
+    return rows, samples if rebuilt else [], lost, notes

@@ -1,8 +1,9 @@
 """What lies in a folder of shards, and how it is described.
 
 OUT/manifest.json                  the whole: world, rates, sizes, names, splits -> shards with sizes and SHA-256
-OUT/train-000000.tar               samples: KEY.mp4, KEY.actions.npy, KEY.states.npy, KEY.metadata.json
-OUT/train-000000.index.jsonl       a line per sample: where its members lie, and when its frames are shown
+OUT/train-000000.tar               KEY.mp4 (or KEY.jpg, ...), KEY.actions.npy, KEY.states.npy, KEY.metadata.json
+OUT/train-000000.index.jsonl       a line per sample: where its members lie, when its frames are shown, its source
+OUT/index.npy                      a row per sample of fixed size (`table.ROW`): all that choosing clips needs
 """
 
 import json
@@ -12,16 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from jepa.config import Config
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
+from jepa_data.sampling import action_stride
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
+JOURNAL = "unfinished.jsonl"  # there while shards are being written; replaced by the manifest
 SPLITS = ("train", "val", "test")
-VIDEO, ACTIONS, STATES, METADATA = "mp4", "actions.npy", "states.npy", "metadata.json"
+VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "ts")
+IMAGES = ("jpg", "jpeg", "png")
+MEDIA = (*VIDEOS, *IMAGES)
+ACTIONS, STATES, METADATA = "actions.npy", "states.npy", "metadata.json"
 # Every kind of member that is read. Anything else in a tar, pickles above all, is refused by name.
-MEMBERS = (VIDEO, ACTIONS, STATES, METADATA)
+MEMBERS = (*MEDIA, ACTIONS, STATES, METADATA)
 KEY_LENGTH = 80  # a USTAR name holds 100 characters, the member's ending included
 BLOCK = 512  # bytes; tar stores headers and data in blocks
 
@@ -40,29 +48,45 @@ class SplitRecord(Config):
 
     episodes: int
     frames: int
+    seconds: float
     shards: tuple[ShardRecord, ...]
 
 
 class Manifest(Config):
-    """The contents of `manifest.json`. `world` is None for plain video; `action_size` 0 where there are no actions."""
+    """The contents of `manifest.json`.
+
+    `world` is None for plain video; `fps` and `image_size` (short side, pixels) where they vary; `action_size` is 0
+    where there are no actions. `label_values` names the classes of a label: the position is the number in the samples.
+    `made` says how the shards were made, in the words of the command that did.
+    """
 
     format: Literal["openjepa-shards"] = FORMAT
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     world: str | None
-    fps: float
-    image_size: int
+    fps: float | None
+    image_size: int | None
     action_size: int
     state_names: tuple[str, ...]
     label_names: tuple[str, ...]
+    label_values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     splits: dict[str, SplitRecord]
     seed: int
+    made: dict[str, Any] = Field(default_factory=dict)
+
+    def action_width(self, fps: float | None) -> int:
+        """Numbers in an action of a clip of this rate; 0 without actions. Raises DataError if they do not divide."""
+        if not self.action_size:
+            return 0
+        assert self.fps is not None
+        return self.action_size * action_stride(self.fps, fps)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Where one sample lies. `members` maps an ending to (byte offset, bytes) in the tar.
 
-    `frames` is 0 and `video` None where the index was lost and the video has not been looked at yet.
+    `frames` is 0 and `video` None where the index was lost and the video has not been looked at yet. `source` says
+    what it was cut from: {"url", "start", "end"}, times in seconds; empty where nobody said.
     """
 
     key: str
@@ -73,6 +97,12 @@ class Sample:
     video: dict[str, Any] | None
     labels: dict[str, int]
     crc32: int | None
+    source: dict[str, Any]
+
+    @property
+    def media(self) -> str:
+        """Ending of its video or picture."""
+        return next(ending for ending in self.members if ending in MEDIA)
 
     @property
     def end(self) -> int:
@@ -95,35 +125,38 @@ def index_name(tar: str) -> str:
     return tar.removesuffix(".tar") + ".index.jsonl"
 
 
-def checked_members(tar: Path, key: str, endings: set[str]) -> None:
-    """Raises DataError for a sample with a member of an unknown kind, or without a video."""
+def checked_members(tar: str, key: str, endings: set[str]) -> None:
+    """Raises DataError for a sample with a member of an unknown kind, or without exactly one video or picture."""
     strange = sorted(endings - set(MEMBERS))
     if strange:
         raise DataError(
             f"{tar}: sample {key!r} has a member .{strange[0]}. Only {', '.join('.' + m for m in MEMBERS)} are read: "
             "other kinds could run code. Take it out of the tar"
         )
-    if VIDEO not in endings:
-        raise DataError(f"{tar}: sample {key!r} has no .{VIDEO}. Its members: {', '.join(sorted(endings))}")
+    media = sorted(endings & set(MEDIA))
+    if len(media) != 1:
+        found = f"{len(media)} ({', '.join('.' + m for m in media)})" if media else "none"
+        raise DataError(
+            f"{tar}: sample {key!r} needs one video or picture and has {found}. "
+            f"Its members: {', '.join('.' + ending for ending in sorted(endings))}"
+        )
 
 
-def read_index(tar: Path, split: str) -> list[Sample]:
-    """Samples of a shard from its index file. Raises OSError, ValueError, KeyError or TypeError if it is no index."""
-    samples = []
-    for line in (tar.parent / index_name(tar.name)).read_text().splitlines():
-        record = json.loads(line)
-        members = {str(name): (int(offset), int(size)) for name, (offset, size) in record.pop("members").items()}
-        key, labels, crc = record.pop("key"), record.pop("labels"), record.pop("crc32")
-        checked_members(tar, key, set(members))
-        samples.append(Sample(clean_key(key), split, tar.name, members, int(record["frames"]), record, labels, crc))
-    return samples
+def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
+    """A sample from its line of an index. Raises ValueError, KeyError or TypeError if it is none."""
+    record = json.loads(line)
+    members = {str(name): (int(offset), int(size)) for name, (offset, size) in record.pop("members").items()}
+    key, labels, crc = record.pop("key"), record.pop("labels"), record.pop("crc32")
+    checked_members(tar, key, set(members))
+    source = record.pop("source", {})
+    return Sample(clean_key(key), split, shard, members, int(record["frames"]), record, labels, crc, source)
 
 
 def scan_tar(tar: Path, split: str) -> list[Sample]:
     """Samples of a shard from its tar headers alone; stops at the first damaged header. No data is read.
 
     Raises:
-        DataError: a member of an unknown kind.
+        DataError: a member of an unknown kind, or two of one name.
     """
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
@@ -131,11 +164,15 @@ def scan_tar(tar: Path, split: str) -> list[Sample]:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
                 if member.isfile():
-                    key, _, ending = member.name.partition(".")
-                    found.setdefault(clean_key(key), {})[ending] = (member.offset_data, member.size)
-    except tarfile.TarError:
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, ending = name.partition(".")
+                    members = found.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
+                    if ending in members:
+                        raise DataError(f"{tar}: has two members for .{ending} of one sample: {member.name!r}")
+                    members[ending] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError, ValueError):
         pass  # samples before the damage are kept; the caller compares their number with the manifest
     for key, members in found.items():
-        if VIDEO in members or set(members) - set(MEMBERS):
-            checked_members(tar, key, set(members))
-    return [Sample(k, split, tar.name, m, 0, None, {}, None) for k, m in found.items() if VIDEO in m]
+        if set(members) & set(MEDIA) or set(members) - set(MEMBERS):
+            checked_members(str(tar), key, set(members))
+    return [Sample(k, split, tar.name, m, 0, None, {}, None, {}) for k, m in found.items() if set(m) & set(MEDIA)]

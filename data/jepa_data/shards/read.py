@@ -2,35 +2,41 @@
 
 import io
 import json
-import os
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from jepa_data.decode import Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
-from jepa_data.shards.manifest import ACTIONS, METADATA, STATES, VIDEO, Sample
+from jepa_data.shards.manifest import ACTIONS, METADATA, STATES, Sample
+from jepa_data.shards.store import Store, open_store
 
-OPEN_FILES = 64
+MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
 
 
 class ShardFiles:
-    """Reads members of shards by their byte offsets; keeps the last few shards open. One process."""
+    """Reads the members of samples by their byte offsets.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files: OrderedDict[str, int] = OrderedDict()
+    Args:
+        folder: a folder of shards, or where it lies.
+    """
+
+    def __init__(self, folder: Store | Path | str) -> None:
+        self.store = open_store(folder) if isinstance(folder, Path | str) else folder
 
     def read(self, sample: Sample) -> dict[str, bytes]:
-        """All members of a sample. Raises DecodeError ("truncated", "damaged", "missing")."""
+        """All members of a sample, by ending. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
         first = min(offset for offset, _ in sample.members.values())
-        data = self._pread(sample.shard, first, sample.end - first)
+        if sample.end - first > MEMBER_BYTES:
+            raise DecodeError(
+                "too large", f"its members take {sample.end - first} bytes, at most {MEMBER_BYTES} are read"
+            )
+        data = self.store.read(sample.shard, first, sample.end - first)
         if len(data) < sample.end - first:
             raise DecodeError("truncated", "the shard ends inside it. Copy the shard again")
         members = {name: data[at - first : at - first + size] for name, (at, size) in sample.members.items()}
@@ -42,26 +48,8 @@ class ShardFiles:
                 raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
         return members
 
-    def _pread(self, shard: str, offset: int, size: int) -> bytes:
-        try:
-            if shard not in self._files:
-                self._files[shard] = os.open(self.folder / shard, os.O_RDONLY)
-                if len(self._files) > OPEN_FILES:
-                    os.close(self._files.popitem(last=False)[1])
-            self._files.move_to_end(shard)
-            return os.pread(self._files[shard], size, offset)
-        except OSError as error:
-            raise DecodeError("missing", f"the shard cannot be read ({error.strerror})") from error
-
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_files": OrderedDict()}  # a worker opens its own
+        self.store.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +79,9 @@ class SampleReader:
     """
 
     def __init__(
-        self, folder: Path, backend: VideoBackend, size: Size | None, cache_bytes: int, reuse: int | None
+        self, store: Store, backend: VideoBackend, size: Size | None, cache_bytes: int, reuse: int | None
     ) -> None:
-        self._files, self._backend, self._size = ShardFiles(folder), backend, size
+        self._files, self._backend, self._size = ShardFiles(store), backend, size
         self._capacity, self._reuse, self._held = cache_bytes, reuse, 0
         self._cache: OrderedDict[str, Decoded] = OrderedDict()
 
@@ -106,11 +94,11 @@ class SampleReader:
         try:
             return self._read(sample, indices)
         except DecodeError as error:
-            raise error.named(sample.key, str(self._files.folder / sample.shard)) from error
+            raise error.named(sample.key, f"{self._files.store.url}/{sample.shard}") from error
 
     def _read(self, sample: Sample, indices: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "T h w C"], Decoded]:
         members = self._files.read(sample)
-        with self._backend.open(members[VIDEO], sample.video_index()) as reader:
+        with self._backend.open(members[sample.media], sample.video_index()) as reader:
             index = reader.index
             keep = self._worth_keeping(index)
             frames = reader.frames(range(index.frames) if keep else indices, size=self._size)

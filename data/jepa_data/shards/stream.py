@@ -21,7 +21,7 @@ from webdataset.pipeline import DataPipeline
 
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.sampling import action_stride, possible_starts
+from jepa_data.sampling import possible_starts
 from jepa_data.shards.clips import Bad, CutClips, Delivery, collate
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
@@ -59,8 +59,6 @@ def make_loader(
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
     shards = ShardSet.open(config.shards)
-    if shards.manifest.action_size:
-        action_stride(shards.manifest.fps, config.fps)
     loader = ClipLoader(config, shards, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
@@ -133,8 +131,7 @@ class ClipLoader:
     ) -> None:
         self.config, self.shards, self.split = config, shards, split
         self.notes, self.stats, self.bad = shards.notes, LoaderStats(), dict[str, Bad]()
-        width = shards.manifest.action_size
-        self.action_size = width * action_stride(shards.manifest.fps, config.fps) if width else 0
+        self.action_size = shards.manifest.action_width(config.fps)
         self._candidates = len(shards.split(split)) + len(shards.lost_of(split))
         self.stats.lost = len(shards.lost_of(split))
         self.samples = self._usable()
@@ -144,7 +141,7 @@ class ClipLoader:
         )
         batches = self.plan.epoch_batches if total_batches is None else total_batches
         self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
-        self._cut = CutClips(config, shards.folder, self.samples, self.plan)
+        self._cut = CutClips(config, shards.store, self.samples, self.plan)
         self._consumed = 0
 
     def __len__(self) -> int:
@@ -215,7 +212,7 @@ class ClipLoader:
         causes += [f"{key} (cut off)" for key in self.shards.lost_of(self.split)]
         names = ", ".join(causes[:8]) + (", …" if len(causes) > 8 else "")
         raise DataError(
-            f"{self.shards.folder}: {count} of {self._candidates} samples of {self.split!r} cannot be read: {names}. "
+            f"{self.shards.url}: {count} of {self._candidates} samples of {self.split!r} cannot be read: {names}. "
             f"data.max_bad_fraction allows {limit:g}: make or copy these shards again, or raise it"
         )
 
@@ -244,7 +241,7 @@ class ClipLoader:
                 if short
                 else "no samples"
             )
-            raise DataError(f"{self.shards.folder}: nothing to draw from in {self.split!r}: {what}")
+            raise DataError(f"{self.shards.url}: nothing to draw from in {self.split!r}: {what}")
         return tuple(usable)
 
     def _starts(self, sample: Sample) -> int:

@@ -12,31 +12,32 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from jaxtyping import Float32
 
 from jepa_data.decode.base import VideoIndex
-from jepa_data.decode.pyav import PyAVBackend
 from jepa_data.errors import DataError
-from jepa_data.shards.encode import encode_mp4
+from jepa_data.shards.journal import Finished, prepare
 from jepa_data.shards.manifest import (
     ACTIONS,
     BLOCK,
+    JOURNAL,
     MANIFEST,
+    MEDIA,
     METADATA,
     SPLITS,
     STATES,
-    VIDEO,
     Manifest,
     ShardRecord,
     SplitRecord,
     clean_key,
     index_name,
+    parse_line,
 )
-
-__all__ = ["ShardWriter", "encode_mp4"]
+from jepa_data.shards.media import probe_media
+from jepa_data.shards.table import ROW, TABLE, row_of
 
 
 class ShardWriter:
@@ -44,59 +45,80 @@ class ShardWriter:
 
     Args:
         out: folder; made if missing. One that holds anything is refused, unless `overwrite`, which removes the shards
-            in it first (and nothing else).
-        fps, image_size: of the corpus (short side in pixels).
+            in it first (and nothing else), or `resume`.
+        fps, image_size: of the corpus (short side in pixels); None where they vary.
         world: the simulated world it was recorded in; None for other video.
         action_size: A; 0 for video without actions.
         state_names, label_names: columns of `states` [T, X] and keys of `metadata["labels"]`.
         seed: what the corpus was drawn from; stored.
+        label_values: names of the classes of labels; may be filled in until the writer is left.
+        made: how the shards are made, JSON-able; an interrupted writing is only resumed by the same.
         shard_bytes: a shard that reached this size is closed.
+        resume: keep the finished shards of an interrupted writing; `done` holds the keys of their samples. What was in
+            unfinished ones is thrown away: going on with the rest gives the bytes of an uninterrupted writing.
     """
 
     def __init__(
         self,
         out: Path,
         *,
-        fps: int | float,
-        image_size: int,
+        fps: int | float | None,
+        image_size: int | None,
         world: str | None,
         action_size: int,
         state_names: Sequence[str],
         label_names: Sequence[str],
         seed: int,
+        label_values: Mapping[str, Sequence[str]] | None = None,
+        made: Mapping[str, Any] | None = None,
         shard_bytes: int = 64 * 2**20,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         self.out = Path(out)
+        self.label_values = {} if label_values is None else label_values
         self._about = {
             "world": world,
-            "fps": float(fps),
+            "fps": None if fps is None else float(fps),
             "image_size": image_size,
             "action_size": action_size,
             "state_names": tuple(state_names),
             "label_names": tuple(label_names),
             "seed": seed,
+            "made": dict(made or {}),
         }
-        self._action_size, self._state_size, self._labels = action_size, len(state_names), tuple(label_names)
+        if action_size and fps is None:
+            raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
         self._open: dict[str, _Shard] = {}
-        self._done: dict[str, list[ShardRecord]] = {}
-        self._frames: dict[str, int] = {}
-        self._keys: set[str] = set()
-        self._backend = PyAVBackend()
-        _prepare(self.out, overwrite)
+        self._done: dict[str, list[Finished]] = {}
+        journal = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
+        for finished in journal:
+            self._done.setdefault(finished.split, []).append(finished)
+        self.done = frozenset(key for finished in journal for key in finished.keys(self.out))
+        self._keys = set(self.done)
 
     def write(
         self,
         split: str,
         key: str,
-        video_bytes: bytes,
+        media: bytes,
         frames: int,
         actions: Float32[np.ndarray, "P A"] | None,
         states: Float32[np.ndarray, "T X"] | None,
         metadata: Mapping[str, Any],
+        *,
+        ending: str = "mp4",
+        source: Mapping[str, Any] | None = None,
+        index: VideoIndex | None = None,
     ) -> None:
-        """Append one sample. `metadata` is JSON-able; `metadata["labels"]` holds an int per label name (-1: none).
+        """Append one sample.
+
+        Args:
+            media: the bytes of a video or picture file whose name would end in `ending`.
+            metadata: JSON-able; `metadata["labels"]` holds an int per label name (-1: none).
+            source: what it was cut from: {"url", "start", "end"} in seconds.
+            index: of the video, where it was made already.
 
         Raises:
             DataError: the parts do not fit each other or the corpus, or the key is taken.
@@ -105,42 +127,41 @@ class ShardWriter:
         key = clean_key(key)
         if split not in SPLITS:
             raise DataError(f"split {split!r} of sample {key!r}: expected one of {', '.join(SPLITS)}")
+        if ending not in MEDIA:
+            raise DataError(f"sample {key!r}: .{ending} is no video or picture that is read: {', '.join(MEDIA)}")
         if key in self._keys:
             raise DataError(f"there are two samples with the key {key!r}")
-        index = self._backend.probe(video_bytes)
+        index = index or probe_media(media, ending)
         labels = {name: int(value) for name, value in metadata.get("labels", {}).items()}
         self._check(key, frames, index, actions, states, labels)
-        members = {VIDEO: video_bytes, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
+        members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         if split not in self._open:
             number = len(self._done.setdefault(split, []))
             self._open[split] = _Shard(self.out / f"{split}-{number:06d}.tar")
         shard = self._open[split]
-        shard.write(key, members, labels, index)
+        shard.write(key, members, labels, index, source)
         self._keys.add(key)
-        self._frames[split] = self._frames.get(split, 0) + frames
         if shard.size >= self._shard_bytes:
-            self._done[split].append(self._open.pop(split).close())
+            self._finish(split)
 
     def close(self) -> Manifest:
-        """Finish the open shards and write the manifest."""
+        """Finish the open shards and write the table and the manifest."""
         for split in list(self._open):
-            self._done[split].append(self._open.pop(split).close())
-        splits = {
-            split: SplitRecord(
-                episodes=sum(shard.samples for shard in self._done[split]),
-                frames=self._frames[split],
-                shards=tuple(self._done[split]),
-            )
-            for split in SPLITS
-            if split in self._done
-        }
-        if not splits:
+            self._finish(split)
+        parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
+        if not parts:
             raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        manifest = Manifest(**self._about, splits=splits)
+        manifest = Manifest(
+            **self._about,
+            label_values={name: tuple(values) for name, values in self.label_values.items()},
+            splits={split: _summed(finished) for split, finished in parts.items()},
+        )
+        _write_table(self.out, [finished for split in parts.values() for finished in split])
         partial = self.out / (MANIFEST + ".partial")
         partial.write_text(manifest.model_dump_json(indent=2) + "\n")
         os.replace(partial, self.out / MANIFEST)
+        (self.out / JOURNAL).unlink()
         return manifest
 
     def __enter__(self) -> Self:
@@ -155,6 +176,13 @@ class ShardWriter:
         for shard in self._open.values():  # no manifest: the folder stays marked as unfinished
             shard.close()
 
+    def _finish(self, split: str) -> None:
+        record, frames, seconds = self._open.pop(split).close()
+        finished = Finished(split=cast(Any, split), record=record, frames=frames, seconds=seconds)
+        self._done[split].append(finished)
+        with (self.out / JOURNAL).open("a") as file:
+            file.write(finished.model_dump_json() + "\n")
+
     def _check(
         self,
         key: str,
@@ -167,8 +195,8 @@ class ShardWriter:
         if index.frames != frames:
             raise DataError(f"sample {key!r}: its video has {index.frames} frames, {frames} were announced")
         for name, found, rows, columns in (
-            ("actions", actions, frames - 1, self._action_size),
-            ("states", states, frames, self._state_size),
+            ("actions", actions, frames - 1, self._about["action_size"]),
+            ("states", states, frames, len(self._about["state_names"])),
         ):
             shape = None if found is None else found.shape
             expected = (rows, columns) if columns else None
@@ -176,8 +204,9 @@ class ShardWriter:
                 raise DataError(
                     f"sample {key!r}: {name} have the shape {shape}, expected {expected} for {frames} frames"
                 )
-        if set(labels) != set(self._labels):
-            raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(self._labels)}")
+        names = self._about["label_names"]
+        if set(labels) != set(names):
+            raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
 
 
 class _Shard:
@@ -186,7 +215,7 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         from webdataset.writer import TarWriter  # imports torch, which a light command such as `inspect` does not need
 
-        self.path, self.samples, self._lines = path, 0, []
+        self.path, self._lines, self._frames, self._seconds = path, list[str](), 0, 0.0
         self._file = _HashedFile(path)
         self._tar = TarWriter(self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False)
 
@@ -194,7 +223,14 @@ class _Shard:
     def size(self) -> int:
         return self._tar.tarstream.offset
 
-    def write(self, key: str, members: Mapping[str, bytes], labels: Mapping[str, int], index: VideoIndex) -> None:
+    def write(
+        self,
+        key: str,
+        members: Mapping[str, bytes],
+        labels: Mapping[str, int],
+        index: VideoIndex,
+        source: Mapping[str, Any] | None,
+    ) -> None:
         places, crc, offset = {}, 0, self.size
         for name in sorted(members):  # the order TarWriter stores them in: a header block, then data in whole blocks
             places[name] = [offset + BLOCK, len(members[name])]
@@ -203,16 +239,20 @@ class _Shard:
         self._tar.write({"__key__": key, **members})
         assert self.size == offset, "webdataset stored the members in another layout"
         record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc}
+        record |= {"source": dict(source)} if source else {}
         self._lines.append(json.dumps(record, separators=(",", ":")))
-        self.samples += 1
+        self._frames += index.frames
+        self._seconds += index.frames / index.fps if index.fps else 0.0
 
-    def close(self) -> ShardRecord:
+    def close(self) -> tuple[ShardRecord, int, float]:
+        """What was written, and how many frames and seconds it is."""
         self._tar.close()
         self._file.close()
         (self.path.parent / index_name(self.path.name)).write_text("\n".join(self._lines) + "\n")
-        return ShardRecord(
-            file=self.path.name, bytes=self._file.bytes, sha256=self._file.sha256.hexdigest(), samples=self.samples
+        record = ShardRecord(
+            file=self.path.name, bytes=self._file.bytes, sha256=self._file.sha256.hexdigest(), samples=len(self._lines)
         )
+        return record, self._frames, self._seconds
 
 
 class _HashedFile(io.BufferedWriter):
@@ -234,14 +274,22 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _prepare(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; shards need a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()) and not overwrite:
-        raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
-    (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
-    for split in SPLITS:
-        for pattern in (f"{split}-[0-9]*.tar", f"{split}-[0-9]*.index.jsonl"):
-            for path in out.glob(pattern):
-                path.unlink()
+def _summed(finished: Sequence[Finished]) -> SplitRecord:
+    return SplitRecord(
+        episodes=sum(one.record.samples for one in finished),
+        frames=sum(one.frames for one in finished),
+        seconds=round(sum(one.seconds for one in finished), 3),
+        shards=tuple(one.record for one in finished),
+    )
+
+
+def _write_table(out: Path, finished: Sequence[Finished]) -> None:
+    parts = []
+    for number, one in enumerate(finished):
+        line = 0
+        with (out / index_name(one.record.file)).open("rb") as file:
+            for text in file:
+                sample = parse_line(text, one.record.file, one.record.file, one.split)
+                parts.append(row_of(sample, number, line, len(text) - 1))
+                line += len(text)
+    np.save(out / TABLE, np.array(parts, ROW), allow_pickle=False)

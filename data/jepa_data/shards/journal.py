@@ -1,0 +1,97 @@
+"""What makes an interrupted writing of shards resumable: a line for each shard that is finished.
+
+{"format": ..., "settings": ...}       what is being written, and how
+{"split": "train", "record": ...}      a shard that is closed, with its size and hash
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from jepa.config import Config
+from jepa_data.errors import DataError
+from jepa_data.shards.manifest import FORMAT, JOURNAL, MANIFEST, SPLITS, ShardRecord, index_name
+from jepa_data.shards.table import TABLE
+
+
+class Finished(Config):
+    """A shard that is closed."""
+
+    split: Literal["train", "val", "test"]
+    record: ShardRecord
+    frames: int
+    seconds: float
+
+    def keys(self, out: Path) -> Iterator[str]:
+        """Of its samples."""
+        with (out / index_name(self.record.file)).open() as file:
+            for line in file:
+                yield json.loads(line)["key"]
+
+
+def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: bool) -> list[Finished]:
+    """Make a folder ready to write to, and give back what is already in it.
+
+    Raises:
+        DataError: it holds something else, or shards that were being written with other settings.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; shards need a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    journal, kept = out / JOURNAL, list[Finished]()
+    if resume and journal.exists():
+        kept = _read(journal, settings)
+    elif any(out.iterdir()) and not overwrite:
+        raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
+    (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
+    (out / TABLE).unlink(missing_ok=True)
+    files = {one.record.file for one in kept}
+    for split in SPLITS:
+        for path in out.glob(f"{split}-[0-9]*.tar"):
+            if path.name not in files:
+                path.unlink()
+                (out / index_name(path.name)).unlink(missing_ok=True)
+        for path in out.glob(f"{split}-[0-9]*.index.jsonl"):
+            if path.name.replace(".index.jsonl", ".tar") not in files:
+                path.unlink()
+    lines = [json.dumps({"format": FORMAT, "settings": settings}), *(one.model_dump_json() for one in kept)]
+    journal.write_text("\n".join(lines) + "\n")
+    return kept
+
+
+def _read(journal: Path, settings: Mapping[str, Any]) -> list[Finished]:
+    """Shards that are finished and whole; one whose line or file was cut off ends the list of its split."""
+    first, *lines = journal.read_text().splitlines() or [""]
+    before = _settings(first)
+    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if changed:
+        old, new = ({k: x.get(k) for k in changed} for x in (before, settings))
+        raise DataError(
+            f"{journal.parent}: was being written with other settings: {json.dumps(old)}, now {json.dumps(new)}. "
+            "Give the same ones to go on, or --overwrite to begin again"
+        )
+    kept, ended = list[Finished](), set[str]()
+    for line in lines:
+        try:
+            one = Finished.model_validate_json(line)
+        except ValidationError:
+            continue  # the line that was being written
+        tar = journal.parent / one.record.file
+        whole = (
+            tar.is_file() and tar.stat().st_size == one.record.bytes and tar.with_name(index_name(tar.name)).is_file()
+        )
+        if not whole or one.split in ended:
+            ended.add(one.split)
+            continue
+        kept.append(one)
+    return kept
+
+
+def _settings(line: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line)["settings"])
+    except (ValueError, KeyError, TypeError):
+        return {}

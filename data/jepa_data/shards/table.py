@@ -1,0 +1,123 @@
+"""The samples of a folder of shards as a sequence that costs no memory: rows of a memory-mapped table.
+
+A row says how long a sample is and where its line in its shard's index lies; the line is read when the sample is.
+Ten million samples are 280 MB of table, which all workers share, and nothing else.
+"""
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.manifest import IMAGES, Sample, index_name, parse_line
+from jepa_data.shards.store import Store
+
+TABLE = "index.npy"
+ROW = np.dtype(
+    [
+        ("shard", "<u4"),  # number of the shard, counted through all splits
+        ("line", "<u8"),  # where the sample's line begins in the index of the shard
+        ("size", "<u4"),  # bytes of the line; 0: the sample is kept in memory, `line` is its number there
+        ("frames", "<u4"),  # 0: not known
+        ("seconds", "<f8"),  # when the last frame is shown, counted from the first
+    ]
+)
+
+
+def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, int, int, float]:
+    """The row of a sample, as `np.array([...], ROW)` takes it. `line` and `size` as in `ROW`."""
+    index = sample.video_index()
+    seconds = 0.0 if index is None else float(index.seconds[-1])
+    return shard, line, size, sample.frames, seconds
+
+
+class Samples(Sequence[Sample]):
+    """Some or all samples of a folder of shards, in the order they were written.
+
+    Args:
+        store: where the shards lie.
+        shards: file and split of each shard.
+        rows: of the table; in workers a memory map is opened again instead of copied.
+        kept: samples of shards whose index was lost, by shard number.
+        mapped: file of the table and number of the first row, where `rows` is a memory map of it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shards: Sequence[tuple[str, str]],
+        rows: np.ndarray,
+        kept: dict[int, list[Sample]],
+        mapped: tuple[str, int] | None,
+    ) -> None:
+        self._store, self._shards, self.rows, self._kept, self._mapped = store, tuple(shards), rows, kept, mapped
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sample]: ...
+    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        row = self.rows[at]
+        number, line, size = int(row["shard"]), int(row["line"]), int(row["size"])
+        if not size:
+            return self._kept[number][line]
+        shard, split = self._shards[number]
+        name = index_name(shard)
+        try:
+            return parse_line(self._store.read(name, line, size), f"{self._store.url}/{shard}", shard, split)
+        except (DataError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, DataError) and not isinstance(error, DecodeError):
+                raise
+            raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=name) from error
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def of_split(self, name: str) -> "Samples":
+        """The samples of one split, which lie together."""
+        numbers = [number for number, (_, split) in enumerate(self._shards) if split == name]
+        first, last = np.searchsorted(self.rows["shard"], [numbers[0], numbers[-1] + 1]) if numbers else (0, 0)
+        mapped = None if self._mapped is None else (self._mapped[0], self._mapped[1] + int(first))
+        return Samples(self._store, self._shards, self.rows[first:last], self._kept, mapped)
+
+    def replace(self, at: int, sample: Sample) -> None:
+        """Keep what was found out about a sample of a shard without an index."""
+        row = self.rows[at]
+        self._kept[int(row["shard"])][int(row["line"])] = sample
+        self.rows[at] = row_of(sample, int(row["shard"]), int(row["line"]), 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self._mapped is not None:
+            state["rows"] = len(self.rows)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped is not None:
+            path, first = self._mapped
+            self.rows = open_table(path)[first : first + state["rows"]]
+
+
+def open_table(path: str) -> np.ndarray:
+    """The table of a folder of shards, memory-mapped. Raises OSError or ValueError if it is none."""
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    if rows.dtype != ROW or rows.ndim != 1:
+        raise ValueError(f"{path}: rows of {rows.dtype}, expected {ROW}")
+    return rows
+
+
+def is_picture(sample: Sample) -> bool:
+    return sample.media in IMAGES
