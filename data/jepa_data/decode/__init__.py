@@ -1,6 +1,6 @@
 """Decoders: the same frames from bytes or a file, whichever library reads them."""
 
-from jepa_data.decode.base import Crop, Reader, Size, Source, VideoBackend, VideoIndex
+from jepa_data.decode.base import Crop, Limits, Reader, Size, Source, VideoBackend, VideoIndex
 from jepa_data.errors import DataError, DecodeError
 
 BACKENDS = ("pyav", "decord")
@@ -19,4 +19,4 @@ def get_backend(name: str) -> VideoBackend:
     raise DataError(f"backend: no decoder is called {name!r}. There are: {', '.join(BACKENDS)}")
 
 
-__all__ = ["Crop", "DecodeError", "Reader", "Size", "Source", "VideoBackend", "VideoIndex", "get_backend"]
+__all__ = ["Crop", "DecodeError", "Limits", "Reader", "Size", "Source", "VideoBackend", "VideoIndex", "get_backend"]

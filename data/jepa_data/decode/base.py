@@ -3,6 +3,8 @@
 Shapes: T frames · h w pixels · C = 3 (RGB). Frames are numbered in the order they are shown, from 0.
 """
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +20,44 @@ from jepa_data.errors import DecodeError
 Source = bytes | Path | str
 Size = tuple[int, int]  # height, width
 Crop = tuple[int, int, int, int]  # top, left, height, width, in pixels of the picture as it is shown
+Indices = Sequence[int] | Int64[np.ndarray, " T"]
+Seconds = Sequence[float] | Float64[np.ndarray, " T"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost; beyond it is turned away by name (DecodeError "too large" or "timeout").
+
+    The defaults let through 8K pictures and two days of video, and stop files that were made to exhaust a machine.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: of one picture.
+        max_frames: of the video.
+        max_seconds: from the first frame to the last.
+        timeout_seconds: for opening, and for one call that decodes. Looked at between packets.
+    """
+
+    max_bytes: int = 4 * 2**30
+    max_pixels: int = 2**26
+    max_frames: int = 2**23
+    max_seconds: float = 48 * 3600
+    timeout_seconds: float = 60.0
+
+    def check_picture(self, width: int, height: int) -> None:
+        """Raises DecodeError ("too large")."""
+        if width * height > self.max_pixels:
+            raise DecodeError("too large", f"pictures of {width}x{height}; at most {self.max_pixels} pixels are read")
+
+    def check_length(self, frames: int, seconds: float) -> None:
+        """Raises DecodeError ("too large")."""
+        if frames > self.max_frames:
+            raise DecodeError("too large", f"more than {self.max_frames} frames. Cut it into pieces")
+        if seconds > self.max_seconds:
+            raise DecodeError("too large", f"{seconds:g} seconds; at most {self.max_seconds:g} are read. Cut it")
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -31,7 +71,9 @@ class VideoIndex:
         width, height: pixels of the picture as it is shown, that is after `rotation`.
         rotation: degrees counter-clockwise (0, 90, 180, 270) by which the stored picture is turned to be shown.
         codec: FFmpeg's name of it.
-        fps: average rate.
+        fps: average rate; 0 for a still picture.
+        hazards: what about the file makes decoders less careful than PyAV return other frames than were asked for, in
+            words ("open groups of pictures", "mpegts container", ...); None where nobody has looked.
     """
 
     pts: Int64[np.ndarray, " F"]
@@ -42,6 +84,7 @@ class VideoIndex:
     rotation: int
     codec: str
     fps: float
+    hazards: tuple[str, ...] | None = None
 
     @property
     def frames(self) -> int:
@@ -54,7 +97,7 @@ class VideoIndex:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able. Times and keyframes are stored as runs `[first, step, count]`: one run for a steady video."""
-        return {
+        record: dict[str, Any] = {
             "frames": self.frames,
             "fps": self.fps,
             "pts": to_runs(self.pts),
@@ -65,6 +108,7 @@ class VideoIndex:
             "rotation": self.rotation,
             "codec": self.codec,
         }
+        return record if self.hazards is None else record | {"hazards": list(self.hazards)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Self:
@@ -77,6 +121,7 @@ class VideoIndex:
             rotation=record["rotation"],
             codec=record["codec"],
             fps=float(record["fps"]),
+            hazards=None if record.get("hazards") is None else tuple(record["hazards"]),
         )
 
 
@@ -87,13 +132,33 @@ class Reader(Protocol):
     def index(self) -> VideoIndex: ...
 
     def frames(
-        self, indices: Sequence[int] | Int64[np.ndarray, " T"], *, size: Size | None = None, crop: Crop | None = None
+        self,
+        indices: Indices,
+        *,
+        size: Size | None = None,
+        crop: Crop | None = None,
+        out: UInt8[np.ndarray, "T h w C"] | None = None,
     ) -> UInt8[np.ndarray, "T h w C"]:
         """Exactly these frames, in the order asked for (repeats allowed), cropped, then scaled to `size`.
+
+        Args:
+            out: is filled and returned, if given.
 
         Raises:
             DecodeError: a frame does not exist or cannot be decoded. Another frame is never returned in its place.
         """
+        ...
+
+    def clips(
+        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | None = None
+    ) -> list[UInt8[np.ndarray, "_ h w C"]]:
+        """`frames` of several clips in one pass: a frame that several clips share is decoded once."""
+        ...
+
+    def at(
+        self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None
+    ) -> UInt8[np.ndarray, "T h w C"]:
+        """The frames on screen at these times, counted from the first frame. Raises DecodeError ("out of range")."""
         ...
 
     def close(self) -> None: ...
@@ -110,13 +175,36 @@ class VideoBackend(Protocol):
 
     name: str
 
-    def probe(self, src: Source) -> VideoIndex:
+    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
         """Index of a video: reads its packets, decodes one frame. Raises DecodeError."""
         ...
 
-    def open(self, src: Source, index: VideoIndex | None = None) -> Reader:
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
         """A reader; `index`, where it was stored at packing time, saves the pass over the packets."""
         ...
+
+
+def first_bytes(src: Source, limits: Limits) -> bytes:
+    """The first 16 bytes. Raises DecodeError ("empty", "too large", "missing", "not a file")."""
+    if isinstance(src, bytes):
+        size, head, url = len(src), src[:16], ""
+    else:
+        url = str(src)
+        try:
+            # Opened without waiting: a pipe in a folder of videos would hold the run for ever.
+            handle = os.open(src, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=url) from error
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError("not a file", "it is a pipe or a device", url=url)
+            size, head = status.st_size, file.read(16)
+    if not size:
+        raise DecodeError("empty", "it has 0 bytes", url=url)
+    if size > limits.max_bytes:
+        raise DecodeError("too large", f"{size} bytes; at most {limits.max_bytes} are read", url=url)
+    return head
 
 
 def checked_indices(indices: Sequence[int] | Int64[np.ndarray, " T"], frames: int) -> list[int]:
