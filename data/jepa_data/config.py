@@ -1,29 +1,105 @@
 """What a run says about its data. Light: importing it does not import torch."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jepa.config import Config
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Access(Config):
+    """How shards that are not on this machine are read. Part of a config, under `data.remote`."""
+
+    read: Literal["range", "whole"] = Field(
+        "range",
+        description="range: only the bytes of a sample; whole: fetch each shard once, for stores that cannot seek",
+    )
+    cache: str = Field("~/.cache/openjepa", description="folder for what is fetched")
+    cache_gib: float = Field(
+        20.0, gt=0, description="of fetched files; the ones unused for longest are deleted beyond it"
+    )
+    allow_pipe: bool = Field(False, description="let `pipe:` run its shell command")
+    attempts: int = Field(3, gt=0, description="times a request is tried")
+    timeout_seconds: float = Field(60.0, gt=0, description="for one request or command")
+
+
+class SourceConfig(Config):
+    """One of several corpora that a run draws from."""
+
+    shards: str = Field(description="folder or address")
+    weight: float = Field(1.0, gt=0, description="share of the clips; weights need not sum to 1")
+
+
+class CropConfig(Config):
+    """A random part of each clip, cut and scaled by the decoder."""
+
+    scale: tuple[Share, Share] = Field((0.3, 1.0), description="range of its area, as a share of the picture's")
+    ratio: tuple[Positive, Positive] = Field((0.75, 1.35), description="range of width / height")
+
+
+class AugmentConfig(Config):
+    """Changes made on the training device, drawn once a clip."""
+
+    flip: Share = Field(0.0, description="probability of a mirror image")
+    colour: float = Field(0.0, ge=0, le=1, description="strength of jitter in brightness, contrast and saturation")
+    grey: Share = Field(0.0, description="probability of greyscale")
+
 
 class StreamConfig(Config):
-    """How clips are cut from a folder of shards."""
+    """How clips are cut from folders of shards."""
 
-    shards: str = Field(description="folder written by `jepa data record`")
+    shards: str | tuple[SourceConfig, ...] = Field(
+        description="folder or address of shards, or a list of {shards, weight} to mix"
+    )
     batch_size: int = Field(gt=0, description="clips per batch, over all ranks together")
     clip_frames: int = Field(gt=0, description="frames per clip")
     fps: float | None = Field(default=None, gt=0, description="frames per second of the clips; none: the video's own")
+    stride: int = Field(default=1, gt=0, description="instead of fps: every so-many-th frame of the video")
     clips_per_video: int = Field(default=1, gt=0, description="clips cut from each video in an epoch")
-    backend: Literal["pyav", "decord"] = Field(default="pyav", description="the decoder")
-    workers: int = Field(default=0, ge=0, description="processes that decode; 0: the training process does")
+    start: Literal["random", "spread"] = Field(
+        default="random", description="of clips in training: anywhere, or each in its own part of the video"
+    )
+    backend: Literal["pyav", "decord", "torchcodec"] = Field(default="pyav", description="the decoder")
+    workers: int = Field(default=0, ge=0, description="processes or threads that decode; 0: the training process does")
+    worker_kind: Literal["process", "thread"] = Field(default="process", description="what workers are")
     short: Literal["error", "skip"] = Field(default="error", description="what to do with videos shorter than a clip")
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="of the samples; one bad sample passes unless 0")
     image_size: int | None = Field(
         default=None, gt=0, description="side in pixels of the square clips; none: as stored"
     )
-    cache_mib: int = Field(default=256, ge=0, description="decoded videos each process keeps; 0: none")
+    fit: Literal["crop", "stretch"] = Field(
+        default="crop", description="how other shapes become square: the middle part, or all of it out of proportion"
+    )
+    crop: CropConfig | None = Field(
+        default=None, description="random resized crops in training; none: the whole picture"
+    )
+    augment: AugmentConfig = Field(default=AugmentConfig.model_validate({}), description="on the training device")
+    cache_mib: int = Field(default=256, ge=0, description="decoded pictures each process keeps; 0: none")
+    window_shards: int = Field(default=64, gt=0, description="shards that are shuffled together")
     start_seconds: float | None = Field(
         default=None, ge=0, description="where clips start in evaluation; none: centred"
     )
+    decode_seconds: float = Field(default=60.0, gt=0, description="longest time the decoding of one clip may take")
+    stall_seconds: float = Field(
+        default=120.0, gt=0, description="after so long without a batch, say what every thread is doing"
+    )
     quarantine: str | None = Field(default=None, description="file to which bad samples are appended, a JSON line each")
+    remote: Access = Field(default=Access.model_validate({}), description="how shards elsewhere are read")
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """What clips are drawn from."""
+        return (SourceConfig(shards=self.shards, weight=1.0),) if isinstance(self.shards, str) else self.shards
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.sources:
+            raise ValueError("shards: expected a folder or a list of at least one source, found an empty list")
+        if self.fps is not None and self.stride != 1:
+            raise ValueError("fps and stride exclude each other; leave one out")
+        if self.crop is not None and self.image_size is None:
+            raise ValueError("crop needs image_size, the side of the pictures it makes")
+        return self

@@ -4,6 +4,7 @@ A clip of T frames at a rate `fps` starts on a frame and takes, every 1/fps seco
 
     video at 20 fps     f f f f f f f f f f f f     | = frame, numbers from 0
     T=4, fps=none           c c c c                 consecutive frames: 2 3 4 5
+    T=4, stride=3           c . . c . . c . . c     every third one:    2 5 8 11
     T=4, fps=10             c . c . c . c           every second one:   2 4 6 8
     T=4, fps=7              c . . c . . c . c       the one on screen:  2 4 7 10 (rates that do not divide)
 
@@ -11,13 +12,17 @@ A clip of T frames at a rate `fps` starts on a frame and takes, every 1/fps seco
 k actions of the video; they are put side by side, so that its actions are k times as wide.
 """
 
+import math
+
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, Integer
 
 from jepa_data.errors import DataError
 
 # Purposes of random numbers: two draws with the same (seed, epoch, slot) and another purpose are independent.
-ORDER, START, SUBSTITUTE = 0, 1, 2
+ORDER, START, SUBSTITUTE, SHARDS, MIX, CROP, AUGMENT = range(7)
+SLACK = 5e-4  # seconds: times are rounded to ticks when a video is stored
+BOX_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 
 def slot_generator(seed: int, purpose: int, epoch: int, slot: int = 0, attempt: int = 0) -> np.random.Generator:
@@ -25,33 +30,34 @@ def slot_generator(seed: int, purpose: int, epoch: int, slot: int = 0, attempt: 
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, epoch, slot, attempt]))
 
 
-def possible_starts(seconds: Float[np.ndarray, " F"], clip_frames: int, fps: float | None) -> int:
+def possible_starts(seconds: Float[np.ndarray, " F"], clip_frames: int, fps: float | None, stride: int = 1) -> int:
     """How many frames of a video a clip can start on; 0 if it is too short.
 
     Args:
         seconds: when each frame is shown, from 0, ascending.
+        stride: without `fps`: every so-many-th frame of the video.
     """
     if fps is None:
-        return max(0, len(seconds) - clip_frames + 1)
+        return max(0, len(seconds) - (clip_frames - 1) * stride)
     span = (clip_frames - 1) / fps
     return int(np.searchsorted(seconds, seconds[-1] - span + _slack(seconds), side="right"))
 
 
 def clip_indices(
-    seconds: Float[np.ndarray, " F"], start: int, clip_frames: int, fps: float | None
+    seconds: Float[np.ndarray, " F"], start: int, clip_frames: int, fps: float | None, stride: int = 1
 ) -> Int64[np.ndarray, " T"]:
     """Numbers of the frames of a clip that starts on frame `start`; see the drawing above.
 
     Raises:
         DataError: the video ends before the clip does.
     """
-    if not 0 <= start < possible_starts(seconds, clip_frames, fps):
-        rate = "its own rate" if fps is None else f"{fps:g} fps"
+    if not 0 <= start < possible_starts(seconds, clip_frames, fps, stride):
+        rate = f"stride {stride}" if fps is None else f"{fps:g} fps"
         raise DataError(
             f"no clip of {clip_frames} frames at {rate} starts on frame {start}: the video has {len(seconds)}"
         )
     if fps is None:
-        return np.arange(start, start + clip_frames, dtype=np.int64)
+        return start + stride * np.arange(clip_frames, dtype=np.int64)
     times = seconds[start] + np.arange(clip_frames) / fps
     return np.searchsorted(seconds, times + _slack(seconds), side="right").astype(np.int64) - 1
 
@@ -64,6 +70,46 @@ def spread_start(starts: int, clip: int, clips: int) -> int:
 def nearest_start(seconds: Float[np.ndarray, " F"], wanted_seconds: float) -> int:
     """Number of the frame shown at `wanted_seconds`."""
     return max(0, int(np.searchsorted(seconds, wanted_seconds + _slack(seconds), side="right")) - 1)
+
+
+def long_enough(
+    frames: Integer[np.ndarray, " V"],
+    seconds: Float[np.ndarray, " V"],
+    clip_frames: int,
+    fps: float | None,
+    stride: int,
+) -> Bool[np.ndarray, " V"]:
+    """Which of many videos a clip fits into: `possible_starts(…) > 0` from frame counts and times of last frames."""
+    if fps is None:
+        return frames > (clip_frames - 1) * stride
+    slack = np.minimum(SLACK, seconds / np.maximum(1, frames - 1) / 4)
+    return (frames > 0) & (seconds + slack >= (clip_frames - 1) / fps)
+
+
+def random_box(
+    random: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height, width in whole pixels of a random part of a picture, as in Inception's training.
+
+    Args:
+        scale: range of the part's area, as a share of the picture's.
+        ratio: range of width / height, drawn evenly in its logarithm.
+    """
+    for _ in range(BOX_ATTEMPTS):
+        area = height * width * random.uniform(*scale)
+        shape = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        wide, high = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < wide <= width and 0 < high <= height:
+            break
+    else:
+        wide, high = max(1, min(width, wide)), max(1, min(height, high))
+    return int(random.integers(height - high + 1)), int(random.integers(width - wide + 1)), high, wide
+
+
+def middle_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """The square in the middle of a picture: top, left, height, width."""
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
 
 
 def action_stride(video_fps: float, fps: float | None) -> int:
@@ -91,4 +137,4 @@ def clip_actions(
 
 def _slack(seconds: Float[np.ndarray, " F"]) -> float:
     """Half a millisecond, or less in very fast video: times are rounded to ticks when a video is stored."""
-    return min(5e-4, float(seconds[-1]) / max(1, len(seconds) - 1) / 4)
+    return min(SLACK, float(seconds[-1]) / max(1, len(seconds) - 1) / 4)

@@ -7,7 +7,7 @@ Shapes: B clips · T frames · C channels · h w pixels · A action width · X s
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 
@@ -22,6 +22,8 @@ class ClipBatch:
         labels: one integer per clip and label name; -1 where the label does not apply.
         keys: the sample each clip was cut from.
         start_seconds: where in its video each clip starts.
+        stills: whether a clip is one picture, repeated.
+        seeds: of the random numbers of each clip: the same for any number of workers and ranks.
     """
 
     video: UInt8[Tensor, "B T C h w"]
@@ -29,6 +31,8 @@ class ClipBatch:
     states: Float[Tensor, "B T X"] | None
     keys: tuple[str, ...]
     start_seconds: Float[Tensor, " B"]
+    stills: Bool[Tensor, " B"] | None = None
+    seeds: Int64[Tensor, " B"] | None = None
     labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
@@ -45,6 +49,8 @@ class ClipBatch:
             actions=move(self.actions),
             states=move(self.states),
             start_seconds=start,
+            stills=move(self.stills),
+            seeds=move(self.seeds),
             labels={name: x.to(device, non_blocking=non_blocking) for name, x in self.labels.items()},
         )
 

@@ -1,7 +1,9 @@
 """The stream's order is a function of (seed, epoch, place): nothing else may change what stands in a batch."""
 
+import dataclasses
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.plan import BatchPlan
+from jepa_data.shards.plan import BatchPlan, SourcePlan
 from jepa_data.shards.stream import make_loader
 from jepa_data.types import ClipBatch
 
@@ -92,18 +94,67 @@ def test_clips_of_a_video_start_anywhere_it_allows(tmp_path: Path, write_shards:
     assert starts == {"ep-0": {0, 1, 2, 3, 4}, "ep-1": {0}, "ep-2": {0, 1}}
 
 
-@pytest.mark.parametrize(("videos", "clips", "batch"), [(10, 1, 4), (10, 3, 4), (100, 4, 8), (3, 2, 7), (50, 2, 4)])
-def test_a_plan_covers_each_clip_once_an_epoch_and_spreads_clips_of_a_video(
-    videos: int, clips: int, batch: int
-) -> None:
-    plan = BatchPlan(videos, clips, batch, seed=5, endless=True)
+@pytest.mark.parametrize(("shards", "window"), [((10,), 64), ((4, 3, 9, 1, 5), 64), ((4, 3, 9, 1, 5, 8), 2)])
+@pytest.mark.parametrize(("clips", "batch"), [(1, 4), (3, 4), (4, 2), (2, 7)])
+def test_a_plan_covers_each_clip_once_an_epoch(shards: tuple[int, ...], window: int, clips: int, batch: int) -> None:
+    source = SourcePlan(shards, clips, run=4 * batch, window_shards=window, seed=5)
+    plan = BatchPlan((source,), (1.0,), batch, seed=5, endless=True)
     slots = [slot for b in range(4 * plan.epoch_batches) for slot in plan.batch(b)]
+    orders = []
     for epoch in range(3):
-        found = Counter((slot.video, slot.clip) for slot in slots if slot.epoch == epoch)
-        assert found == Counter({(v, c): 1 for v in range(videos) for c in range(clips)})
-    if videos >= 2 * plan.window or clips == 1:
-        shared = sum(len({s.video for s in plan.batch(b)}) < batch for b in range(plan.epoch_batches))
-        assert shared <= plan.epoch_batches // 2, "clips of one video stand in different batches, nearly always"
+        found = [(slot.video, slot.clip) for slot in slots if slot.epoch == epoch]
+        assert Counter(found) == Counter({(v, c): 1 for v in range(sum(shards)) for c in range(clips)})
+        orders.append(tuple(found))
+    assert len(set(orders)) == 3
+
+
+def test_clips_of_a_video_stand_at_one_place_of_batches_four_apart() -> None:
+    source = SourcePlan((64,), 3, run=32, window_shards=64, seed=5)
+    plan = BatchPlan((source,), (1.0,), 8, seed=5, endless=True)
+    places = {(slot.video, slot.clip): (b, i) for b in range(24) for i, slot in enumerate(plan.batch(b))}
+    for video in range(64):
+        batch, place = places[video, 0]
+        assert [places[video, clip] for clip in (1, 2)] == [(batch + 4, place), (batch + 8, place)]
+        slot = plan.batch(batch)[place]
+        assert source.later(slot) == [plan.batch(batch + 4)[place], plan.batch(batch + 8)[place]]
+
+
+@pytest.mark.parametrize("weights", [(3.0, 1.0), (0.7, 0.2, 0.1), (1.0, 1.0, 1.0), (0.985, 0.015)])
+@pytest.mark.parametrize("batch", [4, 8, 30])
+def test_a_mix_gives_each_source_its_share_of_every_batch(weights: tuple[float, ...], batch: int) -> None:
+    sizes = (40, 7, 23)[: len(weights)]
+    sources = tuple(SourcePlan((size,), 1, 4 * batch, 64, 5, number) for number, size in enumerate(sizes))
+    plan = BatchPlan(sources, weights, batch, seed=5, endless=True)
+    total = Counter[int]()
+    taken: list[list[int]] = [[] for _ in weights]
+    for b in range(200):
+        assert plan.drawn(b) == [total[s] for s in range(len(weights))]
+        slots = plan.batch(b)
+        found = Counter(slot.source for slot in slots)
+        total += found
+        for s, weight in enumerate(weights):
+            share = weight / sum(weights) * batch
+            assert abs(found[s] - share) < 1 and abs(total[s] - share * (b + 1)) < len(weights)
+            taken[s] += [slot.video for slot in slots if slot.source == s]
+    for size, videos in zip(sizes, taken, strict=True):
+        for first in range(0, len(videos) - size, size):
+            assert sorted(videos[first : first + size]) == list(range(size)), "each source goes through its own epochs"
+    halves = [BatchPlan(sources, weights, batch, 5, True, rank, 2) for rank in (0, 1)]
+    assert all(plan.batch(b) == halves[0].batch(b) + halves[1].batch(b) for b in range(70))
+
+
+def test_any_batch_is_found_as_fast_as_the_first() -> None:
+    source = SourcePlan((300,) * 2000, 2, 128, 64, seed=1)
+    plan = BatchPlan((source,), (1.0,), 32, seed=1, endless=True)
+
+    def seconds(batch: int) -> float:
+        fresh = dataclasses.replace(plan, sources=(dataclasses.replace(source),))
+        began = time.perf_counter()
+        fresh.batch(batch)
+        return time.perf_counter() - began
+
+    near, far = (min(seconds(b) for _ in range(5)) for b in (10, 100_000))
+    assert far < 3 * near + 0.005
 
 
 @pytest.mark.parametrize("stop", [0, 3, 7])

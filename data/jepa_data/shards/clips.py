@@ -4,34 +4,63 @@ A sample that cannot be read is replaced by one that the place alone determines:
 other clip stays where it was. In evaluation it is dropped instead.
 """
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jepa_data.config import StreamConfig
-from jepa_data.decode import get_backend
+from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import (
+    AUGMENT,
+    CROP,
     START,
     SUBSTITUTE,
     action_stride,
     clip_actions,
     clip_indices,
+    middle_box,
     nearest_start,
     possible_starts,
+    random_box,
     slot_generator,
     spread_start,
 )
-from jepa_data.shards.manifest import Sample
+from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.plan import BatchPlan, Slot
-from jepa_data.shards.read import SampleReader
+from jepa_data.shards.read import Cut, SampleReader
 from jepa_data.shards.store import Store
+from jepa_data.shards.table import Samples
 from jepa_data.types import ClipBatch
 
 ATTEMPTS = 16  # substitutes tried for one place before the stream gives up
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The samples of one source that clips are drawn from. `chosen` are their numbers; None: all."""
+
+    store: Store
+    samples: Samples
+    chosen: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.samples) if self.chosen is None else len(self.chosen)
+
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Samples in each shard that has any, in order."""
+        shards = np.asarray(self.samples.rows["shard"])
+        shards = shards if self.chosen is None else shards[self.chosen.numpy()]
+        first = np.flatnonzero(np.diff(shards.astype(np.int64), prepend=-1))
+        return tuple(np.diff(np.append(first, len(shards))).tolist())
+
+    def __getitem__(self, video: int) -> Sample:
+        return self.samples[video if self.chosen is None else int(self.chosen[video])]
 
 
 @dataclass(frozen=True)
@@ -52,15 +81,17 @@ class Delivery:
 
     batch: ClipBatch | None
     bad: tuple[Bad, ...]
+    sources: tuple[int, ...] = ()  # of its clips
     error: DataError | None = None
 
 
 class CutClips:
     """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
 
-    def __init__(self, config: StreamConfig, store: Store, samples: tuple[Sample, ...], plan: BatchPlan) -> None:
-        self._config, self._store, self._samples, self._plan = config, store, samples, plan
-        self._reader: SampleReader | None = None
+    def __init__(self, config: StreamConfig, corpora: Sequence[Corpus], plan: BatchPlan) -> None:
+        self._config, self._corpora, self._plan = config, tuple(corpora), plan
+        self._readers: dict[int, SampleReader] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, batches: Iterable[list[Slot]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
         for slots in batches:
@@ -69,48 +100,87 @@ class CutClips:
             yield [sample for sample in found if sample is not None], bad
 
     def _sample(self, slot: Slot, bad: list[Bad]) -> dict[str, Any] | None:
-        video = slot.video
+        corpus, video, name = self._corpora[slot.source], slot.video, ("?", "?")
         for attempt in range(ATTEMPTS):
             if attempt:
-                random = slot_generator(self._plan.seed, SUBSTITUTE, slot.epoch, slot.place, attempt)
-                video = int(random.integers(len(self._samples)))
-            sample = self._samples[video]
+                random = slot_generator(self._plan.seed, SUBSTITUTE, slot.epoch, slot.number, attempt)
+                video = int(random.integers(len(corpus)))
             try:
+                sample = corpus[video]
+                name = sample.key, sample.shard
                 return self._cut(sample, slot, attempt)
             except DecodeError as error:
-                bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, slot.epoch, slot.place))
+                key, shard = name if name[0] != "?" else (f"number {video}", error.url)
+                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.place))
             if not self._plan.endless:
                 return None
         raise DataError(
-            f"{self._store.url}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1].key}: {bad[-1].kind}"
+            f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1].key}: {bad[-1].kind}"
         )
 
     def _cut(self, sample: Sample, slot: Slot, attempt: int) -> dict[str, Any]:
-        config = self._config
-        index = sample.video_index()
+        config, index = self._config, sample.video_index()
         assert index is not None
-        seconds = index.seconds
-        start = self._start(sample, slot, attempt, possible_starts(seconds, config.clip_frames, config.fps), seconds)
-        indices = clip_indices(seconds, start, config.clip_frames, config.fps)
-        frames, decoded = self._open().clip(sample, indices)
-        actions = decoded.actions
+        reader, place = self._open(slot.source), (slot.source, slot.epoch, slot.place)
+        start, cut = self._choose(sample, index, slot, attempt)
+        found = None if attempt else reader.take(place)
+        if found is None:
+            found = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
+        frames, decoded = found
+        actions, stride = decoded.actions, config.stride
         if actions is not None:
-            actions = clip_actions(actions, indices, action_stride(index.fps, config.fps))
+            if config.fps is not None:
+                stride = action_stride(index.fps, config.fps)
+            actions = clip_actions(actions, cut.indices, stride)
+        random = slot_generator(self._plan.seed, AUGMENT, slot.epoch, slot.number)
         return {
             "__key__": sample.key,
-            "__url__": f"{self._store.url}/{sample.shard}",
+            "__url__": f"{self._corpora[slot.source].store.url}/{sample.shard}",
+            "source": slot.source,
             "video": frames,
             "actions": actions,
-            "states": None if decoded.states is None else decoded.states[indices],
+            "states": None if decoded.states is None else decoded.states[cut.indices],
             "labels": decoded.labels,
-            "start_seconds": float(seconds[start]),
+            "start_seconds": float(index.seconds[start]),
+            "still": sample.media in IMAGES,
+            "seed": int(random.integers(2**62)),
         }
 
-    def _start(self, sample: Sample, slot: Slot, attempt: int, starts: int, seconds: np.ndarray) -> int:
+    def _later(self, sample: Sample, index: VideoIndex, slot: Slot) -> list[tuple[tuple[int, int, int], Cut]]:
+        """The other clips of a video that come after this one in the epoch."""
         if self._plan.endless:
-            return int(slot_generator(self._plan.seed, START, slot.epoch, slot.place, attempt).integers(starts))
+            slots = (
+                self._plan.sources[slot.source].later(slot)
+                if slot.clip + 1 < self._plan.sources[slot.source].clips
+                else []
+            )
+        else:
+            clips = self._plan.sources[slot.source].clips
+            slots = [
+                Slot(slot.source, 0, slot.place + c - slot.clip, slot.video, c) for c in range(slot.clip + 1, clips)
+            ]
+        return [((s.source, s.epoch, s.place), self._choose(sample, index, s, 0)[1]) for s in slots]
+
+    def _choose(self, sample: Sample, index: VideoIndex, slot: Slot, attempt: int) -> tuple[int, Cut]:
+        """Start frame, and frames and part of the picture, of a clip."""
+        config, seconds = self._config, index.seconds
+        if sample.media in IMAGES:
+            return 0, Cut(np.zeros(config.clip_frames, np.int64), self._crop(index, slot, attempt))
+        starts = possible_starts(seconds, config.clip_frames, config.fps, config.stride)
+        start = self._start(sample, slot, attempt, starts, seconds)
+        indices = clip_indices(seconds, start, config.clip_frames, config.fps, config.stride)
+        return start, Cut(indices, self._crop(index, slot, attempt))
+
+    def _start(self, sample: Sample, slot: Slot, attempt: int, starts: int, seconds: np.ndarray) -> int:
+        clips = self._plan.sources[slot.source].clips
+        if self._plan.endless:
+            random = slot_generator(self._plan.seed, START, slot.epoch, slot.number, attempt)
+            if self._config.start == "random":
+                return int(random.integers(starts))
+            low = starts * slot.clip // clips
+            return int(random.integers(low, max(low + 1, starts * (slot.clip + 1) // clips)))
         if self._config.start_seconds is None:
-            return spread_start(starts, slot.clip, self._plan.clips)
+            return spread_start(starts, slot.clip, clips)
         start = nearest_start(seconds, self._config.start_seconds)
         if start >= starts:
             raise DataError(
@@ -119,22 +189,40 @@ class CutClips:
             )
         return start
 
-    def _open(self) -> SampleReader:
-        if self._reader is None:
-            config, plan = self._config, self._plan
-            size = None if config.image_size is None else (config.image_size, config.image_size)
-            reuse = min(plan.window, plan.videos) if plan.clips > 1 and plan.endless else None
-            self._reader = SampleReader(self._store, get_backend(config.backend), size, config.cache_mib * 2**20, reuse)
-        return self._reader
+    def _crop(self, index: VideoIndex, slot: Slot, attempt: int) -> Crop | None:
+        config, height, width = self._config, index.height, index.width
+        if config.crop is not None and self._plan.endless:
+            random = slot_generator(self._plan.seed, CROP, slot.epoch, slot.number, attempt)
+            return random_box(random, height, width, config.crop.scale, config.crop.ratio)
+        if config.image_size is None or config.fit == "stretch" or height == width:
+            return None
+        return middle_box(height, width)
+
+    def _open(self, source: int) -> SampleReader:
+        with self._lock:
+            if source not in self._readers:
+                config, plan = self._config, self._plan
+                size = None if config.image_size is None else (config.image_size, config.image_size)
+                cache = config.cache_mib * 2**20 // len(self._corpora)
+                waiting = cache // 2 if plan.sources[source].clips > 1 else 0
+                limits = Limits(timeout_seconds=config.decode_seconds)
+                self._readers[source] = SampleReader(
+                    self._corpora[source].store, get_backend(config.backend), limits, size, cache - waiting, waiting
+                )
+            return self._readers[source]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_reader": None}
+        return {"_config": self._config, "_corpora": self._corpora, "_plan": self._plan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_config"], state["_corpora"], state["_plan"])
 
 
 def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[Delivery]:
     """Pipeline stage: samples of a batch -> the batch."""
     for samples, bad in groups:
-        yield Delivery(_stack(samples) if samples else None, tuple(bad))
+        sources = tuple(sample["source"] for sample in samples)
+        yield Delivery(_stack(samples) if samples else None, tuple(bad), sources)
 
 
 def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
@@ -147,9 +235,13 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
     for out, sample in zip(video, samples, strict=True):
         out[:] = sample["video"].transpose(0, 3, 1, 2)
 
-    def stacked(name: str) -> torch.Tensor | None:
+    def stacked(name: str) -> Tensor | None:
         arrays = [sample[name] for sample in samples]
-        return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
+        if any(array is None or array.shape != arrays[0].shape for array in arrays):
+            return None  # sources that differ: the loader said so when they were opened
+        return torch.from_numpy(np.stack(arrays))
+
+    labels = sorted({name for sample in samples for name in sample["labels"]})
 
     return ClipBatch(
         video=torch.from_numpy(video),
@@ -157,7 +249,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         states=stacked("states"),
         keys=tuple(sample["__key__"] for sample in samples),
         start_seconds=torch.tensor([sample["start_seconds"] for sample in samples], dtype=torch.float32),
-        labels={
-            name: torch.tensor([sample["labels"].get(name, -1) for sample in samples]) for name in samples[0]["labels"]
-        },
+        stills=torch.tensor([sample["still"] for sample in samples]),
+        seeds=torch.tensor([sample["seed"] for sample in samples]),
+        labels={name: torch.tensor([sample["labels"].get(name, -1) for sample in samples]) for name in labels},
     )

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
+from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import (
     ACTIONS,
@@ -24,7 +25,7 @@ from jepa_data.shards.manifest import (
     parse_line,
     scan_tar,
 )
-from jepa_data.shards.store import Access, Store, open_store
+from jepa_data.shards.store import Store, open_store
 from jepa_data.shards.table import ROW, TABLE, Samples, open_table, row_of
 
 MAKE = "jepa data pack VIDEOS"
@@ -235,6 +236,8 @@ def _look(
     notes, tar = list[str](), f"{store.url}/{shard.file}"
     try:
         lines = store.fetch(index_name(shard.file)).read_bytes().split(b"\n")[:-1]
+        if len(lines) != shard.samples:
+            raise ValueError(f"{len(lines)} lines for {shard.samples} samples")
         samples = [parse_line(line, tar, shard.file, split) for line in lines]
         starts = np.cumsum([0, *(len(line) + 1 for line in lines)])
         places = [(int(start), len(line)) for start, line in zip(starts, lines, strict=False)]

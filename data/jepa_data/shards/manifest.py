@@ -73,12 +73,12 @@ class Manifest(Config):
     seed: int
     made: dict[str, Any] = Field(default_factory=dict)
 
-    def action_width(self, fps: float | None) -> int:
+    def action_width(self, fps: float | None, stride: int = 1) -> int:
         """Numbers in an action of a clip of this rate; 0 without actions. Raises DataError if they do not divide."""
         if not self.action_size:
             return 0
         assert self.fps is not None
-        return self.action_size * action_stride(self.fps, fps)
+        return self.action_size * (stride if fps is None else action_stride(self.fps, fps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.decode import Size, VideoIndex, get_backend
+from jepa_data.decode import Crop, Size, VideoIndex, get_backend
 from jepa_data.shards.manifest import IMAGES
 
 
@@ -16,8 +16,8 @@ def probe_media(data: bytes, ending: str) -> VideoIndex:
     return get_backend("pyav").probe(data)
 
 
-def still(data: bytes, size: Size | None) -> UInt8[np.ndarray, "1 h w 3"]:
-    """A picture as a video of one frame. Raises DecodeError."""
+def still(data: bytes, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "1 h w 3"]:
+    """A picture as a video of one frame, cropped, then scaled. Raises DecodeError."""
     from jepa_data.decode.image import decode_image
 
-    return decode_image(data, size=size)[None]
+    return decode_image(data, size=size, crop=crop)[None]

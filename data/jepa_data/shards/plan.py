@@ -1,35 +1,135 @@
 """Which clip stands in which place of which batch: arithmetic alone, so that any batch can be asked for at any time.
 
-Clips are numbered without end: batch b holds places b*B .. b*B+B-1, an epoch is N*R places (N videos, R clips of each),
-and place p belongs to epoch p // (N*R). A batch that an epoch's end falls into is completed from the next epoch.
+Clips are numbered without end. Batch b holds places b*B .. b*B+B-1, and each place draws the next clip of one source:
 
-    places     0 . . . . . . . | . . . . . . . | . . .        N*R = 8, B = 3
+    places     0 . . . . . . . | . . . . . . . | . . .        one source with N*R = 8 clips, B = 3
     batches    [0  ][1  ][2  ][3  ][4  ][5  ][6  ]
     epochs     0                 1               2
 
-With several clips a video, an epoch goes through its videos in windows of a few batches, and in each window R times in
-different orders: clips of one video stand in different batches, near enough for its decoded frames to be still at hand.
+With several sources every batch holds each one's share of it, rounded up or down, and over 64 batches the shares are
+met as well as whole clips allow. Each source goes through its own epochs: all its clips once, then again in another
+order. No sample is held back for shuffling: the shards of an epoch are permuted, taken in windows, and the videos of a
+window are permuted; with one window (up to `window_shards` shards) that is a plain permutation.
+
+With R clips a video, runs of videos long enough for a few batches are gone through R times: clips of one video stand
+in different batches, at the same place, and an even number of batches apart, so that for 1, 2 and 4 workers, and any
+number of ranks, the process that decoded a video for its first clip also delivers the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int64
 
-from jepa_data.sampling import ORDER, slot_generator
+from jepa_data.sampling import MIX, ORDER, SHARDS, slot_generator
 
-WINDOW_BATCHES = 4
+RUN_BATCHES = 4  # between two clips of one video
+CYCLE = 64  # batches after which the shares of the sources repeat
+SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper ones name the source
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place of one batch. `clip` numbers the clips of a video within an epoch."""
+    """One place of one batch. `clip` numbers the clips of a video within an epoch, `place` those of the epoch."""
 
+    source: int
     epoch: int
-    place: int  # within the epoch
-    video: int  # number of the sample in its split
+    place: int
+    video: int  # number of the sample among those of the source that are used
     clip: int
+
+    @property
+    def number(self) -> int:
+        """Counts the slots of all sources in an epoch: what random numbers are drawn by."""
+        return (self.source << SOURCE_BITS) + self.place
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """The order of the clips of one source.
+
+    Attributes:
+        shard_sizes: videos in each shard.
+        clips: R, clips of each video in an epoch.
+        run: videos gone through R times together.
+        window_shards: shards that are mixed with one another.
+    """
+
+    shard_sizes: tuple[int, ...]
+    clips: int
+    run: int
+    window_shards: int
+    seed: int
+    number: int = 0
+
+    @cached_property
+    def videos(self) -> int:
+        return sum(self.shard_sizes)
+
+    @property
+    def epoch_places(self) -> int:
+        return self.videos * self.clips
+
+    def draw(self, count: int) -> Slot:
+        """Clip number `count`, counted through all epochs."""
+        epoch, place = divmod(count, self.epoch_places)
+        window, offset = self._window(epoch, place)
+        order = self._order(epoch, window)
+        clip, at = self._within(offset, len(order))
+        return Slot(self.number, epoch, place, int(order[at]), clip)
+
+    def later(self, slot: Slot) -> list[Slot]:
+        """The other clips of the same video that come after this one in the epoch."""
+        window, offset = self._window(slot.epoch, slot.place)
+        first = offset // (self.run * self.clips) * self.run
+        size = min(self.run, len(self._order(slot.epoch, window)) - first)
+        return [
+            Slot(slot.source, slot.epoch, slot.place + (clip - slot.clip) * size, slot.video, clip)
+            for clip in range(slot.clip + 1, self.clips)
+        ]
+
+    def _within(self, offset: int, videos: int) -> tuple[int, int]:
+        """Clip, and position of the video in the window's order."""
+        run, rest = divmod(offset, self.run * self.clips)
+        size = min(self.run, videos - run * self.run)
+        clip, at = divmod(rest, size)
+        return clip, run * self.run + at
+
+    def _window(self, epoch: int, place: int) -> tuple[int, int]:
+        """Number of the window a place lies in, and how far into it."""
+        ends = self._epoch(epoch)[1]
+        window = int(np.searchsorted(ends, place, side="right"))
+        return window, place - (int(ends[window - 1]) if window else 0)
+
+    def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
+        """Order of the shards, and the places at which windows end."""
+        kept = self.__dict__.setdefault("_epochs", {})
+        if epoch not in kept:
+            shards = np.arange(len(self.shard_sizes))
+            if len(shards) > self.window_shards:
+                shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
+            sizes = np.array(self.shard_sizes)[shards]
+            ends = np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
+            _keep(kept, epoch, (shards, ends))
+        return kept[epoch]
+
+    def _order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
+        """Videos of a window."""
+        kept = self.__dict__.setdefault("_orders", {})
+        if (epoch, window) not in kept:
+            first = window * self.window_shards
+            shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
+            starts = self._starts
+            videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
+            random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
+            _keep(kept, (epoch, window), random.permutation(videos))
+        return kept[epoch, window]
+
+    @cached_property
+    def _starts(self) -> Int64[np.ndarray, " edges"]:
+        return np.concatenate([[0], np.cumsum(self.shard_sizes)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -37,12 +137,14 @@ class BatchPlan:
     """The order of clips, a pure function of its fields; B is over all ranks.
 
     Attributes:
-        videos, clips: N videos and R clips of each in an epoch.
-        endless: training, shuffled and without end; otherwise one pass in order, whose last batch may be smaller.
+        sources: at least one.
+        weights: share of each source in training, positive; they need not sum to 1.
+        endless: training, shuffled and without end; otherwise one pass in order, source after source, whose last batch
+            may be smaller.
     """
 
-    videos: int
-    clips: int
+    sources: tuple[SourcePlan, ...]
+    weights: tuple[float, ...]
     batch_size: int
     seed: int
     endless: bool
@@ -51,30 +153,28 @@ class BatchPlan:
 
     @property
     def epoch_places(self) -> int:
-        return self.videos * self.clips
+        return sum(source.epoch_places for source in self.sources)
 
     @property
     def epoch_batches(self) -> int:
-        """Batches an epoch needs, the last one counted even if it is not full."""
+        """Batches that hold as many clips as all sources have together, the last one counted even if not full."""
         return -(-self.epoch_places // self.batch_size)
-
-    @property
-    def window(self) -> int:
-        """Videos gone through together when there are several clips of each."""
-        return WINDOW_BATCHES * self.batch_size
 
     def batch(self, number: int) -> list[Slot]:
         """This rank's places of one batch."""
         share = self.batch_size // self.world_size
-        first = number * self.batch_size + self.rank * share
-        places = range(first, first + share)
+        first = self.rank * share
         if not self.endless:
+            places = range(number * self.batch_size + first, number * self.batch_size + first + share)
             return [self._in_order(place) for place in places if place < self.epoch_places]
+        if len(self.sources) == 1:
+            return [self.sources[0].draw(number * self.batch_size + place) for place in range(first, first + share)]
+        before, sources = self.drawn(number), self._sources_of(number)
+        earlier = [int(np.count_nonzero(sources[:first] == s)) for s in range(len(self.sources))]
         slots = []
-        for place in places:
-            epoch, within = divmod(place, self.epoch_places)
-            video, clip = divmod(int(self._order(epoch)[within]), self.clips)
-            slots.append(Slot(epoch, within, video, clip))
+        for source in sources[first : first + share].tolist():
+            slots.append(self.sources[source].draw(before[source] + earlier[source]))
+            earlier[source] += 1
         return slots
 
     def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[Slot]]:
@@ -82,25 +182,51 @@ class BatchPlan:
         for number in range(first, last, step):
             yield self.batch(number)
 
+    def drawn(self, batches: int) -> list[int]:
+        """Clips taken from each source by the first so many batches."""
+        if len(self.sources) == 1:
+            return [batches * self.batch_size]
+        cycles, rest = divmod(batches, CYCLE)
+        return (cycles * self._quotas.sum(0) + self._quotas[:rest].sum(0)).tolist()
+
+    def _sources_of(self, number: int) -> Int64[np.ndarray, " B"]:
+        """Source of each place of a batch: the batch's quota of each, in random order."""
+        quota = self._quotas[number % CYCLE]
+        return slot_generator(self.seed, MIX, 0, number).permutation(np.repeat(np.arange(len(quota)), quota))
+
+    @cached_property
+    def _quotas(self) -> Int64[np.ndarray, "C K"]:
+        return quotas(self.weights, self.batch_size, CYCLE)
+
     def _in_order(self, place: int) -> Slot:
-        video, clip = divmod(place, self.clips)
-        return Slot(0, place, video, clip)
+        for number, source in enumerate(self.sources):
+            if place < source.epoch_places:
+                video, clip = divmod(place, source.clips)
+                return Slot(number, 0, place, video, clip)
+            place -= source.epoch_places
+        raise IndexError(place)
 
-    def _order(self, epoch: int) -> Int64[np.ndarray, " O"]:
-        """`video * R + clip` for each place of an epoch."""
-        kept: dict[int, Int64[np.ndarray, " O"]] = self.__dict__.setdefault("_orders", {})
-        if epoch not in kept:
-            for old in [e for e in kept if e < epoch - 1]:
-                del kept[old]
-            kept[epoch] = self._shuffled(slot_generator(self.seed, ORDER, epoch))
-        return kept[epoch]
 
-    def _shuffled(self, random: np.random.Generator) -> Int64[np.ndarray, " O"]:
-        videos = random.permutation(self.videos).astype(np.int64)
-        if self.clips == 1:
-            return videos
-        parts = []
-        for first in range(0, self.videos, self.window):
-            window = videos[first : first + self.window]
-            parts += [random.permutation(window) * self.clips + clip for clip in range(self.clips)]
-        return np.concatenate(parts)
+def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.ndarray, "C K"]:
+    """Clips of each source in each of `batches` batches: every one the exact share, rounded up or down.
+
+    What is left after rounding down goes to the sources that lag most behind their share so far.
+    """
+    share = np.array(weights, np.float64) / sum(weights) * batch_size
+    rows, given = [], np.zeros(len(share))
+    for batch in range(1, batches + 1):
+        row = np.floor(share + 1e-9)
+        lag = share * batch - given - row
+        # Only sources whose share is no whole number can take one more.
+        lag[share - row < 1e-9] = -np.inf
+        row[np.argsort(-lag, kind="stable")[: round(batch_size - row.sum())]] += 1
+        rows.append(row)
+        given += row
+    return np.array(rows, np.int64)
+
+
+def _keep(kept: dict, key: object, value: object) -> None:
+    """Remember the last four."""
+    kept[key] = value
+    while len(kept) > 4:
+        del kept[next(iter(kept))]

@@ -1,22 +1,27 @@
-"""One sample, from its bytes in a shard to the frames, actions and states of a clip."""
+"""One sample, from its bytes in a shard to the frames, actions and states of clips."""
 
 import io
 import json
+import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from jepa_data.decode import Size, VideoBackend, VideoIndex
+from jepa_data.decode import Crop, Limits, Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
-from jepa_data.shards.manifest import ACTIONS, METADATA, STATES, Sample
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
+from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
 
 MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
+Pictures = UInt8[np.ndarray, "T h w C"]
+Place = tuple[int, int, int]  # source, epoch, place
 
 
 class ShardFiles:
@@ -33,9 +38,7 @@ class ShardFiles:
         """All members of a sample, by ending. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
         first = min(offset for offset, _ in sample.members.values())
         if sample.end - first > MEMBER_BYTES:
-            raise DecodeError(
-                "too large", f"its members take {sample.end - first} bytes, at most {MEMBER_BYTES} are read"
-            )
+            raise DecodeError("too large", f"it takes {sample.end - first} bytes, at most {MEMBER_BYTES} are read")
         data = self.store.read(sample.shard, first, sample.end - first)
         if len(data) < sample.end - first:
             raise DecodeError("truncated", "the shard ends inside it. Copy the shard again")
@@ -53,81 +56,120 @@ class ShardFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Which frames of a video make a clip, and which part of the picture (None: all of it)."""
+
+    indices: Int64[np.ndarray, " T"]
+    crop: Crop | None
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a sample holds besides its video; a whole video where it was worth keeping."""
+    """What a sample holds besides its pictures."""
 
     index: VideoIndex
-    video: UInt8[np.ndarray, "F h w C"] | None
     actions: Float32[np.ndarray, "P A"] | None
     states: Float32[np.ndarray, "F X"] | None
     labels: dict[str, int]
 
-    @property
-    def nbytes(self) -> int:
-        arrays = (self.video, self.actions, self.states)
-        return sum(array.nbytes for array in arrays if array is not None)
-
 
 class SampleReader:
-    """Samples to frames, with a bounded memory of decoded videos. One process, one thread.
+    """Samples to frames, with a bounded memory of decoded pictures. One process; threads may share it.
+
+    Two things are kept: whole videos, the first ones seen for good (dropping the oldest would drop each just before it
+    is wanted again), and clips that were decoded in one pass with an earlier clip of their video, until they are taken.
 
     Args:
         size: (h, w) of the frames; None as stored.
-        cache_bytes: decoded videos to keep; 0 keeps none.
-        reuse: videos gone through before one comes again within an epoch; None if each comes once. Where it is None
-            the first videos seen are kept for good: dropping the oldest would drop each just before it is wanted again.
+        whole_bytes, waiting_bytes: what the two may take; 0 keeps none.
     """
 
     def __init__(
-        self, store: Store, backend: VideoBackend, size: Size | None, cache_bytes: int, reuse: int | None
+        self,
+        store: Store,
+        backend: VideoBackend,
+        limits: Limits,
+        size: Size | None,
+        whole_bytes: int,
+        waiting_bytes: int,
     ) -> None:
-        self._files, self._backend, self._size = ShardFiles(store), backend, size
-        self._capacity, self._reuse, self._held = cache_bytes, reuse, 0
-        self._cache: OrderedDict[str, Decoded] = OrderedDict()
+        self._files, self._backend, self._limits, self._size = ShardFiles(store), backend, limits, size
+        self._whole_bytes, self._waiting_bytes = whole_bytes, waiting_bytes
+        self._whole_held, self._waiting_held = 0, 0
+        self._whole: dict[tuple[str, Crop | None], tuple[np.ndarray, Decoded]] = {}
+        self._waiting: OrderedDict[Place, tuple[np.ndarray, Decoded]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def clip(self, sample: Sample, indices: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "T h w C"], Decoded]:
-        """Frames of a sample, and what else it holds. Raises DecodeError, named."""
-        kept = self._cache.get(sample.key)
-        if kept is not None and kept.video is not None:
-            self._cache.move_to_end(sample.key)
-            return kept.video[indices], kept
+    def take(self, place: Place) -> tuple[Pictures, Decoded] | None:
+        """A clip that was decoded with an earlier one of its video, if it is still there."""
+        with self._lock:
+            found = self._waiting.pop(place, None)
+            if found is not None:
+                self._waiting_held -= found[0].nbytes
+        return found
+
+    def clips(self, sample: Sample, cut: Cut, later: Sequence[tuple[Place, Cut]] = ()) -> tuple[Pictures, Decoded]:
+        """The frames of a clip, and what else the sample holds.
+
+        Args:
+            later: the other clips that will be wanted of it: decoded in the same pass, and kept while there is room.
+
+        Raises:
+            DecodeError: named.
+        """
+        kept = self._whole.get((sample.key, cut.crop))
+        if kept is not None:
+            return kept[0][cut.indices], kept[1]
         try:
-            return self._read(sample, indices)
+            return self._read(sample, cut, later)
         except DecodeError as error:
             raise error.named(sample.key, f"{self._files.store.url}/{sample.shard}") from error
 
-    def _read(self, sample: Sample, indices: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "T h w C"], Decoded]:
+    def _read(self, sample: Sample, cut: Cut, later: Sequence[tuple[Place, Cut]]) -> tuple[Pictures, Decoded]:
         members = self._files.read(sample)
-        with self._backend.open(members[sample.media], sample.video_index()) as reader:
-            index = reader.index
-            keep = self._worth_keeping(index)
-            frames = reader.frames(range(index.frames) if keep else indices, size=self._size)
-        decoded = Decoded(
+        data, index = members[sample.media], sample.video_index()
+        decoded = self._rest(members, index or probe_media(data, sample.media))
+        if sample.media in IMAGES:
+            pictures = still(data, self._size, cut.crop)
+            return np.broadcast_to(pictures, (len(cut.indices), *pictures.shape[1:])), decoded
+        with self._backend.open(data, decoded.index) as reader:
+            if self._keeps_whole(decoded.index, cut.crop):
+                frames = reader.frames(range(decoded.index.frames), size=self._size, crop=cut.crop)
+                with self._lock:
+                    self._whole[sample.key, cut.crop] = frames, decoded
+                    self._whole_held += frames.nbytes
+                return frames[cut.indices], decoded
+            size = len(cut.indices) * self._frame_bytes(decoded.index, cut.crop)
+            later = later if size * len(later) <= self._waiting_bytes else ()
+            wanted = [cut, *(other for _, other in later)]
+            first, *others = [reader.frames(c.indices, size=self._size, crop=c.crop) for c in wanted]
+        for (place, _), frames in zip(later, others, strict=True):
+            self._wait(place, frames, decoded)
+        return first, decoded
+
+    def _rest(self, members: dict[str, bytes], index: VideoIndex) -> Decoded:
+        return Decoded(
             index,
-            frames if keep else None,
             read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
             read_npy(members[STATES], index.frames) if STATES in members else None,
             read_labels(members.get(METADATA, b"{}")),
         )
-        if keep:
-            self._keep(sample.key, decoded)
-            frames = frames[indices]
-        return frames, decoded
 
-    def _worth_keeping(self, index: VideoIndex) -> bool:
-        height, width = self._size or (index.height, index.width)
-        size = index.frames * height * width * 3
-        if size * CACHED_SHARE > self._capacity:
-            return False
-        if self._reuse is None:
-            return self._held + size <= self._capacity
-        return self._reuse * size <= self._capacity
+    def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:
+        size = index.frames * self._frame_bytes(index, crop)
+        return size * CACHED_SHARE <= self._whole_bytes and self._whole_held + size <= self._whole_bytes
 
-    def _keep(self, key: str, decoded: Decoded) -> None:
-        self._cache[key] = decoded
-        self._held += decoded.nbytes
-        while self._held > self._capacity and len(self._cache) > 1:
-            self._held -= self._cache.popitem(last=False)[1].nbytes
+    def _frame_bytes(self, index: VideoIndex, crop: Crop | None) -> int:
+        height, width = self._size or (crop[2:] if crop else (index.height, index.width))
+        return height * width * 3
+
+    def _wait(self, place: Place, frames: np.ndarray, decoded: Decoded) -> None:
+        with self._lock:
+            self._waiting[place] = frames, decoded
+            self._waiting_held += frames.nbytes
+            # The oldest go first: with other worker counts than the plan favours, their clips are taken elsewhere.
+            while self._waiting_held > self._waiting_bytes:
+                self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
 
 
 def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:

@@ -14,32 +14,14 @@ import subprocess
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from pydantic import Field
-
-from jepa.config import Config
+from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 
 SCHEMES = ("http", "https", "s3", "gs")
 OPEN_FILES = 64
 ALL = -1
-
-
-class Access(Config):
-    """How shards that are not on this machine are read. Part of a config, under `data.remote`."""
-
-    read: Literal["range", "whole"] = Field(
-        "range",
-        description="range: only the bytes of a sample; whole: fetch each shard once, for stores that cannot seek",
-    )
-    cache: str = Field("~/.cache/openjepa", description="folder for what is fetched")
-    cache_gib: float = Field(
-        20.0, gt=0, description="of fetched files; the ones unused for longest are deleted beyond it"
-    )
-    allow_pipe: bool = Field(False, description="let `pipe:` run its shell command")
-    attempts: int = Field(3, gt=0, description="times a request is tried")
-    timeout_seconds: float = Field(60.0, gt=0, description="for one request or command")
 
 
 class Store(Protocol):

@@ -10,8 +10,11 @@ yields the same ones, and a run resumed at batch k continues exactly.
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -20,16 +23,17 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from jepa_data.config import StreamConfig
-from jepa_data.errors import DataError, DecodeError
-from jepa_data.sampling import possible_starts
-from jepa_data.shards.clips import Bad, CutClips, Delivery, collate
+from jepa_data.errors import DataError
+from jepa_data.shards.clips import Bad, Corpus, CutClips, Delivery, collate
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import Sample
-from jepa_data.shards.plan import BatchPlan, Slot
+from jepa_data.shards.plan import RUN_BATCHES, BatchPlan, Slot, SourcePlan
+from jepa_data.shards.select import select
+from jepa_data.shards.watchdog import Watchdog, answer_with_stacks
 from jepa_data.types import ClipBatch
 
 # What takes a worker seconds to import; named one by one, because the server may not see this package on its path.
 HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
+AHEAD = 2  # batches each worker prepares before they are asked for
 
 
 def make_loader(
@@ -53,20 +57,28 @@ def make_loader(
         rank, world_size: this process takes its slice, `batch_size / world_size` clips, of each batch.
 
     Raises:
-        DataError: the folder cannot be used, a video is shorter than a clip (`config.short`), more samples are lost
-            than `config.max_bad_fraction` allows, or sizes do not divide.
+        DataError: a folder cannot be used, a video is shorter than a clip (`config.short`), more samples are lost
+            than `config.max_bad_fraction` allows, sources do not fit together, or sizes do not divide.
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    shards = ShardSet.open(config.shards)
-    loader = ClipLoader(config, shards, split, seed, total_batches, shuffle, rank, world_size)
+    sources = [ShardSet.open(source.shards, config.remote) for source in config.sources]
+    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
 
 
 @dataclass
 class LoaderStats:
-    """Since the loader was made: clips handed out, seconds waited for them, seconds in all, samples left out."""
+    """Since the loader was made, in this process.
+
+    Attributes:
+        clips: handed out; `drawn` says from which source.
+        wait_seconds: spent waiting for data; `seconds`: in all.
+        bad, short, lost: samples that cannot be read, are shorter than a clip, or are missing from a shard cut short.
+        kinds: what was wrong, and how often it was met.
+        stalls: times the watchdog reported that nothing arrived.
+    """
 
     clips: int = 0
     wait_seconds: float = 0.0
@@ -74,6 +86,9 @@ class LoaderStats:
     bad: int = 0
     short: int = 0
     lost: int = 0
+    stalls: int = 0
+    drawn: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
 
     @property
     def clips_per_second(self) -> float:
@@ -93,15 +108,33 @@ class ClipStream(IterableDataset[Delivery]):
         self._plan, self._cut, self._first, self._last = plan, cut, first, last
 
     def __iter__(self) -> Iterator[Delivery]:
-        try:
-            yield from DataPipeline(self._slots, self._cut, collate)
-        except DataError as error:  # as a value: torch would bury its one line in the worker's traceback
-            yield Delivery(None, (), error)
-
-    def _slots(self) -> Iterator[list[Slot]]:
         worker = get_worker_info()
         number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        yield from self._plan.batches(self._first + number, self._last, step)
+        yield from through(self._cut, self._plan.batches(self._first + number, self._last, step))
+
+    def in_threads(self, workers: int) -> Iterator[Delivery]:
+        """The same, by threads of this process, which share its memory of decoded pictures."""
+        plan, cut = self._plan, self._cut
+        pending: deque[Future[Delivery]] = deque()
+        with ThreadPoolExecutor(workers, "jepa-data") as pool:
+            try:
+                for number in range(self._first, self._last):
+                    pending.append(pool.submit(lambda n: next(through(cut, iter([plan.batch(n)]))), number))
+                    if len(pending) >= AHEAD * workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+def through(cut: CutClips, batches: Iterator[list[Slot]]) -> Iterator[Delivery]:
+    """The pipeline. An error of the data comes as a value: torch would bury its one line in a worker's traceback."""
+    try:
+        yield from DataPipeline(lambda: batches, cut, collate)
+    except DataError as error:
+        yield Delivery(None, (), error=error)
 
 
 class ClipLoader:
@@ -112,7 +145,8 @@ class ClipLoader:
     stores it in its checkpoints by itself. In evaluation every pass starts at the beginning.
 
     Attributes:
-        samples: what is drawn from, in the order of the shards.
+        shards: the first source; `sources`: all of them.
+        corpora: what is drawn from, source by source.
         action_size: width of `ClipBatch.actions`; 0 if there are none.
         bad: samples that could not be read, by key.
         notes: what was amiss when the shards were opened, a line each.
@@ -121,7 +155,7 @@ class ClipLoader:
     def __init__(
         self,
         config: StreamConfig,
-        shards: ShardSet,
+        sources: Sequence[ShardSet],
         split: str,
         seed: int,
         total_batches: int | None,
@@ -129,23 +163,34 @@ class ClipLoader:
         rank: int,
         world_size: int,
     ) -> None:
-        self.config, self.shards, self.split = config, shards, split
-        self.notes, self.stats, self.bad = shards.notes, LoaderStats(), dict[str, Bad]()
-        self.action_size = shards.manifest.action_width(config.fps)
-        self._candidates = len(shards.split(split)) + len(shards.lost_of(split))
-        self.stats.lost = len(shards.lost_of(split))
-        self.samples = self._usable()
+        self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
+        self.stats, self.bad = LoaderStats(), dict[str, Bad]()
+        self.action_size, mismatches = fitting(sources, config)
+        self.notes = (*(note for source in sources for note in source.notes), *mismatches)
+        self._candidates = sum(len(s.split(split)) + len(s.lost_of(split)) for s in sources)
+        self.stats.lost = sum(len(s.lost_of(split)) for s in sources)
+        self.corpora = [self._select(source) for source in sources]
         self._check_budget()
-        self.plan = BatchPlan(
-            len(self.samples), config.clips_per_video, config.batch_size, seed, shuffle, rank, world_size
-        )
+        self.plan = self._plan(seed, shuffle, rank, world_size)
         batches = self.plan.epoch_batches if total_batches is None else total_batches
         self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
-        self._cut = CutClips(config, shards.store, self.samples, self.plan)
+        self._cut = CutClips(config, self.corpora, self.plan)
         self._consumed = 0
 
     def __len__(self) -> int:
         return self._batches
+
+    @property
+    def samples(self) -> Corpus:
+        """What is drawn from, where there is one source."""
+        return self.corpora[0]
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Batches handed out, and which epoch each source is in (a fraction)."""
+        drawn = self.plan.drawn(self._consumed)
+        epochs = [round(n / source.epoch_places, 4) for n, source in zip(drawn, self.plan.sources, strict=True)]
+        return {"batch": self._consumed, "epochs": epochs}
 
     def state_dict(self) -> dict[str, int]:
         return {"batch": self._consumed}
@@ -158,50 +203,85 @@ class ClipLoader:
             self._consumed = 0
         done = self._consumed % max(1, self._batches)
         first = self._consumed if self.plan.endless else 0
-        deliveries = iter(self._workers(first, first - done + self._batches))
+        deliveries, workers = self._start(first, first - done + self._batches)
         try:
-            since = time.perf_counter()
-            while True:
-                asked = time.perf_counter()
-                delivery = next(deliveries, None)
-                if delivery is None:
-                    return
-                self.stats.wait_seconds += time.perf_counter() - asked
-                self._account(delivery)
-                self._consumed += 1
-                if delivery.batch is not None:
-                    self.stats.clips += len(delivery.batch)
-                    self.stats.seconds += time.perf_counter() - since
-                    since = time.perf_counter()
-                    yield delivery.batch
+            with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
+                since = time.perf_counter()
+                while True:
+                    asked = time.perf_counter()
+                    dog.waiting()
+                    delivery = self._next(deliveries)
+                    dog.arrived()
+                    if delivery is None:
+                        return
+                    self.stats.wait_seconds += time.perf_counter() - asked
+                    self._account(delivery)
+                    self._consumed += 1
+                    if delivery.batch is not None:
+                        self.stats.clips += len(delivery.batch)
+                        self.stats.seconds += time.perf_counter() - since
+                        since = time.perf_counter()
+                        yield delivery.batch
         finally:
             # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
             del deliveries
 
-    def _workers(self, first: int, last: int) -> DataLoader[Delivery]:
-        stream = ClipStream(self.plan, self._cut, first, last)
-        if self.config.workers == 0:
-            return DataLoader(stream, batch_size=None)
-        return DataLoader(
-            stream,
-            batch_size=None,
-            num_workers=self.config.workers,
-            multiprocessing_context=_process_context(),
-            prefetch_factor=2,
+    def _next(self, deliveries: Iterator[Delivery]) -> Delivery | None:
+        try:
+            return next(deliveries, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a worker of the data stream ended in its work ({str(error).splitlines()[0]}). It may have run "
+                "out of memory: lower data.cache_mib or data.workers; or a video crashed its decoder: see which by "
+                f"`jepa data check {self.shards.url}`"
+            ) from error
+
+    def _start(self, first: int, last: int) -> tuple[Iterator[Delivery], Any]:
+        """Deliveries, and a function that gives the process numbers of the workers."""
+        stream, workers = ClipStream(self.plan, self._cut, first, last), self.config.workers
+        if workers == 0:
+            return iter(stream), lambda: ()
+        if self.config.worker_kind == "thread":
+            return stream.in_threads(workers), lambda: ()
+        deliveries = iter(
+            DataLoader(
+                stream,
+                batch_size=None,
+                num_workers=workers,
+                multiprocessing_context=_process_context(),
+                prefetch_factor=AHEAD,
+                worker_init_fn=answer_with_stacks,
+            )
+        )
+        return deliveries, lambda: [worker.pid for worker in getattr(deliveries, "_workers", ())]
+
+    def _stalled(self, seconds: float) -> None:
+        self.stats.stalls += 1
+        warnings.warn(
+            f"no batch has arrived for {seconds:.0f} s (data.stall_seconds); the stacks of all threads are above",
+            stacklevel=2,
         )
 
     def _account(self, delivery: Delivery) -> None:
         """Count what could not be read, and stop the run when it is too much."""
         if delivery.error is not None:
             raise delivery.error
+        self.stats.drawn.update(self.config.sources[source].shards for source in delivery.sources)
         for bad in delivery.bad:
-            if bad.key not in self.bad:
-                self.bad[bad.key] = bad
-                self.stats.bad += 1
-                if self.config.quarantine is not None:
-                    with Path(self.config.quarantine).open("a") as file:
-                        file.write(json.dumps(asdict(bad)) + "\n")
+            self.stats.kinds[bad.kind] += 1
+            self._remember(bad)
         self._check_budget()
+
+    def _remember(self, bad: Bad) -> None:
+        if bad.key in self.bad:
+            return
+        self.bad[bad.key] = bad
+        self.stats.bad += 1
+        if self.config.quarantine is not None:
+            with Path(self.config.quarantine).open("a") as file:
+                file.write(json.dumps(asdict(bad)) + "\n")
 
     def _check_budget(self) -> None:
         count, limit = len(self.bad) + self.stats.lost, self.config.max_bad_fraction
@@ -209,51 +289,50 @@ class ClipLoader:
         if count <= (max(1, int(limit * self._candidates)) if limit > 0 else 0):
             return
         causes = [f"{bad.shard} {bad.key} ({bad.kind})" for bad in self.bad.values()]
-        causes += [f"{key} (cut off)" for key in self.shards.lost_of(self.split)]
+        causes += [f"{key} (cut off)" for source in self.sources for key in source.lost_of(self.split)]
         names = ", ".join(causes[:8]) + (", …" if len(causes) > 8 else "")
+        where = ", ".join(source.url for source in self.sources)
         raise DataError(
-            f"{self.shards.url}: {count} of {self._candidates} samples of {self.split!r} cannot be read: {names}. "
+            f"{where}: {count} of {self._candidates} samples of {self.split!r} cannot be read: {names}. "
             f"data.max_bad_fraction allows {limit:g}: make or copy these shards again, or raise it"
         )
 
-    def _usable(self) -> tuple[Sample, ...]:
-        """Samples long enough for a clip. Looks at the videos of shards whose index was lost."""
-        usable, short = [], []
-        for sample in self.shards.split(self.split):
-            try:
-                sample = self.shards.probed(sample)
-            except DecodeError as error:
-                self.bad[sample.key] = Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0)
-                self.stats.bad += 1
-                continue
-            (usable if self._starts(sample) else short).append(sample)
-        if short and self.config.short == "error":
-            first, clip = short[0], _clip_text(self.config)
-            raise DataError(
-                f"{self.shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {clip}; "
-                f"{len(short)} of {len(usable) + len(short)} videos are too short. Lower it, or drop short videos with "
-                "data.short: skip"
+    def _select(self, shards: ShardSet) -> Corpus:
+        selected = select(shards, self.split, self.config)
+        self.stats.short += selected.short
+        for bad in selected.bad:
+            self._remember(bad)
+        return selected.corpus
+
+    def _plan(self, seed: int, shuffle: bool, rank: int, world_size: int) -> BatchPlan:
+        config, weights = self.config, [source.weight for source in self.config.sources]
+        plans = tuple(
+            SourcePlan(
+                corpus.shard_sizes(),
+                config.clips_per_video,
+                max(1, round(RUN_BATCHES * config.batch_size * weight / sum(weights))),
+                config.window_shards,
+                seed,
+                number,
             )
-        self.stats.short = len(short)
-        if not usable:
-            what = (
-                f"all {len(short)} videos are shorter than a clip ({_clip_text(self.config)})"
-                if short
-                else "no samples"
-            )
-            raise DataError(f"{self.shards.url}: nothing to draw from in {self.split!r}: {what}")
-        return tuple(usable)
-
-    def _starts(self, sample: Sample) -> int:
-        if self.config.fps is None:
-            return max(0, sample.frames - self.config.clip_frames + 1)
-        index = sample.video_index()
-        return 0 if index is None else possible_starts(index.seconds, self.config.clip_frames, self.config.fps)
+            for number, (corpus, weight) in enumerate(zip(self.corpora, weights, strict=True))
+        )
+        return BatchPlan(plans, tuple(weights), config.batch_size, seed, shuffle, rank, world_size)
 
 
-def _clip_text(config: StreamConfig) -> str:
-    rate = "" if config.fps is None else f" at {config.fps:g} fps"
-    return f"{config.clip_frames}{rate} (data.clip_frames)"
+def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:
+    """Width of the actions, and what sources do not have in common. Raises DataError if their actions differ."""
+    manifests = [source.manifest for source in sources]
+    widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
+    if len(set(widths)) > 1:
+        found = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
+        raise DataError(
+            f"data.shards: the actions of the sources have different widths ({found}). Mix corpora of one kind"
+        )
+    notes = []
+    if len({manifest.state_names for manifest in manifests}) > 1:
+        notes.append("data.shards: the sources have different states; batches that mix them carry none")
+    return widths[0], notes
 
 
 def _process_context() -> BaseContext:

@@ -1,7 +1,7 @@
 """The samples of a folder of shards as a sequence that costs no memory: rows of a memory-mapped table.
 
 A row says how long a sample is and where its line in its shard's index lies; the line is read when the sample is.
-Ten million samples are 280 MB of table, which all workers share, and nothing else.
+Ten million samples are 290 MB of table, which all workers share, and nothing else.
 """
 
 import operator
@@ -22,15 +22,16 @@ ROW = np.dtype(
         ("size", "<u4"),  # bytes of the line; 0: the sample is kept in memory, `line` is its number there
         ("frames", "<u4"),  # 0: not known
         ("seconds", "<f8"),  # when the last frame is shown, counted from the first
+        ("still", "?"),  # a picture
     ]
 )
 
 
-def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, int, int, float]:
+def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, int, int, float, bool]:
     """The row of a sample, as `np.array([...], ROW)` takes it. `line` and `size` as in `ROW`."""
     index = sample.video_index()
     seconds = 0.0 if index is None else float(index.seconds[-1])
-    return shard, line, size, sample.frames, seconds
+    return shard, line, size, sample.frames, seconds, sample.media in IMAGES
 
 
 class Samples(Sequence[Sample]):
@@ -117,7 +118,3 @@ def open_table(path: str) -> np.ndarray:
     if rows.dtype != ROW or rows.ndim != 1:
         raise ValueError(f"{path}: rows of {rows.dtype}, expected {ROW}")
     return rows
-
-
-def is_picture(sample: Sample) -> bool:
-    return sample.media in IMAGES

@@ -1,0 +1,68 @@
+"""Says what every thread is doing when no batch arrives for long: training that hangs is otherwise silent."""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+STACKS: int | None = getattr(signal, "SIGUSR1", None)  # asks a worker for its stacks; not there on Windows
+
+
+def answer_with_stacks(worker: int = 0) -> None:
+    """Called in a worker process: print its stacks when the watchdog asks."""
+    if STACKS is not None:
+        faulthandler.register(STACKS, all_threads=True)
+
+
+class Watchdog:
+    """A context in which `waiting()` marks the begin of a wait and `arrived()` its end.
+
+    Args:
+        seconds: a longer wait is reported, once.
+        workers: gives the process numbers of the workers.
+        report: told how long nothing has arrived, after the stacks are on stderr.
+    """
+
+    def __init__(self, seconds: float, workers: Callable[[], Sequence[int]], report: Callable[[float], None]) -> None:
+        self._seconds, self._workers, self._report = seconds, workers, report
+        self._since: float | None = None
+        self._told, self._over = False, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="jepa-data-watchdog", daemon=True)
+
+    def waiting(self) -> None:
+        self._told, self._since = False, time.monotonic()
+
+    def arrived(self) -> None:
+        self._since = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(1.0, self._seconds / 4)):
+            since = self._since
+            if since is not None and not self._told and time.monotonic() - since > self._seconds:
+                self._told = True
+                self._dump()
+                self._report(time.monotonic() - since)
+
+    def _dump(self) -> None:
+        if sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):  # a stderr without a file
+                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        for pid in () if STACKS is None else self._workers():
+            with contextlib.suppress(OSError):  # it ended in the meantime
+                os.kill(pid, signal.Signals(STACKS))
