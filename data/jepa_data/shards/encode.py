@@ -2,7 +2,8 @@
 
 import io
 from fractions import Fraction
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 import av
 import numpy as np
@@ -15,16 +16,13 @@ from jepa_data.errors import DataError
 PixelFormat = Literal["yuv444p", "yuv420p"]
 
 
-def encode_mp4(
-    frames: UInt8[np.ndarray, "T h w 3"],
-    fps: int | float,
-    gop: int = 8,
-    crf: int = 14,
-    pixel_format: PixelFormat = "yuv444p",
-) -> bytes:
-    """RGB pictures as the bytes of an mp4; the same bytes every time.
+class Mp4Encoder:
+    """Takes RGB pictures a few at a time, so that a long video is never in memory; the same bytes every time.
+
+    Use it as a context manager: `finish` gives the mp4, leaving it without that throws it away.
 
     Args:
+        height, width: of the pictures.
         fps: frames per second; 29.97 becomes 30000/1001.
         gop: frames from one keyframe to the next: what a reader decodes at most before the frame it wants.
         crf: x264's constant quality; 0 keeps every pixel of 4:4:4, 23 is its default.
@@ -33,19 +31,27 @@ def encode_mp4(
             and needs even sides.
 
     Raises:
-        DataError: no frames, or sides that the format cannot hold.
+        DataError: sides that the format cannot hold.
     """
-    count, height, width = frames.shape[:3]
-    if not count:
-        raise DataError("a video needs at least 1 frame, got 0")
-    if pixel_format == "yuv420p" and (height % 2 or width % 2):
-        raise DataError(f"yuv420p needs even sides, got {width}x{height}. Use pixel_format='yuv444p'")
-    buffer, converter = io.BytesIO(), VideoReformatter()
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-        stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
-        stream.options = {
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        fps: int | float,
+        gop: int = 8,
+        crf: int = 14,
+        pixel_format: PixelFormat = "yuv444p",
+    ) -> None:
+        if pixel_format == "yuv420p" and (height % 2 or width % 2):
+            raise DataError(f"yuv420p needs even sides, got {width}x{height}. Use pixel_format='yuv444p'")
+        self.frames = 0
+        self._format, self._converter, self._buffer = pixel_format, VideoReformatter(), io.BytesIO()
+        self._container = av.open(self._buffer, "w", format="mp4", options={"fflags": "+bitexact"})
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixel_format
+        self._stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+        self._stream.options = {
             "preset": "superfast",
             "tune": "fastdecode",
             "crf": str(crf),
@@ -55,10 +61,44 @@ def encode_mp4(
             "bf": "0",
             "flags": "+cgop+bitexact",
         }
-        for number, picture in enumerate(frames):
+
+    def add(self, pictures: UInt8[np.ndarray, "T h w 3"]) -> None:
+        """Append pictures, in the order they are shown."""
+        for picture in pictures:
             rgb = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = converter.reformat(rgb, format=pixel_format, threads=1)
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+            frame = self._converter.reformat(rgb, format=self._format, threads=1)
+            frame.pts = self.frames
+            self._container.mux(self._stream.encode(frame))
+            self.frames += 1
+
+    def finish(self) -> bytes:
+        """The mp4. Raises DataError if no picture was added."""
+        if not self.frames:
+            raise DataError("a video needs at least 1 frame, got 0")
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._buffer.getvalue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+
+def encode_mp4(
+    frames: UInt8[np.ndarray, "T h w 3"],
+    fps: int | float,
+    gop: int = 8,
+    crf: int = 14,
+    pixel_format: PixelFormat = "yuv444p",
+) -> bytes:
+    """All pictures of a video at once; see `Mp4Encoder`. Raises DataError for no frames, or sides that do not fit."""
+    if not len(frames):
+        raise DataError("a video needs at least 1 frame, got 0")
+    height, width = frames.shape[1:3]
+    with Mp4Encoder(height, width, fps, gop, crf, pixel_format) as encoder:
+        encoder.add(frames)
+        return encoder.finish()

@@ -1,0 +1,237 @@
+"""A LeRobot v3 data set on disk: many episodes in each mp4, actions and states in Parquet beside them.
+
+    meta/info.json                                  rate, features, where files lie
+    meta/episodes/chunk-000/file-000.parquet        a row per episode: its length and its place in data and videos
+    meta/tasks.parquet                              the text of each task
+    data/chunk-000/file-000.parquet                 a row per frame: action, observation.state, episode_index, ...
+    videos/CAMERA/chunk-000/file-000.mp4            episodes one after the other
+
+Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. There `action[t]` is what was done on seeing frame t, so
+it takes frame t to t+1, as here; the last one leads to no frame and is left out.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from jepa_data.errors import DataError
+from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, class_numbers
+from jepa_data.sources.parquet import read_parquet
+
+ACTION, STATE, INFO = "action", "observation.state", "meta/info.json"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What info.json says, as far as it is used."""
+
+    root: Path
+    fps: float
+    camera: str
+    image_size: int
+    data_path: str
+    video_path: str
+    actions: int
+    state_names: tuple[str, ...]
+    splits: Mapping[str, range]
+
+
+def read_lerobot(root: Path, *, camera: str | None = None, labels: bool = True) -> Corpus:
+    """The episodes of a data set.
+
+    Args:
+        camera: the feature whose video is packed, for example "observation.images.top". None: the only one there is.
+        labels: whether the task becomes the label `task`. Its text is the caption in any case.
+
+    Raises:
+        DataError: another version, no such camera, or files that are missing or do not fit each other.
+    """
+    layout = _layout(root, camera)
+    episodes = _episodes(root)
+    tasks = [_task(row) for row in episodes]
+    numbers = class_numbers(task for task in tasks if task is not None) if labels else {}
+    return Corpus(
+        kind="lerobot",
+        count=len(episodes),
+        items=lambda seed: _items(layout, episodes, tasks, numbers),
+        label_names=("task",) if numbers else (),
+        label_values={"task": tuple(numbers)} if numbers else {},
+        action_size=layout.actions,
+        state_names=layout.state_names,
+        fps=layout.fps,
+        image_size=layout.image_size,
+        about={"name": root.resolve().name, "labels": labels, "camera": layout.camera},
+    )
+
+
+def is_lerobot(root: Path) -> bool:
+    return (root / INFO).is_file()
+
+
+def _items(
+    layout: _Layout, episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str | None], numbers: Mapping[str, int]
+) -> Iterator[Item]:
+    path, recorded = None, dict[int, _Recorded]()
+    for row, task in zip(episodes, tasks, strict=True):
+        place = f"videos/{layout.camera}"
+        try:
+            episode, length = int(row["episode_index"]), int(row["length"])
+            data = _filled(layout.data_path, row, "data")
+            video = _filled(layout.video_path, row, place, video_key=layout.camera)
+            first = float(row[f"{place}/from_timestamp"])
+        except (KeyError, TypeError, IndexError) as error:
+            raise DataError(f"{layout.root}: meta/episodes: a row has no {error}, which LeRobot v3 has") from error
+        if path != data:  # episodes of one file follow each other, so each file is read once
+            path, recorded = data, _recorded(layout.root / data, layout)
+        if episode not in recorded or recorded[episode].frames != length:
+            found = recorded[episode].frames if episode in recorded else 0
+            raise DataError(
+                f"{layout.root / data}: has {found} frames of episode {episode}, meta/episodes says {length}"
+            )
+        name = f"episode-{episode:06d}"
+        yield Item(
+            name=f"{video}#{name}",
+            key=name,
+            group=name,
+            path=layout.root / video,
+            # Halfway between frames, so that rounding neither loses the first nor takes one of the next episode.
+            start=max(0.0, first - 0.5 / layout.fps),
+            end=first + (length - 0.5) / layout.fps,
+            split=next((split for split, within in layout.splits.items() if episode in within), None),
+            labels={"task": numbers.get(task or "", -1)} if numbers else {},
+            metadata={"episode": episode} | ({} if task is None else {"task": task, "caption": task}),
+            actions=recorded[episode].actions,
+            states=recorded[episode].states,
+        )
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What data/ holds of an episode."""
+
+    frames: int
+    actions: Float32[np.ndarray, "F-1 A"] | None
+    states: Float32[np.ndarray, "F X"] | None
+
+
+def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
+    """The episodes in a file of data/."""
+    names = ["episode_index", "frame_index"] + [ACTION] * bool(layout.actions) + [STATE] * bool(layout.state_names)
+    table = read_parquet(path, lambda column: column in names)
+    if set(table.column_names) != set(names):
+        raise DataError(f"{path}: has no column {', '.join(sorted(set(names) - set(table.column_names)))}")
+    episode, frame = (table[name].to_numpy() for name in names[:2])
+    found = {}
+    for number in np.unique(episode):
+        rows = np.flatnonzero(episode == number)
+        rows = rows[np.argsort(frame[rows], kind="stable")]
+        if not np.array_equal(frame[rows], np.arange(len(rows))):
+            raise DataError(f"{path}: episode {number}: its frames are not numbered 0 to {len(rows) - 1}")
+        actions, states = (
+            _matrix(table[name].take(rows).to_pylist(), path, name) if name in names else None
+            for name in (ACTION, STATE)
+        )
+        found[int(number)] = _Recorded(len(rows), None if actions is None else actions[:-1], states)
+    return found
+
+
+def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"]:
+    try:
+        array = np.array(rows, np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: column {name}: its rows are not numbers of one width") from error
+    return array[:, None] if array.ndim == 1 else array.reshape(len(array), -1)
+
+
+def _layout(root: Path, camera: str | None) -> _Layout:
+    try:
+        info = json.loads((root / INFO).read_text())
+        version, features = str(info["codebase_version"]), dict(info["features"])
+        if not version.startswith("v3."):
+            raise DataError(
+                f"{root}: is LeRobot {version}; v3 is read. Convert it with "
+                "lerobot.scripts.convert_dataset_v21_to_v30 (LeRobot's own)"
+            )
+        cameras = [name for name, feature in features.items() if feature["dtype"] == "video"]
+        stills = [name for name, feature in features.items() if feature["dtype"] == "image"]
+        chosen = _camera(root, cameras, stills, camera)
+        return _Layout(
+            root=root,
+            fps=float(info["fps"]),
+            camera=chosen,
+            image_size=min(side for side in features[chosen]["shape"] if side > 4),  # the other one is channels
+            data_path=str(info["data_path"]),
+            video_path=str(info["video_path"]),
+            actions=int(np.prod(features[ACTION]["shape"])) if ACTION in features else 0,
+            state_names=_names(features[STATE]) if STATE in features else (),
+            splits=_splits(root, info.get("splits") or {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{root / INFO}: is not the info.json of a LeRobot data set ({error!r})") from error
+
+
+def _camera(root: Path, cameras: list[str], stills: list[str], wanted: str | None) -> str:
+    if not cameras:
+        hint = f". Its pictures are stored as images ({', '.join(stills)}), which is not read" if stills else ""
+        raise DataError(f"{root}: has no video{hint}")
+    if wanted is None and len(cameras) == 1:
+        return cameras[0]
+    if wanted in cameras:
+        return str(wanted)
+    found = "several cameras" if wanted is None else f"no camera {wanted!r}"
+    raise DataError(f"{root}: has {found}. Choose one with --camera: {', '.join(cameras)}")
+
+
+def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the columns of a vector; numbered where there are none, or not one each."""
+    size, names = int(np.prod(feature["shape"])), feature.get("names")
+    if isinstance(names, Mapping):  # {"motors": ["x", "y"]}
+        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
+    names = [str(name) for name in names or []]
+    return tuple(names) if len(set(names)) == size else tuple(f"state.{i}" for i in range(size))
+
+
+def _splits(root: Path, ranges: Mapping[str, Any]) -> dict[str, range]:
+    """Episodes of each split, {"train": "0:80", "test": "80:100"}; nothing if all are in train."""
+    if not set(ranges) - {"train"}:
+        return {}
+    found = {}
+    for name, text in ranges.items():
+        first, _, end = str(text).partition(":")
+        if name.lower() not in SPLIT_NAMES or not (first.isdigit() and end.isdigit()):
+            raise DataError(f"{root / INFO}: splits: expected train, val or test as 0:80, found {name}: {text!r}")
+        found[SPLIT_NAMES[name.lower()]] = range(int(first), int(end))
+    return found
+
+
+def _task(row: Mapping[str, Any]) -> str | None:
+    tasks = row.get("tasks")
+    if isinstance(tasks, str):
+        return tasks
+    return "; ".join(str(task) for task in tasks) if tasks else None
+
+
+def _filled(pattern: str, row: Mapping[str, Any], place: str, **names: str) -> str:
+    """A path from a pattern such as data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet."""
+    numbers = {name: int(row[f"{place}/{name}"]) for name in ("chunk_index", "file_index")}
+    path = pattern.format(**numbers, **names)
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise DataError(f"{INFO}: {path!r} leads out of the data set")
+    return path
+
+
+def _episodes(root: Path) -> list[dict[str, Any]]:
+    """Rows of meta/episodes in order, without the many columns of statistics."""
+    rows = []
+    for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
+        rows += read_parquet(path, lambda column: not column.startswith("stats/")).to_pylist()
+    if not rows:
+        raise DataError(f"{root}: has no episodes in meta/episodes/")
+    return sorted(rows, key=lambda row: int(row["episode_index"]))

@@ -1,0 +1,279 @@
+"""What a worker process does: one video, or some pieces of a long one, to samples.
+
+A long video is looked at once; its pieces then become jobs of their own, so that several processes share them and no
+process holds more than about a minute of encoded video.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa_data.decode import Reader, VideoIndex, get_backend
+from jepa_data.decode.base import Source
+from jepa_data.errors import DecodeError
+from jepa_data.sampling import clip_actions
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES
+from jepa_data.shards.media import probe_media
+from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.sources.copying import Span, at_borders, borders, copy_packets, whole_file
+from jepa_data.sources.corpus import Item
+from jepa_data.sources.cuts import Cut, batches, cut
+from jepa_data.sources.recipe import Piece, Recipe, Rejected
+from jepa_data.sources.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
+
+BATCH_SECONDS = 60.0  # of video that one job encodes, where pieces allow it
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Part of an item to pack. `cuts` is None before anyone looked at the video; `done` are pieces already written."""
+
+    item: Item
+    recipe: Recipe
+    done: frozenset[str] = frozenset()
+    cuts: tuple[Cut, ...] | None = None
+    pieces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What became of a job. `keys` names all its samples, also those that were written before."""
+
+    item: Item
+    keys: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    short: int = 0
+    rest: tuple[Job, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """An item, opened: its bytes or file, and what belongs to its frames."""
+
+    src: Source
+    ending: str
+    actions: np.ndarray | None
+    states: np.ndarray | None
+    metadata: Mapping[str, Any]
+    began: float  # seconds into the source where this video begins
+
+
+def work(job: Job) -> Packed:
+    """Pack a job. What cannot be read is in `rejected`; nothing is raised for it."""
+    try:
+        material = _material(job.item)
+        if material.ending in IMAGES:
+            return _picture(job, material)
+        if job.recipe.video == "copy":
+            return _copied(job, material)
+        return _encoded(job, material)
+    except DecodeError as error:
+        return Packed(job.item, rejected=(_rejected(job.item, error),))
+    except OSError as error:
+        missing = DecodeError("missing", f"the file cannot be read ({error.strerror or error})")
+        return Packed(job.item, rejected=(_rejected(job.item, missing),))
+
+
+def crashed(job: Job) -> Packed:
+    """What became of a job that took its process with it."""
+    error = DecodeError("crash", "the process that read it died: out of memory, or a defect of FFmpeg")
+    return Packed(job.item, rejected=(_rejected(job.item, error),))
+
+
+def _encoded(job: Job, material: _Material) -> Packed:
+    recipe = job.recipe
+    with get_backend("pyav").open(material.src) as reader:
+        cuts, short, rest, total = _planned(job, material, reader)
+        pieces, keys, rejected = list[Piece](), list[str](), list[Rejected]()
+        for piece in cuts:
+            key = _piece_key(job.item, piece.number, total)
+            keys.append(key)
+            if key in job.done:
+                continue
+            first, last = _frames(reader.index, piece)
+            fps = packed_rate(reader.index, recipe)
+            try:
+                if material.actions is None and material.states is None:
+                    numbers, stride = frame_numbers(reader.index, first, last, fps), 1
+                else:
+                    numbers, stride = steady_numbers(reader.index, first, last, fps)
+                data = reencode(reader, numbers, fps, recipe)
+            except DecodeError as error:
+                rejected.append(_rejected(job.item, error, piece))
+                keys.pop()
+                continue
+            pieces.append(_piece(job.item, material, key, data, reader.index, numbers, stride, piece))
+    return Packed(job.item, tuple(keys), tuple(pieces), tuple(rejected), short, rest)
+
+
+def _planned(job: Job, material: _Material, reader: Reader) -> tuple[tuple[Cut, ...], int, tuple[Job, ...], int]:
+    """Pieces to encode now, how many were too short, jobs for the others, and the number of all pieces."""
+    if job.cuts is not None:
+        return job.cuts, 0, (), job.pieces
+    pieces = _cuts(job, material, reader)
+    long = [piece for piece in pieces if piece.seconds >= job.recipe.min_seconds - 1e-6]
+    now, *later = batches(long, BATCH_SECONDS) or [()]
+    rest = tuple(Job(job.item, job.recipe, job.done, cuts, len(pieces)) for cuts in later)
+    return now, len(pieces) - len(long), rest, len(pieces)
+
+
+def _cuts(job: Job, material: _Material, reader: Reader) -> list[Cut]:
+    from jepa_data.sources.scenes import find_scenes
+
+    item, recipe, index = job.item, job.recipe, reader.index
+    seconds = frame_seconds(index)
+    first, last = _frames(index, Cut(0, item.start or 0.0, float(seconds[-1]) if item.end is None else item.end))
+    if last <= first:
+        raise DecodeError("out of range", f"no frame is shown from {item.start:g} s on; it ends at {seconds[-1]:g} s")
+    for name, array, rows in (
+        ("actions", material.actions, last - first - 1),
+        ("states", material.states, last - first),
+    ):
+        if array is not None and len(array) != rows:
+            raise DecodeError(
+                "out of step",
+                f"its video has {last - first} frames; {len(array)} {name} were recorded, expected {rows}",
+            )
+    threshold = recipe.scene_threshold
+    scenes = [] if threshold is None else find_scenes(reader, first, last, threshold)
+    return cut(float(seconds[first]), float(seconds[last]), scenes, recipe.max_seconds)
+
+
+def _copied(job: Job, material: _Material) -> Packed:
+    item, recipe = job.item, job.recipe
+    with get_backend("pyav").open(material.src) as reader:
+        index, pieces = reader.index, _cuts(job, material, reader)
+    whole = len(pieces) == 1 and item.start is None and item.end is None
+    if pieces[0].seconds < recipe.min_seconds - 1e-6 and len(pieces) == 1:
+        return Packed(item, short=1)
+    if whole:
+        if item.key in job.done:
+            return Packed(item, (item.key,))
+        data, ending = whole_file(material.src, material.ending)
+        numbers = np.arange(index.frames, dtype=np.int64)
+        return Packed(
+            item, (item.key,), (_piece(item, material, item.key, data, index, numbers, 1, pieces[0], ending),)
+        )
+    timed = material.actions is not None or material.states is not None
+    return _cut_copies(job, material, index, at_borders(pieces, index, borders(material.src, index), timed))
+
+
+def _cut_copies(job: Job, material: _Material, index: VideoIndex, spans: Sequence[Span]) -> Packed:
+    seconds, item = frame_seconds(index), job.item
+    keys, pieces, short = list[str](), list[Piece](), 0
+    for span in spans:
+        found = Cut(span.number, float(seconds[span.first]), float(seconds[span.last]))
+        if found.seconds < job.recipe.min_seconds - 1e-6:
+            short += 1
+            continue
+        key = _piece_key(item, span.number, len(spans))
+        keys.append(key)
+        if key in job.done:
+            continue
+        data, numbers = copy_packets(material.src, index, span), np.arange(span.first, span.last, dtype=np.int64)
+        if probe_media(data, "mp4").frames != len(numbers):
+            raise DecodeError("damaged", f"the packets from {found.start:.2f} to {found.end:.2f} s are not all there")
+        pieces.append(_piece(item, material, key, data, index, numbers, 1, found))
+    return Packed(item, tuple(keys), tuple(pieces), short=short)
+
+
+def _picture(job: Job, material: _Material) -> Packed:
+    from jepa_data.sources.pictures import picture
+
+    item = job.item
+    if item.key in job.done:
+        return Packed(item, (item.key,))
+    raw = material.src if isinstance(material.src, bytes) else Path(material.src).read_bytes()
+    data, index = picture(raw, job.recipe)
+    metadata = {**material.metadata, "labels": dict(_labels(item, material)), "source": item.name}
+    return Packed(
+        item,
+        (item.key,),
+        (Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name}),),
+    )
+
+
+def _piece(
+    item: Item,
+    material: _Material,
+    key: str,
+    data: bytes,
+    index: VideoIndex,
+    numbers: np.ndarray,
+    stride: int,
+    piece: Cut,
+    ending: str = "mp4",
+) -> Piece:
+    """A sample from its bytes. `numbers` are of its frames in the video that `index` describes."""
+    # Rows of actions and states count from the first frame of the item.
+    rows = numbers - _frames(index, Cut(0, item.start or 0.0, np.inf))[0]
+    start, end = round(piece.start + material.began, 6), round(piece.end + material.began, 6)
+    name = material.metadata.get("source", item.name) if item.sample is not None else item.name
+    metadata = {
+        **material.metadata,
+        "labels": dict(_labels(item, material)),
+        "source": name,
+        "start": start,
+        "end": end,
+    }
+    return Piece(
+        key=key,
+        ending=ending,
+        data=data,
+        index=probe_media(data, ending),
+        actions=None if material.actions is None else clip_actions(material.actions, rows, stride),
+        states=None if material.states is None else material.states[rows],
+        metadata=metadata,
+        source={"url": name, "start": start, "end": end},
+    )
+
+
+def _material(item: Item) -> _Material:
+    if item.sample is None:
+        return _Material(item.path, item.ending, item.actions, item.states, item.metadata, 0.0)
+    sample = item.sample
+    files = ShardFiles(item.path)
+    try:
+        members = files.read(sample)
+    finally:
+        files.close()
+    frames = sample.frames or probe_media(members[sample.media], sample.media).frames
+    try:
+        metadata = json.loads(members.get(METADATA, b"{}"))
+        assert isinstance(metadata, dict)
+    except (ValueError, AssertionError) as error:
+        raise DecodeError("damaged", "its metadata is no JSON object") from error
+    return _Material(
+        src=members[sample.media],
+        ending=sample.media,
+        actions=read_npy(members[ACTIONS], frames - 1) if ACTIONS in members else None,
+        states=read_npy(members[STATES], frames) if STATES in members else None,
+        metadata=metadata,
+        began=float(sample.source.get("start") or 0.0),
+    )
+
+
+def _labels(item: Item, material: _Material) -> Mapping[str, int]:
+    return item.labels if item.sample is None else material.metadata.get("labels", {})
+
+
+def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
+    """Numbers of the first frame of a piece and of the first after it."""
+    seconds = frame_seconds(index)
+    slack = min(5e-4, float(seconds[-1]) / index.frames / 4)
+    first, last = np.searchsorted(seconds[:-1], [piece.start - slack, piece.end - slack])
+    return int(first), int(last)
+
+
+def _piece_key(item: Item, number: int, pieces: int) -> str:
+    return item.key if pieces == 1 else f"{item.key}-{number:04d}"
+
+
+def _rejected(item: Item, error: DecodeError, piece: Cut | None = None) -> Rejected:
+    start, end = (item.start, item.end) if piece is None else (piece.start, piece.end)
+    return Rejected(item.name, start, end, error.kind, error.detail)
