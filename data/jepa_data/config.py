@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config
+from jepa.config import Config, UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -41,9 +41,10 @@ class CropConfig(Config):
 
 
 class AugmentConfig(Config):
-    """Changes made on the training device, drawn once a clip."""
+    """Changes made on the training device, in batch, drawn once a clip."""
 
-    flip: Share = Field(0.0, description="probability of a mirror image")
+    crop: CropConfig | None = Field(None, description="a random part, scaled back to the size of the clip")
+    flip: Share = Field(0.0, description="probability of a mirror image; for video without actions")
     colour: float = Field(0.0, ge=0, le=1, description="strength of jitter in brightness, contrast and saturation")
     grey: Share = Field(0.0, description="probability of greyscale")
 
@@ -93,6 +94,14 @@ class StreamConfig(Config):
     def sources(self) -> tuple[SourceConfig, ...]:
         """What clips are drawn from."""
         return (SourceConfig(shards=self.shards, weight=1.0),) if isinstance(self.shards, str) else self.shards
+
+    @property
+    def folder(self) -> str:
+        """The one folder of shards. Raises UserError for a mix, which has no held-out episodes of its own."""
+        if len(self.sources) > 1:
+            names = ", ".join(source.shards for source in self.sources)
+            raise UserError(f"this needs one folder of shards, and the run was trained on a mix: {names}")
+        return next(iter(self.sources)).shards
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

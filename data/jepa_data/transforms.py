@@ -1,7 +1,7 @@
 """Batch transforms that run on the training device: uint8 clips to floats, crops, flips, colour.
 
-Every random draw comes from the generator that is passed, is made once per clip, and holds for all its frames: what
-moves in a clip afterwards moved before. Draws are made on the generator's device.
+Every random draw comes from the generator that is passed, or from one generator per clip; it is made once per clip and
+holds for all its frames: what moves in a clip afterwards moved before. Draws are made on the generator's device.
 
 Shapes: B clips · T frames · C channels · h w pixels.
 """
@@ -13,10 +13,39 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jepa_data.config import AugmentConfig
+from jepa_data.types import ClipBatch
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+Random = torch.Generator | Sequence[torch.Generator]  # one for all clips, or one for each
+
+
+def to_input(
+    batch: ClipBatch, augment: AugmentConfig, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Float[Tensor, "B T C h w"]:
+    """The video of a batch as a model sees it in training: changed at random, then normalised.
+
+    What is drawn for a clip depends on its seed alone: not on the batch, the rank or the workers.
+    """
+    if augment == AugmentConfig.model_validate({}):
+        return normalize(batch.video, mean, std)
+    assert batch.seeds is not None
+    generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds.tolist()]
+    video = batch.video.float() / 255
+    if augment.crop is not None:
+        size = (video.shape[-2], video.shape[-1])
+        video = random_resized_crop(video, size, augment.crop.scale, augment.crop.ratio, generator=generators)
+    if augment.flip:
+        video = random_flip(video, augment.flip, generator=generators)
+    if augment.colour:
+        x = augment.colour
+        video = color_jitter(video, 0.8 * x, 0.8 * x, 0.4 * x, 0.2 * x, generator=generators)
+    if augment.grey:
+        video = random_greyscale(video, augment.grey, generator=generators)
+    return (video - _channels(mean, video.device, video.dtype)) / _channels(std, video.device, video.dtype)
 
 
 def normalize(
@@ -65,7 +94,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.3, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     *,
-    generator: torch.Generator,
+    generator: Random,
 ) -> Float[Tensor, "B T C H W"]:
     """A random part of each clip, scaled to `size`.
 
@@ -81,11 +110,11 @@ def random_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     *,
-    generator: torch.Generator,
+    generator: Random,
 ) -> Float[Tensor, "B 4"]:
     """Boxes (top, left, height, width) of whole pixels, as torchvision's RandomResizedCrop draws them."""
     b, height, width = len(video), video.shape[-2], video.shape[-1]
-    draws = torch.rand(4, b, CROP_ATTEMPTS, generator=generator, device=generator.device).to(video.device)
+    draws = _draws(4, b, CROP_ATTEMPTS, generator).to(video.device)
     area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))
     shape = torch.exp(math.log(ratio[0]) + draws[1] * (math.log(ratio[1]) - math.log(ratio[0])))
     wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()
@@ -100,14 +129,14 @@ def random_boxes(
 
 
 def random_flip(
-    video: Float[Tensor, "B T C h w"], probability: float = 0.5, *, generator: torch.Generator
+    video: Float[Tensor, "B T C h w"], probability: float = 0.5, *, generator: Random
 ) -> Float[Tensor, "B T C h w"]:
     """Some clips mirrored left to right. Their actions are not: for video without actions."""
     return torch.where(_chosen(video, probability, generator), video.flip(-1), video)
 
 
 def random_greyscale(
-    video: Float[Tensor, "B T 3 h w"], probability: float = 0.2, *, generator: torch.Generator
+    video: Float[Tensor, "B T 3 h w"], probability: float = 0.2, *, generator: Random
 ) -> Float[Tensor, "B T 3 h w"]:
     """Some clips without colour. RGB in 0..1."""
     return torch.where(_chosen(video, probability, generator), _grey(video).expand_as(video), video)
@@ -120,7 +149,7 @@ def color_jitter(
     saturation: float = 0.2,
     hue: float = 0.1,
     *,
-    generator: torch.Generator,
+    generator: Random,
 ) -> Float[Tensor, "B T 3 h w"]:
     """Brightness, contrast, saturation and hue of each clip changed at random. RGB in 0..1, before and after.
 
@@ -128,7 +157,7 @@ def color_jitter(
         brightness, contrast, saturation: factors are drawn from 1 - x .. 1 + x.
         hue: part of a full turn, -hue .. hue; turned about the grey axis in YIQ.
     """
-    draws = torch.rand(4, len(video), generator=generator, device=generator.device).to(video.device, video.dtype)
+    draws = _draws(4, len(video), 1, generator)[..., 0].to(video.device, video.dtype)
     strengths = torch.tensor([brightness, contrast, saturation, hue], device=video.device, dtype=video.dtype)
     change = ((2 * draws - 1) * strengths[:, None])[..., None, None, None, None]
     video = (video * (1 + change[0])).clamp(0, 1)
@@ -168,9 +197,16 @@ def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
     return (video * _channels(LUMA, video.device, video.dtype)).sum(2, keepdim=True)
 
 
-def _chosen(video: Float[Tensor, "B T C h w"], probability: float, generator: torch.Generator) -> Tensor:
-    draws = torch.rand(len(video), generator=generator, device=generator.device)
+def _chosen(video: Float[Tensor, "B T C h w"], probability: float, generator: Random) -> Tensor:
+    draws = _draws(1, len(video), 1, generator)[0, :, 0]
     return (draws < probability).to(video.device)[:, None, None, None, None]
+
+
+def _draws(count: int, clips: int, each: int, generator: Random) -> Float[Tensor, "count clips each"]:
+    """Numbers in 0..1 for every clip."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(count, clips, each, generator=generator, device=generator.device)
+    return torch.stack([torch.rand(count, each, generator=one, device=one.device) for one in generator], dim=1)
 
 
 def _channels(values: Sequence[float], device: torch.device, dtype: torch.dtype) -> Float[Tensor, "C 1 1"]:

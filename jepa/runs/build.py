@@ -67,7 +67,8 @@ def _method(config: PretrainConfig, encoder: nn.Module, action_size: int) -> Met
             raise UserError("method lewm needs an encoder with one vector per step (encoder: {kind: conv})")
         if not action_size:
             raise UserError(
-                f"{config.data.shards} has no actions, and method lewm learns from them; use vjepa or levjepa"
+                f"{config.data.sources[0].shards} has no actions, and method lewm learns from them; "
+                "use vjepa or levjepa"
             )
         block = action_size * config.encoder.tubelet
         return LeWM(

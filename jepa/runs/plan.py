@@ -35,7 +35,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    manifest = ShardSet.open(load_config(run / "config.yaml", PretrainConfig).data.shards).manifest
+    manifest = ShardSet.open(load_config(run / "config.yaml", PretrainConfig).data.folder).manifest
     if manifest.world not in world_names():
         raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
     size = model.preprocessing.image_size

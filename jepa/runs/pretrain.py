@@ -63,6 +63,8 @@ def pretrain(
     loader = make_loader(config.data, "train", seed=config.seed, total_batches=config.trainer.steps)
     for note in loader.notes:
         say(note)
+    if loader.action_size and config.data.augment.flip:
+        raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
     preprocessing = _preprocessing(config, loader)
     method = build.build_method(config, preprocessing.image_size, loader.action_size)
     module = Pretraining(
@@ -73,6 +75,7 @@ def pretrain(
         lr_factor=schedule_of(config),
         mean=preprocessing.mean,
         std=preprocessing.std,
+        augment=config.data.augment,
     )
     gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below)
     speed = Throughput(loader)
@@ -253,5 +256,11 @@ def _write_summary(
         "precision": trainer.precision,
         "warnings": gauge.warnings,
         "left_out": {key: bad.kind for key, bad in loader.bad.items()},
+        "data": {
+            "position": loader.position,
+            "mix": dict(loader.stats.drawn),
+            "errors": dict(loader.stats.kinds),
+            "stalls": loader.stats.stalls,
+        },
     }
     (run / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -44,7 +44,7 @@ def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = 
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
     decoder = _decoder(model, config, run, decoder_steps)
     tubelet = model.spec.frames_per_step
-    longest = max(sample.frames for sample in ShardSet.open(config.data.shards).split("test"))
+    longest = max(sample.frames for sample in ShardSet.open(config.data.folder).split("test"))
     frames = min(SHOWN_STEPS, longest // tubelet) * tubelet
     shown = config.data.model_copy(
         update={"clip_frames": frames, "batch_size": 8, "clips_per_video": 1, "short": "skip"}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
-from jepa_data.transforms import normalize
+from jepa_data.config import AugmentConfig
+from jepa_data.transforms import to_input
 from jepa_data.types import ClipBatch
 
 
@@ -25,6 +26,7 @@ class Pretraining(L.LightningModule):
         make_optimizer: builds the optimiser over the method.
         lr_factor: of the step, times the optimiser's learning rate.
         mean, std: normalise pixels in 0..1.
+        augment: how clips are changed at random before.
     """
 
     def __init__(
@@ -37,18 +39,19 @@ class Pretraining(L.LightningModule):
         lr_factor: Callable[[int], float],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        augment: AugmentConfig,
     ) -> None:
         super().__init__()
         assert isinstance(method, nn.Module)
         self.method: Method = method
         self.seed, self.total_steps = seed, total_steps
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.augment = mean, std, augment
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-        terms = self.method.loss(Batch(normalize(batch.video, self.mean, self.std), batch.actions), generator)
+        terms = self.method.loss(Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions), generator)
         loss = terms["loss"]
         # On a GPU the check waits for the device, so there it is made only when a line is logged.
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]

@@ -157,11 +157,11 @@ def fingerprint(module: nn.Module, loader: ClipLoader) -> dict[str, Any]:
     for name, x in sorted(module.state_dict().items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    manifest = loader.shards.store.fetch(MANIFEST).read_bytes()
-    cut = ("clip_frames", "fps", "clips_per_video", "image_size", "start_seconds", "short")
+    manifests = [hashlib.sha256(source.store.fetch(MANIFEST).read_bytes()).hexdigest() for source in loader.sources]
+    cut = ("clip_frames", "fps", "stride", "clips_per_video", "image_size", "fit", "start_seconds", "short")
     return {
         "model": digest.hexdigest(),
-        "data": hashlib.sha256(manifest).hexdigest(),
+        "data": manifests,
         "split": loader.split,
         "clips": {name: getattr(loader.config, name) for name in cut},
     }

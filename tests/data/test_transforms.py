@@ -5,6 +5,7 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from torch.nn import functional as F
 
+from jepa_data.config import AugmentConfig
 from jepa_data.transforms import (
     color_jitter,
     crop_resize,
@@ -14,8 +15,10 @@ from jepa_data.transforms import (
     random_greyscale,
     random_resized_crop,
     resize,
+    to_input,
     unnormalize,
 )
+from jepa_data.types import ClipBatch
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -98,3 +101,32 @@ def test_hue_leaves_grey_and_brightness_alone() -> None:
     out = color_jitter(video, 0.0, 0.0, 0.0, 0.5, generator=generator())
     assert (out - video).abs().max() > 0.02
     torch.testing.assert_close((out * luma).sum(2), (video * luma).sum(2), atol=1e-4, rtol=0)
+
+
+def batch_of(video: torch.Tensor, seeds: list[int]) -> ClipBatch:
+    return ClipBatch(
+        (video * 255).to(torch.uint8),
+        None,
+        None,
+        tuple(map(str, seeds)),
+        torch.zeros(len(seeds)),
+        seeds=torch.tensor(seeds),
+    )
+
+
+def test_what_is_drawn_for_a_clip_depends_on_its_seed_alone() -> None:
+    config = AugmentConfig.model_validate({"crop": {}, "flip": 0.5, "colour": 0.5, "grey": 0.3})
+    video, seeds = still(), [5, 9, 2, 7, 11, 3]
+    whole = to_input(batch_of(video, seeds), config)
+    assert not torch.allclose(whole, normalize((video * 255).to(torch.uint8)))
+    for order in ([3, 1], [5, 0, 4]):
+        part = to_input(batch_of(video[order], [seeds[i] for i in order]), config)
+        torch.testing.assert_close(part, whole[order])
+    assert (whole[:, 0] == whole[:, 1]).all(), "what stood still before stands still afterwards"
+    other = to_input(batch_of(video, [s + 100 for s in seeds]), config)
+    assert all(not torch.allclose(a, b) for a, b in zip(whole, other, strict=True))
+
+
+def test_without_changes_a_batch_is_only_normalised() -> None:
+    batch = batch_of(still(), [1] * 6)
+    assert torch.equal(to_input(batch, AugmentConfig.model_validate({})), normalize(batch.video))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import lightning as L
 
@@ -11,7 +12,10 @@ from jepa_data.types import ClipBatch
 
 
 class Throughput(L.Callback):
-    """Logs `speed/clips_per_second` and `speed/wait_share` (of the time, spent waiting for data) at each log line.
+    """Logs at each log line how fast it goes and what the data are like.
+
+    `speed/clips_per_second`, `speed/wait_share` (of the time, spent on waiting), `data/epoch` (of the first source),
+    `data/bad` (samples left out), `data/errors/KIND`, and for a mix `data/mix/SOURCE` (share of the clips so far).
 
     Attributes:
         clips, seconds: of this process since training began.
@@ -36,7 +40,18 @@ class Throughput(L.Callback):
         self.seconds = now - self._began
         speed, share = self._since / (now - self._last), (waited - self._waited) / (now - self._last)
         module.log_dict({"speed/clips_per_second": speed, "speed/wait_share": share}, batch_size=len(batch))
+        module.log_dict(self._data(), batch_size=len(batch))
         self._since, self._last, self._waited = 0, now, waited
+
+    def _data(self) -> dict[str, float]:
+        stats = self.loader.stats
+        found = {"data/epoch": self.loader.position["epochs"][0], "data/bad": float(stats.bad)}
+        found |= {f"data/errors/{kind}": float(count) for kind, count in stats.kinds.items()}
+        if len(self.loader.sources) > 1:
+            total = sum(stats.drawn.values())
+            names = {source.shards: Path(source.shards).name for source in self.loader.config.sources}
+            found |= {f"data/mix/{names[source]}": count / total for source, count in stats.drawn.items()}
+        return found
 
 
 class Lines(L.Callback):
