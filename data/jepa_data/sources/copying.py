@@ -5,7 +5,7 @@ group of pictures) would be lost on one side and undecodable on the other.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from jaxtyping import Int64
 
 from jepa_data.decode import VideoIndex
@@ -92,17 +93,26 @@ def copy_packets(src: Source, index: VideoIndex, span: Span) -> bytes:
     buffer = io.BytesIO()
     with _opened(src) as container, av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as out:
         stream = out.add_stream_from_template(container.streams.video[0])
-        keyframe = int(index.pts[index.keyframes[np.searchsorted(index.keyframes, span.first, side="right") - 1]])
-        container.seek(keyframe, stream=container.streams.video[0])
-        for packet in container.demux(video=0):
-            if not packet.size or packet.pts is None or packet.pts < low:
-                continue
-            if high is not None and packet.pts >= high:
+        for packet in _packets(container, low):
+            if high is not None and (packet.pts or 0) >= high:
                 break  # everything of this span is stored before the keyframe that ends it
-            packet.pts, packet.dts = packet.pts - low, None if packet.dts is None else packet.dts - low
+            packet.pts, packet.dts = (packet.pts or 0) - low, None if packet.dts is None else packet.dts - low
             packet.stream = stream
             out.mux(packet)
     return buffer.getvalue()
+
+
+def _packets(container: InputContainer, first: int) -> Iterator[Packet]:
+    """Packets in the order they are stored, from the one shown at `first` on."""
+    for start in (first, None):  # where a seek lands behind it, as in MPEG-TS, everything before is read
+        container.seek(0 if start is None else start, stream=None if start is None else container.streams.video[0])
+        shown = (p for p in container.demux(video=0) if p.size and p.pts is not None and p.pts >= first)
+        packet = next(shown, None)
+        if packet is not None and packet.pts == first:
+            yield packet
+            yield from shown
+            return
+    raise DecodeError("damaged", "a keyframe of the index is not in the file")
 
 
 def _opened(src: Source) -> InputContainer:

@@ -115,7 +115,7 @@ class _Recorded:
     """What data/ holds of an episode."""
 
     frames: int
-    actions: Float32[np.ndarray, "F-1 A"] | None
+    actions: Float32[np.ndarray, "P A"] | None
     states: Float32[np.ndarray, "F X"] | None
 
 

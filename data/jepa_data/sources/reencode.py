@@ -53,8 +53,8 @@ def steady_numbers(index: VideoIndex, first: int, last: int, fps: float) -> tupl
     return np.arange(first, last, stride, dtype=np.int64), stride
 
 
-def frame_seconds(index: VideoIndex) -> Float64[np.ndarray, " F+1"]:
-    """When each frame is shown, counted from the first, and at the end when the last one has been."""
+def frame_seconds(index: VideoIndex) -> Float64[np.ndarray, " E"]:
+    """When each of F frames is shown, counted from the first, and when the last one ends: E = F + 1 times."""
     seconds = index.seconds
     return np.append(seconds, seconds[-1] + (1 / index.fps if index.fps > 0 else 0.0))
 
