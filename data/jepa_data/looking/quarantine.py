@@ -1,0 +1,73 @@
+"""Samples that are not sound, as a file: a JSON line each, as the stream writes them too.
+
+{"key": "clip-17", "shard": "train-000002.tar", "kind": "damaged", "detail": "frame 12 is incomplete"}
+
+A line without a key is about a whole shard.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a sample, or with a shard (`key` is empty)."""
+
+    key: str
+    shard: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}{' ' * bool(self.key)}{self.key}: {self.kind}: {self.detail}"
+
+
+def write(path: Path, findings: Iterable[Finding]) -> None:
+    """Write or replace the file; an empty one says that all is well. Raises DataError if it cannot be written."""
+    try:
+        path.write_text("".join(json.dumps(asdict(finding)) + "\n" for finding in findings))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}). Give another file: --quarantine FILE"
+        ) from error
+
+
+def read(path: Path) -> dict[str, frozenset[str]]:
+    """Keys of the samples in a quarantine file, by shard. Raises DataError."""
+    keys: dict[str, set[str]] = {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no quarantine file that can be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            key, shard = str(record["key"]), str(record["shard"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{path}:{number}: expected a line such as {{"key": …, "shard": …}}, found {line[:60]!r}'
+            ) from error
+        if key:
+            keys.setdefault(shard, set()).add(key)
+    return {shard: frozenset(found) for shard, found in keys.items()}
+
+
+def listed(shards: ShardSet, split: str, keys: dict[str, frozenset[str]]) -> Bool[np.ndarray, " V"]:
+    """Which samples of a split are in quarantine. Reads the lines of the shards that are named, and no others."""
+    samples = shards.split(split)
+    files = [shard.file for record in shards.manifest.splits.values() for shard in record.shards]
+    found = np.zeros(len(samples), np.bool_)
+    for number in [number for number, file in enumerate(files) if file in keys]:
+        for row in np.flatnonzero(samples.rows["shard"] == number).tolist():
+            found[row] = samples[row].key in keys[files[number]]
+    return found

@@ -1,0 +1,139 @@
+"""One shard or one sample, looked at wholly: checksums, every frame, and whether its parts fit each other."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jepa_data.decode import VideoIndex, get_backend
+from jepa_data.errors import DecodeError
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample, ShardRecord
+from jepa_data.shards.media import probe_media
+from jepa_data.shards.read import ShardFiles, read_labels, read_npy
+from jepa_data.shards.store import Store
+
+SMALL = (16, 16)  # frames are decoded wholly and kept this small
+FRAMES = 64  # decoded between two signs of life
+BYTES = 2**24  # hashed between two signs of life
+Problem = tuple[str, str]  # kind, detail
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found out about a shard or a sample."""
+
+    frames: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Looks at shards and samples of one folder. Sent to each process once.
+
+    Attributes:
+        backend: name of the decoder.
+    """
+
+    store: Store
+    manifest: Manifest
+    backend: str
+
+    def __call__(self, job: ShardRecord | Sample, alive: Callable[[], None]) -> Verified:
+        try:
+            if isinstance(job, ShardRecord):
+                return Verified(0, tuple(self._shard(job, alive)))
+            return self._sample(job, alive)
+        except DecodeError as error:
+            return Verified(0, ((error.kind, error.detail),))
+
+    def _shard(self, shard: ShardRecord, alive: Callable[[], None]) -> Iterator[Problem]:
+        digest, size = hashlib.sha256(), 0
+        with self.store.fetch(shard.file).open("rb") as file:
+            while data := file.read(BYTES):
+                digest.update(data)
+                size += len(data)
+                alive()
+        if size != shard.bytes:
+            yield "truncated", f"{size} bytes, the manifest says {shard.bytes}. Copy it again"
+        elif digest.hexdigest() != shard.sha256:
+            yield "checksum", "its bytes are not those that were written (SHA-256)"
+
+    def _sample(self, sample: Sample, alive: Callable[[], None]) -> Verified:
+        members = ShardFiles(self.store).read(sample)
+        alive()
+        data = members[sample.media]
+        index, problems = probe_media(data, sample.media), list[Problem]()
+        alive()
+        stored = sample.video_index()
+        if stored is not None and (differences := different(stored, index)):
+            problems.append(("index", f"the index and the video differ in {differences}"))
+        try:
+            self._decode(data, sample, index, alive)
+        except DecodeError as error:
+            problems.append((error.kind, error.detail))
+        problems += self._rest(sample, members, index.frames)
+        return Verified(index.frames, tuple(problems))
+
+    def _decode(self, data: bytes, sample: Sample, index: VideoIndex, alive: Callable[[], None]) -> None:
+        """Raises DecodeError for the first frame that cannot be decoded. Probing a picture has decoded it."""
+        if sample.media in IMAGES:
+            return
+        with get_backend(self.backend).open(data, index) as reader:
+            for first in range(0, index.frames, FRAMES):
+                reader.frames(range(first, min(first + FRAMES, index.frames)), size=SMALL)
+                alive()
+
+    def _rest(self, sample: Sample, members: dict[str, bytes], frames: int) -> Iterator[Problem]:
+        """Whether arrays, metadata and labels fit the video and the manifest."""
+        arrays = (
+            (ACTIONS, frames - 1, self.manifest.action_size),
+            (STATES, frames, len(self.manifest.state_names)),
+        )
+        for name, rows, columns in arrays:
+            if bool(columns) != (name in members):
+                yield name, "it is missing" if columns else "it is there, and the manifest knows none"
+            elif columns:
+                yield from self._array(name, members[name], rows, columns)
+        try:
+            labels = read_labels(members.get(METADATA, b"{}"))
+        except DecodeError as error:
+            yield METADATA, error.detail
+            return
+        yield from self._labels(sample, labels)
+
+    def _array(self, name: str, data: bytes, rows: int, columns: int) -> Iterator[Problem]:
+        try:
+            array = read_npy(data, rows)
+        except DecodeError as error:
+            yield name, error.detail
+            return
+        if array.shape[1] != columns:
+            yield name, f"{array.shape[1]} columns, the manifest says {columns}"
+        elif np.isinf(array).any() or (name == ACTIONS and np.isnan(array).any()):
+            yield name, "it holds numbers that are not finite"
+
+    def _labels(self, sample: Sample, labels: dict[str, int]) -> Iterator[Problem]:
+        differing = sorted(name for name, value in labels.items() if sample.labels.get(name, value) != value)
+        missing = sorted(set(self.manifest.label_names) - set(labels) - set(sample.labels))
+        for name in differing:
+            yield "labels", f"{name} is {labels[name]}, the index says {sample.labels[name]}"
+        for name in missing:
+            yield "labels", f"it has no {name}"
+        for name, value in labels.items():
+            classes = self.manifest.label_values.get(name)
+            if value < -1 or (classes is not None and value >= len(classes)):
+                yield "labels", f"{name} is {value}, expected -1 to {len(classes) - 1 if classes else 'a class'}"
+
+
+def different(stored: VideoIndex, found: VideoIndex) -> str:
+    """In what two indices of a video differ, in words; empty if in nothing that reading depends on."""
+    if stored.frames != found.frames:
+        return f"frames ({stored.frames} and {found.frames})"
+    names = ("width", "height", "rotation", "codec", "time_base")
+    parts = [
+        f"{n} ({getattr(stored, n)} and {getattr(found, n)})" for n in names if getattr(stored, n) != getattr(found, n)
+    ]
+    parts += ["times of frames"] if not np.array_equal(stored.pts, found.pts) else []
+    parts += ["keyframes"] if not np.array_equal(stored.keyframes, found.keyframes) else []
+    return ", ".join(parts)
