@@ -21,7 +21,6 @@ from jepa_data.sampling import (
     CROP,
     START,
     SUBSTITUTE,
-    action_stride,
     clip_actions,
     clip_indices,
     middle_box,
@@ -33,7 +32,7 @@ from jepa_data.sampling import (
 )
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.plan import BatchPlan, Slot
-from jepa_data.shards.read import Cut, SampleReader
+from jepa_data.shards.read import Cut, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
 from jepa_data.types import ClipBatch
@@ -43,11 +42,21 @@ ATTEMPTS = 16  # substitutes tried for one place before the stream gives up
 
 @dataclass(frozen=True)
 class Corpus:
-    """The samples of one source that clips are drawn from. `chosen` are their numbers; None: all."""
+    """The samples of one source that clips are drawn from, and what the manifest promises of each.
+
+    Attributes:
+        chosen: their numbers among `samples`; None: all.
+        action_size: width of the actions; 0: there are none.
+        action_stride: actions between two frames of a clip.
+        states: width of the states; 0: none are read.
+    """
 
     store: Store
     samples: Samples
     chosen: Tensor | None
+    action_size: int
+    action_stride: int
+    states: int
 
     def __len__(self) -> int:
         return len(self.samples) if self.chosen is None else len(self.chosen)
@@ -73,6 +82,7 @@ class Bad:
     detail: str
     epoch: int
     place: int
+    source: int = 0  # number of the source
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,8 @@ class Delivery:
 class CutClips:
     """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
 
-    def __init__(self, config: StreamConfig, corpora: Sequence[Corpus], plan: BatchPlan) -> None:
-        self._config, self._corpora, self._plan = config, tuple(corpora), plan
+    def __init__(self, config: StreamConfig, corpora: Sequence[Corpus], plan: BatchPlan, labels: Sequence[str]) -> None:
+        self._config, self._corpora, self._plan, self._labels = config, tuple(corpora), plan, tuple(labels)
         self._readers: dict[int, SampleReader] = {}
         self._lock = threading.Lock()
 
@@ -111,7 +121,7 @@ class CutClips:
                 return self._cut(sample, slot, attempt)
             except DecodeError as error:
                 key, shard = name if name[0] != "?" else (f"number {video}", error.url)
-                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.place))
+                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.place, slot.source))
             if not self._plan.endless:
                 return None
         raise DataError(
@@ -119,7 +129,7 @@ class CutClips:
         )
 
     def _cut(self, sample: Sample, slot: Slot, attempt: int) -> dict[str, Any]:
-        config, index = self._config, sample.video_index()
+        corpus, index = self._corpora[slot.source], sample.video_index()
         assert index is not None
         reader, place = self._open(slot.source), (slot.source, slot.epoch, slot.place)
         start, cut = self._choose(sample, index, slot, attempt)
@@ -127,20 +137,15 @@ class CutClips:
         if found is None:
             found = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
         frames, decoded = found
-        actions, stride = decoded.actions, config.stride
-        if actions is not None:
-            if config.fps is not None:
-                stride = action_stride(index.fps, config.fps)
-            actions = clip_actions(actions, cut.indices, stride)
         random = slot_generator(self._plan.seed, AUGMENT, slot.epoch, slot.number)
         return {
             "__key__": sample.key,
-            "__url__": f"{self._corpora[slot.source].store.url}/{sample.shard}",
+            "__url__": f"{corpus.store.url}/{sample.shard}",
             "source": slot.source,
             "video": frames,
-            "actions": actions,
-            "states": None if decoded.states is None else decoded.states[cut.indices],
-            "labels": decoded.labels,
+            "actions": actions_of(corpus, decoded, cut),
+            "states": states_of(corpus, decoded, cut),
+            "labels": {name: decoded.labels.get(name, -1) for name in self._labels},
             "start_seconds": float(index.seconds[start]),
             "still": sample.media in IMAGES,
             "seed": int(random.integers(2**62)),
@@ -211,11 +216,37 @@ class CutClips:
                 )
             return self._readers[source]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_config": self._config, "_corpora": self._corpora, "_plan": self._plan}
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._config, self._corpora, self._plan, self._labels
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_config"], state["_corpora"], state["_plan"])
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)
+
+
+def actions_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
+    """Actions of a clip. Raises DecodeError if they are not what the manifest promises, or the frames not even."""
+    if not corpus.action_size:
+        return None
+    found, stride = decoded.actions, corpus.action_stride
+    if found is None or found.shape[1] != corpus.action_size:
+        what = "no actions" if found is None else f"actions of {found.shape[1]} numbers"
+        raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.action_size}")
+    if (np.diff(cut.indices) != stride).any():
+        raise DecodeError(
+            "uneven", f"frames of a clip are not always {stride} apart, as its actions are. Pack it again"
+        )
+    return clip_actions(found, cut.indices, stride)
+
+
+def states_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
+    """States of a clip. Raises DecodeError if they are not what the manifest promises."""
+    if not corpus.states:
+        return None
+    found = decoded.states
+    if found is None or found.shape[1] != corpus.states:
+        what = "no states" if found is None else f"{found.shape[1]} states"
+        raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.states}")
+    return found[cut.indices]
 
 
 def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[Delivery]:
@@ -237,11 +268,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
 
     def stacked(name: str) -> Tensor | None:
         arrays = [sample[name] for sample in samples]
-        if any(array is None or array.shape != arrays[0].shape for array in arrays):
-            return None  # sources that differ: the loader said so when they were opened
-        return torch.from_numpy(np.stack(arrays))
-
-    labels = sorted({name for sample in samples for name in sample["labels"]})
+        return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
     return ClipBatch(
         video=torch.from_numpy(video),
@@ -251,5 +278,5 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         start_seconds=torch.tensor([sample["start_seconds"] for sample in samples], dtype=torch.float32),
         stills=torch.tensor([sample["still"] for sample in samples]),
         seeds=torch.tensor([sample["seed"] for sample in samples]),
-        labels={name: torch.tensor([sample["labels"].get(name, -1) for sample in samples]) for name in labels},
+        labels={name: torch.tensor([s["labels"][name] for s in samples]) for name in samples[0]["labels"]},
     )

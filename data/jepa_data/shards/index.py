@@ -1,5 +1,6 @@
 """Opens a folder of shards: which samples there are, where their bytes lie, and what is amiss."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -65,34 +66,33 @@ class ShardSet:
         shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
         records = [shard for record in manifest.splits.values() for shard in record.shards]
         mapped = _mapped_table(store, records)
-        lost, notes, parts, kept = (
-            dict[str, tuple[str, ...]](),
-            list[str](),
-            list[np.ndarray](),
-            dict[int, list[Sample]](),
-        )
         expected = {METADATA} | ({ACTIONS} if manifest.action_size else set())
         expected |= {STATES} if manifest.state_names else set()
-        first = 0
+        lost, notes, parts = dict[str, tuple[str, ...]](), list[str](), list[np.ndarray]()
+        kept, first, stale = dict[int, list[Sample]](), 0, list[str]()
         for number, ((_, split), shard) in enumerate(zip(shards, records, strict=True)):
             size = _checked_size(store, split, shard)
-            last = None if mapped is None or not shard.samples else mapped[first + shard.samples - 1]
-            if mapped is not None and size in (None, shard.bytes) and _index_fits(store, shard, last):
-                parts.append(mapped[first : first + shard.samples])
-            else:
-                rows, samples, missing, amiss = _look(store, split, shard, number, size, expected)
-                parts.append(rows)
-                kept |= {number: samples} if samples else {}
-                notes += amiss
-                lost |= {shard.file: missing} if missing else {}
+            rows = None if mapped is None else mapped[first : first + shard.samples]
             first += shard.samples
-        whole = mapped is not None and not lost and not kept
-        rows = mapped if whole else np.concatenate(parts) if parts else np.zeros(0, ROW)
-        assert rows is not None
+            if rows is not None and not _rows_fit(store, shard, number, rows):
+                stale.append(shard.file)
+                rows = None
+            if rows is not None and size in (None, shard.bytes):
+                parts.append(rows)
+                continue
+            rows, samples, missing, amiss = _look(store, split, shard, number, size, expected)
+            parts.append(rows)
+            kept |= {number: samples} if samples else {}
+            notes += amiss
+            lost |= {shard.file: missing} if missing else {}
+        whole = mapped is not None and not stale and not lost and not kept
+        rows = mapped if mapped is not None and whole else np.concatenate([np.zeros(0, ROW), *parts])
         if mapped is None:
             notes.append(f"{store.url}: {TABLE} is missing or of other shards; the indices were read instead")
-        place = (str(store.fetch(TABLE)), 0) if whole else None
-        return cls(store, manifest, Samples(store, shards, rows, kept, place), lost, tuple(notes))
+        elif stale:
+            names = ", ".join(stale[:5]) + (", …" if len(stale) > 5 else "")
+            notes.append(f"{store.url}: {TABLE} does not fit {names}; the indices were read instead")
+        return cls(store, manifest, Samples(store, shards, rows, kept, 0 if whole else None), lost, tuple(notes))
 
     @property
     def url(self) -> str:
@@ -155,15 +155,23 @@ class ShardSet:
 
 def _read_manifest(store: Store) -> Manifest:
     try:
-        path = store.fetch(MANIFEST)
+        text = store.current(MANIFEST)
     except DecodeError as error:
         raise _no_manifest(store, error) from error
     try:
-        return Manifest.model_validate_json(path.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
         why = str(error).splitlines()
         detail = f"{why[1].strip()}: {why[2].strip()}" if len(why) > 2 else why[0]
         raise DataError(f"{store.url}/{MANIFEST}: not a manifest this version can read ({detail})") from error
+    shards = [shard for record in manifest.splits.values() for shard in record.shards]
+    for name, count in Counter(shard.file for shard in shards).items():
+        if count > 1:
+            raise DataError(f"{store.url}/{MANIFEST}: names the shard {name!r} {count} times. Copy the manifest again")
+    if manifest.action_size and not manifest.fps:
+        raise DataError(f"{store.url}/{MANIFEST}: has actions of {manifest.action_size} numbers and no fps, their rate")
+    store.expect(hashlib.sha256(text).hexdigest(), {shard.file: shard.bytes for shard in shards})
+    return manifest
 
 
 def _no_manifest(store: Store, error: DecodeError) -> DataError:
@@ -196,19 +204,20 @@ def _mapped_table(store: Store, records: list[ShardRecord]) -> np.ndarray | None
         rows = open_table(str(store.fetch(TABLE)))
     except (DecodeError, OSError, ValueError):
         return None
-    edges = np.searchsorted(rows["shard"], np.arange(len(records) + 1))
-    counts = np.array([shard.samples for shard in records])
-    if len(rows) != counts.sum() or not np.array_equal(np.diff(edges), counts):
-        return None
-    return rows
+    # Whether the rows of each shard are its own is looked at shard by shard: `_rows_fit`.
+    return rows if len(rows) == sum(shard.samples for shard in records) else None
 
 
-def _index_fits(store: Store, shard: ShardRecord, last: np.void | None) -> bool:
-    """Whether the index of a shard ends where its last row in the table says, as far as that is known beforehand."""
-    size = store.size(index_name(shard.file))
-    if last is None or (size is None and store.folder is None):
+def _rows_fit(store: Store, shard: ShardRecord, number: int, rows: np.ndarray) -> bool:
+    """Whether rows of the table can be of a shard: lines one after the other that fill its index."""
+    if not len(rows):
         return True
-    return size == int(last["line"]) + int(last["size"]) + 1
+    ends = np.cumsum(rows["size"].astype(np.uint64) + np.uint64(1))
+    steady = rows["line"][0] == 0 and np.array_equal(ends[:-1], rows["line"][1:])
+    if not steady or not rows["size"].all() or not rows["frames"].all() or (rows["shard"] != number).any():
+        return False
+    size = store.size(index_name(shard.file))
+    return size == int(ends[-1]) if size is not None or store.folder is not None else True
 
 
 def _checked_size(store: Store, split: str, shard: ShardRecord) -> int | None:

@@ -37,6 +37,8 @@ class ShardFiles:
     def read(self, sample: Sample) -> dict[str, bytes]:
         """All members of a sample, by ending. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
         first = min(offset for offset, _ in sample.members.values())
+        if first < 0 or min(size for _, size in sample.members.values()) < 0:
+            raise DecodeError("damaged", "the index says that it lies before the begin of the shard")
         if sample.end - first > MEMBER_BYTES:
             raise DecodeError("too large", f"it takes {sample.end - first} bytes, at most {MEMBER_BYTES} are read")
         data = self.store.read(sample.shard, first, sample.end - first)
@@ -96,7 +98,8 @@ class SampleReader:
         self._files, self._backend, self._limits, self._size = ShardFiles(store), backend, limits, size
         self._whole_bytes, self._waiting_bytes = whole_bytes, waiting_bytes
         self._whole_held, self._waiting_held = 0, 0
-        self._whole: dict[tuple[str, Crop | None], tuple[np.ndarray, Decoded]] = {}
+        # By place, not by key: in shards that others wrote two samples may have one key.
+        self._whole: dict[tuple[str, int, Crop | None], tuple[np.ndarray, Decoded]] = {}
         self._waiting: OrderedDict[Place, tuple[np.ndarray, Decoded]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -117,7 +120,7 @@ class SampleReader:
         Raises:
             DecodeError: named.
         """
-        kept = self._whole.get((sample.key, cut.crop))
+        kept = self._whole.get((sample.shard, sample.end, cut.crop))
         if kept is not None:
             return kept[0][cut.indices], kept[1]
         try:
@@ -136,8 +139,8 @@ class SampleReader:
             if self._keeps_whole(decoded.index, cut.crop):
                 frames = reader.frames(range(decoded.index.frames), size=self._size, crop=cut.crop)
                 with self._lock:
-                    self._whole[sample.key, cut.crop] = frames, decoded
-                    self._whole_held += frames.nbytes
+                    before = self._whole.setdefault((sample.shard, sample.end, cut.crop), (frames, decoded))
+                    self._whole_held += frames.nbytes if before[0] is frames else 0  # else: another thread was first
                 return frames[cut.indices], decoded
             size = len(cut.indices) * self._frame_bytes(decoded.index, cut.crop)
             later = later if size * len(later) <= self._waiting_bytes else ()

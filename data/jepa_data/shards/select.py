@@ -11,6 +11,8 @@ from jepa_data.sampling import long_enough
 from jepa_data.shards.clips import Bad, Corpus
 from jepa_data.shards.index import ShardSet
 
+ROWS = 2**20  # of the table, looked at together
+
 
 @dataclass(frozen=True)
 class Selected:
@@ -21,8 +23,11 @@ class Selected:
     bad: tuple[Bad, ...]
 
 
-def select(shards: ShardSet, split: str, config: StreamConfig) -> Selected:
+def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) -> Selected:
     """Looks at the table alone, and at the videos of shards whose index was lost.
+
+    Args:
+        source: number of this source among those of a mix.
 
     Raises:
         DataError: a video is shorter than a clip and `config.short` is "error", or nothing is left.
@@ -33,10 +38,12 @@ def select(shards: ShardSet, split: str, config: StreamConfig) -> Selected:
         try:
             samples.replace(number, shards.probed(sample))
         except DecodeError as error:
-            bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0))
-    rows = samples.rows
-    known = rows["frames"] > 0
-    enough = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride) | rows["still"]
+            bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0, source))
+    known, enough = samples.rows["frames"] > 0, np.empty(len(samples), bool)
+    for first in range(0, len(samples), ROWS):  # in parts: what is reckoned with takes more memory than the table
+        rows = samples.rows[first : first + ROWS]
+        fits = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride)
+        enough[first : first + ROWS] = fits | rows["still"]
     short = known & ~enough
     count = int(np.count_nonzero(short))
     if count and config.short == "error":
@@ -51,7 +58,11 @@ def select(shards: ShardSet, split: str, config: StreamConfig) -> Selected:
         raise DataError(f"{shards.url}: nothing to draw from in {split!r}: {what}")
     # In shared memory, so that workers do not each copy it.
     chosen = None if usable.all() else torch.from_numpy(np.flatnonzero(usable)).share_memory_()
-    return Selected(Corpus(shards.store, samples, chosen), count, tuple(bad))
+    about, stride = shards.manifest, config.stride
+    if config.fps is not None and about.action_size:
+        stride = about.action_width(config.fps) // about.action_size
+    corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names))
+    return Selected(corpus, count, tuple(bad))
 
 
 def _clip_text(config: StreamConfig) -> str:

@@ -40,9 +40,9 @@ class Samples(Sequence[Sample]):
     Args:
         store: where the shards lie.
         shards: file and split of each shard.
-        rows: of the table; in workers a memory map is opened again instead of copied.
+        rows: of the table; other processes map the file again, or share the memory: nobody copies it.
         kept: samples of shards whose index was lost, by shard number.
-        mapped: file of the table and number of the first row, where `rows` is a memory map of it.
+        mapped: number of the first row, where `rows` is a memory map of the table's file.
     """
 
     def __init__(
@@ -51,9 +51,10 @@ class Samples(Sequence[Sample]):
         shards: Sequence[tuple[str, str]],
         rows: np.ndarray,
         kept: dict[int, list[Sample]],
-        mapped: tuple[str, int] | None,
+        mapped: int | None,
     ) -> None:
         self._store, self._shards, self.rows, self._kept, self._mapped = store, tuple(shards), rows, kept, mapped
+        self._shared: Any = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,16 +68,21 @@ class Samples(Sequence[Sample]):
             return [self[i] for i in range(*at.indices(len(self)))]
         row = self.rows[at]
         number, line, size = int(row["shard"]), int(row["line"]), int(row["size"])
-        if not size:
-            return self._kept[number][line]
         shard, split = self._shards[number]
-        name = index_name(shard)
         try:
-            return parse_line(self._store.read(name, line, size), f"{self._store.url}/{shard}", shard, split)
-        except (DataError, ValueError, KeyError, TypeError) as error:
+            if not size:
+                return self._kept[number][line]
+            text = self._store.read(index_name(shard), line, size)
+            sample = parse_line(text, f"{self._store.url}/{shard}", shard, split)
+            found = row_of(sample, number, line, size)
+        except (DataError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             if isinstance(error, DataError) and not isinstance(error, DecodeError):
                 raise
-            raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=name) from error
+            raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=shard) from error
+        # What was chosen from the row is cut by the line: both must be of one sample.
+        if found != row.item():
+            raise DecodeError("damaged", f"its line in the index and its row of {TABLE} disagree", url=shard)
+        return sample
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -90,7 +96,7 @@ class Samples(Sequence[Sample]):
         """The samples of one split, which lie together."""
         numbers = [number for number, (_, split) in enumerate(self._shards) if split == name]
         first, last = np.searchsorted(self.rows["shard"], [numbers[0], numbers[-1] + 1]) if numbers else (0, 0)
-        mapped = None if self._mapped is None else (self._mapped[0], self._mapped[1] + int(first))
+        mapped = None if self._mapped is None else self._mapped + int(first)
         return Samples(self._store, self._shards, self.rows[first:last], self._kept, mapped)
 
     def replace(self, at: int, sample: Sample) -> None:
@@ -102,14 +108,22 @@ class Samples(Sequence[Sample]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if self._mapped is not None:
-            state["rows"] = len(self.rows)
-        return state
+            return state | {"rows": len(self.rows)}
+        import torch
+
+        # Moved once into memory that processes share: torch hands over the place, plain pickle the bytes.
+        if self._shared is None:
+            self._shared = torch.from_numpy(np.ascontiguousarray(self.rows).view(np.uint8)).share_memory_()
+            self.rows = self._shared.numpy().view(ROW)
+        return state | {"rows": None, "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._mapped is not None:
-            path, first = self._mapped
-            self.rows = open_table(path)[first : first + state["rows"]]
+        if self._mapped is None:
+            self.rows = state["_shared"].numpy().view(ROW)
+        else:
+            table = open_table(str(self._store.fetch(TABLE)))
+            self.rows = table[self._mapped : self._mapped + state["rows"]]
 
 
 def open_table(path: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Self
 STACKS: int | None = getattr(signal, "SIGUSR1", None)  # asks a worker for its stacks; not there on Windows
 
 
-def answer_with_stacks(worker: int = 0) -> None:
+def answer_with_stacks() -> None:
     """Called in a worker process: print its stacks when the watchdog asks."""
     if STACKS is not None:
         faulthandler.register(STACKS, all_threads=True)
@@ -50,6 +50,7 @@ class Watchdog:
     ) -> None:
         self._over.set()
         self._thread.join()
+        self._workers = tuple  # an error that is kept would keep what the function holds: the workers
 
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._seconds / 4)):
