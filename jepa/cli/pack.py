@@ -18,7 +18,9 @@ def pack(
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
     fps: Annotated[
         float | None,
-        typer.Option(help="Frames a second.  [default: 15; with actions or states, those of the source]"),
+        typer.Option(
+            help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
+        ),
     ] = None,
     repeat_frames: Annotated[
         bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")

@@ -1,6 +1,6 @@
 """`jepa data pack` as a person sees it."""
 
-import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +51,6 @@ def test_the_summary_counts_what_was_packed_and_says_what_comes_next(
     assert (made["fps"], made["max_seconds"], made["video"], made["min_seconds"]) == (15.0, 60.0, "encode", 1.0)
     code, _, error = run(capsys, videos, out)
     assert code == 2 and error.splitlines()[-1].startswith(f"error: {out}: is packed already")
-    json.dumps(made)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +70,17 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 ) -> None:
     code, _, error = run(capsys, videos, tmp_path / "out", *options)
     assert code == 2 and message in error.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_what_is_not_installed_is_named_with_its_extra(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("scenedetect", "pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it could not be imported
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    for arguments, message in (
+        ((videos, tmp_path / "out", "--scenes"), "--scenes needs PySceneDetect: pip install 'openjepa[pack]'"),
+        ((tmp_path / "t.parquet", tmp_path / "out"), "Parquet is read by pyarrow: pip install 'openjepa[pack]'"),
+    ):
+        code, _, error = run(capsys, *arguments)
+        assert code == 2 and error.strip().endswith(message)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -47,6 +47,9 @@ class OrderedPool(Generic[Job, Result]):
         processes: int,
     ) -> None:
         self._work, self._crashed, self._rest, self._processes = work, crashed, rest, processes
+        self._context = multiprocessing.get_context("spawn")
+        # Nothing is ever sent: it closes when this program ends or gives up, and the processes end with it.
+        self._lifeline, self._held = self._context.Pipe(duplex=False)
         self._executor = self._start()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
@@ -75,7 +78,10 @@ class OrderedPool(Generic[Job, Result]):
             yield result
 
     def close(self) -> None:
+        """Wait for the jobs at work; the others are not begun."""
         self._executor.shutdown(cancel_futures=True)
+        self._held.close()
+        self._lifeline.close()
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +89,8 @@ class OrderedPool(Generic[Job, Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._held.close()  # nobody waits for the jobs at work
         self.close()
 
     def _submit(self, entries: Iterable[_Entry[Job, Result]]) -> None:
@@ -103,17 +111,17 @@ class OrderedPool(Generic[Job, Result]):
         return under_way
 
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+        return ProcessPoolExecutor(
+            self._processes, mp_context=self._context, initializer=_begin, initargs=(self._lifeline,)
+        )
 
 
-def _begin() -> None:
+def _begin(lifeline: Connection) -> None:
     """In a new process: Ctrl-C is for the program that started it, and it must not outlive that program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
+def _end_with(lifeline: Connection) -> None:
+    wait([lifeline])
     os._exit(1)

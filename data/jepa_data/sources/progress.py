@@ -32,7 +32,8 @@ class Progress:
         self._out, self._written = out, frozenset(written)
         self._pieces = _by_item(self._written)
         self._before = _read(out / FINISHED)
-        self._finished = (out / FINISHED).open("w")
+        self._finished = (out / FINISHED).open("a")
+        self._finished.write("\n")  # the last line may have been cut off
         self._rejects = (out / REJECTED).open("w")
         self._left, self._keys, self._short, self._bad = 0, list[str](), 0, 0
 
@@ -41,7 +42,7 @@ class Progress:
         before = self._before.get(item.key)
         if before is None or not self._written.issuperset(before["samples"]):
             return False
-        self._note(item.key, before["samples"], before["short"])
+        self._count(len(before["samples"]), before["short"])
         return True
 
     def written(self, item: Item) -> frozenset[str]:
@@ -61,14 +62,11 @@ class Progress:
             self._rejects.flush()
         if self._left:
             return
-        if self._bad:
-            self.items, self.samples, self.short = (
-                self.items + 1,
-                self.samples + len(self._keys),
-                self.short + self._short,
-            )
-        else:
-            self._note(packed.item.key, self._keys, self._short)
+        self._count(len(self._keys), self._short)
+        if not self._bad:
+            record = {"item": packed.item.key, "samples": self._keys, "short": self._short}
+            self._finished.write(json.dumps(record) + "\n")
+            self._finished.flush()
         self._keys, self._short, self._bad = [], 0, 0
 
     def remove(self) -> None:
@@ -86,10 +84,8 @@ class Progress:
         self._finished.close()
         self._rejects.close()
 
-    def _note(self, key: str, samples: list[str], short: int) -> None:
-        self._finished.write(json.dumps({"item": key, "samples": samples, "short": short}) + "\n")
-        self._finished.flush()
-        self.items, self.samples, self.short = self.items + 1, self.samples + len(samples), self.short + short
+    def _count(self, samples: int, short: int) -> None:
+        self.items, self.samples, self.short = self.items + 1, self.samples + samples, self.short + short
 
 
 def _by_item(keys: Iterable[str]) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ process holds more than about a minute of encoded video.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,26 @@ BATCH_SECONDS = 60.0  # of video that one job encodes, where pieces allow it
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Part of an item to pack. `cuts` is None before anyone looked at the video; `done` are pieces already written."""
+    """Part of an item to pack.
+
+    Attributes:
+        done: keys of pieces that are written already.
+        plan: of a video that was looked at: the pieces to make.
+    """
 
     item: Item
     recipe: Recipe
     done: frozenset[str] = frozenset()
-    cuts: tuple[Cut, ...] | None = None
-    pieces: int = 0
+    plan: "Plan | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Some pieces of a video, of `total` in all; its index saves another pass over a long file."""
+
+    cuts: tuple[Cut, ...]
+    total: int
+    index: VideoIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +82,7 @@ def work(job: Job) -> Packed:
         material = _material(job.item)
         if material.ending in IMAGES:
             return _picture(job, material)
-        if job.recipe.video == "copy":
-            return _copied(job, material)
-        return _encoded(job, material)
+        return _video(job, material)
     except DecodeError as error:
         return Packed(job.item, rejected=(_rejected(job.item, error),))
     except OSError as error:
@@ -85,41 +96,39 @@ def crashed(job: Job) -> Packed:
     return Packed(job.item, rejected=(_rejected(job.item, error),))
 
 
-def _encoded(job: Job, material: _Material) -> Packed:
-    recipe = job.recipe
-    with get_backend("pyav").open(material.src) as reader:
-        cuts, short, rest, total = _planned(job, material, reader)
-        pieces, keys, rejected = list[Piece](), list[str](), list[Rejected]()
-        for piece in cuts:
-            key = _piece_key(job.item, piece.number, total)
-            keys.append(key)
-            if key in job.done:
-                continue
-            first, last = _frames(reader.index, piece)
-            fps = packed_rate(reader.index, recipe)
+def _video(job: Job, material: _Material) -> Packed:
+    item = job.item
+    with get_backend("pyav").open(material.src, None if job.plan is None else job.plan.index) as reader:
+        plan, short, rest = (job.plan, 0, ()) if job.plan is not None else _planned(job, material, reader)
+        keys, pieces, rejected = list[str](), list[Piece](), list[Rejected]()
+        for cut_out in plan.cuts:
+            key = item.key if plan.total == 1 else f"{item.key}-{cut_out.number:04d}"
             try:
-                if material.actions is None and material.states is None:
-                    numbers, stride = frame_numbers(reader.index, first, last, fps), 1
-                else:
-                    numbers, stride = steady_numbers(reader.index, first, last, fps)
-                data = reencode(reader, numbers, fps, recipe)
+                if key not in job.done:
+                    pieces.append(_piece(job, material, reader, cut_out, key))
+                keys.append(key)
             except DecodeError as error:
-                rejected.append(_rejected(job.item, error, piece))
-                keys.pop()
-                continue
-            pieces.append(_piece(job.item, material, key, data, reader.index, numbers, stride, piece))
-    return Packed(job.item, tuple(keys), tuple(pieces), tuple(rejected), short, rest)
+                rejected.append(_rejected(item, error, None if plan.total == 1 else cut_out))
+    return Packed(item, tuple(keys), tuple(pieces), tuple(rejected), short, rest)
 
 
-def _planned(job: Job, material: _Material, reader: Reader) -> tuple[tuple[Cut, ...], int, tuple[Job, ...], int]:
-    """Pieces to encode now, how many were too short, jobs for the others, and the number of all pieces."""
-    if job.cuts is not None:
-        return job.cuts, 0, (), job.pieces
-    pieces = _cuts(job, material, reader)
-    long = [piece for piece in pieces if piece.seconds >= job.recipe.min_seconds - 1e-6]
-    now, *later = batches(long, BATCH_SECONDS) or [()]
-    rest = tuple(Job(job.item, job.recipe, job.done, cuts, len(pieces)) for cuts in later)
-    return now, len(pieces) - len(long), rest, len(pieces)
+def _planned(job: Job, material: _Material, reader: Reader) -> tuple[Plan, int, tuple[Job, ...]]:
+    """Pieces to make now, how many were too short, and jobs for the others."""
+    cuts, index = _cuts(job, material, reader), reader.index
+    if job.recipe.video == "copy" and not _whole(job.item, len(cuts)):
+        timed = material.actions is not None or material.states is not None
+        seconds = frame_seconds(index)
+        spans = at_borders(cuts, index, borders(material.src, index), timed)
+        cuts = [Cut(span.number, float(seconds[span.first]), float(seconds[span.last])) for span in spans]
+    kept = [piece for piece in cuts if piece.seconds >= job.recipe.min_seconds - 1e-6]
+    now, *later = batches(kept, BATCH_SECONDS) or [()]
+    rest = tuple(Job(job.item, job.recipe, job.done, Plan(part, len(cuts), index)) for part in later)
+    return Plan(now, len(cuts), index), len(cuts) - len(kept), rest
+
+
+def _whole(item: Item, pieces: int) -> bool:
+    """Whether a file is stored uncut."""
+    return pieces == 1 and item.start is None and item.end is None
 
 
 def _cuts(job: Job, material: _Material, reader: Reader) -> list[Cut]:
@@ -144,44 +153,6 @@ def _cuts(job: Job, material: _Material, reader: Reader) -> list[Cut]:
     return cut(float(seconds[first]), float(seconds[last]), scenes, recipe.max_seconds)
 
 
-def _copied(job: Job, material: _Material) -> Packed:
-    item, recipe = job.item, job.recipe
-    with get_backend("pyav").open(material.src) as reader:
-        index, pieces = reader.index, _cuts(job, material, reader)
-    whole = len(pieces) == 1 and item.start is None and item.end is None
-    if pieces[0].seconds < recipe.min_seconds - 1e-6 and len(pieces) == 1:
-        return Packed(item, short=1)
-    if whole:
-        if item.key in job.done:
-            return Packed(item, (item.key,))
-        data, ending = whole_file(material.src, material.ending)
-        numbers = np.arange(index.frames, dtype=np.int64)
-        return Packed(
-            item, (item.key,), (_piece(item, material, item.key, data, index, numbers, 1, pieces[0], ending),)
-        )
-    timed = material.actions is not None or material.states is not None
-    return _cut_copies(job, material, index, at_borders(pieces, index, borders(material.src, index), timed))
-
-
-def _cut_copies(job: Job, material: _Material, index: VideoIndex, spans: Sequence[Span]) -> Packed:
-    seconds, item = frame_seconds(index), job.item
-    keys, pieces, short = list[str](), list[Piece](), 0
-    for span in spans:
-        found = Cut(span.number, float(seconds[span.first]), float(seconds[span.last]))
-        if found.seconds < job.recipe.min_seconds - 1e-6:
-            short += 1
-            continue
-        key = _piece_key(item, span.number, len(spans))
-        keys.append(key)
-        if key in job.done:
-            continue
-        data, numbers = copy_packets(material.src, index, span), np.arange(span.first, span.last, dtype=np.int64)
-        if probe_media(data, "mp4").frames != len(numbers):
-            raise DecodeError("damaged", f"the packets from {found.start:.2f} to {found.end:.2f} s are not all there")
-        pieces.append(_piece(item, material, key, data, index, numbers, 1, found))
-    return Packed(item, tuple(keys), tuple(pieces), short=short)
-
-
 def _picture(job: Job, material: _Material) -> Packed:
     from jepa_data.sources.pictures import picture
 
@@ -190,7 +161,7 @@ def _picture(job: Job, material: _Material) -> Packed:
         return Packed(item, (item.key,))
     raw = material.src if isinstance(material.src, bytes) else Path(material.src).read_bytes()
     data, index = picture(raw, job.recipe)
-    metadata = {**material.metadata, "labels": dict(_labels(item, material)), "source": item.name}
+    metadata = {**material.metadata, "labels": _labels(item, material), "source": item.name}
     return Packed(
         item,
         (item.key,),
@@ -198,37 +169,37 @@ def _picture(job: Job, material: _Material) -> Packed:
     )
 
 
-def _piece(
-    item: Item,
-    material: _Material,
-    key: str,
-    data: bytes,
-    index: VideoIndex,
-    numbers: np.ndarray,
-    stride: int,
-    piece: Cut,
-    ending: str = "mp4",
-) -> Piece:
-    """A sample from its bytes. `numbers` are of its frames in the video that `index` describes."""
+def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) -> Piece:
+    """A piece of a video as a sample. Raises DecodeError."""
+    item, recipe, index = job.item, job.recipe, reader.index
+    first, last = _frames(index, piece)
+    numbers, stride, ending = np.arange(first, last, dtype=np.int64), 1, "mp4"
+    if recipe.video == "copy" and _whole(item, 1) and (first, last) == (0, index.frames):
+        data, ending = whole_file(material.src, material.ending)
+    elif recipe.video == "copy":
+        data = copy_packets(material.src, index, Span(piece.number, first, last))
+    else:
+        fps = packed_rate(index, recipe)
+        if material.actions is None and material.states is None:
+            numbers = frame_numbers(index, first, last, fps)
+        else:
+            numbers, stride = steady_numbers(index, first, last, fps)
+        data = reencode(reader, numbers, fps, recipe)
+    stored = probe_media(data, ending)
+    if stored.frames != len(numbers):
+        raise DecodeError("damaged", f"{len(numbers)} frames were packed, {stored.frames} can be read back")
     # Rows of actions and states count from the first frame of the item.
     rows = numbers - _frames(index, Cut(0, item.start or 0.0, np.inf))[0]
     start, end = round(piece.start + material.began, 6), round(piece.end + material.began, 6)
     name = material.metadata.get("source", item.name) if item.sample is not None else item.name
-    metadata = {
-        **material.metadata,
-        "labels": dict(_labels(item, material)),
-        "source": name,
-        "start": start,
-        "end": end,
-    }
     return Piece(
         key=key,
         ending=ending,
         data=data,
-        index=probe_media(data, ending),
+        index=stored,
         actions=None if material.actions is None else clip_actions(material.actions, rows, stride),
         states=None if material.states is None else material.states[rows],
-        metadata=metadata,
+        metadata={**material.metadata, "labels": _labels(item, material), "source": name, "start": start, "end": end},
         source={"url": name, "start": start, "end": end},
     )
 
@@ -258,8 +229,8 @@ def _material(item: Item) -> _Material:
     )
 
 
-def _labels(item: Item, material: _Material) -> Mapping[str, int]:
-    return item.labels if item.sample is None else material.metadata.get("labels", {})
+def _labels(item: Item, material: _Material) -> dict[str, int]:
+    return dict(item.labels if item.sample is None else material.metadata.get("labels", {}))
 
 
 def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
@@ -268,10 +239,6 @@ def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
     slack = min(5e-4, float(seconds[-1]) / index.frames / 4)
     first, last = np.searchsorted(seconds[:-1], [piece.start - slack, piece.end - slack])
     return int(first), int(last)
-
-
-def _piece_key(item: Item, number: int, pieces: int) -> str:
-    return item.key if pieces == 1 else f"{item.key}-{number:04d}"
 
 
 def _rejected(item: Item, error: DecodeError, piece: Cut | None = None) -> Rejected:
