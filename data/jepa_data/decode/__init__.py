@@ -3,7 +3,7 @@
 from jepa_data.decode.base import Crop, Limits, Reader, Size, Source, VideoBackend, VideoIndex
 from jepa_data.errors import DataError, DecodeError
 
-BACKENDS = ("pyav", "decord")
+BACKENDS = ("pyav", "decord", "torchcodec")
 
 
 def get_backend(name: str) -> VideoBackend:
@@ -16,6 +16,10 @@ def get_backend(name: str) -> VideoBackend:
         from jepa_data.decode.decord import DecordBackend
 
         return DecordBackend()
+    if name == "torchcodec":
+        from jepa_data.decode.torchcodec import TorchCodecBackend
+
+        return TorchCodecBackend()
     raise DataError(f"backend: no decoder is called {name!r}. There are: {', '.join(BACKENDS)}")
 
 

@@ -95,6 +95,17 @@ class VideoIndex:
         """When each frame is shown, counted from the first."""
         return (self.pts - self.pts[0]) * float(self.time_base)
 
+    def shown_at(self, seconds: Seconds) -> Int64[np.ndarray, " T"]:
+        """Numbers of the frames on screen at these times. Raises DecodeError ("out of range")."""
+        times, shown = np.asarray(seconds, np.float64), self.seconds
+        # Times are rounded to ticks when a video is stored; the last frame stays for one frame's time.
+        slack = min(5e-4, 0.25 / self.fps) if self.fps else 0.0
+        end = shown[-1] + (1 / self.fps if self.fps else np.inf)
+        wrong = times[(times < -slack) | (times > end)]
+        if len(wrong):
+            raise DecodeError("out of range", f"{wrong[0]:g} s was asked for, the video is shown from 0 to {end:g} s")
+        return np.maximum(np.searchsorted(shown, times + slack, side="right") - 1, 0).astype(np.int64)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able. Times and keyframes are stored as runs `[first, step, count]`: one run for a steady video."""
         record: dict[str, Any] = {

@@ -1,20 +1,27 @@
 """decord: fast, and right on H.264 in closed groups of pictures, which is what the packer writes.
 
-On other files it can return a neighbouring frame in silence, so this backend opens H.264 only, and compares decord's
-count of frames with the packet index. decord has wheels for Linux on x86-64 and for Windows.
+On other files it returns a neighbouring frame in silence. So the packets are looked at first (`VideoIndex.hazards`),
+and what it is known to get wrong is refused: codecs other than H.264, HEVC, VP8 and VP9; rotation; edit lists and
+stream-copied cuts; open groups of pictures; fragmented mp4; containers other than mp4 and Matroska (MPEG-TS, AVI).
+
+decord bundles FFmpeg 4.1 (2018), paints over damage inside pictures without a word, and cannot be interrupted:
+`Limits.timeout_seconds` holds for opening only. Damaged files can crash it, and the process with it (CRASHES).
+The look at the packets turns most of them away; in shards the checksum finds the rest. Decode what you do not trust
+with data.backend=pyav. decord has wheels for Linux on x86-64 and for Windows.
 """
 
 import io
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch  # noqa: F401  before decord: the other order can crash with CUDA builds
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
-from jepa_data.decode.base import Crop, Size, Source, VideoIndex, checked_indices
-from jepa_data.decode.pyav import PyAVBackend, Scaler
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes
+from jepa_data.decode.pyav import PyAVBackend
+from jepa_data.decode.reader import OnePassReader
+from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
 try:
@@ -25,61 +32,59 @@ except ImportError as error:
         "data.backend=pyav"
     ) from error
 
+CODECS = ("h264", "hevc", "vp8", "vp9")
+HARMLESS = ("colours of more than 8 bits",)
+
 
 class DecordBackend:
     """See `VideoBackend`."""
 
     name = "decord"
 
-    def probe(self, src: Source) -> VideoIndex:
-        return PyAVBackend().probe(src)
+    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
+        return PyAVBackend().probe(src, limits)
 
-    def open(self, src: Source, index: VideoIndex | None = None) -> "DecordReader":
-        # Broken files can crash decord and the process with it; the pass over the packets turns them away by name.
-        return DecordReader(src, self.probe(src) if index is None else index)
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> "DecordReader":
+        first_bytes(src, limits)
+        if index is None or index.hazards is None:
+            index = self.probe(src, limits)
+        return DecordReader(src, index, limits)
 
 
-class DecordReader:
-    """See `Reader`. Scales inside the decoder, so it opens the video once for each size asked for."""
+class DecordReader(OnePassReader):
+    """See `Reader`. Scales inside the decoder, so it opens the video once for each size asked for.
 
-    def __init__(self, src: Source, index: VideoIndex) -> None:
-        self._src, self._index = src, index
-        self._url = "" if isinstance(src, bytes) else str(src)
-        if index.codec != "h264" or index.rotation:
-            what = f"{index.codec} video" if index.codec != "h264" else "rotated video"
+    Raises:
+        DecodeError: "not supported" where decord would return other frames than those asked for.
+    """
+
+    def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
+        super().__init__(src, index, limits)
+        wrong = [] if index.codec in CODECS else [f"{index.codec} video"]
+        wrong += [f"a video turned by {index.rotation} degrees"] if index.rotation else []
+        wrong += [hazard for hazard in index.hazards or () if hazard not in HARMLESS]
+        if wrong:
             raise DecodeError(
-                "not supported", f"decord can return wrong frames of {what}. Use data.backend=pyav", url=self._url
+                "not supported", f"decord can return wrong frames of {wrong[0]}. Use data.backend=pyav", url=self._url
             )
         self._videos: dict[Size, Any] = {}
         self._scaler = Scaler()
 
-    @property
-    def index(self) -> VideoIndex:
-        return self._index
-
-    def frames(
-        self, indices: Sequence[int] | Int64[np.ndarray, " T"], *, size: Size | None = None, crop: Crop | None = None
-    ) -> UInt8[np.ndarray, "T h w C"]:
-        numbers = checked_indices(indices, self._index.frames)
-        native = (self._index.height, self._index.width)
-        try:
-            pictures = self._video(native if crop is not None or size is None else size).get_batch(numbers).asnumpy()
-        except decord.DECORDError as error:
-            raise DecodeError("damaged", f"decord: {str(error).splitlines()[-1]}", url=self._url) from error
-        if crop is None:
-            return pictures
-        return np.stack([self._scaler.rgb(picture, size, crop) for picture in pictures])
-
     def close(self) -> None:
         self._videos.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _pictures(
+        self, numbers: list[int], size: Size | None, crop: Crop | None
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
+        native = (self._index.height, self._index.width)
+        if not numbers:
+            return
+        try:
+            pictures = self._video(native if crop is not None or size is None else size).get_batch(numbers).asnumpy()
+        except decord.DECORDError as error:
+            raise DecodeError("damaged", f"decord: {str(error).splitlines()[-1]}") from error
+        for number, picture in zip(numbers, pictures, strict=True):
+            yield number, picture if crop is None else self._scaler.rgb(picture, size, crop)
 
     def _video(self, size: Size) -> Any:
         if size not in self._videos:
@@ -88,9 +93,7 @@ class DecordReader:
             video = decord.VideoReader(src, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
             if len(video) != self._index.frames:
                 raise DecodeError(
-                    "not supported",
-                    f"decord counts {len(video)} frames of {self._index.frames}. Use data.backend=pyav",
-                    url=self._url,
+                    "not supported", f"decord counts {len(video)} frames of {self._index.frames}. Use data.backend=pyav"
                 )
             self._videos[size] = video
         return self._videos[size]

@@ -1,0 +1,74 @@
+"""Whether a video file is as long as it says: FFmpeg reads a file that was cut short to the cut, and says nothing.
+
+The outermost parts of three containers carry their sizes:
+
+    mp4, mov    [size 4][type 4]...   [size 4][type 4]...      until the end of the file
+    Matroska    [EBML header] [Segment: id, size]              the Segment is the rest of the file
+    AVI         "RIFF" [size 4] "AVI " ...                     the RIFF is the rest of the file (or several follow)
+"""
+
+import io
+
+from jepa_data.decode.base import Source
+from jepa_data.errors import DecodeError
+
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+File = io.BytesIO | io.BufferedReader
+MOST_BOXES = 100_000  # a fragmented hour has some thousands
+
+
+def check_whole(src: Source) -> None:
+    """Raises DecodeError ("truncated") for an mp4, Matroska or AVI file that ends too early; looks at no other."""
+    with io.BytesIO(src) if isinstance(src, bytes) else open(src, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
+        end = size
+        if head[4:8] == b"ftyp":
+            end = _end_of_boxes(file, size)
+        elif head[:4] == EBML:
+            end = _end_of_segment(file, size)
+        elif head[:4] == b"RIFF":
+            end = 8 + int.from_bytes(head[4:8], "little")
+    if end > size:
+        raise DecodeError("truncated", f"it has {size} bytes of {end}. Copy it again")
+
+
+def _end_of_boxes(file: File, size: int) -> int:
+    at = 0
+    for _ in range(MOST_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4]), head[4:8]
+        if len(head) < 8 or not kind.isalnum() or length == 0:  # what follows the last box; 0: to the end of the file
+            break
+        if length == 1:
+            length = int.from_bytes(head[8:16])
+        if length < 8:
+            break
+        at += length
+        if at >= size:
+            break
+    return at
+
+
+def _end_of_segment(file: File, size: int) -> int:
+    file.seek(4)
+    header = _ebml_size(file)
+    if header is None:
+        return size
+    file.seek(header, io.SEEK_CUR)
+    if file.read(4) != SEGMENT:
+        return size
+    length = _ebml_size(file)
+    return size if length is None else file.tell() + length
+
+
+def _ebml_size(file: File) -> int | None:
+    """A size of Matroska: the number of leading zero bits says how many bytes follow. None: unknown (all ones)."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    more = 8 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(more)) & ((1 << 7 * (more + 1)) - 1)
+    return None if value == (1 << 7 * (more + 1)) - 1 else value

@@ -1,0 +1,226 @@
+"""Opens a video with FFmpeg, and indexes it from its packets.
+
+Only containers and codecs of video are opened: FFmpeg also knows play lists and scripts, which name other files and
+addresses. A pass over the packets decodes nothing; only the first picture is decoded, for its size.
+"""
+
+import io
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import ExitError, FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from jepa_data.decode.base import Limits, Source, VideoIndex, first_bytes
+from jepa_data.decode.boxes import check_whole
+from jepa_data.decode.starts import CleanStarts
+from jepa_data.errors import DecodeError
+
+# FFmpeg comments on broken files through Python's logging; here a broken file is reported once, as a DecodeError.
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,ogg,asf,mxf,wav,mp3,aac,flac"
+
+
+class Deadline:
+    """Ends what takes too long. Raises DecodeError ("timeout") when asked after the time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+
+    def check(self) -> None:
+        if time.monotonic() > self._end:
+            raise DecodeError("timeout", f"it took more than {self._seconds:g} seconds (limits.timeout_seconds)")
+
+
+def open_video(src: Source, limits: Limits) -> tuple[InputContainer, VideoStream]:
+    """The container, and its picture track, to be decoded by one thread. Raises DecodeError."""
+    url = "" if isinstance(src, bytes) else str(src)
+    head = first_bytes(src, limits)
+    try:
+        container = av.open(
+            # "file:" keeps a name such as "http:x" or "pipe:0" from being anything but a file.
+            io.BytesIO(src) if isinstance(src, bytes) else f"file:{src}",
+            "r",
+            options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+            timeout=limits.timeout_seconds,
+        )
+    except (FFmpegError, ValueError) as error:
+        if isinstance(error, ExitError):
+            raise DecodeError("timeout", f"opening took more than {limits.timeout_seconds:g} s", url=url) from error
+        if head[4:8] == b"ftyp":
+            raise DecodeError("truncated", "it begins as an mp4 and its index is missing", url=url) from error
+        raise DecodeError("not a video", "FFmpeg finds none of the containers that are read", url=url) from error
+    try:
+        return container, _picture_track(container, limits)
+    except DecodeError as error:
+        container.close()
+        raise error.named("", url) from error
+
+
+def packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[Packet]:
+    """The packets of the picture track, and at the end an empty one, which makes a decoder hand out what it holds.
+
+    Those of other tracks are passed over here, so that a file that is full of them is left in time, too.
+    """
+    for packet in container.demux():
+        deadline.check()
+        if packet.stream.index == stream.index:  # `packet.stream_index` of the empty ones is always 0
+            yield packet
+
+
+def decode_error(error: FFmpegError | DecodeError, url: str) -> DecodeError:
+    """What FFmpeg says, under the names used here."""
+    if isinstance(error, DecodeError):
+        return error.named(error.key, error.url or url)
+    if isinstance(error, ExitError):
+        return DecodeError("timeout", "reading it took too long (limits.timeout_seconds)", url=url)
+    ended = isinstance(error, EndOfFile)
+    return DecodeError("truncated" if ended else "damaged", f"FFmpeg: {error.strerror}", url=url)
+
+
+def build_index(src: Source, container: InputContainer, stream: VideoStream, limits: Limits) -> VideoIndex:
+    """The index of a video that was just opened; leaves it in the middle. Raises DecodeError or FFmpegError."""
+    check_whole(src)
+    deadline = Deadline(limits.timeout_seconds)
+    found = _look_through(container, stream, limits, deadline)
+    frame, undecodable = _decode_head(container, stream, found, deadline)
+    pts = np.unique(np.array(found.shown, np.int64))
+    pts = pts[~np.isin(pts, list(undecodable))]
+    keyframes = np.unique(np.array([time for time, hidden in found.starts if not hidden], np.int64))
+    limits.check_picture(frame.width, frame.height)
+    rotation = round(frame.rotation / 90) * 90 % 360
+    height, width = (frame.height, frame.width) if rotation % 180 == 0 else (frame.width, frame.height)
+    assert stream.time_base is not None
+    span = float(int(pts[-1] - pts[0]) * stream.time_base)
+    limits.check_length(len(pts), span)
+    rate = (len(pts) - 1) / span if span > 0 else float(stream.average_rate or 0)
+    return VideoIndex(
+        pts=pts,
+        time_base=stream.time_base,
+        keyframes=np.searchsorted(pts, keyframes),
+        width=width,
+        height=height,
+        rotation=rotation,
+        codec=stream.codec_context.codec.canonical_name,
+        fps=round(rate, 6),
+        hazards=_hazards(container, stream, found),
+    )
+
+
+@dataclass
+class _Found:
+    """What the packets say.
+
+    Attributes:
+        shown: times of the packets that hold a frame to be shown.
+        starts: time of each packet that decoding can start from, and whether an edit list hides its frame.
+        leading: times of frames that follow the first such packet in the file and are shown before it.
+        hidden, refresh, open_groups: seen anywhere: a frame that is not shown; a keyframe that is none; a frame that
+            is shown before the last keyframe before it in the file.
+        count: packets of the picture track.
+    """
+
+    shown: list[int] = field(default_factory=list)
+    starts: list[tuple[int, bool]] = field(default_factory=list)
+    leading: set[int] = field(default_factory=set)
+    hidden: bool = False
+    refresh: bool = False
+    open_groups: bool = False
+    count: int = 0
+
+
+def _look_through(container: InputContainer, stream: VideoStream, limits: Limits, deadline: Deadline) -> _Found:
+    found, is_start, untimed = _Found(), CleanStarts(stream.codec_context), False
+    for packet in packets(container, stream, deadline):
+        if not packet.size:
+            continue
+        found.count += 1
+        limits.check_length(found.count, 0.0)
+        if packet.pts is None:
+            untimed = True
+            continue
+        start = is_start(packet)
+        found.refresh |= packet.is_keyframe and not start
+        if start:
+            found.starts.append((packet.pts, packet.is_discard))
+        elif not found.starts:
+            continue  # recorded from the middle: nothing before the first start can be decoded
+        elif packet.pts < found.starts[-1][0]:
+            found.open_groups |= len(found.starts) > 1 or not packet.is_discard
+            if len(found.starts) == 1:
+                found.leading.add(packet.pts)
+        found.hidden |= packet.is_discard
+        if not packet.is_discard:
+            found.shown.append(packet.pts)
+    if untimed:
+        raise DecodeError("no time stamps", "frames cannot be told apart. Remux it: ffmpeg -i IN -c copy OUT.mp4")
+    if not found.starts and found.refresh:
+        raise DecodeError("not supported", "none of its pictures can be decoded by itself. Re-encode it with ffmpeg")
+    if not found.starts or not found.shown or stream.time_base is None:
+        raise DecodeError("truncated", "it holds no picture that can be decoded")
+    return found
+
+
+def _decode_head(
+    container: InputContainer, stream: VideoStream, found: _Found, deadline: Deadline
+) -> tuple[VideoFrame, set[int]]:
+    """The first frame that is shown, and the times of those before the first start that do not come out whole.
+
+    The head of a stream that was cut at an open group refers to pictures that are gone.
+    """
+    container.seek(found.starts[0][0], stream=stream)
+    doubtful = found.leading & set(found.shown)
+    for frame in decoded(container, stream, deadline):
+        if frame.pts in doubtful and not frame.is_corrupt:
+            doubtful.discard(frame.pts)
+        if frame.pts is not None and frame.pts >= found.starts[0][0]:
+            return frame, doubtful
+    raise DecodeError("truncated", "its first picture cannot be decoded")
+
+
+def decoded(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[VideoFrame]:
+    """The frames from the first packet on that decoding can start from."""
+    is_start, started = CleanStarts(stream.codec_context), False
+    for packet in packets(container, stream, deadline):
+        started = started or is_start(packet)
+        if started:
+            yield from packet.decode()
+
+
+def _hazards(container: InputContainer, stream: VideoStream, found: _Found) -> tuple[str, ...]:
+    names = container.format.name.split(",")
+    mp4 = "mp4" in names
+    pixels = stream.codec_context.format
+    seen = {
+        f"the {names[0]} container": not mp4 and "matroska" not in names,
+        "an mp4 in fragments": mp4 and stream.frames != found.count,
+        "an edit list": found.hidden,
+        "open groups of pictures": found.open_groups,
+        "a moving refresh in place of keyframes": found.refresh,
+        "colours of more than 8 bits": pixels is not None and pixels.components[0].bits > 8,
+    }
+    return tuple(name for name, there in seen.items() if there)
+
+
+def _picture_track(container: InputContainer, limits: Limits) -> VideoStream:
+    stream = container.streams.best("video")  # not a cover picture
+    if not isinstance(stream, VideoStream):
+        raise DecodeError("not a video", "it has no picture track")
+    context = stream.codec_context
+    if context is None:
+        raise DecodeError("not supported", "its codec is unknown to FFmpeg")
+    limits.check_picture(context.width, context.height)
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    context.options = {"max_pixels": str(limits.max_pixels)}
+    return stream

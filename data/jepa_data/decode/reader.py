@@ -1,0 +1,104 @@
+"""What the readers of all backends share: a request becomes one ascending pass over the frames it names.
+
+asked for      clip 0: 3 5 7     clip 1: 5 6 7     repeats and any order allowed
+decoded        3 5 6 7                             each frame once, forward
+handed out     3 5 7             5 6 7
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jepa_data.decode.base import Crop, Indices, Limits, Seconds, Size, Source, VideoIndex, checked_indices
+from jepa_data.errors import DecodeError
+
+
+class OnePassReader(ABC):
+    """See `Reader`. A backend adds `_pictures` and `close`."""
+
+    def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
+        self._src, self._index, self._limits = src, index, limits
+        self._url = "" if isinstance(src, bytes) else str(src)
+
+    @property
+    def index(self) -> VideoIndex:
+        return self._index
+
+    def frames(
+        self,
+        indices: Indices,
+        *,
+        size: Size | None = None,
+        crop: Crop | None = None,
+        out: UInt8[np.ndarray, "T h w C"] | None = None,
+    ) -> UInt8[np.ndarray, "T h w C"]:
+        numbers = checked_indices(indices, self._index.frames)
+        shape = (len(numbers), *self._shape(size, crop))
+        if out is None:
+            out = np.empty(shape, np.uint8)
+        elif out.shape != shape:
+            raise ValueError(f"out: expected the shape {shape}, found {out.shape}")
+        self._fill([numbers], [out], size, crop)
+        return out
+
+    def clips(
+        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | None = None
+    ) -> list[UInt8[np.ndarray, "_ h w C"]]:
+        numbers = [checked_indices(clip, self._index.frames) for clip in clips]
+        out = [np.empty((len(clip), *self._shape(size, crop)), np.uint8) for clip in numbers]
+        self._fill(numbers, out, size, crop)
+        return out
+
+    def at(
+        self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None
+    ) -> UInt8[np.ndarray, "T h w C"]:
+        return self.frames(self._index.shown_at(seconds), size=size, crop=crop)
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _pictures(
+        self, numbers: list[int], size: Size | None, crop: Crop | None
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
+        """Number and picture of each of `numbers`, which ascend. Raises DecodeError."""
+        ...
+
+    def _fill(self, clips: list[list[int]], out: list[np.ndarray], size: Size | None, crop: Crop | None) -> None:
+        places: dict[int, list[np.ndarray]] = {}
+        for clip, pictures in zip(clips, out, strict=True):
+            for number, place in zip(clip, pictures, strict=True):
+                places.setdefault(number, []).append(place)
+        try:
+            for number, picture in self._pictures(sorted(places), size, crop):
+                for place in places.pop(number):
+                    place[...] = picture
+        except DecodeError as error:
+            raise error.named(error.key, error.url or self._url) from error
+        if places:
+            missing = min(places)
+            raise DecodeError("missing frame", f"frame {missing} is in the index and was not decoded", url=self._url)
+
+    def _shape(self, size: Size | None, crop: Crop | None) -> tuple[int, int, int]:
+        """h, w, C of the pictures handed out. Raises DecodeError for a crop beyond the picture."""
+        height, width = self._index.height, self._index.width
+        if crop is not None:
+            top, left, tall, wide = crop
+            if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+                raise DecodeError(
+                    "out of range", f"crop {crop} reaches beyond a picture of {(height, width)}", url=self._url
+                )
+            height, width = tall, wide
+        return (*(size or (height, width)), 3)

@@ -1,0 +1,111 @@
+"""Decoded picture to RGB: cropped and scaled in one pass of FFmpeg's swscale (bicubic), then turned upright.
+
+How exact a crop is:
+    without a size    the pixels of the uncropped picture, bit for bit.
+    with a size       brightness is cut at the pixel asked for. Colour is stored at half the resolution in most video;
+                      where the crop's left or top edge is odd, it lies up to one pixel off. To the scaler the edge of
+                      the crop is the edge of the picture, so that pixels near it differ by a few levels from a crop of
+                      the scaled picture; and where the crop is the whole picture, from no crop (at most 4 of 255).
+"""
+
+import itertools
+
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from jaxtyping import UInt8
+
+from jepa_data.decode.base import Crop, Size
+
+Picture = UInt8[np.ndarray, "h w C"]
+
+
+class Scaler:
+    """Keeps FFmpeg's tables between frames; belongs to one reader."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._graph: tuple[tuple[object, ...], Graph] | None = None
+
+    def picture(self, frame: VideoFrame, turns: int, size: Size | None, crop: Crop | None) -> Picture:
+        """RGB of a decoded frame, turned by `turns` quarter turns counter-clockwise. `size` and `crop` as shown."""
+        stored = (frame.height, frame.width)
+        if turns % 2 and size is not None:
+            size = (size[1], size[0])
+        part = None if crop is None else _stored_crop(crop, turns, stored)
+        if part is None:
+            rgb = self._whole(frame, size or stored)
+        elif size is None:
+            top, left, height, width = part
+            rgb = self._whole(frame, stored)[top : top + height, left : left + width]
+        elif part[1] % 2 and frame.format.components[0].bits > 8:
+            # FFmpeg's crop cuts the colour of deep pictures in the middle of a number there: 31 columns are 62 bytes
+            # of brightness and 31 of colour.
+            rgb = self.rgb(self._whole(frame, stored), size, part)
+        else:
+            rgb = self._part(frame, size, part)
+        return np.rot90(rgb, turns) if turns else rgb
+
+    def rgb(self, picture: Picture, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "H W C"]:
+        """An RGB picture, cropped, then scaled."""
+        if crop is not None:
+            top, left, height, width = crop
+            picture = picture[top : top + height, left : left + width]
+        if size is None or size == picture.shape[:2]:
+            return picture
+        return self._whole(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), size)
+
+    def _whole(self, frame: VideoFrame, size: Size) -> Picture:
+        # FFmpeg's own default, one thread per core, takes four times the CPU on small pictures.
+        height, width = size
+        return _pixels(
+            self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        )
+
+    def _part(self, frame: VideoFrame, size: Size, crop: Crop) -> Picture:
+        wanted = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, size, crop)
+        if self._graph is None or self._graph[0] != wanted:
+            self._graph = wanted, _crop_and_scale(frame, size, crop)
+        graph = self._graph[1]
+        graph.push(frame)
+        rgb = graph.pull()
+        assert isinstance(rgb, VideoFrame)
+        return _pixels(rgb)
+
+
+def _crop_and_scale(frame: VideoFrame, size: Size, crop: Crop) -> Graph:
+    """The crop only moves pointers, so that what lies outside is neither converted nor scaled."""
+    top, left, height, width = crop
+    graph = Graph()
+    graph.threads = 1
+    steps = [
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        graph.add("crop", f"w={width}:h={height}:x={left}:y={top}:exact=1"),
+        graph.add("scale", f"w={size[1]}:h={size[0]}:flags=bicubic"),
+        graph.add("format", "pix_fmts=rgb24"),
+        graph.add("buffersink"),
+    ]
+    for step, following in itertools.pairwise(steps):
+        step.link_to(following)
+    graph.configure()
+    return graph
+
+
+def _stored_crop(crop: Crop, turns: int, stored: Size) -> Crop:
+    """A crop of the picture as shown, in the picture as stored, which is [height, width] = `stored`."""
+    top, left, height, width = crop
+    tall, wide = stored
+    return (
+        (top, left, height, width),
+        (left, wide - top - height, width, height),
+        (tall - top - height, wide - left - width, height, width),
+        (tall - left - width, top, width, height),
+    )[turns]
+
+
+def _pixels(rgb: VideoFrame) -> Picture:
+    """A view of the pixels: rows are padded in FFmpeg's memory."""
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : 3 * rgb.width]
+    return rows.reshape(rgb.height, rgb.width, 3)
