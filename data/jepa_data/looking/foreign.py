@@ -1,0 +1,95 @@
+"""Samples of a tar that somebody else wrote, from its headers alone: which members there are, and which can be used.
+
+One video or picture of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`.
+"""
+
+import hashlib
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_data.errors import DataError
+from jepa_data.looking.quarantine import Finding
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, VIDEOS, clean_key
+
+PICKLES = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "ckpt", "joblib", "dill"))
+CLASS = "cls"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A sample of a tar: its own name, the key it gets, and where each member that is used lies."""
+
+    tar: Path
+    name: str
+    key: str
+    members: Mapping[str, tuple[int, int]]
+
+
+def places(
+    tar: Path, taken: set[str], rejected: list[Finding], ignored: Counter[str], notes: list[str]
+) -> Iterator[Place]:
+    """The samples of a tar that have one video or picture. Raises DataError for pickles."""
+    groups, cut = _members(tar)
+    if cut:
+        notes.append(f"{tar.name}: damaged or cut short; {len(groups)} samples lie before the damage")
+    size = tar.stat().st_size
+    for name, members in groups.items():
+        media = [m for m in members if m in VIDEOS] or [m for m in members if m in IMAGES]
+        key = _free_key(name, tar, taken)
+        if len(media) != 1:
+            rejected.append(
+                Finding(key, tar.name, "no video" if not media else "several videos", f"it has {_dotted(members)}")
+            )
+            continue
+        used = {media[0]: media[0], METADATA: METADATA, ACTIONS: ACTIONS, STATES: STATES, CLASS: CLASS}
+        used |= {} if METADATA in members else {"json": METADATA}
+        ignored.update(f".{ending}" for ending in members if ending not in used)
+        places = {used[ending]: place for ending, place in members.items() if ending in used}
+        if max(offset + length for offset, length in places.values()) > size:
+            rejected.append(Finding(key, tar.name, "truncated", "the tar ends inside it. Copy the tar again"))
+            continue
+        taken.add(key)
+        yield Place(tar, name, key, places)
+
+
+def _members(tar: Path) -> tuple[dict[str, dict[str, tuple[int, int]]], bool]:
+    """Place of each member by name and ending, as WebDataset names them, and whether the tar ends early."""
+    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                folder, _, file = member.name.rpartition("/")
+                stem, _, ending = file.partition(".")
+                if not member.isfile() or not stem or not ending:
+                    continue
+                ending = ending.lower()
+                if PICKLES & set(ending.split(".")):
+                    raise DataError(
+                        f"{tar}: holds {member.name!r}, a pickle, which can run code when it is read. "
+                        "Make the tar again without it"
+                    )
+                group = groups.setdefault(f"{folder}/{stem}" if folder else stem, {})
+                group.setdefault(ending, (member.offset_data, member.size))
+            cut = tar.stat().st_size < archive.offset
+    except DataError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError):
+        cut = True
+    return groups, cut
+
+
+def _free_key(name: str, tar: Path, taken: set[str]) -> str:
+    """A key of its own for each sample: many tars begin to count at 0 again."""
+    for key in (clean_key(name), clean_key(f"{tar.stem}_{name}")):
+        if key not in taken:
+            return key
+    digest = hashlib.sha256(f"{tar.name}/{name}".encode()).hexdigest()[:8]
+    return f"{clean_key(name)[:60]}-{digest}"
+
+
+def _dotted(endings: Mapping[str, Any]) -> str:
+    return ", ".join(f".{ending}" for ending in sorted(endings))

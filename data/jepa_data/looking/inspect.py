@@ -1,0 +1,258 @@
+"""What a folder of shards holds, from its manifest, its table and its indices; no video is opened.
+
+Lengths and pictures are counted over all samples (the memory-mapped table). Codecs, sizes, rates and labels need a
+line of an index each: beyond LINES samples a split, evenly spread ones are looked at, and the summary says how many.
+Captions and other columns are in metadata.json, inside the shards: SEEN samples a split are looked at.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from jepa_data.errors import DecodeError
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.manifest import METADATA, Sample
+from jepa_data.shards.table import Samples
+
+LINES = 100_000
+SEEN = 64
+BINS = 8
+BAR = 24  # characters of the longest bar
+NAMES = 8  # values printed of a label or a column
+
+
+def summary(shards: ShardSet) -> dict[str, Any]:
+    """What `jepa data inspect --json` prints: sizes in bytes, lengths in seconds, counts per name."""
+    about = shards.manifest.model_dump(mode="json", exclude={"splits"})
+    splits = {name: _split(shards, name) for name in shards.manifest.splits}
+    return {"folder": shards.url, **about, "splits": splits, "notes": list(shards.notes)}
+
+
+def _split(shards: ShardSet, name: str) -> dict[str, Any]:
+    samples, record = shards.split(name), shards.manifest.splits[name]
+    frames = samples.rows["frames"]
+    known = frames[frames > 0]
+    found, damaged = _lines(samples)
+    videos = [sample.video for sample in found if sample.video]
+    lengths = seconds_of(samples.rows["frames"], samples.rows["seconds"])[(frames > 1)]
+    edges, counts = histogram(lengths)
+    sources = Counter(str(sample.source["url"]) for sample in found if "url" in sample.source)
+    return {
+        "samples": len(samples),
+        "lost": len(shards.lost_of(name)),
+        "unknown": int(np.count_nonzero(frames == 0)),
+        "frames": int(known.sum()),
+        "frames_per_sample": [int(known.min()), int(known.max())] if len(known) else [0, 0],
+        "seconds": record.seconds,
+        "lengths": {"edges": edges, "counts": counts},
+        "shards": len(record.shards),
+        "bytes": sum(shard.bytes for shard in record.shards),
+        "pictures": int(np.count_nonzero(samples.rows["still"])),
+        "looked_at": len(found),
+        "damaged_lines": damaged,
+        "codecs": _counted(video["codec"] for video in videos),
+        "sizes": _counted(f"{video['width']}x{video['height']}" for video in videos),
+        "rates": _counted(f"{video['fps']:g}" for video in videos if video["fps"]),
+        "labels": {
+            label: dict(sorted(Counter(s.labels[label] for s in found if label in s.labels).items()))
+            for label in shards.manifest.label_names
+        },
+        "metadata": _columns(shards, samples),
+        "sources": {"count": len(sources), "first": list(sources)[:3]},
+    }
+
+
+def seconds_of(frames: np.ndarray, last: np.ndarray) -> Float64[np.ndarray, " V"]:
+    """Lengths of videos from their number of frames and when the last one is shown: it stays as long as the others."""
+    count = frames.astype(np.float64)
+    return np.where(count > 1, last * count / np.maximum(1, count - 1), 0.0)
+
+
+def histogram(lengths: Float64[np.ndarray, " V"]) -> tuple[list[float], list[int]]:
+    """Round edges, at most BINS + 1 of them, and how many lengths lie from each to the next; the last one included."""
+    if not len(lengths):
+        return [], []
+    low, high = float(lengths.min()), float(lengths.max())
+    if high - low < 0.02 * high:  # all the same, but for a frame or so
+        return [round(low, 2), round(high, 2)], [len(lengths)]
+    step = _round_up((high - low) / (BINS - 1))
+    first = np.floor(low / step)
+    edges: Float64[np.ndarray, " E"] = step * np.arange(first, np.ceil(high / step) + 1)
+    counts: Int64[np.ndarray, " N"] = np.histogram(lengths, edges)[0]
+    return [round(float(edge), 6) for edge in edges], counts.tolist()
+
+
+def _round_up(step: float) -> float:
+    """The next of 1, 2, 5, 10, 20, …"""
+    scale = 10.0 ** np.floor(np.log10(step))
+    return float(next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= step * (1 - 1e-9)))
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
+
+
+def _lines(samples: Samples) -> tuple[list[Sample], int]:
+    """Samples that the indices describe, and how many lines cannot be read."""
+    found, damaged = list[Sample](), 0
+    for number in spread(len(samples), LINES):
+        try:
+            found.append(samples[number])
+        except DecodeError:
+            damaged += 1
+    return found, damaged
+
+
+def _columns(shards: ShardSet, samples: Samples) -> dict[str, Any]:
+    """What metadata.json holds besides labels: in how many of the samples looked at, and an example."""
+    columns, seen = dict[str, dict[str, Any]](), 0
+    for number in spread(len(samples), SEEN):
+        try:
+            sample = samples[number]
+            if METADATA not in sample.members:
+                continue
+            metadata = json.loads(shards.store.read(sample.shard, *sample.members[METADATA]))
+            seen += 1
+            for name, value in metadata.items():
+                if name != "labels" and value is not None:
+                    columns.setdefault(str(name), {"count": 0, "example": value})["count"] += 1
+        except (DecodeError, ValueError, AttributeError):
+            continue  # `check` names it
+    return {"looked_at": seen, "columns": columns}
+
+
+def _counted(values: Any) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+
+
+def lines(summary: Mapping[str, Any]) -> list[str]:
+    """The summary of one folder, to read."""
+    size = f"{summary['image_size']} px" if summary["image_size"] else "sizes vary"
+    rate = f"{summary['fps']:g} frames a second" if summary["fps"] else "rates vary"
+    told = [f"{summary['folder']}: {summary['world'] or 'video'}, {size}, {rate}"]
+    if summary["action_size"] or summary["state_names"]:
+        told.append(f"  actions  {summary['action_size']} wide    state  {len(summary['state_names'])} columns")
+    if summary["made"]:
+        told.append(f"  made by  {_flat(summary['made'])}")
+    for name, split in summary["splits"].items():
+        told += _split_lines(name, split, summary["label_values"])
+    return told + [f"  note: {note}" for note in summary["notes"]]
+
+
+def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Sequence[str]]) -> list[str]:
+    low, high = split["frames_per_sample"]
+    each = f"{low}" if low == high else f"{low} to {high}"
+    told = [
+        f"  {name:<8} {split['samples']} samples in {split['shards']} shard(s), {each} frames each, "
+        f"{split['seconds'] / 60:.1f} min, {split['bytes'] / 2**20:.1f} MiB"
+    ]
+    amiss = [(split["lost"], "lost"), (split["unknown"], "without an index"), (split["damaged_lines"], "damaged lines")]
+    facts = [
+        ("codecs", _listed(split["codecs"])),
+        ("sizes", _listed(split["sizes"])),
+        ("rates", _listed(split["rates"])),
+        ("pictures", str(split["pictures"] or "")),
+        ("lengths", ""),
+        *((label, _classes(counts, values.get(label, ()))) for label, counts in split["labels"].items()),
+        ("metadata", _metadata(split["metadata"])),
+        ("sources", _sources(split["sources"])),
+        ("amiss", ", ".join(f"{count} {what}" for count, what in amiss if count)),
+    ]
+    for fact, text in facts:
+        if fact == "lengths":
+            told += [f"           {head:<8} {bar}" for head, bar in _bars(split["lengths"])]
+        elif text:
+            told.append(f"           {fact:<8} {text}")
+    if split["looked_at"] + split["damaged_lines"] < split["samples"]:
+        told.append(
+            f"           (codecs, sizes, rates, labels and sources of {split['looked_at']} samples, evenly spread)"
+        )
+    return told
+
+
+def _bars(lengths: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
+    edges, counts = lengths["edges"], lengths["counts"]
+    if len(counts) == 1:
+        return [("lengths", f"all {edges[0]:g} s" if edges[0] == edges[1] else f"{edges[0]:g} to {edges[1]:g} s")]
+    told = []
+    for i, count in enumerate(counts):
+        bar = "█" * -(-BAR * count // max(counts))
+        told.append(("" if i else "lengths", f"{f'{edges[i]:g} to {edges[i + 1]:g} s':<16} {bar} {count}"))
+    return told
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    shown = [f"{name} {count}" for name, count in list(counts.items())[:NAMES]]
+    return ", ".join(shown) + (f", and {len(counts) - NAMES} more" if len(counts) > NAMES else "")
+
+
+def _classes(counts: Mapping[Any, int], names: Sequence[str]) -> str:
+    """Counts by name of the class, the largest first where there are too many to show."""
+    items = [(int(value), count) for value, count in counts.items()]
+    shown = sorted(items, key=lambda item: -item[1])[:NAMES] if len(items) > NAMES else items
+
+    def name(value: int) -> str:
+        return "none" if value == -1 else names[value] if 0 <= value < len(names) else str(value)
+
+    text = "  ".join(f"{name(value)}: {count}" for value, count in shown)
+    return text + (f"  and {len(items) - NAMES} more classes" if len(items) > NAMES else "")
+
+
+def _metadata(metadata: Mapping[str, Any]) -> str:
+    seen, columns = metadata["looked_at"], metadata["columns"]
+    if not seen:
+        return ""
+    captions = columns.get("caption", {"count": 0})["count"]
+    first = f"captions in {captions} of {seen} looked at" if captions else "no captions"
+    others = [name for name in columns if name != "caption"]
+    return first + (f"; also {', '.join(others[:NAMES])}" + (", …" if len(others) > NAMES else "") if others else "")
+
+
+def _sources(sources: Mapping[str, Any]) -> str:
+    if not sources["count"]:
+        return ""
+    return f"{sources['count']} files: {', '.join(sources['first'])}{', …' if sources['count'] > 3 else ''}"
+
+
+def _flat(made: Mapping[str, Any]) -> str:
+    """`pack, source folder, short_side 256, …`"""
+    parts = [str(made["command"])] if "command" in made else []
+    for name, value in made.items():
+        if name == "command" or value is None:
+            continue
+        text = "/".join(str(v) for v in value.values()) if isinstance(value, dict) else str(value)
+        parts.append(f"{name} {text}")
+    return ", ".join(parts)
+
+
+def mix(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each of several folders, and what share of all of them it is. The first row is a heading."""
+    totals = [
+        [sum(s[what] for s in one["splits"].values()) for what in ("samples", "seconds", "bytes")] for one in summaries
+    ]
+    whole = [max(sum(column), 1e-9) for column in zip(*totals, strict=True)]
+    rows = [["folder", "samples", "hours", "MiB", "of the samples", "of the time", "size", "rate", "amiss"]]
+    for one, (samples, seconds, size) in zip(summaries, totals, strict=True):
+        amiss = sum(s["lost"] + s["unknown"] + s["damaged_lines"] for s in one["splits"].values())
+        rows.append(
+            [
+                str(one["folder"]),
+                str(samples),
+                f"{seconds / 3600:.2f}",
+                f"{size / 2**20:.1f}",
+                f"{samples / whole[0]:.1%}",
+                f"{seconds / whole[1]:.1%}",
+                f"{one['image_size']} px" if one["image_size"] else "varies",
+                f"{one['fps']:g}" if one["fps"] else "varies",
+                str(amiss or ""),
+            ]
+        )
+    return rows
