@@ -142,7 +142,8 @@ def test_at_most_two_jobs_a_process_are_under_way() -> None:
 
     def jobs() -> Iterator[int]:
         nonlocal taken
-        for taken in range(1, 41):
+        while taken < 40:
+            taken += 1
             yield taken
 
     with OrderedPool[int, int](abs, lambda job: -1, lambda result: (), 2) as pool:
