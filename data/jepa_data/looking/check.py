@@ -7,8 +7,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
@@ -47,6 +48,9 @@ class Checked:
     def kinds(self) -> dict[str, int]:
         """How many findings of each kind, the most frequent first."""
         return dict(Counter(finding.kind for finding in self.findings).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"written": str(self.written), "kinds": self.kinds}
 
     def lines(self) -> list[str]:
         """The report for people."""

@@ -1,0 +1,111 @@
+"""`jepa data inspect`, `check`, `bench` and `index`: look at data before training on it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JSON = typer.Option("--json", help="Print JSON for programs.")
+WORKERS = typer.Option(help="Processes.  [default: one a core]")
+
+
+def inspect(
+    shards: Annotated[list[str], typer.Argument(help="A folder or address of shards; several for a mix.")],
+    as_json: Annotated[bool, JSON] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this PNG.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 24,
+) -> None:
+    """What folders of shards hold: counts, lengths, codecs, labels, captions, and what is damaged.
+
+    Several folders get a line each, with their shares of the mix.
+    """
+    import json
+
+    from jepa.cli.show import table
+    from jepa_data.errors import DataError
+    from jepa_data.looking import inspect as looking
+    from jepa_data.shards.index import ShardSet
+
+    if sheet is not None and len(shards) > 1:
+        raise DataError("--sheet: one folder of shards at a time")
+    opened = [ShardSet.open(folder) for folder in shards]
+    summaries = [looking.summary(each) for each in opened]
+    if as_json:
+        typer.echo(json.dumps(summaries[0] if len(shards) == 1 else summaries, indent=2))
+    elif len(shards) > 1:
+        typer.echo(table(looking.mix(summaries)))
+    else:
+        typer.echo("\n".join(looking.lines(summaries[0])))
+    if sheet is not None:
+        from jepa_data.looking.sheet import contact_sheet
+
+        count = contact_sheet(opened[0], sheet, samples)
+        typer.echo(f"{sheet}: first, middle and last frame of {count} samples", err=as_json)
+
+
+def check(
+    shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
+    workers: Annotated[int | None, WORKERS] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Where findings are listed.  [default: SHARDS/quarantine.jsonl]")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without progress after which a sample is given up.")
+    ] = 60.0,
+    backend: Annotated[str, typer.Option(help="The decoder: pyav, decord or torchcodec.")] = "pyav",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Verify every checksum, decode every frame, and list what is wrong. Exit code 1 if anything is."""
+    import json
+
+    from jepa_data.decode import get_backend
+    from jepa_data.looking import check as looking
+
+    get_backend(backend)
+    with _counting("checking") as progress:
+        found = looking.check(
+            shards,
+            workers=workers,
+            timeout_seconds=timeout,
+            quarantine_file=quarantine,
+            backend=backend,
+            progress=progress,
+        )
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.lines()))
+    if found.findings:
+        raise typer.Exit(1)
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars.")],
+    split: Annotated[
+        str | None, typer.Option(help="Of all tars: train, val or test.  [default: as their names begin]")
+    ] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest that is there.")] = False,
+) -> None:
+    """Make tars that others wrote readable: a manifest, and indices beside the tars, which stay as they are."""
+    from jepa_data.looking import index as looking
+
+    with _counting("indexing") as progress:
+        found = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
+    typer.echo("\n".join(found.lines(folder)))
+    typer.echo(f"next: jepa data inspect {folder}")
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for work that says itself how much there is. Yields a function that takes done and total."""
+    from jepa.cli.show import counting
+
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(counting(what, total)))
+            bars[0](done)
+
+        yield progress
