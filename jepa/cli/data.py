@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Record worlds to shards, and look at shards.", no_args_is_help=True)
+from jepa.cli.pack import pack
+
+app = typer.Typer(help="Make shards of videos and worlds, and look at them.", no_args_is_help=True)
+app.command()(pack)
 
 OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 

@@ -4,11 +4,9 @@ The manifest is what makes a folder readable, and it appears in one step when ev
 that was interrupted is never mistaken for a whole one. The same samples give the same bytes.
 """
 
-import hashlib
 import io
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +20,7 @@ from jepa_data.errors import DataError
 from jepa_data.shards.journal import Finished, prepare
 from jepa_data.shards.manifest import (
     ACTIONS,
-    BLOCK,
+    IMAGES,
     JOURNAL,
     MANIFEST,
     MEDIA,
@@ -30,7 +28,6 @@ from jepa_data.shards.manifest import (
     SPLITS,
     STATES,
     Manifest,
-    ShardRecord,
     SplitRecord,
     clean_key,
     index_name,
@@ -38,6 +35,7 @@ from jepa_data.shards.manifest import (
 )
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.table import ROW, TABLE, row_of
+from jepa_data.shards.tar import OpenShard
 
 
 class ShardWriter:
@@ -46,7 +44,8 @@ class ShardWriter:
     Args:
         out: folder; made if missing. One that holds anything is refused, unless `overwrite`, which removes the shards
             in it first (and nothing else), or `resume`.
-        fps, image_size: of the corpus (short side in pixels); None where they vary.
+        fps, image_size: of the corpus (short side in pixels); None: whatever all samples turn out to have, if they
+            agree.
         world: the simulated world it was recorded in; None for other video.
         action_size: A; 0 for video without actions.
         state_names, label_names: columns of `states` [T, X] and keys of `metadata["labels"]`.
@@ -90,7 +89,7 @@ class ShardWriter:
         if action_size and fps is None:
             raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
-        self._open: dict[str, _Shard] = {}
+        self._open: dict[str, OpenShard] = {}
         self._done: dict[str, list[Finished]] = {}
         journal = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
         for finished in journal:
@@ -138,7 +137,7 @@ class ShardWriter:
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         if split not in self._open:
             number = len(self._done.setdefault(split, []))
-            self._open[split] = _Shard(self.out / f"{split}-{number:06d}.tar")
+            self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
         shard = self._open[split]
         shard.write(key, members, labels, index, source)
         self._keys.add(key)
@@ -152,12 +151,13 @@ class ShardWriter:
         parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
         if not parts:
             raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
+        found = _write_table(self.out, [finished for split in parts.values() for finished in split])
+        about: dict[str, Any] = self._about | {k: value for k, value in found.items() if self._about[k] is None}
         manifest = Manifest(
-            **self._about,
+            **about,
             label_values={name: tuple(values) for name, values in self.label_values.items()},
             splits={split: _summed(finished) for split, finished in parts.items()},
         )
-        _write_table(self.out, [finished for split in parts.values() for finished in split])
         partial = self.out / (MANIFEST + ".partial")
         partial.write_text(manifest.model_dump_json(indent=2) + "\n")
         os.replace(partial, self.out / MANIFEST)
@@ -209,65 +209,6 @@ class ShardWriter:
             raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
 
 
-class _Shard:
-    """One tar being written, its index, and the hash of what went into it."""
-
-    def __init__(self, path: Path) -> None:
-        from webdataset.writer import TarWriter  # imports torch, which a light command such as `inspect` does not need
-
-        self.path, self._lines, self._frames, self._seconds = path, list[str](), 0, 0.0
-        self._file = _HashedFile(path)
-        self._tar = TarWriter(self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False)
-
-    @property
-    def size(self) -> int:
-        return self._tar.tarstream.offset
-
-    def write(
-        self,
-        key: str,
-        members: Mapping[str, bytes],
-        labels: Mapping[str, int],
-        index: VideoIndex,
-        source: Mapping[str, Any] | None,
-    ) -> None:
-        places, crc, offset = {}, 0, self.size
-        for name in sorted(members):  # the order TarWriter stores them in: a header block, then data in whole blocks
-            places[name] = [offset + BLOCK, len(members[name])]
-            offset += BLOCK + -(-len(members[name]) // BLOCK) * BLOCK
-            crc = zlib.crc32(members[name], crc)
-        self._tar.write({"__key__": key, **members})
-        assert self.size == offset, "webdataset stored the members in another layout"
-        record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc}
-        record |= {"source": dict(source)} if source else {}
-        self._lines.append(json.dumps(record, separators=(",", ":")))
-        self._frames += index.frames
-        self._seconds += index.frames / index.fps if index.fps else 0.0
-
-    def close(self) -> tuple[ShardRecord, int, float]:
-        """What was written, and how many frames and seconds it is."""
-        self._tar.close()
-        self._file.close()
-        (self.path.parent / index_name(self.path.name)).write_text("\n".join(self._lines) + "\n")
-        record = ShardRecord(
-            file=self.path.name, bytes=self._file.bytes, sha256=self._file.sha256.hexdigest(), samples=len(self._lines)
-        )
-        return record, self._frames, self._seconds
-
-
-class _HashedFile(io.BufferedWriter):
-    """A file for writing that knows the hash of its contents."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"))
-        self.sha256, self.bytes = hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.bytes += memoryview(data).nbytes
-        return super().write(data)
-
-
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array, np.float32), allow_pickle=False)
@@ -283,8 +224,9 @@ def _summed(finished: Sequence[Finished]) -> SplitRecord:
     )
 
 
-def _write_table(out: Path, finished: Sequence[Finished]) -> None:
-    parts = []
+def _write_table(out: Path, finished: Sequence[Finished]) -> dict[str, float | int | None]:
+    """Write the row of every sample; gives back the rate and the short side of their videos, None where they differ."""
+    parts, rates, sides = [], set[float](), set[int]()
     for number, one in enumerate(finished):
         line = 0
         with (out / index_name(one.record.file)).open("rb") as file:
@@ -292,4 +234,12 @@ def _write_table(out: Path, finished: Sequence[Finished]) -> None:
                 sample = parse_line(text, one.record.file, one.record.file, one.split)
                 parts.append(row_of(sample, number, line, len(text) - 1))
                 line += len(text)
+                assert sample.video is not None
+                sides.add(min(sample.video["width"], sample.video["height"]))
+                if sample.media not in IMAGES:
+                    rates.add(round(sample.video["fps"], 3))
     np.save(out / TABLE, np.array(parts, ROW), allow_pickle=False)
+    return {
+        "fps": rates.pop() if len(rates) == 1 else None,
+        "image_size": sides.pop() if len(sides) == 1 else None,
+    }
