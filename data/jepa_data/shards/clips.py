@@ -125,7 +125,8 @@ class CutClips:
             if not self._plan.endless:
                 return None
         raise DataError(
-            f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1].key}: {bad[-1].kind}"
+            f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: "
+            f"{bad[-1].key}: {bad[-1].kind}: {bad[-1].detail}"
         )
 
     def _cut(self, sample: Sample, slot: Slot, attempt: int) -> dict[str, Any]:

@@ -254,7 +254,9 @@ def _look(
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, DataError) and not isinstance(error, DecodeError):
             raise
-        samples, rebuilt = scan_tar(store.fetch(shard.file), split), True
+        # What was fetched has another name.
+        samples = [replace(sample, shard=shard.file) for sample in scan_tar(store.fetch(shard.file), split)]
+        rebuilt = True
         places = [(i, 0) for i in range(len(samples))]
         why = "missing" if isinstance(error, DecodeError) else "unreadable"
         notes.append(f"{tar}: its index is {why}; {len(samples)} samples were found by their headers")

@@ -54,6 +54,7 @@ class FetchingStore:
         try:
             os.utime(path)
         except FileNotFoundError:
+            self._make_cache()
             self._download(name, path)
         except PermissionError:
             pass  # fetched by another user; its time of use cannot be told
@@ -61,6 +62,7 @@ class FetchingStore:
 
     def current(self, name: str) -> bytes:
         path = self.cache / f"now-{Path(name).name}.{os.getpid()}.{threading.get_ident()}.partial"
+        self._make_cache()
         try:
             self._download(name, path)
             return path.read_bytes()
@@ -76,14 +78,16 @@ class FetchingStore:
     def close(self) -> None:
         self._local.close()
 
-    def _download(self, name: str, path: Path) -> None:
-        address = address_of(self.url, name)
+    def _make_cache(self) -> None:
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(
                 f"data.remote.cache: {self.cache} cannot be made ({error.strerror}). Name another"
             ) from error
+
+    def _download(self, name: str, path: Path) -> None:
+        address = address_of(self.url, name)
         # Another process may fetch the same file: each writes its own, and the last to finish names it.
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
 
