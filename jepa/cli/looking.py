@@ -78,6 +78,71 @@ def check(
         raise typer.Exit(1)
 
 
+def bench(
+    shards: Annotated[
+        str | None, typer.Argument(help="Folder or address of shards; may be left out with --config.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config of `jepa pretrain`, whose `data` is used.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per batch.  [default: 8]")] = None,
+    clip_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip.  [default: 16]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Of the clips.  [default: the video's own]")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side.  [default: 224, or as stored]")] = None,
+    clips_per_video: Annotated[int | None, typer.Option(min=1, help="Clips of each video.  [default: 1]")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to read, at least.")] = 64,
+    step_ms: Annotated[float | None, typer.Option(min=0.1, help="Also measure waiting, with steps so long.")] = None,
+    backends: Annotated[str | None, typer.Option(help="Compare decoders: pyav,decord.")] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """How fast clips can be read: the time of each stage, and the share of what this machine could decode at best."""
+    import json
+
+    from jepa.cli.show import table
+    from jepa.config import from_dict, load
+    from jepa_data.config import StreamConfig
+    from jepa_data.errors import DataError
+    from jepa_data.looking import bench as looking
+    from jepa_data.looking.check import cores
+    from jepa_data.shards.index import ShardSet
+
+    given = {
+        "shards": shards,
+        "batch_size": batch_size,
+        "clip_frames": clip_frames,
+        "fps": fps,
+        "image_size": image_size,
+        "clips_per_video": clips_per_video,
+        "workers": workers,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if config is not None:
+        from jepa.runs.schema import PretrainConfig
+
+        described = load(config, PretrainConfig).data.model_dump(mode="json")
+    elif shards is not None:
+        described = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
+        if ShardSet.open(shards).manifest.image_size is None:
+            described["image_size"] = 224
+    else:
+        raise DataError("say what to read: SHARDS, or --config run.yaml")
+    stream = from_dict(described | given, StreamConfig)
+    names = backends.split(",") if backends else ()
+    with _counting("measuring") as progress:
+        found = looking.bench(
+            stream,
+            split,
+            clips=clips,
+            step_seconds=None if step_ms is None else step_ms / 1000,
+            backends=names,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        typer.echo("\n".join([*found.lines(), table(found.rows())]))
+
+
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars.")],
     split: Annotated[

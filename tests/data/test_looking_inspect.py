@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jepa_data.looking import inspect
-from jepa_data.looking.sheet import SIDE, contact_sheet
+from jepa_data.looking.sheet import SIDE, STEP, contact_sheet
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.write import ShardWriter
@@ -105,9 +105,9 @@ def test_the_sheet_shows_first_middle_and_last_frame(packed: Path, tmp_path: Pat
     rows = [inspect.spread(13, 4)[i : i + 2] for i in (0, 2)]
     for row, samples in enumerate(rows):
         for column, sample in enumerate(samples):
-            top, left = 10 + row * (SIDE + 28), 10 + column * (3 * SIDE + 10)
+            top, left = 10 + row * (SIDE + 28), 10 + column * (3 * STEP + 10)
             margin = (SIDE - 64) // 2
-            boxes = [pixels[top + margin : top + margin + 64, left + i * SIDE + margin :][:, :64] for i in range(3)]
+            boxes = [pixels[top + margin : top + margin + 64, left + i * STEP + margin :][:, :64] for i in range(3)]
             last = 9 + sample
             expected = [100 * sample + n for n in (0, last // 2, last)]
             if sample == 12:  # the picture: one frame, and white beside it

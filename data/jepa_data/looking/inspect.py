@@ -8,6 +8,7 @@ Captions and other columns are in metadata.json, inside the shards: SEEN samples
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -135,9 +136,9 @@ def _counted(values: Any) -> dict[str, int]:
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary of one folder, to read."""
-    size = f"{summary['image_size']} px" if summary["image_size"] else "sizes vary"
-    rate = f"{summary['fps']:g} frames a second" if summary["fps"] else "rates vary"
-    told = [f"{summary['folder']}: {summary['world'] or 'video'}, {size}, {rate}"]
+    size = f", {summary['image_size']} px" if summary["image_size"] else ""
+    rate = f", {summary['fps']:g} frames a second" if summary["fps"] else ""
+    told = [f"{summary['folder']}: {summary['world'] or 'video'}{size}{rate}"]
     if summary["action_size"] or summary["state_names"]:
         told.append(f"  actions  {summary['action_size']} wide    state  {len(summary['state_names'])} columns")
     if summary["made"]:
@@ -182,11 +183,11 @@ def _bars(lengths: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
     edges, counts = lengths["edges"], lengths["counts"]
     if len(counts) == 1:
         return [("lengths", f"all {edges[0]:g} s" if edges[0] == edges[1] else f"{edges[0]:g} to {edges[1]:g} s")]
-    told = []
-    for i, count in enumerate(counts):
-        bar = "█" * -(-BAR * count // max(counts))
-        told.append(("" if i else "lengths", f"{f'{edges[i]:g} to {edges[i + 1]:g} s':<16} {bar} {count}"))
-    return told
+    ranges = [f"{low:g} to {high:g} s" for low, high in pairwise(edges)]
+    wide, digits = max(map(len, ranges), default=0), len(str(max(counts, default=0)))
+    bars = ["█" * -(-BAR * count // max(counts)) for count in counts]
+    rows = [f"{r:<{wide}} {n:>{digits}} {bar}".rstrip() for r, n, bar in zip(ranges, counts, bars, strict=True)]
+    return [("" if i else "lengths", row) for i, row in enumerate(rows)]
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ from jepa_data.shards.media import still
 from jepa_data.shards.read import ShardFiles
 
 SIDE = 112  # pixels of a frame's box
+STEP = SIDE + 2  # from one box to the next
 GAP = 10
 TEXT = 18  # height of the line below
 PAPER, INK, AMISS = "#ffffff", "#30343b", "#b3261e"
@@ -37,7 +38,7 @@ def contact_sheet(
     """Write a PNG, and give back how many samples are on it. Raises DataError if it cannot be written."""
     chosen = spread(len(shards.samples), samples)
     rows = -(-len(chosen) // columns)
-    wide, high = 3 * SIDE + GAP, SIDE + TEXT + GAP
+    wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)
     draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(12), ShardFiles(shards.store)
     for place, number in enumerate(chosen):
@@ -47,11 +48,11 @@ def contact_sheet(
             sample = shards.samples[number]
             key = f"{sample.split}  {sample.key}"
             for i, picture in enumerate(_frames(files, sample)):
-                sheet.paste(_boxed(picture), (left + i * SIDE, top))
+                sheet.paste(_boxed(picture), (left + i * STEP, top))
         except DecodeError as error:
             ink, key = AMISS, f"{error.kind}: {key}"
-            draw.rectangle((left, top, left + 3 * SIDE - 1, top + SIDE - 1), fill="#e9eaed")
-        draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * SIDE), fill=ink, font=font)
+            draw.rectangle((left, top, left + 3 * STEP - 3, top + SIDE - 1), fill="#e9eaed")
+        draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * STEP), fill=ink, font=font)
         progress(place + 1)
     try:
         sheet.save(out, format="PNG")
