@@ -115,6 +115,8 @@ def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         "state R²": (lambda r: state(r, "pretrained"), 2),
         "random init": (lambda r: state(r, "random_init"), 2),
         "gain": (gain, 3),
+        "pixels": (lambda r: state(r, "pixels"), 2),
+        "supervised": (lambda r: state(r, "supervised"), 2),
         "planning success": (lambda r: r.get("plan", {}).get("success"), 2),
         "effective rank": (lambda r: r.get("pretrain", {}).get("effective_rank"), 1),
         "seconds": (lambda r: r.get("seconds", {}).get("total"), 0),
