@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,10 +25,10 @@ from jepa_data.shards.manifest import (
     ShardRecord,
     index_name,
     parse_line,
-    scan_tar,
 )
+from jepa_data.shards.scan import scan_tar
 from jepa_data.shards.store import Store, open_store
-from jepa_data.shards.table import ROW, TABLE, Samples, open_table, row_of
+from jepa_data.shards.table import ROW, TABLE, UNREADABLE, Samples, open_table, row_of
 
 MAKE = "jepa data pack VIDEOS"
 
@@ -248,26 +249,22 @@ def _look(
         if len(lines) != shard.samples:
             raise ValueError(f"{len(lines)} lines for {shard.samples} samples")
         samples = [parse_line(line, tar, shard.file, split) for line in lines]
-        starts = np.cumsum([0, *(len(line) + 1 for line in lines)])
-        places = [(int(start), len(line)) for start, line in zip(starts, lines, strict=False)]
+        starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+        rows = [row_of(s, number, start, len(line)) for s, start, line in zip(samples, starts, lines, strict=False)]
         rebuilt = False
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         if isinstance(error, DataError) and not isinstance(error, DecodeError):
             raise
-        # What was fetched has another name.
-        samples = [replace(sample, shard=shard.file) for sample in scan_tar(store.fetch(shard.file), split)]
-        rebuilt = True
-        places = [(i, 0) for i in range(len(samples))]
+        samples, rebuilt = scan_tar(store.fetch(shard.file), shard.file, split), True
+        rows = [row_of(sample, number, i, 0) for i, sample in enumerate(samples)]
         why = "missing" if isinstance(error, DecodeError) else "unreadable"
         notes.append(f"{tar}: its index is {why}; {len(samples)} samples were found by their headers")
     end = shard.bytes if size is None else size
-    whole = [i for i, s in enumerate(samples) if s.end <= end and expected <= set(s.members)]
-    kept = {samples[i].key for i in whole}
-    lost = tuple(sample.key for sample in samples if sample.key not in kept)
+    is_whole = [s.end <= end and expected <= set(s.members) for s in samples]
+    lost = tuple(sample.key for sample, there in zip(samples, is_whole, strict=True) if not there)
     lost += tuple(f"(sample {i + 1} of the shard)" for i in range(len(samples), shard.samples))
     if lost:
         names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         cut = f"cut short ({size} of {shard.bytes} bytes)" if end < shard.bytes else "damaged"
         notes.append(f"{tar}: {cut}, {len(lost)} of {shard.samples} samples are lost: {names}. Copy it again")
-    rows = np.array([row_of(samples[i], number, *places[i]) for i in whole], ROW)
-    return rows, samples if rebuilt else [], lost, notes
+    return np.array(list(compress(rows, is_whole)), ROW), samples if rebuilt else [], lost, notes

@@ -54,8 +54,9 @@ class Ledger:
     def __init__(self, config: StreamConfig, sources: Sequence[ShardSet], split: str) -> None:
         self._config, self._split = config, split
         self._urls = [source.url for source in sources]
+        found = sum(len(source.split(split)) for source in sources)
         self._cut_off = [key for source in sources for key in source.lost_of(split)]
-        self._candidates = sum(len(source.split(split)) for source in sources) + len(self._cut_off)
+        self._candidates = found + len(self._cut_off)
         self._known: set[tuple[int, str, str]] = set()
         self.stats, self.bad = LoaderStats(lost=len(self._cut_off)), dict[str, Bad]()
 

@@ -6,7 +6,7 @@ Ten million samples are 290 MB of table, which all workers share, and nothing el
 
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -27,14 +27,35 @@ ROW = np.dtype(
 )
 
 
+# What comes of reading a line of an index that is no line of an index.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
 def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, int, int, float, bool]:
-    """The row of a sample, as `np.array([...], ROW)` takes it. `line` and `size` as in `ROW`."""
-    index = sample.video_index()
-    seconds = 0.0 if index is None else float(index.seconds[-1])
+    """The row of a sample, as `np.array([...], ROW)` takes it. `line` and `size` as in `ROW`.
+
+    Raises:
+        ValueError, or another of `UNREADABLE`: what its line says of its frames cannot be.
+    """
+    seconds = 0.0
+    if sample.video is not None:
+        index, base = sample.video_index(), sample.video["time_base"]
+        assert index is not None
+        if index.frames != sample.frames or not index.frames or (np.diff(index.pts) <= 0).any():
+            raise ValueError(f"{sample.frames} frames and times of {index.frames}, which must grow")
+        if len(base) != 2 or index.time_base <= 0 or not (index.width > 0 and index.height > 0 and index.codec):
+            raise ValueError("a unit of time, size or codec that no video has")
+        seconds = float(index.seconds[-1])
     return shard, line, size, sample.frames, seconds, sample.media in IMAGES
 
 
-class Samples(Sequence[Sample]):
+if TYPE_CHECKING:
+    Base = Sequence[Sample]
+else:  # what checks types in tests would read a sample of a `Sequence[Sample]`, and it may be damaged
+    Base = Sequence
+
+
+class Samples(Base):
     """Some or all samples of a folder of shards, in the order they were written.
 
     Args:
@@ -75,7 +96,7 @@ class Samples(Sequence[Sample]):
             text = self._store.read(index_name(shard), line, size)
             sample = parse_line(text, f"{self._store.url}/{shard}", shard, split)
             found = row_of(sample, number, line, size)
-        except (DataError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        except UNREADABLE as error:
             if isinstance(error, DataError) and not isinstance(error, DecodeError):
                 raise
             raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=shard) from error
@@ -127,8 +148,11 @@ class Samples(Sequence[Sample]):
 
 
 def open_table(path: str) -> np.ndarray:
-    """The table of a folder of shards, memory-mapped. Raises OSError or ValueError if it is none."""
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    """The table of a folder of shards, memory-mapped. Raises ValueError if it is none."""
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy reads the header with Python's own parser, which raises many things
+        raise ValueError(f"{path}: not a table ({error})") from error
     if rows.dtype != ROW or rows.ndim != 1:
         raise ValueError(f"{path}: rows of {rows.dtype}, expected {ROW}")
     return rows

@@ -1,0 +1,48 @@
+"""The samples of a tar by its headers alone, where the index of a shard was lost."""
+
+import tarfile
+from pathlib import Path
+
+from jepa_data.errors import DataError
+from jepa_data.shards.manifest import MEDIA, MEMBERS, Sample, checked_members, clean_key
+
+
+def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
+    """Samples of a shard, in the order they lie in; stops at the first damaged header. No data is read.
+
+    Args:
+        tar: the file; `shard` is its name in the manifest.
+
+    Raises:
+        DataError: a member of an unknown kind, or two of one name.
+    """
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, place in _files(tar):
+        folder, _, file = name.rpartition("/")
+        stem, _, ending = file.partition(".")
+        members = found.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
+        if ending in members:
+            raise DataError(f"{shard}: has two members for .{ending} of one sample: {name!r}. Name samples apart")
+        members[ending] = place
+    for key, members in found.items():
+        if set(members) & set(MEDIA) or set(members) - set(MEMBERS):
+            checked_members(shard, key, set(members))
+    return [Sample(k, split, shard, m, 0, None, {}, None, {}) for k, m in found.items() if set(m) & set(MEDIA)]
+
+
+def _files(tar: Path) -> list[tuple[str, tuple[int, int]]]:
+    """Name, byte offset and bytes of the plain files before the damage, if there is any."""
+    files, end = list[tuple[str, tuple[int, int]]](), 0
+    try:
+        # "r:" refuses compression: members of a compressed tar have no byte offset.
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                # A negative size would lead back to headers that were read, without end.
+                if member.size < 0 or member.offset < end:
+                    break
+                end = member.offset_data
+                if member.isreg() and not member.issparse():  # the bytes of a sparse one are not those of its file
+                    files.append((member.name, (member.offset_data, member.size)))
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        pass  # the caller compares their number with the manifest
+    return files
