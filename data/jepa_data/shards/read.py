@@ -179,7 +179,7 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
     """A two-dimensional array of numbers. Pickled objects are refused, not loaded. Raises DecodeError."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy reads the header with Python's own parser, which raises many things
         raise DecodeError("damaged", f"an array cannot be read: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != rows:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
