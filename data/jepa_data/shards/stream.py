@@ -148,11 +148,15 @@ class ClipLoader:
     def _next(self, found: Iterator[Delivery]) -> Delivery | None:
         try:
             return next(found, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        # The last three: torch was fetching a batch from the worker when it ended.
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            processes = self.config.workers > 0 and self.config.worker_kind == "process"
+            raised_in_a_worker = str(error).startswith("Caught ")
+            other = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
+            if not processes or raised_in_a_worker or other:
                 raise
             raise DataError(
-                f"a worker of the data stream ended in its work ({str(error).splitlines()[0]}). It may have run "
+                f"a worker of the data stream ended in its work ({' '.join(str(error).split())}). It may have run "
                 "out of memory: lower data.cache_mib or data.workers; or a video crashed its decoder: see which by "
                 f"`jepa data check {self.shards.url}`"
             ) from error
