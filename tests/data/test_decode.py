@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from jepa_data.decode import VideoIndex, get_backend
+from jepa_data.decode.pyav import PyAVReader
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
 
@@ -85,38 +86,40 @@ def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures])
         np.testing.assert_array_equal(a.frames(range(20)), b.frames(range(20)))
 
 
-@pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_pictures_are_cropped_then_scaled(
-    backend: str, numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+def test_clips_share_one_pass_over_the_frames_they_name(
+    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
 ) -> None:
-    if backend == "decord":
-        pytest.importorskip("decord", reason="decord has no wheel for this platform")
-    data = encode_mp4(numbered(20), 20)
-    with get_backend(backend).open(data) as reader:
-        native = reader.frames([4, 9])
-        cropped = reader.frames([4, 9], crop=(8, 16, 32, 40))
-        np.testing.assert_array_equal(cropped, native[:, 8:40, 16:56])
-        assert reader.frames([4, 9], crop=(8, 16, 32, 40), size=(16, 20)).shape == (2, 16, 20, 3)
-        small = reader.frames([4, 9], size=(32, 32))
-        assert small.shape == (2, 32, 32, 3) and read_numbers(small) == [4, 9]
-        with pytest.raises(DecodeError, match="beyond"):
-            reader.frames([0], crop=(40, 0, 32, 64))
+    data = encode(numbered(LENGTH), range(LENGTH), g="250", bf="0")  # one keyframe: each pass starts at frame 0
+    clips = [list(range(20, 40, 4)), [30, 24, 24, 50], np.arange(36, 56, 4)]
+    with get_backend("pyav").open(data) as reader:
+        assert isinstance(reader, PyAVReader)
+        found = reader.clips(clips, size=(32, 32))
+        assert [read_numbers(clip) for clip in found] == [list(clip) for clip in clips]
+        assert reader.decoded == 53  # 0 to 52, each once
+        for clip, pictures in zip(clips, found, strict=True):
+            np.testing.assert_array_equal(reader.frames(clip, size=(32, 32)), pictures)
+        assert reader.decoded > 53 + 100
+        assert reader.clips([[], [3]])[0].shape == (0, 64, 64, 3)
 
 
-def test_a_rotated_video_is_returned_upright(tmp_path: Path, numbered: Callable[..., Pictures]) -> None:
-    pictures = numbered(6)[:, :32]
-    path = tmp_path / "phone.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
-        stream.set_display_rotation(90)
-        for picture in pictures:
-            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(stream.encode(None))
-    with get_backend("pyav").open(path) as reader:
-        assert (reader.index.height, reader.index.width, reader.index.rotation) == (64, 32, 90)
-        upright = reader.frames([5])[0].astype(int)
-        assert np.abs(upright - np.rot90(pictures[5]).astype(int)).mean() < 10
+def test_frames_are_written_where_they_are_wanted(numbered: Callable[..., Pictures]) -> None:
+    with get_backend("pyav").open(encode_mp4(numbered(20), 20)) as reader:
+        batch = np.zeros((2, 3, 4, 32, 32), np.uint8)  # clips of [C, T, h, w]: any strides do
+        out = batch[1].transpose(1, 2, 3, 0)
+        assert reader.frames([1, 7, 3, 3], size=(32, 32), out=out) is out
+        np.testing.assert_array_equal(out, reader.frames([1, 7, 3, 3], size=(32, 32)))
+        assert not batch[0].any()
+        with pytest.raises(ValueError, match=r"expected the shape \(2, 64, 64, 3\), found \(4, 32"):
+            reader.frames([0, 1], out=out)
+
+
+def test_the_frame_on_screen_at_a_time(
+    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+) -> None:
+    with get_backend("pyav").open(encode_mp4(numbered(20), 10)) as reader:
+        assert read_numbers(reader.at([0.0, 0.09, 0.1, 1.25, 1.99])) == [0, 0, 1, 12, 19]
+        with pytest.raises(DecodeError, match="from 0 to 2 s"):
+            reader.at([2.3])
 
 
 def test_an_index_survives_json(numbered: Callable[..., Pictures]) -> None:
@@ -160,14 +163,14 @@ BROKEN = {
 
 @pytest.mark.parametrize(
     ("backend", "kind", "says"),
-    # decord paints over damage inside pictures; in shards the checksum finds it
-    [(b, k, s) for b in ("pyav", "decord") for k, s in BROKEN.items()] + [("pyav", "zeroed", "damaged")],
+    # decord and torchcodec paint over a hole inside a picture; in shards the checksum finds it
+    [(b, k, s) for b in ("pyav", "decord", "torchcodec") for k, s in BROKEN.items()] + [("pyav", "zeroed", "damaged")],
 )
 def test_broken_input_has_a_name(
     backend: str, kind: str, says: str, tmp_path: Path, numbered: Callable[..., Pictures]
 ) -> None:
-    if backend == "decord":
-        pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    if backend != "pyav":
+        pytest.importorskip(backend, reason=f"{backend} is not installed")
     noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
     data = broken(kind, encode_mp4(noise, 20))
     path = tmp_path / "broken.mp4"
@@ -211,7 +214,11 @@ def test_without_decord_the_error_names_the_way_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "jepa_data.decode.decord", raising=False)
     with pytest.raises(DataError, match=r"not installed.*data.backend=pyav"):
         get_backend("decord")
-    with pytest.raises(DataError, match="pyav, decord"):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    monkeypatch.delitem(sys.modules, "jepa_data.decode.torchcodec", raising=False)
+    with pytest.raises(DataError, match=r"torchcodec.*pip install.*data.backend=pyav"):
+        get_backend("torchcodec")
+    with pytest.raises(DataError, match="pyav, decord, torchcodec"):
         get_backend("gstreamer")
 
 

@@ -58,6 +58,7 @@ class Limits:
 
 
 LIMITS = Limits()
+DAMAGED = "damaged pictures"  # one of `VideoIndex.hazards`
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,16 @@ class VideoBackend(Protocol):
     def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
         """A reader; `index`, where it was stored at packing time, saves the pass over the packets."""
         ...
+
+
+def refuse(decoder: str, wrong: Sequence[str], url: str) -> None:
+    """Raises DecodeError, where there is anything about a file that a decoder is known to get wrong."""
+    if DAMAGED in wrong:
+        raise DecodeError("damaged", "pictures lack data. data.backend=pyav reads those that are whole", url=url)
+    if wrong:
+        raise DecodeError(
+            "not supported", f"{decoder} can return wrong frames of {wrong[0]}. Use data.backend=pyav", url=url
+        )
 
 
 def first_bytes(src: Source, limits: Limits) -> bytes:

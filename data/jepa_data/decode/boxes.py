@@ -31,7 +31,8 @@ def check_whole(src: Source) -> None:
         elif head[:4] == b"RIFF":
             end = 8 + int.from_bytes(head[4:8], "little")
     if end > size:
-        raise DecodeError("truncated", f"it has {size} bytes of {end}. Copy it again")
+        url = "" if isinstance(src, bytes) else str(src)
+        raise DecodeError("truncated", f"it has {size} bytes of {end}. Copy it again", url=url)
 
 
 def _end_of_boxes(file: File, size: int) -> int:

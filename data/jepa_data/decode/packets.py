@@ -19,9 +19,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from jepa_data.decode.base import Limits, Source, VideoIndex, first_bytes
+from jepa_data.decode.base import DAMAGED, Limits, Source, VideoIndex, first_bytes
 from jepa_data.decode.boxes import check_whole
-from jepa_data.decode.starts import CleanStarts
+from jepa_data.decode.units import Units
 from jepa_data.errors import DecodeError
 
 # FFmpeg comments on broken files through Python's logging; here a broken file is reported once, as a DecodeError.
@@ -57,6 +57,7 @@ def open_video(src: Source, limits: Limits) -> tuple[InputContainer, VideoStream
     except (FFmpegError, ValueError) as error:
         if isinstance(error, ExitError):
             raise DecodeError("timeout", f"opening took more than {limits.timeout_seconds:g} s", url=url) from error
+        check_whole(src)
         if head[4:8] == b"ftyp":
             raise DecodeError("truncated", "it begins as an mp4 and its index is missing", url=url) from error
         raise DecodeError("not a video", "FFmpeg finds none of the containers that are read", url=url) from error
@@ -72,10 +73,16 @@ def packets(container: InputContainer, stream: VideoStream, deadline: Deadline) 
 
     Those of other tracks are passed over here, so that a file that is full of them is left in time, too.
     """
-    for packet in container.demux():
-        deadline.check()
-        if packet.stream.index == stream.index:  # `packet.stream_index` of the empty ones is always 0
-            yield packet
+    try:
+        for packet in container.demux():
+            deadline.check()
+            # `packet.stream_index` of the empty ones is always 0.
+            if packet.stream.index == stream.index:
+                yield packet
+    except IndexError:
+        # PyAV has no stream for a track that first appears inside a damaged or joined file, and stumbles over it after
+        # all others have ended.
+        return
 
 
 def decode_error(error: FFmpegError | DecodeError, url: str) -> DecodeError:
@@ -127,7 +134,10 @@ class _Found:
         leading: times of frames that follow the first such packet in the file and are shown before it.
         hidden, refresh, open_groups: seen anywhere: a frame that is not shown; a keyframe that is none; a frame that
             is shown before the last keyframe before it in the file.
+        damaged: a packet lacks data.
+        changes: the parameters of the stream change in its middle.
         count: packets of the picture track.
+        first, end: when the first of them is shown, and the last is over.
     """
 
     shown: list[int] = field(default_factory=list)
@@ -136,11 +146,15 @@ class _Found:
     hidden: bool = False
     refresh: bool = False
     open_groups: bool = False
+    damaged: bool = False
+    changes: bool = False
     count: int = 0
+    first: int | None = None
+    end: int = 0
 
 
 def _look_through(container: InputContainer, stream: VideoStream, limits: Limits, deadline: Deadline) -> _Found:
-    found, is_start, untimed = _Found(), CleanStarts(stream.codec_context), False
+    found, units, untimed = _Found(), Units(stream.codec_context), False
     for packet in packets(container, stream, deadline):
         if not packet.size:
             continue
@@ -149,7 +163,10 @@ def _look_through(container: InputContainer, stream: VideoStream, limits: Limits
         if packet.pts is None:
             untimed = True
             continue
-        start = is_start(packet)
+        found.first = packet.pts if found.first is None else min(found.first, packet.pts)
+        found.end = max(found.end, packet.pts + (packet.duration or 0))
+        start = units.can_start(packet)
+        found.damaged |= not units.is_whole(packet)
         found.refresh |= packet.is_keyframe and not start
         if start:
             found.starts.append((packet.pts, packet.is_discard))
@@ -162,13 +179,26 @@ def _look_through(container: InputContainer, stream: VideoStream, limits: Limits
         found.hidden |= packet.is_discard
         if not packet.is_discard:
             found.shown.append(packet.pts)
+    found.changes = len(units.parameters) > 1
     if untimed:
         raise DecodeError("no time stamps", "frames cannot be told apart. Remux it: ffmpeg -i IN -c copy OUT.mp4")
     if not found.starts and found.refresh:
         raise DecodeError("not supported", "none of its pictures can be decoded by itself. Re-encode it with ffmpeg")
     if not found.starts or not found.shown or stream.time_base is None:
         raise DecodeError("truncated", "it holds no picture that can be decoded")
+    _check_times(stream, found)
     return found
+
+
+def _check_times(stream: VideoStream, found: _Found) -> None:
+    """Raises DecodeError ("damaged") where the tables of a file contradict each other."""
+    # An edit list may leave out frames at the end, and an AVI frames that repeat: then the times reach the end.
+    duration, span = stream.duration or 0, found.end - (found.first or 0)
+    if found.count < stream.frames and duration - span > duration / stream.frames / 2:
+        raise DecodeError("damaged", f"{found.count} of {stream.frames} frames are there. Copy it again")
+    # Frames that VP8 only decodes from, and never shows, are packets like all others.
+    if len(set(found.shown)) < len(found.shown) and stream.codec_context.codec.canonical_name != "vp8":
+        raise DecodeError("damaged", "two frames have the same time. Re-encode it with ffmpeg")
 
 
 def _decode_head(
@@ -190,9 +220,9 @@ def _decode_head(
 
 def decoded(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[VideoFrame]:
     """The frames from the first packet on that decoding can start from."""
-    is_start, started = CleanStarts(stream.codec_context), False
+    units, started = Units(stream.codec_context), False
     for packet in packets(container, stream, deadline):
-        started = started or is_start(packet)
+        started = started or units.can_start(packet)
         if started:
             yield from packet.decode()
 
@@ -207,6 +237,8 @@ def _hazards(container: InputContainer, stream: VideoStream, found: _Found) -> t
         "an edit list": found.hidden,
         "open groups of pictures": found.open_groups,
         "a moving refresh in place of keyframes": found.refresh,
+        DAMAGED: found.damaged,
+        "parameters that change in mid-stream": found.changes,
         "colours of more than 8 bits": pixels is not None and pixels.components[0].bits > 8,
     }
     return tuple(name for name, there in seen.items() if there)

@@ -17,7 +17,7 @@ from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex
 from jepa_data.decode.packets import Deadline, build_index, decode_error, open_video, packets
 from jepa_data.decode.reader import OnePassReader
 from jepa_data.decode.scale import Scaler
-from jepa_data.decode.starts import CleanStarts
+from jepa_data.decode.units import Units
 from jepa_data.errors import DecodeError
 
 
@@ -50,8 +50,9 @@ class PyAVReader(OnePassReader):
         self._start = 0  # frames from here on come out whole
         self._fresh = index is not None  # nothing was read from the container yet
         self._wanted: set[int] = set()
+        self._doubtful = range(0)  # frames that lost data in the container may have spoilt
         self._container, self._stream = open_video(src, limits)
-        self._is_start = CleanStarts(self._stream.codec_context)
+        self._units = Units(self._stream.codec_context)
         try:
             index = index or build_index(src, self._container, self._stream, limits)
         except (FFmpegError, DecodeError) as error:
@@ -102,7 +103,7 @@ class PyAVReader(OnePassReader):
         assert self._decoder is not None
         for found, frame in self._decoder:
             self._next = found + 1
-            if frame.is_corrupt and found >= self._start:
+            if (frame.is_corrupt and found >= self._start) or found in self._doubtful:
                 raise DecodeError("damaged", f"frame {found} is incomplete")
             if found == number:
                 return frame
@@ -119,20 +120,41 @@ class PyAVReader(OnePassReader):
         elif not self._fresh:
             self._container.close()
             self._container, self._stream = open_video(self._src, self._limits)
-        self._fresh = False
+        self._fresh, self._doubtful = False, range(0)
         self._decoder = self._run()
 
     def _run(self) -> Iterator[tuple[int, VideoFrame]]:
         """Number and picture of each frame that comes out of the decoder, in the order shown."""
         context, started = self._stream.codec_context, False
+        # Decoders of other libraries, such as dav1d, take this setting when they are opened, and for good.
+        outside = context.codec.name.startswith("lib")
         for packet in packets(self._container, self._stream, self._deadline):
-            started = started or self._is_start(packet)
+            is_start = self._units.can_start(packet)
+            started = started or is_start
             if not started:
                 continue
-            skippable = packet.pts is not None and self._numbers.get(packet.pts) not in self._wanted
-            context.skip_frame = "NONREF" if skippable else "DEFAULT"
+            place = None if packet.pts is None else self._numbers.get(packet.pts)
+            self._doubt(place, not self._units.is_whole(packet), is_start)
+            needed = outside or packet.pts is None or place in self._wanted
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 self.decoded += 1
                 number = self._numbers.get(frame.pts) if frame.pts is not None else None
                 if number is not None:
                     yield number, frame
+
+    def _doubt(self, place: int | None, is_corrupt: bool, is_start: bool) -> None:
+        """Keep in mind which frames a packet without all its data spoils: those from there to the next start.
+
+        packets   P0 B2 B1 P4(!) B3 K5 ...     numbers in the order shown
+        spoilt             3 4                 B3 is made from P4
+        """
+        open_end = self._index.frames
+        in_doubt = len(self._doubtful) > 0 and self._doubtful.stop == open_end
+        if place is None or not (is_corrupt or in_doubt):
+            return
+        if is_start and not is_corrupt:
+            self._doubtful = range(self._doubtful.start, place)
+        else:
+            first = min(place, self._doubtful.start) if len(self._doubtful) else place
+            self._doubtful = range(first, open_end)

@@ -1,8 +1,9 @@
 """torchcodec, in exact mode: PyTorch's decoder, on the FFmpeg that the system has.
 
 Approximate mode is not offered: it returns wrong frames where the rate varies. The time stamp of every frame that it
-hands out is compared with the index. Where its seeks end in an error, of open groups of pictures in H.264, a moving
-refresh, MPEG-TS, MPEG-PS and AVI, the file is refused when it is opened. A call cannot be interrupted:
+hands out is compared with the index. Its seeks end in an error or at another frame in some files, which are refused
+when they are opened: open groups of pictures in H.264, a moving refresh, fragmented mp4, MPEG-TS, MPEG-PS, AVI, and
+pictures that change their size. It does not say when FFmpeg patched up a picture. A call cannot be interrupted:
 `Limits.timeout_seconds` holds for opening only.
 
 Cropping and scaling are done on its RGB pictures: its own transforms took 15 % more time than that for a resize, and
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes, refuse
 from jepa_data.decode.pyav import PyAVBackend
 from jepa_data.decode.reader import OnePassReader
 from jepa_data.decode.scale import Scaler
@@ -28,7 +29,7 @@ except (ImportError, OSError, RuntimeError) as error:  # the last two: it is the
         "torch, or finds no FFmpeg (apt install ffmpeg). Or use data.backend=pyav"
     ) from error
 
-HARMLESS = ("an edit list", "an mp4 in fragments", "colours of more than 8 bits")
+HARMLESS = ("an edit list", "colours of more than 8 bits")
 PIECE = 16  # frames decoded at a time: it hands out all frames of a call at once, at full size
 
 
@@ -57,13 +58,7 @@ class TorchCodecReader(OnePassReader):
     def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
         super().__init__(src, index, limits)
         harmless = (*HARMLESS, "open groups of pictures") if index.codec == "hevc" else HARMLESS
-        for hazard in index.hazards or ():
-            if hazard not in harmless:
-                raise DecodeError(
-                    "not supported",
-                    f"torchcodec cannot reach every frame of {hazard}. Use data.backend=pyav",
-                    url=self._url,
-                )
+        refuse("torchcodec", [hazard for hazard in index.hazards or () if hazard not in harmless], self._url)
         try:
             self._video = VideoDecoder(
                 src if isinstance(src, bytes) else f"file:{src}",
