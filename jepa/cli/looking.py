@@ -1,4 +1,4 @@
-"""`jepa data inspect`, `check`, `bench` and `index`: look at data before training on it."""
+"""`jepa data inspect`, `check`, `bench`, `index`, and `jepa doctor`: look at data before training on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -158,6 +158,32 @@ def index(
         found = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
     typer.echo("\n".join(found.lines(folder)))
     typer.echo(f"next: jepa data inspect {folder}")
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="A folder of videos, or of shards.")],
+    write: Annotated[Path | None, typer.Option(help="Write the recommended config to this file.")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Which videos are usable, how fast they decode, a config that fits this machine, and how long it would take."""
+    from jepa.config import UserError
+    from jepa.runs.doctor import doctor as run
+
+    if write is not None and write.exists():
+        raise UserError(f"{write}: is there already. Give another file: --write FILE")
+    with _counting("looking") as progress:
+        advice = run(folder, workers=workers, progress=progress)
+    typer.echo("\n".join(advice.lines()))
+    if write is None:
+        typer.echo(f"\n{advice.text()}")
+        return
+    try:
+        write.write_text(advice.text())
+    except OSError as error:
+        raise UserError(f"{write}: cannot be written ({error.strerror})") from error
+    if advice.survey.shards is None:
+        typer.echo(f"next: jepa data pack {folder} {advice.config.data.folder}")
+    typer.echo(f"{'then' if advice.survey.shards is None else 'next'}: jepa pretrain {write}")
 
 
 @contextmanager
