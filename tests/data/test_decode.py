@@ -102,6 +102,23 @@ def test_clips_share_one_pass_over_the_frames_they_name(
         assert reader.clips([[], [3]])[0].shape == (0, 64, 64, 3)
 
 
+@pytest.mark.parametrize("backend", ["pyav", "decord", "torchcodec"])
+@pytest.mark.parametrize("size", [None, (24, 20)])
+def test_each_clip_of_a_pass_may_have_its_own_crop(
+    backend: str, size: tuple[int, int] | None, numbered: Callable[..., Pictures]
+) -> None:
+    if backend != "pyav":
+        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    clips = [[1, 2, 3], [3, 2, 9], [2, 3], [3]]
+    crops = [None, (8, 16, 32, 40), (1, 3, 24, 30), (8, 16, 32, 40)]
+    with get_backend(backend).open(encode_mp4(numbered(12), 20)) as reader:
+        found = reader.clips(clips, size=size, crop=crops)
+        for clip, crop, pictures in zip(clips, crops, found, strict=True):
+            np.testing.assert_array_equal(pictures, reader.frames(clip, size=size, crop=crop))
+        with pytest.raises(ValueError, match="2 in a list, found 1"):
+            reader.clips([[1], [2]], crop=[None])
+
+
 def test_frames_are_written_where_they_are_wanted(numbered: Callable[..., Pictures]) -> None:
     with get_backend("pyav").open(encode_mp4(numbered(20), 20)) as reader:
         batch = np.zeros((2, 3, 4, 32, 32), np.uint8)  # clips of [C, T, h, w]: any strides do

@@ -162,9 +162,13 @@ class Reader(Protocol):
         ...
 
     def clips(
-        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | None = None
-    ) -> list[UInt8[np.ndarray, "_ h w C"]]:
-        """`frames` of several clips in one pass: a frame that several clips share is decoded once."""
+        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | list[Crop | None] | None = None
+    ) -> list[UInt8[np.ndarray, "_ _ _ 3"]]:
+        """`frames` of several clips in one pass: a frame that several clips share is decoded once.
+
+        Args:
+            crop: of all clips, or a list with one for each.
+        """
         ...
 
     def at(

@@ -73,17 +73,27 @@ class DecordReader(OnePassReader):
         self._videos.clear()
 
     def _pictures(
-        self, numbers: list[int], size: Size | None, crop: Crop | None
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
+        self, wanted: dict[int, list[Crop | None]], size: Size | None
+    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
         native = (self._index.height, self._index.width)
+        # Whole pictures are scaled inside the decoder and parts of them here, whatever else is asked for beside them:
+        # the pixels of a clip must not depend on its neighbours.
+        whole = [number for number, crops in wanted.items() if None in crops]
+        for number, picture in self._decoded(whole, size or native):
+            yield number, None, picture
+        parts = [number for number, crops in wanted.items() if any(crops)]
+        for number, picture in self._decoded(parts, native):
+            for crop in filter(None, wanted[number]):
+                yield number, crop, self._scaler.rgb(picture, size, crop)
+
+    def _decoded(self, numbers: list[int], size: Size) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
         if not numbers:
             return
         try:
-            pictures = self._video(native if crop is not None or size is None else size).get_batch(numbers).asnumpy()
+            pictures = self._video(size).get_batch(numbers).asnumpy()
         except (decord.DECORDError, RuntimeError) as error:  # the second: it does not open
             raise DecodeError("damaged", f"decord: {(str(error).splitlines() or ['?'])[-1]}") from error
-        for number, picture in zip(numbers, pictures, strict=True):
-            yield number, picture if crop is None else self._scaler.rgb(picture, size, crop)
+        yield from zip(numbers, pictures, strict=True)
 
     def _video(self, size: Size) -> Any:
         if size not in self._videos:

@@ -69,15 +69,16 @@ class PyAVReader(OnePassReader):
         self._container.close()
 
     def _pictures(
-        self, numbers: list[int], size: Size | None, crop: Crop | None
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
+        self, wanted: dict[int, list[Crop | None]], size: Size | None
+    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
         self._deadline = Deadline(self._limits.timeout_seconds)
         try:
-            for number, frame in self._decode(numbers):
+            for number, frame in self._decode(list(wanted)):
                 if (frame.height, frame.width) != self._stored:
                     sizes = f"{frame.width}x{frame.height} in place of {self._stored[1]}x{self._stored[0]}"
                     raise DecodeError("changed size", f"from frame {number} on the pictures are {sizes}. Cut it there")
-                yield number, self._scaler.picture(frame, self._index.rotation // 90, size, crop)
+                for crop in wanted[number]:
+                    yield number, crop, self._scaler.picture(frame, self._index.rotation // 90, size, crop)
         except (FFmpegError, DecodeError) as error:
             self._decoder = None
             raise decode_error(error, self._url) from error

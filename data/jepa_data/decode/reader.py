@@ -42,15 +42,18 @@ class OnePassReader(ABC):
             out = np.empty(shape, np.uint8)
         elif out.shape != shape:
             raise ValueError(f"out: expected the shape {shape}, found {out.shape}")
-        self._fill([numbers], [out], size, crop)
+        self._fill([numbers], [out], size, [crop])
         return out
 
     def clips(
-        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | None = None
-    ) -> list[UInt8[np.ndarray, "_ h w C"]]:
+        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | list[Crop | None] | None = None
+    ) -> list[UInt8[np.ndarray, "_ _ _ 3"]]:
+        crops = crop if isinstance(crop, list) else [crop] * len(clips)
+        if len(crops) != len(clips):
+            raise ValueError(f"crop: expected one for all clips or {len(clips)} in a list, found {len(crops)}")
         numbers = [checked_indices(clip, self._index.frames) for clip in clips]
-        out = [np.empty((len(clip), *self._shape(size, crop)), np.uint8) for clip in numbers]
-        self._fill(numbers, out, size, crop)
+        out = [np.empty((len(n), *self._shape(size, c)), np.uint8) for n, c in zip(numbers, crops, strict=True)]
+        self._fill(numbers, out, size, crops)
         return out
 
     def at(
@@ -71,25 +74,33 @@ class OnePassReader(ABC):
 
     @abstractmethod
     def _pictures(
-        self, numbers: list[int], size: Size | None, crop: Crop | None
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
-        """Number and picture of each of `numbers`, which ascend. Raises DecodeError."""
+        self, wanted: dict[int, list[Crop | None]], size: Size | None
+    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
+        """Number, crop and picture of each frame in `wanted`, whose numbers ascend, in each of its crops; in any order.
+
+        Raises:
+            DecodeError: a frame cannot be decoded.
+        """
         ...
 
-    def _fill(self, clips: list[list[int]], out: list[np.ndarray], size: Size | None, crop: Crop | None) -> None:
-        places: dict[int, list[np.ndarray]] = {}
-        for clip, pictures in zip(clips, out, strict=True):
+    def _fill(
+        self, clips: list[list[int]], out: list[np.ndarray], size: Size | None, crops: Sequence[Crop | None]
+    ) -> None:
+        places: dict[int, dict[Crop | None, list[np.ndarray]]] = {}
+        for clip, pictures, crop in zip(clips, out, crops, strict=True):
             for number, place in zip(clip, pictures, strict=True):
-                places.setdefault(number, []).append(place)
+                places.setdefault(number, {}).setdefault(crop, []).append(place)
         try:
-            for number, picture in self._pictures(sorted(places), size, crop):
-                for place in places.pop(number):
+            for number, crop, picture in self._pictures({n: list(places[n]) for n in sorted(places)}, size):
+                for place in places[number].pop(crop):
                     place[...] = picture
         except DecodeError as error:
             raise error.named(error.key, error.url or self._url) from error
-        if places:
-            missing = min(places)
-            raise DecodeError("missing frame", f"frame {missing} is in the index and was not decoded", url=self._url)
+        missing = [number for number, crops in places.items() if crops]
+        if missing:
+            raise DecodeError(
+                "missing frame", f"frame {min(missing)} is in the index and was not decoded", url=self._url
+            )
 
     def _shape(self, size: Size | None, crop: Crop | None) -> tuple[int, int, int]:
         """h, w, C of the pictures handed out. Raises DecodeError for a crop beyond the picture."""

@@ -81,10 +81,11 @@ class TorchCodecReader(OnePassReader):
         self._video = None
 
     def _pictures(
-        self, numbers: list[int], size: Size | None, crop: Crop | None
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
+        self, wanted: dict[int, list[Crop | None]], size: Size | None
+    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
         if self._video is None:
             raise ValueError("the reader is closed")
+        numbers = list(wanted)
         for first in range(0, len(numbers), PIECE):
             piece = numbers[first : first + PIECE]
             try:
@@ -101,7 +102,8 @@ class TorchCodecReader(OnePassReader):
             if pictures.shape[1:3] != (self._index.height, self._index.width):
                 raise DecodeError("changed size", f"its pictures are of {pictures.shape[2]}x{pictures.shape[1]}")
             for number, picture in zip(piece, pictures, strict=True):
-                yield number, self._scaler.rgb(picture, size, crop)
+                for crop in wanted[number]:
+                    yield number, crop, self._scaler.rgb(picture, size, crop)
 
 
 def _decode_error(error: Exception, url: str) -> DecodeError:
