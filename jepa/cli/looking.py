@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from jepa_data.config import StreamConfig
 
 JSON = typer.Option("--json", help="Print JSON for programs.")
 WORKERS = typer.Option(help="Processes.  [default: one a core]")
@@ -99,12 +102,7 @@ def bench(
     import json
 
     from jepa.cli.show import table
-    from jepa.config import from_dict, load
-    from jepa_data.config import StreamConfig
-    from jepa_data.errors import DataError
     from jepa_data.looking import bench as looking
-    from jepa_data.looking.check import cores
-    from jepa_data.shards.index import ShardSet
 
     given = {
         "shards": shards,
@@ -115,18 +113,7 @@ def bench(
         "clips_per_video": clips_per_video,
         "workers": workers,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    if config is not None:
-        from jepa.runs.schema import PretrainConfig
-
-        described = load(config, PretrainConfig).data.model_dump(mode="json")
-    elif shards is not None:
-        described = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
-        if ShardSet.open(shards).manifest.image_size is None:
-            described["image_size"] = 224
-    else:
-        raise DataError("say what to read: SHARDS, or --config run.yaml")
-    stream = from_dict(described | given, StreamConfig)
+    stream = _stream(config, {name: value for name, value in given.items() if value is not None})
     names = backends.split(",") if backends else ()
     with _counting("measuring") as progress:
         found = looking.bench(
@@ -184,6 +171,27 @@ def doctor(
     if advice.survey.shards is None:
         typer.echo(f"next: jepa data pack {folder} {advice.config.data.folder}")
     typer.echo(f"{'then' if advice.survey.shards is None else 'next'}: jepa pretrain {write}")
+
+
+def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
+    """The `data` of a config, or defaults, with what was given on the command line."""
+    from jepa.config import from_dict, load
+    from jepa_data.config import StreamConfig
+    from jepa_data.errors import DataError
+    from jepa_data.looking.check import cores
+    from jepa_data.shards.index import ShardSet
+
+    if config is not None:
+        from jepa.runs.schema import PretrainConfig
+
+        described = load(config, PretrainConfig).data.model_dump(mode="json")
+    elif "shards" in given:
+        described = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
+        if ShardSet.open(given["shards"]).manifest.image_size is None:
+            described["image_size"] = 224
+    else:
+        raise DataError("say what to read: SHARDS, or --config run.yaml")
+    return from_dict(described | given, StreamConfig, source="command line")
 
 
 @contextmanager
