@@ -37,6 +37,7 @@ from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
 from jepa_data.types import ClipBatch
 
+ROWS = 2**20  # of the table, looked at together
 ATTEMPTS = 16  # substitutes tried for one place before the stream gives up
 
 
@@ -63,10 +64,14 @@ class Corpus:
 
     def shard_sizes(self) -> tuple[int, ...]:
         """Samples in each shard that has any, in order."""
-        shards = np.asarray(self.samples.rows["shard"])
-        shards = shards if self.chosen is None else shards[self.chosen.numpy()]
-        first = np.flatnonzero(np.diff(shards.astype(np.int64), prepend=-1))
-        return tuple(np.diff(np.append(first, len(shards))).tolist())
+        counts = np.zeros(1, np.int64)
+        for first in range(0, len(self), ROWS):  # in parts: it is done for millions
+            part = slice(first, first + ROWS)
+            rows = self.samples.rows[part if self.chosen is None else self.chosen[part].numpy()]
+            found = np.bincount(rows["shard"].astype(np.int64))
+            counts = np.pad(counts, (0, max(0, len(found) - len(counts))))
+            counts[: len(found)] += found
+        return tuple(counts[counts > 0].tolist())
 
     def __getitem__(self, video: int) -> Sample:
         return self.samples[video if self.chosen is None else int(self.chosen[video])]

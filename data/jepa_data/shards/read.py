@@ -135,7 +135,7 @@ class SampleReader:
         if sample.media in IMAGES:
             pictures = still(data, self._size, cut.crop)
             return np.broadcast_to(pictures, (len(cut.indices), *pictures.shape[1:])), decoded
-        with self._backend.open(data, decoded.index) as reader:
+        with self._backend.open(data, decoded.index, self._limits) as reader:
             if self._keeps_whole(decoded.index, cut.crop):
                 frames = reader.frames(range(decoded.index.frames), size=self._size, crop=cut.crop)
                 with self._lock:
@@ -145,7 +145,8 @@ class SampleReader:
             size = len(cut.indices) * self._frame_bytes(decoded.index, cut.crop)
             later = later if size * len(later) <= self._waiting_bytes else ()
             wanted = [cut, *(other for _, other in later)]
-            first, *others = [reader.frames(c.indices, size=self._size, crop=c.crop) for c in wanted]
+            crops = [cut.crop for cut in wanted]
+            first, *others = reader.clips([cut.indices for cut in wanted], size=self._size, crop=crops)
         for (place, _), frames in zip(later, others, strict=True):
             self._wait(place, frames, decoded)
         return first, decoded

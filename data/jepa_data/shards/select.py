@@ -8,10 +8,8 @@ import torch
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import long_enough
-from jepa_data.shards.clips import Bad, Corpus
+from jepa_data.shards.clips import ROWS, Bad, Corpus
 from jepa_data.shards.index import ShardSet
-
-ROWS = 2**20  # of the table, looked at together
 
 
 @dataclass(frozen=True)
