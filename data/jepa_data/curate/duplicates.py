@@ -1,0 +1,148 @@
+"""Which samples show what another one shows. The first comes, and the later ones that are near it go.
+
+Order: test before val before train, then as in the shards. Every sample that is dropped is near one that stays, so
+chains of small differences do not pull in what is unlike; and a test sample never goes for a training sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt64
+
+from jepa_data.curate.bands import closest, differing_bits
+from jepa_data.curate.config import NearDuplicates
+from jepa_data.curate.embeddings import Embeddings, directions, most_alike
+from jepa_data.curate.pictures import HASHED
+from jepa_data.curate.table import Decision, Drop, Rows, Table
+
+PRECEDENCE = ("test", "val", "train")
+BLOCK = 256  # rows that are compared all with all
+Near = tuple[Int64[np.ndarray, " Q"], Float64[np.ndarray, " Q"]]
+
+
+class Space(Protocol):
+    """How unlike samples are: the less the nearer, and up to `limit` they show the same."""
+
+    @property
+    def limit(self) -> float: ...
+
+    def nearest(self, wanted: Rows, among: Rows) -> Near:
+        """For each wanted row the place of the nearest of the others (-1 if none is near), and how unlike it is."""
+        ...
+
+    def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:
+        """How unlike each two of a few rows are."""
+        ...
+
+
+def near_hashes(stage: NearDuplicates, table: Table, rows: Rows) -> Decision:
+    """By perceptual hashes: bits of 64 that differ, the mean of four frames."""
+    found = first_come(_in_order(table, rows), _Hashes(table.hashes, stage.bits))
+    drops = tuple(
+        Drop(
+            row,
+            f"{value:g} of 64 bits differ from {_named(table, like)}, at most {stage.bits:g}",
+            value,
+            stage.bits,
+            like,
+        )
+        for row, like, value in found
+    )
+    return Decision(drops, f"hashes within {stage.bits:g} of 64 bits")
+
+
+def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings: Embeddings) -> Decision:
+    """By the cosine of mean latents. Samples that are not in the table stay."""
+    known = rows[embeddings.there[rows]]
+    units = np.zeros(embeddings.vectors.shape, np.float32)
+    units[known] = directions(embeddings.vectors[known], stage.centre)
+    found = first_come(_in_order(table, known), _Directions(units, -stage.cosine))
+    drops = tuple(
+        Drop(
+            row,
+            f"cosine {-value:.4f} with {_named(table, like)}, at least {stage.cosine:g}",
+            -value,
+            stage.cosine,
+            like,
+        )
+        for row, like, value in found
+    )
+    missing = len(rows) - len(known)
+    notes = (f"{missing} samples are not in {embeddings.path}; they stay",) if missing else ()
+    return Decision(drops, f"cosine of embeddings from {stage.cosine:g}", notes=notes)
+
+
+def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
+    """Rows that are near an earlier one that stays, with that one and how unlike it is, as they come in `order`.
+
+    The result is that of going through the rows one by one; halves are compared as a whole: the second half is rid of
+    what is near the first half's survivors, then looked at by itself.
+    """
+    found: list[tuple[int, int, float]] = []
+
+    def kept(part: Rows) -> Rows:
+        if len(part) <= BLOCK:
+            return one_by_one(part)
+        before, after = kept(part[: len(part) // 2]), part[len(part) // 2 :]
+        place, unlike = space.nearest(after, before)
+        near = place >= 0
+        found.extend(zip(after[near].tolist(), before[place[near]].tolist(), unlike[near].tolist(), strict=True))
+        return np.concatenate([before, kept(after[~near])])
+
+    def one_by_one(part: Rows) -> Rows:
+        unlike = space.each_other(part)
+        near, stays = np.tril(unlike <= space.limit, -1), np.ones(len(part), np.bool_)
+        for row in np.flatnonzero(near.any(axis=1)).tolist():
+            earlier = np.flatnonzero(near[row] & stays)
+            if len(earlier):
+                like = int(earlier[unlike[row, earlier].argmin()])
+                found.append((int(part[row]), int(part[like]), float(unlike[row, like])))
+                stays[row] = False
+        return part[stays]
+
+    kept(order)
+    places = {row: place for place, row in enumerate(order.tolist())}
+    return sorted(found, key=lambda each: places[each[0]])
+
+
+@dataclass(frozen=True)
+class _Hashes:
+    """Bits of 64 that differ, the mean of four frames."""
+
+    hashes: UInt64[np.ndarray, "N 4"]
+    limit: float
+
+    def nearest(self, wanted: Rows, among: Rows) -> Near:
+        place, bits = closest(self.hashes[wanted], self.hashes[among], int(self.limit * HASHED))
+        return place, bits / HASHED
+
+    def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:
+        found = self.hashes[rows]
+        return differing_bits(found, found) / np.float64(HASHED)
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """The cosine of two directions, with its sign turned."""
+
+    units: Float32[np.ndarray, "N D"]
+    limit: float
+
+    def nearest(self, wanted: Rows, among: Rows) -> Near:
+        place, cosine = most_alike(self.units[wanted], self.units[among])
+        return np.where(-cosine <= self.limit, place, -1), -cosine.astype(np.float64)
+
+    def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:
+        found = self.units[rows]
+        return -(found @ found.T).astype(np.float64)
+
+
+def _in_order(table: Table, rows: Rows) -> Rows:
+    ranks: Sequence[int] = [PRECEDENCE.index(table.splits[row]) for row in rows]
+    return rows[np.argsort(np.array(ranks, np.int64), kind="stable")]
+
+
+def _named(table: Table, row: int) -> str:
+    return f"{table.splits[row]} {table.keys[row]!r}"

@@ -1,0 +1,118 @@
+"""Tables of latents that `jepa embed` wrote: one vector for each sample, how alike two are, and clusters of them."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+from jepa_data.errors import DataError
+
+SECONDS = ".seconds"  # jepa embed writes the times of NAME's latents beside them, as NAME.seconds
+CHUNK = 2**24  # similarities in memory at a time
+STEPS = 50  # of k-means, at most
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The mean latent of each sample that is in a table; `there` says which are."""
+
+    path: str
+    vectors: Float32[np.ndarray, "N D"]
+    there: Bool[np.ndarray, " N"]
+
+
+def read_embeddings(path: str, keys: Sequence[str]) -> Embeddings:
+    """The mean of the latents [S, N, D] of each key. Nothing pickled is loaded.
+
+    Raises:
+        DataError: no such file, not a table of latents, or none of these keys in it.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file. Make it: jepa embed SHARDS --model RUN --out {path}")
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            names = {name for name in table.files if not name.endswith(SECONDS)}
+            found = {key: _mean(path, key, table[key]) for key in keys if key in names}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a table that `jepa embed` wrote ({error})") from error
+    if not found:
+        raise DataError(
+            f"{path}: holds {len(names)} videos, none of these shards. Make it of them: "
+            f"jepa embed SHARDS --model RUN --out {path}"
+        )
+    widths = {len(vector) for vector in found.values()}
+    if len(widths) > 1:
+        raise DataError(f"{path}: latents of different widths ({', '.join(map(str, sorted(widths)))})")
+    vectors = np.zeros((len(keys), widths.pop()), np.float32)
+    there = np.array([key in found for key in keys], np.bool_)
+    for i, key in enumerate(keys):
+        if there[i]:
+            vectors[i] = found[key]
+    return Embeddings(path, vectors, there)
+
+
+def directions(vectors: Float32[np.ndarray, "R D"], centre: bool) -> Float32[np.ndarray, "R D"]:
+    """Vectors of length 1; of length 0 where there is nothing but the mean."""
+    moved = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32) if centre and len(vectors) else vectors
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    return moved / np.where(lengths > 1e-12, lengths, 1.0)
+
+
+def most_alike(
+    wanted: Float32[np.ndarray, "Q D"], among: Float32[np.ndarray, "K D"]
+) -> tuple[Int64[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+    """For each direction the most similar of the others, and the cosine; -1 and -1 if there are none."""
+    best, cosine = np.full(len(wanted), -1, np.int64), np.full(len(wanted), -1.0, np.float32)
+    step = max(1, CHUNK // max(1, len(wanted)))
+    for first in range(0, len(among), step):
+        alike = wanted @ among[first : first + step].T
+        place = alike.argmax(axis=1)
+        here = alike[np.arange(len(wanted)), place]
+        better = here > cosine
+        best[better], cosine[better] = place[better] + first, here[better]
+    return best, cosine
+
+
+def clusters(x: Float[np.ndarray, "R D"], count: int, seed: int) -> Int64[np.ndarray, " R"]:
+    """Lloyd's k-means from k-means++ (D. Arthur, S. Vassilvitskii, 2007): the number of each row's cluster."""
+    random = np.random.default_rng(seed)
+    centres, nearest = x[[int(random.integers(len(x)))]], np.full(len(x), np.inf)
+    for _ in range(min(count, len(x)) - 1):
+        nearest = np.minimum(nearest, _squared(x, centres[-1:])[:, 0])
+        if not nearest.any():
+            break  # fewer different rows than clusters
+        centres = np.concatenate([centres, x[[int(random.choice(len(x), p=nearest / nearest.sum()))]]])
+    members = np.full(len(x), -1)
+    for _ in range(STEPS):
+        before, members = members, _nearest(x, centres)
+        if np.array_equal(before, members):
+            break
+        sums, sizes = np.zeros(centres.shape), np.bincount(members, minlength=len(centres))
+        np.add.at(sums, members, x)
+        centres = np.where(sizes[:, None] > 0, sums / np.maximum(1, sizes)[:, None], centres).astype(x.dtype)
+    return members
+
+
+def _nearest(x: np.ndarray, centres: np.ndarray) -> Int64[np.ndarray, " R"]:
+    step = max(1, CHUNK // len(centres))
+    parts = [_squared(x[i : i + step], centres).argmin(axis=1) for i in range(0, len(x), step)]
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _squared(x: np.ndarray, centres: np.ndarray) -> Float[np.ndarray, "R C"]:
+    """Squared distances, in double precision."""
+    x, centres = x.astype(np.float64), centres.astype(np.float64)
+    return np.maximum(0.0, (x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1))
+
+
+def _mean(path: str, key: str, latents: np.ndarray) -> Float32[np.ndarray, " D"]:
+    if latents.dtype.kind != "f" or latents.ndim != 3 or not latents.size or not np.isfinite(latents).all():
+        raise DataError(
+            f"{path}: {key!r}: expected latents [steps, tokens, width], found {latents.dtype} {latents.shape}"
+        )
+    return latents.astype(np.float32).mean(axis=(0, 1))

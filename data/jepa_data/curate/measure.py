@@ -1,0 +1,140 @@
+"""One sample, measured: its video is decoded once for all stages together. Runs in the processes of an engine."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8, UInt64
+
+from jepa_data.curate.clock import on_one_clock
+from jepa_data.curate.config import Clock, Look
+from jepa_data.curate.pictures import Looks, look
+from jepa_data.decode import VideoIndex, get_backend
+from jepa_data.errors import DecodeError
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample
+from jepa_data.shards.media import probe_media, still
+from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.shards.store import Store
+
+Problem = tuple[str, str]  # kind, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What all stages need to know about one sample.
+
+    Attributes:
+        problem: why it cannot be read; everything else means nothing then.
+        seconds: frames divided by the rate; 0 for a picture.
+        motion, brightness, sharpness, hashes: see `pictures.Looks`.
+        labels: a number per label name of the corpus; -1: none.
+        widths: of actions and states after the clock, 0 where there are none.
+        off_clock: why the clock cannot be applied.
+    """
+
+    problem: Problem | None = None
+    still: bool = False
+    frames: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    motion: float = 0.0
+    brightness: float = 0.0
+    sharpness: float = 0.0
+    hashes: UInt64[np.ndarray, "4"] | None = None
+    labels: Mapping[str, int] | None = None
+    widths: tuple[int, int] = (0, 0)
+    off_clock: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Measures samples of one folder of shards. Sent to each process once.
+
+    Attributes:
+        clock: of the curation, if it has one; without it actions and states must fit the frames as they are.
+    """
+
+    store: Store
+    manifest: Manifest
+    look: Look
+    clock: Clock | None
+
+    def __call__(self, sample: Sample) -> Measured:
+        """What cannot be read is in `problem`; nothing is raised for it."""
+        try:
+            return self._measure(sample)
+        except DecodeError as error:
+            return Measured(problem=(error.kind, error.detail))
+
+    def _measure(self, sample: Sample) -> Measured:
+        members = ShardFiles(self.store).read(sample)
+        index = sample.video_index() or probe_media(members[sample.media], sample.media)
+        metadata = read_metadata(members)
+        labels = all_labels(metadata, sample, self.manifest)
+        widths, off_clock = self._widths(members, metadata, index)
+        looks: Looks = look(looked_at(members[sample.media], sample.media, index, self.look))
+        return Measured(
+            still=sample.media in IMAGES,
+            frames=index.frames,
+            seconds=index.frames / index.fps if index.fps else 0.0,
+            rate=index.fps,
+            motion=looks.motion,
+            brightness=looks.brightness,
+            sharpness=looks.sharpness,
+            hashes=looks.hashes,
+            labels=labels,
+            widths=widths,
+            off_clock=off_clock,
+        )
+
+    def _widths(
+        self, members: Mapping[str, bytes], metadata: Mapping[str, Any], index: VideoIndex
+    ) -> tuple[tuple[int, int], Problem | None]:
+        if self.clock is not None:
+            try:
+                return on_one_clock(members, metadata, index.seconds, self.clock).widths, None
+            except DecodeError as error:
+                return (0, 0), (error.kind, error.detail)
+        found = []
+        for name, rows, columns in (
+            (ACTIONS, index.frames - 1, self.manifest.action_size),
+            (STATES, index.frames, len(self.manifest.state_names)),
+        ):
+            width = read_npy(members[name], rows).shape[1] if name in members else 0
+            if width != columns:
+                raise DecodeError("out of step", f"{name} is {width} wide, the corpus has {columns}")
+            found.append(width)
+        return (found[0], found[1]), None
+
+
+def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt8[np.ndarray, "T h w 3"]:
+    """The frames that are looked at: evenly spread from the first to the last, never enlarged. Raises DecodeError."""
+    scale = min(1.0, wanted.side / min(index.height, index.width))
+    size = max(1, round(index.height * scale)), max(1, round(index.width * scale))
+    if ending in IMAGES:
+        return still(data, size, None)
+    numbers = np.unique(np.linspace(0, index.frames - 1, wanted.frames).round().astype(np.int64))
+    with get_backend("pyav").open(data, index) as reader:
+        return reader.frames(numbers, size=size)
+
+
+def read_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """The metadata of a sample; empty where it has none. Raises DecodeError ("damaged")."""
+    try:
+        metadata = json.loads(members.get(METADATA, b"{}"))
+    except ValueError as error:
+        raise DecodeError("damaged", f"its metadata cannot be read: {error}") from error
+    if not isinstance(metadata, dict):
+        raise DecodeError("damaged", "its metadata is no JSON object")
+    return metadata
+
+
+def all_labels(metadata: Mapping[str, Any], sample: Sample, manifest: Manifest) -> dict[str, int]:
+    """A number for every label of the corpus, -1 where the sample has none. Raises DecodeError ("damaged")."""
+    found = metadata.get("labels", {})
+    try:
+        return {name: int(found.get(name, sample.labels.get(name, -1))) for name in manifest.label_names}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DecodeError("damaged", f"its labels cannot be read: {error}") from error

@@ -1,0 +1,154 @@
+"""What a curation dropped, and why: a table for people, and OUT/curation.json for programs.
+
+{"format": "openjepa-curation", "source": ..., "dry_run": false,
+ "samples": {"train": {"before": 900, "after": 731}, ...},
+ "stages": [{"stage": 0, "kind": "unreadable", "rule": ..., "seen": 1000, "dropped": 3, "config": null}, ...],
+ "dropped": [{"key": ..., "split": ..., "stage": 0, "kind": "unreadable", "value": null, "threshold": null,
+              "reason": "truncated: ...", "like": null}, ...],
+ "notes": [...]}
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_data.curate.config import Stage
+from jepa_data.curate.table import Decision, Table
+from jepa_data.shards.manifest import SPLITS
+
+FORMAT = "openjepa-curation"
+CURATION = "curation.json"
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage, with what it saw. `stage` is None for `unreadable`, which comes before those of the config."""
+
+    stage: Stage | None
+    seen: tuple[int, ...]
+    decision: Decision
+
+    @property
+    def kind(self) -> str:
+        return "unreadable" if self.stage is None else self.stage.kind
+
+    @property
+    def dropped(self) -> frozenset[int]:
+        """Rows."""
+        return frozenset(drop.row for drop in self.decision.drops)
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What a curation did.
+
+    Attributes:
+        kept: keys of the samples that stay, in their order.
+        written: the folder of shards; None after a dry run.
+        examples: contact sheets.
+        lost: keys of samples whose bytes are missing from the shards, by split; they count as unreadable.
+        seconds: it took.
+    """
+
+    source: str
+    table: Table
+    stages: tuple[StageReport, ...]
+    kept: tuple[int, ...]
+    lost: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    written: Path | None = None
+    examples: tuple[Path, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def kept_keys(self) -> tuple[str, ...]:
+        """In the order of the shards."""
+        return tuple(self.table.keys[row] for row in self.kept)
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Key and reason of each sample that was dropped, lost ones included."""
+        found = {key: "lost: its bytes are missing" for keys in self.lost.values() for key in keys}
+        return found | {self.table.keys[d.row]: d.reason for stage in self.stages for d in stage.decision.drops}
+
+    @property
+    def splits(self) -> dict[str, tuple[int, int]]:
+        """Samples of each split, before and after."""
+        before, after = Counter(self.table.splits), Counter(self.table.splits[row] for row in self.kept)
+        before.update({split: len(keys) for split, keys in self.lost.items()})
+        return {split: (before[split], after[split]) for split in SPLITS if before[split]}
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Cells of the table for people, the first row a heading."""
+        found = [("stage", "seen", "dropped", "what goes")]
+        for stage in self.stages:
+            lost = sum(map(len, self.lost.values())) if stage.stage is None else 0
+            counts = len(stage.seen) + lost, len(stage.decision.drops) + lost
+            found.append((stage.kind, str(counts[0]), str(counts[1]), stage.decision.rule))
+        return found
+
+    def lines(self) -> list[str]:
+        """What is told below the table."""
+        parts = ", ".join(f"{split} {after} of {before}" for split, (before, after) in self.splits.items())
+        lines = [f"kept: {parts}    ({self.seconds:.1f} s)"]
+        for stage in self.stages:
+            for drop in stage.decision.drops[:1]:
+                lines.append(f"  {stage.kind}: for example {self.table.keys[drop.row]}: {drop.reason}")
+        lines += [f"note: {note}" for note in self.notes]
+        return lines + [f"examples: {path}" for path in self.examples]
+
+    def record(self) -> dict[str, Any]:
+        """The contents of curation.json. It depends on the shards and the config alone."""
+        stages = []
+        for number, (stage, cells) in enumerate(zip(self.stages, self.rows()[1:], strict=True)):
+            config = None if stage.stage is None else stage.stage.model_dump(mode="json")
+            stages.append(
+                {"stage": number, "kind": stage.kind, "rule": stage.decision.rule, "seen": int(cells[1])}
+                | {"dropped": int(cells[2]), "config": config}
+            )
+        return {
+            "format": FORMAT,
+            "source": self.source,
+            "dry_run": self.written is None,
+            "samples": {split: {"before": before, "after": after} for split, (before, after) in self.splits.items()},
+            "stages": stages,
+            "dropped": [*self._lost(), *self._dropped()],
+            "notes": list(self.notes),
+        }
+
+    def write(self, out: Path) -> None:
+        (out / CURATION).write_text(json.dumps(self.record(), indent=1) + "\n")
+
+    def _lost(self) -> list[dict[str, Any]]:
+        rest = {"value": None, "threshold": None, "reason": "lost: its bytes are missing", "like": None}
+        return [
+            {"key": key, "split": split, "stage": 0, "kind": "unreadable", **rest}
+            for split, keys in self.lost.items()
+            for key in keys
+        ]
+
+    def _dropped(self) -> list[dict[str, Any]]:
+        keys, found = self.table.keys, []
+        for number, stage in enumerate(self.stages):
+            for drop in stage.decision.drops:
+                found.append(
+                    {
+                        "key": keys[drop.row],
+                        "split": self.table.splits[drop.row],
+                        "stage": number,
+                        "kind": stage.kind,
+                        "value": drop.value,
+                        "threshold": drop.threshold,
+                        "reason": drop.reason,
+                        "like": None if drop.like is None else keys[drop.like],
+                    }
+                )
+        return found
+
+
+def summary(stages: Sequence[StageReport]) -> str:
+    """One line: how many each stage dropped."""
+    return ", ".join(f"{stage.kind} {len(stage.decision.drops)}" for stage in stages if stage.decision.drops)

@@ -1,0 +1,158 @@
+"""The samples that stay, written to new shards: the bytes of their videos unchanged, their splits and order kept."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jepa_data.curate.clock import Clocked, on_one_clock
+from jepa_data.curate.config import Clock, CurateConfig, Look
+from jepa_data.curate.measure import all_labels, looked_at, read_metadata
+from jepa_data.curate.stages import common_rate
+from jepa_data.curate.table import Table
+from jepa_data.decode import VideoIndex
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.manifest import ACTIONS, STATES, Manifest, Sample
+from jepa_data.shards.media import probe_media
+from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.shards.write import ShardWriter
+
+# Takes the frames that were looked at, [T, h, w, 3], RGB, 0..255, and the metadata; gives anything JSON can hold.
+Annotate = Callable[[UInt8[np.ndarray, "T h w 3"], dict[str, Any]], Any]
+
+
+def new_writer(
+    shards: ShardSet,
+    table: Table,
+    kept: Sequence[int],
+    out: Path,
+    config: CurateConfig,
+    annotations: Sequence[str],
+    overwrite: bool,
+) -> ShardWriter:
+    """A writer for what stays; rates and widths are those that the clock brought about."""
+    old, rows = shards.manifest, np.array(kept, np.int64)
+    action_size, states = old.action_size, len(old.state_names)
+    if clock_of(config) is not None:
+        action_size, states = (int(width) for width in table.widths[rows[0]])
+    names = old.state_names if states == len(old.state_names) else tuple(f"state_{i}" for i in range(states))
+    fps = old.fps if old.fps is not None or not action_size else common_rate(table, rows)
+    return ShardWriter(
+        out,
+        fps=fps,
+        image_size=old.image_size,
+        world=old.world,
+        action_size=action_size,
+        state_names=names,
+        label_names=old.label_names,
+        seed=old.seed,
+        label_values=old.label_values,
+        made=_made(shards, config, annotations),
+        shard_bytes=config.shard_mib * 2**20,
+        overwrite=overwrite,
+    )
+
+
+def write_samples(
+    writer: ShardWriter,
+    shards: ShardSet,
+    kept: Sequence[int],
+    config: CurateConfig,
+    annotate: Mapping[str, Annotate],
+    progress: Callable[[int], None],
+) -> None:
+    """Copy samples, one after the other.
+
+    Raises:
+        DataError: a sample changed since it was measured, or an annotation is nothing that JSON can hold.
+    """
+    files, clock = ShardFiles(shards.store), clock_of(config)
+    for done, row in enumerate(kept, 1):
+        sample = shards.samples[row]
+        try:
+            members = files.read(sample)
+            index = sample.video_index() or probe_media(members[sample.media], sample.media)
+            metadata = read_metadata(members)
+            if clock is None:
+                parts = _as_they_are(members, metadata, index)
+            else:
+                parts = on_one_clock(members, metadata, index.seconds, clock)
+            noted = _annotated(sample, members, index, parts.metadata, config.look, annotate)
+        except DecodeError as error:
+            raise DataError(
+                f"{shards.path(sample)}: sample {sample.key!r} could be read when it was measured and cannot be now "
+                f"({error.kind}: {error.detail}). Has something written to the shards? Begin again"
+            ) from error
+        noted["labels"] = all_labels(metadata, sample, shards.manifest)
+        writer.write(
+            sample.split,
+            sample.key,
+            members[sample.media],
+            index.frames,
+            parts.actions,
+            parts.states,
+            noted,
+            ending=sample.media,
+            source=sample.source,
+            index=index,
+        )
+        progress(done)
+
+
+def clock_of(config: CurateConfig) -> Clock | None:
+    return next((stage for stage in config.stages if isinstance(stage, Clock)), None)
+
+
+def _as_they_are(members: Mapping[str, bytes], metadata: dict[str, Any], index: VideoIndex) -> Clocked:
+    return Clocked(
+        read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
+        read_npy(members[STATES], index.frames) if STATES in members else None,
+        dict(metadata),
+    )
+
+
+def _annotated(
+    sample: Sample,
+    members: Mapping[str, bytes],
+    index: VideoIndex,
+    metadata: dict[str, Any],
+    look: Look,
+    annotate: Mapping[str, Annotate],
+) -> dict[str, Any]:
+    """The metadata with what the callables say. An error of theirs is raised, with the sample's name."""
+    if not annotate:
+        return metadata
+    frames = looked_at(members[sample.media], sample.media, index, look)
+    for name, callable_ in annotate.items():
+        try:
+            value = callable_(frames, dict(metadata))
+        except Exception as error:
+            error.add_note(f"raised by the annotation {name!r} of sample {sample.key!r}")
+            raise
+        try:
+            metadata[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"annotation {name!r} of sample {sample.key!r}: expected what JSON can hold, found "
+                f"{type(value).__name__} ({error})"
+            ) from error
+    return metadata
+
+
+def _made(shards: ShardSet, config: CurateConfig, annotations: Sequence[str]) -> dict[str, Any]:
+    """What the manifest records."""
+    old: Manifest = shards.manifest
+    samples = {split: record.episodes for split, record in old.splits.items()}
+    source = {"name": source_name(shards), "samples": samples, "made": old.made}
+    stages = [stage.model_dump(mode="json") for stage in config.stages]
+    return {"command": "curate", "source": source, "stages": stages, "annotations": list(annotations)}
+
+
+def source_name(shards: ShardSet) -> str:
+    """The folder's name, without where it lies on this machine."""
+    folder = shards.store.folder
+    return shards.url if folder is None else folder.resolve().name

@@ -1,0 +1,63 @@
+"""`jepa data curate`: drop what is not worth training on."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def curate(
+    shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards of what stays, and the report.")],
+    config: Annotated[Path, typer.Option(help="A YAML file such as configs/data/curate.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as stages.1.min_motion=1.")] = None,
+    engine: Annotated[str, typer.Option(help="pool: processes of this machine; ray: Ray Data.")] = "pool",
+    processes: Annotated[int | None, typer.Option(help="How many measure at once.  [default: one a core]")] = None,
+    timeout_seconds: Annotated[float, typer.Option(help="A sample that takes longer is given up.")] = 60.0,
+    examples: Annotated[
+        int, typer.Option(help="So many of each stage's dropped samples on a contact sheet, OUT/examples/*.png.")
+    ] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and report; write no shards.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shards in OUT.")] = False,
+) -> None:
+    """Drop short, static, dark, blurred and duplicate videos, balance the rest, and put actions on the frames' clock.
+
+    OUT/curation.json names every sample that was dropped, with the reason. The bytes of the videos are not changed.
+    """
+    from jepa.cli.show import counting, table
+    from jepa.config import load
+    from jepa_data.curate.config import CurateConfig
+    from jepa_data.errors import DataError
+
+    described = load(config, CurateConfig, overrides or ())
+    if engine not in ("pool", "ray"):
+        raise DataError(f"--engine: expected pool or ray, found {engine!r}")
+    if processes is not None and processes < 0:
+        raise DataError(f"--processes: expected 0 or more, found {processes}")
+    from jepa_data.curate.run import curate as run
+
+    with ExitStack() as stack:
+        bars = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                stack.close()  # the bar of the step before
+                bars[what] = stack.enter_context(counting(what, total))
+            bars[what](done)
+
+        found = run(
+            shards,
+            out,
+            described,
+            engine=engine,
+            processes=processes,
+            timeout_seconds=timeout_seconds,
+            examples=examples,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    typer.echo(table(found.rows()))
+    for line in found.lines():
+        typer.echo(line)
