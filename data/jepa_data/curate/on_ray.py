@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,7 @@ def _run(shards: ShardSet, measurer: Measurer, processes: int, progress: Callabl
     rows, access = len(shards.samples), getattr(shards.store, "access", None)
     # Functions, not actors: an actor would hold the core that reading needs, and on one core nothing would ever begin.
     data = ray.data.range(rows, override_num_blocks=max(1, min(MAX_TASKS, -(-rows // TASK)))).map_batches(
-        measure_rows,
-        fn_args=(shards.url, access, measurer),
+        partial(measure_rows, url=shards.url, access=access, measurer=measurer),
         batch_size=None,
         batch_format="numpy",
         num_cpus=1,
@@ -82,8 +82,8 @@ def _run(shards: ShardSet, measurer: Measurer, processes: int, progress: Callabl
     return found
 
 
-def measure_rows(batch: dict[str, Any], url: str, access: Access | None, measurer: Measurer) -> dict[str, Any]:
-    """What a task does: opens the shards and measures the rows it is given."""
+def measure_rows(batch: Any, url: str, access: Access | None, measurer: Measurer) -> dict[str, Any]:
+    """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     samples, rows = ShardSet.open(url, access).samples, batch["id"].tolist()
     texts = []
     for row in rows:
