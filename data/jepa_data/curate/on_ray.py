@@ -1,7 +1,9 @@
 """Measuring on Ray Data, on one machine or many. The shards must be readable at the same address from all of them.
 
 A cluster that RAY_ADDRESS names, or that this program is connected to, is used; otherwise one is started here for the
-time it takes. Row numbers go out; each worker opens the folder itself, so no video passes through this program.
+time it takes. Row numbers go out; each task opens the folder itself, so no video passes through this program. A task
+measures in a process of its own, as here: a decoder that crashes or hangs costs one sample. What Ray itself loses, with
+a machine that goes, it does again.
 """
 
 import json
@@ -15,22 +17,26 @@ from typing import Any
 import numpy as np
 
 from jepa_data.config import Access
+from jepa_data.curate.in_pool import in_pool
 from jepa_data.curate.measure import Measured, Measurer
-from jepa_data.errors import DataError, DecodeError
+from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 
-TASK = 32  # samples: what is measured again if their worker dies
-MAX_TASKS = 20_000
+TASK = 256  # samples, at most: each task starts a process, which takes a second
 INSTALL = "pip install 'openjepa[ray]'"
 
 
 def on_ray(
-    shards: ShardSet, measurer: Measurer, processes: int, progress: Callable[[int], None]
+    shards: ShardSet,
+    measurer: Measurer,
+    processes: int,
+    timeout_seconds: float,
+    progress: Callable[[int], None],
 ) -> dict[int, Measured]:
-    """Measurements by row. Those of a worker that died are missing.
+    """Measurements by row; see `in_pool`.
 
     Args:
-        processes: at most so many at a time; 0: as many as the cluster has cores.
+        processes: tasks at a time; 0: as many as the cluster has cores.
 
     Raises:
         DataError: Ray is not installed.
@@ -46,29 +52,35 @@ def on_ray(
     if started:
         ray.init(
             num_cpus=None if os.environ.get("RAY_ADDRESS") else processes or None,
-            include_dashboard=False,
+            include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
             configure_logging=False,
             log_to_driver=False,
         )
     try:
-        return _run(shards, measurer, processes, progress)
+        return _run(shards, measurer, processes, timeout_seconds, progress)
     finally:
         if started:
             ray.shutdown()
 
 
-def _run(shards: ShardSet, measurer: Measurer, processes: int, progress: Callable[[int], None]) -> dict[int, Measured]:
+def _run(
+    shards: ShardSet,
+    measurer: Measurer,
+    processes: int,
+    timeout_seconds: float,
+    progress: Callable[[int], None],
+) -> dict[int, Measured]:
     import ray
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # one that kills its worker shall not take the rest with it
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows, access = len(shards.samples), getattr(shards.store, "access", None)
+    at_once = processes or int(ray.cluster_resources().get("CPU", 1))
+    tasks = max(1, min(rows, max(at_once, -(-rows // TASK))))
     # Functions, not actors: an actor would hold the core that reading needs, and on one core nothing would ever begin.
-    data = ray.data.range(rows, override_num_blocks=max(1, min(MAX_TASKS, -(-rows // TASK)))).map_batches(
-        partial(measure_rows, url=shards.url, access=access, measurer=measurer),
+    data = ray.data.range(rows, override_num_blocks=tasks).map_batches(
+        partial(measure_rows, url=shards.url, access=access, measurer=measurer, timeout_seconds=timeout_seconds),
         batch_size=None,
         batch_format="numpy",
         num_cpus=1,
@@ -82,17 +94,13 @@ def _run(shards: ShardSet, measurer: Measurer, processes: int, progress: Callabl
     return found
 
 
-def measure_rows(batch: Any, url: str, access: Access | None, measurer: Measurer) -> dict[str, Any]:
+def measure_rows(
+    batch: Any, url: str, access: Access | None, measurer: Measurer, timeout_seconds: float
+) -> dict[str, Any]:
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
-    samples, rows = ShardSet.open(url, access).samples, batch["id"].tolist()
-    texts = []
-    for row in rows:
-        try:
-            measured = measurer(samples[row])
-        except DecodeError as error:  # its line in the index is damaged
-            measured = Measured(problem=(error.kind, error.detail))
-        texts.append(_to_json(measured))
-    return {"row": np.array(rows, np.int64), "measured": np.array(texts, object)}
+    rows = batch["id"].tolist()
+    found = in_pool(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(found[row]) for row in rows], object)}
 
 
 def _to_json(measured: Measured) -> str:

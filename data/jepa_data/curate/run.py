@@ -56,7 +56,9 @@ def curate(
     Args:
         annotate: callables by the name under which what they say is written to metadata.json. They are called in this
             process, for what stays only, with the frames that were looked at (uint8 [T, h, w, 3]) and the metadata.
-        processes: that measure at a time; None: one a core; 0: this process does it.
+        engine: "pool": processes of this machine; "ray": Ray Data, see `on_ray`.
+        processes: that measure at a time; None: one a core of the machine, or of Ray's cluster; 0: this process does it
+            (with Ray as None).
         timeout_seconds: a sample whose measuring takes longer is given up as unreadable.
         examples: at most so many dropped samples on the contact sheet of each stage, OUT/examples/*.png; 0: no sheets.
         dry_run: write the report and the sheets, no shards.
@@ -75,7 +77,7 @@ def curate(
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is told at once
     total = len(keys)
     measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
-    workers = _cores() if processes is None else processes
+    workers = processes if processes is not None else _cores() if engine == "pool" else 0
     measured = measure(
         source, measurer, engine, workers, timeout_seconds, lambda done: progress("measuring", done, total)
     )
