@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from jepa.config import from_dict
+from jepa_data.curate import CurateConfig
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.read import ShardFiles
 from jepa_data.shards.write import ShardWriter
 
 FPS = 10.0
@@ -81,6 +84,15 @@ def damage(folder: Path, key: str) -> None:
     data = bytearray(tar.read_bytes())
     data[offset + size // 2] ^= 0xFF
     tar.write_bytes(data)
+
+
+def described(*stages: dict[str, Any], **rest: Any) -> CurateConfig:
+    return from_dict({"stages": list(stages), **rest}, CurateConfig)
+
+
+def members(folder: Path) -> dict[str, dict[str, bytes]]:
+    files = ShardFiles(folder)
+    return {sample.key: files.read(sample) for sample in ShardSet.open(folder).samples if sample.key != "broken"}
 
 
 STAGES: list[dict[str, Any]] = [

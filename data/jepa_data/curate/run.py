@@ -70,9 +70,7 @@ def curate(
     """
     began, source, out, annotate = time.monotonic(), ShardSet.open(shards, access), Path(out), dict(annotate or {})
     _check_out(source, out, overwrite)
-    check(config.stages, source.manifest.label_names)
-    if "labels" in annotate:
-        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
+    _check_wishes(source, config, annotate)
     keys, splits = _names(source)
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is told at once
     total = len(keys)
@@ -89,16 +87,10 @@ def curate(
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
     if not dry_run:
+        kept = len(curated.kept)
         with new_writer(source, table, curated.kept, out, config, list(annotate), overwrite) as writer:
-            write_samples(
-                writer,
-                source,
-                curated.kept,
-                config,
-                annotate,
-                lambda done: progress("writing", done, len(curated.kept)),
-            )
-            curated = replace(curated, written=out)
+            write_samples(writer, source, curated.kept, config, annotate, lambda done: progress("writing", done, kept))
+        curated = replace(curated, written=out)
     curated.write(out)
     sheets = write_examples(source, curated, out, examples) if examples else ()
     return replace(curated, examples=sheets, seconds=time.monotonic() - began)
@@ -134,6 +126,13 @@ def _names(source: ShardSet) -> tuple[list[str], list[str]]:
 def _embeddings(config: CurateConfig, keys: list[str]) -> dict[str, Embeddings]:
     named = [stage.embeddings for stage in config.stages if isinstance(stage, NearDuplicates | Balance)]
     return {path: read_embeddings(path, keys) for path in dict.fromkeys(named) if path is not None}
+
+
+def _check_wishes(source: ShardSet, config: CurateConfig, annotate: Mapping[str, Annotate]) -> None:
+    """Raises DataError for labels that are not there, and for an annotation that would take their place."""
+    check(config.stages, source.manifest.label_names)
+    if "labels" in annotate:
+        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
 
 
 def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:
