@@ -46,7 +46,8 @@ def checkable(hint: Any) -> Any:
 
 _early = sorted(name for name in sys.modules if name.split(".")[0] in PACKAGES)
 assert not _early, f"imported before their shapes could be checked: {_early}"
-install_import_hook(PACKAGES, f"{__name__}.check")
+if os.environ.get("JEPA_CHECK_SHAPES", "1") != "0":  # `make bench` measures without the checks
+    install_import_hook(PACKAGES, f"{__name__}.check")
 torch.set_num_threads(2)
 
 

@@ -31,6 +31,7 @@ class SourceConfig(Config):
 
     shards: str = Field(description="folder or address")
     weight: float = Field(1.0, gt=0, description="share of the clips; weights need not sum to 1")
+    skip: str | None = Field(None, description="quarantine file of `jepa data check`: samples to leave out")
 
 
 class CropConfig(Config):
@@ -88,12 +89,15 @@ class StreamConfig(Config):
         default=120.0, gt=0, description="after so long without a batch, say what every thread is doing"
     )
     quarantine: str | None = Field(default=None, description="file to which bad samples are appended, a JSON line each")
+    skip: str | None = Field(default=None, description="quarantine file of `jepa data check`: samples to leave out")
     remote: Access = Field(default=Access.model_validate({}), description="how shards elsewhere are read")
 
     @property
     def sources(self) -> tuple[SourceConfig, ...]:
         """What clips are drawn from."""
-        return (SourceConfig(shards=self.shards, weight=1.0),) if isinstance(self.shards, str) else self.shards
+        if isinstance(self.shards, str):
+            return (SourceConfig(shards=self.shards, weight=1.0, skip=self.skip),)
+        return self.shards
 
     @property
     def folder(self) -> str:
@@ -107,6 +111,8 @@ class StreamConfig(Config):
     def _consistent(self) -> Self:
         if not self.sources:
             raise ValueError("shards: expected a folder or a list of at least one source, found an empty list")
+        if self.skip is not None and not isinstance(self.shards, str):
+            raise ValueError("skip belongs to one corpus: write it beside its shards, {shards: …, weight: …, skip: …}")
         if self.fps is not None and self.stride != 1:
             raise ValueError("fps and stride exclude each other; leave one out")
         if self.crop is not None and self.image_size is None:

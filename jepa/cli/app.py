@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
-from jepa.cli import data, demo, embed, plan, pretrain, probe, report
+from jepa.cli import data, demo, embed, looking, plan, pretrain, probe, report
 
 app = typer.Typer(
     name="jepa",
@@ -26,6 +26,7 @@ app = typer.Typer(
 
 # Verbs, in the order of the work.
 app.command("demo")(demo.demo)
+app.command("doctor")(looking.doctor)
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
 app.command("probe")(probe.probe)

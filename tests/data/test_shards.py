@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.looking.inspect import summary
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import clean_key
@@ -78,10 +79,10 @@ def test_the_manifest_describes_the_shards(tmp_path: Path, write_shards: Writer)
     for shard in record.shards:
         data = (folder / shard.file).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
-    summary = ShardSet.open(folder).summary()
-    json.dumps(summary)
-    assert summary["splits"]["train"]["seconds"] == pytest.approx(3.0)
-    assert summary["splits"]["train"]["labels"] == {"parity": {0: 2, 1: 2}}
+    found = summary(ShardSet.open(folder))
+    json.dumps(found)
+    assert found["splits"]["train"]["seconds"] == pytest.approx(3.0)
+    assert found["splits"]["train"]["labels"] == {"parity": {0: 2, 1: 2}}
 
 
 def test_an_interrupted_recording_is_never_taken_for_a_whole_one(tmp_path: Path, numbered: Numbered) -> None:

@@ -14,8 +14,10 @@ import torch
 
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.looking.check import check
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.plan import BatchPlan, SourcePlan
+from jepa_data.shards.quarantine import write
 from jepa_data.shards.stream import make_loader
 from jepa_data.types import ClipBatch
 
@@ -272,6 +274,17 @@ def test_evaluation_drops_a_broken_sample_and_says_so(tmp_path: Path, write_shar
     loader = make_loader(config(folder), "train", seed=0, shuffle=False)
     assert keys(loader) == [f"ep-{i}" for i in range(10) if i != 6]
     assert list(loader.bad) == ["ep-6"]
+
+
+def test_what_a_check_put_in_quarantine_is_left_out_from_the_start(
+    tmp_path: Path, write_shards: Callable[..., Path]
+) -> None:
+    folder = write_shards(tmp_path / "s", LENGTHS, shard_bytes=20_000)
+    damage(folder, 6)
+    write(tmp_path / "q.jsonl", check(folder, workers=1).findings)
+    loader = make_loader(config(folder, skip=str(tmp_path / "q.jsonl")), "train", seed=0, total_batches=20)
+    assert set(keys(loader)) == {f"ep-{i}" for i in range(10) if i != 6}
+    assert (loader.stats.skipped, loader.stats.bad) == (1, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,12 +13,12 @@ from typing import Any
 
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.looking import quarantine
 from jepa_data.looking.isolated import Lost, run_isolated
-from jepa_data.looking.quarantine import QUARANTINE, Finding
 from jepa_data.looking.verify import Verifier
+from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample, ShardRecord
+from jepa_data.shards.quarantine import QUARANTINE, Finding
 
 SHOWN = 10  # findings printed
 

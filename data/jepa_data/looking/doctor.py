@@ -14,10 +14,10 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.looking.check import cores
 from jepa_data.looking.inspect import seconds_of, spread
 from jepa_data.looking.isolated import Lost, run_isolated
-from jepa_data.looking.quarantine import Finding
 from jepa_data.sampling import clip_indices, middle_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
+from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ShardFiles
 from jepa_data.sources.corpus import VIDEO_FILES
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jepa_data.errors import DataError
-from jepa_data.looking.quarantine import Finding
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, VIDEOS, clean_key
+from jepa_data.shards.quarantine import Finding
 
 PICKLES = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "ckpt", "joblib", "dill"))
 CLASS = "cls"

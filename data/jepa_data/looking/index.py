@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.looking import quarantine
 from jepa_data.looking.check import cores
 from jepa_data.looking.foreign import CLASS, Place, places
 from jepa_data.looking.isolated import Lost, run_isolated
-from jepa_data.looking.quarantine import Finding
+from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,
     IMAGES,
@@ -40,6 +39,7 @@ from jepa_data.shards.manifest import (
     parse_line,
 )
 from jepa_data.shards.media import probe_media
+from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import read_labels, read_npy
 from jepa_data.shards.table import ROW, TABLE, row_of
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,7 +15,6 @@ from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import (
     ACTIONS,
-    IMAGES,
     JOURNAL,
     MANIFEST,
     METADATA,
@@ -125,33 +124,6 @@ class ShardSet:
         except DecodeError as error:
             raise error.named(sample.key, self.path(sample)) from error
         return replace(sample, frames=video.frames, video=video.to_dict())
-
-    def summary(self) -> dict[str, Any]:
-        """What `jepa data inspect` prints: JSON-able, sizes in bytes, durations in seconds."""
-        splits = {}
-        for name, record in self.manifest.splits.items():
-            samples = self.split(name)
-            found = list(samples)
-            videos = [sample.video for sample in found if sample.video]
-            lengths = [sample.frames for sample in found if sample.frames]
-            splits[name] = {
-                "samples": len(samples),
-                "lost": len(self.lost_of(name)),
-                "frames": sum(lengths),
-                "frames_per_sample": [min(lengths), max(lengths)] if lengths else [0, 0],
-                "seconds": record.seconds,
-                "shards": len(record.shards),
-                "bytes": sum(shard.bytes for shard in record.shards),
-                "pictures": sum(sample.media in IMAGES for sample in found),
-                "codecs": dict(Counter(video["codec"] for video in videos)),
-                "sizes": dict(Counter(f"{video['width']}x{video['height']}" for video in videos)),
-                "labels": {
-                    label: dict(sorted(Counter(s.labels[label] for s in found if label in s.labels).items()))
-                    for label in self.manifest.label_names
-                },
-            }
-        about = self.manifest.model_dump(mode="json", exclude={"splits"})
-        return {"folder": self.url, **about, "splits": splits, "notes": list(self.notes)}
 
 
 def _read_manifest(store: Store) -> Manifest:

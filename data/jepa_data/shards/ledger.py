@@ -20,6 +20,7 @@ class LoaderStats:
         clips: handed out; `drawn` says from which source.
         wait_seconds: spent waiting for data; `seconds`: in all.
         bad, short, lost: samples that cannot be read, are shorter than a clip, or are missing from a shard cut short.
+        skipped: samples that a quarantine file leaves out.
         kinds: what was wrong, and how often it was met.
         stalls: times the watchdog reported that nothing arrived.
     """
@@ -29,6 +30,7 @@ class LoaderStats:
     seconds: float = 0.0
     bad: int = 0
     short: int = 0
+    skipped: int = 0
     lost: int = 0
     stalls: int = 0
     drawn: Counter[str] = field(default_factory=Counter)

@@ -8,9 +8,7 @@ OUT/index.npy                      a row per sample of fixed size (`table.ROW`):
 
 import json
 import re
-import tarfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -150,29 +148,3 @@ def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
     checked_members(tar, key, set(members))
     source = record.pop("source", {})
     return Sample(clean_key(key), split, shard, members, int(record["frames"]), record, labels, crc, source)
-
-
-def scan_tar(tar: Path, split: str) -> list[Sample]:
-    """Samples of a shard from its tar headers alone; stops at the first damaged header. No data is read.
-
-    Raises:
-        DataError: a member of an unknown kind, or two of one name.
-    """
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        # "r:" refuses compression: members of a compressed tar have no byte offset.
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                if member.isfile():
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, ending = name.partition(".")
-                    members = found.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
-                    if ending in members:
-                        raise DataError(f"{tar}: has two members for .{ending} of one sample: {member.name!r}")
-                    members[ending] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError, ValueError):
-        pass  # samples before the damage are kept; the caller compares their number with the manifest
-    for key, members in found.items():
-        if set(members) & set(MEDIA) or set(members) - set(MEMBERS):
-            checked_members(str(tar), key, set(members))
-    return [Sample(k, split, tar.name, m, 0, None, {}, None, {}) for k, m in found.items() if set(m) & set(MEDIA)]

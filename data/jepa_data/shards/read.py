@@ -131,7 +131,7 @@ class SampleReader:
     def _read(self, sample: Sample, cut: Cut, later: Sequence[tuple[Place, Cut]]) -> tuple[Pictures, Decoded]:
         members = self._files.read(sample)
         data, index = members[sample.media], sample.video_index()
-        decoded = self._rest(members, index or probe_media(data, sample.media))
+        decoded = self._rest(sample, members, index or probe_media(data, sample.media))
         if sample.media in IMAGES:
             pictures = still(data, self._size, cut.crop)
             return np.broadcast_to(pictures, (len(cut.indices), *pictures.shape[1:])), decoded
@@ -151,12 +151,12 @@ class SampleReader:
             self._wait(place, frames, decoded)
         return first, decoded
 
-    def _rest(self, members: dict[str, bytes], index: VideoIndex) -> Decoded:
+    def _rest(self, sample: Sample, members: dict[str, bytes], index: VideoIndex) -> Decoded:
         return Decoded(
             index,
             read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
             read_npy(members[STATES], index.frames) if STATES in members else None,
-            read_labels(members.get(METADATA, b"{}")),
+            sample.labels | read_labels(members.get(METADATA, b"{}")),  # `jepa data index` notes .cls in the index
         )
 
     def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:

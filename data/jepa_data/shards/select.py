@@ -1,6 +1,7 @@
 """Which samples of a source a run can draw clips from: those that are long enough, and readable."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,14 +11,16 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import long_enough
 from jepa_data.shards.clips import ROWS, Bad, Corpus
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.quarantine import listed, read
 
 
 @dataclass(frozen=True)
 class Selected:
-    """What can be drawn from, how many samples are shorter than a clip, and which cannot be read."""
+    """What can be drawn from, how many samples are too short or in quarantine, and which cannot be read."""
 
     corpus: Corpus
     short: int
+    skipped: int
     bad: tuple[Bad, ...]
 
 
@@ -42,6 +45,10 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
         rows = samples.rows[first : first + ROWS]
         fits = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride)
         enough[first : first + ROWS] = fits | rows["still"]
+    skipped = np.zeros(len(samples), np.bool_)
+    if (file := config.sources[source].skip) is not None:
+        skipped = listed(shards, split, read(Path(file)))
+    known &= ~skipped
     short = known & ~enough
     count = int(np.count_nonzero(short))
     if count and config.short == "error":
@@ -60,7 +67,7 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
     if config.fps is not None and about.action_size:
         stride = about.action_width(config.fps) // about.action_size
     corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names))
-    return Selected(corpus, count, tuple(bad))
+    return Selected(corpus, count, int(np.count_nonzero(skipped)), tuple(bad))
 
 
 def _clip_text(config: StreamConfig) -> str:

@@ -171,6 +171,7 @@ class ClipLoader:
     def _select(self, number: int, shards: ShardSet) -> Corpus:
         selected = select(shards, self.split, self.config, number)
         self.stats.short += selected.short
+        self.stats.skipped += selected.skipped
         for bad in selected.bad:
             self._ledger.remember(bad)
         same = len({source.manifest.state_names for source in self.sources}) == 1

@@ -1,0 +1,44 @@
+"""The commands of the guides run, one after the other, on a few small videos."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCENES = {
+    "fractal": "mandelbrot=size=96x64",
+    "gradient": "gradients=size=96x64:seed=1",
+    "life": "life=size=96x64:seed=1",
+}
+
+
+def commands(guide: Path) -> list[list[str]]:
+    """Lines that begin with `$ ` in blocks marked as console."""
+    blocks = re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL)
+    return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.slow
+def test_the_guide_to_your_own_videos_runs(tmp_path: Path) -> None:
+    for name, scene in SCENES.items():
+        (tmp_path / "my_videos" / name).mkdir(parents=True)
+        for number in range(4):
+            out = tmp_path / "my_videos" / name / f"{number}.mp4"
+            line = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", scene, "-ss", str(number), "-t", "3.5"]
+            subprocess.run([*line, "-pix_fmt", "yuv420p", str(out)], check=True)
+    (tmp_path / "my_videos" / "life" / "99.mp4").write_text("no video")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
+    found = commands(ROOT / "docs" / "your_own_videos.md")
+    assert len(found) >= 9 and all(command[0] == "jepa" for command in found)
+    for command in found:
+        shorter = ["trainer.steps=3", "data.batch_size=4"] if command[1] == "pretrain" else []
+        run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
+        done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "runs" / "my-videos" / "report.html").is_file() and (tmp_path / "features.npz").is_file()
