@@ -49,7 +49,7 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: install  ## speed against named baselines; writes tests/bench/results
-	$(BIN)/python -m pytest -q -s tests/bench -o python_files="bench_*.py"
+	JEPA_CHECK_SHAPES=0 $(BIN)/python -m pytest -q -s tests/bench -o python_files="bench_*.py"
 
 clean:  ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache

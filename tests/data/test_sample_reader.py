@@ -12,11 +12,12 @@ from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Limits, Source, VideoIndex
 from jepa_data.decode.base import LIMITS
 from jepa_data.decode.pyav import PyAVBackend, PyAVReader
-from jepa_data.errors import DataError
+from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
-from jepa_data.shards.read import Cut, SampleReader
+from jepa_data.shards.read import Cut, SampleReader, ShardFiles
+from jepa_data.shards.store import LocalStore
 from jepa_data.shards.stream import make_loader
 from jepa_data.shards.write import ShardWriter
 
@@ -116,3 +117,22 @@ def test_the_threads_of_a_stream_share_what_they_decode(tmp_path: Path, shards: 
     plain = make_loader(StreamConfig.model_validate(settings | {"workers": 0}), "train", seed=0, total_batches=30)
     for a, b in zip(threaded, plain, strict=True):
         np.testing.assert_array_equal(a.video.numpy(), b.video.numpy())
+
+
+def test_bytes_that_come_wrong_once_are_read_again(tmp_path: Path, write_shards: Callable[..., Path]) -> None:
+    class Flaky(LocalStore):
+        wrong = 1
+
+        def read(self, name: str, start: int, size: int) -> bytes:
+            data = super().read(name, start, size)
+            if name.endswith(".tar") and self.wrong:
+                self.wrong -= 1
+                return bytes(size)
+            return data
+
+    folder = write_shards(tmp_path / "s", [6])
+    sample, store = ShardSet.open(folder).samples[0], Flaky(folder)
+    assert ShardFiles(store).read(sample) == ShardFiles(folder).read(sample)
+    store.wrong = 2
+    with pytest.raises(DecodeError, match="CRC-32"):
+        ShardFiles(store).read(sample)

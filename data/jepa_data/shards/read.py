@@ -41,17 +41,20 @@ class ShardFiles:
             raise DecodeError("damaged", "the index says that it lies before the begin of the shard")
         if sample.end - first > MEMBER_BYTES:
             raise DecodeError("too large", f"it takes {sample.end - first} bytes, at most {MEMBER_BYTES} are read")
+        members = self._members(sample, first)
+        if sample.crc32 is None or _crc(members) == sample.crc32:
+            return members
+        self.store.close()  # disks and networks err now and then: a second reading, of files opened anew, decides
+        members = self._members(sample, first)
+        if _crc(members) != sample.crc32:
+            raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
+        return members
+
+    def _members(self, sample: Sample, first: int) -> dict[str, bytes]:
         data = self.store.read(sample.shard, first, sample.end - first)
         if len(data) < sample.end - first:
             raise DecodeError("truncated", "the shard ends inside it. Copy the shard again")
-        members = {name: data[at - first : at - first + size] for name, (at, size) in sample.members.items()}
-        if sample.crc32 is not None:
-            crc = 0
-            for name in sorted(members):
-                crc = zlib.crc32(members[name], crc)
-            if crc != sample.crc32:
-                raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
-        return members
+        return {name: data[at - first : at - first + size] for name, (at, size) in sample.members.items()}
 
     def close(self) -> None:
         self.store.close()
@@ -174,6 +177,13 @@ class SampleReader:
             # The oldest go first: with other worker counts than the plan favours, their clips are taken elsewhere.
             while self._waiting_held > self._waiting_bytes:
                 self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
+
+
+def _crc(members: dict[str, bytes]) -> int:
+    crc = 0
+    for name in sorted(members):
+        crc = zlib.crc32(members[name], crc)
+    return crc
 
 
 def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:

@@ -110,8 +110,9 @@ class LocalStore:
         return path.stat().st_size if path.is_file() else None
 
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1])
+        with self._lock:  # not while another thread reads
+            while self._files:
+                os.close(self._files.popitem()[1])
 
     def _open(self, name: str) -> int:
         if name not in self._files:
