@@ -44,8 +44,7 @@ def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = 
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
     decoder = _decoder(model, config, run, decoder_steps)
     tubelet = model.spec.frames_per_step
-    longest = max(sample.frames for sample in ShardSet.open(config.data.folder).split("test"))
-    frames = min(SHOWN_STEPS, longest // tubelet) * tubelet
+    frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
     shown = config.data.model_copy(
         update={"clip_frames": frames, "batch_size": 8, "clips_per_video": 1, "short": "skip"}
     )
@@ -59,6 +58,14 @@ def report(run: Path, *, decoder_steps: int = 250, say: Callable[[str], None] = 
     results = json.loads(write_results(run).read_text())
     say(f"{write_report(run)}")
     return results
+
+
+def _longest(config: PretrainConfig) -> int:
+    """Frames of the longest clip that a held-out video allows, at the run's rate."""
+    rows, data = ShardSet.open(config.data.folder).split("test").rows, config.data
+    if data.fps is None:
+        return 1 + int((rows["frames"].max() - 1) // data.stride)
+    return 1 + int(rows["seconds"].max() * data.fps + 1e-3)
 
 
 def _decoder(model: LatentWorldModel, config: PretrainConfig, run: Path, steps: int) -> PixelDecoder:
