@@ -198,7 +198,8 @@ class LatentWorldModel(nn.Module):
         backend, rate = get_backend("pyav"), self.preprocessing.fps
         index = backend.probe(source)
         # As many frames as fit: 1.0 s of video at 10 fps, its last frame shown at 0.9 s, gives 10.
-        count = int(index.seconds[-1] * rate + 0.5 / index.fps * rate) + 1
+        # Times are rounded to ticks, so the last frame may seem to come a little early.
+        count = int((index.seconds[-1] + 4e-4) * rate) + 1
         with backend.open(source, index) as reader:
             frames = reader.frames(clip_indices(index.seconds, 0, count, rate))
         return torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
