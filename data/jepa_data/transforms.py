@@ -14,12 +14,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jepa_data.config import AugmentConfig
+from jepa_data.sampling import BOX_ATTEMPTS
 from jepa_data.types import ClipBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+UNCHANGED = AugmentConfig.model_validate({})
 Random = torch.Generator | Sequence[torch.Generator]  # one for all clips, or one for each
 
 
@@ -30,7 +31,7 @@ def to_input(
 
     What is drawn for a clip depends on its seed alone: not on the batch, the rank or the workers.
     """
-    if augment == AugmentConfig.model_validate({}):
+    if augment == UNCHANGED:
         return normalize(batch.video, mean, std)
     assert batch.seeds is not None
     generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds.tolist()]
@@ -114,7 +115,7 @@ def random_boxes(
 ) -> Float[Tensor, "B 4"]:
     """Boxes (top, left, height, width) of whole pixels, as torchvision's RandomResizedCrop draws them."""
     b, height, width = len(video), video.shape[-2], video.shape[-1]
-    draws = _draws(4, b, CROP_ATTEMPTS, generator).to(video.device)
+    draws = _draws(4, b, BOX_ATTEMPTS, generator).to(video.device)
     area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))
     shape = torch.exp(math.log(ratio[0]) + draws[1] * (math.log(ratio[1]) - math.log(ratio[0])))
     wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()

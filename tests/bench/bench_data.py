@@ -4,7 +4,6 @@ CPU seconds per clip of 16 frames, every 4th of a 360p video at 30 frames a seco
 worker processes in batches of 8: decoding, and all that it takes to bring a clip into the training process.
 """
 
-import contextlib
 import os
 import random
 import shutil
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
+from jepa_data.looking.processes import descendants
 from jepa_data.shards.read import ShardFiles
 from jepa_data.shards.stream import ClipLoader, make_loader
 from jepa_data.sources.pack import Packing, open_corpus, pack
@@ -117,10 +117,10 @@ class Phase:
     """
 
     def __init__(self, stream: Iterable[object]) -> None:
-        before = _children()
+        before = set(descendants())
         self._batches = iter(stream)
         next(self._batches)
-        self._workers = _children() - before
+        self._workers = set(descendants()) - before
         self.seconds = 0.0
         self._settle()
 
@@ -142,19 +142,6 @@ class Phase:
             fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])  # user and system time, in ticks
         return total / os.sysconf("SC_CLK_TCK")
-
-
-def _children() -> set[int]:
-    """This process's children and theirs: workers come from a server."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found, new = set[int](), {os.getpid()}
-    while new:
-        new = {pid for pid, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
 
 
 @pytest.mark.parametrize("clips", [1, 4])

@@ -22,6 +22,8 @@ from jepa_data.curate.measure import looked_at
 from jepa_data.curate.report import Curated, StageReport
 from jepa_data.curate.table import Table
 from jepa_data.errors import DecodeError
+from jepa_data.looking.inspect import spread
+from jepa_data.looking.sheet import printable
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles
@@ -70,7 +72,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
         nearest = sorted(measured, key=lambda drop: (abs((drop.value or 0.0) - (drop.threshold or 0.0)), drop.row))
         shown = nearest[:count]
     else:
-        shown = [drops[i] for i in _spread(len(drops), count)]
+        shown = [drops[i] for i in spread(len(drops), count)]
     for drop in shown:
         yield Example(drop.row, "dropped", f"{_named(table, drop.row)}\n{drop.reason}")
         if drop.like is not None:
@@ -78,7 +80,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
     if not shown or isinstance(stage.stage, NearDuplicates):
         return
     stays = [row for row in stage.seen if row not in stage.dropped]
-    near = list(stage.decision.values)[: -(-count // 2)] or [stays[i] for i in _spread(len(stays), -(-count // 2))]
+    near = list(stage.decision.values)[: -(-count // 2)] or [stays[i] for i in spread(len(stays), -(-count // 2))]
     for row in near:
         value = stage.decision.values.get(row)
         yield Example(row, "kept", _named(table, row) + ("" if value is None else f"\n{value:.4g}"))
@@ -87,7 +89,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
 def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.Image:
     sheet = Image.new("RGB", (GAP + SHOWN * SIDE + GAP + WORDS, HEADING + len(examples) * (SIDE + GAP)), PAPER)
     draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(13), ShardFiles(shards.store)
-    draw.text((GAP, GAP), _printable(title), fill=INK, font=font)
+    draw.text((GAP, GAP), printable(title), fill=INK, font=font)
     for place, example in enumerate(examples):
         top = HEADING + place * (SIDE + GAP)
         for i, picture in enumerate(_pictures(shards, files, example.row)):
@@ -120,7 +122,7 @@ def _lines(
     text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> Iterator[str]:
     """Words broken into lines that fit."""
-    for paragraph in _printable(text).split("\n"):
+    for paragraph in printable(text).split("\n"):
         line = ""
         for word in paragraph.split(" "):
             if line and draw.textlength(f"{line} {word}", font=font) > width:
@@ -129,13 +131,3 @@ def _lines(
             else:
                 line = f"{line} {word}" if line else word
         yield line
-
-
-def _printable(text: str) -> str:
-    """The default font has no letters beyond Latin-1."""
-    return text.encode("latin-1", "replace").decode("latin-1")
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """At most `count` places of `length`, evenly spread."""
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist() if length else []

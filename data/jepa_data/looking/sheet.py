@@ -90,8 +90,13 @@ def _boxed(picture: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
 def _fitting(
     text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> str:
-    """The text, its end cut off where it is too wide. The default font has no letters beyond Latin-1."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    """The text, its end cut off where it is too wide."""
+    text = printable(text)
     while draw.textlength(text, font=font) > width:
         text = text[:-4] + "..."
     return text
+
+
+def printable(text: str) -> str:
+    """The default font has no letters beyond Latin-1."""
+    return text.encode("latin-1", "replace").decode("latin-1")

@@ -158,18 +158,8 @@ class CutClips:
         }
 
     def _later(self, sample: Sample, index: VideoIndex, slot: Slot) -> list[tuple[tuple[int, int, int], Cut]]:
-        """The other clips of a video that come after this one in the epoch."""
-        if self._plan.endless:
-            slots = (
-                self._plan.sources[slot.source].later(slot)
-                if slot.clip + 1 < self._plan.sources[slot.source].clips
-                else []
-            )
-        else:
-            clips = self._plan.sources[slot.source].clips
-            slots = [
-                Slot(slot.source, 0, slot.place + c - slot.clip, slot.video, c) for c in range(slot.clip + 1, clips)
-            ]
+        """The other clips of a video that come after this one in the epoch, and where they stand."""
+        slots = self._plan.later(slot)
         return [((s.source, s.epoch, s.place), self._choose(sample, index, s, 0)[1]) for s in slots]
 
     def _choose(self, sample: Sample, index: VideoIndex, slot: Slot, attempt: int) -> tuple[int, Cut]:

@@ -56,6 +56,7 @@ class Ledger:
     def __init__(self, config: StreamConfig, sources: Sequence[ShardSet], split: str) -> None:
         self._config, self._split = config, split
         self._urls = [source.url for source in sources]
+        self._names = [source.shards for source in config.sources]
         found = sum(len(source.split(split)) for source in sources)
         self._cut_off = [key for source in sources for key in source.lost_of(split)]
         self._candidates = found + len(self._cut_off)
@@ -66,7 +67,7 @@ class Ledger:
         """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
         if delivery.error is not None:
             raise delivery.error
-        self.stats.drawn.update(self._config.sources[source].shards for source in delivery.sources)
+        self.stats.drawn.update(self._names[source] for source in delivery.sources)
         for bad in delivery.bad:
             self.stats.kinds[bad.kind] += 1
             self.remember(bad)

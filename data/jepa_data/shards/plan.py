@@ -16,9 +16,10 @@ in different batches, at the same place, and an even number of batches apart, so
 number of ranks, the process that decoded a video for its first clip also delivers the others.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -27,6 +28,7 @@ from jepa_data.sampling import MIX, ORDER, SHARDS, slot_generator
 
 RUN_BATCHES = 4  # between two clips of one video
 CYCLE = 64  # batches after which the shares of the sources repeat
+KEPT = 4  # epochs, and windows of videos, whose order is remembered
 SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper ones name the source
 
 
@@ -105,27 +107,36 @@ class SourcePlan:
 
     def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
         """Order of the shards, and the places at which windows end."""
-        kept = self.__dict__.setdefault("_epochs", {})
-        if epoch not in kept:
+
+        def make() -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
             shards = np.arange(len(self.shard_sizes))
             if len(shards) > self.window_shards:
                 shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
             sizes = np.array(self.shard_sizes)[shards]
-            ends = np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
-            _keep(kept, epoch, (shards, ends))
-        return kept[epoch]
+            return shards, np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
+
+        return _remembered(self._epochs, epoch, make)
 
     def _order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         """Videos of a window."""
-        kept = self.__dict__.setdefault("_orders", {})
-        if (epoch, window) not in kept:
+
+        def make() -> Int64[np.ndarray, " V"]:
             first = window * self.window_shards
             shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
             starts = self._starts
             videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
             random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
-            _keep(kept, (epoch, window), random.permutation(videos))
-        return kept[epoch, window]
+            return random.permutation(videos)
+
+        return _remembered(self._orders, (epoch, window), make)
+
+    @cached_property
+    def _epochs(self) -> dict:
+        return {}
+
+    @cached_property
+    def _orders(self) -> dict:
+        return {}
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " edges"]:
@@ -177,6 +188,16 @@ class BatchPlan:
             earlier[source] += 1
         return slots
 
+    def later(self, slot: Slot) -> list[Slot]:
+        """The other clips of the same video that come after this one in the epoch."""
+        source = self.sources[slot.source]
+        if slot.clip + 1 == source.clips:
+            return []
+        if self.endless:
+            return source.later(slot)
+        steps = range(1, source.clips - slot.clip)
+        return [replace(slot, place=slot.place + step, clip=slot.clip + step) for step in steps]
+
     def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[Slot]]:
         """Batches `first`, `first + step`, ... below `last`."""
         for number in range(first, last, step):
@@ -225,8 +246,11 @@ def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.
     return np.array(rows, np.int64)
 
 
-def _keep(kept: dict, key: object, value: object) -> None:
-    """Remember the last four."""
-    kept[key] = value
-    while len(kept) > 4:
-        del kept[next(iter(kept))]
+def _remembered(kept: dict, key: object, make: Callable[[], Any]) -> Any:
+    """What `make` gave for this key; the last four are remembered. Several threads may ask at once."""
+    value = kept.get(key)
+    if value is None:
+        value = kept[key] = make()
+        for old in list(kept)[:-KEPT]:
+            kept.pop(old, None)
+    return value
