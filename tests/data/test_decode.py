@@ -3,53 +3,37 @@
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.decode.pyav import PyAVReader
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
+from tests.data.video_cases import encode_at
 
 Pictures = NDArray[np.uint8]
 LENGTH = 61
 
 
-def encode(pictures: Pictures, pts: Sequence[int], codec: str = "libx264", **options: str) -> bytes:
-    """An mp4 with frame i shown at `pts[i]` / 30 s."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 64, "yuv420p", options
-        stream.codec_context.time_base = Fraction(1, 30)
-        for picture, time in zip(pictures, pts, strict=True):
-            frame = VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
-
-
 CLOSED = {
     "packed": lambda x: encode_mp4(x, 30),
     "packed 4:2:0": lambda x: encode_mp4(x, 30, pixel_format="yuv420p"),
-    "one keyframe": lambda x: encode(x, range(len(x)), g="250", bf="0"),
-    "closed groups of 12 with B-frames": lambda x: encode(x, range(len(x)), g="12", bf="3", flags="+cgop"),
+    "one keyframe": lambda x: encode_at(x, range(len(x)), g="250", bf="0"),
+    "closed groups of 12 with B-frames": lambda x: encode_at(x, range(len(x)), g="12", bf="3", flags="+cgop"),
 }
 HARD = {
-    "open groups of 12 with B-frames": lambda x: encode(
+    "open groups of 12 with B-frames": lambda x: encode_at(
         x, range(len(x)), g="12", bf="3", **{"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0"}
     ),
-    "uneven times with gaps": lambda x: encode(x, np.cumsum(np.arange(len(x)) % 4 + 1).tolist(), g="10", bf="2"),
-    "keyframes only": lambda x: encode(x, range(len(x)), g="1"),
-    "mpeg4": lambda x: encode(x, range(len(x)), codec="mpeg4", g="12"),
+    "uneven times with gaps": lambda x: encode_at(x, np.cumsum(np.arange(len(x)) % 4 + 1).tolist(), g="10", bf="2"),
+    "keyframes only": lambda x: encode_at(x, range(len(x)), g="1"),
+    "mpeg4": lambda x: encode_at(x, range(len(x)), codec="mpeg4", g="12"),
 }
 
 
@@ -89,7 +73,7 @@ def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures])
 def test_clips_share_one_pass_over_the_frames_they_name(
     numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
 ) -> None:
-    data = encode(numbered(LENGTH), range(LENGTH), g="250", bf="0")  # one keyframe: each pass starts at frame 0
+    data = encode_at(numbered(LENGTH), range(LENGTH), g="250", bf="0")  # one keyframe: each pass starts at frame 0
     clips = [list(range(20, 40, 4)), [30, 24, 24, 50], np.arange(36, 56, 4)]
     with get_backend("pyav").open(data) as reader:
         assert isinstance(reader, PyAVReader)

@@ -18,6 +18,7 @@ import torch
 from jepa_data.config import StreamConfig
 from jepa_data.shards.stream import make_loader
 from jepa_data.types import ClipBatch
+from tests.data.lightning_cases import batches_in_training
 
 LENGTHS = [12, 20, 15, 30, 11, 9, 25, 14, 18, 10]
 CROP = {"scale": (0.3, 0.9), "ratio": (0.8, 1.25)}
@@ -175,43 +176,9 @@ def test_one_two_and_four_ranks_read_the_same_global_batches(folder: Path, tmp_p
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.14
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_lightnings_checkpoint_goes_on_with_other_workers_across_an_epochs_end(folder: Path, tmp_path: Path) -> None:
-    import lightning
-
-    class Recorder(lightning.LightningModule):
-        def __init__(self, save: bool) -> None:
-            super().__init__()
-            self.save = save
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.seen: list[tuple[Any, ...]] = []
-
-        def training_step(self, batch: ClipBatch, number: int) -> torch.Tensor:
-            self.seen += content([batch])
-            return self.weight.sum()
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            if self.save:
-                self.trainer.save_checkpoint(tmp_path / f"{self.trainer.global_step}.ckpt")
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-        def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-            return batch.to(device)
-
     def run(resume: Path | None, **settings: Any) -> Content:
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
-        module = Recorder(save=resume is None)
         loader = make_loader(config(folder, **settings), "train", seed=2, total_batches=13)
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
-        return module.seen
+        return content(batches_in_training(loader, tmp_path, resume))
 
     whole = run(None, workers=2)
     assert whole == content(make_loader(config(folder), "train", seed=2, total_batches=13))

@@ -2,8 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.sources.pack import Packing, Report, open_corpus, pack
 from jepa_data.sources.recipe import Recipe
 from jepa_data.sources.rollouts import Recording, record
+from tests.data.video_cases import encode_at
 
 Pictures = NDArray[np.uint8]
 Numbered = Callable[..., Pictures]
@@ -48,22 +48,6 @@ def frames(data: bytes) -> Pictures:
         return reader.frames(range(reader.index.frames))
 
 
-def uneven(pictures: Pictures, times: Sequence[int], **options: object) -> bytes:
-    """An mp4 with frame i shown at `times[i]` / 30 s."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.height, stream.width = pictures.shape[1:3]
-        stream.pix_fmt, stream.options = "yuv420p", dict(options)
-        stream.codec_context.time_base = Fraction(1, 30)
-        for picture, time in zip(pictures, times, strict=True):
-            frame = VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> tuple[Path, Path, Report]:
     """A folder with all that goes wrong and right, and what packing made of it."""
@@ -72,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> tupl
     for name, data in {
         "walk/thirty.mp4": whole,
         "walk/ten.mp4": encode_mp4(numbered(20, 100), 10),
-        "run/uneven.mp4": uneven(numbered(9, 200), [0, 1, 2, 30, 31, 40, 60, 61, 90], g="4", bf="2"),
+        "run/uneven.mp4": encode_at(numbered(9, 200), [0, 1, 2, 30, 31, 40, 60, 61, 90], g="4", bf="2"),
         "run/odd.mkv": encode_mp4(np.pad(numbered(6, 300), ((0, 0), (0, 1), (0, 3), (0, 0))), 30),
         "run/one.mp4": encode_mp4(numbered(1, 400), 30),
         "run/text.mp4": b"this is not a video\n" * 20,

@@ -20,6 +20,7 @@ from jepa_data.shards.plan import BatchPlan, SourcePlan
 from jepa_data.shards.quarantine import write
 from jepa_data.shards.stream import make_loader
 from jepa_data.types import ClipBatch
+from tests.data.lightning_cases import batches_in_training
 
 LENGTHS = [12, 20, 15, 30, 11, 9, 25, 14, 18, 10]
 Batch = tuple[tuple[str, ...], bytes, list[float]]
@@ -350,43 +351,9 @@ def test_errors_keep_their_parts_between_processes() -> None:
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.14
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_lightning_resumes_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
-    import lightning
-
-    class Recorder(lightning.LightningModule):
-        def __init__(self, save: bool) -> None:
-            super().__init__()
-            self.save = save
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.seen: list[tuple[str, ...]] = []
-
-        def training_step(self, batch: ClipBatch, number: int) -> torch.Tensor:
-            self.seen.append(batch.keys)
-            return self.weight.sum()
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            if self.save:
-                self.trainer.save_checkpoint(tmp_path / f"{self.trainer.global_step}.ckpt")
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-        def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-            return batch.to(device)
-
     def run(resume: Path | None) -> list[tuple[str, ...]]:
-        trainer = lightning.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
-        module = Recorder(save=resume is None)
         loader = make_loader(config(folder), "train", seed=2, total_batches=7)
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=False)
-        return module.seen
+        return [batch.keys for batch in batches_in_training(loader, tmp_path, resume, passes=2)]
 
     whole = run(None)
     assert whole == [batch.keys for batch in make_loader(config(folder), "train", seed=2, total_batches=14)]

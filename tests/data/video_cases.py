@@ -6,15 +6,19 @@ frame, makes the files as large as real ones. What the frames of a file are is s
 decodes it from beginning to end.
 """
 
+import io
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 Pictures = NDArray[np.uint8]
@@ -29,6 +33,22 @@ def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> bytes:
     done = subprocess.run([program, "-v", "error", "-y", *map(str, arguments)], input=stdin, capture_output=True)
     assert done.returncode == 0, f"ffmpeg {' '.join(map(str, arguments))}: {done.stderr.decode()[-2000:]}"
     return done.stdout
+
+
+def encode_at(pictures: Pictures, times: Sequence[int], codec: str = "libx264", **options: str) -> bytes:
+    """An mp4 by PyAV, with frame i shown at `times[i]` / 30 s."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", options
+        stream.codec_context.time_base = Fraction(1, 30)
+        for picture, time in zip(pictures, times, strict=True):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
 
 
 def pictures(count: int, height: int = HEIGHT, width: int = WIDTH) -> Pictures:
