@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jepa_data.errors import DataError
+from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import Checked, check
-from jepa_data.looking.isolated import Lost, run_isolated
 from jepa_data.shards import quarantine
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
+from jepa_data.isolated import Alive, Lost, run_in_order
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.sources.pack import Packing, Report, open_corpus, pack
-from jepa_data.sources.pool import OrderedPool
 from jepa_data.sources.recipe import Recipe
 
 VIDEOS = 14
@@ -114,25 +114,39 @@ def test_overwriting_begins_again(tmp_path: Path, numbered: Callable[..., NDArra
     assert report.manifest.splits["train"].frames == 10 and not (out / "rejected.jsonl").exists()
 
 
+def obey(job: float, alive: Alive) -> float:
+    """Negative: be killed by this signal. Others: sleep for so long."""
+    if job < 0:
+        os.kill(os.getpid(), int(-job))
+    time.sleep(job)
+    return job
+
+
+def no_rest(result: float) -> tuple[float, ...]:
+    return ()
+
+
 def test_a_job_that_kills_its_process_is_given_up_and_the_others_are_done() -> None:
-    # raise_signal(0) does nothing and gives None; 9 ends the process at once.
-    jobs = [0, 0, 9, 0, 0, 0, 9, 0]
-    with OrderedPool[int, object](signal.raise_signal, lambda job: f"crashed {job}", lambda result: (), 2) as pool:
-        assert list(pool.run(jobs)) == [None if job == 0 else "crashed 9" for job in jobs]
+    jobs, killed = [0.2, 0.0, -9.0, 0.1, 0.0, 0.0, -6.0, 0.0], {-9.0: "SIGKILL", -6.0: "SIGABRT"}
+    expected = [
+        (job, Lost("crashed", f"its decoder ended the process ({killed[job]})") if job < 0 else job) for job in jobs
+    ]
+    for processes in (1, 3):
+        assert list(run_in_order(obey, jobs, no_rest, processes)) == expected
 
 
 def test_further_jobs_come_before_those_that_wait() -> None:
-    def rest(result: int) -> list[int]:
-        return [-result - 1, -result - 2] if result == 40 else []
+    def rest(result: float) -> list[float]:
+        return [0.101, 0.102] if result == 0.1 else []
 
-    with OrderedPool[int, int](abs, lambda job: -1, rest, 2) as pool:
-        assert list(pool.run(range(39, 45))) == [39, 40, 41, 42, 41, 42, 43, 44]
+    found = [job for job, _ in run_in_order(obey, [0.0, 0.1, 0.01, 0.02, 0.03, 0.04], rest, 2)]
+    assert found == [0.0, 0.1, 0.101, 0.102, 0.01, 0.02, 0.03, 0.04]
 
 
 def test_giving_up_does_not_wait_for_the_jobs_at_work() -> None:
-    pool, began = OrderedPool[float, object](time.sleep, lambda job: "crashed", lambda result: (), 2), time.monotonic()
-    with suppress(KeyboardInterrupt), pool:
-        next(pool.run([0.0, 60.0, 60.0]))
+    began = time.monotonic()
+    with suppress(KeyboardInterrupt), closing(run_in_order(obey, [0.0, 60.0, 60.0], no_rest, 2)) as results:
+        next(results)
         raise KeyboardInterrupt
     assert time.monotonic() - began < 30
 
@@ -140,13 +154,12 @@ def test_giving_up_does_not_wait_for_the_jobs_at_work() -> None:
 def test_at_most_two_jobs_a_process_are_under_way() -> None:
     taken = 0
 
-    def jobs() -> Iterator[int]:
+    def jobs() -> Iterator[float]:
         nonlocal taken
         while taken < 40:
             taken += 1
-            yield taken
+            yield taken / 1000
 
-    with OrderedPool[int, int](abs, lambda job: -1, lambda result: (), 2) as pool:
-        for number, result in enumerate(pool.run(jobs()), start=1):
-            assert result == number and taken <= number + 3
+    for number, (_, result) in enumerate(run_in_order(obey, jobs(), no_rest, 2), start=1):
+        assert result == number / 1000 and taken <= number + 3
     assert taken == 40

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DecodeError
-from jepa_data.looking.isolated import Lost, run_isolated
+from jepa_data.isolated import Lost, run_isolated
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.looking.isolated import Lost, run_isolated
+from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.verify import Verifier
 from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet

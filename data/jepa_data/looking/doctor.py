@@ -11,9 +11,9 @@ import numpy as np
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import cores
 from jepa_data.looking.inspect import seconds_of, spread
-from jepa_data.looking.isolated import Lost, run_isolated
 from jepa_data.sampling import clip_indices, middle_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample

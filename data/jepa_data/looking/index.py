@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import cores
 from jepa_data.looking.foreign import CLASS, Place, places
-from jepa_data.looking.isolated import Lost, run_isolated
 from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,

@@ -10,24 +10,25 @@ OUT/rejected.jsonl    what could not be read, a line each: source, start, end, k
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jepa_data.errors import DataError
+from jepa_data.isolated import Lost, run_in_order
 from jepa_data.sampling import action_stride
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
 from jepa_data.sources.corpus import Corpus, checked_shares, split_of
 from jepa_data.sources.folder import read_folder
 from jepa_data.sources.lerobot import is_lerobot, read_lerobot
-from jepa_data.sources.pool import OrderedPool
 from jepa_data.sources.progress import FINISHED, REJECTED, Progress
 from jepa_data.sources.recipe import Recipe, scaled
 from jepa_data.sources.repack import is_shards, read_shards
 from jepa_data.sources.scenes import check_installed
 from jepa_data.sources.table import TABLES, read_table
-from jepa_data.sources.work import Job, Packed, crashed, work
+from jepa_data.sources.work import Job, crashed, work
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,10 @@ def _run(
             if not done.finished(item):
                 yield Job(item, packing.recipe, done.written(item))
 
-    with OrderedPool[Job, Packed](work, crashed, lambda packed: packed.rest, processes) as pool:
-        for packed in pool.run(jobs()):
+    # Closed at once when the writing fails: nobody waits for the jobs at work.
+    with closing(run_in_order(work, jobs(), lambda packed: packed.rest, processes)) as results:
+        for job, result in results:
+            packed = crashed(job, result) if isinstance(result, Lost) else result
             split = split_of(packed.item, packing.seed, packing.val_share, packing.test_share)
             for piece in packed.pieces:
                 writer.write(

@@ -15,6 +15,7 @@ import numpy as np
 from jepa_data.decode import Reader, VideoIndex, get_backend
 from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
+from jepa_data.isolated import Alive, Lost
 from jepa_data.sampling import clip_actions
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES
 from jepa_data.shards.media import probe_media
@@ -76,7 +77,7 @@ class _Material:
     began: float  # seconds into the source where this video begins
 
 
-def work(job: Job) -> Packed:
+def work(job: Job, alive: Alive) -> Packed:
     """Pack a job. What cannot be read is in `rejected`; nothing is raised for it."""
     try:
         material = _material(job.item)
@@ -90,9 +91,9 @@ def work(job: Job) -> Packed:
         return Packed(job.item, rejected=(_rejected(job.item, missing),))
 
 
-def crashed(job: Job) -> Packed:
+def crashed(job: Job, lost: Lost) -> Packed:
     """What became of a job that took its process with it."""
-    error = DecodeError("crash", "the process that read it died: out of memory, or a defect of FFmpeg")
+    error = DecodeError("crash", f"{lost.detail}: out of memory, or a defect of FFmpeg")
     return Packed(job.item, rejected=(_rejected(job.item, error),))
 
 

@@ -3,16 +3,21 @@
 parent   job ──→ process 0   work(job, alive) ──→ result
          job ──→ process 1   … killed by its decoder ──→ Lost("crashed"), and a new process 1
          job ──→ process 2   … no `alive()` for timeout_seconds ──→ Lost("timeout"), killed, a new process 2
+
+Each process has a pipe of its own: one that dies holds no lock that another one waits for.
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, Literal, TypeVar
@@ -22,6 +27,7 @@ from jepa_data.errors import DataError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Alive = Callable[[], None]
+IN_FLIGHT = 2  # jobs a process whose results are kept until it is their turn
 START_SECONDS = 300.0  # for a new process to import what it needs, on a machine that is busy
 READY, ALIVE, DONE, FAILED = range(4)
 
@@ -34,9 +40,16 @@ class Lost:
     detail: str
 
 
+@dataclass
+class _Task(Generic[Job, Result]):
+    job: Job
+    begun: bool = False
+    results: "list[Result | Lost]" = field(default_factory=list)  # none or one
+
+
 def run_isolated(
     work: Callable[[Job, Alive], Result], jobs: Iterable[Job], processes: int, timeout_seconds: float
-) -> Iterator[tuple[Job, Result | Lost]]:
+) -> Generator[tuple[Job, Result | Lost], None, None]:
     """Each job with its result, in the order they are finished.
 
     Args:
@@ -44,17 +57,60 @@ def run_isolated(
             whenever it got on, at least every `timeout_seconds`. What it raises is raised here.
         jobs: taken one by one, as processes become free.
     """
-    source, workers = iter(jobs), [_Worker[Job, Result](work, timeout_seconds) for _ in range(processes)]
+    source = iter(jobs)
+    for task in _run(work, lambda: [_Task(job) for job in islice(source, 1)], processes, timeout_seconds):
+        yield task.job, task.results[0]
+
+
+def run_in_order(
+    work: Callable[[Job, Alive], Result],
+    jobs: Iterable[Job],
+    rest: Callable[[Result], Sequence[Job]],
+    processes: int,
+    timeout_seconds: float = math.inf,
+) -> Generator[tuple[Job, Result | Lost], None, None]:
+    """Each job with its result, in the order of the jobs; at most two jobs a process are taken ahead.
+
+    Args:
+        work, jobs, timeout_seconds: as for `run_isolated`.
+        rest: further jobs that a result asks for; they come right after it.
+    """
+    source, waiting = iter(jobs), deque[_Task[Job, Result]]()
+
+    def take() -> list[_Task[Job, Result]]:
+        if len(waiting) < processes * IN_FLIGHT and all(task.begun for task in waiting):
+            waiting.extend(_Task(job) for job in islice(source, 1))
+        return [task for task in waiting if not task.begun][:1]
+
+    for _ in _run(work, take, processes, timeout_seconds):
+        while waiting and waiting[0].results:
+            task = waiting.popleft()
+            result = task.results[0]
+            waiting.extendleft(_Task(job) for job in reversed([] if isinstance(result, Lost) else rest(result)))
+            yield task.job, result
+
+
+def _run(
+    work: Callable[[Job, Alive], Result],
+    take: Callable[[], list[_Task[Job, Result]]],
+    processes: int,
+    timeout_seconds: float,
+) -> Iterator[_Task[Job, Result]]:
+    """Finished tasks. Processes are started when there is something for them to do."""
+    workers = list[_Worker[Job, Result]]()
     try:
         while True:
-            for worker in workers:
-                if not worker.busy:
-                    worker.give(source)
+            while sum(worker.busy for worker in workers) < processes and (tasks := take()):
+                idle = next((worker for worker in workers if not worker.busy), None)
+                if idle is None:
+                    idle = _Worker[Job, Result](work, timeout_seconds)
+                    workers.append(idle)
+                idle.give(tasks[0])
             busy = [worker for worker in workers if worker.busy]
             if not busy:
                 return
-            first = min(worker.deadline for worker in busy)
-            wait([worker.connection for worker in busy], max(0.0, first - time.monotonic()))
+            left = min(worker.deadline for worker in busy) - time.monotonic()
+            wait([worker.connection for worker in busy], None if math.isinf(left) else max(0.0, left))
             for worker in busy:
                 yield from worker.heard()
     finally:
@@ -67,23 +123,21 @@ class _Worker(Generic[Job, Result]):
 
     def __init__(self, work: Callable[[Job, Alive], Result], timeout_seconds: float) -> None:
         self._work, self._timeout = work, timeout_seconds
-        self._jobs: list[Job] = []  # none or one
+        self._tasks: list[_Task[Job, Result]] = []  # none or one
         self._start()
 
     @property
     def busy(self) -> bool:
-        return bool(self._jobs)
+        return bool(self._tasks)
 
-    def give(self, source: Iterator[Job]) -> None:
-        """Take the next job, if there is one."""
-        for job in source:
-            self._jobs = [job]
-            if self._ready:
-                self._send()
-            return
+    def give(self, task: _Task[Job, Result]) -> None:
+        """Begin a task."""
+        task.begun, self._tasks = True, [task]
+        if self._ready:
+            self._send()
 
-    def heard(self) -> Iterator[tuple[Job, Result | Lost]]:
-        """The finished job, if it is."""
+    def heard(self) -> Iterator[_Task[Job, Result]]:
+        """The finished task, if it is."""
         try:
             while self.busy and self.connection.poll():
                 what, value = self.connection.recv()
@@ -95,7 +149,7 @@ class _Worker(Generic[Job, Result]):
                 elif what == FAILED:
                     raise value
                 else:
-                    yield self._jobs.pop(), value
+                    yield self._finished(value)
             if self.busy and time.monotonic() > self.deadline:
                 yield self._lost("timeout", f"nothing was heard of it for {self._timeout:g} s")
         except (EOFError, ConnectionError):
@@ -117,17 +171,25 @@ class _Worker(Generic[Job, Result]):
     def _send(self) -> None:
         self.deadline = time.monotonic() + self._timeout
         try:
-            self.connection.send(self._jobs[0])
+            self.connection.send(self._tasks[0].job)
         except ConnectionError:  # it died while it had nothing to do
             self.end()
             self._start()
 
-    def _lost(self, kind: Literal["crashed", "timeout"], detail: str) -> tuple[Job, Lost]:
+    def _lost(self, kind: Literal["crashed", "timeout"], detail: str) -> _Task[Job, Result]:
         if not self._ready:
-            raise DataError(f"a process that looks at the data did not start ({self._ending()}). Use fewer: --workers")
+            raise DataError(
+                f"a process that looks at the data did not start ({self._ending()}). If memory is short, use fewer "
+                '(--workers); a script of your own that calls this needs `if __name__ == "__main__":`'
+            )
         self.end()
         self._start()
-        return self._jobs.pop(), Lost(kind, detail)
+        return self._finished(Lost(kind, detail))
+
+    def _finished(self, result: Result | Lost) -> _Task[Job, Result]:
+        task = self._tasks.pop()
+        task.results.append(result)
+        return task
 
     def _ending(self) -> str:
         self.process.join(1)
