@@ -12,7 +12,7 @@ target partition the clip, every step of time is covered alike, and shapes never
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,10 +49,7 @@ class MultiBlock:
         self, rows: int, columns: int, batch: int, generator: torch.Generator
     ) -> Float[Tensor, "B rows columns"]:
         """How far each cell is from the centre of its nearest block, in half block sizes: below 1 it is in a block."""
-
-        def uniform() -> Float[Tensor, "B blocks"]:
-            return torch.rand(batch, self.blocks, generator=generator)
-
+        uniform = partial(torch.rand, batch, self.blocks, generator=generator)
         least, most = self.aspect
         aspect = least + (most - least) * uniform()
         height = (self.scale * rows * columns * aspect).sqrt().round().clamp(1, rows)

@@ -390,9 +390,8 @@ def many(tmp_path_factory: pytest.TempPathFactory, write_shards: Callable[..., P
     return write_shards(tmp_path_factory.mktemp("many") / "s", [8] * 1000, shard_bytes=400_000)
 
 
-@pytest.mark.parametrize(
-    "count", [1, pytest.param(10, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 10, 100])
 def test_one_in_a_thousand_in_a_hundred_and_in_ten_damaged_samples_are_counted_exactly(
     count: int, many: Path, tmp_path: Path, read_numbers: ReadNumbers
 ) -> None:

@@ -106,6 +106,7 @@ def multiplied(one: Path, out: Path, shards: int) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_million_samples_cost_little_and_workers_share_them(
     tmp_path: Path, numbered: Callable[..., NDArray[np.uint8]]
 ) -> None:

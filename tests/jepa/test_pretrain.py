@@ -75,7 +75,9 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(method: str, corp
     assert said[-1].startswith("step 12/12")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name == "levjepa" else name for name in METHODS]
+)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     method: str, corpus: Path, tmp_path: Path
 ) -> None:

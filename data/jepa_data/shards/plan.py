@@ -107,28 +107,26 @@ class SourcePlan:
 
     def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
         """Order of the shards, and the places at which windows end."""
+        return _remembered(self._epochs, epoch, lambda: self._made_epoch(epoch))
 
-        def make() -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
-            shards = np.arange(len(self.shard_sizes))
-            if len(shards) > self.window_shards:
-                shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
-            sizes = np.array(self.shard_sizes)[shards]
-            return shards, np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
-
-        return _remembered(self._epochs, epoch, make)
+    def _made_epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
+        shards = np.arange(len(self.shard_sizes))
+        if len(shards) > self.window_shards:
+            shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
+        sizes = np.array(self.shard_sizes)[shards]
+        return shards, np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
 
     def _order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         """Videos of a window."""
+        return _remembered(self._orders, (epoch, window), lambda: self._made_order(epoch, window))
 
-        def make() -> Int64[np.ndarray, " V"]:
-            first = window * self.window_shards
-            shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
-            starts = self._starts
-            videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
-            random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
-            return random.permutation(videos)
-
-        return _remembered(self._orders, (epoch, window), make)
+    def _made_order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
+        first = window * self.window_shards
+        shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
+        starts = self._starts
+        videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
+        random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
+        return random.permutation(videos)
 
     @cached_property
     def _epochs(self) -> dict:
