@@ -1,18 +1,25 @@
 """Transformer blocks with 3-D rotary positions, shared by encoders and predictors.
 
 A token sits at (t, i, j) on the latent grid. Per head, each of the three axes turns 2*((head_dim//3)//2) channels in
-adjacent pairs; what is left over is not turned (V-JEPA 2, arXiv 2506.09985). The angle of pair k of n is
-position * 10000^(-k/n), the same for both its channels, so q·k depends on the offset between two tokens only.
-(V-JEPA 2's released weights tile the angles instead, which is not relative; V-JEPA 2.1 corrected it, and so do we.)
+adjacent pairs; what is left over is not turned (V-JEPA 2, arXiv 2506.09985).
 
     head_dim 64:  t t t … t | i i i … i | j j j … j | - - - -      20 + 20 + 20 channels turn, 4 do not
 
+The frequency of channel c, of the 2n of an axis:
+
+    rotary         10000^(-(c // 2) / n)    the same for both channels of a pair, so q·k depends on the offset between
+                                            two tokens only (V-JEPA 2.1, and our default)
+    rotary_tiled   10000^(-(c mod n) / n)   another one for each channel of a pair: not relative, and what V-JEPA 2's
+                                            published weights were trained with
+
 The table of sines is made once a forward pass, in fp32 whatever the autocast: bf16 angles are off by up to 0.03 rad.
 
-Shapes: B batch · L tokens · D width · P head_dim / 2, the pairs of a head.
+Shapes: B batch · L tokens · D width · P head_dim / 2, the pairs of a head · R 1, or 2 where the channels of a pair turn
+by angles of their own.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +28,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 Grid = tuple[int, int, int]  # latent steps, rows, columns
+Rotary = Literal["rotary", "rotary_tiled"]
 
 ROTARY_BASE = 10_000.0  # V-JEPA 2
 NORM_EPS = 1e-6  # V-JEPA 1 and 2
@@ -33,29 +41,48 @@ def grid_positions(index: Int[Tensor, "B L"], grid: Grid) -> Float[Tensor, "B L 
     return torch.stack((time, cell // columns, cell % columns), -1).float()
 
 
-def rotary_table(positions: Float[Tensor, "B L 3"], head_dim: int) -> Complex[Tensor, "B L P"]:
+def rotary_table(
+    positions: Float[Tensor, "B L 3"], head_dim: int, kind: Rotary = "rotary"
+) -> Complex[Tensor, "B L R P"]:
     """exp(i angle) for every pair of a head. Position (0, 0, 0) turns nothing; a batch of one row serves all clips."""
     pairs = head_dim // 3 // 2  # of each axis
     if head_dim % 2 or not pairs:
         raise ValueError(f"rotary positions need an even head width of at least 6, found {head_dim} (width / heads)")
-    exponent = torch.arange(pairs, device=positions.device, dtype=torch.float32) / pairs
-    angles = (positions.float()[..., None] * ROTARY_BASE**-exponent).flatten(-2)
+    channels = torch.arange(2 * pairs, device=positions.device, dtype=torch.float32)
+    # [R, pairs]: one row for both channels of each pair, or a row of the even ones and a row of the odd ones
+    exponent = channels[None, :pairs] if kind == "rotary" else (channels % pairs).unflatten(0, (-1, 2)).T
+    angles = (positions.float()[..., None, :, None] * ROTARY_BASE ** (-exponent[:, None] / pairs)).flatten(-2)
     angles = F.pad(angles, (0, head_dim // 2 - 3 * pairs))
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(x: Float[Tensor, "B L *heads C"], rotary: Complex[Tensor, "#B L P"]) -> Float[Tensor, "B L *heads C"]:
+def sincos_table(positions: Float[Tensor, "B L 3"], width: int) -> Float[Tensor, "B L D"]:
+    """V-JEPA 1's fixed positions, added to the tokens: sines and cosines of each axis, 2*ceil(width/6) channels each.
+
+    The channels of the three axes stand side by side, and what is over `width` is cut off.
+    """
+    half = -(-width // 6)
+    frequency = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
+    angles = positions.double()[..., None] * frequency
+    return torch.cat((angles.sin(), angles.cos()), -1).flatten(-2)[..., :width].float()
+
+
+def rotate(x: Float[Tensor, "B L *heads C"], rotary: Complex[Tensor, "#B L R P"]) -> Float[Tensor, "B L *heads C"]:
     """Turn adjacent channel pairs of `x`, in fp32; the result has the dtype of `x`.
 
     A pair is one complex number: on a CPU this is ten times faster than the same sum of real products.
     """
-    turn = rotary.view(rotary.shape[:2] + (1,) * (x.ndim - 3) + rotary.shape[2:])
-    turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    turns = [row.view(row.shape[:2] + (1,) * (x.ndim - 3) + row.shape[2:]) for row in rotary.unbind(2)]
+    if len(turns) == 1:
+        turned = torch.view_as_real(pairs * turns[0])
+    else:
+        turned = torch.stack(((pairs * turns[0]).real, (pairs * turns[1]).imag), -1)
+    return turned.flatten(-2).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose queries and keys are turned by a rotary table."""
+    """Multi-head self-attention whose queries and keys are turned by a rotary table, if there is one."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -68,12 +95,13 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B L D"],
-        rotary: Complex[Tensor, "#B L P"],
+        rotary: Complex[Tensor, "#B L R P"] | None,
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """`mask` is True where a query (row) may read a key (column)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, head_dim]
-        query, key = rotate(qkv[:, :, :2], rotary).transpose(1, 3).unbind(2)  # [B, heads, L, head_dim] each
+        turned = qkv[:, :, :2] if rotary is None else rotate(qkv[:, :, :2], rotary)
+        query, key = turned.transpose(1, 3).unbind(2)  # [B, heads, L, head_dim] each
         value = qkv[:, :, 2].transpose(1, 2)
         return self.proj(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
 
@@ -86,12 +114,12 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, NORM_EPS)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, NORM_EPS)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, round(width * mlp_ratio))
 
     def forward(
         self,
         x: Float[Tensor, "B L D"],
-        rotary: Complex[Tensor, "#B L P"],
+        rotary: Complex[Tensor, "#B L R P"] | None,
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         x = x + self.attn(self.norm1(x), rotary, mask)

@@ -1,4 +1,4 @@
-"""Video vision transformer: tubelets in, tokens out, with 3-D rotary positions and without computing dropped tokens.
+"""Video vision transformer: tubelets in, tokens out, without computing dropped tokens.
 
     video [B, T, C, h, w]  →  patches of tubelet x patch x patch pixels  →  [B, S, N, D],  S = T / tubelet
     token s*N + i*w' + j  is step s, row i, column j;  N = h' w' = (h / patch) (w / patch)
@@ -12,6 +12,8 @@ V-JEPA (arXiv 2404.08471) and V-JEPA 2 (arXiv 2506.09985) use bidirectional atte
     step 1                x       x
     step 2                x       x       x
 
+Positions are rotary (jepa/transformer.py has both kinds), or V-JEPA 1's sines and cosines added to the tokens.
+
 Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)).
 """
 
@@ -23,7 +25,30 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from jepa.transformer import NORM_EPS, Block, Grid, grid_positions, initialise, rotary_table
+from jepa.transformer import NORM_EPS, Block, Grid, Rotary, grid_positions, initialise, rotary_table, sincos_table
+
+Positions = Rotary | Literal["sincos"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width, depth, heads and the hidden width of the MLPs over the width."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+SIZES = {  # V-JEPA 1, 2 and 2.1
+    "tiny": Size(192, 12, 3),
+    "small": Size(384, 12, 6),
+    "base": Size(768, 12, 12),
+    "large": Size(1024, 24, 16),
+    "huge": Size(1280, 32, 16),
+    "giant": Size(1408, 40, 22, 48 / 11),
+    "gigantic": Size(1664, 48, 26, 64 / 13),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,8 @@ class VideoViT(nn.Module):
         mlp_ratio: hidden width of the MLPs over `width`.
         cls_token: prepend a learned token that summarises the clip (see `forward_features`).
         attention: who may read whom (figure above).
+        positions: how a token knows where it stands. "rotary" is V-JEPA 2.1's; "rotary_tiled" and "sincos" are for the
+            published weights of V-JEPA 2 and 1.
     """
 
     def __init__(
@@ -83,10 +110,12 @@ class VideoViT(nn.Module):
         channels: int = 3,
         cls_token: bool = False,
         attention: Literal["bidirectional", "block_causal"] = "bidirectional",
+        positions: Positions = "rotary",
     ):
         super().__init__()
         self.image_size, self.patch, self.tubelet, self.frames = image_size, patch, tubelet, frames
         self.width, self.heads, self.attention = width, heads, attention
+        self.positions: Positions = positions
         self.patch_embed = PatchEmbed(tubelet, patch, channels, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if cls_token else None
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
@@ -114,10 +143,13 @@ class VideoViT(nn.Module):
             keep = torch.arange(x.shape[1], device=x.device)[None]  # one row serves the batch
         positions = grid_positions(keep, grid)
         mask = None if self.attention == "bidirectional" else self._block_causal(positions[..., 0])
+        if self.positions == "sincos":
+            x = x + sincos_table(positions, self.width).to(x.dtype)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), 1)
             positions = F.pad(positions, (0, 0, 1, 0))
-        rotary = rotary_table(positions, self.width // self.heads)
+        head_dim = self.width // self.heads
+        rotary = None if self.positions == "sincos" else rotary_table(positions, head_dim, self.positions)
         for block in self.blocks:
             x = block(x, rotary, mask)
         x = self.norm(x)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepa.transformer import NORM_EPS, Block, Grid, grid_positions, initialise, rotary_table
+from jepa.transformer import NORM_EPS, Block, Grid, Rotary, grid_positions, initialise, rotary_table
 
 
 class MaskedPredictor(nn.Module):
@@ -19,6 +19,7 @@ class MaskedPredictor(nn.Module):
         encoder_width: width D of the tokens that come in and go out.
         width: its own width. A predictor much larger than the encoder takes most of a step's time: scale it along.
         mask_kinds: each kind of mask (short-range, long-range) has its own mask token.
+        positions: "rotary_tiled" is for the published weights of V-JEPA 2.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class MaskedPredictor(nn.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         mask_kinds: int = 2,
+        positions: Rotary = "rotary",
     ):
         super().__init__()
-        self.head_dim = width // heads
+        self.heads = heads
+        self.positions: Rotary = positions
         self.predictor_embed = nn.Linear(encoder_width, width)
         self.mask_tokens = nn.Parameter(torch.zeros(mask_kinds, width))  # zero at the start, as in V-JEPA
         self.predictor_blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
@@ -52,7 +55,7 @@ class MaskedPredictor(nn.Module):
         unknown = self.mask_tokens[kind].to(known.dtype).expand(*target_index.shape, -1)
         x = torch.cat((known, unknown), 1)
         positions = grid_positions(torch.cat((context_index, target_index), 1), grid)
-        rotary = rotary_table(positions, self.head_dim)
+        rotary = rotary_table(positions, known.shape[-1] // self.heads, self.positions)
         for block in self.predictor_blocks:
             x = block(x, rotary)
         return self.predictor_proj(self.predictor_norm(x[:, context.shape[1] :]))

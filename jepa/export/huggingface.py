@@ -1,0 +1,180 @@
+"""V-JEPA 2 in transformers (`VJEPA2Model`): its tensors to our modules, and back, bit for bit.
+
+    ours                          transformers
+    patch_embed.proj              encoder.embeddings.patch_embeddings.proj
+    blocks.0.attn.qkv             encoder.layer.0.attention.{query, key, value}
+    norm                          encoder.layernorm
+    predictor_embed               predictor.embeddings.predictor_embeddings
+    mask_tokens [kinds, width]    predictor.embeddings.mask_tokens [kinds, 1, 1, width]
+    predictor_blocks.0 …          predictor.layer.0 …
+
+Needs the package transformers: pip install 'openjepa[huggingface]'. Its positions are right only for clips of the
+size in its config (`crop_size`); ours for any.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.encoders.video_vit import VideoViT
+from jepa.export.checkpoint import check_tensors
+from jepa.predictors.masked import MaskedPredictor
+from jepa.transformer import NORM_EPS
+
+if TYPE_CHECKING:
+    from transformers import VJEPA2Model
+
+ENCODER = (  # ours, theirs
+    ("patch_embed.", "encoder.embeddings.patch_embeddings."),
+    ("blocks.", "encoder.layer."),
+    ("norm.", "encoder.layernorm."),
+)
+PREDICTOR = (
+    ("predictor_embed.", "predictor.embeddings.predictor_embeddings."),
+    ("mask_tokens", "predictor.embeddings.mask_tokens"),
+    ("predictor_blocks.", "predictor.layer."),
+    ("predictor_norm.", "predictor.layernorm."),
+    ("predictor_proj.", "predictor.proj."),
+)
+PARTS = ("query", "key", "value")
+
+
+def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> "VJEPA2Model":
+    """The same weights as transformers' model, in evaluation mode.
+
+    Args:
+        predictor: None: the model's predictor has no layers and means nothing; call it with `skip_predictor=True`.
+
+    Raises:
+        UserError: `VJEPA2Model` has no such encoder, or transformers is not installed.
+    """
+    if encoder.cls_token is not None or encoder.attention != "bidirectional" or encoder.positions != "rotary_tiled":
+        raise UserError(
+            "VJEPA2Model has no CLS token, attends in both directions and has positions rotary_tiled; this encoder "
+            f"has {encoder.positions}, {encoder.attention} attention. Train with encoder.positions=rotary_tiled"
+        )
+    if predictor is not None and predictor.positions != "rotary_tiled":
+        raise UserError(f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.positions}")
+    config, model_class = _transformers()
+    block = encoder.blocks[0]
+    described: dict[str, Any] = {
+        "patch_size": encoder.patch,
+        "crop_size": encoder.image_size,
+        "frames_per_clip": encoder.frames,
+        "tubelet_size": encoder.tubelet,
+        "in_chans": encoder.patch_embed.proj.in_channels,
+        "hidden_size": encoder.width,
+        "num_attention_heads": encoder.heads,
+        "num_hidden_layers": len(encoder.blocks),
+        "mlp_ratio": _ratio(block, encoder.width),
+        "layer_norm_eps": NORM_EPS,
+        "pred_num_hidden_layers": 0,
+    }
+    if predictor is not None:
+        width = predictor.predictor_embed.out_features
+        described |= {
+            "pred_hidden_size": width,
+            "pred_num_attention_heads": predictor.heads,
+            "pred_num_hidden_layers": len(predictor.predictor_blocks),
+            "pred_num_mask_tokens": len(predictor.mask_tokens),
+            "pred_mlp_ratio": _ratio(predictor.predictor_blocks[0], width),
+        }
+    model = model_class(config(**described)).eval()
+    tensors = _theirs(encoder.state_dict(), ENCODER)
+    expected = model.state_dict()
+    if predictor is None:
+        tensors |= {name: tensor for name, tensor in expected.items() if name.startswith("predictor.")}
+    else:
+        tensors |= _theirs(predictor.state_dict(), PREDICTOR)
+    check_tensors(expected, tensors, "this encoder")
+    model.load_state_dict(tensors)
+    return model
+
+
+def from_transformers(model: "VJEPA2Model") -> tuple[VideoViT, MaskedPredictor]:
+    """Our encoder and predictor with the model's weights, in evaluation mode.
+
+    Raises:
+        UserError: the model is no `VJEPA2Model`, or has layers that it does not publish with.
+    """
+    _, model_class = _transformers()
+    if not isinstance(model, model_class):
+        raise UserError(f"expected a VJEPA2Model of transformers, found {type(model).__name__}")
+    config = model.config
+    if config.hidden_act != "gelu" or not config.qkv_bias or abs(config.layer_norm_eps - NORM_EPS) > 1e-12:
+        raise UserError(
+            f"expected gelu, biases of queries and keys, and a norm eps of {NORM_EPS}; the model has "
+            f"{config.hidden_act}, qkv_bias={config.qkv_bias}, {config.layer_norm_eps}"
+        )
+    patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
+    encoder = VideoViT(
+        config.crop_size,
+        patch,
+        config.tubelet_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.frames_per_clip,
+        config.mlp_ratio,
+        channels=config.in_chans,
+        positions="rotary_tiled",
+    )
+    predictor = MaskedPredictor(
+        config.hidden_size,
+        config.pred_hidden_size,
+        config.pred_num_hidden_layers,
+        config.pred_num_attention_heads,
+        config.pred_mlp_ratio,
+        config.pred_num_mask_tokens,
+        "rotary_tiled",
+    )
+    state = model.state_dict()
+    for module, names, stem in ((encoder, ENCODER, "encoder."), (predictor, PREDICTOR, "predictor.")):
+        tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names)
+        check_tensors(module.state_dict(), tensors, "the model")
+        module.load_state_dict(tensors)
+        module.eval()
+    return encoder, predictor
+
+
+def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    found = dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        ours, theirs = next(pair for pair in names if name.startswith(pair[0]))
+        name = theirs + name.removeprefix(ours)
+        if ".attn.qkv." in name:
+            for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
+                found[name.replace(".attn.qkv.", f".attention.{part}.")] = piece
+        else:
+            found[name.replace(".attn.", ".attention.")] = tensor[:, None, None] if ours == "mask_tokens" else tensor
+    return found
+
+
+def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    found, parts = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
+    for name, tensor in tensors.items():
+        pair = next((pair for pair in names if name.startswith(pair[1])), None)
+        if pair is None:
+            raise UserError(f"the model has a tensor that V-JEPA 2 does not have: {name}")
+        name = pair[0] + name.removeprefix(pair[1])
+        if match := re.search(r"\.attention\.(query|key|value)\.", name):
+            parts.setdefault(name.replace(match[0], ".attn.qkv."), {})[match[1]] = tensor
+        else:
+            found[name.replace(".attention.", ".attn.")] = tensor[:, 0, 0] if pair[0] == "mask_tokens" else tensor
+    return found | {name: torch.cat([pieces[part] for part in PARTS]) for name, pieces in parts.items()}
+
+
+def _ratio(block: Any, width: int) -> float:
+    return block.mlp.fc1.out_features / width
+
+
+def _transformers() -> tuple[Any, Any]:
+    try:
+        from transformers import VJEPA2Config, VJEPA2Model
+    except ImportError:
+        raise UserError("this needs transformers: pip install 'openjepa[huggingface]'") from None
+    return VJEPA2Config, VJEPA2Model
