@@ -78,9 +78,11 @@ def run_in_order(
     source, waiting = iter(jobs), deque[_Task[Job, Result]]()
 
     def take() -> list[_Task[Job, Result]]:
-        if len(waiting) < processes * IN_FLIGHT and all(task.begun for task in waiting):
-            waiting.extend(_Task(job) for job in islice(source, 1))
-        return [task for task in waiting if not task.begun][:1]
+        ready = [task for task in waiting if not task.begun]
+        if not ready and len(waiting) < processes * IN_FLIGHT:
+            ready = [_Task(job) for job in islice(source, 1)]
+            waiting.extend(ready)
+        return ready[:1]
 
     for _ in _run(work, take, processes, timeout_seconds):
         while waiting and waiting[0].results:

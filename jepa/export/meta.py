@@ -144,7 +144,8 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
     tensors = dict(encoder.state_dict())
     if encoder.positions == "sincos":
         tensors[POSITIONS] = _positions(encoder)
-    state = {"encoder": _with_prefix(tensors), "target_encoder": _with_prefix(tensors)}
+    named = _with_prefix(tensors)
+    state = {"encoder": named, "target_encoder": named}
     if predictor is not None:
         found = dict(predictor.state_dict())
         tokens = found.pop(MASK_TOKENS)
@@ -175,7 +176,7 @@ def _predictor(tensors: dict[str, Tensor], encoder_width: int, heads: int, where
 def _fill(module: VideoViT | MaskedPredictor, tensors: Mapping[str, Tensor], where: str) -> None:
     check_tensors(module.state_dict(), tensors, where)
     module.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
-    module.requires_grad_(True).eval()
+    module.eval()
 
 
 def _positions(encoder: VideoViT) -> Tensor:

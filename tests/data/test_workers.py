@@ -36,7 +36,7 @@ def children() -> set[int]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-@pytest.mark.parametrize("after", [1, 7])
+@pytest.mark.parametrize("after", [0, 1, 7])
 def test_a_worker_that_is_killed_stops_the_epoch_with_an_error(folder: Path, after: int) -> None:
     """While batches of it are on their way, and while they are not."""
     loader = make_loader(config(folder, workers=2), "train", seed=0, total_batches=500)
