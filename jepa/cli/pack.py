@@ -26,7 +26,7 @@ def pack(
         bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")
     ] = False,
     gop: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
-    crf: Annotated[int, typer.Option(help="x264's quality; lower is better and larger.")] = 20,
+    crf: Annotated[int, typer.Option(help="x264's quality; lower is better and larger.")] = 23,
     pixel_format: Annotated[
         str, typer.Option(help="yuv420p, or yuv444p, which keeps the colour of very small things.")
     ] = "yuv420p",

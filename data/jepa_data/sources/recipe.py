@@ -33,7 +33,7 @@ class Recipe:
     fps: float | None = 15.0
     slower: Literal["keep", "repeat"] = "keep"
     gop: int = 8
-    crf: int = 20
+    crf: int = 23
     pixel_format: PixelFormat = "yuv420p"
     scene_threshold: float | None = None
     max_seconds: float | None = 60.0
