@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
@@ -257,13 +258,17 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
     if len(sizes) > 1:
         found = " and ".join(f"{w}x{h}" for _, h, w, _ in sorted(sizes)[:2])
         raise DataError(f"videos of different sizes in one batch ({found}). Set data.image_size")
+
     def stacked(name: str) -> Tensor | None:
         arrays = [sample[name] for sample in samples]
         return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
     return ClipBatch(
-        # Channels stay last in memory, as they were decoded: the device turns them at less cost than this process.
-        video=torch.from_numpy(np.stack([sample["video"] for sample in samples])).permute(0, 1, 4, 2, 3),
+        # PyTorch stacks into shared memory in a worker, which saves a copy. Channels stay last in memory, as they were
+        # decoded: the device turns them at less cost.
+        video=default_collate([torch.from_numpy(np.ascontiguousarray(x["video"])) for x in samples]).permute(
+            0, 1, 4, 2, 3
+        ),
         actions=stacked("actions"),
         states=stacked("states"),
         keys=tuple(sample["__key__"] for sample in samples),
