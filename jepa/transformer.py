@@ -34,11 +34,20 @@ ROTARY_BASE = 10_000.0  # V-JEPA 2
 NORM_EPS = 1e-6  # V-JEPA 1 and 2
 
 
-def grid_positions(index: Int[Tensor, "B L"], grid: Grid) -> Float[Tensor, "B L 3"]:
-    """(t, i, j) of flat token indices over a grid."""
+def grid_positions(index: Int[Tensor, "B L"], grid: Grid, position_grid: int | None = None) -> Float[Tensor, "B L 3"]:
+    """(t, i, j) of flat token indices over a grid.
+
+    With `position_grid` G, rows and columns are spread over 0 … G-1 whatever their number, as in V-JEPA 2.1 (G = 16,
+    256 px in patches of 16): row i of R stands at i (G-1) / (R-1). Time is not rescaled.
+    """
     _, rows, columns = grid
     time, cell = index // (rows * columns), index % (rows * columns)
-    return torch.stack((time, cell // columns, cell % columns), -1).float()
+    positions = torch.stack((time, cell // columns, cell % columns), -1).float()
+    if position_grid is None:
+        return positions
+    # One row or column stands at 0, whatever it is divided by.
+    last = torch.tensor((1, max(rows - 1, 1), max(columns - 1, 1)), device=index.device)
+    return positions * torch.tensor((1, position_grid - 1, position_grid - 1), device=index.device) / last
 
 
 def rotary_table(
@@ -99,10 +108,26 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """`mask` is True where a query (row) may read a key (column)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, head_dim]
+        query, key, value = self.project(x, rotary)
+        return self.read(query, key, value, mask)
+
+    def project(
+        self, x: Float[Tensor, "B L D"], rotary: Complex[Tensor, "#B L R P"] | None
+    ) -> tuple[Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"]]:
+        """Queries and keys, turned, and values."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, C]
         turned = qkv[:, :, :2] if rotary is None else rotate(qkv[:, :, :2], rotary)
-        query, key = turned.transpose(1, 3).unbind(2)  # [B, heads, L, head_dim] each
-        value = qkv[:, :, 2].transpose(1, 2)
+        query, key = turned.transpose(1, 3).unbind(2)
+        return query, key, qkv[:, :, 2].transpose(1, 2)
+
+    def read(
+        self,
+        query: Float[Tensor, "B heads L C"],
+        key: Float[Tensor, "B heads K C"],
+        value: Float[Tensor, "B heads K C"],
+        mask: Bool[Tensor, "#B 1 L K"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        """What each query gathers from the values, mixed over heads."""
         return self.proj(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
 
 

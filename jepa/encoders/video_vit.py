@@ -10,82 +10,56 @@ V-JEPA (arXiv 2404.08471) and V-JEPA 2 (arXiv 2506.09985) use bidirectional atte
     cls             x     x       x       x             CLS reads everything,
     step 0                x                             no patch reads CLS
     step 1                x       x
-    step 2                x       x       x
+    step 2                x       x       x             causal: the same, token by token
+
+V-JEPA 2.1 gives out several levels of blocks, each through a LayerNorm of its own, and takes still pictures through a
+patch embedding of their own; what a token is of, video or picture, is told by a learned vector added to it:
+
+    clip of T frames  → patch_embed       + video_token ─┐                 ┌ block 11 → norms.3 ┐
+                                                         ├→ blocks 0 … 11 ─┤ …                  ├→ levels [B, M, 4D]
+    clip of one frame → patch_embed_image + image_token ─┘  (images=True)  └ block 2  → norms.0 ┘
 
 Positions are rotary (jepa/transformer.py has both kinds), or V-JEPA 1's sines and cosines added to the tokens.
 
 Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from jepa.encoders.patches import PatchEmbed
+from jepa.encoders.sizes import SIZES as SIZES
 from jepa.transformer import NORM_EPS, Block, Grid, Rotary, grid_positions, initialise, rotary_table, sincos_table
 
+Attends = Literal["bidirectional", "causal", "block_causal"]
 Positions = Rotary | Literal["sincos"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Width, depth, heads and the hidden width of the MLPs over the width."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-
-
-SIZES = {  # V-JEPA 1, 2 and 2.1
-    "tiny": Size(192, 12, 3),
-    "small": Size(384, 12, 6),
-    "base": Size(768, 12, 12),
-    "large": Size(1024, 24, 16),
-    "huge": Size(1280, 32, 16),
-    "giant": Size(1408, 40, 22, 48 / 11),
-    "gigantic": Size(1664, 48, 26, 64 / 13),
-}
+Modality = Literal["video", "image"]
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder knows of a clip: its tokens in the order of `keep` (else all), and CLS if it has one."""
+    """What the encoder knows of a clip: its tokens in the order of `keep` (else all), and CLS if it has one.
+
+    `levels`: the tokens of every level side by side, the last level (`tokens`) last; E = level_count * D.
+    """
 
     tokens: Float[Tensor, "B M D"]
     cls: Float[Tensor, "B D"] | None
-
-
-class PatchEmbed(nn.Module):
-    """A linear map of each tubelet. Kept as Conv3d weights, as published, but applied to the wanted patches only."""
-
-    def __init__(self, tubelet: int, patch: int, channels: int, width: int):
-        super().__init__()
-        size = (tubelet, patch, patch)
-        self.proj = nn.Conv3d(channels, width, size, size)
-
-    def forward(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None) -> Float[Tensor, "B M D"]:
-        tubelet, patch, _ = self.proj.kernel_size
-        batch, frames, channels, height, width = video.shape
-        rows, columns = height // patch, width // patch
-        patches = video.reshape(batch, frames // tubelet, tubelet, channels, rows, patch, columns, patch)
-        patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7)  # a view [B, S, h', w', C, tubelet, patch, patch]
-        if keep is None:
-            patches = patches.flatten(1, 3)
-        else:
-            which, step, cell = torch.arange(batch, device=keep.device)[:, None], *_divmod(keep, rows * columns)
-            patches = patches[which, step, *_divmod(cell, columns)]
-        return F.linear(patches.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+    levels: Float[Tensor, "B M E"]
 
 
 class VideoViT(nn.Module):
     """Vision transformer over tubelets.
 
-    Attributes: tubelet, patch, width, image_size, frames; tokens, N at `image_size`. Clips of another length or size,
-    square or not, are fine as long as tubelet and patch divide them: positions are relative.
+    Attributes: tubelet, patch, width, image_size, frames; tokens, N at `image_size`; level_count. Clips of another
+    length or size, square or not, are fine as long as tubelet and patch divide them: positions are relative.
 
     Args:
         frames: length of the clips it is trained on.
@@ -94,6 +68,12 @@ class VideoViT(nn.Module):
         attention: who may read whom (figure above).
         positions: how a token knows where it stands. "rotary" is V-JEPA 2.1's; "rotary_tiled" and "sincos" are for the
             published weights of V-JEPA 2 and 1.
+        levels: numbers of the blocks, from 0, that are given out, the last block among them. V-JEPA 2.1: at depth 12
+            (2, 5, 8, 11), 24 (5, 11, 17, 23), 40 (9, 19, 29, 39), 48 (11, 23, 37, 47). (): the last block alone.
+        position_grid: spread rows and columns over so many positions, see `grid_positions`. V-JEPA 2.1: 16.
+        images: clips of one frame are still pictures, with an embedding of their own.
+        checkpoint_every: recompute every n-th block in the backward pass instead of keeping what it computed: 1 saves
+            the most memory and takes about a third more time; 0 keeps everything.
     """
 
     def __init__(
@@ -109,17 +89,31 @@ class VideoViT(nn.Module):
         *,
         channels: int = 3,
         cls_token: bool = False,
-        attention: Literal["bidirectional", "block_causal"] = "bidirectional",
+        attention: Attends = "bidirectional",
         positions: Positions = "rotary",
+        levels: Sequence[int] = (),
+        position_grid: int | None = None,
+        images: bool = False,
+        checkpoint_every: int = 0,
     ):
         super().__init__()
         self.image_size, self.patch, self.tubelet, self.frames = image_size, patch, tubelet, frames
-        self.width, self.heads, self.attention = width, heads, attention
+        self.width, self.heads = width, heads
+        self.attention: Attends = attention
         self.positions: Positions = positions
+        self.levels, self.level_count = tuple(levels), max(1, len(levels))
+        self.given_out = _given_out(self.levels, depth)
+        self.position_grid, self.images, self.checkpoint_every = position_grid, images, checkpoint_every
         self.patch_embed = PatchEmbed(tubelet, patch, channels, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if cls_token else None
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, NORM_EPS)
+        self.norm = None if levels else nn.LayerNorm(width, NORM_EPS)
+        self.norms = nn.ModuleList([nn.LayerNorm(width, NORM_EPS) for _ in levels]) if levels else None
+        if images:
+            self.patch_embed_image = PatchEmbed(1, patch, channels, width)
+            # V-JEPA 2.1 starts them all but at zero.
+            self.video_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
+            self.image_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
         _, rows, columns = self._grid(frames, image_size, image_size)
         self.tokens = rows * columns
         initialise(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
@@ -127,52 +121,134 @@ class VideoViT(nn.Module):
     def forward(
         self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B S N D"] | Float[Tensor, "B M D"]:
-        """Normalised video to tokens.
+        """Normalised video to the tokens of the last level.
 
         Without `keep`: all tokens, `[B, S, N, D]`. With it: only these flat token indices are computed and read by
-        one another, `[B, M, D]` in the order of `keep`.
+        one another, `[B, M, D]` in the order of `keep`. Raises ValueError if tubelet or patch do not divide the clips.
         """
-        tokens = self.forward_features(video, keep).tokens
-        return tokens if keep is not None else tokens.unflatten(1, (video.shape[1] // self.tubelet, -1))
+        last = self._outputs(video, keep, self.given_out)[-1]
+        tokens = self._normed(last, -1)[:, self._summaries :]
+        return tokens if keep is not None else tokens.unflatten(1, (self.grid(video)[0], -1))
 
     def forward_features(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None) -> Features:
-        """Normalised video to tokens and CLS."""
-        grid = self.grid(video)
-        x = self.patch_embed(video, keep)
-        if keep is None:
-            keep = torch.arange(x.shape[1], device=x.device)[None]  # one row serves the batch
-        positions = grid_positions(keep, grid)
-        mask = None if self.attention == "bidirectional" else self._block_causal(positions[..., 0])
-        if self.positions == "sincos":
-            x = x + sincos_table(positions, self.width).to(x.dtype)
-        if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), 1)
-            positions = F.pad(positions, (0, 0, 1, 0))
-        head_dim = self.width // self.heads
-        rotary = None if self.positions == "sincos" else rotary_table(positions, head_dim, self.positions)
-        for block in self.blocks:
-            x = block(x, rotary, mask)
-        x = self.norm(x)
-        return Features(x, None) if self.cls_token is None else Features(x[:, 1:], x[:, 0])
+        """Normalised video to the tokens of every level and CLS."""
+        return self.read_out(self._outputs(video, keep, self.given_out))
+
+    def forward_intermediates(
+        self, video: Float[Tensor, "B T C h w"], indices: Sequence[int], keep: Int[Tensor, "B M"] | None = None
+    ) -> list[Float[Tensor, "B M D"]]:
+        """Tokens as they leave these blocks, not normed, in the order asked for.
+
+        Args:
+            indices: numbers of blocks, from 0; -1 is the last. Blocks after the last one asked for are not computed.
+        """
+        depth = len(self.blocks)
+        if not indices or not all(-depth <= index < depth for index in indices):
+            raise ValueError(f"indices name blocks 0 to {depth - 1}, or -1 to {-depth} from the end; found {indices}")
+        wanted = [index % depth for index in indices]
+        blocks = sorted(set(wanted))
+        found = dict(zip(blocks, self._outputs(video, keep, blocks), strict=True))
+        return [found[number][:, self._summaries :] for number in wanted]
+
+    def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
+        """The tokens of the last level where they stand in the picture, for dense tasks and for looking at."""
+        _, rows, columns = self.grid(video)
+        return self(video).unflatten(2, (rows, columns))
 
     def grid(self, video: Float[Tensor, "B T C h w"]) -> Grid:
         """Steps, rows and columns of the tokens of `video`; ValueError if tubelet or patch do not divide it."""
         return self._grid(video.shape[1], *video.shape[-2:])
 
+    # The parts of a forward pass, which jepa/agents/streaming.py also uses.
+
+    def embed(
+        self,
+        video: Float[Tensor, "B T C h w"],
+        keep: Int[Tensor, "B M"] | None,
+        positions: Float[Tensor, "#B M 3"],
+        modality: Modality,
+    ) -> Float[Tensor, "B L D"]:
+        """What enters the first block: CLS, if there is one, and the tokens."""
+        embed = self.patch_embed if modality == "video" else self.patch_embed_image
+        x = embed(video, keep)
+        if self.images:
+            x = x + (self.video_token if modality == "video" else self.image_token).to(x.dtype)
+        if self.positions == "sincos":
+            x = x + sincos_table(positions, self.width).to(x.dtype)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), 1)
+        return x
+
+    def rotary_table(self, positions: Float[Tensor, "B M 3"]) -> Complex[Tensor, "B L R P"] | None:
+        """How far CLS, which stands at the origin, and the tokens are turned; None if positions are added."""
+        if self.positions == "sincos":
+            return None
+        return rotary_table(F.pad(positions, (0, 0, self._summaries, 0)), self.width // self.heads, self.positions)
+
+    def read_out(self, outputs: Sequence[Float[Tensor, "B L D"]]) -> Features:
+        """The outputs of the blocks in `given_out` to features."""
+        normed = [self._normed(x, level) for level, x in enumerate(outputs)]
+        tokens = [x[:, self._summaries :] for x in normed]
+        levels = tokens[0] if len(tokens) == 1 else torch.cat(tokens, -1)
+        return Features(tokens[-1], normed[-1][:, 0] if self._summaries else None, levels)
+
+    def _outputs(
+        self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None, wanted: Sequence[int]
+    ) -> list[Float[Tensor, "B L D"]]:
+        """What the blocks in `wanted`, in ascending order, give out; later ones are not computed."""
+        grid = self.grid(video)
+        index = torch.arange(grid[0] * grid[1] * grid[2], device=video.device)[None] if keep is None else keep
+        positions = grid_positions(index, grid, self.position_grid)
+        x = self.embed(video, keep, positions, "image" if self._is_image(video.shape[1]) else "video")
+        rotary, mask = self.rotary_table(positions), self._mask(index, grid)
+        outputs = []
+        for number, block in enumerate(self.blocks[: wanted[-1] + 1]):
+            if self.checkpoint_every and (number + 1) % self.checkpoint_every == 0 and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotary, mask, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, rotary, mask)
+            if number in wanted:
+                outputs.append(x)
+        return outputs
+
+    @property
+    def _summaries(self) -> int:
+        """How many rows stand before the patch tokens."""
+        return 0 if self.cls_token is None else 1
+
+    def _normed(self, x: Float[Tensor, "B L D"], level: int) -> Float[Tensor, "B L D"]:
+        norm = self.norm if self.norms is None else self.norms[level]
+        assert norm is not None
+        return norm(x)
+
+    def _is_image(self, frames: int) -> bool:
+        return self.images and frames == 1
+
     def _grid(self, frames: int, height: int, width: int) -> Grid:
-        if frames % self.tubelet or not frames:
-            raise ValueError(f"{frames} frames do not divide into tubelets of {self.tubelet}")
+        tubelet = 1 if self._is_image(frames) else self.tubelet
+        if frames % tubelet or not frames:
+            raise ValueError(f"{frames} frames do not divide into tubelets of {tubelet}")
         if height % self.patch or width % self.patch or not height or not width:
             raise ValueError(f"frames of {height}x{width} pixels do not divide into patches of {self.patch}")
-        return frames // self.tubelet, height // self.patch, width // self.patch
+        return frames // tubelet, height // self.patch, width // self.patch
 
-    def _block_causal(self, time: Float[Tensor, "B M"]) -> Bool[Tensor, "B 1 L L"]:
+    def _mask(self, index: Int[Tensor, "B M"], grid: Grid) -> Bool[Tensor, "B 1 L L"] | None:
         """True where the row may read the column; CLS, if there is one, is row and column 0."""
-        mask = time[:, :, None] >= time[:, None, :]
+        if self.attention == "bidirectional":
+            return None
+        order = index // (grid[1] * grid[2]) if self.attention == "block_causal" else index
+        mask = order[:, :, None] >= order[:, None, :]
         if self.cls_token is not None:
             mask = F.pad(F.pad(mask, (1, 0), value=False), (0, 0, 1, 0), value=True)
         return mask[:, None]
 
 
-def _divmod(index: Int[Tensor, "B M"], size: int) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B M"]]:
-    return index // size, index % size
+def _given_out(levels: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """The blocks given out; ValueError if the last one is not among them, or they are out of order."""
+    found = levels or (depth - 1,)
+    if found[-1] != depth - 1 or list(found) != sorted(set(found)) or found[0] < 0:
+        raise ValueError(
+            f"levels are block numbers in ascending order that end with the last block, {depth - 1} at depth {depth}; "
+            f"found {list(levels)}"
+        )
+    return found

@@ -1,0 +1,33 @@
+"""Tubelets to tokens: a linear map of tubelet x patch x patch pixels, of the wanted patches only."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """A linear map of each tubelet. Kept as Conv3d weights, as published, but applied to the wanted patches only."""
+
+    def __init__(self, tubelet: int, patch: int, channels: int, width: int):
+        super().__init__()
+        size = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(channels, width, size, size)
+
+    def forward(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None) -> Float[Tensor, "B M D"]:
+        """`keep`: flat token indices (step, row, column); None embeds all."""
+        tubelet, patch, _ = self.proj.kernel_size
+        batch, frames, channels, height, width = video.shape
+        rows, columns = height // patch, width // patch
+        patches = video.reshape(batch, frames // tubelet, tubelet, channels, rows, patch, columns, patch)
+        patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7)  # a view [B, S, h', w', C, tubelet, patch, patch]
+        if keep is None:
+            patches = patches.flatten(1, 3)
+        else:
+            which, step, cell = torch.arange(batch, device=keep.device)[:, None], *_divmod(keep, rows * columns)
+            patches = patches[which, step, *_divmod(cell, columns)]
+        return F.linear(patches.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+
+
+def _divmod(index: Int[Tensor, "B M"], size: int) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B M"]]:
+    return index // size, index % size
