@@ -97,6 +97,9 @@ class VideoViT(nn.Module):
         checkpoint_every: int = 0,
     ):
         super().__init__()
+        for name, size in (("patch", patch), ("tubelet", tubelet), ("depth", depth), ("channels", channels)):
+            if size < 1:
+                raise ValueError(f"{name} is at least 1, found {size}")
         self.image_size, self.patch, self.tubelet, self.frames = image_size, patch, tubelet, frames
         self.width, self.heads = width, heads
         self.attention: Attends = attention

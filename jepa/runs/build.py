@@ -7,6 +7,7 @@ from torch import nn
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.export import checkpoint
 from jepa.masks.multiblock import MultiBlock
@@ -20,6 +21,7 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa.runs.schema import (
     ConvConfig,
     Encoder,
+    FrameConfig,
     LeVJEPAConfig,
     LeWMConfig,
     MarkovConfig,
@@ -33,7 +35,7 @@ from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build_encoder(config: Encoder, image_size: int, frames: int) -> nn.Module:
+def build_encoder(config: Encoder, image_size: int, frames: int) -> ConvEncoder | VideoViT | FrameEncoder:
     """A freshly initialised encoder. Raises UserError if the sizes do not fit."""
     if frames % config.tubelet:
         raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
@@ -42,7 +44,9 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> nn.Module:
             case ConvConfig():
                 return ConvEncoder(image_size, **config.model_dump(exclude={"kind"}))
             case VideoViTConfig():
-                return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind"}))
+                return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind", "size"}))
+            case FrameConfig():
+                return FrameEncoder(image_size=image_size, **config.model_dump(exclude={"kind", "tubelet"}))
     except ValueError as error:
         raise UserError(f"encoder: {error}") from error
 
@@ -60,11 +64,14 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
         return _method(config, encoder, action_size)
 
 
-def _method(config: PretrainConfig, encoder: nn.Module, action_size: int) -> Method:
-    width, method = config.encoder.width, config.method
+def _method(config: PretrainConfig, encoder: ConvEncoder | VideoViT | FrameEncoder, action_size: int) -> Method:
+    width, method = encoder.width, config.method
     if isinstance(method, LeWMConfig):
-        if not isinstance(encoder, ConvEncoder):
-            raise UserError("method lewm needs an encoder with one vector per step (encoder: {kind: conv})")
+        if encoder.tokens != 1:
+            raise UserError(
+                "method lewm needs an encoder with one vector per step (encoder: {kind: conv}, or output: pooled of "
+                "kind frame)"
+            )
         if not action_size:
             raise UserError(
                 f"{config.data.sources[0].shards} has no actions, and method lewm learns from them; "
@@ -137,6 +144,8 @@ def load(path: str | Path) -> LatentWorldModel:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     described = checkpoint.read_description(folder)
     encoder_config = from_dict(described["encoder"], _CONFIGS[described["encoder"]["kind"]])
+    if isinstance(encoder_config, FrameConfig):
+        encoder_config = encoder_config.model_copy(update={"pretrained": False})  # its weights are in the folder
     spec = LatentSpec(**described["spec"])
     p = described["preprocessing"]
     preprocessing = Preprocessing(p["image_size"], p["fps"], tuple(p["mean"]), tuple(p["std"]))
@@ -150,4 +159,4 @@ def load(path: str | Path) -> LatentWorldModel:
     return model.eval().requires_grad_(False)
 
 
-_CONFIGS = {"conv": ConvConfig, "video_vit": VideoViTConfig}
+_CONFIGS = {"conv": ConvConfig, "video_vit": VideoViTConfig, "frame": FrameConfig}

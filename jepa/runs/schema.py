@@ -3,11 +3,12 @@
 Every component is chosen by its `kind:` from a closed list; `jepa/runs/build.py` makes the objects.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jepa.config import Config
+from jepa.encoders.sizes import SIZES
 from jepa_data.config import StreamConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,6 +30,9 @@ class VideoViTConfig(Config):
     """jepa/encoders/video_vit.py: h/patch x w/patch tokens per latent step."""
 
     kind: Literal["video_vit"] = "video_vit"
+    size: Literal["tiny", "small", "base", "large", "huge", "giant", "gigantic"] | None = Field(
+        default=None, description="a published size, in place of width, depth, heads and mlp_ratio"
+    )
     patch: Count = 16
     tubelet: Count = 2
     width: Count = 192
@@ -36,10 +40,41 @@ class VideoViTConfig(Config):
     heads: Count = 3
     mlp_ratio: Positive = 4.0
     cls_token: bool = False
-    attention: Literal["bidirectional", "block_causal"] = "bidirectional"
+    attention: Literal["bidirectional", "causal", "block_causal"] = "bidirectional"
+    positions: Literal["rotary", "rotary_tiled", "sincos"] = "rotary"
+    levels: tuple[int, ...] = Field(default=(), description="blocks given out, from 0; (): the last alone")
+    position_grid: Count | None = None
+    images: bool = False
+    checkpoint_every: int = Field(default=0, ge=0, description="recompute every n-th block in the backward pass")
+
+    @model_validator(mode="after")
+    def _fill_size(self) -> Self:
+        """`size: base` says width, depth, heads and mlp_ratio."""
+        for name, value in vars(SIZES[self.size]).items() if self.size else ():
+            if name in self.model_fields_set and (given := getattr(self, name)) != value:
+                raise ValueError(f"size {self.size} has {name} {value:.6g}, found {given}; leave out one of the two")
+            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
+        return self
 
 
-Encoder = Annotated[ConvConfig | VideoViTConfig, Field(discriminator="kind")]
+class FrameConfig(Config):
+    """jepa/encoders/frame.py: a timm model applied to each frame."""
+
+    kind: Literal["frame"] = "frame"
+    model: str = Field(description="a name of timm's, such as vit_tiny_patch16_224 or resnet18")
+    pretrained: bool = Field(default=False, description="start from timm's weights, which are downloaded once")
+    output: Literal["tokens", "pooled"] = "tokens"
+    tubelet: Literal[1] = 1
+
+    @property
+    def width(self) -> int:
+        """D of the latents. Only timm knows it, so asking imports torch."""
+        from jepa.encoders.frame import latent_width
+
+        return latent_width(self.model, self.output)
+
+
+Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig, Field(discriminator="kind")]
 
 
 class MarkovConfig(Config):
