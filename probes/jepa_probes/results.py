@@ -2,6 +2,7 @@
 
 RUN/config.yaml  pretrain.json  probe.json  plan.json  timings.json   ->   collect_results(RUN)
 
+recipe      of `jepa demo`, if that made the run
 pretrain    method, steps, clips_per_second, effective_rank, …
 probe       row of the probe table -> column -> score, with at least state_r2.{pretrained, random_init, pixels, …}
 prediction  latent steps ahead -> {model, identity, shuffled}
@@ -32,7 +33,15 @@ COLUMNS = {
     "supervised": "supervised",
     "floor": "floor",
 }
-METHODS = {"lewm": "LeWM", "vjepa": "V-JEPA", "levjepa": "LeVJEPA"}
+METHODS = {
+    "lewm": "LeWM",
+    "lewm-30min": "LeWM, 30 min",
+    "vjepa": "V-JEPA",
+    "vjepa21": "V-JEPA 2.1",
+    "levjepa": "LeVJEPA",
+    "salt": "SALT",
+    "vpixel": "V-Pixel",
+}
 Row = tuple[str, ...]
 
 
@@ -49,6 +58,8 @@ def collect_results(run: Path) -> dict[str, Any]:
     parts = {stage: read_part(run, stage) for stage in STAGES}
     pretrain, probe, plan = (parts[stage] for stage in STAGES)
     results: dict[str, Any] = {"run": run.name}
+    if recipe := read_part(run, "demo").get("method"):
+        results["recipe"] = recipe
     if pretrain:
         results["pretrain"] = {"method": config.get("method", {}).get("kind")} | pretrain
     if probe:
@@ -101,7 +112,8 @@ def summary_table(results: Mapping[str, Any]) -> list[Row]:
 def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Several runs, one row per method: mean ± standard deviation (lowest to highest). The first row is a heading.
 
-    `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive.
+    `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive. `kNN` is
+    the balanced accuracy of nearest neighbours, averaged over the labels.
     """
 
     def state(result: Mapping[str, Any], column: str) -> float | None:
@@ -111,12 +123,21 @@ def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         before, after = state(result, "random_init"), state(result, "pretrained")
         return None if before is None or after is None else after - before
 
+    def neighbours(result: Mapping[str, Any], column: str) -> float | None:
+        rows = result.get("probe", {})
+        found = [row.get(column) for name, row in rows.items() if name.endswith(".knn.balanced")]
+        known = [score for score in found if score is not None]
+        return statistics.fmean(known) if known else None
+
     measures: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], int]] = {
         "state R²": (lambda r: state(r, "pretrained"), 2),
         "random init": (lambda r: state(r, "random_init"), 2),
         "gain": (gain, 3),
         "pixels": (lambda r: state(r, "pixels"), 2),
         "supervised": (lambda r: state(r, "supervised"), 2),
+        "kNN": (lambda r: neighbours(r, "pretrained"), 2),
+        "kNN, random init": (lambda r: neighbours(r, "random_init"), 2),
+        "kNN, pixels": (lambda r: neighbours(r, "pixels"), 2),
         "planning success": (lambda r: r.get("plan", {}).get("success"), 2),
         "effective rank": (lambda r: r.get("pretrain", {}).get("effective_rank"), 1),
         "seconds": (lambda r: r.get("seconds", {}).get("total"), 0),
@@ -185,7 +206,7 @@ def percent(share: float | int | None) -> str:
 
 
 def _method(result: Mapping[str, Any]) -> str:
-    return result.get("pretrain", {}).get("method") or "?"
+    return result.get("recipe") or result.get("pretrain", {}).get("method") or "?"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

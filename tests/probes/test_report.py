@@ -255,6 +255,16 @@ def test_the_summary_is_a_rectangle_of_text(run):
     assert len(summary_table(collect_results(make_run(run.parent / "bare")))) == 2
 
 
+def test_the_recipe_of_a_demo_names_the_row_and_labels_share_a_neighbour_score(tmp_path: Path):
+    labels = {"class.heavy.knn.balanced": {"pretrained": 0.6, "random_init": 0.5}, "class.heavy.linear.balanced": {}}
+    labels["class.bouncy.knn.balanced"] = {"pretrained": 0.8, "random_init": 0.5, "pixels": 0.7}
+    run = make_run(tmp_path / "run", probe={"scores": labels, "seconds": 1.0})
+    (run / "demo.json").write_text('{"method": "vjepa21", "seed": 0}')
+    cells = dict(zip(*seeds_table([collect_results(run)]), strict=True))
+    assert cells["method"] == "V-JEPA 2.1"
+    assert (cells["kNN"], cells["kNN, random init"], cells["kNN, pixels"]) == ("0.70", "0.50", "0.70")
+
+
 def test_seeds_have_mean_spread_and_range():
     def result(method: str, seed: int, learned: float | None) -> dict:
         state = {"pretrained": learned, "random_init": 0.5}
