@@ -112,8 +112,8 @@ def summary_table(results: Mapping[str, Any]) -> list[Row]:
 def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Several runs, one row per method: mean ± standard deviation (lowest to highest). The first row is a heading.
 
-    `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive. `kNN` is
-    the balanced accuracy of nearest neighbours, averaged over the labels.
+    `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive. `kNN`
+    is the balanced accuracy of nearest neighbours, averaged over the labels.
     """
 
     def state(result: Mapping[str, Any], column: str) -> float | None:
