@@ -18,7 +18,7 @@ Shapes: B batch · L tokens · D width · P head_dim / 2, the pairs of a head ·
 by angles of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 Grid = tuple[int, int, int]  # latent steps, rows, columns
 Rotary = Literal["rotary", "rotary_tiled"]
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
 
 ROTARY_BASE = 10_000.0  # V-JEPA 2
 NORM_EPS = 1e-6  # V-JEPA 1 and 2
@@ -148,6 +149,18 @@ class Block(nn.Module):
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         x = x + self.attn(self.norm1(x), rotary, mask)
+        return x + self.mlp(self.norm2(x))
+
+    def step(
+        self,
+        x: Float[Tensor, "B L D"],
+        rotary: Complex[Tensor, "#B L R P"] | None,
+        remember: Remember,
+        mask: Bool[Tensor, "#B 1 L K"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        """The same for tokens that follow others: `remember` takes their keys and values and gives all to be read."""
+        query, key, value = self.attn.project(self.norm1(x), rotary)
+        x = x + self.attn.read(query, *remember(key, value), mask)
         return x + self.mlp(self.norm2(x))
 
 

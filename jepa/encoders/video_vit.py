@@ -21,7 +21,8 @@ patch embedding of their own; what a token is of, video or picture, is told by a
 
 Positions are rotary (jepa/transformer.py has both kinds), or V-JEPA 1's sines and cosines added to the tokens.
 
-Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)).
+Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)). CLS is one token more
+in the blocks; a mask of attention saves nothing.
 """
 
 from collections.abc import Sequence

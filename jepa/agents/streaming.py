@@ -1,0 +1,172 @@
+"""Video frame by frame through a causal encoder: each step is computed once, and what it reads is kept.
+
+    stream = StreamingEncoder(model.encoder)
+    for frame in camera:                                            # uint8 [B, 1, C, h, w]
+        z = stream.push(model.prepare(frame))                       # [B, 0 or 1, N, D]: a latent when a tubelet is full
+
+Tokens of a causal encoder read the past only, so their keys and values never change and every block keeps them:
+
+    cache of a block   | cls | step 0 | step 1 | … | step t |       CLS reads everything, so its row is computed anew at
+    new rows            cls'  ···· read ····  and   step t'         every step; no patch reads it
+
+One step of N tokens after t others costs N * (8*D² + 4*D²*mlp_ratio + 4*(t+1)*N*D) FLOPs a block, in place of the whole
+clip again. The result is that of the whole clip, whatever the length of the stream; with a `window`, of its last steps.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.encoders.video_vit import Features, VideoViT
+from jepa.transformer import Grid, grid_positions
+
+
+class StreamingEncoder:
+    """A VideoViT that is fed as the frames come; for inference.
+
+    Attributes: steps, latent steps since the last reset; features, tokens [B, N, D], CLS and levels of the latest step
+    (CLS is that of everything seen so far), None before it.
+
+    Args:
+        encoder: with attention "causal" or "block_causal".
+        window: keep so many latent steps, the newest among them, and forget older ones; None keeps all. An
+            approximation: no block reads further back than the window (deep tokens still know of older frames, through
+            tokens that read them), which the encoder has not been trained for. Memory and time a step stay constant.
+
+    Rotary angles are fp32: `reset()` before some 100,000 steps. An encoder for pictures too takes every frame as video.
+
+    Raises:
+        UserError: the encoder reads the future, or the window holds no step.
+    """
+
+    def __init__(self, encoder: VideoViT, window: int | None = None) -> None:
+        if encoder.attention == "bidirectional":
+            raise UserError(
+                "this encoder has bidirectional attention: its tokens read frames that are still to come. Stream one "
+                "that was pretrained with encoder.attention=block_causal or causal"
+            )
+        if window is not None and window < 1:
+            raise UserError(f"window counts latent steps and is at least 1, found {window}")
+        self.encoder, self.window = encoder, window
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: another video begins."""
+        self.steps = 0
+        self.features: Features | None = None
+        self._waiting: Tensor | None = None
+        self._grid: Grid | None = None
+        self._caches = [_Cache(self.window, self._summaries) for _ in self.encoder.blocks]
+
+    @torch.no_grad()
+    def push(self, frames: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        """The latents of the steps that these normalised frames complete; S is 0 while a tubelet is not full.
+
+        Raises:
+            ValueError: the patch does not divide the frames, or number and size of the clips changed on the way.
+        """
+        tubelet = self.encoder.tubelet
+        frames = frames if self._waiting is None else self._join(self._waiting, frames)
+        _, rows, columns = grid = self.encoder.grid(frames[:, :1].expand(-1, tubelet, -1, -1, -1))
+        if self._grid not in (None, grid):
+            raise ValueError(
+                f"the stream began with frames of {self._grid[1:]} patches, found {grid[1:]}; reset() first"
+            )
+        self._grid = grid
+        whole = frames.shape[1] - frames.shape[1] % tubelet
+        tokens = [self._step(part, grid) for part in frames[:, :whole].split(tubelet, 1) if whole]
+        self._waiting = frames[:, whole:] if whole < frames.shape[1] else None
+        if not tokens:
+            return frames.new_empty(len(frames), 0, rows * columns, self.encoder.width)
+        return torch.stack(tokens, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept of the past."""
+        return sum(cache.nbytes for cache in self._caches)
+
+    def _join(self, waiting: Tensor, frames: Tensor) -> Tensor:
+        if waiting.shape[:1] + waiting.shape[2:] != frames.shape[:1] + frames.shape[2:]:
+            raise ValueError(f"frames of {list(frames.shape)} do not continue those of {list(waiting.shape)}")
+        return torch.cat((waiting, frames), 1)
+
+    def _step(self, frames: Float[Tensor, "B tubelet C h w"], grid: Grid) -> Float[Tensor, "B N D"]:
+        encoder, tokens = self.encoder, grid[1] * grid[2]
+        index = torch.arange(self.steps * tokens, (self.steps + 1) * tokens, device=frames.device)[None]
+        positions = grid_positions(index, grid, encoder.position_grid)
+        x = encoder.embed(frames, None, positions, "video")
+        rotary = encoder.rotary_table(positions)
+        mask = self._mask(tokens, frames.device)
+        outputs = []
+        for number, (block, cache) in enumerate(zip(encoder.blocks, self._caches, strict=True)):
+            x = block.step(x, rotary, cache.remember, mask)  # pyright: ignore[reportCallIssue]
+            if number in encoder.given_out:
+                outputs.append(x)
+        self.steps += 1
+        self.features = encoder.read_out(outputs)
+        return self.features.tokens
+
+    @property
+    def _summaries(self) -> int:
+        return 0 if self.encoder.cls_token is None else 1
+
+    def _mask(self, tokens: int, device: torch.device) -> Bool[Tensor, "1 1 L K"] | None:
+        """Who of CLS and the new tokens reads which slot of the caches; None if everyone reads everything."""
+        causal = self.encoder.attention == "causal"
+        if not causal and not self._summaries:
+            return None
+        first, used = _slots(self.steps, tokens, self.window, self._summaries)
+        mask = torch.ones(self._summaries + tokens, used, dtype=torch.bool, device=device)
+        mask[self._summaries :, : self._summaries] = False
+        if causal:
+            mask[self._summaries :, first : first + tokens].tril_()
+        return mask[None, None]
+
+
+class _Cache:
+    """Keys and values of one block: of CLS at this step, then of the steps kept, a ring if there is a window."""
+
+    def __init__(self, window: int | None, summaries: int) -> None:
+        self.window, self.summaries = window, summaries
+        self.steps = 0
+        self.stored: Tensor | None = None  # [2, B, heads, room, C]
+
+    def remember(
+        self, key: Float[Tensor, "B heads L C"], value: Float[Tensor, "B heads L C"]
+    ) -> tuple[Float[Tensor, "B heads K C"], Float[Tensor, "B heads K C"]]:
+        """Take those of CLS and one step; everything that may be read, in any order."""
+        new = torch.stack((key, value))
+        tokens = new.shape[3] - self.summaries
+        first, used = _slots(self.steps, tokens, self.window, self.summaries)
+        stored = self._with_room(new, used)
+        stored[:, :, :, : self.summaries] = new[:, :, :, : self.summaries]
+        stored[:, :, :, first : first + tokens] = new[:, :, :, self.summaries :]
+        self.steps += 1
+        keys, values = stored[:, :, :, :used].unbind()
+        return keys, values
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.stored is None else self.stored.nbytes
+
+    def _with_room(self, new: Float[Tensor, "2 B heads L C"], used: int) -> Float[Tensor, "2 B heads room C"]:
+        """`stored` with at least `used` slots; a cache without a window doubles when it is full."""
+        before = self.stored
+        if before is not None and before.shape[1] != new.shape[1]:
+            raise ValueError(f"the stream began with {before.shape[1]} clips, found {new.shape[1]}; reset() first")
+        if before is None or before.shape[3] < used:
+            room = used if before is None else 2 * used
+            room = room if self.window is None else self.summaries + self.window * (new.shape[3] - self.summaries)
+            self.stored = new.new_zeros(*new.shape[:3], room, new.shape[4])
+            if before is not None:
+                self.stored[:, :, :, : before.shape[3]] = before
+        assert self.stored is not None
+        return self.stored
+
+
+def _slots(steps: int, tokens: int, window: int | None, summaries: int) -> tuple[int, int]:
+    """Where the tokens of step number `steps` go, and how many slots are in use afterwards."""
+    place = steps if window is None else steps % window
+    held = steps + 1 if window is None else min(steps + 1, window)
+    return summaries + place * tokens, summaries + held * tokens
