@@ -43,12 +43,11 @@ def grid_positions(index: Int[Tensor, "B L"], grid: Grid, position_grid: int | N
     """
     _, rows, columns = grid
     time, cell = index // (rows * columns), index % (rows * columns)
-    positions = torch.stack((time, cell // columns, cell % columns), -1).float()
-    if position_grid is None:
-        return positions
-    # One row or column stands at 0, whatever it is divided by.
-    last = torch.tensor((1, max(rows - 1, 1), max(columns - 1, 1)), device=index.device)
-    return positions * torch.tensor((1, position_grid - 1, position_grid - 1), device=index.device) / last
+    time, row, column = time.float(), (cell // columns).float(), (cell % columns).float()
+    if position_grid is not None:  # a single row stands at 0, whatever it is divided by
+        row = row * (position_grid - 1) / max(rows - 1, 1)
+        column = column * (position_grid - 1) / max(columns - 1, 1)
+    return torch.stack((time, row, column), -1)
 
 
 def rotary_table(

@@ -6,8 +6,8 @@ import torch
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.frame import FrameEncoder, latent_width
-from jepa.methods.base import Batch
 from jepa.runs import build
+from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import FrameConfig, PretrainConfig
 from jepa.world_model import LatentSpec, Preprocessing
 
@@ -106,33 +106,40 @@ def test_weights_that_cannot_be_had_are_an_error_in_one_line():
     assert "\n" not in str(error.value)
 
 
-def config(run, output: str) -> PretrainConfig:
+def config(run, shards, output: str) -> PretrainConfig:
     return from_dict(
         {
             "run": str(run),
-            "data": {"shards": str(run), "clip_frames": 4, "batch_size": 2},
+            "data": {"shards": str(shards), "clip_frames": 4, "batch_size": 4, "workers": 0},
             "encoder": {"kind": "frame", "model": "test_resnet", "output": output},
             "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 32}},
-            "trainer": {"steps": 1},
+            "trainer": {"steps": 2, "device": "cpu", "precision": "32"},
         },
         PretrainConfig,
     )
 
 
-def test_lewm_learns_with_a_pooled_backbone_and_the_model_is_read_back(tmp_path):
-    described = config(tmp_path, "pooled")
-    method = build.build_method(described, 64, action_size=2)
-    batch = Batch(torch.randn(2, 4, 3, 64, 64), torch.randn(2, 3, 2))
-    method.loss(batch, torch.Generator().manual_seed(0))["loss"].backward()
-    assert next(method.encoder.backbone.parameters()).grad.abs().sum() > 0
-
-    spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
-    model = build.world_model(described, method, spec, Preprocessing(64, 10.0, build.MEAN, build.STD))
-    build.save(model, described, tmp_path / "model")
-    video = torch.randint(0, 256, (1, 4, 3, 64, 64), dtype=torch.uint8)
+def test_lewm_learns_with_a_pooled_backbone_and_the_model_is_read_back(corpus, tmp_path):
+    described = config(tmp_path, corpus, "pooled")
+    fresh = build.build_method(described, 32, action_size=2).encoder.backbone.state_dict()
+    model = pretrain(described, say=lambda line: None)
+    assert model.spec.tokens == 1 and model.spec.width == 96 and model.spec.frames_per_step == 1
+    assert not torch.equal(model.encoder.backbone.conv1[0].weight, fresh["conv1.0.weight"])
+    video = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
     assert torch.equal(build.load(tmp_path).encode(video), model.encode(video))
 
 
-def test_lewm_needs_one_vector_a_step(tmp_path):
+def test_a_trained_model_is_read_back_without_asking_for_the_pretrained_weights(corpus, tmp_path):
+    described = config(tmp_path, corpus, "pooled")
+    method = build.build_method(described, 32, action_size=2)
+    spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
+    model = build.world_model(described, method, spec, Preprocessing(32, 10.0, build.MEAN, build.STD))
+    pretrained = described.encoder.model_copy(update={"pretrained": True})
+    build.save(model, described.model_copy(update={"encoder": pretrained}), tmp_path)
+    loaded = build.load(tmp_path).encoder.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.encoder.state_dict().items())
+
+
+def test_lewm_needs_one_vector_a_step(corpus, tmp_path):
     with pytest.raises(UserError, match=r"needs an encoder with one vector per step .*output: pooled"):
-        build.build_method(config(tmp_path, "tokens"), 64, action_size=2)
+        build.build_method(config(tmp_path, corpus, "tokens"), 64, action_size=2)
