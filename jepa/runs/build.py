@@ -36,7 +36,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build_encoder(config: Encoder, image_size: int, frames: int) -> ConvEncoder | VideoViT | FrameEncoder:
-    """A freshly initialised encoder. Raises UserError if the sizes do not fit."""
+    """An encoder with random weights, also where training starts from others. Raises UserError if sizes do not fit."""
     if frames % config.tubelet:
         raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
     try:
@@ -46,7 +46,7 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> ConvEncoder 
             case VideoViTConfig():
                 return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind", "size"}))
             case FrameConfig():
-                return FrameEncoder(image_size=image_size, **config.model_dump(exclude={"kind", "tubelet"}))
+                return FrameEncoder(config.model, image_size, output=config.output)
     except ValueError as error:
         raise UserError(f"encoder: {error}") from error
 
@@ -60,8 +60,18 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = build_encoder(config.encoder, image_size, config.data.clip_frames)
-        return _method(config, encoder, action_size)
+        return _method(config, _starting_encoder(config, image_size), action_size)
+
+
+def _starting_encoder(config: PretrainConfig, image_size: int) -> ConvEncoder | VideoViT | FrameEncoder:
+    """What training starts from: random weights, or those that the config names."""
+    encoder = config.encoder
+    if not isinstance(encoder, FrameConfig) or not encoder.pretrained:
+        return build_encoder(encoder, image_size, config.data.clip_frames)
+    try:
+        return FrameEncoder(encoder.model, image_size, pretrained=True, output=encoder.output)
+    except ValueError as error:
+        raise UserError(f"encoder: {error}") from error
 
 
 def _method(config: PretrainConfig, encoder: ConvEncoder | VideoViT | FrameEncoder, action_size: int) -> Method:
@@ -144,8 +154,6 @@ def load(path: str | Path) -> LatentWorldModel:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     described = checkpoint.read_description(folder)
     encoder_config = from_dict(described["encoder"], _CONFIGS[described["encoder"]["kind"]])
-    if isinstance(encoder_config, FrameConfig):
-        encoder_config = encoder_config.model_copy(update={"pretrained": False})  # its weights are in the folder
     spec = LatentSpec(**described["spec"])
     p = described["preprocessing"]
     preprocessing = Preprocessing(p["image_size"], p["fps"], tuple(p["mean"]), tuple(p["std"]))

@@ -129,13 +129,19 @@ def test_lewm_learns_with_a_pooled_backbone_and_the_model_is_read_back(corpus, t
     assert torch.equal(build.load(tmp_path).encode(video), model.encode(video))
 
 
-def test_a_trained_model_is_read_back_without_asking_for_the_pretrained_weights(corpus, tmp_path):
+def test_training_alone_starts_from_pretrained_weights(corpus, tmp_path):
+    """A model that is read back needs no download, and the random baseline of a probe stays random."""
     described = config(tmp_path, corpus, "pooled")
+    asked = described.model_copy(update={"encoder": described.encoder.model_copy(update={"pretrained": True})})
+    with pytest.raises(UserError, match="encoder: timm cannot make test_resnet with its weights at 32 px: "):
+        build.build_method(asked, 32, action_size=2)  # tests ask no model hub
+    one, other = (build.build_encoder(asked.encoder, 32, 4).state_dict() for _ in range(2))
+    assert not torch.equal(one["backbone.conv1.0.weight"], other["backbone.conv1.0.weight"])
+
     method = build.build_method(described, 32, action_size=2)
     spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
     model = build.world_model(described, method, spec, Preprocessing(32, 10.0, build.MEAN, build.STD))
-    pretrained = described.encoder.model_copy(update={"pretrained": True})
-    build.save(model, described.model_copy(update={"encoder": pretrained}), tmp_path)
+    build.save(model, asked, tmp_path)
     loaded = build.load(tmp_path).encoder.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.encoder.state_dict().items())
 

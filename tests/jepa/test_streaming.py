@@ -8,6 +8,7 @@ from jepa.agents import StreamingEncoder
 from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.transformer import grid_positions
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 
 STEPS, N = 9, 12
 
@@ -141,6 +142,15 @@ def test_a_stream_runs_in_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         z, whole = stream.push(video), model(video)
     torch.testing.assert_close(z.float(), whole.float(), atol=0.1, rtol=0.05)
+
+
+def test_a_world_model_streams_what_it_encodes():
+    spec, preprocessing = LatentSpec(16, 48, 0.2, 2), Preprocessing(32, 10.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    model = LatentWorldModel(encoder(), None, spec, preprocessing)
+    camera = torch.randint(0, 256, (1, 6, 3, 48, 48), dtype=torch.uint8)
+    stream = StreamingEncoder(model.encoder)
+    z = torch.cat([stream.push(model.prepare(frame)) for frame in camera.split(1, 1)], 1)
+    torch.testing.assert_close(z, model.encode(camera), atol=1e-5, rtol=0)
 
 
 def test_an_encoder_that_reads_the_future_is_refused():
