@@ -29,6 +29,8 @@ from torch import Tensor, nn
 
 Grid = tuple[int, int, int]  # latent steps, rows, columns
 Rotary = Literal["rotary", "rotary_tiled"]
+Positions = Rotary | Literal["sincos"]
+Modality = Literal["video", "image"]  # V-JEPA 2.1 marks the tokens of either
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
 
 ROTARY_BASE = 10_000.0  # V-JEPA 2

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from jepa.config import UserError
 from jepa.encoders.sizes import SIZES
-from jepa.encoders.video_vit import Attends, Positions, VideoViT
+from jepa.encoders.video_vit import Attends, VideoViT
+from jepa.transformer import Positions
 
 NAMES = tuple(f"vit_{name}" for name in SIZES)
 

@@ -6,6 +6,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
+def cut(
+    video: Float[Tensor, "B T C h w"], tubelet: int, patch: int, keep: Int[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B M P"]:
+    """The pixels of each tubelet, C * tubelet * patch * patch of them, channel by channel.
+
+    `keep`: flat token indices (step, row, column); None: all.
+    """
+    batch, frames, channels, height, width = video.shape
+    rows, columns = height // patch, width // patch
+    patches = video.reshape(batch, frames // tubelet, tubelet, channels, rows, patch, columns, patch)
+    patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7)  # a view [B, S, h', w', C, tubelet, patch, patch]
+    if keep is None:
+        return patches.flatten(1, 3).flatten(2)
+    which, step, cell = torch.arange(batch, device=keep.device)[:, None], *_divmod(keep, rows * columns)
+    return patches[which, step, *_divmod(cell, columns)].flatten(2)
+
+
 class PatchEmbed(nn.Module):
     """A linear map of each tubelet. Kept as Conv3d weights, as published, but applied to the wanted patches only."""
 
@@ -17,16 +34,7 @@ class PatchEmbed(nn.Module):
     def forward(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None) -> Float[Tensor, "B M D"]:
         """`keep`: flat token indices (step, row, column); None embeds all."""
         tubelet, patch, _ = self.proj.kernel_size
-        batch, frames, channels, height, width = video.shape
-        rows, columns = height // patch, width // patch
-        patches = video.reshape(batch, frames // tubelet, tubelet, channels, rows, patch, columns, patch)
-        patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7)  # a view [B, S, h', w', C, tubelet, patch, patch]
-        if keep is None:
-            patches = patches.flatten(1, 3)
-        else:
-            which, step, cell = torch.arange(batch, device=keep.device)[:, None], *_divmod(keep, rows * columns)
-            patches = patches[which, step, *_divmod(cell, columns)]
-        return F.linear(patches.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(cut(video, tubelet, patch, keep), self.proj.weight.flatten(1), self.proj.bias)
 
 
 def _divmod(index: Int[Tensor, "B M"], size: int) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B M"]]:

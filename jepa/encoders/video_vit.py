@@ -37,11 +37,19 @@ from torch.utils.checkpoint import checkpoint
 
 from jepa.encoders.patches import PatchEmbed
 from jepa.encoders.sizes import SIZES as SIZES
-from jepa.transformer import NORM_EPS, Block, Grid, Rotary, grid_positions, initialise, rotary_table, sincos_table
+from jepa.transformer import (
+    NORM_EPS,
+    Block,
+    Grid,
+    Modality,
+    Positions,
+    grid_positions,
+    initialise,
+    rotary_table,
+    sincos_table,
+)
 
 Attends = Literal["bidirectional", "causal", "block_causal"]
-Positions = Rotary | Literal["sincos"]
-Modality = Literal["video", "image"]
 
 
 @dataclass(frozen=True)

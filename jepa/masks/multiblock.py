@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from jepa.masks.indices import partition
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class MultiBlock:
         cells = target_cells(self, rows, columns)
         nearest = distance.flatten(1).argsort(dim=1, stable=True)[:, :cells]
         target = torch.zeros(batch, rows * columns, dtype=torch.bool).scatter_(1, nearest, True)
-        target = target[:, None].expand(-1, steps, -1).flatten(1)
-        return _indices(~target), _indices(target)
+        return partition(target[:, None].expand(-1, steps, -1).flatten(1))
 
     def _distance(
         self, rows: int, columns: int, batch: int, generator: torch.Generator
@@ -75,8 +76,3 @@ def target_cells(mask: MultiBlock, rows: int, columns: int, draws: int = 1024) -
     distance = mask._distance(rows, columns, draws, torch.Generator().manual_seed(0))
     covered = (distance < 1).float().flatten(1).sum(1).mean()
     return max(1, min(rows * columns - 1, round(covered.item())))
-
-
-def _indices(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
-    """Where each row is True; all rows hold the same count."""
-    return mask.nonzero()[:, 1].view(len(mask), -1)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
+
+from jepa.masks.indices import partition
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,4 @@ class RandomDrop:
         scores = torch.rand(batch, tokens, generator=generator)
         rarer = min(kept, tokens - kept)  # picking few is faster than sorting all
         picked = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(rarer, sorted=False).indices, True)
-        keep = picked if rarer == kept else ~picked
-        return _indices(keep), _indices(~keep)
-
-
-def _indices(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
-    """Where each row is True; all rows hold the same count."""
-    return mask.nonzero()[:, 1].view(len(mask), -1)
+        return partition(~picked if rarer == kept else picked)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from jepa.world_model import Dynamics
@@ -14,11 +14,12 @@ from jepa.world_model import Dynamics
 class Batch:
     """Clips on the training device, normalised to about zero mean and unit variance.
 
-    `actions[:, t]` takes frame t to frame t+1; None for plain video.
+    `actions[:, t]` takes frame t to frame t+1; None for plain video. `stills`: which clips repeat one picture.
     """
 
     video: Float[Tensor, "B T C h w"]
     actions: Float[Tensor, "B T-1 A"] | None
+    stills: Bool[Tensor, " B"] | None = None
 
 
 @runtime_checkable

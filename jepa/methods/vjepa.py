@@ -1,17 +1,31 @@
-"""V-JEPA: predict the latents of hidden parts of a clip from its visible part (arXiv 2404.08471; 2: arXiv 2506.09985).
+"""V-JEPA: predict the latents of hidden parts of a clip from its visible part (1: arXiv 2404.08471, 2: 2506.09985).
 
     video ──┬─ visible tokens ──→ context encoder ──→ predictor ──→ predicted hidden tokens ──┐
             │                           ┆ moving average                                      L1
             └─ all tokens ──────→ target encoder ──→ LayerNorm ──→ true hidden tokens ────────┘   (no gradient)
 
 for each kind of mask (short-range and long-range blocks), averaged. Only visible tokens enter the context encoder.
+
+                       V-JEPA 1          V-JEPA 2     V-JEPA 2.1                        SALT (arXiv 2509.24317)
+    teacher            moving average    the same     the same                          frozen, trained on pixels
+    ema                0.998 … 1         0.99925      0.99925
+    positions          sincos            rotary       rotary, on a 16-grid              rotary
+    levels             the last          the last     four, each normalised by itself   the last
+    dense loss         no                no           + λ L1 at the visible tokens, each over the root of its
+                                                      distance to the nearest hidden one
+    pictures           no                no           as clips of one frame             no
+
+Forward FLOPs of a step on clips of L tokens, of which a mask shows M: target encoder(L), and for each mask
+encoder(M) + predictor(L tokens, L - M hidden), as in jepa/encoders/video_vit.py and jepa/predictors/masked.py.
 """
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -19,9 +33,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 from jepa.methods.base import Batch
-from jepa.objectives.latent_regression import latent_regression, normalised
+from jepa.objectives.latent_regression import latent_regression, nearness, normalised
 from jepa.predictors.masked import MaskedPredictor
-from jepa.transformer import Grid
+from jepa.transformer import Grid, Modality, grid_positions
 
 
 @runtime_checkable
@@ -33,18 +47,36 @@ class Mask(Protocol):
     ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]: ...
 
 
+@dataclass(frozen=True)
+class Dense:
+    """λ of the loss at the visible tokens: 0 up to step `start`, then rising to `weight` at step `end`."""
+
+    weight: float = 0.5
+    start: int = 15_000
+    end: int = 30_000
+
+    def __post_init__(self) -> None:
+        if not (self.weight >= 0 and 0 <= self.start <= self.end):
+            raise ValueError(f"dense needs weight >= 0 and 0 <= start <= end, found {self}")
+
+    def at(self, step: Int[Tensor, ""]) -> Float[Tensor, ""]:
+        return self.weight * ((step - self.start + 1) / max(1, self.end - self.start)).clamp(0, 1)
+
+
 class VJEPA(nn.Module):
-    """V-JEPA 1 and 2 as a method.
+    """V-JEPA 1, 2, 2.1 and SALT as a method (see the table above).
 
     Args:
         ema: how much of the target encoder each step keeps, at the first and the last step (linear in between).
-            V-JEPA 1: (0.998, 1.0); V-JEPA 2: 0.99925 throughout.
         masks: each is one pass of encoder and predictor, with a mask token of its own.
-        teacher: "ema", or "none": the targets come from the context encoder itself (still without gradient). That
-            collapses to constant latents; it is there to show what the moving average is for.
+        teacher: "ema", "frozen" or "none": the targets come from the context encoder itself (still without gradient).
+            That collapses to constant latents; it is there to show what the moving average is for.
+        frozen: the teacher, if it is frozen. It may be of another size, but must see the same grid of tokens.
+        dense: V-JEPA 2.1's loss at the visible tokens; the predictor needs a context head.
     """
 
     dynamics = None
+    step: Tensor
 
     def __init__(
         self,
@@ -53,7 +85,9 @@ class VJEPA(nn.Module):
         *,
         ema: tuple[float, float] = (0.99925, 0.99925),
         masks: Sequence[Mask] = (SHORT_RANGE, LONG_RANGE),
-        teacher: Literal["ema", "none"] = "ema",
+        teacher: Literal["ema", "frozen", "none"] = "ema",
+        frozen: VideoViT | None = None,
+        dense: Dense | None = None,
     ):
         super().__init__()
         if not all(0 <= decay <= 1 for decay in ema):
@@ -62,30 +96,63 @@ class VJEPA(nn.Module):
             raise ValueError(
                 f"{len(masks)} kinds of mask, but the predictor has {len(predictor.mask_tokens)} mask tokens"
             )
-        self.encoder, self.predictor = encoder, predictor
-        self.ema, self.masks = ema, tuple(masks)
-        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False) if teacher == "ema" else None
+        if (teacher == "frozen") != (frozen is not None):
+            raise ValueError("a frozen teacher is an encoder that was trained before: give both, or neither")
+        if dense is not None and predictor.predictor_proj_context is None:
+            raise ValueError("the dense loss needs a predictor with a context head")
+        self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
+        self.ema, self.masks, self.dense = ema, tuple(masks), dense
+        source = {"ema": encoder, "frozen": frozen, "none": None}[teacher]
+        self.target_encoder = copy.deepcopy(source).requires_grad_(False) if source is not None else None
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self._check_widths()
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        video = batch.video
-        grid = self.encoder.grid(video)
-        truth = self._targets(video)
-        losses = []
+        """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
+        still = batch.stills if self.encoder.images else None
+        if still is None or not still.any():
+            return self._loss(batch.video, "video", generator)
+        pictures = self._loss(batch.video[still][:, :1], "image", generator)
+        if still.all():
+            return pictures
+        share, clips = still.float().mean(), self._loss(batch.video[~still], "video", generator)
+        return {name: share * pictures[name] + (1 - share) * clips[name] for name in clips}
+
+    def _loss(
+        self, video: Float[Tensor, "B T C h w"], modality: Modality, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        grid, truth = self.encoder.grid(video), self._targets(video)
+        terms = list[dict[str, Tensor]]()
         for kind, mask in enumerate(self.masks):
-            context_index, target_index = (x.to(video.device) for x in mask(grid, len(video), generator))
-            context = self.encoder(video, context_index)
-            prediction = self.predictor(context, context_index, target_index, grid, kind)
-            losses.append(latent_regression(prediction, _take(truth, target_index)))
-        return {"loss": torch.stack(losses).mean()}
+            seen, hidden = (x.to(video.device) for x in mask(grid, len(video), generator))
+            features = self.encoder.forward_features(video, seen)
+            context = features.levels if self.predictor.levels_in > 1 else features.tokens
+            expected = _take(truth, hidden)
+            if self.dense is None:
+                prediction = self.predictor(context, seen, hidden, grid, kind, modality)
+                found = {"loss": latent_regression(prediction, expected)}
+            else:
+                prediction, known = self.predictor.forward_dense(context, seen, hidden, grid, kind, modality)
+                weights = nearness(grid_positions(seen, grid), grid_positions(hidden, grid))
+                visible, factor = latent_regression(known, _take(truth, seen), weights), self.dense.at(self.step)
+                found = {"loss": latent_regression(prediction, expected) + factor * visible}
+                found |= {"dense": visible, "dense_weight": factor}
+            terms.append(found | {"cosine": F.cosine_similarity(prediction.detach().float(), expected, dim=-1).mean()})
+        return {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
 
     @torch.no_grad()
-    def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L D"]:
-        return normalised(self.evaluation_encoder()(video).flatten(1, 2))
+    def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L E"]:
+        """Every level normalised by itself."""
+        features = (self.encoder if self.target_encoder is None else self.target_encoder).forward_features(video)
+        if self.predictor.levels_out == 1:
+            return normalised(features.tokens)
+        return normalised(features.levels.unflatten(-1, (self.predictor.levels_out, -1))).flatten(-2)
 
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
-        """Move the target encoder towards the context encoder: θ' ← m θ' + (1 - m) θ."""
-        if self.target_encoder is None:
+        """Move a teacher that is a moving average towards the context encoder: θ' ← m θ' + (1 - m) θ."""
+        self.step.fill_(step)
+        if self.teacher != "ema" or self.target_encoder is None:
             return
         first, last = self.ema
         momentum = first + (last - first) * min(step / max(total_steps, 1), 1.0)
@@ -93,7 +160,27 @@ class VJEPA(nn.Module):
         move(list(self.target_encoder.parameters()), list(self.encoder.parameters()), step)
 
     def evaluation_encoder(self) -> VideoViT:
-        return self.encoder if self.target_encoder is None else self.target_encoder
+        """The moving average, if there is one: V-JEPA's probes read it."""
+        return self.target_encoder if self.teacher == "ema" and self.target_encoder is not None else self.encoder
+
+    def _check_widths(self) -> None:
+        teacher = self.encoder if self.target_encoder is None else self.target_encoder
+        if self.predictor.levels_in not in (1, self.encoder.level_count):
+            raise ValueError(
+                f"the predictor reads {self.predictor.levels_in} levels, the encoder gives {self.encoder.level_count}"
+            )
+        if self.predictor.levels_out not in (1, teacher.level_count):
+            raise ValueError(
+                f"the predictor gives {self.predictor.levels_out} levels, its teacher has {teacher.level_count}"
+            )
+        found, expected = self.predictor.predictor_proj.out_features, self.predictor.levels_out * teacher.width
+        if found != expected:
+            raise ValueError(f"the predictor gives {found} numbers a token, its teacher {expected}")
+        if (teacher.patch, teacher.tubelet) != (self.encoder.patch, self.encoder.tubelet):
+            raise ValueError(
+                f"the teacher has patches of {teacher.patch} and tubelets of {teacher.tubelet}, the encoder of "
+                f"{self.encoder.patch} and {self.encoder.tubelet}: they must see the same tokens"
+            )
 
 
 def _take(tokens: Float[Tensor, "B L D"], index: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:

@@ -1,5 +1,9 @@
-"""Latent regression: predict latents instead of pixels. V-JEPA's L1 distance to a normalised target."""
+"""Latent regression: predict latents instead of pixels. V-JEPA's L1 distance to a normalised target.
 
+Shapes: B clips · Mc context and Mt target tokens · D width.
+"""
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +14,20 @@ def normalised(target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     return F.layer_norm(target.float(), target.shape[-1:])
 
 
-def latent_regression(prediction: Float[Tensor, "*B D"], target: Float[Tensor, "*B D"]) -> Float[Tensor, ""]:
-    """Mean absolute difference; the target is constant (V-JEPA, arXiv 2404.08471)."""
-    return F.l1_loss(prediction.float(), target.float().detach())
+def latent_regression(
+    prediction: Float[Tensor, "*B D"], target: Float[Tensor, "*B D"], weights: Float[Tensor, "*B"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean absolute difference, each token's times its weight; the target is constant (V-JEPA, arXiv 2404.08471)."""
+    if weights is None:
+        return F.l1_loss(prediction.float(), target.float().detach())
+    return ((prediction.float() - target.float().detach()).abs().mean(-1) * weights).mean()
+
+
+@torch.no_grad()
+def nearness(context: Float[Tensor, "B Mc 3"], target: Float[Tensor, "B Mt 3"]) -> Float[Tensor, "B Mc"]:
+    """1 / sqrt(distance) of each context token to the nearest target token, in grid units; 1 for neighbours.
+
+    The weights of V-JEPA 2.1's dense loss: what is seen beside a hole has to be known as well as what is in it.
+    Memory: B * Mc * Mt numbers.
+    """
+    return torch.cdist(context, target).amin(-1).rsqrt()

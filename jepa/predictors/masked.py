@@ -1,25 +1,51 @@
 """V-JEPA's predictor: from the tokens of the visible part of a clip, the tokens of the hidden part.
 
 A narrow transformer reads the context tokens and, at each hidden position, a learned mask token; what stands at the
-hidden positions afterwards is the prediction. The positions are rotary, so the order of the tokens carries no meaning
-and nothing is sorted. Source: V-JEPA (arXiv 2404.08471), V-JEPA 2 (arXiv 2506.09985): width 384, depth 12, heads 12.
+hidden positions afterwards is the prediction. No order of the tokens carries meaning, and nothing is sorted.
+
+    tokens       in                                 positions    out
+    V-JEPA 1     D → width                          sincos       width → D
+    V-JEPA 2     D → width                          rotary       width → D
+    V-JEPA 2.1   4 levels: 4D → D → GELU → width    rotary       width → 4D, and another head at the context tokens
+
+Sources: V-JEPA (arXiv 2404.08471), V-JEPA 2 (arXiv 2506.09985): width 384, depth 12, heads 12.
+
+Forward FLOPs for M tokens of which H are hidden, W its width, I and O levels in and out: those of the blocks,
+M * depth * (8*W² + 4*W²*mlp_ratio + 4*M*W), and 2*(M-H)*W*D in and 2*H*W*O*D out; with I > 1 the way in takes
+2*(M-H)*(I*D² + D*W), with a context head the way out 2*M*W*O*D.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepa.transformer import NORM_EPS, Block, Grid, Rotary, grid_positions, initialise, rotary_table
+from jepa.transformer import (
+    NORM_EPS,
+    Block,
+    Grid,
+    Modality,
+    Positions,
+    grid_positions,
+    initialise,
+    rotary_table,
+    sincos_table,
+)
 
 
 class MaskedPredictor(nn.Module):
     """Predicts hidden tokens.
 
     Args:
-        encoder_width: width D of the tokens that come in and go out.
+        encoder_width: width D of the tokens that come in.
         width: its own width. A predictor much larger than the encoder takes most of a step's time: scale it along.
         mask_kinds: each kind of mask (short-range, long-range) has its own mask token.
-        positions: "rotary_tiled" is for the published weights of V-JEPA 2.
+        positions: "rotary_tiled" and "sincos" are for the published weights of V-JEPA 2 and 1.
+        levels_in: how many levels of the encoder come in side by side (V-JEPA 2.1: 4).
+        levels_out: how many it predicts; each `target_width` wide.
+        target_width: None: the width of the tokens that come in. A frozen teacher may be of another size.
+        context_head: predict the context tokens too, with a head of their own (V-JEPA 2.1's dense loss).
+        images: the encoder takes stills too: tokens of either kind are marked.
+        position_grid: see `grid_positions`.
     """
 
     def __init__(
@@ -30,32 +56,87 @@ class MaskedPredictor(nn.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         mask_kinds: int = 2,
-        positions: Rotary = "rotary",
+        positions: Positions = "rotary",
+        *,
+        levels_in: int = 1,
+        levels_out: int = 1,
+        target_width: int | None = None,
+        context_head: bool = False,
+        images: bool = False,
+        position_grid: int | None = None,
     ):
         super().__init__()
-        self.heads = heads
-        self.positions: Rotary = positions
-        self.predictor_embed = nn.Linear(encoder_width, width)
+        self.heads, self.width, self.position_grid = heads, width, position_grid
+        self.levels_in, self.levels_out = levels_in, levels_out
+        self.positions: Positions = positions
+        out = levels_out * (target_width or encoder_width)
+        if levels_in == 1:
+            self.predictor_embed = nn.Linear(encoder_width, width)
+        else:
+            wide = nn.Linear(levels_in * encoder_width, encoder_width)
+            self.predictor_embed = nn.Sequential(wide, nn.GELU(), nn.Linear(encoder_width, width))
         self.mask_tokens = nn.Parameter(torch.zeros(mask_kinds, width))  # zero at the start, as in V-JEPA
         self.predictor_blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
         self.predictor_norm = nn.LayerNorm(width, NORM_EPS)
-        self.predictor_proj = nn.Linear(width, encoder_width)
+        self.predictor_proj = nn.Linear(width, out)
+        self.predictor_proj_context = nn.Linear(width, out) if context_head else None
+        marks = [nn.Parameter(torch.randn(1, 1, width) * 1e-6) if images else None for _ in range(2)]
+        self.video_token, self.image_token = marks  # V-JEPA 2.1 starts them next to nothing
         initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     def forward(
         self,
-        context: Float[Tensor, "B Mc D"],
+        context: Float[Tensor, "B Mc C"],
         context_index: Int[Tensor, "B Mc"],
         target_index: Int[Tensor, "B Mt"],
         grid: Grid,
         kind: int = 0,
-    ) -> Float[Tensor, "B Mt D"]:
-        """Tokens at `target_index` from those at `context_index`, flat indices over `grid` (steps, rows, columns)."""
+        modality: Modality = "video",
+    ) -> Float[Tensor, "B Mt O"]:
+        """Tokens at `target_index` from those at `context_index`, flat indices over `grid` (steps, rows, columns).
+
+        C is levels_in times the encoder's width, O is levels_out times the target's. `kind` is the mask's, `modality`
+        matters to a predictor with `images`.
+        """
+        x = self._latents(context, context_index, target_index, grid, kind, modality)
+        return self.predictor_proj(x[:, context.shape[1] :])
+
+    def forward_dense(
+        self,
+        context: Float[Tensor, "B Mc C"],
+        context_index: Int[Tensor, "B Mc"],
+        target_index: Int[Tensor, "B Mt"],
+        grid: Grid,
+        kind: int = 0,
+        modality: Modality = "video",
+    ) -> tuple[Float[Tensor, "B Mt O"], Float[Tensor, "B Mc O"]]:
+        """The hidden tokens as in `forward`, and what the context head says of the visible ones."""
+        if self.predictor_proj_context is None:
+            raise ValueError("this predictor has no context head (context_head=True)")
+        x = self._latents(context, context_index, target_index, grid, kind, modality)
+        seen = context.shape[1]
+        return self.predictor_proj(x[:, seen:]), self.predictor_proj_context(x[:, :seen])
+
+    def _latents(
+        self,
+        context: Float[Tensor, "B Mc C"],
+        context_index: Int[Tensor, "B Mc"],
+        target_index: Int[Tensor, "B Mt"],
+        grid: Grid,
+        kind: int,
+        modality: Modality,
+    ) -> Float[Tensor, "B M W"]:
         known = self.predictor_embed(context)
         unknown = self.mask_tokens[kind].to(known.dtype).expand(*target_index.shape, -1)
         x = torch.cat((known, unknown), 1)
-        positions = grid_positions(torch.cat((context_index, target_index), 1), grid)
-        rotary = rotary_table(positions, known.shape[-1] // self.heads, self.positions)
+        positions = grid_positions(torch.cat((context_index, target_index), 1), grid, self.position_grid)
+        mark = self.video_token if modality == "video" else self.image_token
+        if mark is not None:
+            x = x + mark.to(x.dtype)
+        if self.positions == "sincos":
+            x, rotary = x + sincos_table(positions, self.width).to(x.dtype), None
+        else:
+            rotary = rotary_table(positions, self.width // self.heads, self.positions)
         for block in self.predictor_blocks:
             x = block(x, rotary)
-        return self.predictor_proj(self.predictor_norm(x[:, context.shape[1] :]))
+        return self.predictor_norm(x)

@@ -10,11 +10,15 @@ from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.export import checkpoint
+from jepa.masks.causal import Causal
 from jepa.masks.multiblock import MultiBlock
+from jepa.masks.random_drop import RandomDrop
+from jepa.masks.tube import Tube
 from jepa.methods.base import Method
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
-from jepa.methods.vjepa import VJEPA
+from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
+from jepa.methods.vjepa import VJEPA, Dense, Mask
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.masked import MaskedPredictor
@@ -25,9 +29,11 @@ from jepa.runs.schema import (
     LeVJEPAConfig,
     LeWMConfig,
     MarkovConfig,
+    MaskConfig,
     PretrainConfig,
     VideoViTConfig,
     VJEPAConfig,
+    VPixelConfig,
 )
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 
@@ -99,18 +105,57 @@ def _method(config: PretrainConfig, encoder: ConvEncoder | VideoViT | FrameEncod
     try:
         match method:
             case VJEPAConfig():
-                parts = method.predictor.model_dump(exclude={"kind"})
-                return VJEPA(
-                    encoder,
-                    MaskedPredictor(width, mask_kinds=len(method.masks), **parts),
-                    masks=[MultiBlock(**mask.model_dump()) for mask in method.masks],
-                    ema=method.ema,
-                    teacher=method.teacher,
+                return _vjepa(method, encoder)
+            case VPixelConfig():
+                predictor = MaskedPredictor(
+                    width,
+                    mask_kinds=len(method.masks),
+                    target_width=patch_pixels(encoder),
+                    position_grid=encoder.position_grid,
+                    **method.predictor.model_dump(exclude={"kind"}),
                 )
+                return PixelReconstruction(encoder, predictor, masks=build_masks(method.masks))
             case LeVJEPAConfig():
                 return LeVJEPA(encoder, **method.model_dump(exclude={"kind"}))
     except ValueError as error:
         raise UserError(f"method: {error}") from error
+
+
+def _vjepa(method: VJEPAConfig, encoder: VideoViT) -> VJEPA:
+    """V-JEPA with a predictor that fits the levels, the pictures and the dense loss asked for."""
+    frozen = None
+    if method.teacher_from is not None:
+        frozen = load(method.teacher_from).encoder
+        if not isinstance(frozen, VideoViT):
+            raise UserError(f"method.teacher_from: {method.teacher_from} holds no encoder of kind video_vit")
+    teacher = frozen or encoder
+    # A student of other levels than its teacher predicts the last one.
+    levels = teacher.level_count if teacher.level_count == encoder.level_count else 1
+    predictor = MaskedPredictor(
+        encoder.width,
+        mask_kinds=len(method.masks),
+        levels_in=encoder.level_count,
+        levels_out=levels,
+        target_width=teacher.width,
+        context_head=method.dense is not None,
+        images=encoder.images,
+        position_grid=encoder.position_grid,
+        **method.predictor.model_dump(exclude={"kind"}),
+    )
+    return VJEPA(
+        encoder,
+        predictor,
+        masks=build_masks(method.masks),
+        ema=method.ema,
+        teacher=method.teacher,
+        frozen=frozen,
+        dense=None if method.dense is None else Dense(**method.dense.model_dump()),
+    )
+
+
+def build_masks(masks: tuple[MaskConfig, ...]) -> list[Mask]:
+    """What draws them."""
+    return [_MASKS[mask.kind](**mask.model_dump(exclude={"kind"})) for mask in masks]
 
 
 def build_dynamics(config: MarkovConfig, width: int, block_size: int) -> MarkovPredictor:
@@ -167,4 +212,5 @@ def load(path: str | Path) -> LatentWorldModel:
     return model.eval().requires_grad_(False)
 
 
+_MASKS = {"multiblock": MultiBlock, "tube": Tube, "causal": Causal, "random_drop": RandomDrop}
 _CONFIGS = {"conv": ConvConfig, "video_vit": VideoViTConfig, "frame": FrameConfig}

@@ -3,9 +3,9 @@
 Every component is chosen by its `kind:` from a closed list; `jepa/runs/build.py` makes the objects.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from jepa.config import Config
 from jepa.encoders.sizes import SIZES
@@ -91,14 +91,55 @@ class MaskedPredictorConfig(Config):
     width: Count = 384
     depth: Count = 12
     heads: Count = 12
+    mlp_ratio: Positive = 4.0
+    positions: Literal["rotary", "rotary_tiled", "sincos"] = "rotary"
 
 
 class MultiBlockConfig(Config):
     """jepa/masks/multiblock.py: how many blocks, and the share of the picture each covers."""
 
+    kind: Literal["multiblock"] = "multiblock"
     blocks: Count
     scale: Share
     aspect: tuple[Positive, Positive] = (0.75, 1.5)
+
+
+class TubeConfig(Config):
+    """jepa/masks/tube.py: the same random cells are hidden at every step."""
+
+    kind: Literal["tube"] = "tube"
+    ratio: Share = 0.9
+
+
+class CausalConfig(Config):
+    """jepa/masks/causal.py: the later steps are predicted from the earlier ones."""
+
+    kind: Literal["causal"] = "causal"
+    context: tuple[Share, Share] = Field(default=(0.5, 0.5), description="range of the share of steps that are seen")
+
+
+class RandomDropConfig(Config):
+    """jepa/masks/random_drop.py: tokens hidden at random."""
+
+    kind: Literal["random_drop"] = "random_drop"
+    ratio: Share = 0.9
+
+
+def _kind_of_mask(mask: Any) -> str:
+    """Masks were blocks before there were others: one without a `kind` is."""
+    kind = mask.get("kind", "multiblock") if isinstance(mask, dict) else getattr(mask, "kind", "multiblock")
+    return str(kind)
+
+
+MaskConfig = Annotated[
+    Annotated[MultiBlockConfig, Tag("multiblock")]
+    | Annotated[TubeConfig, Tag("tube")]
+    | Annotated[CausalConfig, Tag("causal")]
+    | Annotated[RandomDropConfig, Tag("random_drop")],
+    Discriminator(_kind_of_mask),
+]
+Masks = Annotated[tuple[MaskConfig, ...], Field(min_length=1)]
+VJEPA_MASKS = (MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7))
 
 
 class LeWMConfig(Config):
@@ -112,16 +153,38 @@ class LeWMConfig(Config):
     directions: Count = 256
 
 
+class DenseConfig(Config):
+    """V-JEPA 2.1's loss at the visible tokens: its weight rises from 0 at step `start` to `weight` at step `end`."""
+
+    weight: float = Field(default=0.5, ge=0)
+    start: int = Field(default=15_000, ge=0)
+    end: int = Field(default=30_000, ge=0)
+
+
 class VJEPAConfig(Config):
-    """jepa/methods/vjepa.py: masked latent prediction towards a moving-average teacher."""
+    """jepa/methods/vjepa.py: masked latent prediction. 1, 2, 2.1 and SALT are settings of it (table in that file)."""
 
     kind: Literal["vjepa"] = "vjepa"
     predictor: MaskedPredictorConfig = MaskedPredictorConfig()
-    masks: tuple[MultiBlockConfig, ...] = Field(
-        default=(MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7)), min_length=1
-    )
+    masks: Masks = VJEPA_MASKS
     ema: tuple[Share, Share] = (0.99925, 0.99925)
-    teacher: Literal["ema", "none"] = "ema"
+    teacher: Literal["ema", "frozen", "none"] = "ema"
+    teacher_from: str | None = Field(default=None, description="run whose encoder is the frozen teacher (SALT)")
+    dense: DenseConfig | None = None
+
+    @model_validator(mode="after")
+    def _teacher_is_somewhere(self) -> Self:
+        if (self.teacher == "frozen") != (self.teacher_from is not None):
+            raise ValueError("teacher: frozen and teacher_from: RUN go together; give both, or neither")
+        return self
+
+
+class VPixelConfig(Config):
+    """jepa/methods/pixel_reconstruction.py: hidden patches from visible ones; makes the teacher of SALT."""
+
+    kind: Literal["vpixel"] = "vpixel"
+    predictor: MaskedPredictorConfig = MaskedPredictorConfig()
+    masks: Masks = VJEPA_MASKS
 
 
 class LeVJEPAConfig(Config):
@@ -140,7 +203,7 @@ class LeVJEPAConfig(Config):
     evaluation_ema: Share | None = 0.9999
 
 
-Method = Annotated[LeWMConfig | VJEPAConfig | LeVJEPAConfig, Field(discriminator="kind")]
+Method = Annotated[LeWMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig, Field(discriminator="kind")]
 
 
 class OptimizerConfig(Config):
@@ -152,21 +215,40 @@ class OptimizerConfig(Config):
 
 
 class CosineConfig(Config):
-    """Linear warm-up, then a half cosine down to `final_lr` at the last step."""
+    """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
     final_lr: float = Field(default=0.0, ge=0)
 
 
 class FlatConfig(Config):
-    """Linear warm-up, then constant."""
+    """Linear warm-up from `start_lr`, then constant."""
 
     kind: Literal["flat"] = "flat"
     warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
 
 
-Schedule = Annotated[CosineConfig | FlatConfig, Field(discriminator="kind")]
+class WSDConfig(Config):
+    """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+class LinearConfig(Config):
+    """A straight line from `optimizer.lr` to `final_lr` over the whole run: V-JEPA 2's cooldown."""
+
+    kind: Literal["linear"] = "linear"
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field(discriminator="kind")]
 
 
 class TrainerConfig(Config):

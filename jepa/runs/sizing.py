@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from jepa.config import UserError
 from jepa.masks.multiblock import MultiBlock, target_cells
-from jepa.runs.schema import PretrainConfig, VideoViTConfig, VJEPAConfig
+from jepa.runs.schema import MaskConfig, MultiBlockConfig, PretrainConfig, VideoViTConfig, VJEPAConfig
 
 PREDICTOR_MLP = 4.0  # jepa/predictors/masked.py
 SLACK = 1.15  # rotary tables, workspaces, fragments
@@ -55,7 +55,7 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     side, steps = size // encoder.patch, config.data.clip_frames // encoder.tubelet
     tokens, pixels = steps * side**2, 3 * encoder.tubelet * encoder.patch**2
     width, narrow, depth = encoder.width, method.predictor.width, method.predictor.depth
-    context = [tokens - steps * target_cells(MultiBlock(**mask.model_dump()), side, side) for mask in method.masks]
+    context = [tokens - steps * target_cells(_blocks(mask), side, side) for mask in method.masks]
     flops, kept, number = 0.0, 0.0, 2 if bf16 else 4
     for visible in context:
         flops += 3 * (_flops(visible, width, encoder.depth, encoder.mlp_ratio) + 2 * visible * width * pixels)
@@ -72,6 +72,12 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     trained, teacher = whole + part, whole if method.teacher == "ema" else 0
     fixed = 16 * trained + 4 * teacher + (2 * trained if bf16 else 0)
     return StepSize(whole, part, tokens, flops, fixed, round(kept))
+
+
+def _blocks(mask: MaskConfig) -> MultiBlock:
+    if not isinstance(mask, MultiBlockConfig):
+        raise UserError(f"only steps with masks of kind multiblock can be estimated, found {mask.kind}")
+    return MultiBlock(mask.blocks, mask.scale, mask.aspect)
 
 
 def _parameters(width: int, depth: int, ratio: float) -> int:

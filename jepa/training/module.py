@@ -51,7 +51,7 @@ class Pretraining(L.LightningModule):
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-        terms = self.method.loss(Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions), generator)
+        terms = self.method.loss(self._inputs(batch), generator)
         loss = terms["loss"]
         # On a GPU the check waits for the device, so there it is made only when a line is logged.
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
@@ -61,6 +61,9 @@ class Pretraining(L.LightningModule):
             )
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
         return loss
+
+    def _inputs(self, batch: ClipBatch) -> Batch:
+        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""

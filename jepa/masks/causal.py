@@ -1,0 +1,38 @@
+"""Causal masks: the first steps of a clip are seen, the others are to be predicted.
+
+step 0    step 1    step 2    step 3
+. . .     . . .     # # #     # # #      # target
+. . .     . . .     # # #     # # #      . context
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from jepa.masks.indices import partition
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Shows a share of the steps within `context`, drawn once for the batch: all clips of a batch have equal counts."""
+
+    context: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.context[0] <= self.context[1] < 1:
+            raise ValueError(f"context is (least, most) share of the steps, between 0 and 1, found {self.context}")
+
+    def __call__(
+        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+        steps, rows, columns = grid
+        if steps < 2:
+            raise ValueError(f"a causal mask needs at least 2 latent steps, found {steps}; give longer clips")
+        least, most = self.context
+        share = least + (most - least) * torch.rand((), generator=generator).item()
+        seen = max(1, min(steps - 1, round(share * steps)))
+        target = (torch.arange(steps) >= seen).repeat_interleave(rows * columns)
+        return partition(target.expand(batch, -1))

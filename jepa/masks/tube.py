@@ -1,0 +1,39 @@
+"""Tube masks: the same random cells of the picture are hidden at every step of time (VideoMAE, arXiv 2203.12602).
+
+step 0    step 1    step 2
+# . #     # . #     # . #      # target
+. # #     . # #     . # #      . context
+# . .     # . .     # . .
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from jepa.masks.indices import partition
+
+
+@dataclass(frozen=True)
+class Tube:
+    """Hides `ratio` of the cells, each as likely as any other, for the whole clip; VideoMAE hides 0.9."""
+
+    ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"the ratio of hidden cells is between 0 and 1, found {self.ratio}")
+
+    def __call__(
+        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+        steps, rows, columns = grid
+        cells = rows * columns
+        if cells < 2:
+            raise ValueError(f"a tube mask needs at least 2 cells, found a grid of {rows} x {columns}")
+        hidden = max(1, min(cells - 1, round(self.ratio * cells)))
+        chosen = torch.rand(batch, cells, generator=generator).topk(hidden, sorted=False).indices
+        target = torch.zeros(batch, cells, dtype=torch.bool).scatter_(1, chosen, True)
+        return partition(target[:, None].expand(-1, steps, -1).flatten(1))
