@@ -5,6 +5,10 @@
            └─ 10 local crops ─┘                                                   └─ + 0.02 SIGReg(z)
 
 One encoder: no teacher, no predictor, no stop-gradient. A crop is the same for all frames of its clip.
+
+Forward FLOPs of a step on V views of E numbers: for each view encoder(its kept tokens), as in
+jepa/encoders/video_vit.py, and the projector, 2*(D*P + P*E) at a width of P; SIGReg takes 2*V*E*directions a clip.
+Cutting the crops comes on top.
 """
 
 import copy

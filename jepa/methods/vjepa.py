@@ -103,7 +103,9 @@ class VJEPA(nn.Module):
         self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
         self.ema, self.masks, self.dense = ema, tuple(masks), dense
         source = {"ema": encoder, "frozen": frozen, "none": None}[teacher]
-        self.target_encoder = copy.deepcopy(source).requires_grad_(False) if source is not None else None
+        self.target_encoder = None
+        if source is not None:  # in the same mode as the rest: it has nothing that modes change
+            self.target_encoder = copy.deepcopy(source).train(encoder.training).requires_grad_(False)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self._check_widths()
 

@@ -1,0 +1,184 @@
+"""V-JEPA 2.1: dense loss, several levels, pictures beside videos."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jepa.encoders.video_vit import VideoViT
+from jepa.masks.random_drop import RandomDrop
+from jepa.methods.base import Batch
+from jepa.methods.vjepa import VJEPA, Dense
+from jepa.objectives.latent_regression import latent_regression, nearness, normalised
+from jepa.predictors.masked import MaskedPredictor
+from jepa.transformer import grid_positions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DENSE = Dense(weight=0.5, start=4, end=8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def method(*, dense: Dense | None = DENSE, images: bool = True, **settings) -> VJEPA:
+    torch.manual_seed(0)
+    encoder = VideoViT(32, 8, 2, 48, 4, 2, 8, levels=(0, 1, 2, 3), images=images, position_grid=16)
+    predictor = MaskedPredictor(
+        48, 24, 2, 2, levels_in=4, levels_out=4, context_head=dense is not None, images=images, position_grid=16
+    )
+    return VJEPA(encoder, predictor, dense=dense, **settings)
+
+
+def clips(count: int, stills: tuple[int, ...] = (), seed: int = 0) -> Batch:
+    coarse = torch.randn(
+        count, 3, 4, 4, 4, generator=seeded(seed)
+    )  # smooth in space and time: there is a way to predict
+    video = F.interpolate(coarse, (8, 32, 32), mode="trilinear").transpose(1, 2).contiguous()
+    flags = torch.zeros(count, dtype=torch.bool)
+    flags[list(stills)] = True
+    video[flags] = video[flags][:, :1]
+    return Batch(video, None, flags)
+
+
+def test_context_tokens_weigh_by_the_root_of_their_distance_to_the_nearest_hidden_one():
+    grid = (3, 4, 5)
+    seen, hidden = RandomDrop(0.2)(grid, 2, seeded())
+    weights = nearness(grid_positions(seen, grid), grid_positions(hidden, grid))
+
+    def place(token: int) -> tuple[int, int, int]:
+        return token // 20, token % 20 // 5, token % 5
+
+    for row in range(2):
+        for column, token in enumerate(seen[row].tolist()):
+            distances = [
+                sum((a - b) ** 2 for a, b in zip(place(token), place(other), strict=True)) ** 0.5
+                for other in hidden[row].tolist()
+            ]
+            assert weights[row, column].item() == pytest.approx(min(distances) ** -0.5, rel=1e-5)
+    assert weights.max() == 1
+
+
+def test_weights_weigh_tokens():
+    prediction, target = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    weights = torch.rand(2, 3)
+    by_hand = ((prediction - target).abs().mean(-1) * weights).sum() / 6
+    torch.testing.assert_close(latent_regression(prediction, target, weights), by_hand)
+    torch.testing.assert_close(
+        latent_regression(prediction, target, torch.ones(2, 3)), latent_regression(prediction, target)
+    )
+
+
+def test_the_dense_loss_begins_late_grows_and_stays():
+    model, found = method(), []
+    for step in range(12):
+        found.append(model.loss(clips(2), seeded())["dense_weight"].item())
+        model.after_step(step + 1, 12)
+    assert found == pytest.approx([0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_the_step_of_the_dense_loss_survives_a_checkpoint():
+    model, other = method(), method()
+    model.after_step(6, 12)
+    other.load_state_dict(model.state_dict())
+    assert other.loss(clips(2), seeded())["dense_weight"].item() == pytest.approx(0.375)
+
+
+def test_the_loss_is_that_of_hidden_tokens_and_lambda_times_that_of_visible_ones():
+    model = method(ema=(1.0, 1.0))
+    model.after_step(100, 200)
+    with_dense = model.loss(clips(2), seeded())
+    model.dense = replace(DENSE, weight=0.0)
+    without = model.loss(clips(2), seeded())
+    torch.testing.assert_close(with_dense["dense"], without["dense"])
+    torch.testing.assert_close(with_dense["loss"], without["loss"] + 0.5 * with_dense["dense"])
+
+
+def test_the_context_head_learns_only_with_the_dense_loss():
+    model = method()
+    model.loss(clips(2), seeded())["loss"].backward()
+    head = model.predictor.predictor_proj_context
+    assert head is not None and not head.weight.grad.any()  # lambda is 0 at the start
+    model.after_step(100, 200)
+    model.loss(clips(2), seeded())["loss"].backward()
+    assert head.weight.grad.any()
+
+
+@torch.no_grad()
+def test_every_level_of_the_target_is_normalised_by_itself():
+    model, batch = method(), clips(2)
+    for size, norm in enumerate(model.target_encoder.norms, start=1):
+        norm.weight.mul_(size)
+    levels = model.target_encoder.forward_features(batch.video).levels.split(48, -1)
+    expected = torch.cat([F.layer_norm(level, (48,)) for level in levels], -1)
+    torch.testing.assert_close(model._targets(batch.video), expected)
+    assert not torch.allclose(expected, normalised(torch.cat(levels, -1)), atol=1e-2)
+
+
+def test_stills_pass_as_one_frame_and_count_by_their_share():
+    model = method(ema=(1.0, 1.0))
+    both, generator = clips(4, stills=(1,)), seeded()
+    loss = model.loss(both, generator)["loss"]
+    generator = seeded()
+    picture = model.loss(Batch(both.video[1:2], None, torch.tensor([True])), generator)["loss"]
+    rest = model.loss(Batch(both.video[[0, 2, 3]], None, torch.zeros(3, dtype=torch.bool)), generator)["loss"]
+    torch.testing.assert_close(loss, picture / 4 + 3 * rest / 4)
+    other = both.video.clone()
+    other[1, 1:] = 7.0  # what follows the first frame of a still is never looked at
+    torch.testing.assert_close(model.loss(replace(both, video=other), seeded())["loss"], loss)
+
+
+def test_pictures_train_their_own_embedding_and_marks():
+    model = method()
+    model.loss(clips(3, stills=(0, 1, 2)), seeded())["loss"].backward()
+    encoder, predictor = model.encoder, model.predictor
+    assert encoder.patch_embed_image.proj.weight.grad.any() and encoder.patch_embed.proj.weight.grad is None
+    assert predictor.image_token.grad.any() and predictor.video_token.grad is None
+    model.zero_grad()
+    model.loss(clips(3), seeded())["loss"].backward()
+    assert encoder.patch_embed.proj.weight.grad.any() and predictor.video_token.grad.any()
+
+
+def test_stills_are_clips_to_an_encoder_without_pictures():
+    model = method(images=False)
+    flagged, plain = clips(3, stills=(0,)), clips(3, stills=(0,))
+    plain = replace(plain, stills=None)
+    assert torch.equal(model.loss(flagged, seeded())["loss"], model.loss(plain, seeded())["loss"])
+
+
+def test_a_few_steps_reduce_the_loss():
+    model, losses = method(dense=Dense(0.5, 0, 0), ema=(0.99, 0.99)), []
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+    for step in range(30):
+        loss = model.loss(clips(6, stills=(0, 1), seed=step), seeded(step))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step(step + 1, 30)
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dense(start=5, end=2), "0 <= start <= end"),
+        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2), dense=DENSE), "needs a predictor with a context head"),
+        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2, levels_in=4)), "reads 4 levels, the encoder gives 1"),
+        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2, levels_out=4)), "gives 4 levels, its teacher has 1"),
+        (lambda: MaskedPredictor(48, 24, 1, 2).forward_dense(*indices()), "no context head"),
+    ],
+)
+def test_impossible_settings_are_refused_in_words(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def vit() -> VideoViT:
+    return VideoViT(32, 8, 2, 48, 1, 2, 8)
+
+
+def indices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int, int]]:
+    seen, hidden = RandomDrop(0.5)((2, 2, 2), 1, seeded())
+    return torch.zeros(1, 4, 48), seen, hidden, (2, 2, 2)
