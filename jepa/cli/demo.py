@@ -12,7 +12,12 @@ def demo(
         "runs/demo"
     ),
     seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
-    methods: Annotated[str, typer.Option(help="lewm, vjepa, levjepa, lewm-30min, or several with commas.")] = "lewm",
+    methods: Annotated[
+        str, typer.Option(help="lewm, vjepa, vjepa21, levjepa, salt, lewm-30min, or several with commas.")
+    ] = "lewm",
+    supervised: Annotated[
+        bool, typer.Option(help="Probe an encoder trained on the true states, too: as long as the pretraining.")
+    ] = True,
 ) -> None:
     """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
 
@@ -34,7 +39,7 @@ def demo(
     results = []
     for method, seed in wanted:
         folder = run if len(wanted) == 1 else run.with_name(f"{run.name}-{method}-{seed}")
-        results.append(run_demo(folder, seed=seed, method=method, say=typer.echo, bar=bar))
+        results.append(run_demo(folder, seed=seed, method=method, supervised=supervised, say=typer.echo, bar=bar))
         typer.echo("\n" + table(summary_table(results[-1])))
     if len(results) > 1:
         typer.echo("\n" + table(seeds_table(results)))

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,24 @@ from jepa.runs.report import report
 from jepa.runs.schema import PlanConfig, PretrainConfig, ProbeConfig
 from jepa_data.sources.rollouts import Recording, record
 
-# What each demo records, and which config pretrains on it.
+
+@dataclass(frozen=True)
+class Demo:
+    """What is recorded, the config that pretrains on it, and that of the teacher trained before, if it needs one."""
+
+    recording: Recording
+    config: str
+    teacher: str | None = None
+
+
+BILLIARDS = Recording("billiards-easy", episodes=700)
 DEMOS = {
-    "lewm": (Recording("billiards-easy", episodes=700), "pretrain/demo.yaml"),
-    "vjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_vjepa.yaml"),
-    "levjepa": (Recording("billiards-easy", episodes=700), "pretrain/demo_levjepa.yaml"),
-    "lewm-30min": (Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml"),
+    "lewm": Demo(BILLIARDS, "pretrain/demo.yaml"),
+    "vjepa": Demo(BILLIARDS, "pretrain/demo_vjepa.yaml"),
+    "vjepa21": Demo(BILLIARDS, "pretrain/demo_vjepa21.yaml"),
+    "levjepa": Demo(BILLIARDS, "pretrain/demo_levjepa.yaml"),
+    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", "pretrain/demo_salt_teacher.yaml"),
+    "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml"),
 }
 
 
@@ -34,9 +47,18 @@ def shipped(name: str) -> Path:
 
 
 def demo(
-    run: Path, *, seed: int = 0, method: str = "lewm", say: Callable[[str], None] = print, bar: bool = False
+    run: Path,
+    *,
+    seed: int = 0,
+    method: str = "lewm",
+    supervised: bool = True,
+    say: Callable[[str], None] = print,
+    bar: bool = False,
 ) -> dict[str, Any]:
     """All stages into a fresh run folder; what was in it before is removed.
+
+    Args:
+        supervised: probe an encoder trained on the true states, too: it takes as long as the pretraining.
 
     Returns:
         The results, as in RUN/results.json.
@@ -52,7 +74,7 @@ def demo(
         shutil.rmtree(run)
     run.mkdir(parents=True)
     (run / "demo.json").write_text(json.dumps({"method": method, "seed": seed}) + "\n")
-    stages = _stages(run, seed, method, say, bar)
+    stages = _stages(run, seed, method, supervised, say, bar)
     timings: dict[str, float] = {}
     for name, command, stage in stages:
         say(f"\n$ {command}")
@@ -67,37 +89,43 @@ def demo(
 Stage = tuple[str, str, Callable[[], Any]]
 
 
-def _stages(run: Path, seed: int, method: str, say: Callable[[str], None], bar: bool) -> list[Stage]:
+def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[str], None], bar: bool) -> list[Stage]:
     """Name, command and work of each stage before the report."""
-    configs = [shipped(f"{kind}/demo.yaml") for kind in ("probe", "plan")]
-    r, config = DEMOS[method]
-    pretraining, data = shipped(config), run / "data"
-    overrides = [f"run={run}", f"data.shards={data}", f"seed={seed}"]
-    described = load(pretraining, PretrainConfig, overrides)
+    recipe, data = DEMOS[method], run / "data"
+    r = recipe.recording
+    overrides = [f"data.shards={data}", f"seed={seed}"]
+    probing, planning = shipped("probe/demo.yaml"), shipped("plan/demo.yaml")
 
     def record_data() -> None:
         manifest = record(r, data)
         say(f"{', '.join(f'{s.episodes} {name}' for name, s in manifest.splits.items())} episodes of {r.frames} frames")
 
-    stages: list[Stage] = [
-        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}", record_data),
-        (
-            "pretrain",
-            f"jepa pretrain {_short(pretraining)} {' '.join(overrides)}",
-            lambda: pretrain(described, say=say, bar=bar),
-        ),
+    def pretraining(name: str, config: str, *changes: str) -> Stage:
+        path, changed = shipped(config), [*changes, *overrides]
+        described = load(path, PretrainConfig, changed)
+        command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
+        return name, command, lambda: pretrain(described, say=say, bar=bar)
+
+    stages: list[Stage] = [("record", f"jepa data record {r.world} {data} --episodes {r.episodes}", record_data)]
+    changes = [f"run={run}"]
+    if recipe.teacher:
+        stages.append(pretraining("teacher", recipe.teacher, f"run={run / 'teacher'}"))
+        changes.append(f"method.teacher_from={run / 'teacher'}")
+    stages.append(pretraining("pretrain", recipe.config, *changes))
+    choices = [] if supervised else ["supervised=false"]
+    stages.append(
         (
             "probe",
-            f"jepa probe {run} --config {_short(configs[0])}",
-            lambda: say(state_row(probe(run, load(configs[0], ProbeConfig), say=say))),
-        ),
-    ]
-    if described.method.kind == "lewm":
+            " ".join([f"jepa probe {run} --config {_short(probing)}", *choices]),
+            lambda: say(state_row(probe(run, load(probing, ProbeConfig, choices), say=say))),
+        )
+    )
+    if method.startswith("lewm"):
         stages.append(
             (
                 "plan",
-                f"jepa plan {run} --config {_short(configs[1])}",
-                lambda: plan(run, load(configs[1], PlanConfig, [f"seed={seed}"]), say=say),
+                f"jepa plan {run} --config {_short(planning)}",
+                lambda: plan(run, load(planning, PlanConfig, [f"seed={seed}"]), say=say),
             )
         )
     return stages
