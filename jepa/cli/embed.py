@@ -9,9 +9,35 @@ import typer
 def embed(
     source: Annotated[Path, typer.Argument(help="A video, a folder of videos, or a folder of shards.")],
     model: Annotated[Path, typer.Option(help="A run folder, or a folder that holds model.json.")],
-    out: Annotated[Path, typer.Option(help="File for the latents (.npz).")] = Path("features.npz"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="FILE.npz, FILE.parquet, or a FOLDER for shards.  [default: features.npz, or none with --pca]"
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="npz, parquet or shards, whatever the ending of --out.")
+    ] = None,
+    clip_frames: Annotated[
+        int | None, typer.Option(help="Frames encoded together. By default the whole video is one clip.")
+    ] = None,
+    pca: Annotated[
+        Path | None,
+        typer.Option(help="Draw the features of the first video as colours beside it: FILE.gif or FILE.mp4."),
+    ] = None,
 ) -> None:
-    """Write the latents of every video: NAME [steps, tokens, width] and NAME.seconds [steps]."""
-    from jepa.runs.embed import embed as run
+    """Write the features of every video, or look at them.
 
-    run(source, model, out, say=typer.echo)
+    .npz and shards hold all latents [steps, tokens, width] and their times; .parquet holds a row for each clip: key,
+    start_seconds, steps and vector, the mean over steps and tokens. `jepa data curate` reads .npz and .parquet.
+
+    Example: jepa embed my_videos --model runs/mine --out features.parquet --clip-frames 16
+
+    Example: jepa embed my_videos/cat.mp4 --model runs/mine --pca cat.gif
+    """
+    from jepa.runs import embed as run
+
+    if pca is not None:
+        run.draw(source, model, pca, clip_frames=clip_frames, say=typer.echo)
+    if pca is None or out is not None or kind is not None:
+        run.embed(source, model, out or Path("features.npz"), kind=kind, clip_frames=clip_frames, say=typer.echo)

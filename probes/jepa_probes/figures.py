@@ -1,8 +1,8 @@
 """What a model sees, imagines and does, as pictures. Each function returns frames; `drawing` writes the files.
 
-    contact_sheet   the data                          pca_video      features as colours, next to the input
-    rollout_video   imagined against true             rollout_strip  the same on paper
-    plan_video      start, goal, imagined, real
+    contact_sheet   the data                          pca_video      features as colours, below the inputs of clips
+    rollout_video   imagined against true             feature_video  the same beside the input of one video
+    plan_video      start, goal, imagined, real       rollout_strip  imagined against true, on paper
 
 Videos are uint8 [T, 3, h, w]; what a model imagines comes decoded (jepa/decoders/pixels.py). A latent step is shown as
 its last frame.
@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from jepa_probes import reduction
 from jepa_probes.drawing import PAPER, caption, enlarge, fit_to, tile, to_frames
 
 TRACE_COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127))  # told apart by colour-blind readers (IBM's set)
@@ -57,8 +58,7 @@ def pca_video(
             raise ValueError(f"{tokens} tokens are no square grid; give their maps [B, S, h', w', E]")
         maps = latents.unflatten(2, (side, side))
     if maps is not None:
-        colours = (_unit(principal_components(maps)) * 255).round().to(torch.uint8).cpu().numpy()
-        cells.append([fit_to(clip, height, width) for clip in colours])
+        cells.append([fit_to(clip, height, width) for clip in feature_colours(maps)])
         rows.append("features")
     if tokens == 1:
         traces = _unit(principal_components(latents))[:, :, 0].cpu().numpy()
@@ -67,15 +67,26 @@ def pca_video(
     return tile(cells, rows)
 
 
+def feature_video(video: UInt8[Tensor, "T 3 h w"], maps: Float[Tensor, "S hh ww E"]) -> UInt8[np.ndarray, "S Y X 3"]:
+    """One video and, beside it, its features as colours that are those of this video alone."""
+    picture = enlarge(to_frames(video[_last_frames(len(video), len(maps))]))
+    colours = fit_to(feature_colours(maps), *picture.shape[1:3])
+    return tile([[picture, colours]], columns=["input", "features"])
+
+
+def feature_colours(maps: Float[Tensor, "*any E"]) -> UInt8[np.ndarray, "*any 3"]:
+    """The first three principal components of all features together as red, green and blue."""
+    return (_unit(principal_components(maps)) * 255).round().to(torch.uint8).cpu().numpy()
+
+
 def principal_components(features: Float[Tensor, "*any E"], count: int = 3) -> Float[Tensor, "*any count"]:
-    """The first components of all features together, each of a sign that does not depend on the machine."""
-    flat = features.flatten(0, -2).double()
+    """Features along their strongest directions, each of a sign that does not depend on the machine."""
+    flat = features.flatten(0, -2).float()
     centred = flat - flat.mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    vectors = vectors.flip(1)[:, :count]
+    vectors, _ = reduction.principal_components(centred, count)
     largest = vectors.abs().argmax(0)
-    vectors = vectors * vectors[largest, torch.arange(vectors.shape[1])].sign()
-    found = (centred @ vectors).float().reshape(*features.shape[:-1], -1)
+    vectors = vectors * vectors[largest, torch.arange(vectors.shape[1], device=vectors.device)].sign()
+    found = (centred @ vectors).reshape(*features.shape[:-1], -1)
     missing = count - found.shape[-1]
     return torch.cat([found, found.new_zeros(*found.shape[:-1], missing)], -1) if missing else found
 

@@ -40,11 +40,7 @@ def draw_model(
     paths = [write_png(sheet, folder / "data.png")]
     video = clips.video[:COLUMNS]
     z = model.encode(video)
-    maps = None
-    encoder: object = model.encoder
-    if isinstance(encoder, Mapped):
-        with torch.no_grad():
-            maps = encoder.feature_map(model.prepare(video.to(z.device)))
+    maps = feature_maps(model, video)
     paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=fps))
     dynamics: object = model.dynamics
     if decoder is None or not isinstance(dynamics, Dynamics) or clips.actions is None:
@@ -62,6 +58,15 @@ def draw_model(
     moving = figures.rollout_video(true, decoded, imagined, step_seconds=seconds)
     still = figures.rollout_strip(true[0], decoded[0], imagined[0], step_seconds=seconds)
     return [*paths, write_gif(moving, folder / "rollout.gif", fps=fps), write_png(still, folder / "rollout.png")]
+
+
+@torch.no_grad()
+def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"] | None:
+    """The encoder's last feature map; None if it does not show one."""
+    encoder: object = model.encoder
+    if not isinstance(encoder, Mapped):
+        return None
+    return encoder.feature_map(model.prepare(video.to(next(model.encoder.parameters()).device)))
 
 
 def draw_plans(

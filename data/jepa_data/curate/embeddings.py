@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from jepa_data.errors import DataError
+from jepa_data.sources.parquet import read_parquet
 
+COLUMNS = ("key", "steps", "vector")  # of a .parquet, a row a clip
 SECONDS = ".seconds"  # jepa embed writes the times of NAME's latents beside them, as NAME.seconds
 CHUNK = 2**24  # similarities in memory at a time
 STEPS = 50  # of k-means, at most
@@ -25,24 +27,18 @@ class Embeddings:
 
 
 def read_embeddings(path: str, keys: Sequence[str]) -> Embeddings:
-    """The mean of the latents [S, N, D] of each key. Nothing pickled is loaded.
+    """The mean of all latents of each key, from a .npz or .parquet file. Nothing pickled is loaded.
 
     Raises:
         DataError: no such file, not a table of latents, or none of these keys in it.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file. Make it: jepa embed SHARDS --model RUN --out {path}")
-    try:
-        with np.load(path, allow_pickle=False) as table:
-            names = {name for name in table.files if not name.endswith(SECONDS)}
-            found = {key: _mean(path, key, table[key]) for key in keys if key in names}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not a table that `jepa embed` wrote ({error})") from error
+    read = _read_parquet if Path(path).suffix == ".parquet" else _read_npz
+    found, count = read(path, keys)
     if not found:
         raise DataError(
-            f"{path}: holds {len(names)} videos, none of these shards. Make it of them: "
+            f"{path}: holds {count} videos, none of these shards. Make it of them: "
             f"jepa embed SHARDS --model RUN --out {path}"
         )
     widths = {len(vector) for vector in found.values()}
@@ -108,6 +104,40 @@ def _squared(x: np.ndarray, centres: np.ndarray) -> Float[np.ndarray, "R C"]:
     """Squared distances, in double precision."""
     x, centres = x.astype(np.float64), centres.astype(np.float64)
     return np.maximum(0.0, (x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1))
+
+
+def _read_npz(path: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
+    """Means of the latents [S, N, D] of those keys that are there, and how many videos are."""
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            names = {name for name in table.files if not name.endswith(SECONDS)}
+            return {key: _mean(path, key, table[key]) for key in keys if key in names}, len(names)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a table that `jepa embed` wrote ({error})") from error
+
+
+def _read_parquet(path: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
+    """The same from means of clips, which count by how many latents they are of."""
+    table = read_parquet(Path(path), lambda column: column in COLUMNS)
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise DataError(f"{path}: not a table that `jepa embed` wrote (no column {missing[0]!r})")
+    try:
+        names = table["key"].to_pylist()
+        steps = np.asarray(table["steps"].to_numpy(), np.float64)
+        vectors = np.stack([np.asarray(part, np.float64) for part in table["vector"].to_numpy()])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a table that `jepa embed` wrote ({error})") from error
+    if not (np.isfinite(vectors).all() and (steps > 0).all()):
+        raise DataError(f"{path}: it holds vectors that are not finite, or clips of no steps")
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    rows = np.array([number[name] for name in names])
+    sums, weights = np.zeros((len(number), vectors.shape[1])), np.zeros(len(number))
+    np.add.at(sums, rows, vectors * steps[:, None])
+    np.add.at(weights, rows, steps)
+    means = (sums / weights[:, None]).astype(np.float32)
+    return {key: means[number[key]] for key in keys if key in number}, len(number)
 
 
 def _mean(path: str, key: str, latents: np.ndarray) -> Float32[np.ndarray, " D"]:
