@@ -41,6 +41,11 @@ PREDICTOR = (
     ("predictor_proj.", "predictor.proj."),
 )
 PARTS = ("query", "key", "value")
+NEEDED = {
+    *("patch_size", "crop_size", "frames_per_clip", "tubelet_size", "in_chans", "hidden_act", "qkv_bias"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "layer_norm_eps", "pred_hidden_size"),
+    *("pred_num_hidden_layers", "pred_num_attention_heads", "pred_mlp_ratio", "pred_num_mask_tokens"),
+}
 
 
 def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> "VJEPA2Model":
@@ -75,7 +80,7 @@ def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None)
         "pred_num_hidden_layers": 0,
     }
     if predictor is not None:
-        width = predictor.predictor_embed.out_features
+        width = predictor.width
         described |= {
             "pred_hidden_size": width,
             "pred_num_attention_heads": predictor.heads,
@@ -95,8 +100,8 @@ def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None)
     return model
 
 
-def from_transformers(model: "VJEPA2Model") -> tuple[VideoViT, MaskedPredictor]:
-    """Our encoder and predictor with the model's weights, in evaluation mode.
+def from_transformers(model: "VJEPA2Model") -> tuple[VideoViT, MaskedPredictor | None]:
+    """Our encoder and predictor (None if it has no layers) with the model's weights, in evaluation mode.
 
     Raises:
         UserError: the model is no `VJEPA2Model`, or has layers that it does not publish with.
@@ -104,41 +109,59 @@ def from_transformers(model: "VJEPA2Model") -> tuple[VideoViT, MaskedPredictor]:
     _, model_class = _transformers()
     if not isinstance(model, model_class):
         raise UserError(f"expected a VJEPA2Model of transformers, found {type(model).__name__}")
-    config = model.config
-    if config.hidden_act != "gelu" or not config.qkv_bias or abs(config.layer_norm_eps - NORM_EPS) > 1e-12:
+    return from_config(model.config.to_dict(), model.state_dict(), "the model")
+
+
+def from_config(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], where: str
+) -> tuple[VideoViT, MaskedPredictor | None]:
+    """The same from the contents of a `config.json` and the tensors; needs no transformers.
+
+    The predictor is None if the config gives it no layers, as `to_transformers` writes it for an encoder alone.
+
+    Raises:
+        UserError: a setting is missing or unknown to us; a tensor is missing, surplus or of another shape.
+    """
+    missing = sorted(NEEDED - config.keys())
+    if missing:
+        raise UserError(f"{where}: its config lacks {', '.join(missing)}; expected that of a VJEPA2Model")
+    if config["hidden_act"] != "gelu" or not config["qkv_bias"] or abs(config["layer_norm_eps"] - NORM_EPS) > 1e-12:
         raise UserError(
-            f"expected gelu, biases of queries and keys, and a norm eps of {NORM_EPS}; the model has "
-            f"{config.hidden_act}, qkv_bias={config.qkv_bias}, {config.layer_norm_eps}"
+            f"{where}: expected gelu, biases of queries and keys, and a norm eps of {NORM_EPS}; found "
+            f"{config['hidden_act']}, qkv_bias={config['qkv_bias']}, {config['layer_norm_eps']}"
         )
-    patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
-    encoder = VideoViT(
-        config.crop_size,
-        patch,
-        config.tubelet_size,
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.num_attention_heads,
-        config.frames_per_clip,
-        config.mlp_ratio,
-        channels=config.in_chans,
-        positions="rotary_tiled",
-    )
-    predictor = MaskedPredictor(
-        config.hidden_size,
-        config.pred_hidden_size,
-        config.pred_num_hidden_layers,
-        config.pred_num_attention_heads,
-        config.pred_mlp_ratio,
-        config.pred_num_mask_tokens,
-        "rotary_tiled",
-    )
-    state = model.state_dict()
+    patch = config["patch_size"] if isinstance(config["patch_size"], int) else config["patch_size"][0]
+    try:
+        with torch.device("meta"):
+            encoder = VideoViT(
+                config["crop_size"],
+                patch,
+                config["tubelet_size"],
+                config["hidden_size"],
+                config["num_hidden_layers"],
+                config["num_attention_heads"],
+                config["frames_per_clip"],
+                config["mlp_ratio"],
+                channels=config["in_chans"],
+                positions="rotary_tiled",
+            )
+            predictor = MaskedPredictor(
+                config["hidden_size"],
+                config["pred_hidden_size"],
+                config["pred_num_hidden_layers"],
+                config["pred_num_attention_heads"],
+                config["pred_mlp_ratio"],
+                config["pred_num_mask_tokens"],
+                "rotary_tiled",
+            )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: its config describes no V-JEPA 2 ({error})") from None
     for module, names, stem in ((encoder, ENCODER, "encoder."), (predictor, PREDICTOR, "predictor.")):
-        tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names)
-        check_tensors(module.state_dict(), tensors, "the model")
-        module.load_state_dict(tensors)
+        tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names, where)
+        check_tensors(module.state_dict(), tensors, where)
+        module.load_state_dict({name: x.clone() for name, x in tensors.items()}, assign=True)
         module.eval()
-    return encoder, predictor
+    return encoder, predictor if config["pred_num_hidden_layers"] else None
 
 
 def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
@@ -154,18 +177,22 @@ def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -
     return found
 
 
-def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], where: str) -> dict[str, Tensor]:
     found, parts = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
     for name, tensor in tensors.items():
         pair = next((pair for pair in names if name.startswith(pair[1])), None)
         if pair is None:
-            raise UserError(f"the model has a tensor that V-JEPA 2 does not have: {name}")
+            raise UserError(f"{where} has a tensor that V-JEPA 2 does not have: {name}")
         name = pair[0] + name.removeprefix(pair[1])
         if match := re.search(r"\.attention\.(query|key|value)\.", name):
             parts.setdefault(name.replace(match[0], ".attn.qkv."), {})[match[1]] = tensor
         else:
             found[name.replace(".attention.", ".attn.")] = tensor[:, 0, 0] if pair[0] == "mask_tokens" else tensor
-    return found | {name: torch.cat([pieces[part] for part in PARTS]) for name, pieces in parts.items()}
+    for name, pieces in parts.items():
+        if lost := [part for part in PARTS if part not in pieces]:
+            raise UserError(f"{where} belongs to another model: missing {' and '.join(lost)} of {name}")
+        found[name] = torch.cat([pieces[part] for part in PARTS])
+    return found
 
 
 def _ratio(block: Any, width: int) -> float:

@@ -1,11 +1,15 @@
-"""Meta's checkpoints of V-JEPA 1 and 2: their tensors to our modules, and back, bit for bit.
+"""Meta's checkpoints of V-JEPA 1, 2 and 2.1: their tensors to our modules, and back, bit for bit.
 
-A `.pt` file holds a dictionary: encoder, predictor, target_encoder (and the optimiser). Ours and theirs name the
-tensors alike, but for a prefix and the mask tokens, which they keep one by one. V-JEPA 1 also stores its fixed
-positions: they are compared with those that we compute, and left out.
+A `.pt` file holds a dictionary: encoder, predictor, target_encoder (and the optimiser); the distilled models of 2.1
+have ema_encoder in place of target_encoder. Ours and theirs name the tensors alike, but for a prefix, the mask tokens,
+which they keep one by one, and what 2.1 added. V-JEPA 1 also stores its fixed positions: they are compared with those
+that we compute, and left out. V-JEPA 2-AC: jepa/export/meta_ac.py.
 
-    encoder      module.backbone.blocks.0.attn.qkv.weight      predictor    module.backbone.mask_tokens.0
-    ours                         blocks.0.attn.qkv.weight                                   mask_tokens [kinds, width]
+    theirs                                            ours
+    module.backbone.blocks.0.attn.qkv.weight          blocks.0.attn.qkv.weight
+    module.backbone.mask_tokens.0                     mask_tokens [kinds, width]
+    norms_block.0                                     norms.0
+    patch_embed_img, img_mod_embed, video_mod_embed   patch_embed_image, image_token, video_token
 
 Files are read by PyTorch's loader for weights only: a pickle with anything but tensors and plain values is refused.
 """
@@ -24,28 +28,46 @@ from jepa.config import UserError
 from jepa.encoders.video_vit import SIZES, VideoViT
 from jepa.export.checkpoint import check_tensors
 from jepa.predictors.masked import MaskedPredictor
-from jepa.transformer import grid_positions, sincos_table
+from jepa.transformer import Positions, grid_positions, sincos_table
 
-Which = Literal["target_encoder", "encoder"]
+Which = Literal["target_encoder", "encoder", "ema_encoder"]
+RENAMED = (  # theirs, ours
+    ("norms_block.", "norms."),
+    ("patch_embed_img.", "patch_embed_image."),
+    ("img_mod_embed", "image_token"),
+    ("video_mod_embed", "video_token"),
+)
+LEVELS = {  # V-JEPA 2.1, by depth
+    4: (0, 1, 2, 3),
+    8: (1, 3, 5, 7),
+    12: (2, 5, 8, 11),
+    24: (5, 11, 17, 23),
+    40: (9, 19, 29, 39),
+    48: (11, 23, 37, 47),
+}
+POSITION_GRID = 256  # pixels over which V-JEPA 2.1 counts rows and columns
 PREFIXES = ("module.", "backbone.")
 POSITIONS, MASK_TOKENS = "pos_embed", "mask_tokens"
 POSITION_TOLERANCE = 1e-5
+ACTIONS = "action_encoder.weight"  # only V-JEPA 2-AC's predictor has it
 
 
 @dataclass(frozen=True)
 class MetaState:
-    """Tensors of a checkpoint under our names; `positions` are V-JEPA 1's fixed ones, [1, tokens, width]."""
+    """Tensors of a checkpoint under our names; the positions are V-JEPA 1's fixed ones, [1, tokens, width]."""
 
     encoder: dict[str, Tensor]
     predictor: dict[str, Tensor] | None
     positions: Tensor | None
+    predictor_positions: Tensor | None = None
 
 
 def load_state(path: str | Path, encoder: Which = "target_encoder") -> MetaState:
-    """Read a `.pt` file of V-JEPA 1 or 2.
+    """Read a `.pt` file of V-JEPA 1, 2 or 2.1.
 
     Args:
-        encoder: which of the two encoders in it; Meta's own probes read the target encoder.
+        encoder: which of the encoders in it; Meta's own probes read the target encoder, and of the distilled models of
+            2.1 the ema_encoder.
 
     Raises:
         UserError: there is no such file, it is damaged, holds code, or is no checkpoint of these.
@@ -67,16 +89,14 @@ def read_state(found: Any, encoder: Which = "target_encoder", where: str = "the 
     if not isinstance(found, dict) or not isinstance(found.get(encoder), dict):
         keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) else type(found).__name__
         raise UserError(f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}, found {keys or 'nothing'}")
-    tensors = _without_prefix(found[encoder])
-    if any(name.startswith("norms_block.") for name in tensors):
-        raise UserError(f"{where}: weights of V-JEPA 2.1 cannot be read yet, only those of 1 and 2")
-    predictor = _without_prefix(found["predictor"]) if isinstance(found.get("predictor"), dict) else None
-    positions = tensors.pop(POSITIONS, None)
-    if predictor is not None:
-        predictor.pop("predictor_" + POSITIONS, None)
+    tensors = _ours(found[encoder])
+    predictor = _ours(found["predictor"]) if isinstance(found.get("predictor"), dict) else None
+    positions, predictor_positions = tensors.pop(POSITIONS, None), None
+    if predictor is not None and ACTIONS not in predictor:
+        predictor_positions = predictor.pop("predictor_" + POSITIONS, None)
         tokens = [predictor.pop(f"{MASK_TOKENS}.{i}") for i in range(_count(predictor, MASK_TOKENS))]
         predictor[MASK_TOKENS] = torch.stack([token.flatten() for token in tokens]) if tokens else torch.empty(0, 0)
-    return MetaState(tensors, predictor, positions)
+    return MetaState(tensors, predictor, positions, predictor_positions)
 
 
 def build(
@@ -85,7 +105,7 @@ def build(
     frames: int,
     *,
     heads: int | None = None,
-    predictor_heads: int = 12,
+    predictor_heads: int | None = None,
     where: str = "the checkpoint",
 ) -> tuple[VideoViT, MaskedPredictor | None]:
     """The encoder and the predictor of a checkpoint; sizes are read off the tensors.
@@ -93,7 +113,7 @@ def build(
     Args:
         image_size, frames: of the clips it was trained on; the file does not say.
         heads: None: those of the published model of that width.
-        predictor_heads: 12 in V-JEPA 2; V-JEPA 1 has as many as its encoder.
+        predictor_heads: None: 12 in V-JEPA 2 and 2.1, in V-JEPA 1 as many as its encoder.
 
     Raises:
         UserError: a tensor is missing, surplus or of another shape; or the width is none of the published ones.
@@ -106,68 +126,105 @@ def build(
     heads = heads or {size.width: size.heads for size in SIZES.values()}.get(width)
     if heads is None:
         raise UserError(f"{where}: the file does not say how many heads a width of {width} has; give heads")
-    positions = "rotary_tiled" if state.positions is None else "sincos"
+    depth = _count(state.encoder, "blocks")
+    levels = _levels(state.encoder, depth, where)
+    positions: Positions = "rotary" if levels else "rotary_tiled" if state.positions is None else "sincos"
     with torch.device("meta"):
         encoder = VideoViT(
             image_size,
             patch,
             tubelet,
             width,
-            _count(state.encoder, "blocks"),
+            depth,
             heads,
             frames,
             len(hidden) / width,
             channels=channels,
             positions=positions,
+            levels=levels,
+            position_grid=POSITION_GRID // patch if levels else None,
+            images="image_token" in state.encoder,
         )
     _fill(encoder, state.encoder, where)
     if state.positions is not None:
-        _check_positions(encoder, state.positions, where)
+        _check_positions(encoder, encoder.width, state.positions, where)
     if state.predictor is None:
         return encoder, None
-    if positions == "sincos":
-        raise UserError(f"{where}: the predictor of V-JEPA 1 cannot be read yet; its encoder can: drop `predictor`")
-    return encoder, _predictor(state.predictor, width, predictor_heads, where)
+    if ACTIONS in state.predictor:
+        raise UserError(f"{where}: its predictor is V-JEPA 2-AC's; jepa.export.meta_ac reads it")
+    default = heads if positions == "sincos" else 12
+    predictor = _predictor(state.predictor, encoder, predictor_heads or default, where)
+    if state.predictor_positions is not None:
+        _check_positions(encoder, predictor.width, state.predictor_positions, where)
+    return encoder, predictor
 
 
 def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dict[str, dict[str, Tensor]]:
     """What Meta's code reads: a dictionary for `torch.save`. `encoder` and `target_encoder` are the same tensors.
 
     Raises:
-        UserError: Meta's V-JEPA 1 and 2 have no such encoder.
+        UserError: Meta's V-JEPA has no such encoder.
     """
-    if encoder.cls_token is not None or encoder.attention != "bidirectional" or encoder.positions == "rotary":
+    newest = encoder.level_count == 4 and encoder.images and encoder.position_grid is not None
+    fits = newest if encoder.positions == "rotary" else encoder.level_count == 1 and not encoder.images
+    if encoder.cls_token is not None or encoder.attention != "bidirectional" or not fits:
         raise UserError(
             "Meta's V-JEPA 1 and 2 have no CLS token, attend in both directions and have positions sincos or "
-            f"rotary_tiled; this encoder has {encoder.positions}, {encoder.attention} attention"
+            "rotary_tiled; 2.1 has positions rotary with position_grid, 4 levels and images. This encoder has "
+            f"{encoder.positions}, {encoder.level_count} level(s), {encoder.attention} attention"
         )
     tensors = dict(encoder.state_dict())
     if encoder.positions == "sincos":
-        tensors[POSITIONS] = _positions(encoder)
-    named = _with_prefix(tensors)
+        tensors[POSITIONS] = _positions(encoder, encoder.width)
+    named = _theirs(tensors)
     state = {"encoder": named, "target_encoder": named}
     if predictor is not None:
         found = dict(predictor.state_dict())
         tokens = found.pop(MASK_TOKENS)
         found |= {f"{MASK_TOKENS}.{i}": token[None, None] for i, token in enumerate(tokens)}
-        state["predictor"] = _with_prefix(found)
+        if predictor.positions == "sincos":
+            found["predictor_" + POSITIONS] = _positions(encoder, predictor.width)
+        state["predictor"] = _theirs(found)
     return state
 
 
-def _predictor(tensors: dict[str, Tensor], encoder_width: int, heads: int, where: str) -> MaskedPredictor:
-    embed, hidden = tensors.get("predictor_embed.weight"), tensors.get("predictor_blocks.0.mlp.fc1.weight")
-    if embed is None or hidden is None:
-        raise UserError(f"{where}: expected predictor_embed.weight and predictor_blocks.0.mlp.fc1.weight in it")
-    width = len(embed)
+def _levels(tensors: Mapping[str, Tensor], depth: int, where: str) -> tuple[int, ...]:
+    """The blocks given out: V-JEPA 2.1 has a norm for each of four."""
+    if not (norms := _count(tensors, "norms")):
+        return ()
+    if depth not in LEVELS or norms != len(LEVELS[depth]):
+        raise UserError(
+            f"{where}: V-JEPA 2.1 gives out 4 levels at a depth of {', '.join(map(str, LEVELS))}; found {norms} norms "
+            f"at a depth of {depth}"
+        )
+    return LEVELS[depth]
+
+
+def _predictor(tensors: dict[str, Tensor], encoder: VideoViT, heads: int, where: str) -> MaskedPredictor:
+    deep = "predictor_embed.0.weight" in tensors  # V-JEPA 2.1 reads all levels, but for its distilled models
+    embed = tensors.get("predictor_embed.2.weight" if deep else "predictor_embed.weight")
+    hidden, out = tensors.get("predictor_blocks.0.mlp.fc1.weight"), tensors.get("predictor_proj.weight")
+    if embed is None or hidden is None or out is None:
+        raise UserError(
+            f"{where}: expected predictor_embed.weight (or .0 and .2), predictor_blocks.0.mlp.fc1.weight and "
+            "predictor_proj.weight in it"
+        )
+    width, levels = len(embed), encoder.level_count if deep else 1
     with torch.device("meta"):
         predictor = MaskedPredictor(
-            encoder_width,
+            encoder.width,
             width,
             _count(tensors, "predictor_blocks"),
             heads,
             len(hidden) / width,
             len(tensors[MASK_TOKENS]),
-            "rotary_tiled",
+            encoder.positions,
+            levels_in=levels,
+            levels_out=levels,
+            target_width=len(out) // levels,
+            context_head="predictor_proj_context.weight" in tensors,
+            images="image_token" in tensors,
+            position_grid=encoder.position_grid,
         )
     _fill(predictor, tensors, where)
     return predictor
@@ -179,15 +236,15 @@ def _fill(module: VideoViT | MaskedPredictor, tensors: Mapping[str, Tensor], whe
     module.eval()
 
 
-def _positions(encoder: VideoViT) -> Tensor:
+def _positions(encoder: VideoViT, width: int) -> Tensor:
     side = encoder.image_size // encoder.patch
     grid = encoder.frames // encoder.tubelet, side, side
     index = torch.arange(grid[0] * grid[1] * grid[2])[None]
-    return sincos_table(grid_positions(index, grid), encoder.width)
+    return sincos_table(grid_positions(index, grid), width)
 
 
-def _check_positions(encoder: VideoViT, found: Tensor, where: str) -> None:
-    expected = _positions(encoder)
+def _check_positions(encoder: VideoViT, width: int, found: Tensor, where: str) -> None:
+    expected = _positions(encoder, width)
     if expected.shape != found.shape:
         raise UserError(
             f"{where}: it has positions for {found.shape[1]} tokens; clips of {encoder.frames} frames at "
@@ -197,17 +254,24 @@ def _check_positions(encoder: VideoViT, found: Tensor, where: str) -> None:
         raise UserError(f"{where}: its positions are not V-JEPA 1's sines and cosines (up to {difference:.2g} off)")
 
 
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, tensor in tensors.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
+        for theirs, ours in RENAMED:
+            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
         found[name] = tensor
     return found
 
 
-def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {"".join(PREFIXES) + name: tensor.detach().clone() for name, tensor in tensors.items()}
+def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in tensors.items():
+        for theirs, ours in RENAMED:
+            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+        found["".join(PREFIXES) + name] = tensor.detach().clone()
+    return found
 
 
 def _count(tensors: Mapping[str, Tensor], stem: str) -> int:

@@ -1,0 +1,168 @@
+"""Models from the Hugging Face hub: downloaded once, read from safetensors, never from a pickle.
+
+    a folder in transformers' layout            what is read
+    config.json                                 sizes (jepa/export/huggingface.py)
+    model.safetensors                           or, in pieces, model-0000i-of-0000n.safetensors and their index
+    video_preprocessor_config.json              mean and std; `fps`, if it says so
+
+A classifier (`VJEPA2ForVideoClassification`) is read as the encoder in it. A folder in our own layout (`model.json`)
+is opened by `jepa.load` as it is. Downloading needs the package huggingface_hub: pip install 'openjepa[huggingface]'.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.encoders.video_vit import VideoViT
+from jepa.export.huggingface import from_config
+from jepa.predictors.masked import MaskedPredictor
+
+SCHEME = "hf://"
+CONFIG, INDEX, PREPROCESSOR = "config.json", "model.safetensors.index.json", "video_preprocessor_config.json"
+TENSORS = "model.safetensors"
+WANTED = ["*.json", "*.safetensors"]  # no .bin, .pt or .py: nothing that could hold code
+FPS = 4.0  # at which V-JEPA 2 was trained; config.json does not say
+ARCHITECTURES = ("VJEPA2Model", "VJEPA2ForVideoClassification")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """Weights in transformers' layout as our modules; `mean` and `std` of pixels in 0..1, None if not given."""
+
+    encoder: VideoViT
+    predictor: MaskedPredictor | None
+    fps: float
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+
+
+def hub_id(name: str) -> str | None:
+    """`org/name` of a hub id (`org/name` or `hf://org/name`), or None if this can only be a path.
+
+    `runs/demo` is a path where a folder `runs` exists, and so is anything that begins with a dot, a slash or `~`.
+    """
+    stem = name.removeprefix(SCHEME)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", stem):
+        return None
+    return stem if name.startswith(SCHEME) or not Path(stem.split("/")[0]).exists() else None
+
+
+def download(name: str, revision: str | None = None) -> Path:
+    """The folder of a model of the hub in the local cache, downloaded if it is not there yet.
+
+    Args:
+        name: `org/name`.
+        revision: a branch, a tag or, so that it is the same for ever, the hash of a commit. None: the main branch.
+
+    Raises:
+        UserError: huggingface_hub is not installed, there is no such model, or it cannot be reached and is not cached.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise UserError(
+            f"{name}: models of the hub need huggingface_hub: pip install 'openjepa[huggingface]'"
+        ) from None
+    what = f"{name} at revision {revision}" if revision else name
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{name}: no such folder, and {what} is not in the cache of Hugging Face's hub, which cannot be reached "
+            "(offline, or HF_HUB_OFFLINE is set). Download it where there is a network, or give a folder"
+        ) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: no such folder, and no model {what} that the hub gives you ({line})") from None
+
+
+def is_hub_layout(folder: Path) -> bool:
+    """Whether transformers, not we, wrote this folder."""
+    return (folder / CONFIG).is_file()
+
+
+def read(folder: Path) -> HubModel:
+    """Our modules from a folder in transformers' layout.
+
+    Raises:
+        UserError: it holds another kind of model, a file is damaged or missing, or a tensor does not fit (it is named).
+    """
+    config = _json(folder / CONFIG)
+    found = config.get("architectures") or [config.get("model_type")]
+    if found[0] not in ARCHITECTURES:
+        raise UserError(f"{folder}: expected one of {', '.join(ARCHITECTURES)} in {CONFIG}, found {found[0]}")
+    state = _tensors(folder)
+    if found[0] == ARCHITECTURES[1]:
+        state = {n.removeprefix("vjepa2."): x for n, x in state.items() if not n.startswith(("pooler.", "classifier."))}
+    elif strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
+        raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
+    encoder, predictor = from_config(config, state, str(folder))
+    pictures = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    return HubModel(
+        encoder,
+        predictor,
+        float(pictures.get("fps") or FPS),
+        _triple(pictures, "image_mean", folder),
+        _triple(pictures, "image_std", folder),
+    )
+
+
+def write_preprocessor(
+    folder: Path, image_size: int, fps: float, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """What transformers' video processor reads: sizes, mean and std, and the frame rate."""
+    record = {
+        "video_processor_type": "VJEPA2VideoProcessor",
+        "crop_size": image_size,
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "fps": fps,
+    }
+    (folder / PREPROCESSOR).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    names = [TENSORS]
+    if (folder / INDEX).is_file():
+        weights = _json(folder / INDEX).get("weight_map")
+        if not isinstance(weights, dict):
+            raise UserError(f"{folder / INDEX}: expected a weight_map in it")
+        names = sorted(set(weights.values()))
+    state = dict[str, Tensor]()
+    for name in names:
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            raise UserError(f"{folder}: {name} is missing; only safetensors are read, no .bin and no .pt")
+        try:
+            state |= load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged, or not a safetensors file ({error}); copy it again") from None
+    return state
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def _triple(pictures: Mapping[str, Any], name: str, folder: Path) -> tuple[float, float, float] | None:
+    found = pictures.get(name)
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) != 3 or not all(isinstance(x, int | float) for x in found):
+        raise UserError(f"{folder / PREPROCESSOR}: expected three numbers as {name}, found {found}")
+    return float(found[0]), float(found[1]), float(found[2])

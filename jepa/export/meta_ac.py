@@ -1,0 +1,72 @@
+"""Meta's checkpoint of V-JEPA 2-AC: V-JEPA 2's encoder and the predictor that takes actions, to our modules and back.
+
+found = meta.load_state("vjepa2-ac-vitg.pt", "encoder")
+encoder, predictor = meta_ac.build(found, image_size=256, frames=64)
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.encoders.video_vit import VideoViT
+from jepa.export import meta
+from jepa.export.checkpoint import check_tensors
+from jepa.predictors.causal import CausalPredictor, to_meta
+from jepa.predictors.pose import move_gripper
+
+EXTRINSICS = "extrinsics_encoder.weight"
+
+
+def build(
+    state: meta.MetaState,
+    image_size: int,
+    frames: int,
+    *,
+    heads: int | None = None,
+    predictor_heads: int = 16,
+    where: str = "the checkpoint",
+) -> tuple[VideoViT, CausalPredictor]:
+    """The encoder and the predictor of a checkpoint, in evaluation mode; sizes are read off the tensors.
+
+    Args:
+        image_size, frames: of the clips the encoder was trained on; the file does not say.
+        heads: of the encoder; None: those of the published model of that width.
+        predictor_heads: 16 in the published one.
+
+    Raises:
+        UserError: a tensor is missing, surplus or of another shape; or the predictor takes no actions.
+    """
+    tensors = state.predictor
+    if tensors is None or meta.ACTIONS not in tensors:
+        raise UserError(f"{where}: expected a predictor with {meta.ACTIONS}, as V-JEPA 2-AC has; is it V-JEPA 2's?")
+    encoder, _ = meta.build(replace(state, predictor=None), image_size, frames, heads=heads, where=where)
+    side = image_size // encoder.patch
+    embed, hidden = tensors.get("predictor_embed.weight"), tensors.get("predictor_blocks.0.mlp.fc1.weight")
+    states = tensors.get("state_encoder.weight")
+    if embed is None or hidden is None:
+        raise UserError(f"{where}: expected predictor_embed.weight and predictor_blocks.0.mlp.fc1.weight in it")
+    with torch.device("meta"):
+        predictor = CausalPredictor(
+            embed.shape[1],
+            tensors[meta.ACTIONS].shape[1],
+            0 if states is None else states.shape[1],
+            grid=(side, side),
+            hidden=len(embed),
+            depth=len({name.split(".")[1] for name in tensors if name.startswith("predictor_blocks.")}),
+            heads=predictor_heads,
+            mlp_ratio=len(hidden) / len(embed),
+            positions="rotary_tiled",
+            camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,
+            layer_norm_out=True,
+            next_state=move_gripper,
+        )
+    check_tensors(predictor.state_dict(), tensors, where)
+    predictor.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    return encoder, predictor.eval()
+
+
+def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:
+    """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if its V-JEPA 2 has no such encoder."""
+    return meta.to_state(encoder) | {"predictor": to_meta(predictor)}
