@@ -5,7 +5,6 @@ it.
 """
 
 from pathlib import Path
-from typing import Any
 
 from jepa.config import UserError
 from jepa.export import checkpoint
@@ -16,7 +15,7 @@ FOLDER = "predictor"
 
 def save_predictor(model: Path, predictor: MaskedPredictor) -> None:
     """Write the predictor beside the model in the folder `model`."""
-    checkpoint.save(model / FOLDER, predictor, {"kind": "masked_predictor", "settings": _settings(predictor)})
+    checkpoint.save(model / FOLDER, predictor, {"kind": "masked_predictor", "settings": predictor.settings})
 
 
 def load_predictor(model: Path) -> MaskedPredictor | None:
@@ -35,17 +34,3 @@ def load_predictor(model: Path) -> MaskedPredictor | None:
         raise UserError(f"{folder}: does not describe a masked predictor ({error})") from None
     checkpoint.load_into(predictor, folder)
     return predictor.eval()
-
-
-def _settings(predictor: MaskedPredictor) -> dict[str, Any]:
-    kinds, width = predictor.mask_tokens.shape
-    first: Any = predictor.predictor_blocks[0]
-    return {
-        "encoder_width": predictor.predictor_proj.out_features,
-        "width": width,
-        "depth": len(predictor.predictor_blocks),
-        "heads": predictor.heads,
-        "mlp_ratio": first.mlp.fc1.out_features / width,
-        "mask_kinds": kinds,
-        "positions": predictor.positions,
-    }

@@ -66,6 +66,21 @@ class MaskedPredictor(nn.Module):
         position_grid: int | None = None,
     ):
         super().__init__()
+        self.settings = {  # what makes another one like it
+            "encoder_width": encoder_width,
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "mask_kinds": mask_kinds,
+            "positions": positions,
+            "levels_in": levels_in,
+            "levels_out": levels_out,
+            "target_width": target_width,
+            "context_head": context_head,
+            "images": images,
+            "position_grid": position_grid,
+        }
         self.heads, self.width, self.position_grid = heads, width, position_grid
         self.levels_in, self.levels_out = levels_in, levels_out
         self.positions: Positions = positions

@@ -26,7 +26,7 @@ from torch import nn
 from jepa.config import UserError, dump, load
 from jepa.methods.base import Method
 from jepa.runs import build
-from jepa.runs.schema import CosineConfig, PretrainConfig
+from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
@@ -156,11 +156,24 @@ def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, 
 
 
 def schedule_of(config: PretrainConfig) -> Callable[[int], float]:
-    """Factor of the learning rate by step."""
-    schedule, steps = config.schedule, config.trainer.steps
-    if isinstance(schedule, CosineConfig):
-        return optim.cosine(steps, schedule.warmup_steps, schedule.final_lr / config.optimizer.lr)
-    return optim.flat(schedule.warmup_steps)
+    """Factor of the learning rate by step.
+
+    Raises:
+        UserError: the parts of the schedule are longer than the run.
+    """
+    lr, steps = config.optimizer.lr, config.trainer.steps
+    try:
+        match config.schedule:
+            case CosineConfig(warmup_steps=warmup, start_lr=start, final_lr=final):
+                return optim.cosine(steps, warmup, final / lr, start / lr)
+            case FlatConfig(warmup_steps=warmup, start_lr=start):
+                return optim.flat(warmup, start / lr)
+            case WSDConfig(warmup_steps=warmup, decay_steps=decay, start_lr=start, final_lr=final):
+                return optim.wsd(steps, warmup, decay, final / lr, start / lr)
+            case LinearConfig(final_lr=final):
+                return optim.wsd(steps, 0, steps, final / lr)
+    except ValueError as error:
+        raise UserError(f"schedule: {error}") from error
 
 
 def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.Trainer:
