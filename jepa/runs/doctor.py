@@ -22,7 +22,6 @@ from jepa.methods.base import Batch
 from jepa.runs.build import build_method
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.sizing import StepSize, step_size
-from jepa.training import optim
 from jepa_data.looking import hardware
 from jepa_data.looking.doctor import Speed, Survey, decode_speed, survey
 from jepa_data.looking.hardware import Hardware
@@ -206,7 +205,7 @@ def training_rate(machine: Hardware) -> float:
     config, device = _config(tree), torch.device("cuda" if gpu else "cpu")
     method = build_method(config, size, 0)
     assert isinstance(method, nn.Module)
-    optimizer = optim.adamw(method.to(device), **config.optimizer.model_dump())
+    optimizer = optimizer_of(config)(method.to(device))
     video = torch.zeros(config.data.batch_size, CLIP_FRAMES, 3, size, size, device=device)
     generator, seconds = torch.Generator().manual_seed(0), list[float]()
     for _ in range(STEPS):

@@ -27,6 +27,7 @@ from jepa.config import UserError, dump, load
 from jepa.methods.base import Method
 from jepa.runs import build
 from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
+from jepa.runs.starting import start_from
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
@@ -60,22 +61,30 @@ def pretrain(
     """
     run = Path(config.run)
     last = _claim(run, config, resume, overwrite)
-    loader = make_loader(config.data, "train", seed=config.seed, total_batches=config.trainer.steps)
+    batches = config.trainer.steps * config.trainer.accumulate
+    loader = make_loader(config.data, "train", seed=config.seed, total_batches=batches)
     for note in loader.notes:
         say(note)
     if loader.action_size and config.data.augment.flip:
         raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
     preprocessing = _preprocessing(config, loader)
     method = build.build_method(config, preprocessing.image_size, loader.action_size)
+    assert isinstance(method, nn.Module)
+    moments = start_from(config.init_from, method) if config.init_from and last is None else None
+    optimizer = config.optimizer
     module = Pretraining(
         method,
         seed=config.seed,
         total_steps=config.trainer.steps,
-        make_optimizer=partial(optim.adamw, **config.optimizer.model_dump()),
+        make_optimizer=optimizer_of(config),
         lr_factor=schedule_of(config),
         mean=preprocessing.mean,
         std=preprocessing.std,
         augment=config.data.augment,
+        weight_decay=None
+        if optimizer.final_weight_decay is None
+        else optim.half_cosine(optimizer.weight_decay, optimizer.final_weight_decay, config.trainer.steps),
+        moments=moments,
     )
     gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below)
     speed = Throughput(loader)
@@ -155,6 +164,11 @@ def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, 
     return LatentSpec(tokens, config.encoder.width, seconds, tubelet, loader.action_size or None)
 
 
+def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """What makes the optimiser of a module."""
+    return partial(optim.adamw, **config.optimizer.model_dump(exclude={"final_weight_decay"}))
+
+
 def schedule_of(config: PretrainConfig) -> Callable[[int], float]:
     """Factor of the learning rate by step.
 
@@ -194,6 +208,7 @@ def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.
             devices=t.devices,
             precision=precision(config),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
+            accumulate_grad_batches=t.accumulate,
             max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
             gradient_clip_val=t.clip_norm,
             log_every_n_steps=t.log_every,

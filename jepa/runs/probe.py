@@ -19,7 +19,6 @@ from jepa.config import load as load_config
 from jepa.runs.build import build_encoder, load
 from jepa.runs.pretrain import precision, schedule_of
 from jepa.runs.schema import PretrainConfig, ProbeConfig
-from jepa.training import optim
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.stream import ClipLoader, make_loader
 from jepa_probes import baselines
@@ -94,7 +93,7 @@ def _encoders(
             model.prepare,
             names,
             seed=trained.seed,
-            make_optimizer=partial(optim.adamw, **trained.optimizer.model_dump()),
+            make_optimizer=optimizer_of(trained),
             lr_factor=schedule_of(trained),
             clip_norm=trained.trainer.clip_norm,
             bf16=precision(trained) == "bf16-mixed",

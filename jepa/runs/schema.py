@@ -211,6 +211,9 @@ class OptimizerConfig(Config):
 
     lr: Positive = 1e-3
     weight_decay: float = Field(default=0.04, ge=0)
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
+    )
     betas: tuple[Share, Share] = (0.9, 0.999)
 
 
@@ -258,6 +261,7 @@ class TrainerConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Count = 1
     precision: Literal["auto", "32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware has it")
+    accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
     clip_norm: Positive | None = 1.0
     log_every: Count = 10
     gauge_every: Count = 25
@@ -270,6 +274,9 @@ class PretrainConfig(Config):
 
     run: str = Field(description="folder for everything this run writes")
     seed: int = Field(default=0, ge=0)
+    init_from: str | None = Field(
+        default=None, description="run to start from: its weights and its optimiser; the schedule starts anew"
+    )
     data: StreamConfig
     encoder: Encoder
     method: Method

@@ -25,6 +25,8 @@ class Pretraining(L.LightningModule):
         method: what is trained.
         make_optimizer: builds the optimiser over the method.
         lr_factor: of the step, times the optimiser's learning rate.
+        weight_decay: of the step, for the parameters that are decayed; None leaves the optimiser's.
+        moments: the state of another run's optimiser over the same parameters, to go on from.
         mean, std: normalise pixels in 0..1.
         augment: how clips are changed at random before.
     """
@@ -40,6 +42,8 @@ class Pretraining(L.LightningModule):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         augment: AugmentConfig,
+        weight_decay: Callable[[int], float] | None = None,
+        moments: dict[int, Any] | None = None,
     ) -> None:
         super().__init__()
         assert isinstance(method, nn.Module)
@@ -47,6 +51,7 @@ class Pretraining(L.LightningModule):
         self.seed, self.total_steps = seed, total_steps
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
         self.mean, self.std, self.augment = mean, std, augment
+        self.weight_decay, self.moments = weight_decay, moments
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
@@ -67,11 +72,22 @@ class Pretraining(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
+        if self.weight_decay is not None:
+            for group in self.optimizers().param_groups:  # pyright: ignore[reportAttributeAccessIssue]
+                group["weight_decay"] = self.weight_decay(self.global_step) if group["decayed"] else 0.0
         super().optimizer_step(*args, **kwargs)
         self.method.after_step(self.global_step + 1, self.total_steps)
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
         assert isinstance(self.method, nn.Module)
         optimizer = self.make_optimizer(self.method)
+        if self.moments is not None:  # with this run's own rates, not those of the other
+            optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:
+    """How many optimiser steps are done, if this batch ended one; None while gradients are gathered."""
+    step, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+    return None if rest else step

@@ -11,8 +11,8 @@ def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[flo
     """AdamW over what is trained; biases and other 1-D parameters are not decayed, as in V-JEPA."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "decayed": True},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "decayed": False},
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
@@ -60,3 +60,8 @@ def wsd(
 def _warmup(step: int, warmup_steps: int, start: float) -> float:
     """A line that leaves `start` with the first step and is at 1 in the last step of the warm-up, as V-JEPA counts."""
     return start + (1 - start) * (step + 1) / warmup_steps
+
+
+def half_cosine(first: float, last: float, total_steps: int) -> Callable[[int], float]:
+    """From `first` at step 0 to `last` at step `total_steps`: V-JEPA 1's weight decay, 0.04 to 0.4."""
+    return lambda step: last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total_steps))))

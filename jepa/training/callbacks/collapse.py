@@ -10,7 +10,7 @@ import torch
 
 from jepa.methods.base import Batch
 from jepa.objectives.collapse import dimension_std, effective_rank
-from jepa.training.module import Pretraining
+from jepa.training.module import Pretraining, step_ended
 from jepa_data.transforms import normalize
 from jepa_data.types import ClipBatch
 
@@ -36,8 +36,8 @@ class CollapseGauge(L.Callback):
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        step = batch_idx + 1
-        if step % self.every and step != module.total_steps:
+        step = step_ended(trainer, batch_idx)
+        if step is None or (step % self.every and step != module.total_steps):
             return
         self.effective_rank, self.std = self._measure(module, batch)
         module.log_dict({"gauge/effective_rank": self.effective_rank, "gauge/std": self.std}, batch_size=len(batch))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning as L
 
-from jepa.training.module import Pretraining
+from jepa.training.module import Pretraining, step_ended
 from jepa_data.shards.stream import ClipLoader
 from jepa_data.types import ClipBatch
 
@@ -34,7 +34,8 @@ class Throughput(L.Callback):
     ) -> None:
         self.clips += len(batch)
         self._since += len(batch)
-        if (batch_idx + 1) % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+        step = step_ended(trainer, batch_idx)
+        if step is None or step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
             return
         now, waited = time.perf_counter(), self.loader.stats.wait_seconds
         self.seconds = now - self._began
@@ -66,8 +67,8 @@ class Lines(L.Callback):
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        step, total = batch_idx + 1, module.total_steps
-        if step % max(1, total // 10) and step != total:
+        step, total = step_ended(trainer, batch_idx), module.total_steps
+        if step is None or (step % max(1, total // 10) and step != total):
             return
         metrics = trainer.callback_metrics
         seconds = time.perf_counter() - self._began

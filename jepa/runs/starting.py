@@ -1,0 +1,54 @@
+"""A run that starts from another: V-JEPA 2's cooldown at more frames or pixels, from the checkpoint of its first phase.
+
+All weights of the method (encoder, predictor, teacher) and the moments of the optimiser are taken over. Schedules, data
+and the number of steps are the new run's own.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jepa.config import UserError
+from jepa.export.checkpoint import check_tensors
+
+DAMAGED = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+)
+PREFIX = "method."  # of the training module's tensors
+
+
+def start_from(source: str, method: nn.Module) -> dict[int, Any]:
+    """Fill `method` with the weights of a run, and return the state of its optimiser, by parameter number.
+
+    Args:
+        source: a run folder, or one of its checkpoints (.ckpt).
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or a tensor is missing, surplus or of another shape.
+    """
+    path = Path(source)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
+        moments = found["optimizer_states"][0]["state"]
+    except DAMAGED as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"init_from: {path}: damaged, or no checkpoint of `jepa pretrain` ({first})") from None
+    check_tensors(method.state_dict(), state, f"init_from: {path}")
+    method.load_state_dict(state)
+    return moments
