@@ -61,7 +61,7 @@ class Pretraining(L.LightningModule):
         # On a GPU the check waits for the device, so there it is made only when a line is logged.
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError(
-                f"the loss is {loss.item()} at step {batch_idx}; nothing of this step was applied. "
+                f"the loss is {loss.item()} at step {self.global_step}; nothing of this step was applied. "
                 "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=32."
             )
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
