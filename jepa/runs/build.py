@@ -9,7 +9,7 @@ from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.export import checkpoint
+from jepa.export import checkpoint, hub
 from jepa.masks.causal import Causal
 from jepa.masks.multiblock import MultiBlock
 from jepa.masks.random_drop import RandomDrop
@@ -187,15 +187,24 @@ def save(model: LatentWorldModel, config: PretrainConfig, folder: Path) -> None:
     checkpoint.save(folder, model, description)
 
 
-def load(path: str | Path) -> LatentWorldModel:
-    """The model of a run folder, or of a model folder (`model.safetensors` + `model.json`), ready to use.
+def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
+    """The model of a run folder, of a model folder, or of the Hugging Face hub, ready to use.
+
+    Args:
+        path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
+            transformers' `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+        revision: of a model of the hub: a branch, a tag or the hash of a commit.
 
     Raises:
         UserError: there is no model, it is damaged, or its weights belong to another model.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+        if (name := hub.hub_id(str(path))) is None:
+            raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+        folder = hub.download(name, revision)
+    if hub.is_hub_layout(folder):
+        return _from_hub(folder)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     described = checkpoint.read_description(folder)
     encoder_config = from_dict(described["encoder"], _CONFIGS[described["encoder"]["kind"]])
@@ -210,6 +219,14 @@ def load(path: str | Path) -> LatentWorldModel:
     model = LatentWorldModel(encoder, dynamics, spec, preprocessing)
     checkpoint.load_into(model, folder)
     return model.eval().requires_grad_(False)
+
+
+def _from_hub(folder: Path) -> LatentWorldModel:
+    found = hub.read(folder)
+    encoder = found.encoder
+    spec = LatentSpec(encoder.tokens, encoder.width, encoder.tubelet / found.fps, encoder.tubelet)
+    preprocessing = Preprocessing(encoder.image_size, found.fps, found.mean or MEAN, found.std or STD)
+    return LatentWorldModel(encoder, None, spec, preprocessing).eval().requires_grad_(False)
 
 
 _MASKS = {"multiblock": MultiBlock, "tube": Tube, "causal": Causal, "random_drop": RandomDrop}

@@ -17,7 +17,7 @@ from torch import nn
 
 from jepa.config import load as load_config
 from jepa.runs.build import build_encoder, load
-from jepa.runs.pretrain import precision, schedule_of
+from jepa.runs.pretrain import optimizer_of, precision, schedule_of
 from jepa.runs.schema import PretrainConfig, ProbeConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.stream import ClipLoader, make_loader

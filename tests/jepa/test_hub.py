@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import jepa
 from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.export import hub
@@ -34,6 +35,20 @@ def test_a_folder_of_transformers_gives_the_same_tokens_and_says_how_to_prepare_
     video = torch.randn(1, 8, 3, 32, 32)
     assert torch.equal(found.encoder.eval()(video), encoder()(video))
     assert (found.fps, found.mean, found.std) == (7.5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+
+
+def test_jepa_load_opens_it_and_encodes_pictures_of_any_size(folder: Path):
+    model = jepa.load(folder)
+    assert (model.spec.tokens, model.spec.width, model.spec.action_size) == (16, 48, None)
+    assert model.spec.step_seconds == pytest.approx(2 / 7.5) and model.preprocessing.mean == (0.4, 0.5, 0.6)
+    video = torch.randint(0, 256, (1, 8, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(model.encode(video), encoder()(model.prepare(video)))
+    assert model.encode(video[..., :20, :30]).shape == (1, 4, 16, 48)
+
+
+def test_jepa_load_of_an_unknown_id_is_told():
+    with pytest.raises(UserError, match="nobody/nothing: no such folder"):
+        jepa.load("nobody/nothing")
 
 
 def test_only_safetensors_are_read(folder: Path):
