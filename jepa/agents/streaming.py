@@ -57,7 +57,7 @@ class StreamingEncoder:
         self.features: Features | None = None
         self._waiting: Tensor | None = None
         self._grid: Grid | None = None
-        self._caches = [_Cache(self.window, self._summaries) for _ in self.encoder.blocks]
+        self._caches = [_Cache(self.window, self.encoder.summaries) for _ in self.encoder.blocks]
 
     @torch.no_grad()
     def push(self, frames: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
@@ -107,20 +107,16 @@ class StreamingEncoder:
         self.features = encoder.read_out(outputs)
         return self.features.tokens
 
-    @property
-    def _summaries(self) -> int:
-        return 0 if self.encoder.cls_token is None else 1
-
     def _mask(self, tokens: int, device: torch.device) -> Bool[Tensor, "1 1 L K"] | None:
         """Who of CLS and the new tokens reads which slot of the caches; None if everyone reads everything."""
         causal = self.encoder.attention == "causal"
-        if not causal and not self._summaries:
+        if not causal and not self.encoder.summaries:
             return None
-        first, used = _slots(self.steps, tokens, self.window, self._summaries)
-        mask = torch.ones(self._summaries + tokens, used, dtype=torch.bool, device=device)
-        mask[self._summaries :, : self._summaries] = False
+        first, used = _slots(self.steps, tokens, self.window, self.encoder.summaries)
+        mask = torch.ones(self.encoder.summaries + tokens, used, dtype=torch.bool, device=device)
+        mask[self.encoder.summaries :, : self.encoder.summaries] = False
         if causal:
-            mask[self._summaries :, first : first + tokens].tril_()
+            mask[self.encoder.summaries :, first : first + tokens].tril_()
         return mask[None, None]
 
 

@@ -19,7 +19,7 @@ given twice is an error. Types are strict, except that whole numbers do for numb
 imports torch, so a misspelt key is reported at once.
 """
 
-from jepa.config.errors import ConfigError, UserError
+from jepa.config.errors import ConfigError, UserError, first_line
 from jepa.config.loading import Config, dump, from_dict, load
 
-__all__ = ["Config", "ConfigError", "UserError", "dump", "from_dict", "load"]
+__all__ = ["Config", "ConfigError", "UserError", "dump", "first_line", "from_dict", "load"]

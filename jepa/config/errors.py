@@ -20,6 +20,11 @@ class UserError(ValueError):
     """Meant for the person at the keyboard: the command line prints it as `error: …`, without a traceback."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, short enough for one line; its type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ConfigError(UserError):
     """A run description that cannot be used; one line for each thing that is wrong."""
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepa.config import first_line
 from jepa.transformer import Grid
 
 Output = Literal["tokens", "pooled"]
@@ -56,7 +57,7 @@ class FrameEncoder(nn.Module):
             with torch.no_grad():
                 z = self(torch.zeros(1, 1, 3, image_size, image_size, dtype=weight.dtype, device=weight.device))
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{model} cannot read pictures of {image_size} px: {_first_line(error)}") from error
+            raise ValueError(f"{model} cannot read pictures of {image_size} px: {first_line(error)}") from error
         self.backbone.train()
         self.tokens, self.width = z.shape[2:]
 
@@ -129,7 +130,7 @@ def _backbone(model: str, image_size: int, pretrained: bool) -> nn.Module:
         return timm.create_model(model, pretrained=pretrained, num_classes=0, **sized)
     except (OSError, RuntimeError, TypeError, AssertionError) as error:
         weights = " with its weights" if pretrained else ""
-        raise ValueError(f"timm cannot make {model}{weights} at {image_size} px: {_first_line(error)}") from error
+        raise ValueError(f"timm cannot make {model}{weights} at {image_size} px: {first_line(error)}") from error
 
 
 def _patch(backbone: nn.Module) -> tuple[int, int]:
@@ -147,7 +148,3 @@ def _token_grid(backbone: nn.Module, tokens: int, height: int, width: int) -> tu
     if side * side != tokens:
         raise ValueError(f"{tokens} tokens of {type(backbone).__name__} are no square; use output: pooled")
     return side, side
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.encoders.patches import PatchEmbed
-from jepa.encoders.sizes import SIZES as SIZES
 from jepa.transformer import (
     NORM_EPS,
     Block,
@@ -139,7 +138,7 @@ class VideoViT(nn.Module):
         one another, `[B, M, D]` in the order of `keep`. Raises ValueError if tubelet or patch do not divide the clips.
         """
         last = self._outputs(video, keep, self.given_out)[-1]
-        tokens = self._normed(last, -1)[:, self._summaries :]
+        tokens = self._normed(last, -1)[:, self.summaries :]
         return tokens if keep is not None else tokens.unflatten(1, (self.grid(video)[0], -1))
 
     def forward_features(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None) -> Features:
@@ -160,7 +159,7 @@ class VideoViT(nn.Module):
         wanted = [index % depth for index in indices]
         blocks = sorted(set(wanted))
         found = dict(zip(blocks, self._outputs(video, keep, blocks), strict=True))
-        return [found[number][:, self._summaries :] for number in wanted]
+        return [found[number][:, self.summaries :] for number in wanted]
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
         """The tokens of the last level where they stand in the picture, for dense tasks and for looking at."""
@@ -172,6 +171,11 @@ class VideoViT(nn.Module):
         return self._grid(video.shape[1], *video.shape[-2:])
 
     # The parts of a forward pass, which jepa/agents/streaming.py also uses.
+
+    @property
+    def summaries(self) -> int:
+        """How many rows stand before the patch tokens."""
+        return 0 if self.cls_token is None else 1
 
     def embed(
         self,
@@ -195,14 +199,14 @@ class VideoViT(nn.Module):
         """How far CLS, which stands at the origin, and the tokens are turned; None if positions are added."""
         if self.positions == "sincos":
             return None
-        return rotary_table(F.pad(positions, (0, 0, self._summaries, 0)), self.width // self.heads, self.positions)
+        return rotary_table(F.pad(positions, (0, 0, self.summaries, 0)), self.width // self.heads, self.positions)
 
     def read_out(self, outputs: Sequence[Float[Tensor, "B L D"]]) -> Features:
         """The outputs of the blocks in `given_out` to features."""
         normed = [self._normed(x, level) for level, x in enumerate(outputs)]
-        tokens = [x[:, self._summaries :] for x in normed]
+        tokens = [x[:, self.summaries :] for x in normed]
         levels = tokens[0] if len(tokens) == 1 else torch.cat(tokens, -1)
-        return Features(tokens[-1], normed[-1][:, 0] if self._summaries else None, levels)
+        return Features(tokens[-1], normed[-1][:, 0] if self.summaries else None, levels)
 
     def _outputs(
         self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None, wanted: Sequence[int]
@@ -222,11 +226,6 @@ class VideoViT(nn.Module):
             if number in wanted:
                 outputs.append(x)
         return outputs
-
-    @property
-    def _summaries(self) -> int:
-        """How many rows stand before the patch tokens."""
-        return 0 if self.cls_token is None else 1
 
     def _normed(self, x: Float[Tensor, "B L D"], level: int) -> Float[Tensor, "B L D"]:
         norm = self.norm if self.norms is None else self.norms[level]

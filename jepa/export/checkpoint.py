@@ -68,6 +68,17 @@ def load_into(module: nn.Module, folder: Path) -> None:
     module.load_state_dict(tensors)
 
 
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a module, which may be on the meta device, copies of these tensors, and put it in evaluation mode.
+
+    Raises:
+        UserError: a tensor is missing, surplus or of another shape (each is named).
+    """
+    check_tensors(module.state_dict(), tensors, where)
+    module.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    module.eval()
+
+
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
     """Raises UserError naming every tensor that is missing, surplus or of another shape."""
     wrong = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]

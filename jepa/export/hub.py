@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from jepa.config import UserError
+from jepa.config import UserError, first_line
 from jepa.encoders.video_vit import VideoViT
 from jepa.export.huggingface import from_config
 from jepa.predictors.masked import MaskedPredictor
@@ -81,8 +81,9 @@ def download(name: str, revision: str | None = None) -> Path:
             "(offline, or HF_HUB_OFFLINE is set). Download it where there is a network, or give a folder"
         ) from None
     except (HfHubHTTPError, HFValidationError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: no such folder, and no model {what} that the hub gives you ({line})") from None
+        raise UserError(
+            f"{name}: no such folder, and no model {what} that the hub gives you ({first_line(error)})"
+        ) from None
 
 
 def is_hub_layout(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
-from jepa.export.checkpoint import check_tensors
+from jepa.export.checkpoint import check_tensors, fill
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import NORM_EPS
 
@@ -158,9 +158,7 @@ def from_config(
         raise UserError(f"{where}: its config describes no V-JEPA 2 ({error})") from None
     for module, names, stem in ((encoder, ENCODER, "encoder."), (predictor, PREDICTOR, "predictor.")):
         tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names, where)
-        check_tensors(module.state_dict(), tensors, where)
-        module.load_state_dict({name: x.clone() for name, x in tensors.items()}, assign=True)
-        module.eval()
+        fill(module, tensors, where)
     return encoder, predictor if config["pred_num_hidden_layers"] else None
 
 

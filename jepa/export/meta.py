@@ -24,9 +24,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jepa.config import UserError
-from jepa.encoders.video_vit import SIZES, VideoViT
-from jepa.export.checkpoint import check_tensors
+from jepa.config import UserError, first_line
+from jepa.encoders.sizes import SIZES
+from jepa.encoders.video_vit import VideoViT
+from jepa.export.checkpoint import fill
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Positions, grid_positions, sincos_table
 
@@ -78,9 +79,9 @@ def load_state(path: str | Path, encoder: Which = "target_encoder") -> MetaState
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: refused, it is damaged or holds more than tensors ({_first_line(error)})") from None
+        raise UserError(f"{path}: refused, it is damaged or holds more than tensors ({first_line(error)})") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise UserError(f"{path}: damaged, copy it again ({_first_line(error)})") from None
+        raise UserError(f"{path}: damaged, copy it again ({first_line(error)})") from None
     return read_state(found, encoder, str(path))
 
 
@@ -94,7 +95,7 @@ def read_state(found: Any, encoder: Which = "target_encoder", where: str = "the 
     positions, predictor_positions = tensors.pop(POSITIONS, None), None
     if predictor is not None and ACTIONS not in predictor:
         predictor_positions = predictor.pop("predictor_" + POSITIONS, None)
-        tokens = [predictor.pop(f"{MASK_TOKENS}.{i}") for i in range(_count(predictor, MASK_TOKENS))]
+        tokens = [predictor.pop(f"{MASK_TOKENS}.{i}") for i in range(count(predictor, MASK_TOKENS))]
         predictor[MASK_TOKENS] = torch.stack([token.flatten() for token in tokens]) if tokens else torch.empty(0, 0)
     return MetaState(tensors, predictor, positions, predictor_positions)
 
@@ -126,7 +127,7 @@ def build(
     heads = heads or {size.width: size.heads for size in SIZES.values()}.get(width)
     if heads is None:
         raise UserError(f"{where}: the file does not say how many heads a width of {width} has; give heads")
-    depth = _count(state.encoder, "blocks")
+    depth = count(state.encoder, "blocks")
     levels = _levels(state.encoder, depth, where)
     positions: Positions = "rotary" if levels else "rotary_tiled" if state.positions is None else "sincos"
     with torch.device("meta"):
@@ -145,7 +146,7 @@ def build(
             position_grid=POSITION_GRID // patch if levels else None,
             images="image_token" in state.encoder,
         )
-    _fill(encoder, state.encoder, where)
+    fill(encoder, state.encoder, where)
     if state.positions is not None:
         _check_positions(encoder, encoder.width, state.positions, where)
     if state.predictor is None:
@@ -190,7 +191,7 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
 
 def _levels(tensors: Mapping[str, Tensor], depth: int, where: str) -> tuple[int, ...]:
     """The blocks given out: V-JEPA 2.1 has a norm for each of four."""
-    if not (norms := _count(tensors, "norms")):
+    if not (norms := count(tensors, "norms")):
         return ()
     if depth not in LEVELS or norms != len(LEVELS[depth]):
         raise UserError(
@@ -214,7 +215,7 @@ def _predictor(tensors: dict[str, Tensor], encoder: VideoViT, heads: int, where:
         predictor = MaskedPredictor(
             encoder.width,
             width,
-            _count(tensors, "predictor_blocks"),
+            count(tensors, "predictor_blocks"),
             heads,
             len(hidden) / width,
             len(tensors[MASK_TOKENS]),
@@ -226,14 +227,8 @@ def _predictor(tensors: dict[str, Tensor], encoder: VideoViT, heads: int, where:
             images="image_token" in tensors,
             position_grid=encoder.position_grid,
         )
-    _fill(predictor, tensors, where)
+    fill(predictor, tensors, where)
     return predictor
-
-
-def _fill(module: VideoViT | MaskedPredictor, tensors: Mapping[str, Tensor], where: str) -> None:
-    check_tensors(module.state_dict(), tensors, where)
-    module.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
-    module.eval()
 
 
 def _positions(encoder: VideoViT, width: int) -> Tensor:
@@ -274,10 +269,6 @@ def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _count(tensors: Mapping[str, Tensor], stem: str) -> int:
+def count(tensors: Mapping[str, Tensor], stem: str) -> int:
     """How many of stem.0, stem.1, … there are."""
     return len({name.split(".")[1] for name in tensors if name.startswith(stem + ".")})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

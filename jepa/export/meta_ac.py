@@ -12,11 +12,12 @@ from torch import Tensor
 from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.export import meta
-from jepa.export.checkpoint import check_tensors
-from jepa.predictors.causal import CausalPredictor, to_meta
+from jepa.export.checkpoint import fill
+from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.pose import move_gripper
 
 EXTRINSICS = "extrinsics_encoder.weight"
+PREFIX = "module."
 
 
 def build(
@@ -54,7 +55,7 @@ def build(
             0 if states is None else states.shape[1],
             grid=(side, side),
             hidden=len(embed),
-            depth=len({name.split(".")[1] for name in tensors if name.startswith("predictor_blocks.")}),
+            depth=meta.count(tensors, "predictor_blocks"),
             heads=predictor_heads,
             mlp_ratio=len(hidden) / len(embed),
             positions="rotary_tiled",
@@ -62,11 +63,15 @@ def build(
             layer_norm_out=True,
             next_state=move_gripper,
         )
-    check_tensors(predictor.state_dict(), tensors, where)
-    predictor.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
-    return encoder, predictor.eval()
+    fill(predictor, tensors, where)
+    return encoder, predictor
 
 
 def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:
     """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if its V-JEPA 2 has no such encoder."""
-    return meta.to_state(encoder) | {"predictor": to_meta(predictor)}
+    return meta.to_state(encoder) | {"predictor": predictor_state(predictor)}
+
+
+def predictor_state(predictor: CausalPredictor) -> dict[str, Tensor]:
+    """The entry `predictor` alone."""
+    return {PREFIX + name: tensor.detach().clone() for name, tensor in predictor.state_dict().items()}

@@ -40,10 +40,7 @@ class PixelReconstruction(nn.Module):
         self, encoder: VideoViT, predictor: MaskedPredictor, *, masks: Sequence[Mask] = (SHORT_RANGE, LONG_RANGE)
     ):
         super().__init__()
-        if not 1 <= len(masks) <= len(predictor.mask_tokens):
-            raise ValueError(
-                f"{len(masks)} kinds of mask, but the predictor has {len(predictor.mask_tokens)} mask tokens"
-            )
+        predictor.check_kinds(len(masks))
         if predictor.predictor_proj.out_features != patch_pixels(encoder):
             raise ValueError(
                 f"the predictor gives {predictor.predictor_proj.out_features} numbers a token, a patch has "

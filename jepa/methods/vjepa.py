@@ -92,10 +92,7 @@ class VJEPA(nn.Module):
         super().__init__()
         if not all(0 <= decay <= 1 for decay in ema):
             raise ValueError(f"ema is (first, last), each from 0 to 1, found {ema}")
-        if not 1 <= len(masks) <= len(predictor.mask_tokens):
-            raise ValueError(
-                f"{len(masks)} kinds of mask, but the predictor has {len(predictor.mask_tokens)} mask tokens"
-            )
+        predictor.check_kinds(len(masks))
         if (teacher == "frozen") != (frozen is not None):
             raise ValueError("a frozen teacher is an encoder that was trained before: give both, or neither")
         if dense is not None and predictor.predictor_proj_context is None:

@@ -20,7 +20,7 @@ FLOPs of a step at frame t, L tokens a frame, W the width inside, D of the laten
 4*(t+1)*L*W) + 4*N*D*W. A whole pass of S frames: S * L in place of L, and S in place of t+1 (the mask saves nothing).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,7 +35,6 @@ from jepa.world_model import Point, State
 
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
 Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
-META_PREFIX = "module."
 
 
 def add_action(state: Float[Tensor, "B X"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B X"]:
@@ -242,16 +241,6 @@ def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPred
     return CausalPredictor(
         width, 7, 7, grid=grid, positions="rotary_tiled", camera_size=6, layer_norm_out=True, next_state=move_gripper
     )
-
-
-def from_meta(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entry `predictor` of Meta's checkpoint under our names: theirs without "module."."""
-    return {name.removeprefix(META_PREFIX): tensor for name, tensor in tensors.items()}
-
-
-def to_meta(predictor: CausalPredictor) -> dict[str, Tensor]:
-    """What Meta's code reads as `predictor`."""
-    return {META_PREFIX + name: tensor.detach().clone() for name, tensor in predictor.state_dict().items()}
 
 
 def _remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:

@@ -99,6 +99,11 @@ class MaskedPredictor(nn.Module):
         self.video_token, self.image_token = marks  # V-JEPA 2.1 starts them next to nothing
         initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
+    def check_kinds(self, masks: int) -> None:
+        """Raises ValueError if there are no masks, or more kinds of them than mask tokens."""
+        if not 1 <= masks <= len(self.mask_tokens):
+            raise ValueError(f"{masks} kinds of mask, but the predictor has {len(self.mask_tokens)} mask tokens")
+
     def forward(
         self,
         context: Float[Tensor, "B Mc C"],

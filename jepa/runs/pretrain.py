@@ -3,7 +3,7 @@
 RUN/config.yaml         the description with every default filled in
 RUN/checkpoints/        of the training, to resume from
 RUN/logs/               TensorBoard events and metrics.csv
-RUN/model/              safetensors + JSON, what `jepa.load` reads
+RUN/model/              safetensors + JSON, what `jepa.load` reads; in model/predictor a masked predictor
 RUN/pretrain.json       figures of the training
 """
 
@@ -24,7 +24,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from jepa.config import UserError, dump, load
+from jepa.export.predictor import save_predictor
 from jepa.methods.base import Method
+from jepa.predictors.masked import MaskedPredictor
 from jepa.runs import build
 from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
 from jepa.runs.starting import start_from
@@ -71,21 +73,7 @@ def pretrain(
     method = build.build_method(config, preprocessing.image_size, loader.action_size)
     assert isinstance(method, nn.Module)
     moments = start_from(config.init_from, method) if config.init_from and last is None else None
-    optimizer = config.optimizer
-    module = Pretraining(
-        method,
-        seed=config.seed,
-        total_steps=config.trainer.steps,
-        make_optimizer=optimizer_of(config),
-        lr_factor=schedule_of(config),
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        augment=config.data.augment,
-        weight_decay=None
-        if optimizer.final_weight_decay is None
-        else optim.half_cosine(optimizer.weight_decay, optimizer.final_weight_decay, config.trainer.steps),
-        moments=moments,
-    )
+    module = _module(config, method, preprocessing, moments)
     gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below)
     speed = Throughput(loader)
     progress = RichProgressBar() if bar else Lines(say)
@@ -104,8 +92,28 @@ def pretrain(
         say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
     model = build.world_model(config, method, _spec(config, method, preprocessing, loader), preprocessing)
     build.save(model, config, run / "model")
+    if isinstance(predictor := getattr(method, "predictor", None), MaskedPredictor):
+        save_predictor(run / "model", predictor)
     _write_summary(run, config, method, trainer, gauge, speed, loader)
     return model
+
+
+def _module(
+    config: PretrainConfig, method: Method, preprocessing: Preprocessing, moments: dict[int, Any] | None
+) -> Pretraining:
+    first, last = config.optimizer.weight_decay, config.optimizer.final_weight_decay
+    return Pretraining(
+        method,
+        seed=config.seed,
+        total_steps=config.trainer.steps,
+        make_optimizer=optimizer_of(config),
+        lr_factor=schedule_of(config),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        augment=config.data.augment,
+        weight_decay=None if last is None else optim.half_cosine(first, last, config.trainer.steps),
+        moments=moments,
+    )
 
 
 def precision(config: PretrainConfig) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jepa.config import UserError
+from jepa.config import UserError, first_line
 from jepa.export.checkpoint import check_tensors
 
 DAMAGED = (
@@ -47,8 +47,9 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
         state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
         moments = found["optimizer_states"][0]["state"]
     except DAMAGED as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"init_from: {path}: damaged, or no checkpoint of `jepa pretrain` ({first})") from None
+        raise UserError(
+            f"init_from: {path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})"
+        ) from None
     check_tensors(method.state_dict(), state, f"init_from: {path}")
     method.load_state_dict(state)
     return moments

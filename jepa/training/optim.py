@@ -19,12 +19,12 @@ def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[flo
 
 def cosine(total_steps: int, warmup_steps: int, final: float, start: float = 0.0) -> Callable[[int], float]:
     """Factor of the learning rate by step: `start` to 1 over the warm-up, then half a cosine to `final` at the end."""
+    decay = half_cosine(1.0, final, total_steps - warmup_steps)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return _warmup(step, warmup_steps, start)
-        done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return decay(step - warmup_steps)
 
     return factor
 

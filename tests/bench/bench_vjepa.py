@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa.encoders.video_vit import SIZES, VideoViT
+from jepa.encoders.sizes import SIZES
+from jepa.encoders.video_vit import VideoViT
 from jepa.export.huggingface import to_transformers
 from jepa.methods.base import Batch
 from jepa.methods.vjepa import VJEPA

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.predictors.causal import CausalPredictor, CausalState, add_action, from_meta, published, to_meta
+from jepa.export.meta_ac import predictor_state
+from jepa.predictors.causal import CausalPredictor, CausalState, add_action, published
 from jepa.predictors.pose import angles, move_gripper, rotation
 from jepa.world_model import Dynamics, rollout
 
@@ -176,7 +177,7 @@ def test_the_published_predictor_has_305_million_parameters() -> None:
 
 def test_metas_names_there_and_back_are_bit_identical() -> None:
     ours = make(camera_size=4)
-    theirs = to_meta(ours)
+    theirs = predictor_state(ours)
     assert {
         "module.predictor_embed.weight",
         "module.action_encoder.bias",
@@ -190,7 +191,7 @@ def test_metas_names_there_and_back_are_bit_identical() -> None:
     other = make(camera_size=4, depth=3)
     for parameter in other.parameters():
         parameter.data.zero_()
-    other.load_state_dict(from_meta(theirs))
+    other.load_state_dict({name.removeprefix("module."): tensor for name, tensor in theirs.items()})
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), other.parameters(), strict=True))
 
 
