@@ -31,6 +31,8 @@ Grid = tuple[int, int, int]  # latent steps, rows, columns
 Rotary = Literal["rotary", "rotary_tiled"]
 Positions = Rotary | Literal["sincos"]
 Modality = Literal["video", "image"]  # V-JEPA 2.1 marks the tokens of either
+# exp(i angle) for every pair of a head; as pairs of real numbers where there are no complex ones (jepa/export/onnx.py)
+RotaryTable = Complex[Tensor, "#B L R P"] | Float[Tensor, "#B L R P 2"]
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
 
 ROTARY_BASE = 10_000.0  # V-JEPA 2
@@ -78,16 +80,21 @@ def sincos_table(positions: Float[Tensor, "B L 3"], width: int) -> Float[Tensor,
     return torch.cat((angles.sin(), angles.cos()), -1).flatten(-2)[..., :width].float()
 
 
-def rotate(x: Float[Tensor, "B L *heads C"], rotary: Complex[Tensor, "#B L R P"]) -> Float[Tensor, "B L *heads C"]:
+def rotate(x: Float[Tensor, "B L *heads C"], rotary: RotaryTable) -> Float[Tensor, "B L *heads C"]:
     """Turn adjacent channel pairs of `x`, in fp32; the result has the dtype of `x`.
 
     A pair is one complex number: on a CPU this is ten times faster than the same sum of real products.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = x.float().unflatten(-1, (-1, 2))
     turns = [row.view(row.shape[:2] + (1,) * (x.ndim - 3) + row.shape[2:]) for row in rotary.unbind(2)]
-    if len(turns) == 1:
-        turned = torch.view_as_real(pairs * turns[0])
+    if not rotary.is_complex():
+        even, odd = pairs.unbind(-1)
+        (cos, sin), (cos_odd, sin_odd) = turns[0].unbind(-1), turns[-1].unbind(-1)
+        turned = torch.stack((even * cos - odd * sin, odd * cos_odd + even * sin_odd), -1)
+    elif len(turns) == 1:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turns[0])
     else:
+        pairs = torch.view_as_complex(pairs)
         turned = torch.stack(((pairs * turns[0]).real, (pairs * turns[1]).imag), -1)
     return turned.flatten(-2).to(x.dtype)
 
@@ -106,7 +113,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B L D"],
-        rotary: Complex[Tensor, "#B L R P"] | None,
+        rotary: RotaryTable | None,
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """`mask` is True where a query (row) may read a key (column)."""
@@ -114,7 +121,7 @@ class Attention(nn.Module):
         return self.read(query, key, value, mask)
 
     def project(
-        self, x: Float[Tensor, "B L D"], rotary: Complex[Tensor, "#B L R P"] | None
+        self, x: Float[Tensor, "B L D"], rotary: RotaryTable | None
     ) -> tuple[Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"]]:
         """Queries and keys, turned, and values."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, C]
@@ -146,7 +153,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B L D"],
-        rotary: Complex[Tensor, "#B L R P"] | None,
+        rotary: RotaryTable | None,
         mask: Bool[Tensor, "#B 1 L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         x = x + self.attn(self.norm1(x), rotary, mask)
@@ -155,7 +162,7 @@ class Block(nn.Module):
     def step(
         self,
         x: Float[Tensor, "B L D"],
-        rotary: Complex[Tensor, "#B L R P"] | None,
+        rotary: RotaryTable | None,
         remember: Remember,
         mask: Bool[Tensor, "#B 1 L K"] | None = None,
     ) -> Float[Tensor, "B L D"]:

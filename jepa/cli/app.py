@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
-from jepa.cli import data, demo, embed, looking, plan, pretrain, probe, report
+from jepa.cli import data, demo, embed, export, looking, plan, pretrain, probe, report
 
 app = typer.Typer(
     name="jepa",
@@ -33,6 +33,8 @@ app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)
+app.command("export")(export.export)
+app.command("import")(export.import_)
 
 
 def _print_version(wanted: bool | None) -> None:

@@ -8,7 +8,7 @@ import typer
 
 def embed(
     source: Annotated[Path, typer.Argument(help="A video, a folder of videos, or a folder of shards.")],
-    model: Annotated[Path, typer.Option(help="A run folder, or a folder that holds model.json.")],
+    model: Annotated[str, typer.Option(help="A run or model folder, or a hub id (org/name).")],
     out: Annotated[
         Path | None,
         typer.Option(

@@ -109,7 +109,7 @@ class VideoViT(nn.Module):
             if size < 1:
                 raise ValueError(f"{name} is at least 1, found {size}")
         self.image_size, self.patch, self.tubelet, self.frames = image_size, patch, tubelet, frames
-        self.width, self.heads = width, heads
+        self.width, self.heads, self.mlp_ratio = width, heads, mlp_ratio
         self.attention: Attends = attention
         self.positions: Positions = positions
         self.levels, self.level_count = tuple(levels), max(1, len(levels))
@@ -192,7 +192,7 @@ class VideoViT(nn.Module):
         if self.positions == "sincos":
             x = x + sincos_table(positions, self.width).to(x.dtype)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), 1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x), 1)
         return x
 
     def rotary_table(self, positions: Float[Tensor, "B M 3"]) -> Complex[Tensor, "B L R P"] | None:

@@ -1,11 +1,11 @@
 """Models from the Hugging Face hub: downloaded once, read from safetensors, never from a pickle.
 
     a folder in transformers' layout            what is read
-    config.json                                 sizes (jepa/export/huggingface.py)
+    config.json                                 sizes (jepa/export/huggingface.py, classifier.py), labels
     model.safetensors                           or, in pieces, model-0000i-of-0000n.safetensors and their index
     video_preprocessor_config.json              mean and std; `fps`, if it says so
 
-A classifier (`VJEPA2ForVideoClassification`) is read as the encoder in it. A folder in our own layout (`model.json`)
+A classifier (`VJEPA2ForVideoClassification`) is read whole, with its labels. A folder in our own layout (`model.json`)
 is opened by `jepa.load` as it is. Downloading needs the package huggingface_hub: pip install 'openjepa[huggingface]'.
 """
 
@@ -21,7 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.config import UserError, first_line
+from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.video_vit import VideoViT
+from jepa.export.classifier import from_config as classifier_from_config
 from jepa.export.huggingface import from_config
 from jepa.predictors.masked import MaskedPredictor
 
@@ -30,18 +32,24 @@ CONFIG, INDEX, PREPROCESSOR = "config.json", "model.safetensors.index.json", "vi
 TENSORS = "model.safetensors"
 WANTED = ["*.json", "*.safetensors"]  # no .bin, .pt or .py: nothing that could hold code
 FPS = 4.0  # at which V-JEPA 2 was trained; config.json does not say
-ARCHITECTURES = ("VJEPA2Model", "VJEPA2ForVideoClassification")
+CLASSIFIER = "VJEPA2ForVideoClassification"
+ARCHITECTURES = ("VJEPA2Model", CLASSIFIER)
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """Weights in transformers' layout as our modules; `mean` and `std` of pixels in 0..1, None if not given."""
+    """Weights in transformers' layout as our modules.
+
+    `mean` and `std` of pixels in 0..1, None if not given; `labels` are the classifier's, in the order of its classes.
+    """
 
     encoder: VideoViT
     predictor: MaskedPredictor | None
     fps: float
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
+    classifier: AttentiveClassifier | None = None
+    labels: tuple[str, ...] = ()
 
 
 def hub_id(name: str) -> str | None:
@@ -102,11 +110,13 @@ def read(folder: Path) -> HubModel:
     if found[0] not in ARCHITECTURES:
         raise UserError(f"{folder}: expected one of {', '.join(ARCHITECTURES)} in {CONFIG}, found {found[0]}")
     state = _tensors(folder)
-    if found[0] == ARCHITECTURES[1]:
-        state = {n.removeprefix("vjepa2."): x for n, x in state.items() if not n.startswith(("pooler.", "classifier."))}
+    classifier, labels = None, ()
+    if found[0] == CLASSIFIER:
+        encoder, classifier, labels, predictor = classifier_from_config(config, state, str(folder))
     elif strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
         raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
-    encoder, predictor = from_config(config, state, str(folder))
+    else:
+        encoder, predictor = from_config(config, state, str(folder))
     pictures = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     return HubModel(
         encoder,
@@ -114,6 +124,8 @@ def read(folder: Path) -> HubModel:
         float(pictures.get("fps") or FPS),
         _triple(pictures, "image_mean", folder),
         _triple(pictures, "image_std", folder),
+        classifier,
+        labels,
     )
 
 

@@ -57,46 +57,10 @@ def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None)
     Raises:
         UserError: `VJEPA2Model` has no such encoder, or transformers is not installed.
     """
-    if encoder.cls_token is not None or encoder.attention != "bidirectional" or encoder.positions != "rotary_tiled":
-        raise UserError(
-            "VJEPA2Model has no CLS token, attends in both directions and has positions rotary_tiled; this encoder "
-            f"has {encoder.positions}, {encoder.attention} attention. Train with encoder.positions=rotary_tiled"
-        )
-    if predictor is not None and predictor.positions != "rotary_tiled":
-        raise UserError(f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.positions}")
-    config, model_class = _transformers()
-    block = encoder.blocks[0]
-    described: dict[str, Any] = {
-        "patch_size": encoder.patch,
-        "crop_size": encoder.image_size,
-        "frames_per_clip": encoder.frames,
-        "tubelet_size": encoder.tubelet,
-        "in_chans": encoder.patch_embed.proj.in_channels,
-        "hidden_size": encoder.width,
-        "num_attention_heads": encoder.heads,
-        "num_hidden_layers": len(encoder.blocks),
-        "mlp_ratio": _ratio(block, encoder.width),
-        "layer_norm_eps": NORM_EPS,
-        "pred_num_hidden_layers": 0,
-    }
-    if predictor is not None:
-        width = predictor.width
-        described |= {
-            "pred_hidden_size": width,
-            "pred_num_attention_heads": predictor.heads,
-            "pred_num_hidden_layers": len(predictor.predictor_blocks),
-            "pred_num_mask_tokens": len(predictor.mask_tokens),
-            "pred_mlp_ratio": _ratio(predictor.predictor_blocks[0], width),
-        }
+    described = describe(encoder, predictor)
+    config, model_class = their_classes("VJEPA2Config", "VJEPA2Model")
     model = model_class(config(**described)).eval()
-    tensors = _theirs(encoder.state_dict(), ENCODER)
-    expected = model.state_dict()
-    if predictor is None:
-        tensors |= {name: tensor for name, tensor in expected.items() if name.startswith("predictor.")}
-    else:
-        tensors |= _theirs(predictor.state_dict(), PREDICTOR)
-    check_tensors(expected, tensors, "this encoder")
-    model.load_state_dict(tensors)
+    model.load_state_dict(their_tensors(encoder, predictor, model.state_dict()))
     return model
 
 
@@ -106,7 +70,7 @@ def from_transformers(model: "VJEPA2Model") -> tuple[VideoViT, MaskedPredictor |
     Raises:
         UserError: the model is no `VJEPA2Model`, or has layers that it does not publish with.
     """
-    _, model_class = _transformers()
+    (model_class,) = their_classes("VJEPA2Model")
     if not isinstance(model, model_class):
         raise UserError(f"expected a VJEPA2Model of transformers, found {type(model).__name__}")
     return from_config(model.config.to_dict(), model.state_dict(), "the model")
@@ -162,6 +126,72 @@ def from_config(
     return encoder, predictor if config["pred_num_hidden_layers"] else None
 
 
+def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, Any]:
+    """The settings of transformers' `VJEPA2Config` for these modules. Raises UserError if it has no such modules."""
+    if encoder.cls_token is not None or encoder.attention != "bidirectional" or encoder.positions != "rotary_tiled":
+        raise UserError(
+            "VJEPA2Model has no CLS token, attends in both directions and has positions rotary_tiled; this encoder "
+            f"has {encoder.positions}, {encoder.attention} attention. Train with encoder.positions=rotary_tiled"
+        )
+    if encoder.levels or encoder.images or encoder.position_grid is not None:
+        raise UserError(
+            "VJEPA2Model gives out one level, has no embedding of pictures and does not rescale positions, as this "
+            "encoder of V-JEPA 2.1 does; export it to meta or openjepa"
+        )
+    if predictor is not None and predictor.positions != "rotary_tiled":
+        raise UserError(f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.positions}")
+    described: dict[str, Any] = {
+        "patch_size": encoder.patch,
+        "crop_size": encoder.image_size,
+        "frames_per_clip": encoder.frames,
+        "tubelet_size": encoder.tubelet,
+        "in_chans": encoder.patch_embed.proj.in_channels,
+        "hidden_size": encoder.width,
+        "num_attention_heads": encoder.heads,
+        "num_hidden_layers": len(encoder.blocks),
+        "mlp_ratio": encoder.mlp_ratio,
+        "layer_norm_eps": NORM_EPS,
+        "pred_num_hidden_layers": 0,
+    }
+    if predictor is not None:
+        width = predictor.width
+        described |= {
+            "pred_hidden_size": width,
+            "pred_num_attention_heads": predictor.heads,
+            "pred_num_hidden_layers": len(predictor.predictor_blocks),
+            "pred_num_mask_tokens": len(predictor.mask_tokens),
+            "pred_mlp_ratio": predictor.settings["mlp_ratio"],
+        }
+    return described
+
+
+def their_tensors(
+    encoder: VideoViT, predictor: MaskedPredictor | None, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors under the names of `VJEPA2Model`; where there is no predictor, those of `expected` stand for it.
+
+    Raises:
+        UserError: they are not what `expected`, the tensors of such a model, holds.
+    """
+    tensors = _theirs(encoder.state_dict(), ENCODER)
+    if predictor is None:
+        tensors |= {name: tensor for name, tensor in expected.items() if name.startswith("predictor.")}
+    else:
+        tensors |= _theirs(predictor.state_dict(), PREDICTOR)
+    check_tensors(expected, tensors, "this encoder")
+    return tensors
+
+
+def their_classes(*names: str) -> tuple[Any, ...]:
+    """Classes of transformers by name. Raises UserError if it is not installed, or so old that it lacks one."""
+    try:
+        import transformers
+
+        return tuple(getattr(transformers, name) for name in names)
+    except (ImportError, AttributeError):
+        raise UserError("this needs transformers: pip install 'openjepa[huggingface]'") from None
+
+
 def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
     found = dict[str, Tensor]()
     for name, tensor in tensors.items():
@@ -191,15 +221,3 @@ def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], whe
             raise UserError(f"{where} belongs to another model: missing {' and '.join(lost)} of {name}")
         found[name] = torch.cat([pieces[part] for part in PARTS])
     return found
-
-
-def _ratio(block: Any, width: int) -> float:
-    return block.mlp.fc1.out_features / width
-
-
-def _transformers() -> tuple[Any, Any]:
-    try:
-        from transformers import VJEPA2Config, VJEPA2Model
-    except ImportError:
-        raise UserError("this needs transformers: pip install 'openjepa[huggingface]'") from None
-    return VJEPA2Config, VJEPA2Model

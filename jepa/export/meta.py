@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -89,7 +89,11 @@ def read_state(found: Any, encoder: Which = "target_encoder", where: str = "the 
     """The same of a dictionary that was read already."""
     if not isinstance(found, dict) or not isinstance(found.get(encoder), dict):
         keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) else type(found).__name__
-        raise UserError(f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}, found {keys or 'nothing'}")
+        others = [name for name in get_args(Which) if isinstance(found, dict) and name in found]
+        raise UserError(
+            f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}, found {keys or 'nothing'}"
+            + (f"; read its weights {' or '.join(others)}" if others else "")
+        )
     tensors = _ours(found[encoder])
     predictor = _ours(found["predictor"]) if isinstance(found.get("predictor"), dict) else None
     positions, predictor_positions = tensors.pop(POSITIONS, None), None

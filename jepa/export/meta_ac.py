@@ -18,6 +18,7 @@ from jepa.predictors.pose import move_gripper
 
 EXTRINSICS = "extrinsics_encoder.weight"
 PREFIX = "module."
+HEADS = 16
 
 
 def build(
@@ -26,7 +27,7 @@ def build(
     frames: int,
     *,
     heads: int | None = None,
-    predictor_heads: int = 16,
+    predictor_heads: int | None = None,
     where: str = "the checkpoint",
 ) -> tuple[VideoViT, CausalPredictor]:
     """The encoder and the predictor of a checkpoint, in evaluation mode; sizes are read off the tensors.
@@ -34,7 +35,7 @@ def build(
     Args:
         image_size, frames: of the clips the encoder was trained on; the file does not say.
         heads: of the encoder; None: those of the published model of that width.
-        predictor_heads: 16 in the published one.
+        predictor_heads: None: 16, as in the published one.
 
     Raises:
         UserError: a tensor is missing, surplus or of another shape; or the predictor takes no actions.
@@ -56,7 +57,7 @@ def build(
             grid=(side, side),
             hidden=len(embed),
             depth=meta.count(tensors, "predictor_blocks"),
-            heads=predictor_heads,
+            heads=predictor_heads or HEADS,
             mlp_ratio=len(hidden) / len(embed),
             positions="rotary_tiled",
             camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,

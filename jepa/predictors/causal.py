@@ -129,7 +129,8 @@ class CausalPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
-        self.grid, self.tokens, self.heads, self.hidden = grid, grid[0] * grid[1], heads, hidden
+        self.grid, self.tokens = grid, grid[0] * grid[1]
+        self.hidden, self.heads, self.mlp_ratio = hidden, heads, mlp_ratio
         self.positions: Rotary = positions
         self.layer_norm_out, self.next_state = layer_norm_out, next_state
         self.predictor_embed = nn.Linear(width, hidden)

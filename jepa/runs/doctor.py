@@ -19,7 +19,7 @@ from torch import nn
 from jepa.config import from_dict
 from jepa.config.source import Dumper
 from jepa.methods.base import Batch
-from jepa.runs.build import build_method
+from jepa.runs.method import build_method
 from jepa.runs.pretrain import optimizer_of
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.sizing import StepSize, step_size

@@ -17,9 +17,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from jepa.config import UserError
-from jepa.runs.build import load
 from jepa.runs.embed_pca import draw_features, open_picture
 from jepa.runs.embed_write import VideoLatents, open_writer
+from jepa.runs.model import load
 from jepa.world_model import LatentWorldModel
 from jepa_data.errors import DecodeError
 from jepa_data.shards.index import ShardSet
@@ -39,7 +39,13 @@ class Video:
 
 
 def embed(
-    source: Path, model_path: Path, out: Path, *, kind: str | None = None, clip_frames: int | None = None, say: Say
+    source: Path,
+    model_path: str | Path,
+    out: Path,
+    *,
+    kind: str | None = None,
+    clip_frames: int | None = None,
+    say: Say,
 ) -> int:
     """Write the latents of a video file, of every video below a folder, or of every sample of a folder of shards.
 
@@ -80,7 +86,7 @@ def embed(
     return done
 
 
-def draw(source: Path, model_path: Path, out: Path, *, clip_frames: int | None = None, say: Say) -> str:
+def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | None = None, say: Say) -> str:
     """Draw what the encoder makes of a video as colours beside it, into `out` (.gif or .mp4).
 
     Returns:

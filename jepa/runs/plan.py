@@ -15,7 +15,7 @@ from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.planners.cem import CEM
-from jepa.runs.build import load
+from jepa.runs.model import load
 from jepa.runs.schema import PlanConfig, PretrainConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.worlds import make_batch, world_names

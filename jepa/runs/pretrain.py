@@ -24,10 +24,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from jepa.config import UserError, dump, load
-from jepa.export.predictor import save_predictor
 from jepa.methods.base import Method
-from jepa.predictors.masked import MaskedPredictor
-from jepa.runs import build
+from jepa.runs.build import MEAN, STD
+from jepa.runs.method import build_method, trained
+from jepa.runs.model import save
 from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
 from jepa.runs.starting import start_from
 from jepa.training import optim
@@ -70,7 +70,7 @@ def pretrain(
     if loader.action_size and config.data.augment.flip:
         raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
     preprocessing = _preprocessing(config, loader)
-    method = build.build_method(config, preprocessing.image_size, loader.action_size)
+    method = build_method(config, preprocessing.image_size, loader.action_size)
     assert isinstance(method, nn.Module)
     moments = start_from(config.init_from, method) if config.init_from and last is None else None
     module = _module(config, method, preprocessing, moments)
@@ -90,12 +90,10 @@ def pretrain(
         _write_metrics(run, earlier)
     for bad in loader.bad.values():
         say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
-    model = build.world_model(config, method, _spec(config, method, preprocessing, loader), preprocessing)
-    build.save(model, config, run / "model")
-    if isinstance(predictor := getattr(method, "predictor", None), MaskedPredictor):
-        save_predictor(run / "model", predictor)
+    model = trained(config, method, _spec(config, method, preprocessing, loader), preprocessing)
+    save(model, run / "model")
     _write_summary(run, config, method, trainer, gauge, speed, loader)
-    return model
+    return model.world
 
 
 def _module(
@@ -162,7 +160,7 @@ def _preprocessing(config: PretrainConfig, loader: ClipLoader) -> Preprocessing:
     if size is None or fps is None:
         what = "data.image_size" if size is None else "data.fps"
         raise UserError(f"{loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER")
-    return Preprocessing(size, fps, build.MEAN, build.STD)
+    return Preprocessing(size, fps, MEAN, STD)
 
 
 def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from jepa.config import load as load_config
-from jepa.runs.build import build_encoder, load
+from jepa.runs.build import build_encoder
+from jepa.runs.model import load
 from jepa.runs.pretrain import optimizer_of, precision, schedule_of
 from jepa.runs.schema import PretrainConfig, ProbeConfig
 from jepa.world_model import LatentWorldModel

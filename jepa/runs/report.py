@@ -18,7 +18,7 @@ import torch
 from jepa.config import load as load_config
 from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
 from jepa.export.decoder import save_pixel_decoder
-from jepa.runs.build import load
+from jepa.runs.model import load
 from jepa.runs.schema import PretrainConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet

@@ -74,7 +74,21 @@ class FrameConfig(Config):
         return latent_width(self.model, self.output)
 
 
-Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig, Field(discriminator="kind")]
+class StillsConfig(Config):
+    """jepa/encoders/stills.py: a video encoder that is shown one frame at a time."""
+
+    kind: Literal["stills"] = "stills"
+    of: VideoViTConfig
+    layer_norm: bool = True
+    tubelet: Literal[1] = 1
+
+    @property
+    def width(self) -> int:
+        """D of the latents."""
+        return self.of.width
+
+
+Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")]
 
 
 class MarkovConfig(Config):
@@ -82,6 +96,24 @@ class MarkovConfig(Config):
 
     kind: Literal["markov"] = "markov"
     hidden: Count = 384
+
+
+class CausalPredictorConfig(Config):
+    """jepa/predictors/causal.py: V-JEPA 2-AC's transformer over frames, actions and states."""
+
+    kind: Literal["causal"] = "causal"
+    state_size: int = Field(default=0, ge=0, description="width of what the body knows of itself; 0: nothing")
+    hidden: Count = 1024
+    depth: Count = 24
+    heads: Count = 16
+    mlp_ratio: Positive = 4.0
+    positions: Literal["rotary", "rotary_tiled"] = "rotary"
+    camera_size: int = Field(default=0, ge=0)
+    layer_norm_out: bool = False
+    next_state: Literal["add_action", "move_gripper"] = "add_action"
+
+
+Dynamics = Annotated[MarkovConfig | CausalPredictorConfig, Field(discriminator="kind")]
 
 
 class MaskedPredictorConfig(Config):
@@ -283,6 +315,36 @@ class PretrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
     trainer: TrainerConfig
+
+
+class SpecConfig(Config):
+    """jepa.world_model.LatentSpec."""
+
+    tokens: Count
+    width: Count
+    step_seconds: Positive
+    frames_per_step: Count
+    action_size: Count | None = None
+
+
+class PreprocessingConfig(Config):
+    """jepa.world_model.Preprocessing."""
+
+    image_size: Count
+    fps: Positive
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+
+class ModelConfig(Config):
+    """`model.json`: all that it takes to build a model again and to prepare video for it."""
+
+    method: str = Field(description="what trained it: a kind of method, or where the weights were imported from")
+    frames: Count = Field(description="length of the clips it was trained on")
+    encoder: Encoder
+    dynamics: Dynamics | None = None
+    spec: SpecConfig
+    preprocessing: PreprocessingConfig
 
 
 class ProbeConfig(Config):

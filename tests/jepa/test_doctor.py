@@ -12,8 +12,8 @@ import torch
 from jepa.cli.looking import doctor as verb
 from jepa.config import UserError, from_dict, load
 from jepa.methods.base import Batch
-from jepa.runs.build import build_method
 from jepa.runs.doctor import advise, clip_of, doctor, training_rate
+from jepa.runs.method import build_method
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.sizing import step_size
@@ -95,7 +95,7 @@ sys.path[:0] = {path}
 import torch
 from jepa.config import from_dict
 from jepa.methods.base import Batch
-from jepa.runs.build import build_method
+from jepa.runs.method import build_method
 from jepa.runs.schema import PretrainConfig
 torch.set_num_threads(1)
 config = from_dict({tree}, PretrainConfig)

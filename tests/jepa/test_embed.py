@@ -41,6 +41,7 @@ def model_folder(folder: Path) -> Path:
     encoder = build_encoder(config, SIDE, 4)
     model = LatentWorldModel(encoder, None, LatentSpec(16, 24, 2 / FPS, 2), Preprocessing(SIDE, FPS, MEAN, STD))
     described = {
+        "method": "none",
         "encoder": config.model_dump(mode="json"),
         "dynamics": None,
         "frames": 4,

@@ -7,6 +7,8 @@ import torch
 from jepa.config import UserError, from_dict
 from jepa.encoders.frame import FrameEncoder, latent_width
 from jepa.runs import build
+from jepa.runs.method import build_method, trained
+from jepa.runs.model import load, save
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import FrameConfig, PretrainConfig
 from jepa.world_model import LatentSpec, Preprocessing
@@ -121,12 +123,12 @@ def config(run, shards, output: str) -> PretrainConfig:
 
 def test_lewm_learns_with_a_pooled_backbone_and_the_model_is_read_back(corpus, tmp_path):
     described = config(tmp_path, corpus, "pooled")
-    fresh = build.build_method(described, 32, action_size=2).encoder.backbone.state_dict()
+    fresh = build_method(described, 32, action_size=2).encoder.backbone.state_dict()
     model = pretrain(described, say=lambda line: None)
     assert model.spec.tokens == 1 and model.spec.width == 96 and model.spec.frames_per_step == 1
     assert not torch.equal(model.encoder.backbone.conv1[0].weight, fresh["conv1.0.weight"])
     video = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(build.load(tmp_path).encode(video), model.encode(video))
+    assert torch.equal(load(tmp_path).encode(video), model.encode(video))
 
 
 def test_training_alone_starts_from_pretrained_weights(corpus, tmp_path):
@@ -134,18 +136,18 @@ def test_training_alone_starts_from_pretrained_weights(corpus, tmp_path):
     described = config(tmp_path, corpus, "pooled")
     asked = described.model_copy(update={"encoder": described.encoder.model_copy(update={"pretrained": True})})
     with pytest.raises(UserError, match="encoder: timm cannot make test_resnet with its weights at 32 px: "):
-        build.build_method(asked, 32, action_size=2)  # tests ask no model hub
+        build_method(asked, 32, action_size=2)  # tests ask no model hub
     one, other = (build.build_encoder(asked.encoder, 32, 4).state_dict() for _ in range(2))
     assert not torch.equal(one["backbone.conv1.0.weight"], other["backbone.conv1.0.weight"])
 
-    method = build.build_method(described, 32, action_size=2)
+    method = build_method(described, 32, action_size=2)
     spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
-    model = build.world_model(described, method, spec, Preprocessing(32, 10.0, build.MEAN, build.STD))
-    build.save(model, asked, tmp_path)
-    loaded = build.load(tmp_path).encoder.state_dict()
-    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.encoder.state_dict().items())
+    model = trained(asked, method, spec, Preprocessing(32, 10.0, build.MEAN, build.STD))
+    save(model, tmp_path)
+    loaded = load(tmp_path).encoder.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.world.encoder.state_dict().items())
 
 
 def test_lewm_needs_one_vector_a_step(corpus, tmp_path):
     with pytest.raises(UserError, match=r"needs an encoder with one vector per step .*output: pooled"):
-        build.build_method(config(tmp_path, corpus, "tokens"), 64, action_size=2)
+        build_method(config(tmp_path, corpus, "tokens"), 64, action_size=2)

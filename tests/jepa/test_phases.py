@@ -15,7 +15,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.masks.causal import Causal
 from jepa.methods.vjepa import VJEPA
 from jepa.predictors.masked import MaskedPredictor
-from jepa.runs.build import build_method
+from jepa.runs.method import build_method
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.starting import start_from

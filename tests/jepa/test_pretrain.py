@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import jepa
 from jepa.config import UserError, from_dict
-from jepa.runs.build import load
+from jepa.runs.model import load
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import PretrainConfig
 

@@ -8,7 +8,7 @@ import torch
 from jepa.config import load
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.vjepa import VJEPA
-from jepa.runs.build import build_method
+from jepa.runs.method import build_method
 from jepa.runs.schema import PretrainConfig, VideoViTConfig
 
 FOLDER = Path(__file__).parents[2] / "configs" / "pretrain" / "published"

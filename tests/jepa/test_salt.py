@@ -14,7 +14,8 @@ from jepa.methods.base import Batch, Method
 from jepa.methods.pixel_reconstruction import PixelReconstruction, normalised_patches, patch_pixels
 from jepa.methods.vjepa import VJEPA
 from jepa.predictors.masked import MaskedPredictor
-from jepa.runs.build import build_method, load
+from jepa.runs.method import build_method
+from jepa.runs.model import load
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import PretrainConfig
 

@@ -15,7 +15,7 @@ import jepa
 from jepa.agents import Policy
 from jepa.cli import main
 from jepa.config import UserError, load
-from jepa.runs.build import build_method
+from jepa.runs.method import build_method
 from jepa.runs.schema import PretrainConfig
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.worlds import make_env

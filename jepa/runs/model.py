@@ -1,0 +1,198 @@
+"""Model folders: what a run leaves behind, what is imported, and what `jepa.load` opens.
+
+MODEL/model.json          how to build it, and how to prepare video for it: size, rate, mean, std
+MODEL/model.safetensors   encoder and, where there are any, dynamics
+MODEL/predictor/          V-JEPA's masked predictor, if it was kept
+MODEL/classifier/         an attentive classifier and its labels, if there is one
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from jepa.config import UserError, from_dict
+from jepa.decoders.classifier import AttentiveClassifier
+from jepa.encoders.stills import StillsEncoder
+from jepa.encoders.video_vit import VideoViT
+from jepa.export import checkpoint, hub
+from jepa.export.classifier import FOLDER as CLASSIFIER
+from jepa.export.classifier import load_classifier, save_classifier
+from jepa.export.predictor import FOLDER as PREDICTOR
+from jepa.export.predictor import load_predictor, save_predictor
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.masked import MaskedPredictor
+from jepa.runs.build import MEAN, NEXT_STATES, STD, build_dynamics, build_encoder
+from jepa.runs.schema import (
+    CausalPredictorConfig,
+    ModelConfig,
+    PreprocessingConfig,
+    SpecConfig,
+    StillsConfig,
+    VideoViTConfig,
+)
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+
+DESCRIBED = ("format", "version", "sha256")  # of the file, by jepa.export.checkpoint
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and what belongs to it: all that a folder holds. `labels` are the classifier's, in order."""
+
+    world: LatentWorldModel
+    config: ModelConfig
+    predictor: MaskedPredictor | None = None
+    classifier: AttentiveClassifier | None = None
+    labels: tuple[str, ...] = field(default=())
+
+
+def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
+    """The model of a run folder, of a model folder, or of the Hugging Face hub, ready to use.
+
+    Args:
+        path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
+            transformers' `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+        revision: of a model of the hub: a branch, a tag or the hash of a commit.
+
+    Raises:
+        UserError: there is no model, it is damaged, or its weights belong to another model.
+    """
+    return open_model(path, revision).world
+
+
+def open_model(path: str | Path, revision: str | None = None) -> Model:
+    """The same with its masked predictor and its classifier, where the folder holds them."""
+    folder = Path(path)
+    if not folder.is_dir():
+        if (name := hub.hub_id(str(path))) is None:
+            raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+        folder = hub.download(name, revision)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
+        return _from_hub(folder)
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    config = from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
+    world = _build(config)
+    checkpoint.load_into(world, folder)
+    classifier, labels = load_classifier(folder) or (None, ())
+    return Model(world.eval().requires_grad_(False), config, load_predictor(folder), classifier, labels)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a model so that `load` finds everything it needs beside the weights; parts of an older one go."""
+    for part in (PREDICTOR, CLASSIFIER):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    checkpoint.save(folder, model.world, model.config.model_dump(mode="json"))
+    if model.predictor is not None:
+        save_predictor(folder, model.predictor)
+    if model.classifier is not None:
+        save_classifier(folder, model.classifier, model.labels)
+
+
+def imported(
+    origin: str,
+    encoder: VideoViT,
+    *,
+    fps: float,
+    predictor: MaskedPredictor | CausalPredictor | None = None,
+    classifier: AttentiveClassifier | None = None,
+    labels: tuple[str, ...] = (),
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> Model:
+    """Weights from elsewhere as a model. A causal predictor makes it V-JEPA 2-AC: a latent step is one frame.
+
+    Args:
+        origin: where from, for `ModelConfig.method`.
+        fps: frames a second that the encoder was trained on.
+        mean, std: of the pixels in 0..1; None: ImageNet's, as V-JEPA has them.
+
+    Raises:
+        UserError: the encoder does not read RGB pictures.
+    """
+    if (channels := encoder.patch_embed.proj.in_channels) != 3:
+        raise UserError(f"{origin}: its encoder reads {channels} channels; models here read RGB video, 3 channels")
+    preprocessing = PreprocessingConfig(image_size=encoder.image_size, fps=fps, mean=mean or MEAN, std=std or STD)
+    sizes = {"tokens": encoder.tokens, "width": encoder.width}
+    acts = isinstance(predictor, CausalPredictor)
+    per_step = 1 if acts else encoder.tubelet
+    spec = SpecConfig(
+        **sizes,
+        step_seconds=per_step / fps,
+        frames_per_step=per_step,
+        action_size=predictor.action_size if acts else None,
+    )
+    described = describe_encoder(encoder)
+    config = ModelConfig(
+        method=origin,
+        frames=encoder.frames,
+        encoder=StillsConfig(of=described) if acts else described,
+        dynamics=describe_dynamics(predictor) if acts else None,
+        spec=spec,
+        preprocessing=preprocessing,
+    )
+    world = LatentWorldModel(
+        StillsEncoder(encoder) if acts else encoder,
+        predictor if acts else None,
+        LatentSpec(**spec.model_dump()),
+        Preprocessing(**preprocessing.model_dump()),
+    )
+    return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
+
+
+def describe_encoder(encoder: VideoViT) -> VideoViTConfig:
+    """What builds another one like it."""
+    return VideoViTConfig(
+        patch=encoder.patch,
+        tubelet=encoder.tubelet,
+        width=encoder.width,
+        depth=len(encoder.blocks),
+        heads=encoder.heads,
+        mlp_ratio=encoder.mlp_ratio,
+        cls_token=encoder.cls_token is not None,
+        attention=encoder.attention,
+        positions=encoder.positions,
+        levels=encoder.levels,
+        position_grid=encoder.position_grid,
+        images=encoder.images,
+    )
+
+
+def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
+    """What builds another one like it."""
+    return CausalPredictorConfig(
+        state_size=predictor.state_size,
+        hidden=predictor.hidden,
+        depth=len(predictor.predictor_blocks),
+        heads=predictor.heads,
+        mlp_ratio=predictor.mlp_ratio,
+        positions=predictor.positions,
+        camera_size=predictor.camera_size,
+        layer_norm_out=predictor.layer_norm_out,
+        next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _build(config: ModelConfig) -> LatentWorldModel:
+    spec = LatentSpec(**config.spec.model_dump())
+    preprocessing = Preprocessing(**config.preprocessing.model_dump())
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
+        dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, spec.block_size)
+    return LatentWorldModel(encoder, dynamics, spec, preprocessing)
+
+
+def _from_hub(folder: Path) -> Model:
+    found = hub.read(folder)
+    return imported(
+        "huggingface",
+        found.encoder,
+        fps=found.fps,
+        predictor=found.predictor,
+        classifier=found.classifier,
+        labels=found.labels,
+        mean=found.mean,
+        std=found.std,
+    )
