@@ -68,7 +68,7 @@ class StreamConfig(Config):
     workers: int = Field(default=0, ge=0, description="processes or threads that decode; 0: the training process does")
     worker_kind: Literal["process", "thread"] = Field(default="process", description="what workers are")
     short: Literal["error", "skip"] = Field(default="error", description="what to do with videos shorter than a clip")
-    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="of the samples; one bad sample passes unless 0")
+    max_bad_fraction: Share = Field(default=0.01, description="of the samples; one bad sample passes unless 0")
     image_size: int | None = Field(
         default=None, gt=0, description="side in pixels of the square clips; none: as stored"
     )

@@ -68,7 +68,7 @@ def import_(
     weights: Annotated[Weights, typer.Option(help="meta: which encoder of the file.")] = Weights.target_encoder,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write published weights as a model folder, which every other command takes.
+    """Write published weights as a model folder, for `jepa embed`, `jepa probe` and `jepa.load`.
 
     V-JEPA 1, 2, 2.1 and 2-AC of Meta; V-JEPA 2 and its classifiers of Hugging Face. A tensor that is missing, surplus
     or of another shape is an error. No file that could hold code is opened.

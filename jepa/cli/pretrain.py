@@ -25,4 +25,3 @@ def pretrain(
     from jepa.runs.pretrain import pretrain as run
 
     run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=sys.stdout.isatty())
-    typer.echo(f"{described.run}/model: what `jepa.load` reads. Next: jepa probe {described.run}")

@@ -7,11 +7,16 @@ import typer
 
 
 def probe(
-    run: Annotated[Path, typer.Argument(help="A run folder written by `jepa pretrain`.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a model folder of `jepa import`.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as supervised=false.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/probe/demo.yaml.")] = None,
 ) -> None:
-    """Score the run's frozen encoder on held-out episodes, beside a random one, pixels and a supervised one."""
+    """Score a frozen encoder on held-out episodes, beside a random one, pixels and a supervised one.
+
+    Example: jepa probe runs/mine
+
+    Example: jepa probe models/vitl shards=my_shards clip_frames=16
+    """
     from jepa.config import from_dict, load
     from jepa.runs.schema import ProbeConfig
 

@@ -19,8 +19,10 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from jepa.config import UserError, dump, load
@@ -28,13 +30,14 @@ from jepa.methods.base import Method
 from jepa.runs.build import MEAN, STD
 from jepa.runs.method import build_method, trained
 from jepa.runs.model import save
-from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
+from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, VideoViTConfig, WSDConfig
 from jepa.runs.starting import start_from
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
 from jepa.training.module import Pretraining
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.shards.clips import Bad
 from jepa_data.shards.stream import ClipLoader, make_loader
 
 LAST = "last.ckpt"
@@ -62,10 +65,22 @@ def pretrain(
         UserError: the folder, the data and the config do not fit; the loss is not finite.
     """
     run = Path(config.run)
-    last = _claim(run, config, resume, overwrite)
+    gauge, speed = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below), Throughput()
+    progress = RichProgressBar() if bar else Lines(say)
+    # The gauges log, so they come before the callback that saves what was logged.
+    trainer = _trainer(config, run, [gauge, speed, progress, *callbacks])
+    writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
+    last = _claim(run, config, resume, overwrite, writes=writes)
     batches = config.trainer.steps * config.trainer.accumulate
-    loader = make_loader(config.data, "train", seed=config.seed, total_batches=batches)
-    for note in loader.notes:
+    loader = make_loader(
+        config.data,
+        "train",
+        seed=config.seed,
+        total_batches=batches,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    for note in loader.notes if writes else ():
         say(note)
     if loader.action_size and config.data.augment.flip:
         raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
@@ -74,12 +89,7 @@ def pretrain(
     assert isinstance(method, nn.Module)
     moments = start_from(config.init_from, method) if config.init_from and last is None else None
     module = _module(config, method, preprocessing, moments)
-    gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below)
-    speed = Throughput(loader)
-    progress = RichProgressBar() if bar else Lines(say)
-    # The gauges log, so they come before the callback that saves what was logged.
-    trainer = _trainer(config, run, [gauge, speed, progress, *callbacks])
-    earlier = _read_metrics(run) if last else []
+    earlier = _read_metrics(run) if last and writes else []
     try:
         with _quiet():
             trainer.fit(module, train_dataloaders=loader, ckpt_path=last, weights_only=True)
@@ -87,13 +97,26 @@ def pretrain(
         say(f"stopped; --resume goes on from {run / 'checkpoints' / LAST}, if it was written")
         raise KeyboardInterrupt from stopped
     finally:
-        _write_metrics(run, earlier)
-    for bad in loader.bad.values():
-        say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
+        if writes:
+            _write_metrics(run, earlier)
     model = trained(config, method, _spec(config, method, preprocessing, loader), preprocessing)
-    save(model, run / "model")
-    _write_summary(run, config, method, trainer, gauge, speed, loader)
+    left_out = _left_out(loader)
+    if writes:
+        for bad in left_out.values():
+            say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
+        save(model, run / "model")
+        _write_summary(run, config, method, trainer, gauge, speed, loader, left_out)
+        say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
+
+
+def _left_out(loader: ClipLoader) -> dict[str, Bad]:
+    """What could not be read, by any process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return loader.bad
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, loader.bad)
+    return {key: bad for part in found for key, bad in part.items()}
 
 
 def _module(
@@ -129,8 +152,8 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> str | None:
-    """Make the run folder this run's own; the checkpoint to go on from, if any."""
+def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool, *, writes: bool) -> str | None:
+    """Make the run folder this run's own, unless another process `writes`; the checkpoint to go on from, if any."""
     described, last = run / "config.yaml", run / "checkpoints" / LAST
     if resume:
         if not last.is_file():
@@ -145,6 +168,8 @@ def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> 
                 "Resume with the same config, or give another run=FOLDER."
             )
         return str(last)
+    if not writes:
+        return None
     if described.exists() and not overwrite:
         raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
     run.mkdir(parents=True, exist_ok=True)
@@ -212,6 +237,9 @@ def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.
         return L.Trainer(
             accelerator=t.device,
             devices=t.devices,
+            num_nodes=t.nodes,
+            strategy=_strategy(config),
+            sync_batchnorm=t.devices * t.nodes > 1 and t.device != "cpu",
             precision=precision(config),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
             accumulate_grad_batches=t.accumulate,
@@ -224,6 +252,14 @@ def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+
+
+def _strategy(config: PretrainConfig) -> Strategy | str:
+    """Of several processes, each has the whole model, and gradients are averaged."""
+    if config.trainer.devices * config.trainer.nodes == 1:
+        return "auto"
+    # Where a batch may hold only pictures or only video, a patch embedding is not used by every step.
+    return DDPStrategy(find_unused_parameters=isinstance(config.encoder, VideoViTConfig) and config.encoder.images)
 
 
 @contextmanager
@@ -274,6 +310,7 @@ def _write_summary(
     gauge: CollapseGauge,
     speed: Throughput,
     loader: ClipLoader,
+    left_out: dict[str, Bad],
 ) -> None:
     assert isinstance(method, nn.Module)
     summary: dict[str, Any] = {
@@ -289,7 +326,7 @@ def _write_summary(
         "device": str(trainer.strategy.root_device),
         "precision": trainer.precision,
         "warnings": gauge.warnings,
-        "left_out": {key: bad.kind for key, bad in loader.bad.items()},
+        "left_out": {key: bad.kind for key, bad in left_out.items()},
         "data": {
             "position": loader.position,
             "mix": dict(loader.stats.drawn),

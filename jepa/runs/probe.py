@@ -1,7 +1,7 @@
 """`jepa probe`: what the frozen latents know, beside what needs no pretraining.
 
-RUN/features/     frozen features, computed once for a model and a data set
-RUN/probe.json    scores by probe, columns pretrained, random_init, pixels, pca_pixels, supervised, floor
+FOLDER/features/     frozen features, computed once for a model and a data set
+FOLDER/probe.json    scores by probe, columns pretrained, random_init, pixels, pca_pixels, supervised, floor
 """
 
 import json
@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.build import build_encoder
-from jepa.runs.model import load
+from jepa.runs.model import Model, open_model
 from jepa.runs.pretrain import optimizer_of, precision, schedule_of
 from jepa.runs.schema import PretrainConfig, ProbeConfig
 from jepa.world_model import LatentWorldModel
+from jepa_data.config import StreamConfig
 from jepa_data.shards.stream import ClipLoader, make_loader
 from jepa_probes import baselines
 from jepa_probes.features import Features, cached, extract, fingerprint
@@ -32,15 +34,20 @@ CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encode
 EVALUATION_BATCH = 64
 
 
-def probe(run: Path, config: ProbeConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Score the run's encoder and its baselines on held-out episodes, and write the result.
+def probe(folder: Path, config: ProbeConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Score a model's encoder and its baselines on held-out episodes, and write the result beside the model.
+
+    Args:
+        folder: of a run; or of a model alone, which also needs `config.shards`.
 
     Raises:
-        UserError: the run holds no model, or its data cannot be probed.
+        UserError: the folder holds no model, or the data cannot be probed.
     """
     began = time.perf_counter()
-    trained, model = load_config(run / "config.yaml", PretrainConfig), load(run)
-    loaders = {split: _loader(trained, config, split) for split in ("train", "test")}
+    opened = open_model(folder)
+    trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
+    model, data = opened.world, _data(folder, opened, trained, config)
+    loaders = {split: _loader(data, config, split) for split in ("train", "test")}
     names = loaders["train"].shards.manifest.state_names
     limits = {"train": config.train_episodes, "test": config.test_episodes}
 
@@ -51,54 +58,78 @@ def probe(run: Path, config: ProbeConfig, *, say: Callable[[str], None] = print)
         clips = None if limit is None else limit * config.clips_per_video
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit}
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
-        return cached(run / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
+        return cached(folder / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
 
     table: dict[str, tuple[Features, Features]] = {}
-    for column, encoder in _encoders(model, trained, config, names, say).items():
+    for column, encoder in _encoders(opened, trained, data, config, names, say).items():
         encode = baselines.pixels(model.spec.frames_per_step) if encoder is None else partial(_encode, model, encoder)
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
     scored = score_features(table, labels=config.labels, seed=config.seed, say=say)
     result = {"seed": config.seed} | _result(
-        scored, table, _prediction(model, trained, config), time.perf_counter() - began
+        scored, table, _prediction(model, data, config, say), time.perf_counter() - began
     )
-    (run / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
+def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: ProbeConfig) -> StreamConfig:
+    """Clips as in training: the run's own, or of other shards at the model's rate and size."""
+    if config.shards is None:
+        if config.fps is not None:
+            raise UserError("fps goes with shards=FOLDER; the run's own clips have the rate they were trained at")
+        if trained is None:
+            raise UserError(f"{folder} is a model without a run: say what to probe it on, shards=FOLDER")
+        return trained.data
+    p = opened.world.preprocessing
+    return StreamConfig(
+        shards=config.shards,
+        batch_size=EVALUATION_BATCH,
+        clip_frames=opened.config.frames,
+        fps=config.fps or p.fps,
+        image_size=p.image_size,
+    )
+
+
 def _encoders(
-    model: LatentWorldModel,
-    trained: PretrainConfig,
+    opened: Model,
+    trained: PretrainConfig | None,
+    data: StreamConfig,
     config: ProbeConfig,
     names: tuple[str, ...],
     say: Callable[[str], None],
 ) -> dict[str, nn.Module | None]:
     """The encoder of each column; None stands for pixels."""
+    model, seed = opened.world, config.seed if trained is None else trained.seed
 
     def fresh() -> nn.Module:
-        return build_encoder(trained.encoder, model.preprocessing.image_size, trained.data.clip_frames)
+        return build_encoder(opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
 
-    some = make_loader(trained.data, "train", seed=trained.seed, total_batches=8)
+    some = make_loader(data, "train", seed=seed, total_batches=8)
     encoders: dict[str, nn.Module | None] = {
         PRETRAINED: model.encoder,
-        "random_init": baselines.random_init(fresh, trained.seed, some, model.prepare),
+        "random_init": baselines.random_init(fresh, seed, some, model.prepare),
         PIXELS: None,
     }
-    if config.supervised and names:
-        steps = trained.trainer.steps
-        say(f"training the supervised baseline for {steps} steps")
-        encoders["supervised"] = baselines.train_supervised(
-            fresh,
-            make_loader(trained.data, "train", seed=trained.seed, total_batches=steps),
-            model.prepare,
-            names,
-            seed=trained.seed,
-            make_optimizer=optimizer_of(trained),
-            lr_factor=schedule_of(trained),
-            clip_norm=trained.trainer.clip_norm,
-            bf16=precision(trained) == "bf16-mixed",
-        )
+    if not (config.supervised and names):
+        return encoders
+    if trained is None:
+        say("no supervised baseline: it has the budget of a run, and this model comes without one")
+        return encoders
+    steps = trained.trainer.steps
+    say(f"training the supervised baseline for {steps} steps")
+    encoders["supervised"] = baselines.train_supervised(
+        fresh,
+        make_loader(data, "train", seed=seed, total_batches=steps),
+        model.prepare,
+        names,
+        seed=seed,
+        make_optimizer=optimizer_of(trained),
+        lr_factor=schedule_of(trained),
+        clip_norm=trained.trainer.clip_norm,
+        bf16=precision(trained) == "bf16-mixed",
+    )
     return encoders
 
 
@@ -107,22 +138,28 @@ def _encode(model: LatentWorldModel, encoder: nn.Module, video: torch.Tensor) ->
         return encoder(model.prepare(video))
 
 
-def _loader(trained: PretrainConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:
+def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:
     changes = {
         "batch_size": EVALUATION_BATCH,
-        "clip_frames": clip_frames or config.clip_frames or trained.data.clip_frames,
+        "clip_frames": clip_frames or config.clip_frames or data.clip_frames,
         "clips_per_video": 1 if clip_frames else config.clips_per_video,
         "cache_mib": CACHE_MIB,
     }
-    return make_loader(trained.data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
+    return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
 
 
-def _prediction(model: LatentWorldModel, trained: PretrainConfig, config: ProbeConfig) -> dict[str, Any]:
+def _prediction(
+    model: LatentWorldModel, data: StreamConfig, config: ProbeConfig, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Latent prediction on held-out clips, where the model has dynamics."""
     if model.dynamics is None:
         return {}
     frames = (HORIZONS[-1] + 1) * model.spec.frames_per_step
-    clips = _loader(trained, config, "test", frames)
+    clips = _loader(data, config, "test", frames)
+    if clips.action_size != model.spec.action_size:
+        wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
+        say(f"no latent prediction: the model's actions are {wide}")
+        return {}
     names = clips.shards.manifest.state_names
     held_out = extract(model.encode, clips, model.spec.frames_per_step, names)
     assert held_out.actions is not None

@@ -291,7 +291,8 @@ class TrainerConfig(Config):
 
     steps: Count
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Count = 1
+    devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
+    nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
     precision: Literal["auto", "32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware has it")
     accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
     clip_norm: Positive | None = 1.0
@@ -350,12 +351,18 @@ class ModelConfig(Config):
 class ProbeConfig(Config):
     """`jepa probe`: how much data and effort the probes get."""
 
+    shards: str | None = Field(
+        default=None, description="folder of shards to probe on; none: the run's. A model without a run needs it"
+    )
+    fps: Positive | None = Field(default=None, description="with `shards`: rate of the clips; none: the model's")
     train_episodes: Count | None = Field(default=None, description="fit on at most so many episodes; none: all")
     test_episodes: Count | None = None
     clip_frames: Count | None = Field(default=None, description="frames per clip; none: as in training")
     clips_per_video: Count = 2
     labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
-    supervised: bool = Field(default=True, description="also train an encoder on the true states, with the same budget")
+    supervised: bool = Field(
+        default=True, description="also train an encoder on the true states, with the budget of the run"
+    )
     seed: int = Field(default=0, ge=0)
 
 

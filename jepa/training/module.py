@@ -54,9 +54,7 @@ class Pretraining(L.LightningModule):
         self.weight_decay, self.moments = weight_decay, moments
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-        terms = self.method.loss(self._inputs(batch), generator)
+        terms = self.method.loss(self._inputs(batch), self.generator(batch_idx))
         loss = terms["loss"]
         # On a GPU the check waits for the device, so there it is made only when a line is logged.
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
@@ -66,6 +64,11 @@ class Pretraining(L.LightningModule):
             )
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
         return loss
+
+    def generator(self, batch_idx: int) -> torch.Generator:
+        """What a method draws masks, views and directions from at this batch."""
+        key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(key >> np.uint64(1)))
 
     def _inputs(self, batch: ClipBatch) -> Batch:
         return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills)

@@ -141,6 +141,30 @@ def test_vjepa_2_ac_goes_out_and_comes_back_and_imagines_the_same(acting: Path, 
     assert torch.equal(*ahead)
 
 
+def test_imported_models_are_probed_on_shards(vjepa2: Path, tmp_path: Path, capsys) -> None:
+    world = (
+        "data",
+        "record",
+        "billiards-easy",
+        tmp_path / "data",
+        "--episodes",
+        10,
+        "--frames",
+        24,
+        "--image-size",
+        32,
+    )
+    run_jepa(capsys, *world)
+    told = run_jepa(capsys, "probe", vjepa2, f"shards={tmp_path / 'data'}", "labels=[]", fails=True)
+    assert "8 does not divide 10, the rate of the actions" in told
+    told = run_jepa(capsys, "probe", vjepa2, f"shards={tmp_path / 'data'}", "labels=[]", "fps=5")
+    assert "no supervised baseline" in told and "state R²  pretrained" in told
+    result = json.loads((vjepa2 / "probe.json").read_text())
+    assert {"pretrained", "random_init", "pixels", "floor"} <= set(result["scores"]["state_r2"])
+    told = run_jepa(capsys, "probe", vjepa2, fails=True)
+    assert "is a model without a run: say what to probe it on, shards=FOLDER" in told
+
+
 def test_to_onnx(vjepa2: Path, capsys) -> None:
     import onnxruntime
 

@@ -18,22 +18,23 @@ class Throughput(L.Callback):
     `data/bad` (samples left out), `data/errors/KIND`, and for a mix `data/mix/SOURCE` (share of the clips so far).
 
     Attributes:
-        clips, seconds: of this process since training began.
+        clips, seconds: of all processes since training began.
     """
 
-    def __init__(self, loader: ClipLoader) -> None:
-        self.loader = loader
+    def __init__(self) -> None:
         self.clips, self.seconds = 0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(trainer.train_dataloader, ClipLoader)
+        self.loader = trainer.train_dataloader
         self._began = self._last = time.perf_counter()
         self._since, self._waited = 0, self.loader.stats.wait_seconds
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        self.clips += len(batch)
-        self._since += len(batch)
+        self.clips += len(batch) * trainer.world_size
+        self._since += len(batch) * trainer.world_size
         step = step_ended(trainer, batch_idx)
         if step is None or step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
             return
@@ -68,7 +69,7 @@ class Lines(L.Callback):
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
         step, total = step_ended(trainer, batch_idx), module.total_steps
-        if step is None or (step % max(1, total // 10) and step != total):
+        if step is None or (step % max(1, total // 10) and step != total) or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
         seconds = time.perf_counter() - self._began
