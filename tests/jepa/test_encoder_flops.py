@@ -52,6 +52,29 @@ def test_a_picture_costs_half_the_patches_of_a_tubelet_of_two():
     assert counter.get_total_flops() == 3 * (24 * 2 * WIDTH * 3 * PATCH**2 + blocks)
 
 
+def kept_for_the_backward_pass(model: VideoViT, video: torch.Tensor, keep: torch.Tensor) -> int:
+    """Bytes of all but the weights."""
+    own, kept = {parameter.data_ptr() for parameter in model.parameters()}, dict[int, int]()
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        if x.untyped_storage().data_ptr() not in own:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        z = model(video, keep)
+    assert z.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("settings", [{}, dict(cls_token=True, attention="block_causal")])
+def test_dropped_tokens_take_no_memory(settings):
+    model, keep = encoder(**settings), torch.arange(16).expand(2, -1)
+    short, long = (kept_for_the_backward_pass(model, torch.randn(2, frames, 3, 32, 32), keep) for frames in (4, 32))
+    assert long == short > 0
+    assert kept_for_the_backward_pass(model, torch.randn(2, 4, 3, 32, 32), torch.arange(32).expand(2, -1)) > 1.9 * short
+
+
 class Operations(TorchDispatchMode):
     """Counts what is computed, with the types of the results."""
 

@@ -62,7 +62,9 @@ class NearDuplicates(Config):
 
     kind: Literal["near_duplicates"] = "near_duplicates"
     max_bits: float | None = Field(None, ge=0, le=15, description="of the 64 of a frame's hash, on average; 4 if unset")
-    embeddings: str | None = Field(None, description="a table that `jepa embed` wrote of these shards (.npz)")
+    embeddings: str | None = Field(
+        None, description="a table that `jepa embed` wrote of these shards (.npz or .parquet)"
+    )
     min_cosine: float | None = Field(None, gt=0, le=1, description="of two mean latents; 0.95 if unset")
     centre: bool = Field(False, description="take the mean of all samples off the latents first")
 
@@ -94,7 +96,9 @@ class Balance(Config):
     kind: Literal["balance"] = "balance"
     at_most: int = Field(gt=0, description="samples of a group, in each split")
     label: str | None = Field(None, description="group by this label")
-    embeddings: str | None = Field(None, description="group by k-means of a table that `jepa embed` wrote (.npz)")
+    embeddings: str | None = Field(
+        None, description="group by k-means of a table that `jepa embed` wrote (.npz or .parquet)"
+    )
     clusters: int = Field(32, gt=0, description="of the embeddings")
     splits: tuple[SplitName, ...] = Field(("train",), description="the other splits stay as they are")
     seed: int = Field(0, ge=0)
