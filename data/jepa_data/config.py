@@ -14,40 +14,42 @@ class Access(Config):
     """How shards that are not on this machine are read. Part of a config, under `data.remote`."""
 
     read: Literal["range", "whole"] = Field(
-        "range",
+        default="range",
         description="range: only the bytes of a sample; whole: fetch each shard once, for stores that cannot seek",
     )
-    cache: str = Field("~/.cache/openjepa", description="folder for what is fetched")
+    cache: str = Field(default="~/.cache/openjepa", description="folder for what is fetched")
     cache_gib: float = Field(
-        20.0, gt=0, description="of fetched files; the ones unused for longest are deleted beyond it"
+        default=20.0, gt=0, description="of fetched files; the ones unused for longest are deleted beyond it"
     )
-    allow_pipe: bool = Field(False, description="let `pipe:` run its shell command")
-    attempts: int = Field(3, gt=0, description="times a request is tried")
-    timeout_seconds: float = Field(60.0, gt=0, description="for one request or command")
+    allow_pipe: bool = Field(default=False, description="let `pipe:` run its shell command")
+    attempts: int = Field(default=3, gt=0, description="times a request is tried")
+    timeout_seconds: float = Field(default=60.0, gt=0, description="for one request or command")
 
 
 class SourceConfig(Config):
     """One of several corpora that a run draws from."""
 
     shards: str = Field(description="folder or address")
-    weight: float = Field(1.0, gt=0, description="share of the clips; weights need not sum to 1")
-    skip: str | None = Field(None, description="quarantine file of `jepa data check`: samples to leave out")
+    weight: float = Field(default=1.0, gt=0, description="share of the clips; weights need not sum to 1")
+    skip: str | None = Field(default=None, description="quarantine file of `jepa data check`: samples to leave out")
 
 
 class CropConfig(Config):
     """A random part of each clip, cut and scaled by the decoder."""
 
-    scale: tuple[Share, Share] = Field((0.3, 1.0), description="range of its area, as a share of the picture's")
-    ratio: tuple[Positive, Positive] = Field((0.75, 1.35), description="range of width / height")
+    scale: tuple[Share, Share] = Field(default=(0.3, 1.0), description="range of its area, as a share of the picture's")
+    ratio: tuple[Positive, Positive] = Field(default=(0.75, 1.35), description="range of width / height")
 
 
 class AugmentConfig(Config):
     """Changes made on the training device, in batch, drawn once a clip."""
 
-    crop: CropConfig | None = Field(None, description="a random part, scaled back to the size of the clip")
-    flip: Share = Field(0.0, description="probability of a mirror image; for video without actions")
-    colour: float = Field(0.0, ge=0, le=1, description="strength of jitter in brightness, contrast and saturation")
-    grey: Share = Field(0.0, description="probability of greyscale")
+    crop: CropConfig | None = Field(default=None, description="a random part, scaled back to the size of the clip")
+    flip: Share = Field(default=0.0, description="probability of a mirror image; for video without actions")
+    colour: float = Field(
+        default=0.0, ge=0, le=1, description="strength of jitter in brightness, contrast and saturation"
+    )
+    grey: Share = Field(default=0.0, description="probability of greyscale")
 
 
 class StreamConfig(Config):

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
-from jepa.cli import data, demo, embed, export, looking, plan, pretrain, probe, report
+from jepa.cli import curves, data, demo, embed, export, looking, plan, pretrain, probe, report
 
 app = typer.Typer(
     name="jepa",
@@ -29,6 +29,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(looking.doctor)
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
+app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
 app.command("report")(report.report)

@@ -16,6 +16,7 @@ import copy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jepa.encoders.video_vit import VideoViT
@@ -81,6 +82,7 @@ class LeVJEPA(nn.Module):
         self.averaged = None if evaluation_ema is None else copy.deepcopy(encoder).requires_grad_(False)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars: loss, its terms, and the cosine of local and global views."""
         video = batch.video
         whole = random_resized_crop(video, self.global_size, self.global_scale, ASPECT, generator=generator)
         parts = [
@@ -91,7 +93,9 @@ class LeVJEPA(nn.Module):
         z = self.projector(summaries).float().unflatten(0, (1 + self.local_views, len(video)))  # [views, B, embedding]
         agreement = (z[1:] - z[0]).square().mean()
         gaussian = sigreg(z, generator, self.directions, self.knots)
-        return {"loss": agreement + self.sigreg_weight * gaussian, "agreement": agreement, "sigreg": gaussian}
+        cosine = F.cosine_similarity(z[1:].detach(), z[0].detach(), dim=-1).mean()
+        total = agreement + self.sigreg_weight * gaussian
+        return {"loss": total, "agreement": agreement, "sigreg": gaussian, "cosine": cosine}
 
     def _summary(self, video: Float[Tensor, "B T C h w"], generator: torch.Generator) -> Float[Tensor, "B D"]:
         keep, _ = self.drop(self.encoder.grid(video), len(video), generator)

@@ -52,7 +52,11 @@ class LeWM(nn.Module):
         self.directions = directions
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Raises ValueError for clips without actions."""
+        """Scalars: loss, its terms, and the cosine of prediction and target.
+
+        Raises:
+            ValueError: the clips have no actions.
+        """
         if batch.actions is None:
             raise ValueError(
                 "LeWM learns from actions, and these clips have none; use vjepa or levjepa for plain video"
@@ -68,6 +72,7 @@ class LeWM(nn.Module):
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
         }
         total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        terms["cosine"] = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
         return {"loss": torch.as_tensor(total), **{name: value.detach() for name, value in terms.items()}}
 
     def after_step(self, step: int, total_steps: int) -> None:

@@ -27,16 +27,27 @@ from torch import nn
 
 from jepa.config import UserError, dump, load
 from jepa.methods.base import Method
+from jepa.methods.levjepa import ASPECT
 from jepa.runs.build import MEAN, STD
 from jepa.runs.method import build_method, trained
 from jepa.runs.model import save
-from jepa.runs.schema import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, VideoViTConfig, WSDConfig
+from jepa.runs.online_probe import OnlineProbe
+from jepa.runs.schema import (
+    CosineConfig,
+    FlatConfig,
+    LeVJEPAConfig,
+    LinearConfig,
+    PretrainConfig,
+    VideoViTConfig,
+    WSDConfig,
+)
 from jepa.runs.starting import start_from
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
 from jepa.training.module import Pretraining
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.shards.clips import Bad
 from jepa_data.shards.stream import ClipLoader, make_loader
 
@@ -65,10 +76,12 @@ def pretrain(
         UserError: the folder, the data and the config do not fit; the loss is not finite.
     """
     run = Path(config.run)
-    gauge, speed = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below), Throughput()
+    gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below, _views(config))
+    speed = Throughput()
     progress = RichProgressBar() if bar else Lines(say)
+    probe = _online_probe(config, say)
     # The gauges log, so they come before the callback that saves what was logged.
-    trainer = _trainer(config, run, [gauge, speed, progress, *callbacks])
+    trainer = _trainer(config, run, [gauge, *([probe] if probe else []), speed, progress, *callbacks])
     writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
     last = _claim(run, config, resume, overwrite, writes=writes)
     batches = config.trainer.steps * config.trainer.accumulate
@@ -105,9 +118,25 @@ def pretrain(
         for bad in left_out.values():
             say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_summary(run, config, method, trainer, gauge, speed, loader, left_out)
+        _write_summary(run, config, method, trainer, gauge, probe, speed, loader, left_out)
         say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
+
+
+def _views(config: PretrainConfig) -> AugmentConfig | None:
+    """How this run makes other views of a clip; None if it does not."""
+    augment, crop = config.data.augment, config.data.augment.crop or config.data.crop
+    if isinstance(config.method, LeVJEPAConfig):
+        crop = CropConfig(scale=config.method.global_scale, ratio=ASPECT)
+    augment = augment.model_copy(update={"crop": crop})
+    return None if augment == AugmentConfig() else augment
+
+
+def _online_probe(config: PretrainConfig, say: Callable[[str], None]) -> OnlineProbe | None:
+    t = config.trainer
+    if not t.probe_every:
+        return None
+    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
 
 
 def _left_out(loader: ClipLoader) -> dict[str, Bad]:
@@ -308,6 +337,7 @@ def _write_summary(
     method: Method,
     trainer: L.Trainer,
     gauge: CollapseGauge,
+    probe: OnlineProbe | None,
     speed: Throughput,
     loader: ClipLoader,
     left_out: dict[str, Bad],
@@ -318,8 +348,9 @@ def _write_summary(
         "steps": trainer.global_step,
         "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
         "wait_share": round(loader.stats.wait_share, 4),
-        "effective_rank": gauge.effective_rank,
-        "std": gauge.std,
+        **gauge.values,
+        "gauge_seconds": round(gauge.seconds, 2),
+        "probe": None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
         "seconds": round(speed.seconds, 2),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),

@@ -298,6 +298,8 @@ class TrainerConfig(Config):
     clip_norm: Positive | None = 1.0
     log_every: Count = 10
     gauge_every: Count = 25
+    probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
+    probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
     checkpoint_every: Count = 500
     warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")
 

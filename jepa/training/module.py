@@ -6,12 +6,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
 from jepa_data.config import AugmentConfig
-from jepa_data.transforms import to_input
+from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
 
 
@@ -52,6 +53,7 @@ class Pretraining(L.LightningModule):
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
         self.mean, self.std, self.augment = mean, std, augment
         self.weight_decay, self.moments = weight_decay, moments
+        self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         terms = self.method.loss(self._inputs(batch), self.generator(batch_idx))
@@ -62,8 +64,18 @@ class Pretraining(L.LightningModule):
                 f"the loss is {loss.item()} at step {self.global_step}; nothing of this step was applied. "
                 "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=32."
             )
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
+        self._log(terms, batch_idx, len(batch))
         return loss
+
+    def _log(self, terms: dict[str, Tensor], batch_idx: int, clips: int) -> None:
+        """Each term once a step: its mean over the batches whose gradients are gathered for it."""
+        self._gathered.append({f"train/{name}": value.detach() for name, value in terms.items()})
+        if step_ended(self.trainer, batch_idx) is not None:
+            names = self._gathered[0]
+            self.log_dict(
+                {name: torch.stack([part[name] for part in self._gathered]).mean() for name in names}, batch_size=clips
+            )
+            self._gathered.clear()
 
     def generator(self, batch_idx: int) -> torch.Generator:
         """What a method draws masks, views and directions from at this batch."""
@@ -72,6 +84,21 @@ class Pretraining(L.LightningModule):
 
     def _inputs(self, batch: ClipBatch) -> Batch:
         return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills)
+
+    def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        """Latents of clips by the encoder as it would be evaluated now."""
+        return self.encode_input(normalize(video.to(self.device), self.mean, self.std))
+
+    @torch.no_grad()
+    def encode_input(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        """The same of normalised video; what is trained is left as it is."""
+        encoder = self.method.evaluation_encoder()
+        training = encoder.training
+        encoder.eval()
+        try:
+            return encoder(video)
+        finally:
+            encoder.train(training)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""

@@ -10,7 +10,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from jepa.config import UserError
 
 Series = list[tuple[int, float]]
 INK = {"light": "#3c4150", "dark": "#c6cbd6"}
@@ -18,6 +21,16 @@ GRID = {"light": "#e3e5ea", "dark": "#333844"}
 COLOURS = {
     "light": ("#3355dd", "#d9480f", "#12805c", "#a61e8c", "#8a6d00"),
     "dark": ("#8ea8ff", "#ff9a5c", "#4fd1a5", "#f08ad8", "#e0c04a"),
+}
+
+
+OVERLAID = {
+    "train/loss": "loss",
+    "train/cosine": "cosine of prediction and target",
+    "gauge/effective_rank": "effective rank",
+    "gauge/std": "std of the latents, mean",
+    "gauge/least_std": "std, least dimension",
+    "gauge/lidar": "LiDAR",
 }
 
 
@@ -44,12 +57,15 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 def curves(metrics: Mapping[str, Series]) -> list[Chart]:
-    """Loss and its terms, effective rank, clips a second: those that were logged."""
+    """Loss and its terms, gauges, online probe, clips a second: those that were logged."""
     terms = [name for name in metrics if name.startswith("train/") and name != "train/loss"]
     loss = ["train/loss"] if "train/loss" in metrics else []
+    probes = [name for name in metrics if name.startswith("probe/")]
     wanted = [
         ("loss and its terms", [*loss, *terms], True),
-        ("effective rank of the latents", ["gauge/effective_rank"], False),
+        ("effective rank of the latents", ["gauge/effective_rank", "gauge/lidar"], False),
+        ("spread of the latents", ["gauge/std", "gauge/least_std"], False),
+        ("online probe", probes, False),
         ("clips per second", ["speed/clips_per_second"], False),
     ]
     charts = []
@@ -58,6 +74,38 @@ def curves(metrics: Mapping[str, Series]) -> list[Chart]:
         if found:
             charts.append(Chart(title, *(_draw(found, theme, logarithmic) for theme in ("light", "dark"))))
     return charts
+
+
+def overlay(runs: Mapping[str, Mapping[str, Series]]) -> bytes:
+    """Several runs in the same axes, a small chart for each thing that any of them logged: a PNG on white.
+
+    Args:
+        runs: their metrics by name.
+
+    Raises:
+        UserError: none of them logged anything that is drawn.
+    """
+    logged = {name for metrics in runs.values() for name in metrics}
+    names = [name for name in OVERLAID if name in logged] + sorted(n for n in logged if n.startswith("probe/"))
+    if not names:
+        raise UserError(f"{', '.join(runs)}: nothing was logged yet; expected a column such as train/loss")
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.3 * rows + 0.4), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    colours = COLOURS["light"]
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        drawn = [(i, metrics[name]) for i, metrics in enumerate(runs.values()) if metrics.get(name)]
+        for i, points in drawn:
+            axes.plot(*zip(*points, strict=True), color=colours[i % len(colours)], linewidth=1.6)
+        axes.set_title(OVERLAID.get(name, name.replace("_", " ")), fontsize=9, color=INK["light"], loc="left")
+        _dress(axes, "light", [value for _, points in drawn for _, value in points], name == "train/loss")
+    lines = [Line2D([], [], color=colours[i % len(colours)], label=run) for i, run in enumerate(runs)]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(runs), frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
 
 
 def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool) -> bytes:

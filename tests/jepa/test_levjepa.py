@@ -47,6 +47,14 @@ def test_the_loss_is_agreement_plus_weighted_sigreg():
     torch.testing.assert_close(losses["loss"], losses["agreement"] + 0.3 * losses["sigreg"])
 
 
+def test_the_cosine_of_the_views_is_1_where_all_are_mapped_to_one_vector():
+    model = method()
+    fresh = model.loss(coloured_noise(4), seeded())["cosine"]
+    torch.nn.init.zeros_(model.projector[-1].weight)
+    collapsed = model.loss(coloured_noise(4), seeded())["cosine"]
+    assert fresh < 0.99 and collapsed.item() == pytest.approx(1) and not collapsed.requires_grad
+
+
 def test_the_generator_alone_decides_the_loss():
     model, batch = method(), coloured_noise(4)
     losses = []
@@ -68,7 +76,7 @@ def _train(weight: float) -> tuple[list[float], float]:
     with torch.no_grad():
         clips = coloured_noise(64, 99).video
         z = model.projector(model.encoder.forward_features(clips).cls)
-    return losses, dimension_std(z).item()
+    return losses, dimension_std(z).mean().item()
 
 
 def test_training_reduces_the_loss_and_sigreg_prevents_collapse():

@@ -32,6 +32,19 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     torch.testing.assert_close(terms["loss"].detach(), total)
 
 
+def test_the_cosine_is_that_of_prediction_and_target() -> None:
+    method, data = lewm(), batch()
+    dynamics = method.dynamics
+    assert isinstance(dynamics, MarkovPredictor)
+    torch.nn.init.zeros_(dynamics.leave.weight)
+    torch.nn.init.zeros_(dynamics.leave.bias)  # it predicts that nothing changes
+    z = method.encoder(data.video)
+    expected = torch.nn.functional.cosine_similarity(z[:, :1], z[:, 1:], dim=-1).mean()
+    cosine = method.loss(data, torch.Generator().manual_seed(0))["cosine"]
+    assert cosine < 0.9 and not cosine.requires_grad
+    torch.testing.assert_close(cosine, expected.detach())
+
+
 def test_every_parameter_is_trained() -> None:
     method = lewm()
     method.loss(batch(), torch.Generator().manual_seed(0))["loss"].backward()

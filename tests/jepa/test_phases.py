@@ -1,5 +1,6 @@
 """A run in parts: gathered gradients, a changing weight decay, and a cooldown that starts from another run."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,22 @@ def test_a_run_counts_steps_of_the_optimiser_and_resumes_among_gathered_batches(
     resumed = pretrain(part, say=quiet, resume=True)
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, resumed.encoder.state_dict()[name]), name
+
+
+def test_the_log_shows_the_mean_of_the_batches_gathered_for_a_step(tmp_path: Path, corpus: Path):
+    told: list[list[float]] = [[]]
+
+    class Listen(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            told[-1].append(3 * outputs["loss"].item())  # Lightning's is a third, of three gathered batches
+            if len(told[-1]) == 3:
+                told.append([])
+
+    pretrain(describe(tmp_path / "run", corpus, trainer__accumulate=3), say=quiet, callbacks=(Listen(),))
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        logged = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx([sum(losses) / 3 for losses in told[:6]], rel=1e-5)
+    assert all(abs(losses[-1] - loss) > 1e-4 for losses, loss in zip(told, logged, strict=False)), "not the last alone"
 
 
 def test_weight_decay_follows_its_schedule_where_there_is_any(tmp_path: Path, corpus: Path):

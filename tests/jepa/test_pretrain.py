@@ -10,15 +10,19 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 import jepa
+from jepa.cli import main
 from jepa.config import UserError, from_dict
 from jepa.runs.model import load
 from jepa.runs.pretrain import pretrain
 from jepa.runs.schema import PretrainConfig
+from jepa_data.shards.encode import encode_mp4
 
 CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 32}
 VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
@@ -112,6 +116,69 @@ def test_the_number_of_loader_workers_does_not_change_the_weights(corpus: Path, 
     for workers in (0, 2):
         pretrain(describe(tmp_path / str(workers), corpus, data__workers=workers, trainer__steps=6))
     assert same(tmp_path / "0", tmp_path / "2")
+
+
+@pytest.mark.parametrize("kind", ["knn", "linear"])
+def test_an_online_probe_tells_how_it_goes_and_leaves_the_training_alone(
+    kind: str, corpus: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    steps = {"trainer__steps": 6, "trainer__probe": kind}
+    pretrain(describe(tmp_path / "alone", corpus, "vjepa", **steps))
+    pretrain(describe(tmp_path / "probed", corpus, "vjepa", **steps, trainer__probe_every=3), say=said.append)
+    assert same(tmp_path / "alone", tmp_path / "probed")
+    told = [line for line in said if f"{kind} probe" in line]
+    assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
+    scores = json.loads((tmp_path / "probed" / "pretrain.json").read_text())["probe"]
+    assert ("state_r2" in scores) == (kind == "linear") and 0 <= scores["bodies"] <= 1 and scores["seconds"] > 0
+    with (tmp_path / "probed" / "logs" / "metrics.csv").open() as file:
+        logged = [row["probe/bodies"] for row in csv.DictReader(file) if row["probe/bodies"]]
+    assert len(logged) >= 2 and float(logged[-1]) == pytest.approx(scores["bodies"])
+
+
+def test_an_online_probe_that_cannot_find_anything_is_refused_before_training(tmp_path: Path) -> None:
+    videos, shards = tmp_path / "videos", tmp_path / "shards"
+    videos.mkdir()
+    for number in range(6):
+        frames = np.random.default_rng(number).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+        (videos / f"{number}.mp4").write_bytes(encode_mp4(frames, 8))
+    with pytest.raises(SystemExit):
+        main(["data", "pack", str(videos), str(shards), "--test-share", "0", "--fps", "8"])
+    with pytest.raises(UserError, match="no two videos to probe in its test split; use 0"):
+        pretrain(describe(tmp_path / "run", shards, "vjepa", trainer__probe_every=3))
+
+
+def test_lidar_is_logged_where_the_run_makes_views_of_a_clip(corpus: Path, tmp_path: Path) -> None:
+    steps = {"trainer__steps": 4}
+    crop = {"data__augment": {"crop": {}}, "data__batch_size": 20}
+    pretrain(describe(tmp_path / "crops", corpus, "vjepa", **steps, **crop))
+    pretrain(describe(tmp_path / "levjepa", corpus, "levjepa", **steps))
+    pretrain(describe(tmp_path / "plain", corpus, "vjepa", **steps))
+    found = {
+        name: json.loads((tmp_path / name / "pretrain.json").read_text()) for name in ("crops", "levjepa", "plain")
+    }
+    assert 1 <= found["crops"]["lidar"] <= 15 and 1 <= found["levjepa"]["lidar"] <= 3 and "lidar" not in found["plain"]
+    assert 0 < found["plain"]["least_std"] <= found["plain"]["std"]
+    # A run is what it was without the gauge.
+    pretrain(describe(tmp_path / "unwatched", corpus, "vjepa", **steps, **crop, trainer__gauge_every=1000))
+    assert same(tmp_path / "crops", tmp_path / "unwatched")
+
+
+class Losses(Callback):
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(outputs["loss"].item())  # Lightning has divided it by the number of batches
+
+
+def test_what_is_logged_of_a_step_is_the_mean_over_its_batches(corpus: Path, tmp_path: Path) -> None:
+    losses = Losses()
+    changes = {"trainer__accumulate": 3, "trainer__steps": 2, "trainer__log_every": 1}
+    pretrain(describe(tmp_path / "run", corpus, "vjepa", **changes), callbacks=(losses,))
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        logged = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert logged == pytest.approx([sum(losses.seen[:3]), sum(losses.seen[3:])], rel=1e-5)
 
 
 def test_another_seed_gives_other_weights(corpus: Path, tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_inspect_tells_what_the_shards_hold(run: Path, folder: Path, run_jepa: J
     assert summary["splits"]["test"]["samples"] == 4 and summary["action_size"] == 2
 
 
+def test_curves_are_drawn_of_runs(run: Path, folder: Path, run_jepa: Jepa) -> None:
+    assert "both.png: run" in run_jepa("curves", run, "--out", folder / "pictures" / "both.png")
+    assert (folder / "pictures" / "both.png").read_bytes().startswith(b"\x89PNG")
+    told = run_jepa("curves", folder, fails=True)
+    assert "no logs/metrics.csv here; give run folders" in told
+
+
 def test_probe_scores_stand_beside_their_baselines(run: Path) -> None:
     result = json.loads((run / "probe.json").read_text())
     columns = {"pretrained", "random_init", "pixels", "pca_pixels", "supervised", "floor"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from jepa.config import UserError
 from jepa.decoders.pixels import PixelDecoder
 from jepa.encoders.conv import ConvEncoder
 from jepa.predictors.markov import MarkovPredictor
@@ -15,7 +16,7 @@ from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.types import ClipBatch
 from jepa_data.worlds.billiards import BilliardsBatch
 from jepa_probes import figures
-from jepa_probes.curves import curves, read_metrics
+from jepa_probes.curves import curves, overlay, read_metrics
 from jepa_probes.drawing import PAPER, enlarge, tile, write_gif, write_png
 from jepa_probes.gallery import draw_model, draw_plans
 
@@ -170,6 +171,24 @@ def test_curves_are_drawn_for_what_was_logged(tmp_path):
         for data in (chart.light, chart.dark):
             assert Image.open(io.BytesIO(data)).size[0] > 400 and len(data) < 100_000
     assert curves({}) == []
+
+
+def test_runs_are_drawn_in_the_same_axes():
+    run = {
+        "train/loss": [(1, 2.0), (9, 0.1)],
+        "gauge/effective_rank": [(5, 3.0)],
+        "probe/state_r2": [(5, 0.4), (9, 0.5)],
+    }
+    alone, both = (
+        overlay({"a": run}),
+        overlay({"a": run, "b": {"train/loss": [(1, 3.0), (9, 2.0)], "data/bad": [(1, 0)]}}),
+    )
+    (width, height), size = (Image.open(io.BytesIO(data)).size for data in (alone, both))
+    assert (width, height) == size and width > 900 and alone != both
+    taller = overlay({"a": run | {"gauge/std": [(1, 1.0)]}})
+    assert Image.open(io.BytesIO(taller)).size[1] > 1.5 * height
+    with pytest.raises(UserError, match="a, b: nothing was logged yet"):
+        overlay({"a": {}, "b": {"data/bad": [(1, 0.0)]}})
 
 
 def test_the_gallery_of_a_model(tmp_path, video):

@@ -1,17 +1,21 @@
-"""The collapse gauge: effective rank and spread of the latents while they are learned.
+"""The collapse gauges: effective rank and spread of the latents while they are learned.
 
-Costs one forward pass of at most 16 clips every `every` steps: under 1 % of a run at the default of 25.
+Every `every` steps: one forward pass of at most 16 clips, two more for LiDAR, and an SVD of at most 1024 latents.
+`seconds` counts what that takes; docs/collapse.md has figures.
 """
 
 import logging
+import time
 
 import lightning as L
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from jepa.methods.base import Batch
-from jepa.objectives.collapse import dimension_std, effective_rank
+from jepa.objectives.collapse import dimension_std, effective_rank, lidar
 from jepa.training.module import Pretraining, step_ended
-from jepa_data.transforms import normalize
+from jepa_data.config import AugmentConfig
+from jepa_data.transforms import to_input
 from jepa_data.types import ClipBatch
 
 log = logging.getLogger("jepa")
@@ -20,43 +24,67 @@ SETTLING_STEPS = 50  # a fresh encoder's latents point one way; training turns t
 
 
 class CollapseGauge(L.Callback):
-    """Logs `gauge/effective_rank` and `gauge/std`, and warns once when the rank is below `warn_below`.
+    """Logs the gauges, and warns once when the effective rank is below `warn_below`.
+
+    gauge/effective_rank   RankMe of the latents, tokens apart
+    gauge/std, least_std   spread over the latents: mean of the dimensions, and the dimension of the least
+    gauge/lidar            where the run changes its clips at random: two views of each of the clips
+
+    Of several processes the first one measures, on its own clips.
+
+    Args:
+        views: how clips are changed to views; None: not at all, and there is no LiDAR.
 
     Attributes:
-        effective_rank, std: the last values; None before the first.
+        values: the last ones, without "gauge/"; empty before the first.
         warnings: what was said.
+        seconds: spent so far.
     """
 
-    def __init__(self, every: int = 25, warn_below: float = 3.0) -> None:
-        self.every, self.warn_below = every, warn_below
-        self.effective_rank: float | None = None
-        self.std: float | None = None
+    def __init__(self, every: int = 25, warn_below: float = 3.0, views: AugmentConfig | None = None) -> None:
+        self.every, self.warn_below, self.views = every, warn_below, views
+        self.values: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.seconds = 0.0
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
         step = step_ended(trainer, batch_idx)
-        if step is None or (step % self.every and step != module.total_steps):
+        if step is None or (step % self.every and step != module.total_steps) or not trainer.is_global_zero:
             return
-        self.effective_rank, self.std = self._measure(module, batch)
-        module.log_dict({"gauge/effective_rank": self.effective_rank, "gauge/std": self.std}, batch_size=len(batch))
-        if self.effective_rank < self.warn_below and step >= SETTLING_STEPS and not self.warnings:
+        began = time.perf_counter()
+        self.values = self._measure(module, batch)
+        self.seconds += time.perf_counter() - began
+        module.log_dict({f"gauge/{name}": value for name, value in self.values.items()}, batch_size=len(batch))
+        rank = self.values["effective_rank"]
+        if rank < self.warn_below and step >= SETTLING_STEPS and not self.warnings:
             text = (
-                f"step {step}: the latents are collapsing: effective rank {self.effective_rank:.2f}, "
-                f"std {self.std:.3g}. Raise the regulariser (method.sigreg_weight), check that the teacher is a moving "
-                "average (method.teacher=ema) that moves slowly (method.ema), or lower optimizer.lr."
+                f"step {step}: the latents are collapsing: effective rank {rank:.2f}, std {self.values['std']:.3g}. "
+                "Raise the regulariser (method.sigreg_weight), check that the teacher is a moving average "
+                "(method.teacher=ema) that moves slowly (method.ema), or lower optimizer.lr. See docs/collapse.md"
             )
             self.warnings.append(text)
             log.warning(text)
 
-    @torch.no_grad()
-    def _measure(self, module: Pretraining, batch: ClipBatch) -> tuple[float, float]:
-        encoder = module.method.evaluation_encoder()
-        training = encoder.training
-        encoder.eval()
-        z = encoder(Batch(normalize(batch.video[:CLIPS], module.mean, module.std), None).video)
-        encoder.train(training)
-        latents = z.flatten(0, 2)
+    def _measure(self, module: Pretraining, batch: ClipBatch) -> dict[str, float]:
+        latents = module.encode(batch.video[:CLIPS]).flatten(0, 2)
         latents = latents[:: -(-len(latents) // LATENTS)]
-        return effective_rank(latents).item(), dimension_std(latents).item()
+        spread = dimension_std(latents)
+        found = {"effective_rank": effective_rank(latents), "std": spread.mean(), "least_std": spread.min()}
+        if self.views is not None and len(batch) > 1:
+            found["lidar"] = lidar(torch.stack([self._view(module, batch, number) for number in range(2)], 1))
+        return {name: value.item() for name, value in found.items()}
+
+    def _view(self, module: Pretraining, batch: ClipBatch, number: int) -> Float[Tensor, "B D"]:
+        """One vector a clip, of one way to change it."""
+        assert self.views is not None and batch.seeds is not None
+        few = ClipBatch(
+            video=batch.video[:CLIPS],
+            actions=None,
+            states=None,
+            keys=batch.keys[:CLIPS],
+            start_seconds=batch.start_seconds[:CLIPS],
+            seeds=batch.seeds[:CLIPS] + number,
+        )
+        return module.encode_input(to_input(few, self.views, module.mean, module.std)).mean((1, 2))
