@@ -23,6 +23,19 @@ def commands(guide: Path) -> list[list[str]]:
     return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+def run_guide(name: str, folder: Path, *, least: int) -> None:
+    """Run its commands in `folder`, with few steps."""
+    (folder / "configs").symlink_to(ROOT / "configs")
+    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
+    found = commands(ROOT / "docs" / name)
+    assert len(found) >= least and all(command[0] == "jepa" for command in found)
+    for command in found:
+        shorter = ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"] if command[1] == "pretrain" else []
+        run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
+        done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+
+
 @pytest.mark.slow
 def test_the_guide_to_your_own_videos_runs(tmp_path: Path) -> None:
     for name, scene in SCENES.items():
@@ -32,13 +45,11 @@ def test_the_guide_to_your_own_videos_runs(tmp_path: Path) -> None:
             line = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", scene, "-ss", str(number), "-t", "3.5"]
             subprocess.run([*line, "-pix_fmt", "yuv420p", str(out)], check=True)
     (tmp_path / "my_videos" / "life" / "99.mp4").write_text("no video")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
-    found = commands(ROOT / "docs" / "your_own_videos.md")
-    assert len(found) >= 9 and all(command[0] == "jepa" for command in found)
-    for command in found:
-        shorter = ["trainer.steps=3", "data.batch_size=4"] if command[1] == "pretrain" else []
-        run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
-        done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    run_guide("your_own_videos.md", tmp_path, least=9)
     assert (tmp_path / "runs" / "my-videos" / "report.html").is_file() and (tmp_path / "features.npz").is_file()
+
+
+@pytest.mark.slow
+def test_the_page_about_collapse_runs(tmp_path: Path) -> None:
+    run_guide("collapse.md", tmp_path, least=4)
+    assert (tmp_path / "runs" / "collapse" / "curves.png").is_file()

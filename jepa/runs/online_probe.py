@@ -3,8 +3,8 @@
 knn      accuracy of each label by nearest neighbours
 linear   accuracy of each label by logistic regression, and R² of the true states where the data have them
 
-It sees one clip each of at most 256 training and 128 test videos, decoded and encoded anew each time; `jepa probe`
-afterwards sees them all, beside the baselines.
+It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded anew, and decoded anew
+only where `data.cache_mib` does not hold them. `jepa probe` afterwards sees all videos, beside the baselines.
 """
 
 import time
@@ -40,7 +40,7 @@ class OnlineProbe(L.Callback):
         seconds: spent so far.
 
     Raises:
-        UserError: the data have no test split, or nothing that this kind of probe could find in it.
+        UserError: the data have no test split, nothing that this kind of probe could find in it, or too short videos.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OnlineProbe(L.Callback):
         where = data.sources[0].shards
         held = ShardSet.open(where, data.remote).manifest
         self.names, self.with_states = held.state_names, kind == "linear" and bool(held.state_names)
-        for split in ("train", "test"):
+        for split in CLIPS:
             if split not in held.splits or held.splits[split].episodes < 2:
                 raise UserError(f"trainer.probe_every: {where} has no two videos to probe in its {split} split; use 0")
         if self.with_states:
@@ -59,7 +59,8 @@ class OnlineProbe(L.Callback):
             other = "; trainer.probe=linear finds its states" if self.names else ""
             raise UserError(f"trainer.probe_every: {where} has no labels that a {kind} probe could find{other}")
         whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}
-        self.data = data.model_copy(update=whole)
+        few = data.model_copy(update=whole)
+        self.loaders = {split: make_loader(few, split, seed=seed, shuffle=False) for split in CLIPS}
         self.scores: dict[str, float] = {}
         self.seconds = 0.0
 
@@ -82,8 +83,7 @@ class OnlineProbe(L.Callback):
         self.say(f"step {step}: {self.kind} probe  {told or 'nothing to find in these videos'}")
 
     def _features(self, module: Pretraining, split: str) -> Features:
-        loader = make_loader(self.data, split, seed=self.seed, shuffle=False)
-        return extract(module.encode, loader, self.frames_per_step, self.names, clips=CLIPS[split])
+        return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])
 
     def _accuracy(self, task: Task, train: Features, test: Features) -> float:
         x, y = (clip_embedding(part.latents) for part in (train, test))
