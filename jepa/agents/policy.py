@@ -14,7 +14,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from jepa.config import UserError
-from jepa.planners.cem import CEM, Plan
+from jepa.planners.base import Plan, Planner
+from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel, State, rollout
@@ -22,12 +23,13 @@ from jepa.world_model import LatentWorldModel, State, rollout
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """How a policy plans: horizon and execute in latent steps, see ModelPredictiveControl and goal_distance."""
+    """How a policy plans: horizon, execute and repeat in latent steps; see ModelPredictiveControl and goal_reached."""
 
     horizon: int = 6
     execute: int = 2
+    repeat: int = 1
     path_weight: float = 1.0
-    planner: CEM = field(default_factory=CEM)
+    planner: Planner = field(default_factory=CEM)
 
 
 class Policy:
@@ -61,6 +63,7 @@ class Policy:
             horizon=settings.horizon,
             execute=settings.execute,
             action_size=model.spec.block_size,
+            repeat=settings.repeat,
             seed=seed,
         )
         self.reset()
@@ -72,7 +75,7 @@ class Policy:
         self._state: State | None = None
         self._seen: list[Tensor] = []
         self._queue: list[Tensor] = []
-        self.plans = 0
+        self.plans = self.evaluations = 0
 
     def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Plans when the last plan is used up."""
@@ -106,6 +109,7 @@ class Policy:
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
         self.last_plan = self.control.plan(cost, len(z))
         self.plans += 1
+        self.evaluations += self.last_plan.evaluations
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
         return list(blocks.unflatten(-1, (spec.frames_per_step, spec.action_size)).flatten(1, 2).unbind(1))
 

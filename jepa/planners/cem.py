@@ -1,9 +1,9 @@
 """The cross-entropy method: sample plans, keep the best, fit a Gaussian to them, repeat (Rubinstein 1999).
 
-    mean, std = 0, s          [B, H, A]
+    mean, std = start, s      [B, H, A]
     repeat: actions ~ clip(N(mean, std))  [B, K, H, A];  elites = the E cheapest;  mean, std = of the elites
 
-All B episodes are planned at once. The present mean is always one of the samples, so a plan never gets worse.
+The present mean is always one of the samples, so a plan never gets worse.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.planners.base import Plan, Search, check, choose, draw
 from jepa.planners.cost import Cost
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The plan found for each episode and what it costs."""
-
-    actions: Float[Tensor, "B H A"]
-    cost: Float[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +26,7 @@ class CEM:
         iterations: rounds of sampling.
         std: of the first Gaussian.
         min_std: below which the Gaussian is not allowed to shrink.
+        enough: stop early when the best plan of every episode costs no more; None: never.
         low, high: bounds of every action dimension.
     """
 
@@ -41,41 +35,24 @@ class CEM:
     iterations: int = 4
     std: float = 0.7
     min_std: float = 0.05
+    enough: float | None = None
     low: float = -1.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 < self.elites <= self.samples:
-            raise ValueError(f"elites must lie between 2 and samples ({self.samples}), found {self.elites}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, found {self.iterations}")
+        check(self.samples, self.elites, self.iterations)
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """Improve on `start`, the mean of the first Gaussian (zeros, or the rest of the last plan).
-
-        Raises:
-            ValueError: the horizon is 0, or a cost is not finite.
-        """
-        batch, horizon, width = start.shape
-        if not horizon:
-            raise ValueError("the planning horizon is 0; plan at least one step ahead")
-        mean, std = start, torch.full_like(start, self.std)
-        best, best_cost = start, torch.full((batch,), torch.inf, device=start.device)
+        """See `Planner`."""
+        search = Search(cost, start, self.low, self.high)
+        mean, std = search.start, torch.full_like(start, self.std)
         for _ in range(self.iterations):
-            noise = torch.randn((batch, self.samples, horizon, width), generator=generator).to(start)
-            actions = (mean[:, None] + std[:, None] * noise).clamp(self.low, self.high)
+            noise = draw((len(start), self.samples, *start.shape[1:]), start, generator)
+            actions = search.bounded(mean[:, None] + std[:, None] * noise)
             actions[:, 0] = mean
-            costs = cost(actions)
-            if not torch.isfinite(costs).all():
-                count = int((~torch.isfinite(costs)).sum())
-                raise ValueError(
-                    f"{count} of {costs.numel()} plans have a cost that is not finite; is the model diverged?"
-                )
-            values, index = costs.topk(self.elites, dim=1, largest=False)
-            elites = actions.gather(1, index[..., None, None].expand(-1, -1, horizon, width))
+            elites = choose(actions, search(actions).topk(self.elites, dim=1, largest=False).indices)
             mean, std = elites.mean(1), elites.std(1).clamp_min(self.min_std)
-            better = values[:, 0] < best_cost
-            best = torch.where(better[:, None, None], elites[:, 0], best)
-            best_cost = torch.where(better, values[:, 0], best_cost)
-        return Plan(best, best_cost)
+            if self.enough is not None and (search.best <= self.enough).all():
+                break
+        return search.plan()

@@ -1,6 +1,17 @@
-"""What a plan costs. Planners see `cost(actions [B, K, H, A]) -> [B, K]`, lower is better, and nothing else."""
+"""What a plan costs. Planners see `cost(actions [B, K, H, A]) -> [B, K]`, lower is better, and nothing else.
 
-from collections.abc import Callable
+    cost = LatentCost(dynamics, state, (
+        Term(goal_reached(z_goal, path_weight=1.0)),
+        Term(effort(), 0.01),
+        Term(inside(position, centre, radius), 10.0),     # a forbidden region
+        Term(lambda imagined: ...),                       # anything else: Imagined -> [B, K]
+    ))
+
+The episode is encoded once, before the cost is made; candidates share that state.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -9,24 +20,121 @@ from torch import Tensor
 from jepa.world_model import Dynamics, State, rollout
 
 Cost = Callable[[Float[Tensor, "B K H A"]], Float[Tensor, "B K"]]
+Decode = Callable[[Float[Tensor, "B K H N D"]], Float[Tensor, "B K H X"]]
 
 
-def goal_distance(dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0) -> Cost:
-    """Squared latent distance between imagined steps and the goal, averaged over tokens and width.
+@dataclass(frozen=True)
+class Imagined:
+    """What K plans do, and the latents after each of their steps."""
 
-    Args:
+    latents: Float[Tensor, "B K H N D"]
+    actions: Float[Tensor, "B K H A"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a cost and its weight."""
+
+    cost: Callable[[Imagined], Float[Tensor, "B K"]]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LatentCost:
+    """The weighted sum of terms over what the dynamics imagine.
+
+    Attributes:
         dynamics: imagines the plans.
         state: where the B episodes are now.
-        goal: latents to reach.
-        path_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at every step
-            alike (their mean), which makes the agent hurry.
+        terms: at least one.
     """
 
-    def cost(actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
-        imagined = rollout(dynamics, state, actions)
-        distance = (imagined - goal[:, None, None]).square().mean((-2, -1))  # [B, K, H]
-        weight = torch.full((distance.shape[-1],), path_weight, device=distance.device)
-        weight[-1] = 1.0
-        return (distance * weight).sum(-1) / weight.sum()
+    dynamics: Dynamics
+    state: State
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("a cost has at least one term")
+
+    def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
+        return self.of(Imagined(rollout(self.dynamics, self.state, actions), actions))
+
+    def of(self, imagined: Imagined) -> Float[Tensor, "B K"]:
+        """The cost of what was imagined already. Raises ValueError if a term is not one number a plan."""
+        total = torch.zeros(imagined.actions.shape[:2], device=imagined.actions.device)
+        for number, term in enumerate(self.terms):
+            value = term.cost(imagined)
+            if value.shape != total.shape:
+                raise ValueError(
+                    f"term {number} of the cost: expected [episodes, plans] = {list(total.shape)}, found "
+                    f"{list(value.shape)}"
+                )
+            total = total + term.weight * value
+        return total
+
+
+def goal_distance(
+    dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0
+) -> LatentCost:
+    """The distance to a goal in latent space alone; see `goal_reached`."""
+    return LatentCost(dynamics, state, (Term(goal_reached(goal, path_weight=path_weight)),))
+
+
+def goal_reached(
+    goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0
+) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """Squared distance between imagined latents and the goal's, averaged over tokens and width.
+
+    Args:
+        goal: latents to reach, such as those of a goal picture.
+        path_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at every step
+            alike (their mean), which makes the agent hurry.
+
+    Raises:
+        ValueError: the goal has other tokens or another width than what is imagined.
+    """
+
+    def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
+        if goal.shape[1:] != imagined.latents.shape[3:] or len(goal) != len(imagined.latents):
+            raise ValueError(
+                "the goal is not of this model: expected latents [episodes, tokens, width] = "
+                f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
+            )
+        distance = (imagined.latents - goal[:, None, None]).square().mean((-2, -1))
+        return _over_path(distance, path_weight)
 
     return cost
+
+
+def state_reached(
+    decode: Decode, target: Float[Tensor, "B X"], *, path_weight: float = 0.0
+) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """Squared distance between decoded states (proprioception, positions) and a target, averaged over their width."""
+
+    def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
+        return _over_path((decode(imagined.latents) - target[:, None, None]).square().mean(-1), path_weight)
+
+    return cost
+
+
+def effort() -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """Mean square of the actions."""
+    return lambda imagined: imagined.actions.square().mean((-2, -1))
+
+
+def inside(decode: Decode, centre: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """How deep the steps lie in a forbidden ball, as a share of its radius, on average over the plan; 0 outside."""
+
+    def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
+        where = decode(imagined.latents)
+        distance = (where - where.new_tensor(centre)).norm(dim=-1)
+        return (1 - distance / radius).clamp_min(0).mean(-1)
+
+    return cost
+
+
+def _over_path(distance: Float[Tensor, "B K H"], path_weight: float) -> Float[Tensor, "B K"]:
+    weight = torch.full((distance.shape[-1],), path_weight, device=distance.device)
+    weight[-1] = 1.0
+    return (distance * weight).sum(-1) / weight.sum()

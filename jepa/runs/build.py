@@ -1,4 +1,6 @@
-"""From the description of a part to the object: encoders, dynamics, masks."""
+"""From the description of a part to the object: encoders, dynamics, masks, planners."""
+
+from collections.abc import Callable
 
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
@@ -10,6 +12,14 @@ from jepa.masks.multiblock import MultiBlock
 from jepa.masks.random_drop import RandomDrop
 from jepa.masks.tube import Tube
 from jepa.methods.vjepa import Mask
+from jepa.planners.base import Planner
+from jepa.planners.cem import CEM
+from jepa.planners.gradient import Gradient
+from jepa.planners.grasp import GRASP
+from jepa.planners.hybrid import Hybrid
+from jepa.planners.icem import ICEM
+from jepa.planners.mppi import MPPI
+from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor, add_action
 from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.pose import move_gripper
@@ -19,8 +29,10 @@ from jepa.runs.schema import (
     Dynamics,
     Encoder,
     FrameConfig,
+    HybridConfig,
     MarkovConfig,
     MaskConfig,
+    PlannerConfig,
     StillsConfig,
     VideoViTConfig,
 )
@@ -30,6 +42,14 @@ AnyEncoder = ConvEncoder | VideoViT | FrameEncoder | StillsEncoder
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper}
+PLANNERS: dict[str, Callable[..., Planner]] = {
+    "random": RandomShooting,
+    "cem": CEM,
+    "icem": ICEM,
+    "mppi": MPPI,
+    "gradient": Gradient,
+    "grasp": GRASP,
+}
 MASKS = {"multiblock": MultiBlock, "tube": Tube, "causal": Causal, "random_drop": RandomDrop}
 
 
@@ -75,6 +95,16 @@ def _token_grid(encoder: AnyEncoder) -> tuple[int, int]:
     """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
     side = round(encoder.tokens**0.5)
     return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)
+
+
+def build_planner(config: PlannerConfig) -> Planner:
+    """Raises UserError if its settings do not fit together."""
+    try:
+        if isinstance(config, HybridConfig):
+            return Hybrid(build_planner(config.sampler), Gradient(**config.refine.model_dump(exclude={"kind"})))
+        return PLANNERS[config.kind](**config.model_dump(exclude={"kind"}))
+    except ValueError as error:
+        raise UserError(f"planner: {error}") from error
 
 
 def build_masks(masks: tuple[MaskConfig, ...]) -> list[Mask]:

@@ -14,7 +14,7 @@ import numpy as np
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
-from jepa.planners.cem import CEM
+from jepa.runs.build import build_planner
 from jepa.runs.model import load
 from jepa.runs.schema import PlanConfig, PretrainConfig
 from jepa_data.shards.index import ShardSet
@@ -44,8 +44,8 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         manifest.world, version, size, config.tasks, config.steps, config.radius, config.least_distance, config.seed
     )
     try:
-        planner = CEM(**config.planner.model_dump(exclude={"kind"}))
-        settings = PlanSettings(config.horizon, config.execute, config.path_weight, planner)
+        planner = build_planner(config.planner)
+        settings = PlanSettings(config.horizon, config.execute, config.repeat, config.path_weight, planner)
         result, tasks, episodes, imagined = evaluate(model, protocol, settings)
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error

@@ -368,6 +368,13 @@ class ProbeConfig(Config):
     seed: int = Field(default=0, ge=0)
 
 
+class RandomShootingConfig(Config):
+    """jepa/planners/random_shooting.py."""
+
+    kind: Literal["random"] = "random"
+    samples: Count = 1000
+
+
 class CEMConfig(Config):
     """jepa/planners/cem.py."""
 
@@ -376,6 +383,79 @@ class CEMConfig(Config):
     elites: int = Field(default=10, gt=1)
     iterations: Count = 4
     std: Positive = 0.7
+    min_std: Positive = 0.05
+    enough: float | None = None
+
+
+class ICEMConfig(Config):
+    """jepa/planners/icem.py."""
+
+    kind: Literal["icem"] = "icem"
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=10, gt=1)
+    iterations: Count = 4
+    std: Positive = 0.7
+    min_std: Positive = 0.05
+    beta: float = Field(default=2.0, ge=0)
+    keep: Share = 0.3
+    decay: float = Field(default=1.25, ge=1)
+    momentum: float = Field(default=0.1, ge=0, lt=1)
+    enough: float | None = None
+
+
+class MPPIConfig(Config):
+    """jepa/planners/mppi.py."""
+
+    kind: Literal["mppi"] = "mppi"
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=20, gt=1)
+    iterations: Count = 6
+    std: Positive = 0.7
+    min_std: Positive = 0.05
+    temperature: Positive = 0.5
+    enough: float | None = None
+
+
+class GradientConfig(Config):
+    """jepa/planners/gradient.py."""
+
+    kind: Literal["gradient"] = "gradient"
+    steps: Count = 50
+    lr: Positive = 0.05
+    starts: Count = 8
+    std: Positive = 0.7
+    enough: float | None = None
+
+
+class GRASPConfig(Config):
+    """jepa/planners/grasp.py."""
+
+    kind: Literal["grasp"] = "grasp"
+    steps: Count = 60
+    lr: Positive = 0.05
+    latent_lr: Positive = 0.05
+    consistency: float = Field(default=1.0, ge=0)
+    starts: Count = 8
+    std: Positive = 0.7
+    noise: float = Field(default=0.05, ge=0)
+    sync_every: Count = 10
+
+
+Sampler = Annotated[RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig, Field(discriminator="kind")]
+
+
+class HybridConfig(Config):
+    """jepa/planners/hybrid.py: sample, then refine by gradient."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    sampler: Sampler = CEMConfig()
+    refine: GradientConfig = GradientConfig(steps=20, lr=0.02, starts=1)
+
+
+PlannerConfig = Annotated[
+    RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig | GradientConfig | GRASPConfig | HybridConfig,
+    Field(discriminator="kind"),
+]
 
 
 class PlanConfig(Config):
@@ -387,6 +467,7 @@ class PlanConfig(Config):
     least_distance: Positive = Field(default=0.3, description="goals nearer to the start than this are drawn again")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
+    repeat: Count = Field(default=1, description="latent steps for which an action is held")
     path_weight: Share = 1.0
-    planner: CEMConfig = CEMConfig()
+    planner: PlannerConfig = CEMConfig()
     seed: int = Field(default=0, ge=0)

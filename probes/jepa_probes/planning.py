@@ -131,7 +131,6 @@ def evaluate(
     score = wilson(int((episodes.distance < protocol.radius).sum()), protocol.tasks)
     floor = wilson(_floor(tasks), protocol.tasks)
     ceiling = wilson(_ceiling(tasks, model, settings), protocol.tasks)
-    planner = settings.planner
     result = {
         "success": score[0],
         "low": score[1],
@@ -146,9 +145,9 @@ def evaluate(
         "median_distance": float(np.median(episodes.distance)),
         "plans_per_task": policy.plans,
         "seconds_per_plan": seconds / (policy.plans * protocol.tasks),
-        "model_calls_per_plan": planner.samples * planner.iterations * settings.horizon,
+        "model_calls_per_plan": round(policy.evaluations / policy.plans) * settings.horizon,
         "protocol": asdict(protocol),
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"planner": repr(settings.planner)},
         "seconds": seconds,
     }
     return result, tasks, episodes, imagined[0]
@@ -183,6 +182,7 @@ def _ceiling(tasks: Tasks, model: LatentWorldModel, settings: PlanSettings) -> i
         horizon=settings.horizon,
         execute=settings.execute,
         action_size=block * width,
+        repeat=settings.repeat,
         seed=tasks.protocol.seed,
     )
     queue: list[NDArray[np.float64]] = []

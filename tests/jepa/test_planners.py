@@ -1,14 +1,33 @@
-"""CEM, model-predictive control, and what a plan costs."""
+"""Planners: the optimum of a quadratic, the better of two modes, bounds, budgets; control; what a plan costs."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from jepa.planners.base import Planner
 from jepa.planners.cem import CEM
-from jepa.planners.cost import goal_distance
+from jepa.planners.cost import Imagined, LatentCost, Term, effort, goal_distance, goal_reached, inside, state_reached
+from jepa.planners.gradient import Gradient
+from jepa.planners.grasp import GRASP
+from jepa.planners.hybrid import Hybrid
+from jepa.planners.icem import ICEM, coloured
 from jepa.planners.mpc import ModelPredictiveControl
+from jepa.planners.mppi import MPPI
+from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.markov import LatentState, MarkovPredictor
 from jepa.world_model import Point
+
+PLANNERS: dict[str, Planner] = {
+    "cem": CEM(samples=200, elites=20, iterations=12, min_std=1e-3),
+    "icem": ICEM(samples=300, elites=20, iterations=12, min_std=1e-3, beta=0.5),
+    "mppi": MPPI(samples=240, elites=30, iterations=16, min_std=1e-3, temperature=1.0),
+    "gradient": Gradient(steps=100, lr=0.05, starts=4),
+    "hybrid": Hybrid(CEM(iterations=4), Gradient(steps=60, lr=0.02, starts=1)),
+    "grasp": GRASP(steps=120, lr=0.05, starts=4),
+}
+BUDGET = 4000  # candidates for each episode, about
 
 
 class Add:
@@ -26,44 +45,109 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_cem_finds_the_optimum_of_a_quadratic_for_every_episode_of_a_batch() -> None:
+def quadratic(best: Tensor) -> LatentCost:
+    """A `LatentCost`, so that GRASP can have it: the actions themselves shall be `best`."""
+    state = LatentState(torch.zeros(len(best), 1, best.shape[-1]))
+    apart = Term(lambda imagined: (imagined.actions - best[:, None]).square().sum((-2, -1)))
+    return LatentCost(Add(), state, (apart,))
+
+
+@pytest.mark.parametrize("planner", PLANNERS.values(), ids=list(PLANNERS))
+def test_planners_find_the_optimum_of_a_quadratic_for_every_episode_of_a_batch(planner: Planner) -> None:
     best = torch.linspace(-0.8, 0.8, 3 * 4 * 2).view(3, 4, 2)
-    plan = CEM(samples=200, elites=20, iterations=12, min_std=1e-3).plan(
-        lambda actions: (actions - best[:, None]).square().sum((-2, -1)), torch.zeros(3, 4, 2), generator()
-    )
-    torch.testing.assert_close(plan.actions, best, atol=0.02, rtol=0)
+    plan = planner.plan(quadratic(best), torch.zeros(3, 4, 2), generator())
+    torch.testing.assert_close(plan.actions, best, atol=0.03, rtol=0)
+    torch.testing.assert_close(plan.cost, quadratic(best)(plan.actions[:, None])[:, 0])
+    assert 0 < plan.evaluations < BUDGET
 
 
-def test_cem_finds_the_better_of_two_modes() -> None:
-    def cost(actions: Tensor) -> Tensor:  # a wide valley at -0.5, a deeper one at 0.6
-        x = actions.mean((-2, -1))
+@pytest.mark.parametrize("planner", PLANNERS.values(), ids=list(PLANNERS))
+def test_planners_find_the_better_of_two_modes(planner: Planner) -> None:
+    def cost(imagined: Imagined) -> Tensor:  # a wide valley at -0.5, a deeper one at 0.6
+        x = imagined.actions.mean((-2, -1))
         return -torch.exp(-((x + 0.5) ** 2) / 0.02) - 2 * torch.exp(-((x - 0.6) ** 2) / 0.02)
 
-    plan = CEM(samples=300, elites=10, iterations=8).plan(cost, torch.zeros(4, 1, 1), generator())
+    if isinstance(planner, Gradient | GRASP):
+        planner = replace(planner, starts=64)
+    bimodal = LatentCost(Add(), LatentState(torch.zeros(4, 1, 1)), (Term(cost),))
+    plan = planner.plan(bimodal, torch.zeros(4, 1, 1), generator())
     torch.testing.assert_close(plan.actions, torch.full((4, 1, 1), 0.6), atol=0.02, rtol=0)
 
 
-def test_cem_never_returns_a_worse_plan_than_the_one_it_started_from() -> None:
-    start = torch.full((2, 3, 1), 0.25)
-
-    def cost(actions: Tensor) -> Tensor:
-        return (actions - 0.25).abs().sum((-2, -1))
-
-    assert CEM(samples=4, elites=2, iterations=1).plan(cost, start, generator()).cost.max() == 0
-
-
-def test_cem_keeps_within_its_bounds() -> None:
-    plan = CEM(low=-0.5, high=0.5).plan(lambda a: -a.sum((-2, -1)), torch.zeros(1, 3, 2), generator())
-    assert plan.actions.max() <= 0.5
-    torch.testing.assert_close(plan.actions, torch.full((1, 3, 2), 0.5), atol=0.05, rtol=0)
+def test_random_shooting_comes_as_near_as_chance_allows() -> None:
+    best = torch.full((5, 1, 2), 0.3)
+    few, many = (
+        RandomShooting(samples).plan(quadratic(best), torch.zeros(5, 1, 2), generator()) for samples in (10, 4000)
+    )
+    assert many.cost.max() < 0.01 < few.cost.max() and many.evaluations == 4000
 
 
-def test_the_same_generator_gives_the_same_plan() -> None:
-    plans = [
-        CEM(iterations=2).plan(lambda a: a.square().sum((-2, -1)), torch.zeros(2, 3, 2), generator()).actions
-        for _ in range(2)
-    ]
-    assert torch.equal(*plans)
+@pytest.mark.parametrize("planner", [*PLANNERS.values(), RandomShooting(100)], ids=[*PLANNERS, "random"])
+def test_planners_keep_within_their_bounds_and_repeat_themselves(planner: Planner) -> None:
+    if not isinstance(planner, Hybrid):
+        planner = replace(planner, low=-0.5, high=0.5)  # pyright: ignore[reportArgumentType]
+    bound = 1.0 if isinstance(planner, Hybrid) else 0.5
+    far = quadratic(torch.full((2, 3, 2), 3.0))
+    plans = [planner.plan(far, torch.full((2, 3, 2), -2.0), generator()) for _ in range(2)]
+    assert plans[0].actions.abs().max() <= bound and torch.equal(plans[0].actions, plans[1].actions)
+
+
+@pytest.mark.parametrize("planner", [*PLANNERS.values(), RandomShooting(2)], ids=[*PLANNERS, "random"])
+def test_a_plan_is_never_worse_than_the_one_it_started_from(planner: Planner) -> None:
+    best = torch.full((2, 3, 1), 0.25)
+    assert planner.plan(quadratic(best), best, generator()).cost.max() <= 1e-12
+
+
+def test_gradient_planners_have_to_step() -> None:
+    """With a learning rate of nothing the optimum is not found: the test above tests the steps, not the starts."""
+    best = torch.linspace(-0.8, 0.8, 8).view(1, 4, 2)
+    for planner in (Gradient(steps=100, lr=1e-12, starts=4), GRASP(steps=60, lr=1e-12, starts=4)):
+        assert planner.plan(quadratic(best), torch.zeros(1, 4, 2), generator()).cost.item() > 0.5
+
+
+def test_a_cost_without_gradient_is_refused_by_gradient_planners() -> None:
+    with pytest.raises(ValueError, match="no gradient with respect to the actions; use a sampling planner"):
+        Gradient().plan(lambda a: a.detach().sum((-2, -1)), torch.zeros(1, 2, 1), generator())
+    with pytest.raises(ValueError, match="GRASP plans the latents too"):
+        GRASP().plan(lambda a: a.sum((-2, -1)), torch.zeros(1, 2, 1), generator())
+
+
+def test_grasp_reaches_a_goal_over_a_long_horizon() -> None:
+    goal = torch.tensor([[[6.0, -5.0]]])
+    cost = goal_distance(Add(), LatentState(torch.zeros(1, 1, 2)), goal)
+    straight = torch.tensor([1.0, -1.0]).repeat(1, 1, 10, 1)
+    straight[:, :, 5:, 1], straight[:, :, 6:, 0] = 0.0, 0.0
+    plan = GRASP(steps=150).plan(cost, torch.zeros(1, 10, 2), generator())
+    assert plan.cost.item() < 1.05 * cost(straight).item() < 0.5 * cost(torch.zeros(1, 1, 10, 2)).item()
+
+
+def test_planners_stop_early_when_all_plans_are_good_enough() -> None:
+    best = torch.zeros(2, 3, 1)
+    for planner in (CEM(enough=0.5, iterations=50), ICEM(enough=0.5, iterations=50), MPPI(enough=0.5, iterations=50)):
+        assert planner.plan(quadratic(best), best, generator()).evaluations <= 110
+    assert Gradient(enough=0.5).plan(quadratic(best), best, generator()).evaluations == 16
+
+
+def test_mppi_weighs_plans_alike_whatever_the_scale_of_the_costs() -> None:
+    best = torch.linspace(-0.8, 0.8, 8).view(1, 4, 2)
+
+    def plan(scale: float) -> Tensor:
+        cost = quadratic(best)
+        return MPPI().plan(lambda actions: scale * cost(actions), torch.zeros(1, 4, 2), generator()).actions
+
+    plans = [plan(scale) for scale in (1e-6, 1.0, 1e6)]
+    torch.testing.assert_close(plans[0], plans[1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(plans[2], plans[1], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 7, 16])
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_coloured_noise_has_unit_variance_and_its_colour(horizon: int, beta: float) -> None:
+    noise = coloured((20_000, horizon, 2), beta, torch.zeros(()), generator())
+    assert noise.square().mean().item() == pytest.approx(1, abs=0.05)
+    if horizon == 16:
+        together = (noise[:, 1:] * noise[:, :-1]).mean().item()
+        assert together > 0.7 if beta else abs(together) < 0.05
 
 
 def test_costs_that_are_not_finite_are_counted_and_refused() -> None:
@@ -72,19 +156,30 @@ def test_costs_that_are_not_finite_are_counted_and_refused() -> None:
         costs[:, :3] = torch.nan
         return costs
 
-    with pytest.raises(ValueError, match="6 of 200 plans"):
+    with pytest.raises(ValueError, match=r"6 of 200 plans .* in episodes \[0, 1\]"):
         CEM(samples=100).plan(cost, torch.zeros(2, 3, 2), generator())
 
 
-@pytest.mark.parametrize("wrong", [{"elites": 1}, {"elites": 200}, {"iterations": 0}])
-def test_settings_that_cannot_work_are_refused(wrong: dict) -> None:
+@pytest.mark.parametrize(
+    ("planner", "wrong"),
+    [
+        *((kind, wrong) for kind in (CEM, ICEM, MPPI) for wrong in ({"elites": 1}, {"elites": 200}, {"iterations": 0})),
+        (ICEM, {"decay": 0.5}),
+        (MPPI, {"temperature": 0.0}),
+        (Gradient, {"steps": 0}),
+        (GRASP, {"starts": 0}),
+        (RandomShooting, {"samples": 0}),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(planner: type, wrong: dict) -> None:
     with pytest.raises(ValueError, match="found"):
-        CEM(**wrong)
+        planner(**wrong)
 
 
-def test_a_horizon_of_zero_is_refused() -> None:
+@pytest.mark.parametrize("planner", [*PLANNERS.values(), RandomShooting()], ids=[*PLANNERS, "random"])
+def test_a_horizon_of_zero_is_refused(planner: Planner) -> None:
     with pytest.raises(ValueError, match="horizon is 0"):
-        CEM().plan(lambda a: a.sum((-2, -1)), torch.zeros(1, 0, 2), generator())
+        planner.plan(quadratic(torch.zeros(1, 0, 2)), torch.zeros(1, 0, 2), generator())
 
 
 def test_planning_again_from_the_rest_of_the_last_plan_reaches_a_goal_that_one_plan_cannot() -> None:
@@ -103,6 +198,69 @@ def test_the_path_weight_makes_the_agent_hurry() -> None:
     at_end, along = (goal_distance(Add(), state, goal, path_weight=w) for w in (0.0, 1.0))
     assert at_end(early[:, None]) == at_end(late[:, None])
     assert along(early[:, None]) < along(late[:, None])
+
+
+def test_terms_of_a_cost_add_up() -> None:
+    state, actions = LatentState(torch.zeros(2, 1, 2)), torch.full((2, 3, 4, 2), 0.5)
+    goal = torch.ones(2, 1, 2)
+
+    def position(z: Tensor) -> Tensor:
+        return z[..., 0, :]
+
+    alone = {
+        "goal": goal_reached(goal, path_weight=0.0),
+        "effort": effort(),
+        "state": state_reached(position, torch.zeros(2, 2)),
+        "inside": inside(position, [2.0, 2.0], 1.0),
+    }
+    found = {name: LatentCost(Add(), state, (Term(term),))(actions)[0, 0].item() for name, term in alone.items()}
+    # The steps lie at 0.5, 1.0, 1.5 and 2.0; the forbidden ball reaches from 1.29 to 2.71 along the diagonal.
+    assert found == pytest.approx({"goal": 1.0, "effort": 0.25, "state": 4.0, "inside": (1 + 1 - 0.5 * 2**0.5) / 4})
+    total = LatentCost(Add(), state, tuple(Term(term, 2.0) for term in alone.values()))(actions)
+    torch.testing.assert_close(total, torch.full((2, 3), 2 * sum(found.values())))
+    with pytest.raises(ValueError, match="at least one term"):
+        LatentCost(Add(), state, ())
+    with pytest.raises(ValueError, match=r"term 0 of the cost: expected .* = \[2, 3\], found \[2, 3, 4\]"):
+        LatentCost(Add(), state, (Term(lambda imagined: imagined.actions.sum(-1)),))(actions)
+
+
+def test_a_forbidden_region_is_gone_around() -> None:
+    state, goal = LatentState(torch.zeros(1, 1, 2)), torch.tensor([[[4.0, 0.0]]])
+
+    def position(z: Tensor) -> Tensor:
+        return z[..., 0, :]
+
+    def depth(*terms: Term) -> tuple[float, float]:
+        cost = LatentCost(Add(), state, terms)
+        plan = CEM(samples=400, elites=20, iterations=20).plan(cost, torch.zeros(1, 8, 2), generator())
+        at = plan.actions.cumsum(1)
+        return (at - torch.tensor([2.0, 0.0])).norm(dim=-1).min().item(), (at[:, -1] - goal[:, 0]).norm().item()
+
+    through, _ = depth(Term(goal_reached(goal)))
+    around, left = depth(Term(goal_reached(goal)), Term(inside(position, [2.0, 0.0], 1.0), 20.0))
+    assert through < 0.7 and around > 0.95 and left < 0.3
+
+
+def test_a_goal_of_another_size_is_told() -> None:
+    cost = goal_distance(Add(), LatentState(torch.zeros(2, 1, 2)), torch.zeros(2, 1, 3))
+    with pytest.raises(ValueError, match=r"\[episodes, tokens, width\] = \[2, 1, 2\], found \[2, 1, 3\]"):
+        cost(torch.zeros(2, 1, 1, 2))
+
+
+def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
+    control = ModelPredictiveControl(CEM(), horizon=6, execute=2, action_size=1, repeat=2)
+    seen: list[int] = []
+
+    def cost(actions: Tensor) -> Tensor:
+        seen.append(actions.shape[2])
+        assert torch.equal(actions[:, :, ::2], actions[:, :, 1::2])
+        return (actions.sum((-2, -1)) - 2.0).square()
+
+    plan = control.plan(cost, 3)
+    assert plan.actions.shape == (3, 6, 1) and set(seen) == {6} and torch.equal(plan.actions[:, 0], plan.actions[:, 1])
+    control.plan(cost, 3)
+    with pytest.raises(ValueError, match=r"repeat must divide the horizon \(6\) and the executed steps \(3\), found 2"):
+        ModelPredictiveControl(CEM(), horizon=6, execute=3, action_size=1, repeat=2)
 
 
 def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:

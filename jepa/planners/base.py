@@ -1,0 +1,88 @@
+"""What all planners share.
+
+A planner is a frozen dataclass of its settings with one method, `plan(cost, start, generator)`. Shapes: B episodes, all
+planned at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jepa.planners.cost import Cost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan found for each episode, what it costs, and how many candidates were imagined for it."""
+
+    actions: Float[Tensor, "B H A"]
+    cost: Float[Tensor, " B"]
+    evaluations: int
+
+
+class Planner(Protocol):
+    """Finds a plan of low cost; the same generator gives the same plan."""
+
+    def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
+        """Improve on `start` (zeros, the rest of the last plan, or another planner's), within the bounds.
+
+        Raises:
+            ValueError: the horizon is 0, or a cost is not finite.
+        """
+        ...
+
+
+class Search:
+    """Evaluates candidates and remembers the best of each episode. What is returned is never worse than the start."""
+
+    def __init__(self, cost: Cost, start: Float[Tensor, "B H A"], low: float, high: float) -> None:
+        if not start.shape[1]:
+            raise ValueError("the planning horizon is 0; plan at least one step ahead")
+        self.cost, self.low, self.high = cost, low, high
+        self.start = self.actions = start.clamp(low, high)
+        self.best = torch.full((len(start),), torch.inf, device=start.device)
+        self.evaluations = 0
+
+    def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
+        """Costs of candidates that are within the bounds. Raises ValueError if one is not finite."""
+        costs = self.cost(actions)
+        if not torch.isfinite(costs).all():
+            wrong = ~torch.isfinite(costs)
+            raise ValueError(
+                f"{int(wrong.sum())} of {costs.numel()} plans have a cost that is not finite, in episodes "
+                f"{wrong.any(1).nonzero()[:5, 0].tolist()}; has the model diverged?"
+            )
+        self.evaluations += costs.shape[1]
+        value, index = costs.detach().min(1)
+        found = actions.detach()[torch.arange(len(index)), index]
+        better = value < self.best
+        self.actions = torch.where(better[:, None, None], found, self.actions)
+        self.best = torch.where(better, value, self.best)
+        return costs
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        return actions.clamp(self.low, self.high)
+
+    def plan(self) -> Plan:
+        return Plan(self.actions, self.best, self.evaluations)
+
+
+def check(samples: int, elites: int, iterations: int) -> None:
+    """Raises ValueError for settings of a sampling planner that cannot work."""
+    if not 1 < elites <= samples:
+        raise ValueError(f"elites must lie between 2 and samples ({samples}), found {elites}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, found {iterations}")
+
+
+def draw(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, the same on every device."""
+    return torch.randn(shape, generator=generator).to(like)
+
+
+def choose(actions: Float[Tensor, "B K H A"], index: Tensor) -> Float[Tensor, "B E H A"]:
+    """The candidates with these numbers [B, E]."""
+    return actions.gather(1, index[..., None, None].expand(-1, -1, *actions.shape[2:]))

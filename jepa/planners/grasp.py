@@ -1,0 +1,104 @@
+"""GRASP: actions and the latents between them are optimised together (arXiv 2602.00475).
+
+    virtual latents  z1 … z(H-1)     each step is a problem of its own:  next_t = f(stop-gradient(z_t), a_t)
+    minimise over a and z:   terms(next, a) + weight * mean_t |next_t - z_{t+1}|²          all t in one parallel call
+    now and then:            the latents are replaced by those that the actions really lead to (a rollout)
+
+No gradient passes through more than one step of the model, so over long horizons it neither vanishes nor explodes;
+noise on the virtual latents leads out of poor valleys. An action hears of the cost of its own step only, so every step
+has to have one: path_weight above 0. Needs a `LatentCost`. A virtual latent is all that its step sees of the past, so
+dynamics with a memory lose it here.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jepa.planners.base import Plan, Search, draw
+from jepa.planners.cost import Cost, Imagined, LatentCost
+from jepa.world_model import rollout
+
+
+@dataclass(frozen=True)
+class GRASP:
+    """Joint optimisation of K plans for each episode.
+
+    Attributes:
+        steps: of Adam.
+        lr, latent_lr: its learning rates for actions and for virtual latents.
+        consistency: weight of the distance between what a step predicts and the virtual latent after it.
+        starts, std: K, and the noise on all but the first.
+        noise: on the virtual latents after each step, in standard deviations of the latents; falls to 0.
+        sync_every: steps between rollouts.
+        low, high: bounds of every action dimension.
+    """
+
+    steps: int = 60
+    lr: float = 0.05
+    latent_lr: float = 0.05
+    consistency: float = 1.0
+    starts: int = 8
+    std: float = 0.7
+    noise: float = 0.05
+    sync_every: int = 10
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.starts, self.sync_every) < 1:
+            raise ValueError(
+                "GRASP needs at least one step, one start and one step between rollouts; found "
+                f"{self.steps}, {self.starts}, {self.sync_every}"
+            )
+
+    def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
+        """See `Planner`. Also raises ValueError if the cost is no `LatentCost`."""
+        if not isinstance(cost, LatentCost):
+            raise ValueError("GRASP plans the latents too, so it needs a LatentCost, which tells it the dynamics")
+        search = Search(cost, start, self.low, self.high)
+        shape = (len(start), self.starts, *start.shape[1:])
+        noise = self.std * draw(shape, start, generator)
+        noise[:, 0] = 0.0
+        actions = search.bounded(search.start[:, None] + noise).requires_grad_()
+        latents = self._synchronise(search, cost, actions)
+        spread = latents.std() if latents.numel() else 0.0
+        optimizer = torch.optim.Adam(
+            [{"params": [actions], "lr": self.lr}, {"params": [latents], "lr": self.latent_lr}]
+        )
+        for number in range(self.steps):
+            with torch.enable_grad():
+                following = self._steps(cost, latents, actions)
+                apart = (following[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
+                loss = (cost.of(Imagined(following, actions)) + self.consistency * apart).sum()
+            optimizer.zero_grad()
+            loss.backward(inputs=[actions, latents])
+            optimizer.step()
+            with torch.no_grad():
+                actions.clamp_(self.low, self.high)
+                left = 1 - (number + 1) / self.steps
+                latents += left * self.noise * spread * draw(tuple(latents.shape), latents, generator)
+            if (number + 1) % self.sync_every == 0 or number + 1 == self.steps:
+                latents.data = self._synchronise(search, cost, actions).data
+        return search.plan()
+
+    @torch.no_grad()
+    def _synchronise(self, search: Search, cost: LatentCost, actions: Tensor) -> Float[Tensor, "B K G N D"]:
+        """The latents between the actions as the dynamics have them, and the plans' true costs to `search`."""
+        search(actions.detach())
+        return rollout(cost.dynamics, cost.state, actions.detach())[:, :, :-1].clone().requires_grad_()
+
+    def _steps(
+        self, cost: LatentCost, latents: Float[Tensor, "B K G N D"], actions: Float[Tensor, "B K H A"]
+    ) -> Float[Tensor, "B K H N D"]:
+        """One step from the present, and one from each of the G = H-1 virtual latents, all at once."""
+        plans, horizon = actions.shape[1:3]
+        _, first = cost.dynamics.step(cost.state.repeat(plans), actions[:, :, 0].flatten(0, 1))
+        first = first.mean().unflatten(0, actions.shape[:2])[:, :, None]
+        if horizon == 1:
+            return first
+        here = latents.detach().flatten(0, 2)
+        state = cost.dynamics.init(here[:, None], actions.new_zeros(len(here), 0, actions.shape[-1]))
+        _, later = cost.dynamics.step(state, actions[:, :, 1:].flatten(0, 2))
+        return torch.cat((first, later.mean().unflatten(0, latents.shape[:3])), 2)
