@@ -40,9 +40,11 @@ class Policy:
         goal: pictures of where to get, uint8 RGB, of the shape of the observations.
         settings: of the planner.
         seed: of the planner's samples.
+        fps: observations a second; None: as many as the model was trained on. A model of fewer looks at every
+            so-many-th one, and its actions are those of all, side by side.
 
     Raises:
-        UserError: the model has no dynamics, or goal and observations differ in shape.
+        UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Policy:
         goal: UInt8[np.ndarray, "*B h w 3"],
         settings: PlanSettings | None = None,
         seed: int = 0,
+        fps: float | None = None,
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
         self.model = model
         self.settings = settings = settings or PlanSettings()
+        self.stride = _stride(fps or model.preprocessing.fps, model)
         self.goal_shape = goal.shape
         self.goal = model.encode_still(_pictures(goal))
         self.control = ModelPredictiveControl(
@@ -75,7 +79,7 @@ class Policy:
         self._state: State | None = None
         self._seen: list[Tensor] = []
         self._queue: list[Tensor] = []
-        self.plans = self.evaluations = 0
+        self.plans = self.evaluations = self._observed = 0
 
     def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Plans when the last plan is used up."""
@@ -84,7 +88,9 @@ class Policy:
                 f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
             )
         frames = self.model.spec.frames_per_step
-        self._seen = [*self._seen, _pictures(observation)][-frames:]
+        if self._observed % self.stride == 0:
+            self._seen = [*self._seen, _pictures(observation)][-frames:]
+        self._observed += 1
         if not self._queue:
             self._queue = self._plan()
         action = self._queue.pop(0).numpy()
@@ -111,7 +117,19 @@ class Policy:
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
-        return list(blocks.unflatten(-1, (spec.frames_per_step, spec.action_size)).flatten(1, 2).unbind(1))
+        raw = spec.action_size // self.stride
+        return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))
+
+
+def _stride(fps: float, model: LatentWorldModel) -> int:
+    """How many observations there are for each frame of the model."""
+    stride, size = fps / model.preprocessing.fps, model.spec.action_size
+    if stride < 1 or abs(stride - round(stride)) > 1e-6 or size is None or size % round(stride):
+        raise UserError(
+            f"the model was trained at {model.preprocessing.fps:g} frames a second with actions {size} wide: expected "
+            f"observations at a multiple of that rate which divides the actions, found {fps:g} a second"
+        )
+    return round(stride)
 
 
 def _pictures(array: UInt8[np.ndarray, "*B h w 3"]) -> UInt8[Tensor, "B 3 h w"]:

@@ -17,21 +17,22 @@ OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 
 @app.command()
 def record(
-    world: Annotated[str, typer.Argument(help="billiards-easy, billiards-medium or billiards-hard.")],
+    world: Annotated[str, typer.Argument(help="billiards-easy, -medium, -hard, two-rooms or two-rooms-random-wall.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
     frames: Annotated[int, typer.Option(help="Frames per episode, ten a second.")] = 40,
     image_size: Annotated[int, typer.Option(help="Pixels a side, 32 to 128.")] = 64,
+    policy: Annotated[str, typer.Option(help="Who acts: random; in two rooms also noisy-expert.")] = "random",
     seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
     test_share: Annotated[float, typer.Option(help="Share of the episodes kept for testing.")] = 0.15,
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
-    """Let a random agent act in WORLD and write video, actions and ground truth to shards in OUT."""
+    """Let a scripted agent act in WORLD and write video, actions and ground truth to shards in OUT."""
     from jepa.cli.show import counting
     from jepa_data.sources.rollouts import Recording
     from jepa_data.sources.rollouts import record as run
 
-    recording = Recording(world, episodes, frames, image_size, seed, test_share)
+    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy)
     with counting("recording", episodes) as progress:
         manifest = run(recording, out, overwrite=overwrite, progress=progress)
     parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())

@@ -21,6 +21,7 @@ from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor, add_action
+from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.pose import move_gripper
 from jepa.runs.schema import (
@@ -29,6 +30,7 @@ from jepa.runs.schema import (
     Dynamics,
     Encoder,
     FrameConfig,
+    GRUConfig,
     HybridConfig,
     MarkovConfig,
     MaskConfig,
@@ -72,11 +74,15 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
         raise UserError(f"encoder: {error}") from error
 
 
-def build_dynamics(config: Dynamics, encoder: AnyEncoder, block_size: int) -> MarkovPredictor | CausalPredictor:
+def build_dynamics(
+    config: Dynamics, encoder: AnyEncoder, block_size: int
+) -> MarkovPredictor | GRUPredictor | CausalPredictor:
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash."""
     match config:
         case MarkovConfig():
             return MarkovPredictor(encoder.width, block_size, hidden=config.hidden)
+        case GRUConfig():
+            return GRUPredictor(encoder.width, block_size)
         case CausalPredictorConfig():
             try:
                 return CausalPredictor(

@@ -16,6 +16,15 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
 
+def kind_or(default: str) -> Discriminator:
+    """Chooses by `kind`, which may be left out."""
+
+    def choose(value: Any) -> str:
+        return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
+
+    return Discriminator(choose)
+
+
 class ConvConfig(Config):
     """jepa/encoders/conv.py: one vector per latent step."""
 
@@ -98,6 +107,12 @@ class MarkovConfig(Config):
     hidden: Count = 384
 
 
+class GRUConfig(Config):
+    """jepa/predictors/gru.py: the latent is the hidden state."""
+
+    kind: Literal["gru"] = "gru"
+
+
 class CausalPredictorConfig(Config):
     """jepa/predictors/causal.py: V-JEPA 2-AC's transformer over frames, actions and states."""
 
@@ -113,7 +128,10 @@ class CausalPredictorConfig(Config):
     next_state: Literal["add_action", "move_gripper"] = "add_action"
 
 
-Dynamics = Annotated[MarkovConfig | CausalPredictorConfig, Field(discriminator="kind")]
+Dynamics = Annotated[MarkovConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
+VectorDynamics = Annotated[  # for latents of one token
+    Annotated[MarkovConfig, Tag("markov")] | Annotated[GRUConfig, Tag("gru")], kind_or("markov")
+]
 
 
 class MaskedPredictorConfig(Config):
@@ -157,18 +175,12 @@ class RandomDropConfig(Config):
     ratio: Share = 0.9
 
 
-def _kind_of_mask(mask: Any) -> str:
-    """Masks were blocks before there were others: one without a `kind` is."""
-    kind = mask.get("kind", "multiblock") if isinstance(mask, dict) else getattr(mask, "kind", "multiblock")
-    return str(kind)
-
-
 MaskConfig = Annotated[
     Annotated[MultiBlockConfig, Tag("multiblock")]
     | Annotated[TubeConfig, Tag("tube")]
     | Annotated[CausalConfig, Tag("causal")]
     | Annotated[RandomDropConfig, Tag("random_drop")],
-    Discriminator(_kind_of_mask),
+    kind_or("multiblock"),  # masks were blocks before there were others
 ]
 Masks = Annotated[tuple[MaskConfig, ...], Field(min_length=1)]
 VJEPA_MASKS = (MultiBlockConfig(blocks=8, scale=0.15), MultiBlockConfig(blocks=2, scale=0.7))
@@ -178,7 +190,7 @@ class LeWMConfig(Config):
     """jepa/methods/lewm.py: latent prediction with actions, SIGReg, inverse dynamics, time-similarity."""
 
     kind: Literal["lewm"] = "lewm"
-    predictor: MarkovConfig = MarkovConfig()
+    predictor: VectorDynamics = MarkovConfig()
     sigreg_weight: float = Field(default=0.02, ge=0)
     inverse_weight: float = Field(default=1.0, ge=0)
     similarity_weight: float = Field(default=0.5, ge=0)
@@ -453,8 +465,14 @@ class HybridConfig(Config):
 
 
 PlannerConfig = Annotated[
-    RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig | GradientConfig | GRASPConfig | HybridConfig,
-    Field(discriminator="kind"),
+    Annotated[RandomShootingConfig, Tag("random")]
+    | Annotated[CEMConfig, Tag("cem")]
+    | Annotated[ICEMConfig, Tag("icem")]
+    | Annotated[MPPIConfig, Tag("mppi")]
+    | Annotated[GradientConfig, Tag("gradient")]
+    | Annotated[GRASPConfig, Tag("grasp")]
+    | Annotated[HybridConfig, Tag("hybrid")],
+    kind_or("cem"),
 ]
 
 
@@ -463,7 +481,9 @@ class PlanConfig(Config):
 
     tasks: int = Field(default=100, gt=1)
     steps: Count = Field(default=40, description="budget of world steps per task")
-    radius: Positive = Field(default=0.08, description="success: the puck ends this close to the goal, in table widths")
+    radius: Positive = Field(
+        default=0.08, description="success: it ends this close to the goal, in widths of the picture"
+    )
     least_distance: Positive = Field(default=0.3, description="goals nearer to the start than this are drawn again")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")

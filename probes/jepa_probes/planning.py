@@ -1,4 +1,4 @@
-"""Can the model act? Held-out tasks in a simulated world: push the puck to where a goal picture shows it, and stop.
+"""Can the model act? Held-out tasks in a simulated world: bring the puck or the dot to where a goal picture shows it.
 
 Success is judged at the end of the budget, so passing over the goal does not count. Every result carries its protocol,
 a 95 % Wilson interval, a floor (random actions) and a ceiling (the same planner, told the truth: it plans on a copy of
@@ -21,12 +21,12 @@ from jepa.config import UserError
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_batch
-from jepa_data.worlds.billiards import PUCK_RADIUS, BilliardsBatch
+from jepa_data.worlds.env import WorldBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
 FIRST_EPISODE = 1_000_000
 
-Act = Callable[[UInt8[np.ndarray, "B h w 3"], BilliardsBatch], NDArray[np.floating]]
+Act = Callable[[UInt8[np.ndarray, "B h w 3"], WorldBatch], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Protocol:
         world: name of the world; `world_version` must be equal for results to be compared.
         tasks: number of (start, goal) pairs; task i is episode 1,000,000 + i of `seed`.
         steps: budget of world steps.
-        radius: success if the puck ends this close to the goal, in table widths.
+        radius: success if it ends this close to the goal, in widths of the picture.
         least_distance: goals nearer to the start are drawn again, so that no task begins solved.
     """
 
@@ -77,10 +77,10 @@ class Tasks:
         )
         self.goal = self._draw_goals()
         at_goal = self.start()
-        at_goal.place_puck(self.goal)
+        at_goal.place(self.goal)
         self.goal_pictures = at_goal.render()
 
-    def start(self) -> BilliardsBatch:
+    def start(self) -> WorldBatch:
         """All tasks at their beginning, a fresh copy."""
         return self._start.take(np.arange(len(self._start)))
 
@@ -93,15 +93,15 @@ class Tasks:
             pictures.append(world.render())
         return Episodes(np.stack(pictures), self.distance(world))
 
-    def distance(self, world: BilliardsBatch) -> Float[np.ndarray, " B"]:
-        return np.linalg.norm(world.discs.position[:, 0] - self.goal, axis=-1)
+    def distance(self, world: WorldBatch) -> Float[np.ndarray, " B"]:
+        return np.linalg.norm(world.position() - self.goal, axis=-1)
 
     def _draw_goals(self) -> Float[np.ndarray, "B 2"]:
         rng = np.random.Generator(np.random.Philox(key=[self.protocol.seed, FIRST_EPISODE]))
-        start, goal = self._start.discs.position[:, 0], np.empty((len(self._start), 2))
+        start, goal = self._start.position(), np.empty((len(self._start), 2))
         again = np.arange(len(goal))
         while again.size:
-            goal[again] = rng.uniform(PUCK_RADIUS, 1 - PUCK_RADIUS, (again.size, 2))
+            goal[again] = self._start.take(again).draw_goals(rng)
             again = np.flatnonzero(np.linalg.norm(goal - start, axis=-1) < self.protocol.least_distance)
         return goal
 
@@ -116,10 +116,10 @@ def evaluate(
         latents of its first plan.
     """
     tasks = Tasks(protocol)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed)
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=tasks.start().fps)
     imagined: list[Tensor] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: BilliardsBatch) -> NDArray[np.floating]:
+    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.floating]:
         action = policy.act(pictures)
         if not imagined:
             imagined.append(policy.imagine())
@@ -130,7 +130,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     score = wilson(int((episodes.distance < protocol.radius).sum()), protocol.tasks)
     floor = wilson(_floor(tasks), protocol.tasks)
-    ceiling = wilson(_ceiling(tasks, model, settings), protocol.tasks)
+    ceiling = wilson(_ceiling(tasks, model.spec.frames_per_step * policy.stride, settings), protocol.tasks)
     result = {
         "success": score[0],
         "low": score[1],
@@ -166,7 +166,7 @@ def _floor(tasks: Tasks) -> int:
     rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
     held: list[NDArray[np.float64]] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: BilliardsBatch) -> NDArray[np.float64]:
+    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.float64]:
         if not held:
             held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * 2)
         return held.pop()
@@ -174,9 +174,9 @@ def _floor(tasks: Tasks) -> int:
     return int((tasks.run(act).distance < tasks.protocol.radius).sum())
 
 
-def _ceiling(tasks: Tasks, model: LatentWorldModel, settings: PlanSettings) -> int:
-    """Successes of the same planner on the true simulator with the true distance."""
-    block, width = model.spec.frames_per_step, 2
+def _ceiling(tasks: Tasks, block: int, settings: PlanSettings) -> int:
+    """Successes of the same planner on the true simulator with the true distance; a step is `block` frames."""
+    width = tasks.start().action_size
     control = ModelPredictiveControl(
         settings.planner,
         horizon=settings.horizon,
@@ -187,7 +187,7 @@ def _ceiling(tasks: Tasks, model: LatentWorldModel, settings: PlanSettings) -> i
     )
     queue: list[NDArray[np.float64]] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: BilliardsBatch) -> NDArray[np.float64]:
+    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.float64]:
         if not queue:
             plan = control.plan(lambda actions: _true_cost(world, tasks.goal, actions, block), len(world))
             steps = plan.actions[:, : settings.execute].unflatten(-1, (block, width)).flatten(1, 2)
@@ -198,9 +198,9 @@ def _ceiling(tasks: Tasks, model: LatentWorldModel, settings: PlanSettings) -> i
 
 
 def _true_cost(
-    world: BilliardsBatch, goal: Float[np.ndarray, "B 2"], actions: Float[Tensor, "B K H A"], block: int
+    world: WorldBatch, goal: Float[np.ndarray, "B 2"], actions: Float[Tensor, "B K H A"], block: int
 ) -> Float[Tensor, "B K"]:
-    """Mean distance to the goal over a plan, and how fast the puck is at its end (it shall stop there)."""
+    """Mean distance to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
     batch, plans = actions.shape[:2]
     imagined = world.take(np.repeat(np.arange(batch), plans))
     target = np.repeat(goal, plans, axis=0)
@@ -208,6 +208,6 @@ def _true_cost(
     total = np.zeros(len(imagined))
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
-        total += np.linalg.norm(imagined.discs.position[:, 0] - target, axis=-1)
-    total = total / forces.shape[1] + 0.1 * np.linalg.norm(imagined.discs.velocity[:, 0], axis=-1)
+        total += np.linalg.norm(imagined.position() - target, axis=-1)
+    total = total / forces.shape[1] + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

@@ -5,16 +5,17 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from jepa_data.errors import DataError
-from jepa_data.worlds import make_batch, make_env, world_names
+from jepa_data.worlds import make_batch, make_env
+from jepa_data.worlds.billiards import LEVELS, BilliardsBatch
 
 
 def forces(rng: np.random.Generator, tables: int) -> np.ndarray:
     return rng.uniform(-1, 1, (tables, 2))
 
 
-@pytest.mark.parametrize("name", world_names())
-def test_discs_stay_on_the_table_and_apart(name: str) -> None:
-    world, rng = make_batch(name, np.arange(20), image_size=32), np.random.default_rng(0)
+@pytest.mark.parametrize("level", LEVELS)
+def test_discs_stay_on_the_table_and_apart(level: str) -> None:
+    world, rng = BilliardsBatch(level, np.arange(20), image_size=32), np.random.default_rng(0)
     for _ in range(60):
         world.step(forces(rng, 20))
         d = world.discs
@@ -29,7 +30,7 @@ def test_discs_stay_on_the_table_and_apart(name: str) -> None:
 
 
 def test_a_collision_keeps_momentum_and_loses_energy() -> None:
-    world = make_batch("billiards-easy", np.arange(1), image_size=32)
+    world = BilliardsBatch("easy", np.arange(1), image_size=32)
     d = world.discs
     d.present[:] = [[True, True, False]]
     d.position[0, :2], d.velocity[0, :2] = [[0.3, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 0.0]]
@@ -44,7 +45,7 @@ def test_a_collision_keeps_momentum_and_loses_energy() -> None:
 def test_rubber_leaves_the_wall_faster_than_clay() -> None:
     speeds = []
     for bounce in (0.35, 0.95):
-        world = make_batch("billiards-easy", np.arange(1), image_size=32)
+        world = BilliardsBatch("easy", np.arange(1), image_size=32)
         d = world.discs
         d.present[:] = [[True, True, False]]
         d.position[0, :2], d.velocity[0, 1], d.bounce[0, 1] = [[0.8, 0.8], [0.12, 0.3]], [-1.0, 0.0], bounce
@@ -55,18 +56,18 @@ def test_rubber_leaves_the_wall_faster_than_clay() -> None:
 
 
 def test_an_episode_does_not_depend_on_its_neighbours() -> None:
-    alone, among = make_batch("billiards-hard", np.array([7])), make_batch("billiards-hard", np.arange(10))
+    alone, among = BilliardsBatch("hard", np.array([7])), BilliardsBatch("hard", np.arange(10))
     for _ in range(10):
         alone.step(np.full((1, 2), 0.5))
         among.step(np.full((10, 2), 0.5))
     np.testing.assert_array_equal(alone.render()[0], among.render()[7])
     np.testing.assert_array_equal(alone.states()[0], among.states()[7])
-    other = make_batch("billiards-hard", np.array([7]), seed=1)
-    assert (other.render() != make_batch("billiards-hard", np.array([7])).render()).any()
+    other = BilliardsBatch("hard", np.array([7]), seed=1)
+    assert (other.render() != BilliardsBatch("hard", np.array([7])).render()).any()
 
 
 def test_a_copy_moves_on_its_own() -> None:
-    world = make_batch("billiards-easy", np.arange(3))
+    world = BilliardsBatch("easy", np.arange(3))
     before, copy = world.states(), world.take(np.array([0, 0, 2]))
     copy.step(np.ones((3, 2)))
     np.testing.assert_array_equal(world.states(), before)
@@ -74,7 +75,7 @@ def test_a_copy_moves_on_its_own() -> None:
 
 
 def test_the_picture_shows_the_puck_where_the_state_says() -> None:
-    world = make_batch("billiards-easy", np.arange(30), image_size=128)
+    world = BilliardsBatch("easy", np.arange(30), image_size=128)
     world.discs.present[:, 1:] = False
     lit = world.render().astype(float).sum(-1) - 60
     lit[lit < 10] = 0
@@ -84,7 +85,7 @@ def test_the_picture_shows_the_puck_where_the_state_says() -> None:
 
 
 def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
-    world = make_batch("billiards-easy", np.arange(50), image_size=32)
+    world = BilliardsBatch("easy", np.arange(50), image_size=32)
     world.discs.present[:, 1:] = False
     light = world.render().astype(float) - 20
     area = light[..., 0].clip(0).sum((1, 2)) / (0.95 * 255 - 20)
@@ -92,19 +93,19 @@ def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
 
 
 def test_what_lies_wholly_under_the_band_is_hidden_from_the_picture_and_marked() -> None:
-    world = make_batch("billiards-medium", np.arange(1))
-    world.place_puck(world.look.band.mean(-1, keepdims=True).repeat(2, -1))
+    world = BilliardsBatch("medium", np.arange(1))
+    world.place(world.look.band.mean(-1, keepdims=True).repeat(2, -1))
     hidden = world.render()
     world.discs.present[:, 0] = False
     np.testing.assert_array_equal(hidden, world.render())
     world.discs.present[:, 0] = True
     assert world.states()[0, world.state_names.index("puck.visible")] == 0
-    world.place_puck(np.array([[0.1, 0.5]]))
+    world.place(np.array([[0.1, 0.5]]))
     assert world.states()[0, world.state_names.index("puck.visible")] == 1
 
 
 def test_absent_discs_are_nan_and_labels_say_how_many_there_are() -> None:
-    world = make_batch("billiards-easy", np.arange(40))
+    world = BilliardsBatch("easy", np.arange(40))
     states = world.states().reshape(40, 3, 6)
     present = ~np.isnan(states[:, 1:, 0])
     np.testing.assert_array_equal(present.sum(1), world.labels["bodies"])

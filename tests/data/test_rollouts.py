@@ -8,7 +8,7 @@ import pytest
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.stream import make_loader
-from jepa_data.sources.rollouts import Recording, random_actions, record
+from jepa_data.sources.rollouts import Recording, record
 from jepa_data.worlds import make_batch
 
 SMALL = Recording("billiards-easy", episodes=8, frames=12, image_size=32)
@@ -41,7 +41,8 @@ def test_replaying_the_recorded_actions_gives_the_recorded_states_and_pictures(t
 
 
 def test_random_actions_are_held_for_a_while_and_lie_in_the_unit_disc() -> None:
-    actions = np.stack([random_actions(0, episode, 40) for episode in range(200)])
+    generators = [np.random.default_rng(episode) for episode in range(200)]
+    actions = make_batch("billiards-easy", np.arange(200)).act("random", generators, 40)
     assert np.linalg.norm(actions, axis=-1).max() <= 1 + 1e-6
     held = (actions[:, 1:] == actions[:, :-1]).all(-1).mean()
     assert 0.6 < held < 0.9

@@ -1,4 +1,4 @@
-"""Records a simulated world: a random agent acts, and pictures, actions and ground truth become shards.
+"""Records a simulated world: a scripted agent acts, and pictures, actions and ground truth become shards.
 
 Everything about an episode is a function of (seed, episode number), so the same command writes the same bytes.
 """
@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
 from jepa_data.shards.encode import encode_mp4
@@ -20,7 +19,6 @@ from jepa_data.shards.write import ShardWriter
 from jepa_data.worlds import make_batch
 
 CHUNK = 64  # episodes simulated side by side
-LONGEST_HOLD = 7  # frames
 # Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
 ACTION_STREAM = zlib.crc32(b"actions")
 
@@ -32,6 +30,7 @@ class Recording:
     Attributes:
         episodes: in all; the last `test_share` of them become the test split.
         frames: per episode (10 a second).
+        policy: who acts; one of the world's `policies`.
     """
 
     world: str
@@ -40,6 +39,7 @@ class Recording:
     image_size: int = 64
     seed: int = 0
     test_share: float = 0.15
+    policy: str = "random"
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.frames < 2:
@@ -57,18 +57,6 @@ class Recording:
         return min(self.episodes - 1, max(1, round(self.episodes * (1 - self.test_share))))
 
 
-def random_actions(seed: int, episode: int, frames: int) -> NDArray[np.float32]:
-    """Forces [frames-1, 2]: drawn evenly from the unit disc, each held for 1 to 7 frames."""
-    rng = np.random.Generator(np.random.Philox(key=[seed ^ ACTION_STREAM, episode]))
-    actions = np.zeros((frames - 1, 2), np.float32)
-    at = 0
-    while at < frames - 1:
-        hold, strength, angle = rng.integers(1, LONGEST_HOLD + 1), np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        actions[at : at + hold] = strength * np.cos(angle), strength * np.sin(angle)
-        at += hold
-    return actions
-
-
 def record(
     recording: Recording, out: Path, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
 ) -> Manifest:
@@ -79,6 +67,8 @@ def record(
     """
     r = recording
     about = make_batch(r.world, np.arange(1), image_size=r.image_size, seed=r.seed)
+    if r.policy not in about.policies:
+        raise DataError(f"{r.world} has the policies {', '.join(about.policies)}, found {r.policy!r}")
     writer = ShardWriter(
         out,
         fps=about.fps,
@@ -100,6 +90,7 @@ def record(
                     "world_version": about.version,
                     "episode": episode,
                     "seed": r.seed,
+                    "policy": r.policy,
                     "labels": {name: int(x[row]) for name, x in labels.items()},
                 }
                 split = "train" if episode < r.train_episodes else "test"
@@ -114,7 +105,8 @@ def _simulate(r: Recording) -> Iterator[tuple]:
     for first in range(0, r.episodes, CHUNK):
         episodes = np.arange(first, min(first + CHUNK, r.episodes))
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
-        actions = np.stack([random_actions(r.seed, int(e), r.frames) for e in episodes])
+        generators = [np.random.Generator(np.random.Philox(key=[r.seed ^ ACTION_STREAM, int(e)])) for e in episodes]
+        actions = batch.act(r.policy, generators, r.frames)
         pictures, states = [batch.render()], [batch.states()]
         for t in range(r.frames - 1):
             batch.step(actions[:, t])

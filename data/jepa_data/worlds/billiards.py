@@ -24,6 +24,7 @@ ACTION_SIZE = 2
 FPS = 1.0 / FRAME_SECONDS
 VERSION = 1
 TEXTURE_GRID = 9
+LONGEST_HOLD = 7  # frames for which the recorded agent holds a force
 FIELDS = ("x", "y", "vx", "vy", "visible", "contact")
 LABELS = ("bodies", "bouncy", "heavy")
 BOUNCE = (0.35, 0.95)  # clay, rubber
@@ -82,6 +83,7 @@ class BilliardsBatch:
     fps = FPS
     version = VERSION
     label_names = LABELS
+    policies: tuple[str, ...] = ("random",)
 
     def __init__(self, level: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         if level not in LEVELS:
@@ -146,10 +148,41 @@ class BilliardsBatch:
         other._table = None
         return other
 
-    def place_puck(self, position: NDArray[np.floating]) -> None:
+    def position(self) -> NDArray[np.float64]:
+        """Where the pucks are [E, 2]."""
+        return self.discs.position[:, 0]
+
+    def speed(self) -> NDArray[np.float64]:
+        """How fast the pucks are [E]."""
+        return np.linalg.norm(self.discs.velocity[:, 0], axis=-1)
+
+    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Places [E, 2] where a puck may lie."""
+        return rng.uniform(PUCK_RADIUS, 1 - PUCK_RADIUS, (len(self), 2))
+
+    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
+
+        random: forces drawn evenly from the unit disc, each held for 1 to 7 frames.
+        """
+        if policy not in self.policies:
+            raise ValueError(f"billiards has the policies {', '.join(self.policies)}, found {policy!r}")
+        return np.stack([_random_actions(rng, frames) for rng in generators])
+
+    def place(self, position: NDArray[np.floating]) -> None:
         """Put the puck of each table at `position` [E, 2], at rest."""
         self.discs.position[:, 0] = position
         self.discs.velocity[:, 0] = 0.0
+
+
+def _random_actions(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
+    actions = np.zeros((frames - 1, 2), np.float32)
+    at = 0
+    while at < frames - 1:
+        hold, strength, angle = rng.integers(1, LONGEST_HOLD + 1), np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        actions[at : at + hold] = strength * np.cos(angle), strength * np.sin(angle)
+        at += hold
+    return actions
 
 
 def _draw_episode(level: Level, rng: np.random.Generator) -> tuple[dict, dict, dict]:

@@ -1,57 +1,110 @@
-"""One billiards table with the Gymnasium API, and worlds by name."""
+"""Worlds by name: many episodes side by side, or one with the Gymnasium API."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, Self
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
-from jepa_data.worlds.billiards import ACTION_SIZE, FPS, LEVELS, PUCK_RADIUS, BilliardsBatch
+from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
+from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
-REACHED = 0.08  # table widths: about the radius of the puck
+REACHED = 0.08  # widths of the picture: about the radius of the puck
+
+
+class WorldBatch(Protocol):
+    """Many episodes of a world side by side. Positions are of what the agent moves, in widths of the picture."""
+
+    name: str
+    image_size: int
+    action_size: int
+    fps: float
+    version: int
+    policies: tuple[str, ...]
+    labels: dict[str, NDArray[np.int64]]
+
+    @property
+    def state_names(self) -> Sequence[str]: ...
+
+    @property
+    def label_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def states(self) -> NDArray[np.float32]: ...
+
+    def step(self, actions: NDArray[np.floating]) -> None: ...
+
+    def render(self) -> NDArray[np.uint8]: ...
+
+    def take(self, index: NDArray[np.intp]) -> Self: ...
+
+    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]: ...
+
+    def position(self) -> NDArray[np.float64]: ...
+
+    def speed(self) -> NDArray[np.float64]: ...
+
+    def place(self, position: NDArray[np.floating]) -> None: ...
+
+    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]: ...
+
+
+WORLDS: dict[str, Callable[..., WorldBatch]] = {
+    **{f"billiards-{level}": partial(BilliardsBatch, level) for level in LEVELS},
+    "two-rooms": partial(TwoRoomsBatch, False),
+    "two-rooms-random-wall": partial(TwoRoomsBatch, True),
+}
 
 
 def world_names() -> list[str]:
     """Names that `make_batch` and `make_env` know."""
-    return [f"billiards-{level}" for level in LEVELS]
+    return list(WORLDS)
 
 
-def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> BilliardsBatch:
+def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> WorldBatch:
     """Episodes of a world side by side. Raises DataError for a name that is not in `world_names()`."""
-    return BilliardsBatch(_level(name), episodes, image_size=image_size, seed=seed)
+    return WORLDS[_known(name)](episodes, image_size=image_size, seed=seed)
 
 
-def make_env(name: str, **settings: Any) -> "Billiards":
+def make_env(name: str, **settings: Any) -> "World":
     """A world with the Gymnasium API. Raises DataError for a name that is not in `world_names()`."""
-    return Billiards(_level(name), **settings)
+    return World(_known(name), **settings)
 
 
-def _level(name: str) -> str:
-    if name not in world_names():
-        raise DataError(f"no world is named {name!r}; there are {', '.join(world_names())}")
-    return name.removeprefix("billiards-")
+def _known(name: str) -> str:
+    if name not in WORLDS:
+        raise DataError(f"no world is named {name!r}; there are {', '.join(WORLDS)}")
+    return name
 
 
-class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """Push the puck to a goal. See `billiards.py` for the table.
+class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """Move the puck, or the dot, to a goal. See `billiards.py` and `two_rooms.py` for what it may do.
 
-    Observation: RGB picture [size, size, 3]. Action: force [2] in -1..1. Reward: minus the distance from the puck to
-    goal, in table widths. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance
+    Observation: RGB picture [size, size, 3]. Action: [2] in -1..1. Reward: minus the distance to the goal, in widths of
+    the picture. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance
     below 0.08).
     Never terminates; is truncated after `max_steps`.
 
-    `reset(options={"episode": n, "goal": (x, y)})` chooses the table and the goal; otherwise both are drawn.
+    `reset(options={"episode": n, "goal": (x, y)})` chooses the episode and the goal; otherwise both are drawn.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 - Gymnasium's own form
 
     def __init__(
-        self, level: str = "easy", *, image_size: int = 64, max_steps: int = 40, render_mode: str | None = "rgb_array"
+        self,
+        name: str = "billiards-easy",
+        *,
+        image_size: int = 64,
+        max_steps: int = 40,
+        render_mode: str | None = "rgb_array",
     ) -> None:
-        self.level, self.image_size, self.max_steps, self.render_mode = level, image_size, max_steps, render_mode
+        self.name, self.image_size, self.max_steps, self.render_mode = name, image_size, max_steps, render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -59,11 +112,11 @@ class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         super().reset(seed=seed)
         options = options or {}
         episode = int(options.get("episode", self.np_random.integers(2**31)))
-        self.table = BilliardsBatch(self.level, np.array([episode]), image_size=self.image_size)
-        free = self.np_random.uniform(PUCK_RADIUS, 1 - PUCK_RADIUS, 2)
+        self.table = make_batch(self.name, np.array([episode]), image_size=self.image_size)
+        free = self.table.draw_goals(self.np_random)[0]
         self.goal = np.asarray(options.get("goal", free), dtype=np.float64)
         at_goal = self.table.take(np.zeros(1, dtype=np.intp))
-        at_goal.place_puck(self.goal[None])
+        at_goal.place(self.goal[None])
         self.goal_picture, self._steps = at_goal.render()[0], 0
         return self.render(), self._info()
 
@@ -77,7 +130,7 @@ class Billiards(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self.table.render()[0]
 
     def _info(self) -> dict[str, Any]:
-        distance = float(np.linalg.norm(self.table.discs.position[0, 0] - self.goal))
+        distance = float(np.linalg.norm(self.table.position()[0] - self.goal))
         state = zip(self.table.state_names, self.table.states()[0].tolist(), strict=True)
         return {
             "state": {name: value for name, value in state if value == value},  # NaN: a disc that is not there

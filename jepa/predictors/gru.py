@@ -1,0 +1,46 @@
+"""A gated recurrent unit whose hidden state is the latent: EB-JEPA's dynamics for vector latents.
+
+    z' = GRU(input a, hidden z)
+
+The latent is all it remembers, so a latent has to tell where things move, not only where they are.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepa.predictors.markov import LatentState
+from jepa.world_model import Point, State
+
+
+class GRUPredictor(nn.Module):
+    """The Dynamics of `jepa.world_model` by one GRU cell.
+
+    Args:
+        width: D; latents are [B, 1, D].
+        action_size: width of the action of one latent step (tubelet x raw action).
+    """
+
+    def __init__(self, width: int, action_size: int) -> None:
+        super().__init__()
+        self.width, self.action_size = width, action_size
+        self.cell = nn.GRUCell(action_size, width)
+
+    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+        """Raises ValueError if the action has another width than in training."""
+        if action.shape[-1] != self.action_size:
+            raise ValueError(
+                f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
+                f"found {action.shape[-1]}"
+            )
+        return self.cell(action, z[:, 0])[:, None]
+
+    def init(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
+        """The last latent; what came before is forgotten."""
+        return LatentState(z[:, -1])
+
+    def step(
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
+    ) -> tuple[LatentState, Point]:
+        assert isinstance(state, LatentState)
+        following = self(state.z, action)
+        return LatentState(following), Point(following)
