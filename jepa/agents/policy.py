@@ -23,11 +23,11 @@ from jepa.world_model import LatentWorldModel, State, rollout
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """How a policy plans: horizon, execute and repeat in latent steps; see ModelPredictiveControl and goal_reached."""
+    """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached."""
 
     horizon: int = 6
     execute: int = 2
-    repeat: int = 1
+    hold: int = 1
     path_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
 
@@ -66,8 +66,9 @@ class Policy:
             settings.planner,
             horizon=settings.horizon,
             execute=settings.execute,
-            action_size=model.spec.block_size,
-            repeat=settings.repeat,
+            action_size=model.spec.block_size // (model.spec.frames_per_step * self.stride),
+            frames=model.spec.frames_per_step * self.stride,
+            hold=settings.hold,
             seed=seed,
         )
         self.reset()

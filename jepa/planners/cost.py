@@ -47,18 +47,25 @@ class LatentCost:
         dynamics: imagines the plans.
         state: where the B episodes are now.
         terms: at least one.
+        blocks: from what a planner chooses to what the dynamics take; None: the same.
     """
 
     dynamics: Dynamics
     state: State
     terms: tuple[Term, ...]
+    blocks: Callable[[Float[Tensor, "B K Q A"]], Float[Tensor, "B K H E"]] | None = None
 
     def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError("a cost has at least one term")
 
-    def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
-        return self.of(Imagined(rollout(self.dynamics, self.state, actions), actions))
+    def __call__(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K"]:
+        taken = self.taken(actions)
+        return self.of(Imagined(rollout(self.dynamics, self.state, taken), taken))
+
+    def taken(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K H E"]:
+        """What the dynamics take."""
+        return actions if self.blocks is None else self.blocks(actions)
 
     def of(self, imagined: Imagined) -> Float[Tensor, "B K"]:
         """The cost of what was imagined already. Raises ValueError if a term is not one number a plan."""

@@ -69,9 +69,10 @@ class GRASP:
         )
         for number in range(self.steps):
             with torch.enable_grad():
-                following = self._steps(cost, latents, actions)
+                taken = cost.taken(actions)
+                following = self._steps(cost, latents, taken)
                 apart = (following[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
-                loss = (cost.of(Imagined(following, actions)) + self.consistency * apart).sum()
+                loss = (cost.of(Imagined(following, taken)) + self.consistency * apart).sum()
             optimizer.zero_grad()
             loss.backward(inputs=[actions, latents])
             optimizer.step()
@@ -87,7 +88,7 @@ class GRASP:
     def _synchronise(self, search: Search, cost: LatentCost, actions: Tensor) -> Float[Tensor, "B K G N D"]:
         """The latents between the actions as the dynamics have them, and the plans' true costs to `search`."""
         search(actions.detach())
-        return rollout(cost.dynamics, cost.state, actions.detach())[:, :, :-1].clone().requires_grad_()
+        return rollout(cost.dynamics, cost.state, cost.taken(actions.detach()))[:, :, :-1].clone().requires_grad_()
 
     def _steps(
         self, cost: LatentCost, latents: Float[Tensor, "B K G N D"], actions: Float[Tensor, "B K H A"]

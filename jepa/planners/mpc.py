@@ -1,11 +1,18 @@
-"""Model-predictive control: plan, act on the first steps, look again, plan on from the rest of the last plan."""
+"""Model-predictive control: plan, act on the first steps, look again, plan on from the rest of the last plan.
+
+decisions  d0          d1          d2 …        what the planner chooses, each held for `hold` actions
+actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the world
+blocks     [         ] [         ] [ …         `frames` actions side by side: what takes one latent step to the next
+"""
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from jepa.planners.base import Plan, Planner
-from jepa.planners.cost import Cost
+from jepa.planners.cost import Cost, LatentCost
 
 
 class ModelPredictiveControl:
@@ -13,24 +20,34 @@ class ModelPredictiveControl:
 
     Args:
         planner: finds a plan for a cost.
-        horizon: H, steps looked ahead.
-        execute: steps of a plan that are acted on before planning again.
-        action_size: A, width of one step's action.
-        repeat: steps for which an action is held: a plan has horizon / repeat decisions.
+        horizon: H, latent steps looked ahead.
+        execute: latent steps of a plan that are acted on before planning again.
+        action_size: A, width of one action of the world.
+        frames: actions of one latent step.
+        hold: actions for which a decision is held; fewer decisions are found sooner, and reach further by chance.
         seed: of the planner's samples.
     """
 
     def __init__(
-        self, planner: Planner, *, horizon: int, execute: int, action_size: int, repeat: int = 1, seed: int = 0
+        self,
+        planner: Planner,
+        *,
+        horizon: int,
+        execute: int,
+        action_size: int,
+        frames: int = 1,
+        hold: int = 1,
+        seed: int = 0,
     ) -> None:
         if not 1 <= execute <= horizon:
             raise ValueError(f"execute must lie between 1 and the horizon ({horizon}), found {execute}")
-        if repeat < 1 or horizon % repeat or execute % repeat:
+        if hold < 1 or horizon * frames % hold or execute * frames % hold:
             raise ValueError(
-                f"repeat must divide the horizon ({horizon}) and the executed steps ({execute}), found {repeat}"
+                f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
+                f"({execute * frames}), found {hold}"
             )
         self.planner, self.horizon, self.execute, self.action_size = planner, horizon, execute, action_size
-        self.repeat = repeat
+        self.frames, self.hold = frames, hold
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
 
@@ -39,19 +56,21 @@ class ModelPredictiveControl:
         self._rest = None
 
     def plan(self, cost: Cost, batch: int) -> Plan:
-        """A plan of `horizon` steps for each of `batch` episodes; its first `execute` steps are to be acted on."""
-        start = torch.zeros(batch, self.horizon, self.action_size)
+        """A plan of `horizon` blocks for each of `batch` episodes; its first `execute` blocks are to be acted on."""
+        start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
         if self._rest is not None:
             if len(self._rest) != batch:
                 raise ValueError(f"{batch} episodes after {len(self._rest)}: call reset() between runs")
             start[:, : self._rest.shape[1]] = self._rest
-        if self.repeat == 1:
-            plan = self.planner.plan(cost, start, self.generator)
+        if isinstance(cost, LatentCost):
+            held: Cost = replace(cost, blocks=self.blocks)
         else:
-            found = self.planner.plan(self._held(cost), start[:, :: self.repeat], self.generator)
-            plan = Plan(found.actions.repeat_interleave(self.repeat, 1), found.cost, found.evaluations)
-        self._rest = plan.actions[:, self.execute :]
-        return plan
+            held = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
+        plan = self.planner.plan(held, start, self.generator)
+        self._rest = plan.actions[:, self.execute * self.frames // self.hold :]
+        return Plan(self.blocks(plan.actions), plan.cost, plan.evaluations)
 
-    def _held(self, cost: Cost) -> Cost:
-        return lambda decisions: cost(decisions.repeat_interleave(self.repeat, 2))
+    def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
+        """What the dynamics take, of what the planner chooses."""
+        actions = decisions.repeat_interleave(self.hold, -2)
+        return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)

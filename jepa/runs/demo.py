@@ -19,21 +19,25 @@ from jepa_data.sources.rollouts import Recording, record
 
 @dataclass(frozen=True)
 class Demo:
-    """What is recorded, the config that pretrains on it, and that of the teacher trained before, if it needs one."""
+    """What is recorded, and the configs: of pretraining, of planning, of a teacher; where there are such stages."""
 
     recording: Recording
     config: str
+    planning: str | None = None
     teacher: str | None = None
 
 
 BILLIARDS = Recording("billiards-easy", episodes=700)
 DEMOS = {
-    "lewm": Demo(BILLIARDS, "pretrain/demo.yaml"),
+    "lewm": Demo(BILLIARDS, "pretrain/demo.yaml", "plan/demo.yaml"),
     "vjepa": Demo(BILLIARDS, "pretrain/demo_vjepa.yaml"),
     "vjepa21": Demo(BILLIARDS, "pretrain/demo_vjepa21.yaml"),
     "levjepa": Demo(BILLIARDS, "pretrain/demo_levjepa.yaml"),
-    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", "pretrain/demo_salt_teacher.yaml"),
-    "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml"),
+    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", teacher="pretrain/demo_salt_teacher.yaml"),
+    "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml", "plan/demo.yaml"),
+    "two-rooms": Demo(
+        Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
+    ),
 }
 
 
@@ -94,7 +98,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
     recipe, data = DEMOS[method], run / "data"
     r = recipe.recording
     overrides = [f"data.shards={data}", f"seed={seed}"]
-    probing, planning = shipped("probe/demo.yaml"), shipped("plan/demo.yaml")
+    probing = shipped("probe/demo.yaml")
 
     def record_data() -> None:
         manifest = record(r, data)
@@ -106,7 +110,10 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
         command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
         return name, command, lambda: pretrain(described, say=say, bar=bar)
 
-    stages: list[Stage] = [("record", f"jepa data record {r.world} {data} --episodes {r.episodes}", record_data)]
+    longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
+    stages: list[Stage] = [
+        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}", record_data)
+    ]
     changes = [f"run={run}"]
     if recipe.teacher:
         stages.append(pretraining("teacher", recipe.teacher, f"run={run / 'teacher'}"))
@@ -120,7 +127,8 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
             lambda: say(state_row(probe(run, load(probing, ProbeConfig, choices), say=say))),
         )
     )
-    if method.startswith("lewm"):
+    if recipe.planning is not None:
+        planning = shipped(recipe.planning)
         stages.append(
             (
                 "plan",

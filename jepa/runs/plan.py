@@ -45,7 +45,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     )
     try:
         planner = build_planner(config.planner)
-        settings = PlanSettings(config.horizon, config.execute, config.repeat, config.path_weight, planner)
+        settings = PlanSettings(config.horizon, config.execute, config.hold, config.path_weight, planner)
         result, tasks, episodes, imagined = evaluate(model, protocol, settings)
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error

@@ -487,7 +487,7 @@ class PlanConfig(Config):
     least_distance: Positive = Field(default=0.3, description="goals nearer to the start than this are drawn again")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
-    repeat: Count = Field(default=1, description="latent steps for which an action is held")
+    hold: Count = Field(default=1, description="steps of the world for which an action is held")
     path_weight: Share = 1.0
     planner: PlannerConfig = CEMConfig()
     seed: int = Field(default=0, ge=0)

@@ -181,8 +181,9 @@ def _ceiling(tasks: Tasks, block: int, settings: PlanSettings) -> int:
         settings.planner,
         horizon=settings.horizon,
         execute=settings.execute,
-        action_size=block * width,
-        repeat=settings.repeat,
+        action_size=width,
+        frames=block,
+        hold=settings.hold,
         seed=tasks.protocol.seed,
     )
     queue: list[NDArray[np.float64]] = []
@@ -200,7 +201,7 @@ def _ceiling(tasks: Tasks, block: int, settings: PlanSettings) -> int:
 def _true_cost(
     world: WorldBatch, goal: Float[np.ndarray, "B 2"], actions: Float[Tensor, "B K H A"], block: int
 ) -> Float[Tensor, "B K"]:
-    """Mean distance to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
+    """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
     batch, plans = actions.shape[:2]
     imagined = world.take(np.repeat(np.arange(batch), plans))
     target = np.repeat(goal, plans, axis=0)
@@ -208,6 +209,6 @@ def _true_cost(
     total = np.zeros(len(imagined))
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
-        total += np.linalg.norm(imagined.position() - target, axis=-1)
+        total += imagined.way_left(target)
     total = total / forces.shape[1] + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

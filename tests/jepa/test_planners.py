@@ -248,19 +248,29 @@ def test_a_goal_of_another_size_is_told() -> None:
 
 
 def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=6, execute=2, action_size=1, repeat=2)
+    control = ModelPredictiveControl(CEM(), horizon=3, execute=1, action_size=1, frames=4, hold=2)
     seen: list[int] = []
 
     def cost(actions: Tensor) -> Tensor:
-        seen.append(actions.shape[2])
-        assert torch.equal(actions[:, :, ::2], actions[:, :, 1::2])
+        seen.append(actions.shape[-1])
+        assert torch.equal(actions[..., ::2], actions[..., 1::2])
         return (actions.sum((-2, -1)) - 2.0).square()
 
     plan = control.plan(cost, 3)
-    assert plan.actions.shape == (3, 6, 1) and set(seen) == {6} and torch.equal(plan.actions[:, 0], plan.actions[:, 1])
+    assert plan.actions.shape == (3, 3, 4) and set(seen) == {4}
     control.plan(cost, 3)
-    with pytest.raises(ValueError, match=r"repeat must divide the horizon \(6\) and the executed steps \(3\), found 2"):
-        ModelPredictiveControl(CEM(), horizon=6, execute=3, action_size=1, repeat=2)
+    with pytest.raises(
+        ValueError, match=r"the actions of the horizon \(6\) and those that are executed \(3\), found 2"
+    ):
+        ModelPredictiveControl(CEM(), horizon=6, execute=3, action_size=1, hold=2)
+
+
+def test_grasp_plans_in_blocks_of_held_actions() -> None:
+    cost = goal_distance(Add(), LatentState(torch.zeros(2, 1, 4)), torch.full((2, 1, 4), 2.0))
+    control = ModelPredictiveControl(GRASP(), horizon=3, execute=1, action_size=1, frames=4, hold=2)
+    plan = control.plan(cost, 2)
+    assert plan.actions.shape == (2, 3, 4) and torch.equal(plan.actions[..., ::2], plan.actions[..., 1::2])
+    torch.testing.assert_close(plan.actions.sum(1), torch.full((2, 4), 2.0), atol=0.2, rtol=0)
 
 
 def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:

@@ -152,6 +152,10 @@ class BilliardsBatch:
         """Where the pucks are [E, 2]."""
         return self.discs.position[:, 0]
 
+    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far it is to `goal` [E, 2]."""
+        return np.linalg.norm(self.position() - goal, axis=-1)
+
     def speed(self) -> NDArray[np.float64]:
         """How fast the pucks are [E]."""
         return np.linalg.norm(self.discs.velocity[:, 0], axis=-1)

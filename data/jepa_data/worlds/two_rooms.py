@@ -83,6 +83,15 @@ class TwoRoomsBatch:
         """Where the dots are [E, 2], in widths of the picture."""
         return self.rooms.position / 64
 
+    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far it is to walk to `goal` [E, 2], through the door if it is in the other room; both in widths."""
+        r, goal = self.rooms, np.asarray(goal, dtype=np.float64) * 64
+        door = np.column_stack([r.wall, r.door])
+        across = (r.position[:, 0] > r.wall) != (goal[:, 0] > r.wall)
+        straight = np.linalg.norm(goal - r.position, axis=-1)
+        through = np.linalg.norm(door - r.position, axis=-1) + np.linalg.norm(goal - door, axis=-1)
+        return np.where(across, through, straight) / 64
+
     def speed(self) -> NDArray[np.float64]:
         """Nothing moves by itself here."""
         return np.zeros(len(self))
