@@ -94,15 +94,15 @@ class Tasks:
         return Episodes(np.stack(pictures), self.distance(world))
 
     def distance(self, world: WorldBatch) -> Float[np.ndarray, " B"]:
-        return np.linalg.norm(world.position() - self.goal, axis=-1)
+        return world.distance(self.goal)
 
-    def _draw_goals(self) -> Float[np.ndarray, "B 2"]:
+    def _draw_goals(self) -> Float[np.ndarray, "B G"]:
         rng = np.random.Generator(np.random.Philox(key=[self.protocol.seed, FIRST_EPISODE]))
-        start, goal = self._start.position(), np.empty((len(self._start), 2))
+        goal = np.empty((len(self._start), len(self._start.goal_names)))
         again = np.arange(len(goal))
         while again.size:
             goal[again] = self._start.take(again).draw_goals(rng)
-            again = np.flatnonzero(np.linalg.norm(goal - start, axis=-1) < self.protocol.least_distance)
+            again = np.flatnonzero(self._start.distance(goal) < self.protocol.least_distance)
         return goal
 
 
@@ -199,7 +199,7 @@ def _ceiling(tasks: Tasks, block: int, settings: PlanSettings) -> int:
 
 
 def _true_cost(
-    world: WorldBatch, goal: Float[np.ndarray, "B 2"], actions: Float[Tensor, "B K H A"], block: int
+    world: WorldBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], block: int
 ) -> Float[Tensor, "B K"]:
     """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
     batch, plans = actions.shape[:2]

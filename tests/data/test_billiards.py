@@ -129,3 +129,11 @@ def test_reaching_the_goal_is_a_success() -> None:
 def test_an_unknown_world_is_named_with_the_ones_there_are() -> None:
     with pytest.raises(DataError, match="billiards-easy"):
         make_batch("billiard", np.arange(1))
+
+
+def test_a_scripted_agent_brings_the_puck_to_its_goal_and_keeps_it_there() -> None:
+    world = make_batch("billiards-easy", np.arange(100))
+    goal = world.draw_goals(np.random.default_rng(0))
+    for _ in range(40):
+        world.step(world.expert(goal))
+    assert (world.distance(goal) < world.radius).mean() > 0.95

@@ -53,6 +53,7 @@ LEVELS = {
     "hard": Level((4, 8), (0.04, 0.09), (0.4, 1.0), 0.25, True),
 }
 PUCK_RADIUS = 0.075
+SPRING, DAMPING = 5.0, 1.5  # of the scripted agent: force per table width, and per table width a second
 
 
 @dataclass
@@ -83,6 +84,8 @@ class BilliardsBatch:
     fps = FPS
     version = VERSION
     label_names = LABELS
+    goal_names = ("puck.x", "puck.y")
+    radius, unit = 0.08, "widths of the picture"  # about the radius of the puck
     policies: tuple[str, ...] = ("random",)
 
     def __init__(self, level: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
@@ -148,13 +151,22 @@ class BilliardsBatch:
         other._table = None
         return other
 
-    def position(self) -> NDArray[np.float64]:
+    def goal_state(self) -> NDArray[np.float64]:
         """Where the pucks are [E, 2]."""
         return self.discs.position[:, 0]
 
+    def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far the pucks are from `goal` [E, 2]."""
+        return np.linalg.norm(self.goal_state() - goal, axis=-1)
+
     def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far it is to `goal` [E, 2]."""
-        return np.linalg.norm(self.position() - goal, axis=-1)
+        """The distance: nothing lies in the way that could not be pushed aside."""
+        return self.distance(goal)
+
+    def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """A spring to `goal` [E, 2] with damping; the other discs are not looked at."""
+        away, velocity = goal - self.goal_state(), self.discs.velocity[:, 0]
+        return (SPRING * away - DAMPING * velocity).clip(-1, 1)
 
     def speed(self) -> NDArray[np.float64]:
         """How fast the pucks are [E]."""
@@ -173,9 +185,9 @@ class BilliardsBatch:
             raise ValueError(f"billiards has the policies {', '.join(self.policies)}, found {policy!r}")
         return np.stack([_random_actions(rng, frames) for rng in generators])
 
-    def place(self, position: NDArray[np.floating]) -> None:
-        """Put the puck of each table at `position` [E, 2], at rest."""
-        self.discs.position[:, 0] = position
+    def place(self, goal: NDArray[np.floating]) -> None:
+        """Put the puck of each table at `goal` [E, 2], at rest."""
+        self.discs.position[:, 0] = goal
         self.discs.velocity[:, 0] = 0.0
 
 

@@ -12,17 +12,21 @@ from jepa_data.errors import DataError
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
 from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
-REACHED = 0.08  # widths of the picture: about the radius of the puck
-
 
 class WorldBatch(Protocol):
-    """Many episodes of a world side by side. Positions are of what the agent moves, in widths of the picture."""
+    """Many episodes of a world side by side.
+
+    A goal [E, G] names, as `goal_names` says, where something shall be; it is reached within `radius`, in `unit`.
+    Actions are in -1..1. `policies`: who can record data. `labels`: of whole episodes.
+    """
 
     name: str
     image_size: int
     action_size: int
     fps: float
     version: int
+    radius: float
+    unit: str
     policies: tuple[str, ...]
     labels: dict[str, NDArray[np.int64]]
 
@@ -44,15 +48,36 @@ class WorldBatch(Protocol):
 
     def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]: ...
 
-    def position(self) -> NDArray[np.float64]: ...
+    @property
+    def goal_names(self) -> Sequence[str]: ...
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]: ...
+    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Goals [E, G] that can be reached, one for each episode."""
+        ...
 
-    def speed(self) -> NDArray[np.float64]: ...
+    def goal_state(self) -> NDArray[np.float64]:
+        """The goal [E, G] that the present state reaches."""
+        ...
 
-    def place(self, position: NDArray[np.floating]) -> None: ...
+    def place(self, goal: NDArray[np.floating]) -> None:
+        """Go to where a goal [E, G] is reached, at rest: what is rendered then is the picture of the goal."""
+        ...
 
-    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]: ...
+    def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far [E] the present state is from a goal [E, G], in `unit`."""
+        ...
+
+    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """What [E] a planner that is told the truth makes small: the distance along a way that can be gone."""
+        ...
+
+    def speed(self) -> NDArray[np.float64]:
+        """How fast [E] the thing is that shall come to rest at the goal; 0 if nothing moves by itself."""
+        ...
+
+    def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The next action [E, A] of a scripted agent that knows the true state."""
+        ...
 
 
 WORLDS: dict[str, Callable[..., WorldBatch]] = {
@@ -84,11 +109,11 @@ def _known(name: str) -> str:
 
 
 class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """Move the puck, or the dot, to a goal. See `billiards.py` and `two_rooms.py` for what it may do.
+    """Bring the world to a goal. See the file of each world for what can be done in it.
 
-    Observation: RGB picture [size, size, 3]. Action: [2] in -1..1. Reward: minus the distance to the goal, in widths of
-    the picture. `info`: `state` by name, `goal` (x, y), `goal_picture`, `distance`, `success` (distance
-    below 0.08).
+    Observation: RGB picture [size, size, 3]. Action: in -1..1. Reward: minus the distance to the goal, in the world's
+    unit. `info`: `state` by name, `goal`, `goal_picture`, `distance`, `success` (the distance is below the world's
+    radius).
     Never terminates; is truncated after `max_steps`.
 
     `reset(options={"episode": n, "goal": (x, y)})` chooses the episode and the goal; otherwise both are drawn.
@@ -106,7 +131,8 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     ) -> None:
         self.name, self.image_size, self.max_steps, self.render_mode = name, image_size, max_steps, render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        width = make_batch(name, np.arange(1), image_size=image_size).action_size
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (width,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -132,12 +158,12 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self.table.render()[0]
 
     def _info(self) -> dict[str, Any]:
-        distance = float(np.linalg.norm(self.table.position()[0] - self.goal))
+        distance = float(self.table.distance(self.goal[None])[0])
         state = zip(self.table.state_names, self.table.states()[0].tolist(), strict=True)
         return {
             "state": {name: value for name, value in state if value == value},  # NaN: a disc that is not there
             "goal": tuple(self.goal.tolist()),
             "goal_picture": self.goal_picture.copy(),
             "distance": distance,
-            "success": distance < REACHED,
+            "success": distance < self.table.radius,
         }

@@ -51,6 +51,8 @@ class TwoRoomsBatch:
     fps = FPS
     version = VERSION
     label_names = ("room",)
+    goal_names = ("agent.x", "agent.y")
+    radius, unit = 4.5 / 64, "widths of the picture"  # as in EB-JEPA and PLDM
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
     policies: tuple[str, ...] = ("random", "noisy-expert")
 
@@ -79,9 +81,13 @@ class TwoRoomsBatch:
         """Move every dot by LONGEST_STEP times its action [E, 2], cut to length 1."""
         self.rooms.position = self._moved(np.asarray(actions, dtype=np.float64))
 
-    def position(self) -> NDArray[np.float64]:
+    def goal_state(self) -> NDArray[np.float64]:
         """Where the dots are [E, 2], in widths of the picture."""
         return self.rooms.position / 64
+
+    def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far the dots are from `goal` [E, 2] as the crow flies."""
+        return np.linalg.norm(self.goal_state() - goal, axis=-1)
 
     def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far it is to walk to `goal` [E, 2], through the door if it is in the other room; both in widths."""
@@ -96,9 +102,9 @@ class TwoRoomsBatch:
         """Nothing moves by itself here."""
         return np.zeros(len(self))
 
-    def place(self, position: NDArray[np.floating]) -> None:
-        """Put the dots at `position` [E, 2], in widths of the picture."""
-        self.rooms.position = np.asarray(position, dtype=np.float64) * 64
+    def place(self, goal: NDArray[np.floating]) -> None:
+        """Put the dots at `goal` [E, 2], in widths of the picture."""
+        self.rooms.position = np.asarray(goal, dtype=np.float64) * 64
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Free positions [E, 2] in the other room than the dot's, in widths of the picture."""
@@ -140,7 +146,7 @@ class TwoRoomsBatch:
         for t in range(frames - 1):
             heading = heading + turns[:, t]
             walk = lengths[:, t, None] * np.stack([np.cos(heading), np.sin(heading)], -1) / LONGEST_STEP
-            there = np.linalg.norm(world.position() - goal, axis=-1) < 2 / 64
+            there = world.distance(goal) < 2 / 64
             number[there] = np.minimum(number[there] + 1, goals.shape[1] - 1)
             goal[there] = world.goal_across(goals[np.arange(len(self)), number])[there]
             wanted = _cut(world.expert(goal)) * (lengths[:, t, None] / LONGEST_STEP)
