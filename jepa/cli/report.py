@@ -8,7 +8,9 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    decoder_steps: Annotated[int, typer.Option(help="Training steps of the pixel decoder.")] = 250,
+    decoder_steps: Annotated[
+        int | None, typer.Option(help="Fit the pixel decoder anew, for so many steps. [default: once, 250 steps]")
+    ] = None,
 ) -> None:
     """Draw what a run learned and write RUN/report.html, one self-contained page, and RUN/results.json."""
     from jepa.runs.report import report as run_report

@@ -1,7 +1,8 @@
 """`jepa plan`: tasks in the world that a run was recorded in.
 
-RUN/plan.json            success with its interval, floor, ceiling, protocol
-RUN/plan_examples.npz    pictures and imagined latents of the first tasks, for the report
+RUN/plan.json            success with its interval, the same of others, the protocol, how every task ended
+RUN/plan.yaml            the protocol as a config: `jepa plan OTHER --config RUN/plan.yaml` gives OTHER the same tasks
+RUN/figures/plan_0.gif   start, goal, the first plan as it was imagined, and what happened; one for each of some tasks
 """
 
 import json
@@ -10,66 +11,140 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.build import build_planner
+from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
 from jepa.runs.schema import PlanConfig, PretrainConfig
+from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet
 from jepa_data.worlds import make_batch, world_names
-from jepa_probes.planning import Protocol, evaluate
-
-EXAMPLES = 4
+from jepa_probes.comparison import Comparison, compare
+from jepa_probes.gallery import draw_plans
+from jepa_probes.planning import Evaluation, evaluate
+from jepa_probes.results import AGENTS, percent, read_part
+from jepa_probes.tasks import Protocol
 
 
 def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Plan the tasks with the run's model and write the result.
 
     Raises:
-        UserError: the run has no model with dynamics, or its data come from no simulated world.
+        UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
+            config names.
     """
-    model = load(run)
+    model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    manifest = ShardSet.open(load_config(run / "config.yaml", PretrainConfig).data.folder).manifest
-    if manifest.world not in world_names():
-        raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
-    size = model.preprocessing.image_size
-    version = make_batch(manifest.world, np.arange(1), image_size=size).version
-    protocol = Protocol(
-        manifest.world, version, size, config.tasks, config.steps, config.radius, config.least_distance, config.seed
-    )
+    config = _fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
+    protocol = _protocol(config, model)
     try:
         planner = build_planner(config.planner)
         settings = PlanSettings(config.horizon, config.execute, config.hold, config.path_weight, planner)
-        result, tasks, episodes, imagined = evaluate(model, protocol, settings)
+        done = evaluate(model, protocol, settings, simulator_tasks=config.simulator_tasks)
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
-    (run / "plan.json").write_text(json.dumps(result, indent=2) + "\n")
-    shown = _chosen(episodes.distance < protocol.radius)
-    np.savez_compressed(
-        run / "plan_examples.npz",
-        real=episodes.pictures[:, shown].swapaxes(0, 1),
-        goal=tasks.goal_pictures[shown],
-        imagined=imagined[shown].numpy(),
-        success=(episodes.distance < protocol.radius)[shown],
-    )
-    say(
-        f"success {result['success']:.2f} (95 % interval {result['low']:.2f} to {result['high']:.2f}) "
-        f"on {config.tasks} tasks; random actions {result['floor']:.2f}, "
-        f"planning on the true simulator {result['ceiling']:.2f}"
-    )
-    return result
+    (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
+    described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
+    (run / "plan.yaml").write_text(f"# jepa plan RUN --config {run / 'plan.yaml'}\n" + yaml.safe_dump(described))
+    _draw(run, done, model, training, config.gifs)
+    for line in table(done.result):
+        say(line)
+    return done.result
 
 
-def _chosen(success: np.ndarray) -> np.ndarray:
-    """The first tasks, with at least one failure among them where there is one: a report shall not show only luck."""
-    first = np.arange(min(EXAMPLES, len(success)))
-    failures = np.flatnonzero(~success)
-    if success[first].all() and failures.size:
+def comparison(a: Path, b: Path) -> list[str]:
+    """What `jepa plan --compare A B` tells. Raises UserError if the two were not given the same tasks."""
+    results = []
+    for run in (a, b):
+        if not (run / "plan.json").is_file():
+            raise UserError(f"{run}: no plan.json here; run `jepa plan {run}` first")
+        results.append(read_part(run, "plan"))
+    found: Comparison = compare(*results)
+    return [
+        f"A {a}: {percent(results[0]['success'])} of {found.tasks} tasks",
+        f"B {b}: {percent(results[1]['success'])} of the same tasks",
+        f"both {found.both}, only A {found.only_a}, only B {found.only_b}, neither {found.neither}",
+        f"A - B: {found.difference:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f}), "
+        f"McNemar's exact test p = {found.p_value:.2g}",
+    ]
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The result as lines of a table, and what a plan took."""
+    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["beside"].items())]
+    width = max(len(label) for label, _ in rows)
+    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
+    for label, score in rows:
+        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
+        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
+    return [
+        *lines,
+        f"{1000 * result['seconds_per_plan']:.1f} ms and {result['model_calls_per_plan']} imagined steps a plan, "
+        f"{result['plans_per_task']} plans a task, {result['seconds']:.0f} s",
+    ]
+
+
+def _fitted(run: Path, config: PlanConfig, world: str | None, model: LatentWorldModel) -> PlanConfig:
+    """The config with all that it leaves to the world."""
+    if world not in world_names():
+        raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
+    about = make_batch(world, np.arange(1), image_size=model.preprocessing.image_size)
+    found = {"world": world, "world_version": about.version}
+    for key, value in found.items():
+        if getattr(config, key) not in (None, value):
+            raise UserError(f"{key} is {getattr(config, key)!r} in the config, and {value!r} where {run} was recorded")
+    radius = config.radius or about.radius
+    policy = (config.goal_policy or about.policies[0]) if config.goal_offset else None
+    chosen = {"radius": radius, "least_distance": config.least_distance or radius, "goal_policy": policy}
+    return config.model_copy(update=found | chosen)
+
+
+def _protocol(config: PlanConfig, model: LatentWorldModel) -> Protocol:
+    assert config.world and config.world_version and config.radius and config.least_distance
+    return Protocol(
+        world=config.world,
+        world_version=config.world_version,
+        image_size=model.preprocessing.image_size,
+        tasks=config.tasks,
+        steps=config.steps,
+        radius=config.radius,
+        least_distance=config.least_distance,
+        seed=config.seed,
+        goal_offset=config.goal_offset,
+        goal_policy=config.goal_policy,
+    )
+
+
+def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: PretrainConfig, count: int) -> None:
+    """GIFs of the first tasks, in place of those of an earlier plan."""
+    for old in (run / "figures").glob("plan_*.gif"):
+        old.unlink()
+    if not count:
+        return
+    shown = _chosen(done.solved[: done.pictures.shape[1]], count)
+    draw_plans(
+        pixel_decoder(run, model, training),
+        done.pictures[:, shown].swapaxes(0, 1),
+        done.tasks.goal_pictures[shown],
+        done.imagined[shown].numpy(),
+        done.solved[shown],
+        run / "figures",
+        frames_per_step=done.frames_per_step,
+        fps=done.tasks.start(1).fps,
+    )
+
+
+def _chosen(solved: np.ndarray, count: int) -> np.ndarray:
+    """The first tasks, with at least one failure among them where there is one: a page shall not show only luck."""
+    first = np.arange(min(count, len(solved)))
+    failures = np.flatnonzero(~solved)
+    if solved[first].all() and failures.size:
         first[-1] = failures[0]
     return first

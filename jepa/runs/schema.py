@@ -479,12 +479,25 @@ PlannerConfig = Annotated[
 class PlanConfig(Config):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
-    tasks: int = Field(default=100, gt=1)
+    run: str | None = Field(default=None, description="the run, where the command names this file in its place")
+    world: str | None = Field(default=None, description="refuse a run that was recorded in another world")
+    world_version: Count | None = Field(default=None, description="refuse another version of that world")
+    tasks: int = Field(default=200, gt=1)
     steps: Count = Field(default=40, description="budget of world steps per task")
-    radius: Positive = Field(
-        default=0.08, description="success: it ends this close to the goal, in widths of the picture"
+    radius: Positive | None = Field(
+        default=None, description="success: it ends this close to the goal, in the world's unit; none: the world's own"
     )
-    least_distance: Positive = Field(default=0.3, description="goals nearer to the start than this are drawn again")
+    least_distance: Positive | None = Field(
+        default=None, description="goals nearer to the start than this are drawn again; none: those within the radius"
+    )
+    goal_offset: Count | None = Field(
+        default=None, description="a goal is where goal_policy gets within so many steps; none: drawn by the world"
+    )
+    goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
+    simulator_tasks: int | None = Field(
+        default=None, ge=0, description="how many of the tasks are also planned on the true simulator; none: all"
+    )
+    gifs: int = Field(default=4, ge=0, le=24, description="how many tasks are drawn")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
     hold: Count = Field(default=1, description="steps of the world for which an action is held")

@@ -1,8 +1,12 @@
-"""Can the model act? Held-out tasks in a simulated world: bring the puck or the dot to where a goal picture shows it.
+"""Can the model act? Its agent plays the tasks of a protocol, and so do others, beside which its score is read.
 
-Success is judged at the end of the budget, so passing over the goal does not count. Every result carries its protocol,
-a 95 % Wilson interval, a floor (random actions) and a ceiling (the same planner, told the truth: it plans on a copy of
-the simulator with the true distance as its cost).
+    random             actions drawn evenly, each held for a latent step: the floor
+    inverse_dynamics   what the action to the goal was in the recordings, without planning
+    expert             the world's script, told the true state
+    simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
+                       its cost
+
+Every score has its 95 % Wilson interval and its number of tasks; an agent that a world does not allow is left out.
 """
 
 import time
@@ -17,195 +21,155 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.agents.policy import PlanSettings, Policy
-from jepa.config import UserError
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_batch
 from jepa_data.worlds.env import WorldBatch
+from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
 
-# Episodes of tasks: far above those of any recording, so that no task was seen in training.
-FIRST_EPISODE = 1_000_000
-
-Act = Callable[[UInt8[np.ndarray, "B h w 3"], WorldBatch], NDArray[np.floating]]
+Baseline = Callable[[Tasks], Callable[[Pictures], NDArray[np.floating]]]  # an agent that sees what the model sees
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What a task is. Saved with every result.
+class Evaluation:
+    """A result (JSON-able), and of the first tasks what was seen and imagined.
 
-    Attributes:
-        world: name of the world; `world_version` must be equal for results to be compared.
-        tasks: number of (start, goal) pairs; task i is episode 1,000,000 + i of `seed`.
-        steps: budget of world steps.
-        radius: success if it ends this close to the goal, in widths of the picture.
-        least_distance: goals nearer to the start are drawn again, so that no task begins solved.
+    `pictures` of all frames of the kept tasks; `imagined`: the latents that their first plans lead to.
     """
 
-    world: str
-    world_version: int
-    image_size: int
-    tasks: int
-    steps: int
-    radius: float
-    least_distance: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """What happened: pictures of every step and the final distance of each task."""
-
-    pictures: UInt8[np.ndarray, "T B h w 3"]
-    distance: Float[np.ndarray, " B"]
-
-
-class Tasks:
-    """Held-out starts and goals of a protocol."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        if protocol.least_distance < protocol.radius:
-            raise UserError(
-                f"least_distance ({protocol.least_distance:g}) is below the radius of success ({protocol.radius:g}): "
-                "some tasks would begin solved"
-            )
-        self.protocol = protocol
-        self._start = make_batch(
-            protocol.world,
-            FIRST_EPISODE + np.arange(protocol.tasks),
-            image_size=protocol.image_size,
-            seed=protocol.seed,
-        )
-        self.goal = self._draw_goals()
-        at_goal = self.start()
-        at_goal.place(self.goal)
-        self.goal_pictures = at_goal.render()
-
-    def start(self) -> WorldBatch:
-        """All tasks at their beginning, a fresh copy."""
-        return self._start.take(np.arange(len(self._start)))
-
-    def run(self, act: Act) -> Episodes:
-        """Let `act` play every task to the end of the budget."""
-        world = self.start()
-        pictures = [world.render()]
-        for _ in range(self.protocol.steps):
-            world.step(act(pictures[-1], world))
-            pictures.append(world.render())
-        return Episodes(np.stack(pictures), self.distance(world))
-
-    def distance(self, world: WorldBatch) -> Float[np.ndarray, " B"]:
-        return world.distance(self.goal)
-
-    def _draw_goals(self) -> Float[np.ndarray, "B G"]:
-        rng = np.random.Generator(np.random.Philox(key=[self.protocol.seed, FIRST_EPISODE]))
-        goal = np.empty((len(self._start), len(self._start.goal_names)))
-        again = np.arange(len(goal))
-        while again.size:
-            goal[again] = self._start.take(again).draw_goals(rng)
-            again = np.flatnonzero(self._start.distance(goal) < self.protocol.least_distance)
-        return goal
+    result: dict[str, Any]
+    tasks: Tasks
+    solved: NDArray[np.bool_]
+    pictures: UInt8[np.ndarray, "T E h w 3"]
+    imagined: Float[Tensor, "E H N D"]
+    frames_per_step: int
 
 
 def evaluate(
-    model: LatentWorldModel, protocol: Protocol, settings: PlanSettings
-) -> tuple[dict[str, Any], Tasks, Episodes, Float[Tensor, "B H N D"]]:
-    """Plan every task with the model; beside it the floor and the ceiling.
+    model: LatentWorldModel,
+    protocol: Protocol,
+    settings: PlanSettings,
+    *,
+    inverse: Baseline | None = None,
+    simulator_tasks: int | None = None,
+    keep: int = 24,
+) -> Evaluation:
+    """Plan every task with the model, and let the others play the same tasks.
 
-    Returns:
-        The result (JSON-able), the tasks, what the model's agent did, and what it imagined at the first step: the
-        latents of its first plan.
+    Args:
+        inverse: makes the agent `inverse_dynamics`; None leaves it out.
+        simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
+            out, None: all.
+        keep: tasks of which pictures are kept.
     """
     tasks = Tasks(protocol)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=tasks.start().fps)
+    world = tasks.start(1)
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps)
     imagined: list[Tensor] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.floating]:
+    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.floating]:
+        assert pictures is not None
         action = policy.act(pictures)
         if not imagined:
-            imagined.append(policy.imagine())
+            imagined.append(policy.imagine()[:keep])
         return action
 
     began = time.perf_counter()
-    episodes = tasks.run(act)
+    episodes = tasks.run(act, look=True, keep=keep)
     seconds = time.perf_counter() - began
-    score = wilson(int((episodes.distance < protocol.radius).sum()), protocol.tasks)
-    floor = wilson(_floor(tasks), protocol.tasks)
-    ceiling = wilson(_ceiling(tasks, model.spec.frames_per_step * policy.stride, settings), protocol.tasks)
+    solved = tasks.solved(episodes.distance)
+    assert episodes.pictures is not None
+    frames = model.spec.frames_per_step * policy.stride
     result = {
-        "success": score[0],
-        "low": score[1],
-        "high": score[2],
-        "floor": floor[0],
-        "floor_low": floor[1],
-        "floor_high": floor[2],
-        "ceiling": ceiling[0],
-        "ceiling_low": ceiling[1],
-        "ceiling_high": ceiling[2],
-        "tasks": protocol.tasks,
+        **_score(solved),
+        "beside": _beside(tasks, frames, settings, inverse, simulator_tasks),
+        "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
+        "unit": world.unit,
         "plans_per_task": policy.plans,
         "seconds_per_plan": seconds / (policy.plans * protocol.tasks),
         "model_calls_per_plan": round(policy.evaluations / policy.plans) * settings.horizon,
         "protocol": asdict(protocol),
         "settings": asdict(settings) | {"planner": repr(settings.planner)},
         "seconds": seconds,
+        "distances": episodes.distance.tolist(),
     }
-    return result, tasks, episodes, imagined[0]
+    return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float, float]:
-    """Share of successes and its 95 % Wilson score interval."""
-    z, share = 1.959964, successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    return share, max(0.0, float(centre - half)), min(1.0, float(centre + half))
+def _beside(
+    tasks: Tasks, frames: int, settings: PlanSettings, inverse: Baseline | None, simulator_tasks: int | None
+) -> dict[str, dict[str, float]]:
+    """Scores of the other agents, by name, see above."""
+    world = tasks.start(1)
+    scores = {"random": _score(_random(tasks, frames))}
+    if inverse is not None:
+        see = inverse(tasks)
+        scores["inverse_dynamics"] = _score(
+            tasks.solved(tasks.run(lambda pictures, _: see(_seen(pictures)), look=True).distance)
+        )
+    if world.has_expert:
+        scores["expert"] = _score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
+    if world.copies and simulator_tasks != 0:
+        scores["simulator"] = _score(_simulator(tasks, frames, settings, simulator_tasks))
+    return scores
 
 
-def _floor(tasks: Tasks) -> int:
-    """Successes of random actions, each held for two steps as the model's are."""
+def _seen(pictures: Pictures | None) -> Pictures:
+    assert pictures is not None
+    return pictures
+
+
+def _score(solved: NDArray[np.bool_]) -> dict[str, float]:
+    share, low, high = wilson(int(solved.sum()), len(solved))
+    return {"success": share, "low": low, "high": high, "tasks": len(solved)}
+
+
+def _random(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
+    """Random actions, each held for a latent step of `frames`."""
     rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
     held: list[NDArray[np.float64]] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.float64]:
+    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
         if not held:
-            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * 2)
+            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
         return held.pop()
 
-    return int((tasks.run(act).distance < tasks.protocol.radius).sum())
+    return tasks.solved(tasks.run(act).distance)
 
 
-def _ceiling(tasks: Tasks, block: int, settings: PlanSettings) -> int:
-    """Successes of the same planner on the true simulator with the true distance; a step is `block` frames."""
-    width = tasks.start().action_size
+def _simulator(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:
+    """The same planner on the true simulator with the true distance; a step is `frames` frames."""
+    width = tasks.start(1).action_size
     control = ModelPredictiveControl(
         settings.planner,
         horizon=settings.horizon,
         execute=settings.execute,
         action_size=width,
-        frames=block,
+        frames=frames,
         hold=settings.hold,
         seed=tasks.protocol.seed,
     )
     queue: list[NDArray[np.float64]] = []
 
-    def act(pictures: UInt8[np.ndarray, "B h w 3"], world: WorldBatch) -> NDArray[np.float64]:
+    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
         if not queue:
-            plan = control.plan(lambda actions: _true_cost(world, tasks.goal, actions, block), len(world))
-            steps = plan.actions[:, : settings.execute].unflatten(-1, (block, width)).flatten(1, 2)
+            goal = tasks.goal[: len(world)]
+            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world))
+            steps = plan.actions[:, : settings.execute].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
         return queue.pop(0)
 
-    return int((tasks.run(act).distance < tasks.protocol.radius).sum())
+    return tasks.solved(tasks.run(act, count=count).distance)
 
 
 def _true_cost(
-    world: WorldBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], block: int
+    world: WorldBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
 ) -> Float[Tensor, "B K"]:
     """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
     batch, plans = actions.shape[:2]
     imagined = world.take(np.repeat(np.arange(batch), plans))
     target = np.repeat(goal, plans, axis=0)
-    forces = actions.flatten(0, 1).unflatten(-1, (block, -1)).flatten(1, 2).numpy()
+    forces = actions.flatten(0, 1).unflatten(-1, (frames, -1)).flatten(1, 2).numpy()
     total = np.zeros(len(imagined))
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])

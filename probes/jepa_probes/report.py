@@ -15,8 +15,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jepa_probes.curves import Chart, curves, read_metrics
 from jepa_probes.results import (
+    AGENTS,
     COLUMNS,
     METHODS,
+    SHORT,
+    agents_beside,
     collect_results,
     number,
     percent,
@@ -58,6 +61,7 @@ def context(run: Path) -> dict[str, Any]:
     figures, oversized = _figures(run / "figures")
     method = (results.get("pretrain") or {}).get("method") or config.get("method", {}).get("kind", "")
     return {
+        "agents": AGENTS,
         "name": run.name or str(run.resolve().name),
         "folder": run.as_posix(),
         "method": METHODS.get(method, method),
@@ -103,7 +107,7 @@ def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     if plan.get("success") is not None:
-        note = f"random {percent(plan.get('floor'))} · true simulator {percent(plan.get('ceiling'))}"
+        note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
         tiles.append({"label": "goals reached", "value": percent(plan["success"]), "note": note})
     if results["seconds"]["total"]:
         stages = " · ".join(f"{stage} {s:.0f}" for stage, s in results["seconds"].items() if stage != "total")

@@ -6,7 +6,7 @@ recipe      of `jepa demo`, if that made the run
 pretrain    method, steps, clips_per_second, effective_rank, …
 probe       row of the probe table -> column -> score, with at least state_r2.{pretrained, random_init, pixels, …}
 prediction  latent steps ahead -> {model, identity, shuffled}
-plan        success, low, high, floor, ceiling, tasks, …
+plan        success, low, high, tasks, …, and `beside`: agent -> the same of others that played these tasks
 seconds     by stage, and `total`         seeds, versions
 """
 
@@ -41,6 +41,19 @@ METHODS = {
     "levjepa": "LeVJEPA",
     "salt": "SALT",
     "vpixel": "V-Pixel",
+}
+# Who else plays the tasks of `jepa plan` (see planning.py): in a sentence, and in a table.
+AGENTS = {
+    "random": "random actions",
+    "inverse_dynamics": "inverse dynamics, without planning",
+    "expert": "a script that is told the true state",
+    "simulator": "the same planner on the true simulator",
+}
+SHORT = {
+    "random": "random",
+    "inverse_dynamics": "inverse dynamics",
+    "expert": "scripted expert",
+    "simulator": "true simulator",
 }
 Row = tuple[str, ...]
 
@@ -98,7 +111,7 @@ def summary_table(results: Mapping[str, Any]) -> list[Row]:
         rows.append((f"latent prediction error, {steps}", number(error.get("model")), beside))
     plan = results.get("plan")
     if plan:
-        beside = f"random actions {percent(plan.get('floor'))} · true simulator {percent(plan.get('ceiling'))}"
+        beside = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
         found = f"{percent(plan.get('success'))} ({percent(plan.get('low'))} to {percent(plan.get('high'))})"
         rows.append((f"planning success, {plan.get('tasks')} tasks", found, beside))
     pretrain = results.get("pretrain")
@@ -195,6 +208,12 @@ def without_nan(value: Any) -> Any:
         case float() if not math.isfinite(value):
             return None
     return value
+
+
+def agents_beside(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Share of tasks that others solved, by agent, in the order of `AGENTS`."""
+    scores = plan.get("beside", {})
+    return {agent: scores[agent]["success"] for agent in AGENTS if agent in scores}
 
 
 def number(value: float | int | None, digits: int = 3) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jepa_probes.results import METHODS, number, percent
+from jepa_probes.results import AGENTS, METHODS, agents_beside, number, percent
 
 CLOSE = 0.01  # R²: smaller differences are called none
 
@@ -83,10 +83,9 @@ def _planning(results: Mapping[str, Any]) -> str:
         f"Given only a picture of the goal, it planned its way there in {percent(p['success'])} of {p.get('tasks')} "
         f"held-out tasks (95 % interval {percent(p.get('low'))} to {percent(p.get('high'))})"
     )
-    beside = [f"random actions: {percent(p['floor'])}"] if p.get("floor") is not None else []
-    if p.get("ceiling") is not None:
-        beside.append(f"the same planner on the true simulator: {percent(p['ceiling'])}")
+    beside = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in agents_beside(p).items()]
     text += f"; {', '.join(beside)}." if beside else "."
-    if p.get("floor_high") is not None and p.get("low") is not None and p["low"] <= p["floor_high"]:
+    chance = p.get("beside", {}).get("random")
+    if chance and p.get("low") is not None and p["low"] <= chance["high"]:
         text += " That is not clearly better than chance."
     return text

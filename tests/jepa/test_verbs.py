@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,13 +102,39 @@ def test_features_are_computed_once(run: Path, run_jepa: Jepa) -> None:
 def test_a_plan_is_saved_with_its_protocol_floor_and_ceiling(run: Path) -> None:
     result = json.loads((run / "plan.json").read_text())
     assert 0 <= result["low"] <= result["success"] <= result["high"] <= 1
-    assert {"floor", "ceiling", "seconds_per_plan"} <= set(result)
+    assert {"random", "expert", "simulator"} <= set(result["beside"])
+    assert all(0 <= beside["low"] <= beside["success"] <= beside["high"] <= 1 for beside in result["beside"].values())
+    assert result["seconds_per_plan"] > 0 and result["model_calls_per_plan"] == 48 and len(result["distances"]) == 4
+    assert len(list((run / "figures").glob("plan_*.gif"))) == 4
     assert result["protocol"]["world"] == "billiards-easy" and result["protocol"]["tasks"] == 4
 
 
 def test_the_same_plan_comes_out_twice(run: Path, run_jepa: Jepa) -> None:
-    told = [run_jepa("plan", run, "tasks=3", "steps=4", "planner.samples=8", "planner.elites=2") for _ in range(2)]
-    assert told[0] == told[1]
+    kept = []
+    for _ in range(2):
+        run_jepa("plan", run, "tasks=3", "steps=4", "planner.samples=8", "planner.elites=2", "gifs=1")
+        kept.append(json.loads((run / "plan.json").read_text()))
+    assert kept[0]["distances"] == kept[1]["distances"] and kept[0]["beside"] == kept[1]["beside"]
+
+
+def test_a_protocol_is_a_config_that_gives_another_run_the_same_tasks(
+    run: Path, tmp_path: Path, run_jepa: Jepa
+) -> None:
+    few = ["planner.samples=8", "planner.elites=2", "planner.iterations=1", "gifs=0", "simulator_tasks=0"]
+    run_jepa("plan", run, "tasks=5", "steps=6", "goal_offset=6", "least_distance=0.1", "seed=3", *few)
+    assert "policy: random" in (run / "plan.yaml").read_text()
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    run_jepa("plan", other, "--config", run / "plan.yaml")
+    first, second = (json.loads((folder / "plan.json").read_text()) for folder in (run, other))
+    assert first["protocol"] == second["protocol"] and first["distances"] == second["distances"]
+    told = run_jepa("plan", "--compare", run, other)
+    assert "of the same tasks" in told and "A - B: +0.000" in told and "p = 1" in told
+    run_jepa("plan", other, "tasks=5", "steps=6", *few)
+    assert "were not given the same tasks" in run_jepa("plan", "--compare", run, other, fails=True)
+    (tmp_path / "tasks.yaml").write_text(f"run: {other}\ntasks: 2\nsteps: 2\nplanner: {{samples: 16}}\ngifs: 0\n")
+    run_jepa("plan", tmp_path / "tasks.yaml")
+    assert len(json.loads((other / "plan.json").read_text())["distances"]) == 2
 
 
 class Tags(HTMLParser):
@@ -126,7 +153,7 @@ def test_the_report_is_one_file_and_the_results_hold_what_programs_look_for(run:
     assert all(source.startswith(("data:", "#")) for source in page.sources)
     results = json.loads((run / "results.json").read_text())
     assert {"pretrained", "random_init", "pixels", "supervised"} <= set(results["probe"]["state_r2"])
-    assert {"success", "low", "high", "floor", "ceiling", "tasks"} <= set(results["plan"])
+    assert {"success", "low", "high", "beside", "tasks"} <= set(results["plan"])
     assert {"method", "steps", "clips_per_second", "effective_rank"} <= set(results["pretrain"])
     assert results["seconds"]["total"] > 0 and "torch" in results["versions"] and "seeds" in results
 
@@ -180,6 +207,13 @@ def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
         (["probe", "NOWHERE"], "NOWHERE"),
         (["plan", "RUN", "tasks=two"], "tasks"),
         (["plan", "RUN", "least_distance=0.01"], "begin solved"),
+        (["plan", "RUN", "world=two-rooms"], "world is 'two-rooms' in the config, and 'billiards-easy' where"),
+        (["plan", "RUN", "goal_offset=1", "least_distance=0.5"], "or raise goal_offset (1)"),
+        (["plan", "RUN", "goal_offset=5", "goal_policy=expert"], "goal_policy is 'expert'"),
+        (["plan", "RUN", "horizon=0"], "horizon"),
+        (["plan", "TASKS"], "names no run"),
+        (["plan", "--compare", "RUN"], "takes two run folders"),
+        (["plan", "--compare", "RUN", "NOWHERE"], "no plan.json here"),
         (["embed", "NOWHERE", "--model", "RUN"], "no such file"),
         (["embed", "TRAIN", "--model", "NOWHERE"], "no such folder"),
         (["data", "record", "billiard", "OUT"], "no world is named"),
@@ -191,7 +225,14 @@ def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
 def test_a_mistake_is_told_in_one_line(
     arguments: list[str], message: str, run: Path, folder: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:
-    names = {"TRAIN": folder / "train.yaml", "RUN": run, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "NOWHERE"}
+    (folder / "tasks.yaml").write_text("tasks: 2\n")
+    names = {
+        "TRAIN": folder / "train.yaml",
+        "TASKS": folder / "tasks.yaml",
+        "RUN": run,
+        "OUT": tmp_path / "out",
+        "NOWHERE": tmp_path / "NOWHERE",
+    }
     told = run_jepa(*(names.get(argument, argument) for argument in arguments), fails=True)
     assert message in told
     assert told.startswith("error: ") and told.count("\n") == 1

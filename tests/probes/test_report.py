@@ -54,10 +54,11 @@ PLAN = {
     "success": 0.71,
     "low": 0.61,
     "high": 0.79,
-    "floor": 0.05,
-    "floor_low": 0.02,
-    "floor_high": 0.11,
-    "ceiling": 1.0,
+    "beside": {
+        "random": {"success": 0.05, "low": 0.02, "high": 0.11, "tasks": 100},
+        "simulator": {"success": 1.0, "low": 0.96, "high": 1.0, "tasks": 100},
+    },
+    "unit": "widths of the picture",
     "tasks": 100,
     "seconds_per_plan": 0.004,
     "protocol": {"seed": 3, "radius": 0.08, "steps": 40, "least_distance": 0.3},
@@ -207,7 +208,7 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
 def test_results_hold_what_programs_look_for(run):
     found = json.loads(write_results(run).read_text())
     assert found["probe"]["state_r2"]["supervised"] == 0.8 and found["probe"]["state_r2"]["random_init"] == 0.3
-    assert {"success", "low", "high", "floor", "ceiling", "tasks"} <= found["plan"].keys()
+    assert {"success", "low", "high", "beside", "tasks"} <= found["plan"].keys()
     assert {"method", "steps", "clips_per_second", "effective_rank"} <= found["pretrain"].keys()
     assert found["seconds"] == {"pretrain": 61.5, "probe": 30.0, "plan": 12.0, "total": 103.5}
     assert found["seeds"] == {"pretrain": 7, "plan": 3}

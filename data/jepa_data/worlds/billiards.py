@@ -85,6 +85,7 @@ class BilliardsBatch:
     version = VERSION
     label_names = LABELS
     goal_names = ("puck.x", "puck.y")
+    has_expert = copies = True
     radius, unit = 0.08, "widths of the picture"  # about the radius of the puck
     policies: tuple[str, ...] = ("random",)
 

@@ -17,7 +17,8 @@ class WorldBatch(Protocol):
     """Many episodes of a world side by side.
 
     A goal [E, G] names, as `goal_names` says, where something shall be; it is reached within `radius`, in `unit`.
-    Actions are in -1..1. `policies`: who can record data. `labels`: of whole episodes.
+    Actions are in -1..1. `policies`: who can record data. `has_expert`: whether there is a script that solves tasks.
+    `copies`: whether `take` copies a state in the midst of an episode. `labels`: of whole episodes.
     """
 
     name: str
@@ -28,6 +29,8 @@ class WorldBatch(Protocol):
     radius: float
     unit: str
     policies: tuple[str, ...]
+    has_expert: bool
+    copies: bool
     labels: dict[str, NDArray[np.int64]]
 
     @property

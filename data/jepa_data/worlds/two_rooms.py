@@ -52,6 +52,7 @@ class TwoRoomsBatch:
     version = VERSION
     label_names = ("room",)
     goal_names = ("agent.x", "agent.y")
+    has_expert = copies = True
     radius, unit = 4.5 / 64, "widths of the picture"  # as in EB-JEPA and PLDM
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
     policies: tuple[str, ...] = ("random", "noisy-expert")

@@ -1,0 +1,41 @@
+"""The pixel decoder of a run, fitted on its frozen latents when somebody first wants to see them.
+
+RUN/model/pixels/
+"""
+
+from pathlib import Path
+
+import torch
+
+from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
+from jepa.export.decoder import FOLDER, load_pixel_decoder, save_pixel_decoder
+from jepa.runs.schema import PretrainConfig
+from jepa.world_model import LatentWorldModel
+from jepa_data.shards.stream import make_loader
+
+FITTING_CLIPS = 320  # of training
+STEPS = 250
+
+
+def pixel_decoder(
+    run: Path, model: LatentWorldModel, config: PretrainConfig, *, steps: int | None = None
+) -> PixelDecoder:
+    """The run's decoder: the saved one, or one that is fitted and saved now.
+
+    Args:
+        steps: fit it anew, for so many steps; None: only if there is none, for 250.
+
+    Raises:
+        ValueError: latents of this form cannot be decoded (see PixelDecoder).
+    """
+    if steps is None and (run / "model" / FOLDER).is_dir():
+        return load_pixel_decoder(run / "model")
+    batches = -(-FITTING_CLIPS // config.data.batch_size)
+    tubelet = model.spec.frames_per_step
+    latents, frames = [], []
+    for clips in make_loader(config.data, "train", seed=config.seed, total_batches=batches):
+        latents.append(model.encode(clips.video).flatten(0, 1))
+        frames.append(clips.video[:, tubelet - 1 :: tubelet].flatten(0, 1))
+    decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps or STEPS, seed=config.seed)
+    save_pixel_decoder(run / "model", decoder)
+    return decoder

@@ -1,0 +1,157 @@
+"""Tasks in a simulated world: held-out starts, and goals given as pictures, all fixed by a protocol.
+
+    episodes of a recording   0 … n                 seen in training, or kept for probes
+    episodes of tasks         1,000,000 …           seen by nobody before
+
+Success is judged at the end of the budget, so passing over the goal does not count.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from jepa.config import UserError
+from jepa_data.worlds import make_batch
+from jepa_data.worlds.env import WorldBatch
+
+# Episodes of tasks: far above those of any recording, so that no task was seen in training.
+FIRST_EPISODE = 1_000_000
+GOAL_STREAM = zlib.crc32(b"goals")
+ATTEMPTS = 100  # to draw a goal that is far enough from the start
+
+Pictures = UInt8[np.ndarray, "B h w 3"]
+Act = Callable[[Pictures | None, WorldBatch], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a task is. Saved with every result.
+
+    Attributes:
+        world: name of the world; `world_version` must be equal for results to be compared.
+        tasks: number of (start, goal) pairs; task i is episode 1,000,000 + i of `seed`.
+        steps: budget of world steps.
+        radius: success if it ends this close to the goal, in the world's unit.
+        least_distance: goals nearer to the start are drawn again, so that no task begins solved.
+        goal_offset: a goal is where `goal_policy` gets from the start within so many steps; None: any that the world
+            draws.
+    """
+
+    world: str
+    world_version: int
+    image_size: int
+    tasks: int
+    steps: int
+    radius: float
+    least_distance: float
+    seed: int
+    goal_offset: int | None = None
+    goal_policy: str | None = None
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened: pictures of the tasks that were to be kept, how far all ended from their goals, and came to be."""
+
+    pictures: UInt8[np.ndarray, "T E h w 3"] | None
+    distance: Float[np.ndarray, " B"]
+    nearest: Float[np.ndarray, " B"]
+
+
+class Tasks:
+    """Held-out starts and goals of a protocol.
+
+    Raises:
+        UserError: tasks would begin solved, or the world has no such policy or no goals that are far enough.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        if protocol.least_distance < protocol.radius:
+            raise UserError(
+                f"least_distance ({protocol.least_distance:g}) is below the radius of success ({protocol.radius:g}): "
+                "some tasks would begin solved"
+            )
+        self.protocol = protocol
+        self._start = make_batch(
+            protocol.world,
+            FIRST_EPISODE + np.arange(protocol.tasks),
+            image_size=protocol.image_size,
+            seed=protocol.seed,
+        )
+        if protocol.goal_policy not in (None, *self._start.policies):
+            raise UserError(
+                f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
+            )
+        self.goal = self._draw_goals()
+        at_goal = self.start()
+        at_goal.place(self.goal)
+        self.goal_pictures = at_goal.render()
+
+    def start(self, count: int | None = None) -> WorldBatch:
+        """The tasks at their beginning, a fresh copy; the first `count`, or all."""
+        return self._start.take(np.arange(len(self._start))[:count])
+
+    def run(self, act: Act, *, count: int | None = None, look: bool = False, keep: int = 0) -> Episodes:
+        """Let `act` play the tasks to the end of the budget.
+
+        Args:
+            act: is given the pictures (None unless `look`) and the world as it is.
+            count: only the first tasks.
+            keep: how many tasks' pictures to keep.
+        """
+        world = self.start(count)
+        goal = self.goal[: len(world)]
+        nearest = world.distance(goal)
+        pictures = world.render() if look or keep else None
+        kept = [] if pictures is None else [pictures[:keep]]
+        for _ in range(self.protocol.steps):
+            world.step(act(pictures if look else None, world))
+            nearest = np.minimum(nearest, world.distance(goal))
+            if pictures is not None:
+                pictures = world.render()
+                kept.append(pictures[:keep])
+        return Episodes(np.stack(kept) if keep else None, world.distance(goal), nearest)
+
+    def solved(self, distance: Float[np.ndarray, " B"]) -> NDArray[np.bool_]:
+        """Which of the first tasks ended at their goals."""
+        return distance < self.protocol.radius
+
+    def _draw_goals(self) -> Float[np.ndarray, "B G"]:
+        p = self.protocol
+        rng = np.random.Generator(np.random.Philox(key=[p.seed, FIRST_EPISODE]))
+        goal = np.empty((len(self._start), len(self._start.goal_names)))
+        again = np.arange(len(goal))
+        for attempt in range(ATTEMPTS):
+            world = self._start.take(again)
+            goal[again] = world.draw_goals(rng) if p.goal_offset is None else self._reached(world, again, attempt)
+            again = np.flatnonzero(self._start.distance(goal) < p.least_distance)
+            if not again.size:
+                return goal
+        raise UserError(
+            f"{again.size} of {len(goal)} tasks of {p.world} found no goal at least {p.least_distance:g} from their "
+            f"start (least_distance), in {self._start.unit}, in {ATTEMPTS} attempts. Lower it"
+            + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
+        )
+
+    def _reached(self, world: WorldBatch, rows: NDArray[np.intp], attempt: int) -> Float[np.ndarray, "M G"]:
+        """Where the goal policy gets from the present state."""
+        p = self.protocol
+        assert p.goal_offset is not None
+        stream = (p.seed ^ GOAL_STREAM) + (attempt << 40)
+        generators = [np.random.Generator(np.random.Philox(key=[stream, FIRST_EPISODE + int(r)])) for r in rows]
+        actions = world.act(p.goal_policy or world.policies[0], generators, p.goal_offset + 1)
+        for t in range(p.goal_offset):
+            world.step(actions[:, t])
+        return world.goal_state()
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float, float]:
+    """Share of successes and its 95 % Wilson score interval."""
+    z, share = 1.959964, successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    return share, max(0.0, float(centre - half)), min(1.0, float(centre + half))
