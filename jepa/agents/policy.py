@@ -59,9 +59,9 @@ class Policy:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
         self.model = model
         self.settings = settings = settings or PlanSettings()
-        self.stride = _stride(fps or model.preprocessing.fps, model)
+        self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal_shape = goal.shape
-        self.goal = model.encode_still(_pictures(goal))
+        self.goal = model.encode_still(as_pictures(goal))
         self.control = ModelPredictiveControl(
             settings.planner,
             horizon=settings.horizon,
@@ -90,7 +90,7 @@ class Policy:
             )
         frames = self.model.spec.frames_per_step
         if self._observed % self.stride == 0:
-            self._seen = [*self._seen, _pictures(observation)][-frames:]
+            self._seen = [*self._seen, as_pictures(observation)][-frames:]
         self._observed += 1
         if not self._queue:
             self._queue = self._plan()
@@ -122,7 +122,7 @@ class Policy:
         return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))
 
 
-def _stride(fps: float, model: LatentWorldModel) -> int:
+def stride_of(fps: float, model: LatentWorldModel) -> int:
     """How many observations there are for each frame of the model."""
     stride, size = fps / model.preprocessing.fps, model.spec.action_size
     if stride < 1 or abs(stride - round(stride)) > 1e-6 or size is None or size % round(stride):
@@ -133,6 +133,7 @@ def _stride(fps: float, model: LatentWorldModel) -> int:
     return round(stride)
 
 
-def _pictures(array: UInt8[np.ndarray, "*B h w 3"]) -> UInt8[Tensor, "B 3 h w"]:
+def as_pictures(array: UInt8[np.ndarray, "*B h w 3"]) -> UInt8[Tensor, "B 3 h w"]:
+    """Observations as a batch of pictures."""
     pictures = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, -3)
     return pictures if pictures.ndim == 4 else pictures[None]

@@ -1,0 +1,228 @@
+"""DreamerV3's actor-critic (2301.04104), trained wholly in dreams of a frozen world model.
+
+    dream    z0 ─a0─> z1 ─a1─> … zH        rewards r1 … rH, values v(z0) … v(zH)
+    returns  R_t = r_{t+1} + discount ((1 - trace) v(z_{t+1}) + trace R_{t+1}),     R_H = v(zH)
+    critic   two-hot cross-entropy to R_t, and to what its slow average says
+    actor    reinforce   -(R_t - v(z_t)) / S log pi(a_t)      for any dynamics and reward
+             dynamics    -R_t / S, followed back through rewards, values, dynamics and actions
+             both        - entropy * H(pi),    S = max(1, slow average of P95 - P5 of the returns)
+
+The policy sees the goal's latent beside its own. Unlike DreamerV3's, a dream has no end to predict, and the optimiser
+is Adam with the gradient's norm clipped.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepa.agents.imagination.controller import Actor, ActionSpace, Decision, Latents, Sees, Senses, mlp
+from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.objectives import two_hot
+
+CHECKS = 256  # dreams by which progress is told, always the same
+
+
+@dataclass(frozen=True)
+class ActorCriticSettings:
+    """How it is trained; the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
+
+    Attributes:
+        updates: of actor and critic.
+        batch: dreams of one update.
+        horizon: H, latent steps of a dream.
+        discount, trace: gamma and lambda of the returns.
+        gradient: how the actor learns, see above.
+        entropy: weight of the bonus for spread.
+        return_rate: of the slow average that scales the returns.
+        critic_rate: of the slow critic.
+        lr, clip_norm: of both optimisers.
+        hidden, layers: of both networks.
+        goals: of other episodes too ("any"), or of the start's own.
+        sees: what the actor sees.
+    """
+
+    updates: int = 2000
+    batch: int = 256
+    horizon: int = 15
+    discount: float = 1 - 1 / 333
+    trace: float = 0.95
+    gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    entropy: float = 3e-4
+    return_rate: float = 0.01
+    critic_rate: float = 0.02
+    lr: float = 3e-4
+    clip_norm: float = 1.0
+    hidden: int = 256
+    layers: int = 2
+    goals: Goals = "episode"
+    sees: Sees = "goal"
+
+
+class Critic(nn.Module):
+    """The value of being at a latent with a goal: a distribution over symexp bins that begins as exactly 0."""
+
+    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.senses = senses
+        self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
+        nn.init.zeros_(self.network[-1].weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.network[-1].bias)  # pyright: ignore[reportArgumentType]
+        self.register_buffer("bins", two_hot.symexp_bins(), persistent=False)
+        self.bins: Tensor
+
+    def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B K"]:
+        """Logits of the bins."""
+        return self.network(self.senses(z, goal))
+
+    def value(self, z: Latents, goal: Latents) -> Float[Tensor, " B"]:
+        return two_hot.decode(self(z, goal), self.bins)
+
+
+class ReturnScale:
+    """max(1, slow average of the range of returns): small returns are not blown up, large ones come to about 1."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._range: float | None = None
+
+    def update(self, returns: Tensor) -> float:
+        low, high = torch.quantile(returns.detach().float().flatten(), torch.tensor([0.05, 0.95])).tolist()
+        self._range = high - low if self._range is None else self._range + self.rate * (high - low - self._range)
+        return max(1.0, self._range)
+
+
+class ActorCritic:
+    """An actor that learns in dreams.
+
+    Args:
+        dream: where; its dynamics are used and never changed.
+        recorded: where dreams start, and their goals.
+        space: of the actions.
+        settings: see there.
+        seed: of the networks, the starts and the actions tried.
+
+    Raises:
+        ValueError: gradients shall pass through the dynamics, and do not.
+    """
+
+    def __init__(
+        self,
+        dream: Dream,
+        recorded: Recorded,
+        space: ActionSpace,
+        settings: ActorCriticSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.dream, self.recorded, self.settings = dream, recorded, settings or ActorCriticSettings()
+        s = self.settings
+        senses = Senses(*recorded.z.shape[1:], s.sees)
+        senses.fit(recorded.z)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = Actor(senses, space, hidden=s.hidden, layers=s.layers)
+            self.critic = Critic(copy.deepcopy(senses), hidden=s.hidden, layers=s.layers)
+        self.slow = copy.deepcopy(self.critic).requires_grad_(False)
+        self.scale = ReturnScale(s.return_rate)
+        self.generator = torch.Generator().manual_seed(seed)
+        self._checks = recorded.draw(CHECKS, self.generator, s.goals)
+        self._actor_step = torch.optim.Adam(self.actor.parameters(), s.lr, eps=1e-5)
+        self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
+
+    def train(self, say: Callable[[str], None] | None = None) -> list[float]:
+        """All updates. Returns the mean return of the same dreams before, after every twentieth of them, and after."""
+        history, every = [self.score()], max(1, self.settings.updates // 20)
+        for number in range(1, self.settings.updates + 1):
+            self.update()
+            if number % every == 0 or number == self.settings.updates:
+                history.append(self.score())
+                if say is not None:
+                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1]:.3f}")
+        return history
+
+    @torch.no_grad()
+    def score(self) -> float:
+        """Mean return of always the same dreams: rewards added up over the horizon, without discount."""
+        dreams = self.dream.run(self.actor.act, *self._checks, self.settings.horizon, self._fresh())
+        return dreams.rewards.sum(1).mean().item()
+
+    def update(self) -> dict[str, float]:
+        """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
+        s = self.settings
+        start, goal = self.recorded.draw(s.batch, self.generator, s.goals)
+        decided: list[tuple[Decision, Tensor]] = []
+
+        def act(z: Latents, goal: Latents) -> Tensor:
+            decision = self.actor(z, goal)
+            drawn = decision.sample(self.generator)
+            taken = drawn if s.gradient == "dynamics" else drawn.detach()
+            decided.append((decision, taken))
+            return self.actor.space.block(taken)
+
+        dreamt = self.dream.run(act, start, goal, s.horizon, self.generator)
+        goals = goal[:, None].expand(-1, s.horizon + 1, -1, -1)
+        values = self.critic.value(dreamt.latents.flatten(0, 1), goals.flatten(0, 1)).unflatten(0, (s.batch, -1))
+        returns = lambda_returns(dreamt.rewards, values, s.discount, s.trace)
+        scale = self.scale.update(returns)
+        entropy = torch.stack([decision.entropy() for decision, _ in decided], 1).mean()
+        if s.gradient == "dynamics":
+            if not dreamt.rewards.requires_grad:
+                raise ValueError("the dream's rewards have no gradient with respect to its actions; use reinforce")
+            gain = (returns / scale).mean()
+        else:
+            advantage = ((returns - values[:, :-1]) / scale).detach()
+            gain = (advantage * torch.stack([d.log_prob(taken) for d, taken in decided], 1)).mean()
+        actor_loss = -gain - s.entropy * entropy
+        self._descend(actor_loss, self.actor, self._actor_step)
+        critic_loss = self._critic_loss(dreamt.latents[:, :-1].detach(), goals[:, :-1], returns.detach())
+        self._descend(critic_loss, self.critic, self._critic_step)
+        self._move_slow_critic()
+        told = {"actor": actor_loss, "critic": critic_loss, "entropy": entropy, "return": returns.mean()}
+        return {name: x.item() for name, x in told.items()} | {"scale": scale}
+
+    def _critic_loss(
+        self, latents: Float[Tensor, "B H N D"], goals: Float[Tensor, "B H N D"], returns: Float[Tensor, "B H"]
+    ) -> Float[Tensor, ""]:
+        z, goal = latents.flatten(0, 1), goals.flatten(0, 1)
+        logits, bins = self.critic(z, goal), self.critic.bins
+        with torch.no_grad():
+            slow = self.slow.value(z, goal)
+        losses = [two_hot.cross_entropy(logits, target, bins) for target in (returns.flatten(), slow)]
+        return (losses[0] + losses[1]).mean()
+
+    def _descend(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """A step on this module alone: nothing else that took part gets a gradient."""
+        parameters = list(module.parameters())
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)
+        nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        optimizer.step()
+
+    @torch.no_grad()
+    def _move_slow_critic(self) -> None:
+        for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
+            slow.lerp_(fast, self.settings.critic_rate)
+
+    def _fresh(self) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+
+def lambda_returns(
+    rewards: Float[Tensor, "B H"], values: Float[Tensor, "B H1"], discount: float, trace: float
+) -> Float[Tensor, "B H"]:
+    """Returns from each step on. `rewards[:, t]` comes between `values[:, t]` and `values[:, t + 1]`.
+
+    Raises:
+        ValueError: there is not one value more than there are rewards.
+    """
+    if values.shape[1] != rewards.shape[1] + 1:
+        raise ValueError(f"expected {rewards.shape[1] + 1} values for {rewards.shape[1]} rewards, found {len(values[0])}")
+    following, returns = values[:, -1], []
+    for t in reversed(range(rewards.shape[1])):
+        following = rewards[:, t] + discount * ((1 - trace) * values[:, t + 1] + trace * following)
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)

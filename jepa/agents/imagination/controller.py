@@ -1,0 +1,173 @@
+"""Controllers: from a latent and the goal's to the actions of one latent step.
+
+    z, goal ──Senses──> features ──Linear or Actor──> decisions ──ActionSpace──> block
+            standardised          tanh                each held for `hold` actions     [B, frames * width]
+
+World Models (Ha & Schmidhuber 2018) has the linear one, DreamerV3 the network with a Gaussian around its output.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Latents = Float[Tensor, "B N D"]
+Bounds = Literal["box", "ball"]
+Sees = Literal["goal", "latent"]
+LEAST_STD, MOST_STD = 0.1, 1.0  # DreamerV3
+
+
+class Controller(Protocol):
+    """Chooses the action of one latent step; the same one whenever it sees the same."""
+
+    def act(self, z: Latents, goal: Latents) -> Float[Tensor, "B E"]: ...
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a controller decides, and the block of actions that the dynamics take.
+
+    Attributes:
+        width: of one action of the world, whose numbers lie in -1..1.
+        frames: actions of one latent step.
+        hold: actions for which a decision is held.
+        bounds: box: each number of an action is in -1..1; ball: also its length is 1 at most, for worlds that cut
+            longer ones, so that no recorded action is longer and a dream of one is not to be trusted.
+
+    Raises:
+        ValueError: `hold` does not divide `frames`.
+    """
+
+    width: int
+    frames: int = 1
+    hold: int = 1
+    bounds: Bounds = "box"
+
+    def __post_init__(self) -> None:
+        if self.hold < 1 or self.frames % self.hold:
+            raise ValueError(f"hold must divide the {self.frames} action(s) of a latent step, found {self.hold}")
+
+    @property
+    def size(self) -> int:
+        """Width of all decisions of a latent step."""
+        return self.width * self.frames // self.hold
+
+    @property
+    def block_size(self) -> int:
+        """E, width of what the dynamics take."""
+        return self.width * self.frames
+
+    def block(self, decisions: Float[Tensor, "*batch Q"]) -> Float[Tensor, "*batch E"]:
+        """Within the bounds. What is cut off to fit the box passes its gradient on as if it were not."""
+        actions = decisions.unflatten(-1, (-1, self.width))
+        actions = actions + (actions.clamp(-1, 1) - actions).detach()
+        if self.bounds == "ball":
+            actions = actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
+        return actions.repeat_interleave(self.hold, -2).flatten(-2)
+
+
+class Senses(nn.Module):
+    """What a controller sees: the latent and, unless `sees` is "latent", the goal's, side by side and standardised."""
+
+    def __init__(self, tokens: int, width: int, sees: Sees = "goal") -> None:
+        super().__init__()
+        self.sees: Sees = sees
+        self.size = tokens * width * (2 if sees == "goal" else 1)
+        self.register_buffer("mean", torch.zeros(tokens * width))
+        self.register_buffer("std", torch.ones(tokens * width))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def fit(self, z: Float[Tensor, "M N D"]) -> None:
+        """Take mean and standard deviation from recorded latents; what hardly varies there is not blown up."""
+        std = z.flatten(1).std(0, correction=0)
+        self.mean.copy_(z.flatten(1).mean(0))
+        self.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+
+    def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B F"]:
+        seen = (z, goal) if self.sees == "goal" else (z,)
+        return torch.cat([(x.flatten(1) - self.mean) / self.std for x in seen], -1)
+
+
+class Linear(nn.Module):
+    """tanh of a linear map: decisions = tanh(W features + b)."""
+
+    def __init__(self, senses: Senses, space: ActionSpace) -> None:
+        super().__init__()
+        self.senses, self.space = senses, space
+        self.weight = nn.Parameter(torch.zeros(space.size, senses.size))
+        self.bias = nn.Parameter(torch.zeros(space.size))
+
+    @property
+    def parameter_count(self) -> int:
+        return self.weight.numel() + self.bias.numel()
+
+    @torch.no_grad()
+    def act(self, z: Latents, goal: Latents) -> Float[Tensor, "B E"]:
+        parameters = torch.cat([self.weight.flatten(), self.bias])
+        return self.act_all(parameters[None], z, goal)
+
+    def act_all(self, parameters: Float[Tensor, "P W"], z: Latents, goal: Latents) -> Float[Tensor, "B E"]:
+        """Of P controllers at once: rows p*R … p*R+R-1 are those of controller p, R = B / P."""
+        weight, bias = parameters.split((self.weight.numel(), self.bias.numel()), -1)
+        features = self.senses(z, goal).unflatten(0, (len(parameters), -1))
+        return self.space.block(
+            torch.baddbmm(bias[:, None], features, weight.unflatten(-1, self.weight.shape).mT).tanh().flatten(0, 1)
+        )
+
+    @torch.no_grad()
+    def set(self, parameters: Float[Tensor, " W"]) -> None:
+        """Become the controller with these parameters."""
+        self.weight.copy_(parameters[: self.weight.numel()].view_as(self.weight))
+        self.bias.copy_(parameters[self.weight.numel() :])
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Independent Gaussians over the decisions."""
+
+    mean: Float[Tensor, "B Q"]
+    std: Float[Tensor, "B Q"]
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "B Q"]:
+        """Differentiable in mean and std."""
+        return self.mean + self.std * torch.randn(self.mean.shape, generator=generator).to(self.mean)
+
+    def log_prob(self, decisions: Float[Tensor, "B Q"]) -> Float[Tensor, " B"]:
+        z = (decisions - self.mean) / self.std
+        return -(0.5 * z.square() + self.std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Float[Tensor, " B"]:
+        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+class Actor(nn.Module):
+    """A network whose output is the mean and the spread of what to do; `act` takes the mean."""
+
+    def __init__(self, senses: Senses, space: ActionSpace, *, hidden: int = 256, layers: int = 2) -> None:
+        super().__init__()
+        self.senses, self.space = senses, space
+        self.network = mlp(senses.size, hidden, layers, 2 * space.size)
+        with torch.no_grad():  # starts in the middle, with the widest spread
+            last = self.network[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.01)
+
+    def forward(self, z: Latents, goal: Latents) -> Decision:
+        mean, spread = self.network(self.senses(z, goal)).chunk(2, -1)
+        return Decision(mean.tanh(), LEAST_STD + (MOST_STD - LEAST_STD) * (spread + 2).sigmoid())
+
+    @torch.no_grad()
+    def act(self, z: Latents, goal: Latents) -> Float[Tensor, "B E"]:
+        return self.space.block(self(z, goal).mean)
+
+
+def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
+    """DreamerV3's: linear, RMSNorm (eps 1e-4), SiLU."""
+    parts: list[nn.Module] = []
+    for number in range(layers):
+        parts += [nn.Linear(hidden if number else inputs, hidden), nn.RMSNorm(hidden, eps=1e-4), nn.SiLU()]
+    return nn.Sequential(*parts, nn.Linear(hidden if layers else inputs, outputs))

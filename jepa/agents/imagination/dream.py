@@ -1,0 +1,118 @@
+"""Dreams: a controller acts in latents that a frozen dynamics model imagines.
+
+    recorded latents ──draw──> z0, goal
+    z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no picture, no simulator
+                                                  reward(z1, goal)            reward(zH, goal)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jepa.agents.imagination.reward import Reward
+from jepa.world_model import Dynamics
+
+Act = Callable[[Float[Tensor, "B N D"], Float[Tensor, "B N D"]], Float[Tensor, "B E"]]
+Goals = Literal["episode", "any"]
+
+
+@dataclass(frozen=True)
+class Dreamt:
+    """What happened in B dreams: `rewards[:, t]` is that of `latents[:, t + 1]`, where `actions[:, t]` led."""
+
+    latents: Float[Tensor, "B H1 N D"]
+    actions: Float[Tensor, "B H E"]
+    rewards: Float[Tensor, "B H"]
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Where controllers learn.
+
+    Attributes:
+        dynamics: imagines the next latent; never changed.
+        action_size: E, width of the action of one latent step.
+        reward: of a latent, for a goal.
+        sampled: draw the next latent from the prediction; else its mean is taken, and a dream is always the same.
+    """
+
+    dynamics: Dynamics
+    action_size: int
+    reward: Reward
+    sampled: bool = False
+
+    def run(
+        self,
+        act: Act,
+        start: Float[Tensor, "B N D"],
+        goal: Float[Tensor, "B N D"],
+        steps: int,
+        generator: torch.Generator | None = None,
+    ) -> Dreamt:
+        """Let `act` choose `steps` actions from `start` on. Differentiable in what `act` returns.
+
+        Raises:
+            ValueError: `sampled`, and no generator to draw with.
+        """
+        if self.sampled and generator is None:
+            raise ValueError("a dream that is sampled needs a generator")
+        state = self.dynamics.init(start[:, None], start.new_zeros(len(start), 0, self.action_size))
+        z, latents, actions, rewards = start, [start], [], []
+        for _ in range(steps):
+            action = act(z, goal)
+            noise = torch.randn(z.shape, generator=generator).to(z) if self.sampled else None
+            state, following = self.dynamics.step(state, action, noise)
+            z = following.mean() if noise is None else following.sample(noise)
+            latents.append(z)
+            actions.append(action)
+            rewards.append(self.reward(z, goal))
+        return Dreamt(torch.stack(latents, 1), torch.stack(actions, 1), torch.stack(rewards, 1))
+
+
+class Recorded:
+    """Latents of recorded episodes: where dreams start, and what their goals are.
+
+    Args:
+        latents: of clips.
+        episodes: which episode each clip was cut from.
+
+    Raises:
+        ValueError: there are not as many latents as episodes, or fewer than two steps in all.
+    """
+
+    def __init__(self, latents: Float[Tensor, "E S N D"], episodes: Sequence[str]) -> None:
+        if len(latents) != len(episodes) or latents.shape[:2].numel() < 2:
+            raise ValueError(
+                f"expected clips with an episode each and two latents at least, found latents "
+                f"{list(latents.shape)} and {len(episodes)} episodes"
+            )
+        names = {name: number for number, name in enumerate(dict.fromkeys(episodes))}
+        number = torch.tensor([names[name] for name in episodes]).repeat_interleave(latents.shape[1])
+        order = number.argsort(stable=True)  # the latents of one episode side by side
+        self.z: Float[Tensor, "M N D"] = latents.flatten(0, 1)[order]
+        self.count: Int[Tensor, " V"] = number.bincount()
+        self.first: Int[Tensor, " V"] = self.count.cumsum(0) - self.count
+        self.episode: Int[Tensor, " M"] = number[order]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def draw(
+        self, batch: int, generator: torch.Generator, goals: Goals = "episode"
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
+        """Starts, and a goal for each: any latent of the start's own episode, or of any episode.
+
+        Goals of other episodes can be reached only where the world looks the same in all.
+        """
+        start = torch.randint(len(self), (batch,), generator=generator)
+        if goals == "any":
+            goal = torch.randint(len(self), (batch,), generator=generator)
+        else:
+            episode = self.episode[start]
+            share = torch.rand(batch, generator=generator, dtype=torch.float64)
+            goal = self.first[episode] + (share * self.count[episode]).long()
+        return self.z[start], self.z[goal]

@@ -1,0 +1,75 @@
+"""Encoder + controller as a policy: pictures in, actions out, without planning.
+
+controller = load_controller("runs/two-rooms")                              # of jepa.runs.dream
+policy = ImaginationPolicy(jepa.load("runs/two-rooms"), controller, goal)   # goal: uint8 [h, w, 3]
+action = policy.act(observation)
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from jepa.agents.imagination.controller import Controller
+from jepa.agents.policy import as_pictures, stride_of
+from jepa.config import UserError
+from jepa.world_model import LatentWorldModel
+
+
+class ImaginationPolicy:
+    """Acts in one environment (pictures [h, w, 3]) or in B at once (pictures [B, h, w, 3]), as `jepa.agents.Policy`.
+
+    Args:
+        model: the world model that the controller was trained in.
+        controller: decides once a latent step.
+        goal: pictures of where to get, uint8 RGB, of the shape of the observations.
+        fps: observations a second; None: as many as the model was trained on.
+
+    Attributes:
+        latent: what the controller saw when it decided last.
+        decisions: how often it has decided.
+
+    Raises:
+        UserError: goal and observations differ in shape, or the rates do not divide.
+    """
+
+    def __init__(
+        self,
+        model: LatentWorldModel,
+        controller: Controller,
+        goal: UInt8[np.ndarray, "*B h w 3"],
+        fps: float | None = None,
+    ) -> None:
+        self.model, self.controller = model, controller
+        self.stride = stride_of(fps or model.preprocessing.fps, model)
+        self.goal_shape = goal.shape
+        self.goal = model.encode_still(as_pictures(goal))
+        self.reset()
+
+    def reset(self) -> None:
+        """A new episode begins: forget what was seen."""
+        self.latent: Float[Tensor, "B N D"] | None = None
+        self.decisions = self._observed = 0
+        self._seen: list[Tensor] = []
+        self._queue: list[Tensor] = []
+
+    @torch.no_grad()
+    def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
+        """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
+        if observation.shape != self.goal_shape:
+            raise UserError(
+                f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
+            )
+        spec = self.model.spec
+        if self._observed % self.stride == 0:
+            self._seen = [*self._seen, as_pictures(observation)][-spec.frames_per_step :]
+        self._observed += 1
+        if not self._queue:
+            # Before a whole tubelet was seen, the first picture stands still.
+            seen = [self._seen[0]] * (spec.frames_per_step - len(self._seen)) + self._seen
+            self.latent = self.model.encode(torch.stack(seen, 1))[:, -1]
+            block = self.controller.act(self.latent, self.goal).cpu()
+            self._queue = list(block.unflatten(-1, (spec.frames_per_step * self.stride, -1)).unbind(1))
+            self.decisions += 1
+        action = self._queue.pop(0).numpy()
+        return action if observation.ndim == 4 else action[0]

@@ -1,0 +1,296 @@
+"""Learning in dreams: returns, two-hot values, whose weights move, and a toy world that both learners solve."""
+
+import copy
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
+from jepa.agents.imagination.controller import ActionSpace, Decision, Linear, Senses
+from jepa.agents.imagination.dream import Dream, Recorded
+from jepa.agents.imagination.evolution import EvolutionSettings, evolve
+from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within
+from jepa.config import UserError
+from jepa.objectives import two_hot
+from jepa.predictors.markov import LatentState, MarkovPredictor
+from jepa.world_model import Point
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class PointMass:
+    """Exact dynamics of a toy world: position and velocity [x, y, vx, vy]; an action pushes, friction brakes."""
+
+    def init(self, z: Tensor, actions: Tensor) -> LatentState:
+        return LatentState(z[:, -1])
+
+    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
+        position, velocity = state.z[:, 0].split(2, -1)
+        velocity = 0.5 * velocity + 0.2 * action
+        z = torch.cat([position + velocity, velocity], -1)[:, None]
+        return LatentState(z), Point(z)
+
+
+def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """The same world once more, in numpy."""
+    velocity = 0.5 * state[:, 2:] + 0.2 * np.clip(action, -1, 1)
+    return np.concatenate([state[:, :2] + velocity, velocity], 1)
+
+
+PLACE = Distance(read=lambda z: z[:, 0, :2])
+DREAM = Dream(PointMass(), 2, PLACE)
+SPACE = ActionSpace(2)
+SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
+
+
+def recorded(count: int = 200) -> Recorded:
+    """Points anywhere in a square of two around 0, slowly moving."""
+    z = torch.rand(count, 1, 1, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Recorded(z * torch.tensor([1, 1, 0.2, 0.2]), [str(i) for i in range(count)])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_lambda_returns_equal_the_weighted_sum_of_n_step_returns() -> None:
+    rewards, values = torch.randn(3, 6, generator=generator()), torch.randn(3, 7, generator=generator(1))
+    discount, trace = 0.9, 0.7
+
+    def n_step(t: int, n: int) -> Tensor:
+        found = sum(discount**i * rewards[:, t + i] for i in range(n))
+        return found + discount**n * values[:, t + n]
+
+    found = lambda_returns(rewards, values, discount, trace)
+    for t in range(6):
+        left = 6 - t
+        expected = sum((1 - trace) * trace ** (n - 1) * n_step(t, n) for n in range(1, left))
+        torch.testing.assert_close(found[:, t], expected + trace ** (left - 1) * n_step(t, left))
+    torch.testing.assert_close(lambda_returns(rewards, values, discount, 0.0), rewards + discount * values[:, 1:])
+    with pytest.raises(ValueError, match="expected 7 values for 6 rewards, found 6"):
+        lambda_returns(rewards, values[:, 1:], discount, trace)
+
+
+def test_two_hot_gives_back_what_it_was_given_and_zero_logits_are_exactly_zero() -> None:
+    bins = two_hot.symexp_bins()
+    assert len(bins) == 255 and torch.equal(bins, -bins.flip(0)) and bins[127] == 0
+    assert (bins.diff() > 0).all() and bins[-1] == pytest.approx(np.expm1(20.0), rel=1e-6)
+    x = torch.cat([torch.linspace(-50, 50, 999), bins, torch.tensor([1e6, -3e7, 1e-4])])
+    weights = two_hot.encode(x, bins)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(x)))
+    assert (weights >= 0).all() and ((weights > 0).sum(-1) <= 2).all()
+    torch.testing.assert_close(weights.double() @ bins.double(), x.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(two_hot.decode(weights.log().clamp_min(-1e4), bins), x, rtol=1e-4, atol=1e-4)
+    assert torch.equal(two_hot.decode(torch.zeros(4, 255), bins), torch.zeros(4))
+    beyond = two_hot.encode(torch.tensor([1e12, -1e12]), bins)
+    assert beyond[0, -1] == 1 and beyond[1, 0] == 1
+    with pytest.raises(ValueError, match="odd number of bins"):
+        two_hot.symexp_bins(254)
+
+
+def test_two_hot_cross_entropy_is_least_where_the_logits_are_the_code() -> None:
+    bins, x = two_hot.symexp_bins(), torch.tensor([3.3, -70.0])
+    logits = torch.zeros(2, 255, requires_grad=True)
+    step = torch.optim.Adam([logits], 0.5)
+    for _ in range(300):
+        step.zero_grad()
+        two_hot.cross_entropy(logits, x, bins).sum().backward()
+        step.step()
+    torch.testing.assert_close(two_hot.decode(logits.detach(), bins), x, rtol=0.01, atol=0.01)
+
+
+def test_a_decision_is_torchs_gaussian() -> None:
+    mean, std = torch.randn(5, 3, generator=generator()), torch.rand(5, 3, generator=generator(1)) + 0.1
+    ours, theirs = Decision(mean, std), torch.distributions.Normal(mean, std)
+    drawn = ours.sample(generator(2))
+    torch.testing.assert_close(ours.log_prob(drawn), theirs.log_prob(drawn).sum(-1))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
+
+
+def test_decisions_are_held_and_kept_within_the_bounds() -> None:
+    space = ActionSpace(2, frames=4, hold=2)
+    decisions = torch.tensor([[3.0, -0.5, 0.6, 0.8]], requires_grad=True)
+    block = space.block(decisions)
+    assert space.size == 4 and space.block_size == 8
+    torch.testing.assert_close(block, torch.tensor([[1, -0.5, 1, -0.5, 0.6, 0.8, 0.6, 0.8]]))
+    block.sum().backward()
+    assert decisions.grad is not None and (decisions.grad == 2).all()  # straight through what was cut off
+    ball = ActionSpace(2, frames=4, hold=2, bounds="ball").block(decisions.detach()).view(4, 2)
+    torch.testing.assert_close(ball.norm(dim=-1), torch.ones(4))
+    with pytest.raises(ValueError, match="hold must divide the 4 action"):
+        ActionSpace(2, frames=4, hold=3)
+
+
+@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
+    torch.manual_seed(0)
+    model = MarkovPredictor(4, 2, hidden=16)
+    assert all(p.requires_grad for p in model.parameters())
+    before = copy.deepcopy(model.state_dict())
+    learner = ActorCritic(Dream(model, 2, Distance()), recorded(), SPACE, replace(SMALL, gradient=gradient))
+    actor, critic = (copy.deepcopy(m.state_dict()) for m in (learner.actor, learner.critic))
+    told = learner.update()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.actor.parameters())
+    assert any(not torch.equal(actor[name], x) for name, x in learner.actor.state_dict().items())
+    assert any(not torch.equal(critic[name], x) for name, x in learner.critic.state_dict().items())
+    assert {"actor", "critic", "entropy", "return", "scale"} == set(told) and all(np.isfinite(list(told.values())))
+
+
+def test_the_critic_begins_at_zero_and_the_slow_one_follows_at_its_rate() -> None:
+    learner = ActorCritic(DREAM, recorded(), SPACE, SMALL)
+    z, goal = learner.recorded.draw(8, generator())
+    assert torch.equal(learner.critic.value(z, goal), torch.zeros(8))
+    before = copy.deepcopy(learner.slow.state_dict())
+    learner.update()
+    for name, fast in learner.critic.named_parameters():
+        slow = learner.slow.get_parameter(name)
+        torch.testing.assert_close(slow, before[name] + 0.02 * (fast - before[name]))
+        assert not slow.requires_grad
+    assert not torch.equal(learner.slow.network[-1].bias, before["network.6.bias"])
+
+
+def test_returns_are_scaled_by_their_range_and_never_blown_up() -> None:
+    scale = ReturnScale(0.01)
+    assert scale.update(torch.linspace(0, 0.1, 101)) == 1.0
+    wide = ReturnScale(0.01)
+    assert wide.update(torch.linspace(0, 100, 101)) == pytest.approx(90)
+    assert wide.update(torch.linspace(0, 200, 101)) == pytest.approx(0.99 * 90 + 0.01 * 180)
+
+
+def test_the_same_seed_learns_the_same_and_another_does_not() -> None:
+    def weights(seed: int) -> list[Tensor]:
+        learner = ActorCritic(DREAM, recorded(), SPACE, SMALL, seed=seed)
+        learner.train()
+        return [*learner.actor.parameters()]
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert all(map(torch.equal, first, again)) and not all(map(torch.equal, first, other))
+    few = EvolutionSettings(generations=5, population=8, rollouts=4, horizon=3, std=0.5, goals="any")
+    np.random.seed(5)  # noqa: NPY002 - that of the whole process
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    found = [evolve(DREAM, recorded(), SPACE, few, seed)[0].weight for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_dreams_start_and_end_in_recorded_latents_of_the_same_episode_or_of_any() -> None:
+    z = torch.arange(12.0).view(6, 2, 1, 1)
+    found = Recorded(z, ["a", "b", "a", "c", "b", "a"])
+    start, goal = (x.flatten().long() for x in found.draw(500, generator()))
+    clip = torch.tensor([0, 1, 0, 2, 1, 0]).repeat_interleave(2)
+    assert torch.equal(clip[start], clip[goal]) and len(set(start.tolist())) == 12 and (start != goal).any()
+    start, goal = (x.flatten().long() for x in found.draw(500, generator(), "any"))
+    assert (clip[start] != clip[goal]).any() and len(set(goal.tolist())) == 12
+    with pytest.raises(ValueError, match="found latents"):
+        Recorded(z, ["a"])
+
+
+def test_rewards_are_distances_bonuses_and_heads() -> None:
+    z, goal = torch.zeros(3, 1, 2), torch.tensor([[[3.0, 4.0]], [[0.0, 0.1]], [[0.0, 0.0]]])
+    torch.testing.assert_close(Distance()(z, goal), -torch.tensor([12.5, 0.005, 0]))
+    torch.testing.assert_close(Distance("root")(z, goal), -torch.tensor([12.5, 0.005, 0]).sqrt(), atol=2e-4, rtol=0)
+    assert Distance("root")(z, goal)[2] == 0
+    torch.testing.assert_close(Within(Distance(), 0.1, 2.0)(z, goal), torch.tensor([-12.5, 1.995, 2.0]))
+    with pytest.raises(ValueError, match="above 0"):
+        Within(Distance(), 0.0)
+    latents = torch.randn(50, 1, 4, generator=generator())
+    truth = latents[:, 0, :2] @ torch.tensor([[1.0], [-2.0]]) + 3
+    read = LinearRead(latents, truth, ridge=0.0)
+    torch.testing.assert_close(read(latents), truth, atol=1e-4, rtol=1e-4)
+    head = Head(torch.nn.Sequential(read, torch.nn.Flatten(0)))
+    torch.testing.assert_close(head(latents, latents), truth[:, 0], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="finite"):
+        LinearRead(latents, truth * float("nan"))
+
+
+def test_a_reward_without_gradient_is_refused_where_gradients_are_wanted() -> None:
+    dream = replace(DREAM, reward=lambda z, goal: ((z - goal).flatten(1).norm(dim=-1) < 0.1).float())
+    learner = ActorCritic(dream, recorded(), SPACE, replace(SMALL, gradient="dynamics", horizon=2))
+    with pytest.raises(ValueError, match="use reinforce"):
+        learner.update()
+    ActorCritic(dream, recorded(), SPACE, SMALL).update()
+
+
+def test_sampled_dreams_need_a_generator_and_repeat_with_it() -> None:
+    class Noisy(PointMass):
+        def step(self, state, action, noise=None):
+            _, following = super().step(state, action)
+            z = following.z if noise is None else following.z + 0.1 * noise
+            return LatentState(z), Point(z)
+
+    dream, still = Dream(Noisy(), 2, PLACE, sampled=True), torch.zeros(5, 1, 4)
+    runs = [dream.run(lambda z, goal: z[:, 0, :2], still, still, 4, generator(seed)).latents for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    with pytest.raises(ValueError, match="needs a generator"):
+        dream.run(lambda z, goal: z[:, 0, :2], still, still, 4)
+
+
+def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
+    senses = Senses(1, 4)
+    senses.fit(recorded().z)
+    controller, others = Linear(senses, SPACE), torch.randn(3, 18, generator=generator())
+    z, goal = recorded().draw(12, generator(), "any")
+    together = controller.act_all(others, z, goal)
+    for number, parameters in enumerate(others):
+        controller.set(parameters)
+        rows = slice(4 * number, 4 * number + 4)
+        torch.testing.assert_close(controller.act(z[rows], goal[rows]), together[rows])
+
+
+def test_evolution_needs_cma_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(UserError, match=r"pip install 'openjepa\[dream\]'"):
+        evolve(DREAM, recorded(), SPACE, EvolutionSettings(generations=1))
+
+
+def test_evolution_refuses_what_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="population of at least 4"):
+        EvolutionSettings(population=2)
+    wide = Recorded(torch.randn(4, 1, 4, 400), list("abcd"))
+    with pytest.raises(ValueError, match="use an actor-critic"):
+        evolve(Dream(PointMass(), 2, Distance()), wide, SPACE)
+
+
+def in_the_world(controller, start: Tensor, goal: Tensor, steps: int) -> np.ndarray:
+    """States [B, steps + 1, 4] of the point mass in numpy, under a controller."""
+    states = [start[:, 0].double().numpy()]
+    for _ in range(steps):
+        z = torch.from_numpy(states[-1]).float()[:, None]
+        states.append(push(states[-1], controller.act(z, goal).double().numpy()))
+    return np.stack(states, 1)
+
+
+def solves(controller) -> None:
+    """It gets to the goals and stays there, and its dreams are worth what the world is."""
+    start, goal = recorded().draw(100, generator(7), "any")
+    states = in_the_world(controller, start, goal, 15)
+    apart = np.linalg.norm(states[:, -1, :2] - goal[:, 0, :2].numpy(), axis=-1)
+    assert (apart < 0.15).mean() > 0.9, sorted(apart)[::-10]
+    dreamt = DREAM.run(controller.act, start, goal, 15).rewards.sum(1).double().numpy()
+    world = -np.square(states[:, 1:, :2] - goal[:, :, :2].double().numpy()).mean(-1).sum(1)
+    np.testing.assert_allclose(dreamt, world, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gradient", "updates"), [("dynamics", 150), ("reinforce", 500)])
+def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates) -> None:
+    settings = ActorCriticSettings(
+        updates, batch=64, gradient=gradient, discount=0.9, hidden=64, lr=3e-3, goals="any"
+    )
+    learner = ActorCritic(DREAM, recorded(), SPACE, settings)
+    history = learner.train()
+    assert history[-1] > history[0]
+    solves(learner.actor)
+
+
+def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_worse() -> None:
+    settings = EvolutionSettings(generations=120, population=24, rollouts=16, std=0.3, goals="any")
+    controller, history = evolve(DREAM, recorded(), SPACE, settings)
+    assert all(later >= earlier for earlier, later in zip(history, history[1:], strict=False))
+    assert history[-1] > history[0]
+    solves(controller)
