@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jepa import __version__
-from jepa.cli import curves, data, demo, embed, export, looking, plan, pretrain, probe, report
+from jepa.cli import curves, data, demo, dream, embed, export, looking, plan, pretrain, probe, report
 
 app = typer.Typer(
     name="jepa",
@@ -32,6 +32,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
+app.command("dream")(dream.dream)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)

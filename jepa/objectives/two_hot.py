@@ -1,9 +1,9 @@
 """Numbers as two-hot distributions over symexp bins: regression of any scale by cross-entropy (DreamerV3, 2301.04104).
 
-    bins   symexp(-20) … symexp(-0.16)  0  symexp(0.16) … symexp(20)         symexp(x) = sign(x) (exp|x| - 1)
-    x      lies between two bins; each gets the share that is nearer:         bin i: 1 - f    bin i+1: f
+bins   symexp(-20) … symexp(-0.16)  0  symexp(0.16) … symexp(20)         symexp(x) = sign(x) (exp|x| - 1)
+x      lies between two bins; each gets the share that is nearer:         bin i: 1 - f    bin i+1: f
 
-    x  --encode-->  weights [.., 255]        logits [.., 255]  --decode-->  the expected bin
+x  --encode-->  weights [.., 255]        logits [.., 255]  --decode-->  the expected bin
 """
 
 import torch

@@ -20,14 +20,13 @@ from jepa.runs.build import build_planner
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
 from jepa.runs.schema import PlanConfig, PretrainConfig
+from jepa.runs.tasks import fitted, protocol_of
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet
-from jepa_data.worlds import make_batch, world_names
 from jepa_probes.comparison import Comparison, compare
 from jepa_probes.gallery import draw_plans
 from jepa_probes.planning import Evaluation, evaluate
 from jepa_probes.results import AGENTS, percent, read_part
-from jepa_probes.tasks import Protocol
 
 
 def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -42,8 +41,8 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    config = _fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
-    protocol = _protocol(config, model)
+    config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
+    protocol = protocol_of(config, model)
     try:
         planner = build_planner(config.planner)
         settings = PlanSettings(config.horizon, config.execute, config.hold, config.path_weight, planner)
@@ -89,37 +88,6 @@ def table(result: dict[str, Any]) -> list[str]:
         f"{1000 * result['seconds_per_plan']:.1f} ms and {result['model_calls_per_plan']} imagined steps a plan, "
         f"{result['plans_per_task']} plans a task, {result['seconds']:.0f} s",
     ]
-
-
-def _fitted(run: Path, config: PlanConfig, world: str | None, model: LatentWorldModel) -> PlanConfig:
-    """The config with all that it leaves to the world."""
-    if world not in world_names():
-        raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
-    about = make_batch(world, np.arange(1), image_size=model.preprocessing.image_size)
-    found = {"world": world, "world_version": about.version}
-    for key, value in found.items():
-        if getattr(config, key) not in (None, value):
-            raise UserError(f"{key} is {getattr(config, key)!r} in the config, and {value!r} where {run} was recorded")
-    radius = config.radius or about.radius
-    policy = (config.goal_policy or about.policies[0]) if config.goal_offset else None
-    chosen = {"radius": radius, "least_distance": config.least_distance or radius, "goal_policy": policy}
-    return config.model_copy(update=found | chosen)
-
-
-def _protocol(config: PlanConfig, model: LatentWorldModel) -> Protocol:
-    assert config.world and config.world_version and config.radius and config.least_distance
-    return Protocol(
-        world=config.world,
-        world_version=config.world_version,
-        image_size=model.preprocessing.image_size,
-        tasks=config.tasks,
-        steps=config.steps,
-        radius=config.radius,
-        least_distance=config.least_distance,
-        seed=config.seed,
-        goal_offset=config.goal_offset,
-        goal_policy=config.goal_policy,
-    )
 
 
 def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: PretrainConfig, count: int) -> None:

@@ -80,7 +80,7 @@ def evaluate(
     assert episodes.pictures is not None
     frames = model.spec.frames_per_step * policy.stride
     result = {
-        **_score(solved),
+        **score(solved),
         "beside": _beside(tasks, frames, settings, inverse, simulator_tasks),
         "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
@@ -101,16 +101,16 @@ def _beside(
 ) -> dict[str, dict[str, float]]:
     """Scores of the other agents, by name, see above."""
     world = tasks.start(1)
-    scores = {"random": _score(_random(tasks, frames))}
+    scores = {"random": score(random_floor(tasks, frames))}
     if inverse is not None:
         see = inverse(tasks)
-        scores["inverse_dynamics"] = _score(
+        scores["inverse_dynamics"] = score(
             tasks.solved(tasks.run(lambda pictures, _: see(_seen(pictures)), look=True).distance)
         )
     if world.has_expert:
-        scores["expert"] = _score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
+        scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
     if world.copies and simulator_tasks != 0:
-        scores["simulator"] = _score(_simulator(tasks, frames, settings, simulator_tasks))
+        scores["simulator"] = score(_simulator(tasks, frames, settings, simulator_tasks))
     return scores
 
 
@@ -119,12 +119,13 @@ def _seen(pictures: Pictures | None) -> Pictures:
     return pictures
 
 
-def _score(solved: NDArray[np.bool_]) -> dict[str, float]:
+def score(solved: NDArray[np.bool_]) -> dict[str, float]:
+    """Share of tasks, its interval and their number."""
     share, low, high = wilson(int(solved.sum()), len(solved))
     return {"success": share, "low": low, "high": high, "tasks": len(solved)}
 
 
-def _random(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
+def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
     """Random actions, each held for a latent step of `frames`."""
     rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
     held: list[NDArray[np.float64]] = []

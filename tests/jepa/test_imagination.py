@@ -3,6 +3,7 @@
 import copy
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -279,9 +280,7 @@ def solves(controller) -> None:
 
 @pytest.mark.parametrize(("gradient", "updates"), [("dynamics", 150), ("reinforce", 500)])
 def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates) -> None:
-    settings = ActorCriticSettings(
-        updates, batch=64, gradient=gradient, discount=0.9, hidden=64, lr=3e-3, goals="any"
-    )
+    settings = ActorCriticSettings(updates, batch=64, gradient=gradient, discount=0.9, hidden=64, lr=3e-3, goals="any")
     learner = ActorCritic(DREAM, recorded(), SPACE, settings)
     history = learner.train()
     assert history[-1] > history[0]
@@ -291,6 +290,6 @@ def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates) ->
 def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_worse() -> None:
     settings = EvolutionSettings(generations=120, population=24, rollouts=16, std=0.3, goals="any")
     controller, history = evolve(DREAM, recorded(), SPACE, settings)
-    assert all(later >= earlier for earlier, later in zip(history, history[1:], strict=False))
+    assert all(later >= earlier for earlier, later in pairwise(history))
     assert history[-1] > history[0]
     solves(controller)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.agents.imagination.controller import Actor, ActionSpace, Decision, Latents, Sees, Senses, mlp
+from jepa.agents.imagination.controller import ActionSpace, Actor, Decision, Latents, Sees, Senses, mlp
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
 
@@ -92,7 +92,8 @@ class ReturnScale:
 
     def update(self, returns: Tensor) -> float:
         low, high = torch.quantile(returns.detach().float().flatten(), torch.tensor([0.05, 0.95])).tolist()
-        self._range = high - low if self._range is None else self._range + self.rate * (high - low - self._range)
+        found: float = high - low
+        self._range = found if self._range is None else self._range + self.rate * (found - self._range)
         return max(1.0, self._range)
 
 
@@ -120,7 +121,7 @@ class ActorCritic:
     ) -> None:
         self.dream, self.recorded, self.settings = dream, recorded, settings or ActorCriticSettings()
         s = self.settings
-        senses = Senses(*recorded.z.shape[1:], s.sees)
+        senses = Senses(recorded.z.shape[1], recorded.z.shape[2], s.sees)
         senses.fit(recorded.z)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -134,7 +135,7 @@ class ActorCritic:
         self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
 
     def train(self, say: Callable[[str], None] | None = None) -> list[float]:
-        """All updates. Returns the mean return of the same dreams before, after every twentieth of them, and after."""
+        """All updates. Returns the mean return of the same dreams before, and twenty times on the way."""
         history, every = [self.score()], max(1, self.settings.updates // 20)
         for number in range(1, self.settings.updates + 1):
             self.update()
@@ -165,7 +166,8 @@ class ActorCritic:
 
         dreamt = self.dream.run(act, start, goal, s.horizon, self.generator)
         goals = goal[:, None].expand(-1, s.horizon + 1, -1, -1)
-        values = self.critic.value(dreamt.latents.flatten(0, 1), goals.flatten(0, 1)).unflatten(0, (s.batch, -1))
+        with torch.set_grad_enabled(s.gradient == "dynamics"):
+            values = self.critic.value(dreamt.latents.flatten(0, 1), goals.flatten(0, 1)).unflatten(0, (s.batch, -1))
         returns = lambda_returns(dreamt.rewards, values, s.discount, s.trace)
         scale = self.scale.update(returns)
         entropy = torch.stack([decision.entropy() for decision, _ in decided], 1).mean()
@@ -220,7 +222,9 @@ def lambda_returns(
         ValueError: there is not one value more than there are rewards.
     """
     if values.shape[1] != rewards.shape[1] + 1:
-        raise ValueError(f"expected {rewards.shape[1] + 1} values for {rewards.shape[1]} rewards, found {len(values[0])}")
+        raise ValueError(
+            f"expected {rewards.shape[1] + 1} values for {rewards.shape[1]} rewards, found {len(values[0])}"
+        )
     following, returns = values[:, -1], []
     for t in reversed(range(rewards.shape[1])):
         following = rewards[:, t] + discount * ((1 - trace) * values[:, t + 1] + trace * following)

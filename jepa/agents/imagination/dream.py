@@ -1,8 +1,8 @@
 """Dreams: a controller acts in latents that a frozen dynamics model imagines.
 
-    recorded latents ──draw──> z0, goal
-    z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no picture, no simulator
-                                                  reward(z1, goal)            reward(zH, goal)
+recorded latents ──draw──> z0, goal
+z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no picture, no simulator
+                                              reward(z1, goal)            reward(zH, goal)
 """
 
 from collections.abc import Callable, Sequence
@@ -76,15 +76,23 @@ class Dream:
 class Recorded:
     """Latents of recorded episodes: where dreams start, and what their goals are.
 
+    `z` and `goals` of all moments, the latents of an episode side by side.
+
     Args:
         latents: of clips.
         episodes: which episode each clip was cut from.
+        goals: the same moments as a goal picture shows them, where that is not the latent: standing still.
 
     Raises:
         ValueError: there are not as many latents as episodes, or fewer than two steps in all.
     """
 
-    def __init__(self, latents: Float[Tensor, "E S N D"], episodes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        latents: Float[Tensor, "E S N D"],
+        episodes: Sequence[str],
+        goals: Float[Tensor, "E S N D"] | None = None,
+    ) -> None:
         if len(latents) != len(episodes) or latents.shape[:2].numel() < 2:
             raise ValueError(
                 f"expected clips with an episode each and two latents at least, found latents "
@@ -94,6 +102,7 @@ class Recorded:
         number = torch.tensor([names[name] for name in episodes]).repeat_interleave(latents.shape[1])
         order = number.argsort(stable=True)  # the latents of one episode side by side
         self.z: Float[Tensor, "M N D"] = latents.flatten(0, 1)[order]
+        self.goals: Float[Tensor, "M N D"] = self.z if goals is None else goals.flatten(0, 1)[order]
         self.count: Int[Tensor, " V"] = number.bincount()
         self.first: Int[Tensor, " V"] = self.count.cumsum(0) - self.count
         self.episode: Int[Tensor, " M"] = number[order]
@@ -115,4 +124,4 @@ class Recorded:
             episode = self.episode[start]
             share = torch.rand(batch, generator=generator, dtype=torch.float64)
             goal = self.first[episode] + (share * self.count[episode]).long()
-        return self.z[start], self.z[goal]
+        return self.z[start], self.goals[goal]

@@ -10,6 +10,7 @@ Needs the package cma: pip install 'openjepa[dream]'.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def evolve(
         ValueError: there are too many weights for a covariance matrix.
     """
     s = settings or EvolutionSettings()
-    senses = Senses(*recorded.z.shape[1:], s.sees)
+    senses = Senses(recorded.z.shape[1], recorded.z.shape[2], s.sees)
     senses.fit(recorded.z)
     controller = Linear(senses, space)
     if controller.parameter_count > MOST_PARAMETERS:
@@ -112,13 +113,13 @@ def evolve(
         history.append(max(history[-1], scores.max().item()))
         if say is not None and number % max(1, s.generations // 20) == 0:
             say(f"generation {number}/{s.generations}  return in the dream {history[-1]:.3f}")
-        if "tolx" in search.stop() or "conditioncov" in search.stop():
+        if search.stop().keys() & {"tolx", "conditioncov"}:
             break
     controller.set(best)
     return controller, history
 
 
-def _cma(size: int, settings: EvolutionSettings, seed: int):
+def _cma(size: int, settings: EvolutionSettings, seed: int) -> Any:
     try:
         import cma
     except ImportError:

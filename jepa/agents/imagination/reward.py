@@ -1,9 +1,9 @@
 """What a dream is worth, step by step: `reward(z [B, N, D], goal [B, N, D]) -> [B]`, read from latents alone.
 
-    Distance()                      minus the latent distance to the goal
-    Within(Distance(), near, 1.0)   the same, and a bonus wherever it is nearer than `near`
-    Head(module)                    what a module reads from z, whatever the goal: a learned reward
-    lambda z, goal: …               anything else
+Distance()                      minus the latent distance to the goal
+Within(Distance(), near, 1.0)   the same, and a bonus wherever it is nearer than `near`
+Head(module)                    what a module reads from z, whatever the goal: a learned reward
+lambda z, goal: …               anything else
 """
 
 from collections.abc import Callable

@@ -1,0 +1,50 @@
+"""From the description of tasks to their protocol: what a config leaves open is the world's own."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from jepa.config import UserError
+from jepa.runs.schema import TasksConfig
+from jepa.world_model import LatentWorldModel
+from jepa_data.worlds import make_batch, world_names
+from jepa_probes.tasks import Protocol
+
+AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
+
+
+def fitted(run: Path, config: AnyTasks, world: str | None, model: LatentWorldModel) -> AnyTasks:
+    """The config with all that it leaves to the world.
+
+    Raises:
+        UserError: the run's data come from no simulated world, or from another than the config names.
+    """
+    if world not in world_names():
+        raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
+    about = make_batch(world, np.arange(1), image_size=model.preprocessing.image_size)
+    found = {"world": world, "world_version": about.version}
+    for key, value in found.items():
+        if getattr(config, key) not in (None, value):
+            raise UserError(f"{key} is {getattr(config, key)!r} in the config, and {value!r} where {run} was recorded")
+    radius = config.radius or about.radius
+    policy = (config.goal_policy or about.policies[0]) if config.goal_offset else None
+    chosen = {"radius": radius, "least_distance": config.least_distance or radius, "goal_policy": policy}
+    return config.model_copy(update=found | chosen)
+
+
+def protocol_of(config: TasksConfig, model: LatentWorldModel) -> Protocol:
+    """The protocol of a config that `fitted` has seen."""
+    assert config.world and config.world_version and config.radius and config.least_distance
+    return Protocol(
+        world=config.world,
+        world_version=config.world_version,
+        image_size=model.preprocessing.image_size,
+        tasks=config.tasks,
+        steps=config.steps,
+        radius=config.radius,
+        least_distance=config.least_distance,
+        seed=config.seed,
+        goal_offset=config.goal_offset,
+        goal_policy=config.goal_policy,
+    )
