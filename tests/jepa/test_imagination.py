@@ -267,24 +267,26 @@ def in_the_world(controller, start: Tensor, goal: Tensor, steps: int) -> np.ndar
     return np.stack(states, 1)
 
 
-def solves(controller) -> None:
-    """It gets to the goals and stays there, and its dreams are worth what the world is."""
+def solves(controller, near: float = 0.15) -> None:
+    """It gets near the goals and stays there, and its dreams are worth what the world is."""
     start, goal = recorded().draw(100, generator(7), "any")
     states = in_the_world(controller, start, goal, 15)
     apart = np.linalg.norm(states[:, -1, :2] - goal[:, 0, :2].numpy(), axis=-1)
-    assert (apart < 0.15).mean() > 0.9, sorted(apart)[::-10]
+    assert (apart < near).mean() > 0.9, sorted(apart)[::-10]
     dreamt = DREAM.run(controller.act, start, goal, 15).rewards.sum(1).double().numpy()
     world = -np.square(states[:, 1:, :2] - goal[:, :, :2].double().numpy()).mean(-1).sum(1)
     np.testing.assert_allclose(dreamt, world, atol=1e-5)
 
 
-@pytest.mark.parametrize(("gradient", "updates"), [("dynamics", 150), ("reinforce", 500)])
-def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates) -> None:
-    settings = ActorCriticSettings(updates, batch=64, gradient=gradient, discount=0.9, hidden=64, lr=3e-3, goals="any")
+@pytest.mark.parametrize(("gradient", "updates", "near"), [("dynamics", 60, 0.1), ("reinforce", 200, 0.3)])
+def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates, near) -> None:
+    settings = ActorCriticSettings(
+        updates, batch=256, horizon=5, gradient=gradient, discount=0.9, hidden=64, layers=1, lr=5e-3, goals="any"
+    )
     learner = ActorCritic(DREAM, recorded(), SPACE, settings)
     history = learner.train()
     assert history[-1] > history[0]
-    solves(learner.actor)
+    solves(learner.actor, near)
 
 
 def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_worse() -> None:
