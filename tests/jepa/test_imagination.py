@@ -17,6 +17,8 @@ from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within
 from jepa.config import UserError
 from jepa.objectives import two_hot
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import LatentState, MarkovPredictor
 from jepa.world_model import Point
 
@@ -230,6 +232,35 @@ def test_sampled_dreams_need_a_generator_and_repeat_with_it() -> None:
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
     with pytest.raises(ValueError, match="needs a generator"):
         dream.run(lambda z, goal: z[:, 0, :2], still, still, 4)
+
+
+@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -> None:
+    torch.manual_seed(0)
+    attentive = CausalPredictor(8, 4, grid=(2, 1), hidden=16, depth=1, heads=2).eval().requires_grad_(False)
+    recurrent = GRUPredictor(8, 4).eval().requires_grad_(False)
+    space = ActionSpace(2, frames=2)
+    for dynamics, tokens in ((attentive, 2), (recurrent, 1)):
+        clips = Recorded(torch.randn(6, 3, tokens, 8, generator=generator()), list("aabbcc"))
+        dream = Dream(dynamics, 4, Distance("root"))
+        told = ActorCritic(dream, clips, space, replace(SMALL, gradient=gradient)).update()
+        assert all(np.isfinite(list(told.values())))
+        few = EvolutionSettings(generations=2, population=4, rollouts=2, horizon=3)
+        assert np.isfinite(evolve(dream, clips, space, few)[1]).all()
+
+
+def test_a_controller_may_see_the_latent_alone_and_follow_a_reward_head() -> None:
+    class GoRight(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z[:, 0, 0]
+
+    dream = replace(DREAM, reward=Head(GoRight()))
+    few = EvolutionSettings(generations=10, population=8, rollouts=4, horizon=5, std=0.5, sees="latent")
+    controller, history = evolve(dream, recorded(), SPACE, few)
+    start, goal = recorded().draw(20, generator())
+    assert controller.weight.shape == (2, 4) and history[-1] > history[0] + 1
+    assert torch.equal(controller.act(start, goal), controller.act(start, goal.flip(0)))
+    assert (controller.act(start, goal)[:, 0] > 0.3).all()
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
