@@ -9,7 +9,7 @@ from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 from jepa.masks.random_drop import RandomDrop
 from jepa.methods.base import Batch, Method
 from jepa.methods.vjepa import VJEPA
-from jepa.objectives.collapse import dimension_std, effective_rank
+from jepa.objectives.collapse import effective_rank
 from jepa.predictors.masked import MaskedPredictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,7 +95,7 @@ def test_a_few_steps_reduce_the_loss():
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
-def test_without_teacher_and_regulariser_it_collapses_and_the_gauges_see_it():
+def test_without_teacher_and_regulariser_it_collapses_and_the_rank_shows_it():
     gauges = {}
     for teacher in ("none", "ema"):
         model = method(teacher=teacher)
@@ -103,9 +103,8 @@ def test_without_teacher_and_regulariser_it_collapses_and_the_gauges_see_it():
         with torch.no_grad():
             latents = model.evaluation_encoder()(moving_squares(32, 99).video).flatten(0, 2)
         latents = latents[torch.randperm(len(latents), generator=seeded())[:256]]
-        gauges[teacher] = effective_rank(latents).item(), dimension_std(latents).mean().item()
-    assert gauges["none"][0] < 4 and gauges["none"][0] < gauges["ema"][0] / 3, gauges
-    assert gauges["none"][1] < gauges["ema"][1] / 2, gauges
+        gauges[teacher] = effective_rank(latents).item()
+    assert gauges["none"] < 4 and gauges["none"] < gauges["ema"] / 3, gauges
 
 
 def test_a_masked_step_costs_less_than_an_unmasked_one():
