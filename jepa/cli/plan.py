@@ -21,7 +21,7 @@ def plan(
     jepa plan --compare A B tests whether A solves more of the same tasks than B.
     """
     from jepa.config import UserError, from_dict, load
-    from jepa.runs.schema import PlanConfig
+    from jepa.runs.acting import PlanConfig
 
     wanted = overrides or []
     if compare:

@@ -24,6 +24,7 @@ from jepa.predictors.causal import CausalPredictor, add_action
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.pose import move_gripper
+from jepa.runs.acting import HybridConfig, PlannerConfig
 from jepa.runs.schema import (
     CausalPredictorConfig,
     ConvConfig,
@@ -31,10 +32,8 @@ from jepa.runs.schema import (
     Encoder,
     FrameConfig,
     GRUConfig,
-    HybridConfig,
     MarkovConfig,
     MaskConfig,
-    PlannerConfig,
     StillsConfig,
     VideoViTConfig,
 )

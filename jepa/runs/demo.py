@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, load
+from jepa.runs.acting import PlanConfig
 from jepa.runs.plan import plan
 from jepa.runs.pretrain import pretrain
 from jepa.runs.probe import probe, state_row
 from jepa.runs.report import report
-from jepa.runs.schema import PlanConfig, PretrainConfig, ProbeConfig
+from jepa.runs.schema import PretrainConfig, ProbeConfig
 from jepa_data.sources.rollouts import Recording, record
 
 

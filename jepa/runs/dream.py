@@ -22,8 +22,9 @@ from jepa.agents.policy import stride_of
 from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
 from jepa.export import checkpoint
+from jepa.runs.acting import ActorCriticConfig, ControllerConfig, DreamConfig, StateConfig
 from jepa.runs.model import DESCRIBED, load
-from jepa.runs.schema import ActorCriticConfig, ControllerConfig, DreamConfig, PretrainConfig, StateConfig
+from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig

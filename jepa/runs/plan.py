@@ -16,10 +16,11 @@ import yaml
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
+from jepa.runs.acting import PlanConfig
 from jepa.runs.build import build_planner
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
-from jepa.runs.schema import PlanConfig, PretrainConfig
+from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from jepa.config import UserError
-from jepa.runs.schema import TasksConfig
+from jepa.runs.acting import TasksConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_batch, world_names
 from jepa_probes.tasks import Protocol

@@ -1,0 +1,216 @@
+"""The typed description of acting: planners, tasks, `jepa plan` and `jepa dream`. Light, as schema.py is."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from jepa.config import Config
+from jepa.runs.schema import Count, Positive, Share, kind_or
+
+
+class RandomShootingConfig(Config):
+    """jepa/planners/random_shooting.py."""
+
+    kind: Literal["random"] = "random"
+    samples: Count = 1000
+
+
+class CEMConfig(Config):
+    """jepa/planners/cem.py."""
+
+    kind: Literal["cem"] = "cem"
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=10, gt=1)
+    iterations: Count = 4
+    std: Positive = 0.7
+    min_std: Positive = 0.05
+    enough: float | None = None
+
+
+class ICEMConfig(Config):
+    """jepa/planners/icem.py."""
+
+    kind: Literal["icem"] = "icem"
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=10, gt=1)
+    iterations: Count = 4
+    std: Positive = 0.7
+    min_std: Positive = 0.05
+    beta: float = Field(default=2.0, ge=0)
+    keep: Share = 0.3
+    decay: float = Field(default=1.25, ge=1)
+    momentum: float = Field(default=0.1, ge=0, lt=1)
+    enough: float | None = None
+
+
+class MPPIConfig(Config):
+    """jepa/planners/mppi.py."""
+
+    kind: Literal["mppi"] = "mppi"
+    samples: int = Field(default=100, gt=1)
+    elites: int = Field(default=20, gt=1)
+    iterations: Count = 6
+    std: Positive = 0.7
+    min_std: Positive = 0.05
+    temperature: Positive = 0.5
+    enough: float | None = None
+
+
+class GradientConfig(Config):
+    """jepa/planners/gradient.py."""
+
+    kind: Literal["gradient"] = "gradient"
+    steps: Count = 50
+    lr: Positive = 0.05
+    starts: Count = 8
+    std: Positive = 0.7
+    enough: float | None = None
+
+
+class GRASPConfig(Config):
+    """jepa/planners/grasp.py."""
+
+    kind: Literal["grasp"] = "grasp"
+    steps: Count = 60
+    lr: Positive = 0.05
+    latent_lr: Positive = 0.05
+    consistency: float = Field(default=1.0, ge=0)
+    starts: Count = 8
+    std: Positive = 0.7
+    noise: float = Field(default=0.05, ge=0)
+    sync_every: Count = 10
+
+
+Sampler = Annotated[RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig, Field(discriminator="kind")]
+
+
+class HybridConfig(Config):
+    """jepa/planners/hybrid.py: sample, then refine by gradient."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    sampler: Sampler = CEMConfig()
+    refine: GradientConfig = GradientConfig(steps=20, lr=0.02, starts=1)
+
+
+PlannerConfig = Annotated[
+    Annotated[RandomShootingConfig, Tag("random")]
+    | Annotated[CEMConfig, Tag("cem")]
+    | Annotated[ICEMConfig, Tag("icem")]
+    | Annotated[MPPIConfig, Tag("mppi")]
+    | Annotated[GradientConfig, Tag("gradient")]
+    | Annotated[GRASPConfig, Tag("grasp")]
+    | Annotated[HybridConfig, Tag("hybrid")],
+    kind_or("cem"),
+]
+
+
+class TasksConfig(Config):
+    """Held-out tasks in the run's own world: what a protocol says, as far as it is not left to the world."""
+
+    run: str | None = Field(default=None, description="the run, where the command names this file in its place")
+    world: str | None = Field(default=None, description="refuse a run that was recorded in another world")
+    world_version: Count | None = Field(default=None, description="refuse another version of that world")
+    tasks: int = Field(default=200, gt=1)
+    steps: Count = Field(default=40, description="budget of world steps per task")
+    radius: Positive | None = Field(
+        default=None, description="success: it ends this close to the goal, in the world's unit; none: the world's own"
+    )
+    least_distance: Positive | None = Field(
+        default=None, description="goals nearer to the start than this are drawn again; none: those within the radius"
+    )
+    goal_offset: Count | None = Field(
+        default=None, description="a goal is where goal_policy gets within so many steps; none: drawn by the world"
+    )
+    goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
+    hold: Count = Field(default=1, description="steps of the world for which an action is held")
+    seed: int = Field(default=0, ge=0)
+
+
+class PlanConfig(TasksConfig):
+    """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
+
+    simulator_tasks: int | None = Field(
+        default=None, ge=0, description="how many of the tasks are also planned on the true simulator; none: all"
+    )
+    gifs: int = Field(default=4, ge=0, le=24, description="how many tasks are drawn")
+    horizon: Count = Field(default=6, description="latent steps looked ahead")
+    execute: Count = Field(default=2, description="latent steps acted on before planning again")
+    path_weight: Share = 1.0
+    planner: PlannerConfig = CEMConfig()
+
+
+class ActorCriticConfig(Config):
+    """jepa/agents/imagination/actor_critic.py: policy and value, trained in dreams."""
+
+    kind: Literal["actor_critic"] = "actor_critic"
+    updates: Count = 2000
+    batch: Count = 256
+    horizon: Count = Field(default=15, description="latent steps of a dream")
+    discount: float = Field(default=1 - 1 / 333, gt=0, lt=1)
+    trace: Share = Field(default=0.95, description="lambda of the returns")
+    gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    entropy: float = Field(default=3e-4, ge=0)
+    return_rate: Share = 0.01
+    critic_rate: Share = 0.02
+    lr: Positive = 3e-4
+    clip_norm: Positive = 1.0
+    hidden: Count = 256
+    layers: int = Field(default=2, ge=0)
+
+
+class EvolutionConfig(Config):
+    """jepa/agents/imagination/evolution.py: a linear controller, found by CMA-ES in dreams."""
+
+    kind: Literal["evolution"] = "evolution"
+    generations: Count = 300
+    population: int = Field(default=64, ge=4)
+    rollouts: Count = Field(default=16, description="dreams of each candidate, the same for all of a generation")
+    horizon: Count = Field(default=15, description="latent steps of a dream")
+    std: Positive = 0.1
+
+
+class DistanceConfig(Config):
+    """Reward: minus the distance between the latent and the goal's, and a bonus for being there."""
+
+    kind: Literal["distance"] = "distance"
+    measure: Literal["squared", "root"] = "squared"
+    bonus: float = Field(default=0.0, ge=0, description="for every step that ends near the goal")
+    near: Positive | None = Field(
+        default=None, description="with a bonus: at most so far; none: as far as recorded neighbours in time, at median"
+    )
+
+
+class StateConfig(Config):
+    """Reward: minus the distance between what a head reads from both latents; it is fitted to recorded true states."""
+
+    kind: Literal["state"] = "state"
+    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
+    measure: Literal["squared", "root"] = "squared"
+
+
+class DreamConfig(TasksConfig):
+    """`jepa dream`: a controller that learns in the run's model, and held-out tasks in the run's world."""
+
+    controller: Annotated[ActorCriticConfig | EvolutionConfig, Field(discriminator="kind")] = ActorCriticConfig()
+    reward: Annotated[DistanceConfig | StateConfig, Field(discriminator="kind")] = DistanceConfig()
+    goals: Literal["episode", "any"] = Field(
+        default="episode", description="of the start's own episode; or any, where the world looks the same in all"
+    )
+    bounds: Literal["box", "ball"] = Field(default="box", description="ball: actions are 1 long at most")
+    sampled: bool = Field(default=False, description="draw what is dreamt; else its mean is taken")
+    clips: Count | None = Field(default=None, description="dreams start in at most so many recorded clips; none: all")
+    clips_per_video: Count = 2
+
+
+class ControllerConfig(Config):
+    """`dream/model.json`: all that it takes to build a controller again."""
+
+    kind: Literal["actor_critic", "evolution"]
+    tokens: Count
+    width: Count
+    action_size: Count = Field(description="width of one action of the world")
+    frames: Count = Field(description="actions of one latent step")
+    hold: Count
+    bounds: Literal["box", "ball"]
+    hidden: Count | None = None
+    layers: int | None = None
