@@ -110,7 +110,7 @@ def _beside(
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
     if world.copies and simulator_tasks != 0:
-        scores["simulator"] = score(_simulator(tasks, frames, settings, simulator_tasks))
+        scores["simulator"] = score(simulator_ceiling(tasks, frames, settings, simulator_tasks))
     return scores
 
 
@@ -138,7 +138,7 @@ def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
     return tasks.solved(tasks.run(act).distance)
 
 
-def _simulator(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:
+def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:
     """The same planner on the true simulator with the true distance; a step is `frames` frames."""
     width = tasks.start(1).action_size
     control = ModelPredictiveControl(
