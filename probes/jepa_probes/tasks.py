@@ -154,4 +154,6 @@ def wilson(successes: int, trials: int) -> tuple[float, float, float]:
     z, share = 1.959964, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    return share, max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low = 0.0 if successes == 0 else float(centre - half)  # exactly: rounding would leave a little
+    high = 1.0 if successes == trials else float(centre + half)
+    return share, low, high

@@ -1,12 +1,13 @@
 """The ceiling of the planning benchmark: the planner itself, told the truth."""
 
 import numpy as np
+import pytest
 
 from jepa.agents.policy import PlanSettings
 from jepa.planners.cem import CEM
 from jepa_data.worlds import make_batch
 from jepa_probes.planning import random_floor, simulator_ceiling
-from jepa_probes.tasks import Protocol, Tasks
+from jepa_probes.tasks import Protocol, Tasks, wilson
 
 
 def test_cem_over_true_dynamics_solves_two_rooms():
@@ -16,3 +17,15 @@ def test_cem_over_true_dynamics_solves_two_rooms():
     solved = simulator_ceiling(tasks, 5, settings, None)
     assert solved.mean() >= 0.99
     assert random_floor(tasks, 5).mean() < 0.05
+
+
+@pytest.mark.parametrize(("solved", "tasks"), [(1, 200), (94, 100), (7, 10), (50, 100)])
+def test_the_interval_holds_the_shares_that_a_score_test_would_not_reject(solved, tasks):
+    share, low, high = wilson(solved, tasks)
+    assert share == solved / tasks and low < share < high
+    for edge in (low, high):  # Wilson's definition: there the score statistic is 1.96
+        assert abs(share - edge) / np.sqrt(edge * (1 - edge) / tasks) == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_the_interval_begins_at_no_task_and_ends_at_all():
+    assert wilson(0, 200)[:2] == (0.0, 0.0) and wilson(200, 200)[2] == 1.0
