@@ -12,6 +12,9 @@ patches of frame t afterwards is the prediction of frame t+1:
     frame 1       x        x                    → z2       keys and values of a frame never change, so `step` keeps
     frame 2       x        x        x           → z3       them: the result is that of the whole pass
 
+With a `window` of w frames a frame reads itself and the w-1 before it, in the whole pass as in `step`, which then drops
+what nobody will read: still the same result, and a state that stops growing.
+
 Source: V-JEPA 2 (arXiv 2506.09985) and facebookresearch/vjepa2: width 1024, depth 24, heads 16, actions and states of 7
 numbers, 16x16 patches, 305.2 M parameters, frequencies "rotary_tiled". There columns are spread over as many positions
 as there are rows, which a square grid does not show. A frame is doubled to fill a tubelet, latents are LayerNormed.
@@ -108,6 +111,7 @@ class CausalPredictor(nn.Module):
         positions: "rotary_tiled" is for the published weights.
         camera_size: width of a camera's pose; its token is there only if poses are given (published: 6, not given).
         layer_norm_out: predictions are LayerNormed, without affine, as the published latents are.
+        window: frames that a frame reads, its own among them; None: all before it.
         next_state: how an action changes the state while frames are imagined; see `add_action` and `pose.move_gripper`.
     """
 
@@ -125,9 +129,13 @@ class CausalPredictor(nn.Module):
         positions: Rotary = "rotary",
         camera_size: int = 0,
         layer_norm_out: bool = False,
+        window: int | None = None,
         next_state: NextState = add_action,
     ) -> None:
         super().__init__()
+        if window is not None and window < 1:
+            raise ValueError(f"a frame reads at least itself (window 1), found window {window}")
+        self.window = window
         self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
         self.grid, self.tokens = grid, grid[0] * grid[1]
         self.hidden, self.heads, self.mlp_ratio = hidden, heads, mlp_ratio
@@ -171,8 +179,11 @@ class CausalPredictor(nn.Module):
         pairs = list[Pair]()
         if seen:
             before = [None if x is None else x[:, :seen] for x in (states, cameras)]
-            self._read(self._frames(z[:, :seen], actions, *before), 0, (), pairs)
-        past = (Segment(tuple(pairs)),) if seen else ()
+            frames = self._frames(z[:, :seen], actions, *before)
+            self._read(frames, 0, (), pairs)
+            past = _newest((Segment(tuple(pairs)),), self.window, frames.shape[2])
+        else:
+            past = ()
         state, camera = (None if x is None else x[:, -1] for x in (states, cameras))
         return CausalState(past, seen, z[:, -1], state, camera)
 
@@ -185,7 +196,7 @@ class CausalPredictor(nn.Module):
         pairs = list[Pair]()
         z = self._read(frame, state.steps, state.past, pairs)[:, 0]
         moved = None if state.state is None else self.next_state(state.state, action)
-        past = (*state.past, Segment(tuple(pairs)))
+        past = _newest((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
         return CausalState(past, state.steps + 1, z, moved, state.camera), Point(z)
 
     def _frames(
@@ -205,7 +216,7 @@ class CausalPredictor(nn.Module):
         """The latents that follow these frames, number `first` and on; `pairs` takes what they leave to be read."""
         steps, tokens = frames.shape[1:3]
         rotary = self._rotary(first, steps, tokens - self.tokens, frames.device)
-        mask = None if steps == 1 else _mask(first, steps, tokens, frames.device)
+        mask = None if steps == 1 else _mask(first, steps, tokens, self.window, frames.device)
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
             remember = partial(_remember, [part.read(number) for part in past], pairs)
@@ -254,7 +265,22 @@ def _remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: 
     return torch.cat(keys, 2), torch.cat(values, 2)
 
 
-def _mask(first: int, steps: int, tokens: int, device: torch.device) -> Bool[Tensor, "1 1 L K"]:
-    """True where a token of the new frames may read: its own frame and all before."""
+def _newest(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
+    """What the next frame reads of the past; `frame`: tokens of one."""
+    if window is None:
+        return past
+    kept, tokens = list[Segment](), (window - 1) * frame
+    for part in reversed(past):
+        if tokens <= 0:
+            break
+        length = min(tokens, part.pairs[0][0].shape[2])
+        kept.insert(0, Segment(tuple((k[:, :, -length:], v[:, :, -length:]) for k, v in part.pairs), part.rows))
+        tokens -= length
+    return tuple(kept)
+
+
+def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:
+    """True where a token of the new frames may read: its own frame and all before, or the last ones of them."""
     frame = torch.arange((first + steps) * tokens, device=device) // tokens
-    return (frame[first * tokens :, None] >= frame)[None, None]
+    ago = frame[first * tokens :, None] - frame
+    return ((ago >= 0) if window is None else (ago >= 0) & (ago < window))[None, None]

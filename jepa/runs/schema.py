@@ -125,6 +125,7 @@ class CausalPredictorConfig(Config):
     positions: Literal["rotary", "rotary_tiled"] = "rotary"
     camera_size: int = Field(default=0, ge=0)
     layer_norm_out: bool = False
+    window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
     next_state: Literal["add_action", "move_gripper"] = "add_action"
 
 

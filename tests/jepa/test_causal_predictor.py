@@ -245,3 +245,36 @@ def test_a_predictor_may_be_told_how_its_state_moves() -> None:
     after, _ = predictor.step(after, torch.full((1, 7), 0.6))
     assert isinstance(after, CausalState)
     assert after.state is not None and after.state[0, 6] == 1 and after.state[0, 0] == pytest.approx(1.2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_with_a_window_the_cache_is_exact_also_after_it_slid_and_stops_growing(window: int) -> None:
+    predictor = make(window=window)
+    z, actions, states = inputs(predictor, steps=9)
+    assert states is not None
+    whole = predictor(z, actions, states)
+    for seen in (1, 4):
+        state, sizes = predictor.init(z[:, :seen], actions[:, : seen - 1], states[:, :seen]), []
+        for t in range(seen - 1, 9):  # what was seen takes the place of what was imagined
+            state = CausalState(state.past, state.steps, z[:, t], states[:, t])
+            state, following = predictor.step(state, actions[:, t])
+            torch.testing.assert_close(following.mean(), whole[:, t], atol=1e-5, rtol=1e-5)
+            sizes.append(state.nbytes())
+        assert len(set(sizes[window - 1 :])) == 1, sizes
+
+
+@torch.no_grad()
+def test_a_window_hides_what_is_older_from_a_single_block_and_lets_depth_reach_further() -> None:
+    for depth, reached in ((1, {0, 1}), (2, {0, 1, 2}), (3, {0, 1, 2, 3})):
+        predictor = make(window=2, depth=depth)
+        z, actions, states = inputs(predictor, steps=6)
+        other = z.clone()
+        other[:, 0] += 1.0
+        change = (predictor(z, actions, states) - predictor(other, actions, states)).abs().amax((0, 2, 3))
+        assert set(change.nonzero().flatten().tolist()) == reached
+
+
+def test_a_window_of_no_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="found window 0"):
+        make(window=0)

@@ -30,10 +30,11 @@ def test_the_gru_passes_and_stays_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("positions", ["rotary", "rotary_tiled"])
-def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(grid, positions) -> None:
+@pytest.mark.parametrize(("positions", "window"), [("rotary", None), ("rotary_tiled", None), ("rotary", 2)])
+def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(grid, positions, window) -> None:
     torch.manual_seed(0)
-    predictor = CausalPredictor(WIDTH, ACTION, grid=grid, hidden=24, depth=2, heads=2, positions=positions)
+    sizes = {"hidden": 24, "depth": 2, "heads": 2}
+    predictor = CausalPredictor(WIDTH, ACTION, grid=grid, positions=positions, window=window, **sizes)
     parallel = lambda z, actions: predictor(z, actions, None)  # noqa: E731
     check_dynamics(predictor, tokens=grid[0] * grid[1], width=WIDTH, action_size=ACTION, parallel=parallel)
 
