@@ -243,7 +243,7 @@ def _tree(
         "method": {"kind": "vjepa", "predictor": dict(zip(names, predictor, strict=True)), "ema": [0.998, 1.0]},
         "optimizer": {"lr": 6.0e-4 if encoder[0] > 192 else 1.0e-3, "weight_decay": 0.04},
         "schedule": {"kind": "cosine", "warmup_steps": 0},
-        "trainer": {"steps": 1, "precision": "bf16" if machine.bf16 else "32"},
+        "trainer": {"steps": 1, "precision": "bf16" if machine.bf16 else "fp32"},
     }
 
 

@@ -10,6 +10,7 @@ from jepa.methods.base import Method
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
 from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
+from jepa.methods.pldm import PLDM
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.masked import MaskedPredictor
@@ -20,6 +21,7 @@ from jepa.runs.schema import (
     LeVJEPAConfig,
     LeWMConfig,
     ModelConfig,
+    PLDMConfig,
     PreprocessingConfig,
     PretrainConfig,
     SpecConfig,
@@ -54,19 +56,20 @@ def _starting_encoder(config: PretrainConfig, image_size: int) -> AnyEncoder:
 
 def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int) -> Method:
     width, method = encoder.width, config.method
-    if isinstance(method, LeWMConfig):
+    if isinstance(method, LeWMConfig | PLDMConfig):
         if encoder.tokens != 1:
             raise UserError(
-                "method lewm needs an encoder with one vector per step (encoder: {kind: conv}, or output: pooled of "
-                "kind frame)"
+                f"method {method.kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: "
+                "pooled of kind frame)"
             )
         if not action_size:
             raise UserError(
-                f"{config.data.sources[0].shards} has no actions, and method lewm learns from them; "
+                f"{config.data.sources[0].shards} has no actions, and method {method.kind} learns from them; "
                 "use vjepa or levjepa"
             )
         block = action_size * config.encoder.tubelet
-        return LeWM(
+        learned = LeWM if isinstance(method, LeWMConfig) else PLDM
+        return learned(
             encoder,
             build_dynamics(method.predictor, encoder, block),
             InverseDynamics(width, block),
@@ -134,7 +137,7 @@ def trained(config: PretrainConfig, method: Method, spec: LatentSpec, preprocess
         method=config.method.kind,
         frames=config.data.clip_frames,
         encoder=config.encoder,
-        dynamics=config.method.predictor if isinstance(config.method, LeWMConfig) else None,
+        dynamics=config.method.predictor if isinstance(config.method, LeWMConfig | PLDMConfig) else None,
         spec=SpecConfig(**vars(spec)),
         preprocessing=PreprocessingConfig(**vars(preprocessing)),
     )

@@ -172,8 +172,8 @@ def precision(config: PretrainConfig) -> str:
     chosen = config.trainer.precision
     if chosen == "auto":
         native = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
-        chosen = "bf16" if native else "32"
-    return {"bf16": "bf16-mixed", "32": "32-true"}[chosen]
+        chosen = "bf16" if native else "fp32"
+    return {"bf16": "bf16-mixed", "fp32": "32-true"}[chosen]
 
 
 def _cpu_has_bf16() -> bool:

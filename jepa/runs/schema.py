@@ -198,6 +198,18 @@ class LeWMConfig(Config):
     directions: Count = 256
 
 
+class PLDMConfig(Config):
+    """jepa/methods/pldm.py: latent prediction with actions, VICReg, time-similarity, inverse dynamics."""
+
+    kind: Literal["pldm"] = "pldm"
+    predictor: VectorDynamics = MarkovConfig()
+    variance_weight: float = Field(default=16.0, ge=0)
+    covariance_weight: float = Field(default=8.0, ge=0)
+    time_variance_weight: float = Field(default=0.0, ge=0)
+    similarity_weight: float = Field(default=12.0, ge=0)
+    inverse_weight: float = Field(default=1.0, ge=0)
+
+
 class DenseConfig(Config):
     """V-JEPA 2.1's loss at the visible tokens: its weight rises from 0 at step `start` to `weight` at step `end`."""
 
@@ -248,7 +260,7 @@ class LeVJEPAConfig(Config):
     evaluation_ema: Share | None = 0.9999
 
 
-Method = Annotated[LeWMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig, Field(discriminator="kind")]
+Method = Annotated[LeWMConfig | PLDMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig, Field(discriminator="kind")]
 
 
 class OptimizerConfig(Config):
@@ -306,7 +318,9 @@ class TrainerConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
     nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
-    precision: Literal["auto", "32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware has it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
     accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
     clip_norm: Positive | None = 1.0
     log_every: Count = 10

@@ -62,7 +62,7 @@ class Pretraining(L.LightningModule):
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError(
                 f"the loss is {loss.item()} at step {self.global_step}; nothing of this step was applied. "
-                "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=32."
+                "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=fp32."
             )
         self._log(terms, batch_idx, len(batch))
         return loss

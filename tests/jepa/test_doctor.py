@@ -162,7 +162,7 @@ def test_clips_are_as_long_as_most_videos_allow(surveyed: Survey) -> None:
 def test_the_config_fits_the_memory_and_loads(surveyed: Survey, tmp_path: Path) -> None:
     advice = advise(surveyed, LAPTOP, rate=4e10)
     assert advice.size.memory(advice.config.data.batch_size) < 8 * 2**30
-    assert advice.config.data.image_size == 64 and advice.config.trainer.precision == "32"  # 64 px is all there is
+    assert advice.config.data.image_size == 64 and advice.config.trainer.precision == "fp32"  # 64 px is all there is
     file = tmp_path / "pretrain.yaml"
     file.write_text(advice.text())
     assert load(file, PretrainConfig) == advice.config

@@ -115,7 +115,7 @@ def config(run, shards, output: str) -> PretrainConfig:
             "data": {"shards": str(shards), "clip_frames": 4, "batch_size": 4, "workers": 0},
             "encoder": {"kind": "frame", "model": "test_resnet", "output": output},
             "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 32}},
-            "trainer": {"steps": 2, "device": "cpu", "precision": "32"},
+            "trainer": {"steps": 2, "device": "cpu", "precision": "fp32"},
         },
         PretrainConfig,
     )

@@ -1,0 +1,94 @@
+"""PLDM: latent dynamics kept from collapse by VICReg instead of SIGReg (arXiv 2502.14819), as in EB-JEPA (2602.03604).
+
+    z_s   = encoder(frames of step s)                                        [B, S, 1, D]
+    p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
+    loss  = mean |p_s - z_s|²                                                latent prediction
+          + w_std  variance(z)       over the clips of a batch               every dimension spreads
+          + w_cov  covariance(z)     over the clips of a batch               in a way of its own
+          + w_time variance(z)       over the steps of a clip                also in time
+          + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
+          + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
+
+The default weights are EB-JEPA's for Two Rooms; PLDM's own are 3, 6.92, .245, .742 and 1.07 in this order. EB-JEPA's
+other variant, SIGReg in the place of the first two, is `lewm`. An encoder whose output is batch-normalised makes the
+first term 0 by itself.
+
+Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and
+2*S*D² a clip for the covariance.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa.methods.base import Batch
+from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.objectives.vicreg import covariance, variance
+from jepa.world_model import Dynamics, block_actions, rollout
+
+
+class PLDM(nn.Module):
+    """Latent prediction with actions for vector latents (N = 1).
+
+    Args:
+        encoder: video -> [B, S, 1, D].
+        dynamics: a Dynamics module over those latents.
+        inverse_dynamics: predicts the action between two latents.
+        variance_weight, covariance_weight, time_variance_weight, similarity_weight, inverse_weight: the w of the
+            module's docstring.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dynamics: Dynamics,
+        inverse_dynamics: InverseDynamics,
+        *,
+        variance_weight: float = 16.0,
+        covariance_weight: float = 8.0,
+        time_variance_weight: float = 0.0,
+        similarity_weight: float = 12.0,
+        inverse_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
+        self.weights = {
+            "variance": variance_weight,
+            "covariance": covariance_weight,
+            "time_variance": time_variance_weight,
+            "similarity": similarity_weight,
+            "inverse_dynamics": inverse_weight,
+        }
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars: loss, its terms, and the cosine of prediction and target. Nothing here is random.
+
+        Raises:
+            ValueError: the clips have no actions, or there is only one.
+        """
+        if batch.actions is None:
+            raise ValueError(
+                "PLDM learns from actions, and these clips have none; use vjepa or levjepa for plain video"
+            )
+        z = self.encoder(batch.video)
+        actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
+        start = self.dynamics.init(z[:, :1], actions[:, :0])
+        predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        clips, steps = z[:, :, 0], z[:, :, 0].transpose(0, 1)  # [B, S, D], [S, B, D]
+        terms = {
+            "prediction": F.mse_loss(predicted, z[:, 1:]),
+            "variance": variance(steps),
+            "covariance": covariance(steps),
+            "time_variance": variance(clips),
+            "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
+            "inverse_dynamics": self.inverse_dynamics(z, actions),
+        }
+        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        terms["cosine"] = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
+        return {"loss": torch.as_tensor(total), **{name: value.detach() for name, value in terms.items()}}
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Nothing: there is no teacher."""
+
+    def evaluation_encoder(self) -> nn.Module:
+        return self.encoder
