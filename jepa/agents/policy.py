@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from jepa.agents.controller import Controller
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
@@ -23,13 +24,17 @@ from jepa.world_model import LatentWorldModel, State, rollout
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached."""
+    """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached.
+
+    `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
+    """
 
     horizon: int = 6
     execute: int = 2
     hold: int = 1
     path_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
+    keep: bool = True
 
 
 class Policy:
@@ -42,6 +47,7 @@ class Policy:
         seed: of the planner's samples.
         fps: observations a second; None: as many as the model was trained on. A model of fewer looks at every
             so-many-th one, and its actions are those of all, side by side.
+        guide: every plan starts from what this controller would do in the model's imagination; None: as settings say.
 
     Raises:
         UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
@@ -54,10 +60,11 @@ class Policy:
         settings: PlanSettings | None = None,
         seed: int = 0,
         fps: float | None = None,
+        guide: Controller | None = None,
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
-        self.model = model
+        self.model, self.guide = model, guide
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal_shape = goal.shape
@@ -69,6 +76,7 @@ class Policy:
             action_size=model.spec.block_size // (model.spec.frames_per_step * self.stride),
             frames=model.spec.frames_per_step * self.stride,
             hold=settings.hold,
+            keep=settings.keep,
             seed=seed,
         )
         self.reset()
@@ -114,12 +122,24 @@ class Policy:
         assert dynamics is not None and spec.action_size is not None
         self._state = dynamics.init(z, z.new_zeros(len(z), 0, spec.block_size))
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
-        self.last_plan = self.control.plan(cost, len(z))
+        self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
         raw = spec.action_size // self.stride
         return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))
+
+    def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
+        """What the guide does in the imagination."""
+        if self.guide is None:
+            return None
+        dynamics, state, blocks = self.model.dynamics, self._state, []
+        assert dynamics is not None and state is not None
+        for _ in range(self.settings.horizon):
+            blocks.append(self.guide.act(z, self.goal))
+            state, following = dynamics.step(state, blocks[-1])
+            z = following.mean()
+        return torch.stack(blocks, 1)
 
 
 def stride_of(fps: float, model: LatentWorldModel) -> int:

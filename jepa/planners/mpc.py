@@ -16,7 +16,7 @@ from jepa.planners.cost import Cost, LatentCost
 
 
 class ModelPredictiveControl:
-    """Keeps the unused rest of each plan as the start of the next one.
+    """Plans, and plans again.
 
     Args:
         planner: finds a plan for a cost.
@@ -25,6 +25,7 @@ class ModelPredictiveControl:
         action_size: A, width of one action of the world.
         frames: actions of one latent step.
         hold: actions for which a decision is held; fewer decisions are found sooner, and reach further by chance.
+        keep: a plan starts from the unused rest of the last one; else from no action.
         seed: of the planner's samples.
     """
 
@@ -37,6 +38,7 @@ class ModelPredictiveControl:
         action_size: int,
         frames: int = 1,
         hold: int = 1,
+        keep: bool = True,
         seed: int = 0,
     ) -> None:
         if not 1 <= execute <= horizon:
@@ -47,7 +49,7 @@ class ModelPredictiveControl:
                 f"({execute * frames}), found {hold}"
             )
         self.planner, self.horizon, self.execute, self.action_size = planner, horizon, execute, action_size
-        self.frames, self.hold = frames, hold
+        self.frames, self.hold, self.keep = frames, hold, keep
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
 
@@ -55,10 +57,16 @@ class ModelPredictiveControl:
         """Forget the last plan: a new episode begins."""
         self._rest = None
 
-    def plan(self, cost: Cost, batch: int) -> Plan:
-        """A plan of `horizon` blocks for each of `batch` episodes; its first `execute` blocks are to be acted on."""
+    def plan(self, cost: Cost, batch: int, suggested: Float[Tensor, "B H E"] | None = None) -> Plan:
+        """A plan of `horizon` blocks for each of `batch` episodes; its first `execute` blocks are to be acted on.
+
+        Args:
+            suggested: blocks to start from; None: see `keep`.
+        """
         start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
-        if self._rest is not None:
+        if suggested is not None:
+            start = self.decisions(suggested)
+        elif self.keep and self._rest is not None:
             if len(self._rest) != batch:
                 raise ValueError(f"{batch} episodes after {len(self._rest)}: call reset() between runs")
             start[:, : self._rest.shape[1]] = self._rest
@@ -69,6 +77,11 @@ class ModelPredictiveControl:
         plan = self.planner.plan(held, start, self.generator)
         self._rest = plan.actions[:, self.execute * self.frames // self.hold :]
         return Plan(self.blocks(plan.actions), plan.cost, plan.evaluations)
+
+    def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
+        """What a planner would have chosen to get near these: the mean over each `hold`."""
+        actions = blocks.unflatten(-1, (self.frames, self.action_size)).flatten(-3, -2)
+        return actions.unflatten(-2, (-1, self.hold)).mean(-2)
 
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
         """What the dynamics take, of what the planner chooses."""

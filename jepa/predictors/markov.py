@@ -33,19 +33,22 @@ class LatentState:
 
 
 class MarkovPredictor(nn.Module):
-    """z' = z + f(z, a), f an MLP with one residual block; the Dynamics of `jepa.world_model`.
+    """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`.
 
     Args:
         width: D; latents are [B, 1, D].
         action_size: width of the action of one latent step (tubelet x raw action).
         hidden: units of the MLP.
+        depth: its residual blocks.
     """
 
-    def __init__(self, width: int, action_size: int, *, hidden: int = 384) -> None:
+    def __init__(self, width: int, action_size: int, *, hidden: int = 384, depth: int = 1) -> None:
         super().__init__()
         self.width, self.action_size = width, action_size
         self.enter = nn.Sequential(nn.Linear(width + action_size, hidden), nn.SiLU())
-        self.block = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU()) for _ in range(depth)
+        )
         self.leave = nn.Linear(hidden, width)
 
     def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
@@ -56,7 +59,9 @@ class MarkovPredictor(nn.Module):
                 f"found {action.shape[-1]}"
             )
         hidden = self.enter(torch.cat([z[:, 0], action], -1))
-        return z + self.leave(hidden + self.block(hidden))[:, None]
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return z + self.leave(hidden)[:, None]
 
     def init(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
         """The last latent; a Markov model forgets what came before."""

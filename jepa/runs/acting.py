@@ -1,8 +1,8 @@
 """The typed description of acting: planners, tasks, `jepa plan` and `jepa dream`. Light, as schema.py is."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
 from jepa.config import Config
 from jepa.runs.schema import Count, Positive, Share, kind_or
@@ -126,6 +126,21 @@ class TasksConfig(Config):
     seed: int = Field(default=0, ge=0)
 
 
+class InverseConfig(Config):
+    """jepa/agents/inverse.py: what was done in the recordings, as a controller: a baseline, and a start of plans."""
+
+    clip_frames: Count | None = Field(
+        default=None, description="frames of the clips whose later moments are goals; none: as the run was trained"
+    )
+    clips: Count | None = Field(default=2000, description="at most so many recorded clips; none: all")
+    clips_per_video: Count = 2
+    updates: Count = 2000
+    batch: Count = 256
+    lr: Positive = 1e-3
+    hidden: Count = 256
+    layers: int = Field(default=2, ge=0)
+
+
 class PlanConfig(TasksConfig):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
@@ -137,6 +152,20 @@ class PlanConfig(TasksConfig):
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
     path_weight: Share = 1.0
     planner: PlannerConfig = CEMConfig()
+    start: Literal["previous", "nothing", "inverse", "dream"] = Field(
+        default="previous",
+        description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "
+        "or from what the controller of `jepa dream` would do",
+    )
+    inverse: InverseConfig | None = Field(
+        default=InverseConfig(), description="plays the tasks too, without planning; none: left out"
+    )
+
+    @model_validator(mode="after")
+    def _start_exists(self) -> Self:
+        if self.start == "inverse" and self.inverse is None:
+            raise ValueError("start: inverse needs inverse dynamics; leave `inverse` as it is, or start elsewhere")
+        return self
 
 
 class ActorCriticConfig(Config):

@@ -79,7 +79,7 @@ def build_dynamics(
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash."""
     match config:
         case MarkovConfig():
-            return MarkovPredictor(encoder.width, block_size, hidden=config.hidden)
+            return MarkovPredictor(encoder.width, block_size, hidden=config.hidden, depth=config.depth)
         case GRUConfig():
             return GRUPredictor(encoder.width, block_size)
         case CausalPredictorConfig():

@@ -10,34 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
+from jepa.agents.controller import ActionSpace, Actor, Linear, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
-from jepa.agents.imagination.controller import ActionSpace, Actor, Linear, Senses
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.reward import Distance, LinearRead, Reward, Within
-from jepa.agents.policy import stride_of
 from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
 from jepa.export import checkpoint
 from jepa.runs.acting import ActorCriticConfig, ControllerConfig, DreamConfig, StateConfig
 from jepa.runs.model import DESCRIBED, load
+from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of
 from jepa.world_model import LatentWorldModel
-from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.stream import make_loader
-from jepa_data.worlds import make_batch
 from jepa_probes.dreaming import evaluate_controller
-from jepa_probes.features import Features, extract_all
+from jepa_probes.features import Features
 from jepa_probes.results import AGENTS
 from jepa_probes.tasks import Tasks
 
 FOLDER = "dream"
-CACHE_MIB = 1024
 PLANNER = "planning in latents (plan.json)"
 
 
@@ -56,12 +49,12 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
     try:
         tasks = Tasks(protocol_of(config, model))  # before the training: a mistake shall not cost that
-        space = _space(config, model)
-        found, stills = _record(model, training.data, config)
-        recorded = Recorded(found.latents, found.keys, stills)
-        dreams = Dream(model.dynamics, model.spec.block_size, _reward(config, found, recorded), config.sampled)
+        space = action_space(config, model, config.bounds)
+        found, stills = recorded(model, training.data, config.seed, config.clips, config.clips_per_video)
+        moments = Recorded(found.latents, found.keys, stills)
+        dreams = Dream(model.dynamics, model.spec.block_size, _reward(config, found), config.sampled)
         began, cpu = time.perf_counter(), time.process_time()
-        controller, history = _learn(dreams, recorded, space, config, say)
+        controller, history = _learn(dreams, moments, space, config, say)
         spent = {"training_seconds": time.perf_counter() - began, "training_cpu_seconds": time.process_time() - cpu}
         result = evaluate_controller(model, controller, tasks, dreams, config.controller.horizon)
     except ValueError as error:
@@ -111,32 +104,7 @@ def table(result: dict[str, Any]) -> list[str]:
     return [*lines, f"trained in {result['training_cpu_seconds']:.0f} s of CPU, played in {result['seconds']:.0f} s"]
 
 
-def _space(config: DreamConfig, model: LatentWorldModel) -> ActionSpace:
-    world = make_batch(str(config.world), np.arange(1), image_size=model.preprocessing.image_size)
-    stride, wide = stride_of(world.fps, model), model.spec.action_size
-    assert wide is not None
-    return ActionSpace(wide // stride, model.spec.frames_per_step * stride, config.hold, config.bounds)
-
-
-def _record(model: LatentWorldModel, data: StreamConfig, config: DreamConfig) -> tuple[Features, Tensor | None]:
-    """Latents of the training episodes; and as stills, where a latent step has several frames."""
-    changes = {"batch_size": 64, "clips_per_video": config.clips_per_video, "cache_mib": CACHE_MIB}
-    loader = make_loader(data.model_copy(update=changes), "train", seed=config.seed, shuffle=False)
-    if loader.action_size != model.spec.action_size:
-        raise UserError(
-            f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
-        )
-    frames = model.spec.frames_per_step
-
-    def still(video: Tensor) -> Tensor:
-        return model.encode_still(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
-
-    encodes = {"seen": model.encode} | ({"still": still} if frames > 1 else {})
-    found = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=config.clips)
-    return found["seen"], found["still"].latents if frames > 1 else None
-
-
-def _reward(config: DreamConfig, found: Features, recorded: Recorded) -> Reward:
+def _reward(config: DreamConfig, found: Features) -> Reward:
     wanted = config.reward
     if isinstance(wanted, StateConfig):
         unknown = [name for name in wanted.names if name not in found.state_names]

@@ -13,16 +13,21 @@ from typing import Any
 import numpy as np
 import yaml
 
+from jepa.agents.controller import Actor
+from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
-from jepa.runs.acting import PlanConfig
+from jepa.runs.acting import InverseConfig, PlanConfig
 from jepa.runs.build import build_planner
 from jepa.runs.decoder import pixel_decoder
+from jepa.runs.dream import load_controller
 from jepa.runs.model import load
+from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of
-from jepa.world_model import LatentWorldModel
+from jepa.world_model import LatentWorldModel, block_actions
+from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_probes.comparison import Comparison, compare
 from jepa_probes.gallery import draw_plans
@@ -46,8 +51,14 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     protocol = protocol_of(config, model)
     try:
         planner = build_planner(config.planner)
-        settings = PlanSettings(config.horizon, config.execute, config.hold, config.path_weight, planner)
-        done = evaluate(model, protocol, settings, simulator_tasks=config.simulator_tasks)
+        settings = PlanSettings(
+            config.horizon, config.execute, config.hold, config.path_weight, planner, keep=config.start == "previous"
+        )
+        inverse = None if config.inverse is None else _inverse(model, training.data, config, config.inverse)
+        guide = {"inverse": inverse, "dream": load_controller(run) if config.start == "dream" else None}.get(
+            config.start
+        )
+        done = evaluate(model, protocol, settings, inverse=inverse, guide=guide, simulator_tasks=config.simulator_tasks)
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
@@ -57,6 +68,16 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     for line in table(done.result):
         say(line)
     return done.result
+
+
+def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wanted: InverseConfig) -> Actor:
+    """Inverse dynamics, fitted to the run's recordings."""
+    changes = {"clip_frames": wanted.clip_frames or data.clip_frames}
+    found, goals = recorded(model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video)
+    assert found.actions is not None
+    actions = block_actions(found.actions, model.spec.frames_per_step)
+    settings = InverseSettings(**wanted.model_dump(exclude={"clip_frames", "clips", "clips_per_video"}))
+    return fit_inverse(found.latents, goals, actions, action_space(config, model, hold=1), settings, config.seed)
 
 
 def comparison(a: Path, b: Path) -> list[str]:

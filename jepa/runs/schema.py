@@ -105,6 +105,7 @@ class MarkovConfig(Config):
 
     kind: Literal["markov"] = "markov"
     hidden: Count = 384
+    depth: Count = Field(default=1, description="residual blocks")
 
 
 class GRUConfig(Config):

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa.agents.imagination.controller import Controller
+from jepa.agents.controller import Controller
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.world_model import LatentWorldModel

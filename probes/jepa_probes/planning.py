@@ -10,7 +10,6 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,13 +19,13 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa.agents.controller import Controller
+from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.env import WorldBatch
 from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
-
-Baseline = Callable[[Tasks], Callable[[Pictures], NDArray[np.floating]]]  # an agent that sees what the model sees
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,23 @@ def evaluate(
     protocol: Protocol,
     settings: PlanSettings,
     *,
-    inverse: Baseline | None = None,
+    inverse: Controller | None = None,
+    guide: Controller | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
     """Plan every task with the model, and let the others play the same tasks.
 
     Args:
-        inverse: makes the agent `inverse_dynamics`; None leaves it out.
+        inverse: the agent `inverse_dynamics`; None leaves it out.
+        guide: what plans start from, see `Policy`.
         simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
             out, None: all.
         keep: tasks of which pictures are kept.
     """
     tasks = Tasks(protocol)
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps)
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide)
     imagined: list[Tensor] = []
 
     def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.floating]:
@@ -81,7 +82,7 @@ def evaluate(
     frames = model.spec.frames_per_step * policy.stride
     result = {
         **score(solved),
-        "beside": _beside(tasks, frames, settings, inverse, simulator_tasks),
+        "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks),
         "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
@@ -97,15 +98,20 @@ def evaluate(
 
 
 def _beside(
-    tasks: Tasks, frames: int, settings: PlanSettings, inverse: Baseline | None, simulator_tasks: int | None
+    model: LatentWorldModel,
+    tasks: Tasks,
+    frames: int,
+    settings: PlanSettings,
+    inverse: Controller | None,
+    simulator_tasks: int | None,
 ) -> dict[str, dict[str, float]]:
     """Scores of the other agents, by name, see above."""
     world = tasks.start(1)
     scores = {"random": score(random_floor(tasks, frames))}
     if inverse is not None:
-        see = inverse(tasks)
+        policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
         scores["inverse_dynamics"] = score(
-            tasks.solved(tasks.run(lambda pictures, _: see(_seen(pictures)), look=True).distance)
+            tasks.solved(tasks.run(lambda pictures, _: policy.act(_seen(pictures)), look=True).distance)
         )
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
@@ -148,6 +154,7 @@ def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: 
         action_size=width,
         frames=frames,
         hold=settings.hold,
+        keep=settings.keep,
         seed=tasks.protocol.seed,
     )
     queue: list[NDArray[np.float64]] = []

@@ -115,3 +115,12 @@ def test_it_is_a_gymnasium_world() -> None:
     for _ in range(40):
         _, reward, _, truncated, info = env.step(np.array([0.5, 0.0], np.float32))
     assert truncated and reward == -info["distance"]
+
+
+def test_half_of_the_random_walks_do_each_action_five_times():
+    batch = make_batch("two-rooms", np.arange(200), seed=0)
+    actions = batch.act("random", [np.random.default_rng(i) for i in range(200)], 41)
+    blocks = actions.reshape(200, 8, 5, 2)
+    held = (blocks == blocks[:, :, :1]).all((1, 2, 3))
+    assert 70 < held.sum() < 130
+    assert not (blocks[~held, :, 1:] == blocks[~held, :, :1]).all(-1).any()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa.agents.controller import ActionSpace, Decision, Linear, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
-from jepa.agents.imagination.controller import ActionSpace, Decision, Linear, Senses
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within

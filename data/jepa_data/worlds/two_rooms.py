@@ -27,6 +27,7 @@ WALL_X, DOOR_Y = (20.0, 44.0), (10.0, 54.0)
 DOT, DOT_REACH = 1.3, 5  # standard deviation, and how far it is painted
 TURN, STEP = 5.0, (1.0, 0.4, 0.2)  # the walk: kappa of its turns; mean, spread and least length of its steps
 THROUGH = 0.35  # share of walks that go through the door
+HOLD, HELD = 5, 0.5  # share of walks that do each action so many times: planners do, and get stuck at other places
 
 
 @dataclass
@@ -130,7 +131,8 @@ class TwoRoomsBatch:
     def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
         """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
 
-        random: a walk whose heading turns a little at every step; a third of them are led through the door.
+        random: a walk whose heading turns a little at every step; a third of them are led through the door. Half of
+            all do each action five times.
         noisy-expert: to a goal in the other room and then to one in this, and so on, with noise.
         """
         if policy not in self.policies:
@@ -140,6 +142,7 @@ class TwoRoomsBatch:
         turns, lengths = (np.stack([getattr(d, name) for d in draws]) for name in ("turns", "lengths"))
         heading = np.array([d.heading for d in draws])
         led = np.array([d.led for d in draws]) if policy == "random" else np.ones(len(self), dtype=bool)
+        held = np.array([d.held for d in draws]) if policy == "random" else np.zeros(len(self), dtype=bool)
         goals = np.stack([d.goals for d in draws])  # [E, G, 2] in the unit square
         number = np.zeros(len(self), dtype=np.intp)
         goal = world.goal_across(goals[:, 0])
@@ -153,6 +156,8 @@ class TwoRoomsBatch:
             wanted = _cut(world.expert(goal)) * (lengths[:, t, None] / LONGEST_STEP)
             led_step = _cut(wanted + 0.35 * walk)
             actions[:, t] = np.where(led[:, None], led_step, _cut(walk))
+            if t % HOLD:
+                actions[held, t] = actions[held, t - 1]
             if policy == "random":  # once through, a led walk goes on by itself
                 led &= ~there
             world.step(actions[:, t])
@@ -219,6 +224,7 @@ class _Walk:
     lengths: NDArray[np.float64]
     led: bool
     goals: NDArray[np.float64]
+    held: bool
 
     @classmethod
     def draw(cls, rng: np.random.Generator, frames: int) -> "_Walk":
@@ -233,6 +239,7 @@ class _Walk:
             lengths,
             bool(rng.uniform() < THROUGH),
             rng.uniform(size=(8, 2)),
+            bool(rng.uniform() < HELD),
         )
 
 

@@ -1,7 +1,7 @@
 """Learning to act inside a frozen world model, and acting on what was learned."""
 
+from jepa.agents.controller import Actor, Controller, Linear
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
-from jepa.agents.imagination.controller import Actor, Controller, Linear
 from jepa.agents.imagination.dream import Dream, Dreamt, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.policy import ImaginationPolicy

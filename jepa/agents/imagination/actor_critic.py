@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.agents.imagination.controller import ActionSpace, Actor, Decision, Latents, Sees, Senses, mlp
+from jepa.agents.controller import ActionSpace, Actor, Decision, Latents, Sees, Senses, mlp
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa.agents.imagination.controller import ActionSpace, Linear, Sees, Senses
+from jepa.agents.controller import ActionSpace, Linear, Sees, Senses
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.config import UserError
 

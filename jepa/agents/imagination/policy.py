@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from jepa.agents.imagination.controller import Controller
+from jepa.agents.controller import Controller
 from jepa.agents.policy import as_pictures, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel

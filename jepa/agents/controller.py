@@ -68,6 +68,10 @@ class ActionSpace:
             actions = actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
         return actions.repeat_interleave(self.hold, -2).flatten(-2)
 
+    def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:
+        """What was decided, of recorded actions: their mean over each `hold`."""
+        return blocks.unflatten(-1, (-1, self.hold, self.width)).mean(-2).flatten(-2)
+
 
 class Senses(nn.Module):
     """What a controller sees: the latent and, unless `sees` is "latent", the goal's, side by side and standardised."""

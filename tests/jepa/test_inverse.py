@@ -1,0 +1,95 @@
+"""Acting by inverse dynamics: what it learns, and plans that start from it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from jepa.agents.controller import ActionSpace
+from jepa.agents.inverse import InverseSettings, fit_inverse
+from jepa.planners.mpc import ModelPredictiveControl
+from jepa.planners.random_shooting import RandomShooting
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SPACE = ActionSpace(2, frames=2, hold=2)
+SMALL = InverseSettings(updates=600, batch=128, hidden=64)
+
+
+def walks(count: int = 300, steps: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Points that go 0.2 times the action, each action done twice: latents [V, S, 1, 2], blocks [V, S-1, 4]."""
+    generator = torch.Generator().manual_seed(seed)
+    drift = torch.rand(count, 1, 2, generator=generator) * 2 - 1
+    actions = (drift + 0.3 * torch.randn(count, steps - 1, 2, generator=generator)).clamp(-1, 1)
+    start = torch.rand(count, 1, 2, generator=generator) * 2 - 1
+    z = torch.cat([start, start + (2 * 0.2 * actions).cumsum(1)], 1)
+    return z[:, :, None], actions.repeat(1, 1, 2)
+
+
+def test_it_walks_to_goals_it_was_never_shown() -> None:
+    z, blocks = walks()
+    actor = fit_inverse(z, z, blocks, SPACE, SMALL)
+    here = torch.zeros(50, 1, 2)
+    goal = torch.rand(50, 1, 2, generator=torch.Generator().manual_seed(9)) * 2 - 1
+    for _ in range(12):
+        block = actor.act(here, goal)
+        assert torch.equal(block[:, :2], block[:, 2:]), "held twice"
+        here = here + 0.2 * (block[:, None, :2] + block[:, None, 2:])
+    assert (here - goal).norm(dim=-1).max() < 0.2 < goal.norm(dim=-1).mean()
+
+
+def test_the_goals_that_are_shown_are_those_that_count() -> None:
+    z, blocks = walks()
+    actor = fit_inverse(z, -z, blocks, SPACE, SMALL)  # goal pictures that show everything turned round
+    here, goal = torch.zeros(1, 1, 2), torch.tensor([[[0.8, 0.0]]])
+    assert actor.act(here, goal)[0, 0] < -0.2 and actor.act(here, -goal)[0, 0] > 0.2
+
+
+def test_the_same_seed_gives_the_same_controller() -> None:
+    z, blocks = walks(20)
+    few = InverseSettings(updates=5, batch=8, hidden=8)
+    weights = [
+        torch.cat([p.flatten() for p in fit_inverse(z, z, blocks, SPACE, few, seed).parameters()]) for seed in (0, 0, 1)
+    ]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("steps", "width", "message"),
+    [
+        (1, 4, "two latent steps at least, found 1"),
+        (3, 6, r"actions \[5, 2, 4\], found \[5, 3, 1, 2\] and \[5, 2, 6\]"),
+    ],
+)
+def test_clips_that_do_not_fit_are_refused(steps: int, width: int, message: str) -> None:
+    z = torch.zeros(5, steps, 1, 2)
+    with pytest.raises(ValueError, match=message):
+        fit_inverse(z, z, torch.zeros(5, steps - 1, width), SPACE, SMALL)
+
+
+def test_decisions_and_blocks_are_each_others_inverse() -> None:
+    decisions = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    space = ActionSpace(2, frames=6, hold=3)
+    torch.testing.assert_close(space.decisions(space.block(decisions)), decisions)
+    control = ModelPredictiveControl(RandomShooting(4), horizon=3, execute=1, action_size=2, frames=2, hold=2)
+    plan = torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(control.decisions(control.blocks(plan)), plan)
+
+
+@pytest.mark.parametrize(("keep", "suggest"), [(True, False), (False, False), (True, True)])
+def test_a_plan_starts_from_what_is_suggested_else_from_the_last_one_if_that_is_kept(keep: bool, suggest: bool) -> None:
+    starts: list[np.ndarray] = []
+
+    class Spy(RandomShooting):
+        def plan(self, cost, start, generator):
+            starts.append(start.numpy().copy())
+            return super().plan(cost, start, generator)
+
+    control = ModelPredictiveControl(Spy(8), horizon=3, execute=1, action_size=2, keep=keep)
+    suggested = torch.full((1, 3, 2), 0.25) if suggest else None
+    plans = [control.plan(lambda actions: actions.square().sum((-2, -1)), 1, suggested) for _ in range(2)]
+    if suggest:
+        assert (starts[1] == 0.25).all()
+    elif keep:
+        assert np.array_equal(starts[1][0, :2], plans[0].actions[0, 1:].numpy()) and not starts[1][0, 2].any()
+    else:
+        assert not starts[1].any()
