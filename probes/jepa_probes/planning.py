@@ -4,13 +4,13 @@
     inverse_dynamics   what the action to the goal was in the recordings, without planning
     expert             the world's script, told the true state
     simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
-                       its cost
+                       its cost; of a hybrid the sampler alone, as a simulator has no gradient
 
 Every score has its 95 % Wilson interval and its number of tasks; an agent that a world does not allow is left out.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from torch import Tensor
 from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.planners.gradient import Gradient
+from jepa.planners.grasp import GRASP
+from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.env import WorldBatch
@@ -115,8 +118,10 @@ def _beside(
         )
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-    if world.copies and simulator_tasks != 0:
-        scores["simulator"] = score(simulator_ceiling(tasks, frames, settings, simulator_tasks))
+    planner = settings.planner.sampler if isinstance(settings.planner, Hybrid) else settings.planner
+    if world.copies and simulator_tasks != 0 and not isinstance(planner, Gradient | GRASP):
+        sampled = replace(settings, planner=planner)
+        scores["simulator"] = score(simulator_ceiling(tasks, frames, sampled, simulator_tasks))
     return scores
 
 
@@ -145,7 +150,7 @@ def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
 
 
 def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:
-    """The same planner on the true simulator with the true distance; a step is `frames` frames."""
+    """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames."""
     width = tasks.start(1).action_size
     control = ModelPredictiveControl(
         settings.planner,
