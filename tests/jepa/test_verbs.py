@@ -198,6 +198,19 @@ def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
         policy.act(np.zeros((48, 48, 3), dtype=np.uint8))
 
 
+def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -> None:
+    few = ["tasks=4", "steps=4", "planner.samples=8", "planner.elites=2", "gifs=0", "simulator_tasks=0"]
+    found = {}
+    for start in ("nothing", "inverse"):
+        run_jepa("plan", run, *few, f"start={start}", "inverse.updates=20")
+        found[start] = json.loads((run / "plan.json").read_text())
+        assert f"start: {start}" in (run / "plan.yaml").read_text()
+    assert found["nothing"]["distances"] != found["inverse"]["distances"]
+    assert found["nothing"]["beside"]["inverse_dynamics"] == found["inverse"]["beside"]["inverse_dynamics"]
+    run_jepa("plan", run, *few, "inverse=null")
+    assert "inverse_dynamics" not in json.loads((run / "plan.json").read_text())["beside"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -211,6 +224,8 @@ def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
         (["plan", "RUN", "goal_offset=1", "least_distance=0.5"], "or raise goal_offset (1)"),
         (["plan", "RUN", "goal_offset=5", "goal_policy=expert"], "goal_policy is 'expert'"),
         (["plan", "RUN", "horizon=0"], "horizon"),
+        (["plan", "RUN", "start=dream"], "run `jepa dream"),
+        (["plan", "RUN", "start=inverse", "inverse=null"], "start: inverse needs inverse dynamics"),
         (["plan", "TASKS"], "names no run"),
         (["plan", "--compare", "RUN"], "takes two run folders"),
         (["plan", "--compare", "RUN", "NOWHERE"], "no plan.json here"),
