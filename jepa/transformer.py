@@ -172,8 +172,41 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def initialise(model: nn.Module, blocks: Sequence[Block]) -> None:
-    """V-JEPA's start: truncated normal 0.02, no bias, and the last layer of each branch of block l over sqrt(2 l)."""
+class AdaptiveBlock(nn.Module):
+    """A block that a condition modulates (adaLN-Zero of DiT, arXiv 2212.09748): it scales and shifts what the branches
+    read, and gates what they give. Gates start at 0, so a fresh block passes its tokens on as they are.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
+        self.mlp = Mlp(width, round(width * mlp_ratio))
+        self.modulation = nn.Linear(width, 6 * width)
+
+    def step(
+        self,
+        x: Float[Tensor, "B L D"],
+        rotary: RotaryTable | None,
+        remember: Remember,
+        mask: Bool[Tensor, "#B 1 L K"] | None = None,
+        *,
+        condition: Float[Tensor, "B S D"],
+    ) -> Float[Tensor, "B L D"]:
+        """As `Block.step`, for L tokens of S frames, L / S a frame; `condition` is that of each frame."""
+        modulation = self.modulation(F.silu(condition)).repeat_interleave(x.shape[1] // condition.shape[1], 1)
+        scale1, shift1, gate1, scale2, shift2, gate2 = modulation.chunk(6, -1)
+        query, key, value = self.attn.project(self.norm1(x) * (1 + scale1) + shift1, rotary)
+        x = x + gate1 * self.attn.read(query, *remember(key, value), mask)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+
+def initialise(model: nn.Module, blocks: Sequence[Block] | Sequence[AdaptiveBlock]) -> None:
+    """V-JEPA's start: truncated normal 0.02, no bias, and the last layer of each branch of block l over sqrt(2 l).
+
+    Adaptive blocks start without modulation.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv3d):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -183,3 +216,5 @@ def initialise(model: nn.Module, blocks: Sequence[Block]) -> None:
         for number, block in enumerate(blocks, start=1):
             for layer in (block.attn.proj, block.mlp.fc2):
                 layer.weight.div_((2 * number) ** 0.5)
+            if isinstance(block, AdaptiveBlock):
+                block.modulation.weight.zero_()

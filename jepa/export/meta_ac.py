@@ -69,7 +69,9 @@ def build(
 
 
 def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:
-    """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if its V-JEPA 2 has no such encoder."""
+    """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if it has no such parts."""
+    if predictor.conditioning != "token":
+        raise UserError("Meta's V-JEPA 2-AC has conditioning tokens; this predictor's blocks are modulated (adaln)")
     return meta.to_state(encoder) | {"predictor": predictor_state(predictor)}
 
 

@@ -2,13 +2,15 @@
 
     z_s   = encoder(frames of step s)                                        [B, S, 1, D]
     p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
+    or             p_{s+1} = predictor(z_0 … z_s, a_0 … a_s)                 teacher-forced: every step at once
     loss  = mean |p_s - z_s|²                                                latent prediction
           + w_sig  SIGReg(z)                                                 keeps z Gaussian: no collapse
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
 
-The paper has the first two terms with one-step prediction; the last two and the open-loop rollout come from EB-JEPA
-and PLDM, and are what lets a small model plan after minutes on a CPU (without inverse dynamics EB-JEPA reports 1 %).
+The paper has the first two terms, weight .09, and a teacher-forced causal transformer; the last two and the open-loop
+rollout come from EB-JEPA and PLDM, and are what lets a small model plan after minutes on a CPU (without inverse
+dynamics EB-JEPA reports 1 %).
 
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and for
 SIGReg 2*S*D*directions a clip.
@@ -21,7 +23,10 @@ from torch.nn import functional as F
 from jepa.methods.base import Batch
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
-from jepa.world_model import Dynamics, block_actions, rollout
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.markov import MarkovPredictor
+from jepa.world_model import block_actions, rollout
 
 
 class LeWM(nn.Module):
@@ -29,27 +34,29 @@ class LeWM(nn.Module):
 
     Args:
         encoder: video -> [B, S, 1, D].
-        dynamics: a Dynamics module over those latents.
+        dynamics: over those latents.
         inverse_dynamics: predicts the action between two latents.
         sigreg_weight, inverse_weight, similarity_weight: the w of the module's docstring.
         directions: random projections of SIGReg, drawn anew each step.
+        teacher_forced: predict each step from the true latents before it; else open loop, from what was predicted.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
-        dynamics: Dynamics,
+        dynamics: MarkovPredictor | GRUPredictor | CausalPredictor,
         inverse_dynamics: InverseDynamics,
         *,
         sigreg_weight: float = 0.02,
         inverse_weight: float = 1.0,
         similarity_weight: float = 0.5,
         directions: int = 256,
+        teacher_forced: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
         self.weights = {"sigreg": sigreg_weight, "inverse_dynamics": inverse_weight, "similarity": similarity_weight}
-        self.directions = directions
+        self.directions, self.teacher_forced = directions, teacher_forced
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of prediction and target.
@@ -63,8 +70,11 @@ class LeWM(nn.Module):
             )
         z = self.encoder(batch.video)
         actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
-        start = self.dynamics.init(z[:, :1], actions[:, :0])
-        predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        if self.teacher_forced:
+            predicted = self.dynamics.parallel(z[:, :-1], actions)
+        else:
+            start = self.dynamics.init(z[:, :1], actions[:, :0])
+            predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
         terms = {
             "prediction": F.mse_loss(predicted, z[:, 1:]),
             "sigreg": sigreg(z.flatten(0, 2), generator, directions=self.directions),

@@ -12,12 +12,15 @@ patches of frame t afterwards is the prediction of frame t+1:
     frame 1       x        x                    → z2       keys and values of a frame never change, so `step` keeps
     frame 2       x        x        x           → z3       them: the result is that of the whole pass
 
+With `conditioning` "adaln" a frame has no conditioning tokens: what they were made of is added up and modulates its
+patches in every block (LeWM and JEPA-WMs; half the tokens where a frame is one vector).
+
 With a `window` of w frames a frame reads itself and the w-1 before it, in the whole pass as in `step`, which then drops
 what nobody will read: still the same result, and a state that stops growing.
 
 Source: V-JEPA 2 (arXiv 2506.09985) and facebookresearch/vjepa2: width 1024, depth 24, heads 16, actions and states of 7
 numbers, 16x16 patches, 305.2 M parameters, frequencies "rotary_tiled". There columns are spread over as many positions
-as there are rows, which a square grid does not show. A frame is doubled to fill a tubelet, latents are LayerNormed.
+as there are rows, which a square grid does not show.
 
 FLOPs of a step at frame t, L tokens a frame, W the width inside, D of the latents: depth * L * (8*W² + 4*W²*mlp_ratio +
 4*(t+1)*L*W) + 4*N*D*W. A whole pass of S frames: S * L in place of L, and S in place of t+1 (the mask saves nothing).
@@ -26,6 +29,7 @@ FLOPs of a step at frame t, L tokens a frame, W the width inside, D of the laten
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +37,10 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from jepa.predictors.pose import move_gripper
-from jepa.transformer import NORM_EPS, Block, Rotary, grid_positions, initialise, rotary_table
+from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialise, rotary_table
 from jepa.world_model import Point, State
 
+Conditioning = Literal["token", "adaln"]
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
 Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
 
@@ -51,10 +56,8 @@ def add_action(state: Float[Tensor, "B X"], action: Float[Tensor, "B A"]) -> Flo
 
 @dataclass(frozen=True)
 class Segment:
-    """Keys and values of some frames, a pair for each block; `rows` says which row is whose, None: each its own.
-
-    Candidates that begin alike share the rows of their beginning.
-    """
+    """Keys and values of some frames, a pair for each block; `rows`: which row is whose, so that candidates that begin
+    alike share their beginning; None: each its own."""
 
     pairs: tuple[Pair, ...]
     rows: Int[Tensor, " B"] | None = None
@@ -69,10 +72,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class CausalState:
-    """What has been seen: `steps` frames in `past`, and the newest one, whose action is still to come.
-
-    `state` [B, X] and `camera` [B, E] belong to the newest frame; None if the predictor takes none.
-    """
+    """What has been seen: `steps` frames in `past`, and the newest one, whose action is still to come, with its `state`
+    and `camera`, None if the predictor takes none."""
 
     past: tuple[Segment, ...]
     steps: int
@@ -111,6 +112,7 @@ class CausalPredictor(nn.Module):
         positions: "rotary_tiled" is for the published weights.
         camera_size: width of a camera's pose; its token is there only if poses are given (published: 6, not given).
         layer_norm_out: predictions are LayerNormed, without affine, as the published latents are.
+        conditioning: whether actions and states are tokens of a frame, or modulate its patches (adaptive LayerNorm).
         window: frames that a frame reads, its own among them; None: all before it.
         next_state: how an action changes the state while frames are imagined; see `add_action` and `pose.move_gripper`.
     """
@@ -129,6 +131,7 @@ class CausalPredictor(nn.Module):
         positions: Rotary = "rotary",
         camera_size: int = 0,
         layer_norm_out: bool = False,
+        conditioning: Conditioning = "token",
         window: int | None = None,
         next_state: NextState = add_action,
     ) -> None:
@@ -136,6 +139,7 @@ class CausalPredictor(nn.Module):
         if window is not None and window < 1:
             raise ValueError(f"a frame reads at least itself (window 1), found window {window}")
         self.window = window
+        self.conditioning: Conditioning = conditioning
         self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
         self.grid, self.tokens = grid, grid[0] * grid[1]
         self.hidden, self.heads, self.mlp_ratio = hidden, heads, mlp_ratio
@@ -145,7 +149,8 @@ class CausalPredictor(nn.Module):
         self.action_encoder = nn.Linear(action_size, hidden)
         self.state_encoder = nn.Linear(state_size, hidden) if state_size else None
         self.extrinsics_encoder = nn.Linear(camera_size, hidden) if camera_size else None
-        self.predictor_blocks = nn.ModuleList([Block(hidden, heads, mlp_ratio) for _ in range(depth)])
+        kind = Block if conditioning == "token" else AdaptiveBlock
+        self.predictor_blocks = nn.ModuleList([kind(hidden, heads, mlp_ratio) for _ in range(depth)])
         self.predictor_norm = nn.LayerNorm(hidden, NORM_EPS)
         self.predictor_proj = nn.Linear(hidden, width)
         initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
@@ -161,7 +166,9 @@ class CausalPredictor(nn.Module):
 
         Raises ValueError if a width is another than in training, or states are missing or surplus.
         """
-        return self._read(self._frames(z, actions, states, cameras), 0, (), None)
+        return self._read(*self._frames(z, actions, states, cameras), 0, (), None)
+
+    parallel = forward
 
     def init(
         self,
@@ -170,17 +177,14 @@ class CausalPredictor(nn.Module):
         states: Float[Tensor, "B S X"] | None = None,
         cameras: Float[Tensor, "B S E"] | None = None,
     ) -> CausalState:
-        """After S latents and the S-1 actions between them; `states` are needed by a predictor that takes them.
-
-        While frames are imagined the camera stays where it was at the last one.
-        """
+        """After S latents and the S-1 actions between them. While frames are imagined the camera stays where it was."""
         seen = z.shape[1] - 1
         self._check(z, actions, states, cameras)
         pairs = list[Pair]()
         if seen:
             before = [None if x is None else x[:, :seen] for x in (states, cameras)]
-            frames = self._frames(z[:, :seen], actions, *before)
-            self._read(frames, 0, (), pairs)
+            frames, condition = self._frames(z[:, :seen], actions, *before)
+            self._read(frames, condition, 0, (), pairs)
             past = _newest((Segment(tuple(pairs)),), self.window, frames.shape[2])
         else:
             past = ()
@@ -192,35 +196,44 @@ class CausalPredictor(nn.Module):
     ) -> tuple[CausalState, Point]:
         assert isinstance(state, CausalState)
         now = [None if x is None else x[:, None] for x in (state.state, state.camera)]
-        frame = self._frames(state.z[:, None], action[:, None], *now)
+        frame, condition = self._frames(state.z[:, None], action[:, None], *now)
         pairs = list[Pair]()
-        z = self._read(frame, state.steps, state.past, pairs)[:, 0]
+        z = self._read(frame, condition, state.steps, state.past, pairs)[:, 0]
         moved = None if state.state is None else self.next_state(state.state, action)
         past = _newest((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
         return CausalState(past, state.steps + 1, z, moved, state.camera), Point(z)
 
     def _frames(
         self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None
-    ) -> Float[Tensor, "B S L W"]:
-        """The tokens of S frames."""
+    ) -> tuple[Float[Tensor, "B S L W"], Float[Tensor, "B S W"] | None]:
+        """The tokens of S frames; and what modulates them, where conditions are no tokens."""
         self._check(z, actions, states, cameras)
-        tokens = [self.action_encoder(actions)[:, :, None]]
+        conditions = [self.action_encoder(actions)]
         for encoder, given in ((self.state_encoder, states), (self.extrinsics_encoder, cameras)):
             if encoder is not None and given is not None:
-                tokens.append(encoder(given)[:, :, None])
-        return torch.cat([*tokens, self.predictor_embed(z)], 2)
+                conditions.append(encoder(given))
+        patches, stacked = self.predictor_embed(z), torch.stack(conditions, 2)
+        if self.conditioning == "adaln":
+            return patches, stacked.sum(2)
+        return torch.cat([stacked, patches], 2), None
 
     def _read(
-        self, frames: Float[Tensor, "B S L W"], first: int, past: tuple[Segment, ...], pairs: list[Pair] | None
+        self,
+        frames: Float[Tensor, "B S L W"],
+        condition: Float[Tensor, "B S W"] | None,
+        first: int,
+        past: tuple[Segment, ...],
+        pairs: list[Pair] | None,
     ) -> Float[Tensor, "B S N D"]:
         """The latents that follow these frames, number `first` and on; `pairs` takes what they leave to be read."""
         steps, tokens = frames.shape[1:3]
         rotary = self._rotary(first, steps, tokens - self.tokens, frames.device)
         mask = None if steps == 1 else _mask(first, steps, tokens, self.window, frames.device)
+        modulated = {} if condition is None else {"condition": condition}
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
             remember = partial(_remember, [part.read(number) for part in past], pairs)
-            x = block.step(x, rotary, remember, mask)  # pyright: ignore[reportCallIssue]
+            x = block.step(x, rotary, remember, mask, **modulated)  # pyright: ignore[reportCallIssue]
         patches = x.unflatten(1, (steps, tokens))[:, :, -self.tokens :]
         z = self.predictor_proj(self.predictor_norm(patches))
         return F.layer_norm(z, (self.width,)) if self.layer_norm_out else z
@@ -249,7 +262,7 @@ class CausalPredictor(nn.Module):
 
 
 def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPredictor:
-    """V-JEPA 2-AC's predictor, as it was trained on ViT-g at 256 px."""
+    """V-JEPA 2-AC's, as it was trained on ViT-g at 256 px."""
     return CausalPredictor(
         width, 7, 7, grid=grid, positions="rotary_tiled", camera_size=6, layer_norm_out=True, next_state=move_gripper
     )

@@ -63,6 +63,10 @@ class MarkovPredictor(nn.Module):
             hidden = hidden + block(hidden)
         return z + self.leave(hidden)[:, None]
 
+    def parallel(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"]) -> Float[Tensor, "B S 1 D"]:
+        """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
+        return self(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
+
     def init(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
         """The last latent; a Markov model forgets what came before."""
         return LatentState(z[:, -1])

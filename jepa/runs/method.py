@@ -17,6 +17,7 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa.runs.build import AnyEncoder, build_dynamics, build_encoder, build_masks
 from jepa.runs.model import Model, load
 from jepa.runs.schema import (
+    CausalPredictorConfig,
     FrameConfig,
     LeVJEPAConfig,
     LeWMConfig,
@@ -66,6 +67,11 @@ def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int) -> Me
             raise UserError(
                 f"{config.data.sources[0].shards} has no actions, and method {method.kind} learns from them; "
                 "use vjepa or levjepa"
+            )
+        predictor = method.predictor
+        if isinstance(predictor, CausalPredictorConfig) and (predictor.state_size or predictor.camera_size):
+            raise UserError(
+                f"method {method.kind} gives its predictor latents and actions alone: omit state_size and camera_size"
             )
         block = action_size * config.encoder.tubelet
         learned = LeWM if isinstance(method, LeWMConfig) else PLDM

@@ -171,6 +171,7 @@ def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
         positions=predictor.positions,
         camera_size=predictor.camera_size,
         layer_norm_out=predictor.layer_norm_out,
+        conditioning=predictor.conditioning,
         window=predictor.window,
         next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
     )

@@ -126,13 +126,19 @@ class CausalPredictorConfig(Config):
     positions: Literal["rotary", "rotary_tiled"] = "rotary"
     camera_size: int = Field(default=0, ge=0)
     layer_norm_out: bool = False
+    conditioning: Literal["token", "adaln"] = Field(
+        default="token", description="actions and states are tokens, or modulate the patches of their frame"
+    )
     window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
     next_state: Literal["add_action", "move_gripper"] = "add_action"
 
 
 Dynamics = Annotated[MarkovConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
 VectorDynamics = Annotated[  # for latents of one token
-    Annotated[MarkovConfig, Tag("markov")] | Annotated[GRUConfig, Tag("gru")], kind_or("markov")
+    Annotated[MarkovConfig, Tag("markov")]
+    | Annotated[GRUConfig, Tag("gru")]
+    | Annotated[CausalPredictorConfig, Tag("causal")],
+    kind_or("markov"),
 ]
 
 
@@ -197,6 +203,7 @@ class LeWMConfig(Config):
     inverse_weight: float = Field(default=1.0, ge=0)
     similarity_weight: float = Field(default=0.5, ge=0)
     directions: Count = 256
+    teacher_forced: bool = Field(default=False, description="predict from the true latents; else from the predicted")
 
 
 class PLDMConfig(Config):

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.export.meta_ac import predictor_state
+from jepa.config import UserError
+from jepa.encoders.video_vit import VideoViT
+from jepa.export.meta_ac import predictor_state, to_state
 from jepa.predictors.causal import CausalPredictor, CausalState, add_action, published
 from jepa.predictors.pose import angles, move_gripper, rotation
+from jepa.transformer import NORM_EPS, AdaptiveBlock
 from jepa.world_model import Dynamics, rollout
 
 B, S, D, A, X = 2, 5, 16, 3, 3
@@ -34,9 +37,12 @@ def inputs(predictor: CausalPredictor, steps: int = S) -> tuple[Tensor, Tensor, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("positions", ["rotary", "rotary_tiled"])
+@pytest.mark.parametrize("conditioning", ["token", "adaln"])
 @pytest.mark.parametrize(("grid", "state_size"), [((2, 3), X), ((1, 1), 0)])
-def test_step_by_step_equals_the_whole_pass(positions: str, grid: tuple[int, int], state_size: int) -> None:
-    predictor = make(grid, positions=positions, state_size=state_size)
+def test_step_by_step_equals_the_whole_pass(
+    positions: str, conditioning: str, grid: tuple[int, int], state_size: int
+) -> None:
+    predictor = make(grid, positions=positions, state_size=state_size, conditioning=conditioning)
     assert isinstance(predictor, Dynamics)
     z, actions, states = inputs(predictor)
     whole = predictor(z, actions, states)
@@ -248,9 +254,10 @@ def test_a_predictor_may_be_told_how_its_state_moves() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("conditioning", ["token", "adaln"])
 @pytest.mark.parametrize("window", [1, 2, 3])
-def test_with_a_window_the_cache_is_exact_also_after_it_slid_and_stops_growing(window: int) -> None:
-    predictor = make(window=window)
+def test_with_a_window_the_cache_is_exact_also_after_it_slid_and_stops_growing(window: int, conditioning: str) -> None:
+    predictor = make(window=window, conditioning=conditioning)
     z, actions, states = inputs(predictor, steps=9)
     assert states is not None
     whole = predictor(z, actions, states)
@@ -278,3 +285,41 @@ def test_a_window_hides_what_is_older_from_a_single_block_and_lets_depth_reach_f
 def test_a_window_of_no_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="found window 0"):
         make(window=0)
+
+
+@torch.no_grad()
+def test_modulation_starts_at_nothing_and_an_action_reaches_every_patch_of_its_frame_and_later_ones() -> None:
+    torch.manual_seed(0)
+    fresh = CausalPredictor(D, A, X, grid=(2, 3), hidden=48, depth=3, heads=4, conditioning="adaln").eval()
+    z, actions, states = inputs(fresh)
+    assert torch.equal(fresh(z, actions, states), fresh(z, -actions, states)), "gates are closed"
+    passed_on = fresh.predictor_proj(fresh.predictor_norm(fresh.predictor_embed(z)))
+    torch.testing.assert_close(fresh(z, actions, states), passed_on)
+    trained = make(conditioning="adaln")
+    other = actions.clone()
+    other[:, 2] += 1.0
+    change = (trained(z, actions, states) - trained(z, other, states)).abs().amax((0, 3))
+    assert (change[:2] == 0).all() and (change[2:] > 0).all()
+
+
+@torch.no_grad()
+def test_an_adaptive_block_equals_its_formula() -> None:
+    torch.manual_seed(0)
+    block = AdaptiveBlock(24, 3)
+    x, condition = torch.randn(2, 4, 24), torch.randn(2, 2, 24)  # two frames of two tokens
+    found = block.step(x, None, lambda key, value: (key, value), condition=condition)
+    scale1, shift1, gate1, scale2, shift2, gate2 = (
+        part[:, [0, 0, 1, 1]] for part in block.modulation(torch.nn.functional.silu(condition)).split(24, -1)
+    )
+
+    def normed(x: Tensor) -> Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + NORM_EPS).sqrt()
+
+    x = x + gate1 * block.attn(normed(x) * (1 + scale1) + shift1, None)
+    x = x + gate2 * block.mlp(normed(x) * (1 + scale2) + shift2)
+    torch.testing.assert_close(found, x)
+
+
+def test_meta_has_no_modulated_predictor() -> None:
+    with pytest.raises(UserError, match="conditioning tokens"):
+        to_state(VideoViT(16, frames=4, patch=8, tubelet=2, width=24, depth=1, heads=2), make(conditioning="adaln"))

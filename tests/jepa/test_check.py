@@ -8,6 +8,7 @@ from jepa.check import ContractError, check_dynamics
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import LatentState, MarkovPredictor
+from jepa.transformer import AdaptiveBlock
 from jepa.world_model import Point
 
 WIDTH, ACTION = 12, 4
@@ -30,11 +31,23 @@ def test_the_gru_passes_and_stays_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
-@pytest.mark.parametrize(("positions", "window"), [("rotary", None), ("rotary_tiled", None), ("rotary", 2)])
-def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(grid, positions, window) -> None:
+@pytest.mark.parametrize(
+    ("positions", "conditioning", "window"),
+    [("rotary", "token", None), ("rotary_tiled", "token", None), ("rotary", "token", 2), ("rotary", "adaln", 2)],
+)
+def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(
+    grid, positions, conditioning, window
+) -> None:
     torch.manual_seed(0)
     sizes = {"hidden": 24, "depth": 2, "heads": 2}
-    predictor = CausalPredictor(WIDTH, ACTION, grid=grid, positions=positions, window=window, **sizes)
+    predictor = CausalPredictor(
+        WIDTH, ACTION, grid=grid, positions=positions, conditioning=conditioning, window=window, **sizes
+    )
+    with torch.no_grad():  # adaptive blocks start with closed gates
+        for block in predictor.predictor_blocks:
+            if isinstance(block, AdaptiveBlock):
+                block.modulation.bias.normal_()
+                block.modulation.weight.normal_(std=0.1)
     parallel = lambda z, actions: predictor(z, actions, None)  # noqa: E731
     check_dynamics(predictor, tokens=grid[0] * grid[1], width=WIDTH, action_size=ACTION, parallel=parallel)
 

@@ -7,6 +7,8 @@ from jepa.encoders.conv import ConvEncoder
 from jepa.methods.base import Batch, Method
 from jepa.methods.lewm import LeWM
 from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import MarkovPredictor
 
 
@@ -79,3 +81,29 @@ def test_the_latents_of_a_batch_have_zero_mean_and_unit_variance() -> None:
     z = lewm().encoder(batch().video).flatten(0, 2)
     torch.testing.assert_close(z.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(8), atol=1e-2, rtol=0)
+
+
+CAUSAL = {"hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln"}
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [MarkovPredictor(8, 4, hidden=32), GRUPredictor(8, 4), CausalPredictor(8, 4, **CAUSAL)],
+    ids=["markov", "gru", "causal"],
+)
+def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the_open_loop(dynamics) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in dynamics.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    method = LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(8, 4), teacher_forced=True)
+    terms = method.loss(batch(), torch.Generator().manual_seed(0))
+    terms["loss"].backward()
+    assert [name for name, p in dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+    z, actions = torch.randn(3, 4, 1, 8), torch.randn(3, 3, 4)
+    with torch.no_grad():
+        forced = dynamics.parallel(z[:, :-1], actions)
+        for seen in range(1, 4):
+            _, following = dynamics.step(dynamics.init(z[:, :seen], actions[:, : seen - 1]), actions[:, seen - 1])
+            torch.testing.assert_close(forced[:, seen - 1], following.mean(), atol=1e-5, rtol=1e-5)

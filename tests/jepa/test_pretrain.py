@@ -28,6 +28,15 @@ CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 32}
 VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
 METHODS: dict[str, dict[str, Any]] = {
     "lewm": {"encoder": CONV, "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 32}}},
+    "lewm causal": {
+        "encoder": CONV,
+        "method": {
+            "kind": "lewm",
+            "directions": 16,
+            "teacher_forced": True,
+            "predictor": {"kind": "causal", "hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln", "window": 3},
+        },
+    },
     "pldm": {"encoder": CONV, "method": {"kind": "pldm", "predictor": {"kind": "gru"}}},
     "vjepa": {
         "encoder": VIT,
@@ -70,9 +79,9 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(method: str, corp
     again = jepa.load(tmp_path / "run")
     assert torch.equal(model.encode(video), again.encode(video))
     assert again.spec == model.spec and again.preprocessing == model.preprocessing
-    assert (again.dynamics is not None) == (method in ("lewm", "pldm"))
+    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "pldm"))
     summary = json.loads((tmp_path / "run" / "pretrain.json").read_text())
-    assert summary["steps"] == 12 and summary["method"] == method and summary["effective_rank"] > 1
+    assert summary["steps"] == 12 and summary["method"] == method.split()[0] and summary["effective_rank"] > 1
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
         names = csv.DictReader(file).fieldnames or []
     assert {"train/loss", "gauge/effective_rank", "gauge/std", "speed/clips_per_second"} <= set(names)
@@ -81,7 +90,11 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(method: str, corp
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow) if name in ("levjepa", "pldm") else name for name in METHODS]
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("levjepa", "pldm", "lewm causal") else name
+        for name in METHODS
+    ],
 )
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     method: str, corpus: Path, tmp_path: Path
