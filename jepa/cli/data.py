@@ -17,12 +17,16 @@ OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 
 @app.command()
 def record(
-    world: Annotated[str, typer.Argument(help="billiards-easy, -medium, -hard, two-rooms or two-rooms-random-wall.")],
+    world: Annotated[
+        str, typer.Argument(help="two-rooms, billiards-easy, push-t, gym:Pendulum-v1, …: see docs/worlds.md.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
-    frames: Annotated[int, typer.Option(help="Frames per episode, ten a second.")] = 40,
-    image_size: Annotated[int, typer.Option(help="Pixels a side, 32 to 128.")] = 64,
-    policy: Annotated[str, typer.Option(help="Who acts: random; in two rooms also noisy-expert.")] = "random",
+    frames: Annotated[int, typer.Option(help="Frames per episode, at the world's own rate.")] = 40,
+    image_size: Annotated[int, typer.Option(help="Pixels a side; worlds of our own take 32 to 128.")] = 64,
+    policy: Annotated[
+        str, typer.Option(help="Who acts: random; in two rooms also noisy-expert, in push-t pusher.")
+    ] = "random",
     seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
     test_share: Annotated[float, typer.Option(help="Share of the episodes kept for testing.")] = 0.15,
     overwrite: Annotated[bool, OVERWRITE] = False,
@@ -37,7 +41,9 @@ def record(
         manifest = run(recording, out, overwrite=overwrite, progress=progress)
     parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
-    typer.echo(f"{out}: {parts} episodes of {frames} frames at {image_size} px, {size / 2**20:.1f} MiB")
+    whole = sum(split.frames for split in manifest.splits.values()) == episodes * frames
+    length = f"{frames} frames" if whole else f"up to {frames} frames"
+    typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
 
 
 for verb in (curate, index, inspect, check, bench):  # in the order of the work

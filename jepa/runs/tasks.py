@@ -8,7 +8,7 @@ import numpy as np
 from jepa.config import UserError
 from jepa.runs.acting import TasksConfig
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_batch, world_names
+from jepa_data.worlds import make_goal_batch, world_names
 from jepa_probes.tasks import Protocol
 
 AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
@@ -20,9 +20,9 @@ def fitted(run: Path, config: AnyTasks, world: str | None, model: LatentWorldMod
     Raises:
         UserError: the run's data come from no simulated world, or from another than the config names.
     """
-    if world not in world_names():
+    if world is None:
         raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
-    about = make_batch(world, np.arange(1), image_size=model.preprocessing.image_size)
+    about = make_goal_batch(world, np.arange(1), image_size=model.preprocessing.image_size)
     found = {"world": world, "world_version": about.version}
     for key, value in found.items():
         if getattr(config, key) not in (None, value):

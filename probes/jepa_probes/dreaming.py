@@ -21,7 +21,7 @@ from jepa.agents.controller import Controller
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds.env import WorldBatch
+from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning import random_floor, score
 from jepa_probes.tasks import Pictures, Tasks
 
@@ -43,7 +43,7 @@ def evaluate_controller(
     starts: list[Tensor] = []
     rewards: list[Tensor] = []
 
-    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.floating]:
+    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         assert pictures is not None
         decided = policy.decisions
         action = policy.act(pictures)

@@ -27,7 +27,7 @@ from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds.env import WorldBatch
+from jepa_data.worlds.base import GoalBatch
 from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
 
 
@@ -70,7 +70,7 @@ def evaluate(
     policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide)
     imagined: list[Tensor] = []
 
-    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.floating]:
+    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         assert pictures is not None
         action = policy.act(pictures)
         if not imagined:
@@ -141,7 +141,7 @@ def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
     rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
     held: list[NDArray[np.float64]] = []
 
-    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
+    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.float64]:
         if not held:
             held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
         return held.pop()
@@ -164,7 +164,7 @@ def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: 
     )
     queue: list[NDArray[np.float64]] = []
 
-    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
+    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.float64]:
         if not queue:
             goal = tasks.goal[: len(world)]
             plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world))
@@ -176,7 +176,7 @@ def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: 
 
 
 def _true_cost(
-    world: WorldBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
+    world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
 ) -> Float[Tensor, "B K"]:
     """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
     batch, plans = actions.shape[:2]

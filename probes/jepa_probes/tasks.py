@@ -15,8 +15,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from jepa.config import UserError
-from jepa_data.worlds import make_batch
-from jepa_data.worlds.env import WorldBatch
+from jepa_data.worlds import make_goal_batch
+from jepa_data.worlds.base import GoalBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
 FIRST_EPISODE = 1_000_000
@@ -24,7 +24,7 @@ GOAL_STREAM = zlib.crc32(b"goals")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
 
 Pictures = UInt8[np.ndarray, "B h w 3"]
-Act = Callable[[Pictures | None, WorldBatch], NDArray[np.floating]]
+Act = Callable[[Pictures | None, GoalBatch], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Tasks:
                 "some tasks would begin solved"
             )
         self.protocol = protocol
-        self._start = make_batch(
+        self._start = make_goal_batch(
             protocol.world,
             FIRST_EPISODE + np.arange(protocol.tasks),
             image_size=protocol.image_size,
@@ -91,7 +91,7 @@ class Tasks:
         at_goal.place(self.goal)
         self.goal_pictures = at_goal.render()
 
-    def start(self, count: int | None = None) -> WorldBatch:
+    def start(self, count: int | None = None) -> GoalBatch:
         """The tasks at their beginning, a fresh copy; the first `count`, or all."""
         return self._start.take(np.arange(len(self._start))[:count])
 
@@ -137,7 +137,7 @@ class Tasks:
             + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
         )
 
-    def _reached(self, world: WorldBatch, rows: NDArray[np.intp], attempt: int) -> Float[np.ndarray, "M G"]:
+    def _reached(self, world: GoalBatch, rows: NDArray[np.intp], attempt: int) -> Float[np.ndarray, "M G"]:
         """Where the goal policy gets from the present state."""
         p = self.protocol
         assert p.goal_offset is not None

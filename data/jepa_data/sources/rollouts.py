@@ -29,7 +29,7 @@ class Recording:
 
     Attributes:
         episodes: in all; the last `test_share` of them become the test split.
-        frames: per episode (10 a second).
+        frames: per episode, at the rate of the world; fewer of one that ends before.
         policy: who acts; one of the world's `policies`.
     """
 
@@ -84,7 +84,7 @@ def record(
         encode = partial(encode_mp4, fps=about.fps)
         for episodes, video, actions, states, labels in _simulate(r):
             for row, encoded in enumerate(pool.map(encode, video)):
-                episode = int(episodes[row])
+                episode, length = int(episodes[row]), len(states[row])
                 metadata = {
                     "world": r.world,
                     "world_version": about.version,
@@ -95,21 +95,29 @@ def record(
                 }
                 split = "train" if episode < r.train_episodes else "test"
                 key = f"episode-{episode:06d}"
-                writer.write(split, key, encoded, r.frames, actions[row], states[row], metadata)
+                writer.write(
+                    split, key, encoded, length, actions[row], states[row] if about.state_names else None, metadata
+                )
             progress(int(episodes[-1]) + 1)
     return Manifest.model_validate_json((out / "manifest.json").read_text())
 
 
 def _simulate(r: Recording) -> Iterator[tuple]:
-    """Episode numbers, video [E, T, h, w, 3], actions [E, T-1, A], states [E, T, X] and labels, chunk by chunk."""
+    """Episode numbers, and by episode video [T, h, w, 3], actions [T-1, A], states [T, X]; labels; chunk by chunk.
+
+    T is `frames`, or what there was of an episode that ended before.
+    """
     for first in range(0, r.episodes, CHUNK):
         episodes = np.arange(first, min(first + CHUNK, r.episodes))
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
         generators = [np.random.Generator(np.random.Philox(key=[r.seed ^ ACTION_STREAM, int(e)])) for e in episodes]
         actions = batch.act(r.policy, generators, r.frames)
-        pictures, states = [batch.render()], [batch.states()]
+        pictures, states, lengths = [batch.render()], [batch.states()], np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
+            lengths += ~batch.ended()
             batch.step(actions[:, t])
             pictures.append(batch.render())
             states.append(batch.states())
-        yield episodes, np.stack(pictures, 1), actions, np.stack(states, 1), batch.labels
+        video, told = np.stack(pictures, 1), np.stack(states, 1)
+        cut = [(video[e, :n], actions[e, : n - 1], told[e, :n]) for e, n in enumerate(lengths)]
+        yield episodes, *zip(*cut, strict=True), batch.labels

@@ -124,6 +124,10 @@ class BilliardsBatch:
         x, r, band = self.discs.position[..., 0], self.discs.radius, self.look.band[:, None]
         return ~((x - r >= band[..., 0]) & (x + r <= band[..., 1]))
 
+    def ended(self) -> NDArray[np.bool_]:
+        """No episode ends by itself."""
+        return np.zeros(len(self), dtype=bool)
+
     def step(self, actions: NDArray[np.floating]) -> None:
         """Advance every table one frame (0.1 s) under a force [E, 2] in -1..1 on the puck."""
         self.discs.step(np.asarray(actions, dtype=np.float64))

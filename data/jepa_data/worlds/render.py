@@ -67,3 +67,24 @@ def background(texture: Floats, light: Floats, colour: Floats, size: int) -> Flo
     smooth = rows[:, :, low] * (1 - share) + rows[:, :, low + 1] * share
     slope = light[:, 1, None, None] * (at - 0.5)[None, :, None] + light[:, 0, None, None] * (at - 0.5)[None, None, :]
     return np.clip(colour[:, None, None] + (smooth + slope)[..., None], 0, 1).astype(np.float32)
+
+
+def paint_boxes(
+    picture: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, float], ...], ...], colour: Floats
+) -> None:
+    """Paint a thing made of boxes into every picture, in place.
+
+    Args:
+        picture: [E, h, w, 3], 0..1.
+        pose: [E, 3] x and y of its origin in picture widths, and the angle it is turned by, clockwise in radians.
+        boxes: upper left and lower right corner of each, about the origin, in picture widths.
+        colour: [3], 0..1.
+    """
+    height, width = picture.shape[1:3]
+    dx = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :] - pose[:, 0, None, None]
+    dy = ((np.arange(height, dtype=np.float32) + 0.5) / height)[None, :, None] - pose[:, 1, None, None]
+    cos, sin = np.cos(pose[:, 2])[:, None, None], np.sin(pose[:, 2])[:, None, None]
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    outside = [np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1)) for (x0, y0), (x1, y1) in boxes]
+    cover = np.clip(0.5 - np.min(outside, 0) * width, 0.0, 1.0)[..., None]
+    picture += cover * (colour - picture)

@@ -79,6 +79,10 @@ class TwoRoomsBatch:
         r = self.rooms
         return (np.column_stack([r.position, r.wall, r.door]) / 64).astype(np.float32)
 
+    def ended(self) -> NDArray[np.bool_]:
+        """No episode ends by itself."""
+        return np.zeros(len(self), dtype=bool)
+
     def step(self, actions: NDArray[np.floating]) -> None:
         """Move every dot by LONGEST_STEP times its action [E, 2], cut to length 1."""
         self.rooms.position = self._moved(np.asarray(actions, dtype=np.float64))

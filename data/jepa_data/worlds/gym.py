@@ -1,0 +1,189 @@
+"""`gym:ID`: any Gymnasium environment that draws itself (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
+
+    actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done
+    state     the observation, if it is a vector, a number, or a dict of such; of pictures none
+    fps       that of the environment's metadata, or 10
+    ending    an episode that the environment terminates or truncates is over, and its recording stops there
+
+It can be recorded, but sets no tasks: Gymnasium has no way to go to a state. Copies are made by doing all actions
+again. The packages of most environments come with the extras of Gymnasium: pip install 'openjepa[gym]' brings those of
+`classic-control`.
+"""
+
+import re
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from PIL import Image
+
+from jepa_data.errors import DataError
+
+PREFIX = "gym:"
+OTHER_FPS = 10.0  # of environments that tell none
+LONGEST_HOLD = 4
+
+
+class GymBatch:
+    """Environments side by side, one per entry of `episodes`.
+
+    Args:
+        name: `gym:` and an id that Gymnasium knows.
+        episodes: episode numbers; with `seed` they fix the seed of each environment.
+        image_size: pixels a side, 16..512; pictures are scaled to it, whatever their shape.
+
+    Raises:
+        DataError: Gymnasium knows no such id, a package is missing, or actions or pictures are of another kind.
+    """
+
+    label_names: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ("random",)
+
+    def __init__(self, name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
+        if not 16 <= image_size <= 512:
+            raise ValueError(f"image_size is {image_size}; {name} is drawn at 16 to 512 pixels")
+        self.name, self.image_size = name, image_size
+        self.labels: dict[str, NDArray[np.int64]] = {}
+        draws = [np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes]
+        self._seeds = [int(rng.integers(2**31)) for rng in draws]
+        self._begin([[] for _ in episodes])
+        env = self._envs[0]
+        self.action_size, self.state_names = _width(name, env.action_space), _names(env.observation_space)
+        self.fps = float(env.metadata.get("render_fps") or OTHER_FPS)
+        version = re.search(r"-v(\d+)$", name)
+        self.version = 1 + int(version.group(1)) if version else 1
+
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    def states(self) -> NDArray[np.float32]:
+        """The last observations [E, X] as named by `state_names`."""
+        return np.stack([_flat(seen) if self.state_names else np.zeros(0, np.float32) for seen in self._seen])
+
+    def ended(self) -> NDArray[np.bool_]:
+        """Which environments have terminated or were truncated [E]."""
+        return self._ended.copy()
+
+    def step(self, actions: NDArray[np.floating]) -> None:
+        """One step of the environments that go on, under actions [E, A], cut to -1..1."""
+        for e, action in enumerate(np.asarray(actions, dtype=np.float64)):
+            if not self._ended[e]:
+                self._step(e, action.copy())
+
+    def render(self) -> NDArray[np.uint8]:
+        """RGB pictures [E, size, size, 3]."""
+        return np.stack([self._picture(env) for env in self._envs])
+
+    def take(self, index: NDArray[np.intp]) -> "GymBatch":
+        """New environments with the seeds of the chosen ones, in which all is done again."""
+        other = object.__new__(GymBatch)
+        for name in ("name", "image_size", "action_size", "state_names", "fps", "version"):
+            setattr(other, name, getattr(self, name))
+        other.labels, other._seeds = {}, [self._seeds[i] for i in index]
+        other._begin([self._done[i] for i in index])
+        return other
+
+    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, A] of a policy that records data, from a generator for each episode.
+
+        random: drawn evenly, each held for 1 to 4 frames; of discrete actions one entry is 1 and the others are 0.
+        """
+        if policy not in self.policies:
+            raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
+        discrete = isinstance(self._envs[0].action_space, spaces.Discrete)
+        return np.stack([_random_actions(rng, frames, self.action_size, discrete) for rng in generators])
+
+    def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
+        """Make and reset an environment for each seed, and do in it what was done already."""
+        self._envs = [_make(self.name) for _ in self._seeds]
+        self._seen: list[Any] = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, self._seeds, strict=True)]
+        self._ended = np.zeros(len(self._envs), dtype=bool)
+        self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
+        for e, actions in enumerate(done):
+            for action in actions:
+                self._step(e, action)
+
+    def _step(self, e: int, action: NDArray[np.float64]) -> None:
+        env = self._envs[e]
+        self._seen[e], _, terminated, truncated, _ = env.step(_native(env.action_space, action))
+        self._ended[e] = terminated or truncated
+        self._done[e].append(action)
+
+    def _picture(self, env: gymnasium.Env) -> NDArray[np.uint8]:
+        try:
+            frame = env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise _missing(self.name, error) from error
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+            raise DataError(
+                f"{self.name} draws {type(frame).__name__}; expected an RGB picture, uint8 [h, w, 3], of "
+                'render_mode="rgb_array"'
+            )
+        size = (self.image_size, self.image_size)
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX))
+
+
+def _make(name: str) -> gymnasium.Env:
+    try:
+        return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise _missing(name, error) from error
+    except (gymnasium.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise DataError(
+            f"{name}: Gymnasium cannot make {name.removeprefix(PREFIX)!r} with render_mode='rgb_array': {error}"
+        ) from error
+
+
+def _missing(name: str, error: Exception) -> DataError:
+    return DataError(f"{name}: {error}; for classic control: pip install 'openjepa[gym]'")
+
+
+def _width(name: str, space: spaces.Space) -> int:
+    """A, of a space of actions."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
+        return int(np.prod(space.shape))
+    raise DataError(f"{name} has actions {space}; expected a Box with finite bounds, or Discrete")
+
+
+def _native(space: spaces.Space, action: NDArray[np.float64]) -> Any:
+    """An action of -1..1 as the environment takes it."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start) + int(action.argmax())
+    assert isinstance(space, spaces.Box)
+    share = (action.clip(-1, 1).reshape(space.shape) + 1) / 2
+    return (space.low + share * (space.high.astype(np.float64) - space.low)).astype(space.dtype)
+
+
+def _names(space: spaces.Space, prefix: str = "observation") -> tuple[str, ...]:
+    """Names of the numbers in an observation; none of pictures and other things."""
+    if isinstance(space, spaces.Discrete):
+        return (prefix,)
+    if isinstance(space, spaces.Box) and space.shape == ():
+        return (prefix,)
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return tuple(f"{prefix}.{i}" for i in range(space.shape[0]))
+    if isinstance(space, spaces.Dict):
+        parts = [_names(part, f"{prefix}.{key}") for key, part in space.items()]
+        return tuple(name for names in parts for name in names) if all(parts) else ()
+    return ()
+
+
+def _flat(seen: Any) -> NDArray[np.float32]:
+    """An observation as `_names` names it."""
+    if isinstance(seen, dict):
+        return np.concatenate([_flat(seen[key]) for key in seen])
+    return np.atleast_1d(np.asarray(seen, dtype=np.float32))
+
+
+def _random_actions(rng: np.random.Generator, frames: int, width: int, discrete: bool) -> NDArray[np.float32]:
+    actions = np.zeros((frames - 1, width), np.float32)
+    at = 0
+    while at < frames - 1:
+        hold = rng.integers(1, LONGEST_HOLD + 1)
+        actions[at : at + hold] = np.eye(width)[rng.integers(width)] if discrete else rng.uniform(-1, 1, width)
+        at += hold
+    return actions

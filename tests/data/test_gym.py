@@ -1,0 +1,123 @@
+"""Any Gymnasium environment as a world: actions are scaled, episodes end, and what does not fit is refused."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+from jepa_data.sources.rollouts import Recording, record
+from jepa_data.worlds import make_batch, make_env, make_goal_batch
+
+
+class Line(gymnasium.Env):
+    """A dot on a line. Observation: a dict of a vector, a number and a picture (left out by `plain`)."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - Gymnasium's own form
+
+    def __init__(self, render_mode=None, action=None, plain=True, ends=6, mode="RGB"):
+        self.render_mode, self.ends, self.mode = render_mode, ends, mode
+        self.action_space = spaces.Box(np.float32([0, -2]), np.float32([10, 2])) if action is None else action
+        parts = {"where": spaces.Box(-100, 100, (2,)), "steps": spaces.Discrete(100)}
+        more = {} if plain else {"seen": spaces.Box(0, 255, (4, 4, 3), np.uint8)}
+        self.observation_space = spaces.Dict(parts | more)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.where, self.steps, self.done = self.np_random.uniform(0, 3, 2), 0, []
+        return self._seen(), {}
+
+    def step(self, action):
+        self.done.append(np.asarray(action))
+        self.steps += 1
+        self.where = self.where + np.asarray(action).ravel()[0]
+        return self._seen(), 1.0, self.steps >= self.ends, False, {}
+
+    def render(self):
+        picture = np.zeros((20, 40, 3 if self.mode == "RGB" else 4), np.uint8)
+        picture[:, int(self.where[0]) % 40] = 255
+        return picture
+
+    def _seen(self):
+        seen = {"where": self.where.astype(np.float32), "steps": self.steps}
+        return {key: seen.get(key, np.zeros((4, 4, 3), np.uint8)) for key in self.observation_space}
+
+
+@pytest.fixture
+def line():
+    """Registers `Line` with some settings; takes it away again."""
+    added = []
+
+    def add(**settings):
+        added.append(f"OpenJepaLine{len(added)}-v3")
+        checks = {"disable_env_checker": True, "order_enforce": False}
+        gymnasium.register(added[-1], entry_point=Line, kwargs=settings, **checks)
+        return f"gym:{added[-1]}"
+
+    yield add
+    for name in added:
+        gymnasium.registry.pop(name)
+
+
+def test_boxes_are_scaled_to_one_and_dicts_become_states(line) -> None:
+    world = make_batch(line(), np.arange(2), image_size=32)
+    assert (world.action_size, world.fps, world.version) == (2, 5.0, 4)
+    assert world.state_names == ("observation.steps", "observation.where.0", "observation.where.1")
+    before = world.states()
+    world.step(np.array([[-1.0, 0.0], [1.0, 5.0]]))
+    np.testing.assert_allclose(world._envs[0].unwrapped.done[0], [0, 0])
+    np.testing.assert_allclose(world._envs[1].unwrapped.done[0], [10, 2])
+    np.testing.assert_allclose(world.states() - before, [[1, 0, 0], [1, 10, 10]], atol=1e-6)
+    assert world.render().shape == (2, 32, 32, 3)
+
+
+def test_of_discrete_actions_the_largest_entry_is_done(line) -> None:
+    world = make_batch(line(action=spaces.Discrete(3, start=5)), np.arange(2), image_size=32)
+    assert world.action_size == 3
+    world.step(np.array([[0.1, 0.3, 0.2], [-0.5, -0.9, -0.4]]))
+    assert [int(env.unwrapped.done[0]) for env in world._envs] == [6, 7]
+    actions = world.act("random", [np.random.default_rng(e) for e in range(2)], 30)
+    assert set(np.unique(actions)) == {0, 1} and (actions.sum(-1) == 1).all()
+
+
+def test_observations_with_pictures_leave_no_state_and_still_can_be_recorded(line, tmp_path: Path) -> None:
+    manifest = record(Recording(line(plain=False), episodes=2, frames=4), tmp_path / "shards")
+    assert manifest.state_names == () and manifest.action_size == 2
+
+
+def test_a_recording_stops_where_the_episode_ends(line, tmp_path: Path) -> None:
+    name = line(ends=6)
+    manifest = record(Recording(name, episodes=4, frames=20), tmp_path / "shards")
+    assert manifest.splits["train"].frames == 3 * 7 and manifest.splits["test"].frames == 7  # six steps
+    assert ShardSet.open(str(tmp_path / "shards")).manifest.fps == 5
+    env = make_env(name, image_size=32)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2] for _ in range(8)]
+    assert ends == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"action": spaces.Box(-np.inf, np.inf, (2,))}, "expected a Box with finite bounds, or Discrete"),
+        ({"action": spaces.MultiBinary(3)}, r"has actions MultiBinary\(3\)"),
+        ({"mode": "RGBA"}, "expected an RGB picture"),
+    ],
+)
+def test_what_does_not_fit_is_refused(line, settings: dict, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        make_batch(line(**settings), np.arange(1)).render()
+
+
+@pytest.mark.parametrize("name", ["gym:Pendulim-v1", "gym:Pendulum-v99", "gym:", "gym:no_such_package:X-v0"])
+def test_ids_that_gymnasium_does_not_know_are_told_in_one_line(name: str) -> None:
+    with pytest.raises(DataError, match=f"^{name}: Gymnasium cannot make "):
+        make_batch(name, np.arange(1))
+
+
+def test_there_are_no_tasks_in_it(line) -> None:
+    with pytest.raises(DataError, match="can be recorded, but has no goals to plan for; worlds with goals: billiards"):
+        make_goal_batch(line(), np.arange(1))

@@ -1,0 +1,105 @@
+"""Push-T: contact moves the T, success is DINO-WM's, and scripts record what they say."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pymunk", reason="push-t needs pymunk: pip install 'openjepa[pusht]'")
+
+from jepa_data.errors import DataError
+from jepa_data.sources.rollouts import Recording, record
+from jepa_data.worlds.push_t import PushTBatch
+
+
+def placed(*goals: list[float]) -> PushTBatch:
+    world = PushTBatch(np.arange(len(goals)))
+    world.place(np.array(goals, dtype=float))
+    return world
+
+
+def test_the_t_moves_only_if_it_is_touched_and_away_from_the_pusher() -> None:
+    world = placed([100, 250, 256, 205, 0], [100, 450, 256, 205, 0])
+    for _ in range(12):
+        world.step(np.tile([0.5, 0.0], (2, 1)))
+    pushed, untouched = world.goal_state()
+    assert pushed[2] > 270, "pushed to the right"
+    np.testing.assert_array_equal(untouched[2:], [256, 205, 0])
+
+
+def test_a_push_beside_the_middle_turns_the_t() -> None:
+    low, high = [256, 420, 256, 205, 0], [216, 100, 256, 205, 0]
+    world = placed([*low[:2], *low[2:]], [*high[:2], *high[2:]])
+    for _ in range(8):
+        world.step(np.array([[0.0, -0.6], [0.0, 0.6]]))
+    turned = (world.goal_state()[:, 4] + np.pi) % (2 * np.pi) - np.pi
+    assert abs(turned[0]) < 0.05 < 0.2 < abs(turned[1])
+
+
+def test_the_pusher_is_drawn_to_where_the_action_says_and_never_leaves_the_table() -> None:
+    world = placed([60, 60, 350, 350, 1.0])
+    world.step(np.array([[0.3, 0.0]]))
+    for _ in range(30):
+        away = 90.0 - world.table.agent[0, 0]
+        world.step(np.array([[away / 100, 0.0]]))
+    np.testing.assert_allclose(world.table.agent, [[90, 60]], atol=0.5)
+    for _ in range(30):
+        world.step(np.array([[-1.0, -1.0]]))
+    assert (world.table.agent > 15).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "success"),
+    [
+        ([0, 0, 0, 0, 0], True),
+        ([11, 11, 8, 8, 0.3], True),  # the norm of four differences: 19.2 px
+        ([12, 12, 9, 9, 0], False),  # 21.2 px, though each of the two is within 20
+        ([0, 0, 0, 0, np.pi / 9 + 0.01], False),
+        ([0, 0, 0, 0, -np.pi / 9 + 0.01], True),
+        ([0, 0, 0, 0, 2 * np.pi], True),
+    ],
+)
+def test_success_is_20_px_of_all_four_positions_and_20_degrees(change: list[float], success: bool) -> None:
+    goal = np.array([[200.0, 210, 250, 260, 0.1]])
+    world = placed((goal[0] + change).tolist())
+    assert (world.distance(goal)[0] < world.radius) == success
+
+
+def test_states_are_what_dino_wm_has_and_restored_poses_are_exact() -> None:
+    goals = PushTBatch(np.arange(50)).draw_goals(np.random.default_rng(0))
+    world = placed(*goals.tolist())
+    np.testing.assert_allclose(world.goal_state(), goals, atol=1e-9)
+    np.testing.assert_allclose(world.states(), np.column_stack([goals, np.zeros((50, 2))]), rtol=1e-6)
+    world.step(np.tile([1.0, 0.0], (50, 1)))
+    assert (world.states()[:, 5] > 10).all(), "agent.vx, in px a second"
+    still = placed(*goals.tolist())
+    still.step(np.zeros((50, 2)))  # starts do not overlap, so nothing moves by itself
+    np.testing.assert_allclose(still.goal_state(), goals, atol=1e-9)
+
+
+def test_pictures_show_the_t_and_the_pusher_where_they_are() -> None:
+    picture = placed([400, 100, 256, 200, 0]).render()[0].astype(int)
+    blue = picture[..., 2] - picture[..., 0]
+    y, x = np.unravel_index(blue.argmax(), (64, 64))
+    assert abs(x - 50) <= 1.5 and abs(y - 12.5) <= 1.5
+    dark = picture.sum(-1) < 450
+    assert dark[27, 26] and dark[27, 37] and dark[38, 32] and not dark[38, 26] and not dark[20, 32]
+
+
+def test_the_script_moves_the_t_and_random_hands_seldom_do() -> None:
+    moved = {}
+    for policy in ("random", "pusher"):
+        world = PushTBatch(np.arange(40))
+        actions = world.act(policy, [np.random.default_rng(e) for e in range(40)], 60)
+        assert actions.shape == (40, 59, 2) and np.abs(actions).max() <= 1
+        alone = PushTBatch(np.array([7])).act(policy, [np.random.default_rng(7)], 60)
+        np.testing.assert_array_equal(alone[0], actions[7])
+        before = world.goal_state()
+        for t in range(59):
+            world.step(actions[:, t])
+        away = np.linalg.norm((world.goal_state() - before)[:, 2:4], axis=-1)
+        moved[policy] = (away > 20).mean()
+    assert moved["pusher"] > 0.9 and moved["random"] < 0.6
+
+
+def test_unknown_policies_are_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match="push-t has the policies random, pusher, found 'expert'"):
+        record(Recording("push-t", episodes=4, policy="expert"), tmp_path / "shards")
