@@ -18,7 +18,7 @@ OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 @app.command()
 def record(
     world: Annotated[
-        str, typer.Argument(help="two-rooms, billiards-easy, push-t, gym:Pendulum-v1, …: see docs/worlds.md.")
+        str, typer.Argument(help="two-rooms, billiards-easy, push-t, gym:Pendulum-v1, …: see the README.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
