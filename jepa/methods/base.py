@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.world_model import Dynamics
 
@@ -47,3 +48,12 @@ class Method(Protocol):
     def evaluation_encoder(self) -> nn.Module:
         """The encoder to probe, export and plan with."""
         ...
+
+
+def weighed(
+    terms: dict[str, Tensor], weights: dict[str, float], predicted: Tensor, target: Tensor
+) -> dict[str, Tensor]:
+    """What `loss` returns: prediction + the weighted other terms, each term, the cosine of prediction and target."""
+    total = terms["prediction"] + sum(weight * terms[name] for name, weight in weights.items())
+    cosine = F.cosine_similarity(predicted.detach(), target.detach(), dim=-1).mean()
+    return {"loss": total, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}

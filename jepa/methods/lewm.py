@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, weighed
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors.causal import CausalPredictor
@@ -81,9 +81,7 @@ class LeWM(nn.Module):
             "inverse_dynamics": self.inverse_dynamics(z, actions),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
         }
-        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
-        terms["cosine"] = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
-        return {"loss": torch.as_tensor(total), **{name: value.detach() for name, value in terms.items()}}
+        return weighed(terms, self.weights, predicted, z[:, 1:])
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing: there is no teacher."""

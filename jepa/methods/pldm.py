@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, weighed
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.world_model import Dynamics, block_actions, rollout
@@ -83,9 +83,7 @@ class PLDM(nn.Module):
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, actions),
         }
-        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
-        terms["cosine"] = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
-        return {"loss": torch.as_tensor(total), **{name: value.detach() for name, value in terms.items()}}
+        return weighed(terms, self.weights, predicted, z[:, 1:])
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing: there is no teacher."""

@@ -2,6 +2,8 @@
 
 variance     mean over dimensions of  max(0, 1 - sqrt(var(z_d) + 1e-4))      0 once every dimension spreads by 1
 covariance   sum over pairs i != j of  C_ij² / D                             0 once no two dimensions go together
+
+Of the embeddings of one rank.
 """
 
 import torch

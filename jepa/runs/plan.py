@@ -7,6 +7,7 @@ RUN/figures/plan_0.gif   start, goal, the first plan as it was imagined, and wha
 
 import json
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,8 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         settings = PlanSettings(
             config.horizon, config.execute, config.hold, config.path_weight, planner, keep=config.start == "previous"
         )
-        inverse = None if config.inverse is None else _inverse(model, training.data, config, config.inverse)
-        guide = {"inverse": inverse, "dream": load_controller(run) if config.start == "dream" else None}.get(
-            config.start
-        )
+        inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
+        guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)
         done = evaluate(model, protocol, settings, inverse=inverse, guide=guide, simulator_tasks=config.simulator_tasks)
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error

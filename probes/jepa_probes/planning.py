@@ -10,6 +10,7 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
+
+Fit = Callable[[], Controller]
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,23 @@ def evaluate(
     protocol: Protocol,
     settings: PlanSettings,
     *,
-    inverse: Controller | None = None,
-    guide: Controller | None = None,
+    inverse: Fit | None = None,
+    guide: Fit | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
     """Plan every task with the model, and let the others play the same tasks.
 
     Args:
-        inverse: the agent `inverse_dynamics`; None leaves it out.
-        guide: what plans start from, see `Policy`.
+        inverse: makes the agent `inverse_dynamics`; None leaves it out.
+        guide: makes what plans start from, see `Policy`. Neither is asked before the tasks are known to be sound.
         simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
             out, None: all.
         keep: tasks of which pictures are kept.
     """
     tasks = Tasks(protocol)
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide)
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide and guide())
     imagined: list[Tensor] = []
 
     def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
@@ -105,14 +108,14 @@ def _beside(
     tasks: Tasks,
     frames: int,
     settings: PlanSettings,
-    inverse: Controller | None,
+    inverse: Fit | None,
     simulator_tasks: int | None,
 ) -> dict[str, dict[str, float]]:
     """Scores of the other agents, by name, see above."""
     world = tasks.start(1)
     scores = {"random": score(random_floor(tasks, frames))}
     if inverse is not None:
-        policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
+        policy = ImaginationPolicy(model, inverse(), tasks.goal_pictures, world.fps)
         scores["inverse_dynamics"] = score(
             tasks.solved(tasks.run(lambda pictures, _: policy.act(_seen(pictures)), look=True).distance)
         )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render
+from jepa_data.worlds.held import held_in_disc
 from jepa_data.worlds.physics import FRAME_SECONDS, PUCK_DRAG, Discs
 
 ACTION_SIZE = 2
@@ -188,22 +189,12 @@ class BilliardsBatch:
         """
         if policy not in self.policies:
             raise ValueError(f"billiards has the policies {', '.join(self.policies)}, found {policy!r}")
-        return np.stack([_random_actions(rng, frames) for rng in generators])
+        return np.stack([held_in_disc(rng, frames, LONGEST_HOLD) for rng in generators])
 
     def place(self, goal: NDArray[np.floating]) -> None:
         """Put the puck of each table at `goal` [E, 2], at rest."""
         self.discs.position[:, 0] = goal
         self.discs.velocity[:, 0] = 0.0
-
-
-def _random_actions(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
-    actions = np.zeros((frames - 1, 2), np.float32)
-    at = 0
-    while at < frames - 1:
-        hold, strength, angle = rng.integers(1, LONGEST_HOLD + 1), np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        actions[at : at + hold] = strength * np.cos(angle), strength * np.sin(angle)
-        at += hold
-    return actions
 
 
 def _draw_episode(level: Level, rng: np.random.Generator) -> tuple[dict, dict, dict]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_data.errors import DataError
+from jepa_data.worlds.held import held_choices, held_in_box
 
 PREFIX = "gym:"
 OTHER_FPS = 10.0  # of environments that tell none
@@ -93,7 +94,8 @@ class GymBatch:
         if policy not in self.policies:
             raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
         discrete = isinstance(self._envs[0].action_space, spaces.Discrete)
-        return np.stack([_random_actions(rng, frames, self.action_size, discrete) for rng in generators])
+        draw = held_choices if discrete else held_in_box
+        return np.stack([draw(rng, frames, self.action_size, LONGEST_HOLD) for rng in generators])
 
     def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
         """Make and reset an environment for each seed, and do in it what was done already."""
@@ -177,13 +179,3 @@ def _flat(seen: Any) -> NDArray[np.float32]:
     if isinstance(seen, dict):
         return np.concatenate([_flat(seen[key]) for key in seen])
     return np.atleast_1d(np.asarray(seen, dtype=np.float32))
-
-
-def _random_actions(rng: np.random.Generator, frames: int, width: int, discrete: bool) -> NDArray[np.float32]:
-    actions = np.zeros((frames - 1, width), np.float32)
-    at = 0
-    while at < frames - 1:
-        hold = rng.integers(1, LONGEST_HOLD + 1)
-        actions[at : at + hold] = np.eye(width)[rng.integers(width)] if discrete else rng.uniform(-1, 1, width)
-        at += hold
-    return actions

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render
+from jepa_data.worlds.held import held_in_disc
 from jepa_data.worlds.pushing import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
 FPS = 10.0
@@ -137,7 +138,7 @@ class PushTBatch:
         if policy not in self.policies:
             raise ValueError(f"push-t has the policies {', '.join(self.policies)}, found {policy!r}")
         if policy == "random":
-            return np.stack([_random_actions(rng, frames) for rng in generators])
+            return np.stack([held_in_disc(rng, frames, LONGEST_HOLD) for rng in generators])
         script, world = _Script.draw(generators, frames), self.take(np.arange(len(self)))
         actions = np.zeros((len(self), frames - 1, 2), np.float32)
         for t in range(frames - 1):
@@ -214,16 +215,6 @@ def _centre_of_mass(block: NDArray[np.float64]) -> NDArray[np.float64]:
     cos, sin = np.cos(block[:, 2]), np.sin(block[:, 2])
     x, y = CENTRE_OF_MASS
     return block[:, :2] + np.column_stack([cos * x - sin * y, sin * x + cos * y])
-
-
-def _random_actions(rng: np.random.Generator, frames: int) -> NDArray[np.float32]:
-    actions = np.zeros((frames - 1, 2), np.float32)
-    at = 0
-    while at < frames - 1:
-        hold, strength, angle = rng.integers(1, LONGEST_HOLD + 1), np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        actions[at : at + hold] = strength * np.cos(angle), strength * np.sin(angle)
-        at += hold
-    return actions
 
 
 def _draw(rng: np.random.Generator) -> NDArray[np.float64]:

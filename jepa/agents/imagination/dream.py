@@ -102,7 +102,7 @@ class Recorded:
         number = torch.tensor([names[name] for name in episodes]).repeat_interleave(latents.shape[1])
         order = number.argsort(stable=True)  # the latents of one episode side by side
         self.z: Float[Tensor, "M N D"] = latents.flatten(0, 1)[order]
-        self.goals: Float[Tensor, "M N D"] = self.z if goals is None else goals.flatten(0, 1)[order]
+        self.goals: Float[Tensor, "M N D"] = self.z if goals is None or goals is latents else goals.flatten(0, 1)[order]
         self.count: Int[Tensor, " V"] = number.bincount()
         self.first: Int[Tensor, " V"] = self.count.cumsum(0) - self.count
         self.episode: Int[Tensor, " M"] = number[order]
