@@ -15,7 +15,7 @@ from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.decode.pyav import PyAVReader
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
-from tests.data.video_cases import encode_at
+from tests.data.video_cases import encode_at, needs_decord
 
 Pictures = NDArray[np.uint8]
 LENGTH = 61
@@ -49,7 +49,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
     read_numbers: Callable[..., list[int]],
 ) -> None:
     if backend == "decord":
-        pytest.importorskip("decord", reason="decord has no wheel for this platform")
+        needs_decord()
     decoder, data = get_backend(backend), (CLOSED | HARD)[kind](numbered(LENGTH))
     index = decoder.probe(data) if stored_index else None
     random = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
 
 
 def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures]) -> None:
-    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    needs_decord()
     pictures = numbered(20)
     pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # colour too
     data = encode_mp4(pictures, 20)
@@ -205,7 +205,7 @@ def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Ca
 
 
 def test_decord_refuses_by_name_what_it_gets_wrong(numbered: Callable[..., Pictures]) -> None:
-    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    needs_decord()
     with pytest.raises(DecodeError, match=r"mpeg4.*data.backend=pyav"):
         get_backend("decord").open(HARD["mpeg4"](numbered(20)))
 

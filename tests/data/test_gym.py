@@ -1,5 +1,7 @@
 """Any Gymnasium environment as a world: actions are scaled, episodes end, and what does not fit is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,6 +13,7 @@ from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.worlds import make_batch, make_env, make_goal_batch
+from tests.data.video_cases import needs_decord
 
 
 class Line(gymnasium.Env):
@@ -121,3 +124,19 @@ def test_ids_that_gymnasium_does_not_know_are_told_in_one_line(name: str) -> Non
 def test_there_are_no_tasks_in_it(line) -> None:
     with pytest.raises(DataError, match="can be recorded, but has no goals to plan for; worlds with goals: billiards"):
         make_goal_batch(line(), np.arange(1))
+
+
+def test_a_world_draws_pictures_from_files_also_after_videos_were_read_by_decord() -> None:
+    needs_decord()
+    program = (
+        "import ctypes\n"
+        "from jepa_data.decode import get_backend\n"
+        "shared = ctypes.RTLD_GLOBAL\n"
+        "get_backend('decord')\n"
+        "assert ctypes.RTLD_GLOBAL == shared\n"
+        "import numpy as np\n"
+        "from jepa_data.worlds import make_batch\n"
+        "assert make_batch('gym:Pendulum-v1', np.arange(1)).render().std() > 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pytest
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -232,3 +234,9 @@ def make_case(name: str, folder: Path) -> Path:
     if not path.exists():
         CASES[name].make(path)
     return path
+
+
+def needs_decord() -> None:
+    """Skip where there is no decord; without importing it as the product does not, see jepa_data/decode/decord.py."""
+    if find_spec("decord") is None:
+        pytest.skip("decord has no wheel for this platform")

@@ -12,6 +12,7 @@ crashes it any more. That is no proof, so decode what you do not trust with data
 Linux on x86-64 and for Windows.
 """
 
+import ctypes
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -26,13 +27,18 @@ from jepa_data.decode.reader import OnePassReader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
+_everybody = ctypes.RTLD_GLOBAL
 try:
+    # decord asks for its libraries to be seen by all. Its zlib then takes the place of others': pygame reads no PNG.
+    ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL
     import decord
 except ImportError as error:
     raise DataError(
         "backend: decord is not installed. Install it (pip install decord; Linux x86-64 and Windows only), or use "
         "data.backend=pyav"
     ) from error
+finally:
+    ctypes.RTLD_GLOBAL = _everybody
 
 CODECS = ("h264", "hevc", "vp8", "vp9")
 HARMLESS = ("colours of more than 8 bits",)
