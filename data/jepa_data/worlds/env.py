@@ -13,6 +13,7 @@ from jepa_data.errors import DataError
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
 from jepa_data.worlds.gym import PREFIX, GymBatch
+from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
 from jepa_data.worlds.push_t import PushTBatch
 from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
@@ -21,6 +22,7 @@ WORLDS: dict[str, Callable[..., GoalBatch]] = {
     "two-rooms": partial(TwoRoomsBatch, False),
     "two-rooms-random-wall": partial(TwoRoomsBatch, True),
     "push-t": PushTBatch,
+    **{f"point-maze-{maze}": partial(PointMazeBatch, maze) for maze in MAZES},
 }
 
 

@@ -1,0 +1,139 @@
+"""What MuJoCo's worlds share: many episodes stepped in one call, and pictures drawn in software.
+
+An episode is its positions and velocities and nothing else: MuJoCo's warm start is left out. So a step is a function of
+(state, action), a copy goes on exactly, and costs nothing.
+
+    MUJOCO_GL is set         EGL, OSMesa or GLFW, as it says
+    no display               EGL if it works, else OSMesa; what works is tried in another process first, because a
+                             process can load PyOpenGL for one of them only
+    a display, or no Linux   as MuJoCo chooses
+
+Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. Contexts of OpenGL belong to the
+thread that draws first.
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_data.errors import DataError
+from jepa_data.worlds.packages import needed
+
+APT = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
+MODULES = {"egl": "mujoco.egl", "osmesa": "mujoco.osmesa", "glfw": "mujoco.glfw"}
+PROBE = (
+    "import sys, importlib, mujoco\n"
+    "context = importlib.import_module(sys.argv[1]).GLContext(16, 16)\n"
+    "context.make_current()\n"
+    "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 100)\n"
+)
+
+
+class Physics:
+    """Steps episodes of one model, whose positions and velocities are as many.
+
+    Args:
+        model: an MjModel.
+        fastest: velocities are cut to -fastest..fastest before every step; None: not at all.
+    """
+
+    def __init__(self, world: str, model: Any, extra: str, fastest: float | None = None) -> None:
+        self._mujoco, rollout = needed(world, "mujoco", extra), needed(world, "mujoco.rollout", extra)
+        self._model, self._data, self._fastest = model, self._mujoco.MjData(model), fastest
+        self._rollout = rollout.Rollout(nthread=0)
+
+    def step(self, state: NDArray[np.float64], control: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """State [E, 2n], positions before velocities, after `count` steps of the model under control [E, A]."""
+        full = np.column_stack([np.zeros(len(state)), state])  # MuJoCo's has the time in front
+        cold = np.zeros((len(state), self._model.nv))
+        for _ in range(count):
+            if self._fastest is not None:
+                speed = full[:, 1 + self._model.nq :]
+                np.clip(speed, -self._fastest, self._fastest, out=speed)
+            reached, _ = self._rollout.rollout(self._model, self._data, full, control[:, None], initial_warmstart=cold)
+            full = reached[:, -1]
+        return full[:, 1:].copy()
+
+
+class Scene:
+    """Draws one model from a camera that stands still above its origin and looks down.
+
+    Args:
+        size: pixels a side.
+        width: how much of the ground is seen, in the model's unit.
+    """
+
+    def __init__(self, world: str, model: Any, extra: str, size: int, width: float) -> None:
+        self._mujoco = mujoco = needed(world, "mujoco", extra)
+        model.vis.quality.shadowsize, model.vis.quality.offsamples = 0, 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        model.mat_reflectance[:] = 0
+        self._model, self._data = model, mujoco.MjData(model)
+        self._context = gl_context(world)(size, size)
+        self._context.make_current()
+        self._pixels = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._pixels)
+        self._scene, self._option = mujoco.MjvScene(model, 500), mujoco.MjvOption()
+        self._window = mujoco.MjrRect(0, 0, size, size)
+        self._camera = mujoco.MjvCamera()
+        self._camera.lookat[:] = 0
+        self._camera.azimuth, self._camera.elevation = 90, -90
+        self._camera.distance = width / 2 / np.tan(np.deg2rad(model.vis.global_.fovy) / 2)
+
+    def draw(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards."""
+        mujoco, size = self._mujoco, self._window.width
+        pictures = np.empty((len(positions), size, size, 3), np.uint8)
+        self._context.make_current()
+        for picture, position in zip(pictures, positions, strict=True):
+            self._data.qpos[:] = position
+            mujoco.mj_kinematics(self._model, self._data)
+            mujoco.mj_camlight(self._model, self._data)
+            everything = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, everything, self._scene)
+            mujoco.mjr_render(self._window, self._scene, self._pixels)
+            mujoco.mjr_readPixels(picture, None, self._window, self._pixels)
+        return pictures[:, ::-1].copy()  # OpenGL's first row is the lowest
+
+
+@cache
+def gl_context(world: str) -> Any:
+    """The class of OpenGL contexts that draws here.
+
+    Raises:
+        DataError: none does; names Debian's packages.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
+    headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if not wanted and not headless:
+        return import_module("mujoco").GLContext
+    tried = [wanted] if wanted else list(APT)
+    errors = {name: _why_not(name) for name in tried}
+    works = next((name for name in tried if errors[name] is None), None)
+    if works is None:
+        told = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        setting = f" with MUJOCO_GL={wanted}" if wanted else ""
+        raise DataError(
+            f"{world} is drawn by OpenGL, which does not work here{setting} ({told}). "
+            f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
+        )
+    return import_module(MODULES[works]).GLContext
+
+
+def _why_not(backend: str) -> str | None:
+    """Why nothing can be drawn by a backend; None: it can."""
+    if backend not in MODULES:
+        return f"expected one of {', '.join(MODULES)}"
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, MODULES[backend]], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit code {done.returncode}"
