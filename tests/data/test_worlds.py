@@ -149,6 +149,7 @@ PACKAGES = [
     ("push-t", "pymunk", "pusht"),
     ("point-maze-umaze", "gymnasium_robotics", "maze"),
     ("point-maze-umaze", "mujoco", "maze"),
+    ("reacher", "mujoco", "reacher"),
 ]
 
 

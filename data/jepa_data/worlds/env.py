@@ -15,6 +15,7 @@ from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
 from jepa_data.worlds.gym import PREFIX, GymBatch
 from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
 from jepa_data.worlds.push_t import PushTBatch
+from jepa_data.worlds.reacher import ReacherBatch
 from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
 WORLDS: dict[str, Callable[..., GoalBatch]] = {
@@ -23,6 +24,7 @@ WORLDS: dict[str, Callable[..., GoalBatch]] = {
     "two-rooms-random-wall": partial(TwoRoomsBatch, True),
     "push-t": PushTBatch,
     **{f"point-maze-{maze}": partial(PointMazeBatch, maze) for maze in MAZES},
+    "reacher": ReacherBatch,
 }
 
 

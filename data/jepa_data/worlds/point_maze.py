@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.worlds.errands import noisy_errands
 from jepa_data.worlds.held import held_in_box
 from jepa_data.worlds.maze_ways import Ways
 from jepa_data.worlds.mujoco_world import Physics, Scene
@@ -43,7 +44,6 @@ LONGEST_HOLD = 8
 PULL, BRAKE = 4.0, 1.2  # of the script: force for a metre to go, and for a metre a second
 NOISE = 0.3
 GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pixels wide in small pictures
-ERRANDS = 64  # more goals than fit into any recording
 
 
 class PointMazeBatch:
@@ -147,18 +147,7 @@ class PointMazeBatch:
         if policy == "random":
             return np.stack([held_in_box(rng, frames, 2, LONGEST_HOLD) for rng in generators])
         world = self.take(np.arange(len(self)))
-        drawn = [(rng.uniform(size=(ERRANDS, 3)), rng.normal(0, NOISE, (frames - 1, 2))) for rng in generators]
-        errands, noise = (np.stack(parts) for parts in zip(*drawn, strict=True))
-        number, rows = np.zeros(len(self), dtype=np.intp), np.arange(len(self))
-        goal = world._goals(errands[:, 0])
-        actions = np.zeros((len(self), frames - 1, 2), np.float32)
-        for t in range(frames - 1):
-            there = world.distance(goal) < NEAR / 2
-            number[there] = (number[there] + 1) % ERRANDS
-            goal[there] = world._goals(errands[rows, number])[there]
-            actions[:, t] = (world.expert(goal) + noise[:, t]).clip(-1, 1)
-            world.step(actions[:, t])
-        return actions
+        return noisy_errands(world, world._goals, 3, generators, frames, near=NEAR / 2, noise=NOISE)
 
     def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers of the unit cube [E, 3] as places in cells that are far enough away."""
