@@ -150,6 +150,7 @@ PACKAGES = [
     ("point-maze-umaze", "gymnasium_robotics", "maze"),
     ("point-maze-umaze", "mujoco", "maze"),
     ("reacher", "mujoco", "reacher"),
+    ("doom-rooms", "vizdoom", "doom"),
 ]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jepa_data.errors import DataError
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
+from jepa_data.worlds.doom_rooms import DoomRoomsBatch
 from jepa_data.worlds.gym import PREFIX, GymBatch
 from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
 from jepa_data.worlds.push_t import PushTBatch
@@ -25,6 +26,7 @@ WORLDS: dict[str, Callable[..., GoalBatch]] = {
     "push-t": PushTBatch,
     **{f"point-maze-{maze}": partial(PointMazeBatch, maze) for maze in MAZES},
     "reacher": ReacherBatch,
+    "doom-rooms": DoomRoomsBatch,
 }
 
 

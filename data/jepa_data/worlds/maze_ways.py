@@ -37,12 +37,19 @@ class Ways:
 
     def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
         """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
-        rows, columns = self._shape
-        column = np.floor(position[:, 0] / self.size + columns / 2).astype(int).clip(0, columns - 1)
-        row = np.floor(rows / 2 - position[:, 1] / self.size).astype(int).clip(0, rows - 1)
-        number = self._number[row, column]
+        number = self._number[self._row_column(position)]
         near = np.linalg.norm(position[:, None] - self.middles, axis=-1).argmin(1)
         return np.where(number >= 0, number, near)
+
+    def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which positions [E, 2] are in no wall."""
+        return self._number[self._row_column(position)] >= 0
+
+    def far_cells(self, position: NDArray[np.floating], least: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
+        """A cell [E] at least so many cells away from each position; numbers [E] in 0..1 choose, evenly."""
+        far = self.steps[self.cells(position)] >= least
+        wanted = np.minimum(np.floor(unit * far.sum(1)).astype(int), far.sum(1) - 1)
+        return (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
 
     def next_point(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Where to go [E, 2] straight from each position on the way to its goal."""
@@ -57,6 +64,12 @@ class Ways:
         between = np.maximum(self.steps[here, there] - 2, 0) * self.size
         around = np.linalg.norm(first - position, axis=-1) + between + np.linalg.norm(goal - last, axis=-1)
         return np.where(self.steps[here, there] <= 1, np.linalg.norm(goal - position, axis=-1), around)
+
+    def _row_column(self, position: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Row and column [E]; of a position outside those of the border."""
+        rows, columns = self._shape
+        column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)
+        return np.floor(rows / 2 - position[:, 1] / self.size).astype(np.intp).clip(0, rows - 1), column
 
     def _search(self, goal: int, place: NDArray[np.intp]) -> None:
         """Breadth first from one cell to all."""

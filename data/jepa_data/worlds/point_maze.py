@@ -152,9 +152,7 @@ class PointMazeBatch:
     def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers of the unit cube [E, 3] as places in cells that are far enough away."""
         ways = self._rules.ways
-        far = ways.steps[ways.cells(self._state[:, :2])] >= FAR
-        wanted = np.floor(unit[:, 0] * far.sum(1)).astype(int)  # the so-many-th of the far cells
-        cell = (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
+        cell = ways.far_cells(self._state[:, :2], FAR, unit[:, 0])
         return ways.middles[cell] + BESIDE * (2 * unit[:, 1:] - 1)
 
 
