@@ -12,6 +12,7 @@ Shadows, reflections and anti-aliasing are left out: they take nine tenths of th
 thread that draws first.
 """
 
+import atexit
 import os
 import subprocess
 import sys
@@ -78,6 +79,7 @@ class Scene:
         self._context = gl_context(world)(size, size)
         self._context.make_current()
         self._pixels = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        atexit.register(_free, self._context, self._pixels)  # before OpenGL itself goes
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._pixels)
         self._scene, self._option = mujoco.MjvScene(model, 500), mujoco.MjvOption()
         self._window = mujoco.MjrRect(0, 0, size, size)
@@ -124,6 +126,12 @@ def gl_context(world: str) -> Any:
             f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
         )
     return import_module(MODULES[works]).GLContext
+
+
+def _free(context: Any, pixels: Any) -> None:
+    context.make_current()
+    pixels.free()
+    context.free()
 
 
 def _why_not(backend: str) -> str | None:
