@@ -25,7 +25,7 @@ from jepa_data.worlds.gym import PREFIX
 EPISODES, SECONDS = 64, 2.0  # side by side, and CPU time at least, for the measured speed
 FRAMES, SHOWN = 40, 6  # of the recording on the sheet
 SIDE, GAP, NAME = 64, 4, 172  # pixels: of a picture, between two, and for the name of a world
-HEADER = ("world", "actions", "state", "a goal is reached below", "who records")
+HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below", "who records")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def sights(*, look: bool = False, time_it: bool = False) -> Iterator[Sight]:
 def table(found: list[Sight]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
     timed = any(sight.speed is not None for sight in found)
-    rows = [HEADER + (("pictures a CPU-second",) if timed else ())]
+    rows: list[tuple[str, ...]] = [HEADER + (("pictures a CPU-second",) if timed else ())]
     for sight in found:
         if sight.missing is None:
             speed = (f"{sight.speed:,.0f}",) if sight.speed is not None else ("",) if timed else ()
