@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,11 @@ def test_the_map_is_one_floor_with_a_wall_for_every_border_of_the_plan() -> None
 
 def test_the_game_leaves_nothing_behind(tmp_path: Path) -> None:
     program = (
+        "import os\n"
         "import numpy as np\n"
         "from jepa_data.worlds.doom_rooms import DoomRoomsBatch, _view\n"
         "DoomRoomsBatch(np.arange(1), image_size=32).render()\n"
-        "print(_view(32)._folder.name)\n"
+        "print(_view(32, os.getpid())._folder.name)\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -151,3 +153,11 @@ def test_the_game_leaves_nothing_behind(tmp_path: Path) -> None:
         check=True,
     )
     assert not done.stderr and not list(tmp_path.iterdir()) and not Path(done.stdout.strip()).exists()
+
+
+def test_threads_draw_one_after_the_other() -> None:
+    worlds = [placed((*WEST, 0.1 * i), (*EAST, 0.2 * i)) for i in range(8)]
+    expected = [world.render() for world in worlds]
+    with ThreadPoolExecutor(4) as pool:
+        for drawn, picture in zip(pool.map(DoomRoomsBatch.render, worlds * 5), expected * 5, strict=True):
+            np.testing.assert_array_equal(drawn, picture)

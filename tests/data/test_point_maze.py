@@ -2,6 +2,10 @@
 
 import importlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +135,29 @@ def test_without_a_setting_a_machine_without_display_draws(monkeypatch: pytest.M
     except DataError as error:
         pytest.skip(str(error))
     assert (pictures.std((1, 2, 3)) > 30).all() and (pictures[0] != pictures[1]).any()
+
+
+def test_another_thread_is_told_to_draw_elsewhere_and_so_is_a_forked_process() -> None:
+    world = placed((1.0, 1.0))
+    try:
+        world.render()
+    except DataError as error:
+        pytest.skip(str(error))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DataError, match="Draw in one thread"):
+        pool.submit(world.render).result()
+    program = (  # in a process of its own, which has no other threads that a fork would leave behind
+        "import os, numpy as np\n"
+        "from jepa_data.worlds import make_batch\n"
+        "world = make_batch('point-maze-umaze', np.arange(1))\n"
+        "world.render()\n"
+        "if os.fork():\n"
+        "    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "try:\n"
+        "    world.render()\n"
+        "except Exception as error:\n"
+        "    os._exit(7 if 'start processes by spawn' in str(error) else 1)\n"
+        "os._exit(0)\n"
+    )
+    root = Path(__file__).parents[2]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(str(root / part) for part in ("", "data"))}
+    assert subprocess.run([sys.executable, "-c", program], env=env, check=False, timeout=120).returncode == 7

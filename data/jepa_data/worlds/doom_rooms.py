@@ -14,6 +14,7 @@ plan of that map, so that copies cost nothing and go on exactly; there are no en
 Each episode is drawn from (seed, episode) alone.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cache
 
@@ -94,7 +95,7 @@ class DoomRoomsBatch:
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3] of what the walkers see."""
-        return _view(self.image_size).draw(self._at)
+        return _view(self.image_size, os.getpid()).draw(self._at)
 
     def take(self, index: NDArray[np.intp]) -> "DoomRoomsBatch":
         """An independent copy of the chosen episodes in their present state, repeats allowed; it goes on exactly so."""
@@ -248,5 +249,6 @@ def _ways() -> Ways:
 
 
 @cache
-def _view(size: int) -> DoomView:
+def _view(size: int, process: int) -> DoomView:
+    """One for each process: a forked one would talk to its parent's game."""
     return DoomView(NAME, EXTRA, wad(), size)

@@ -7,6 +7,7 @@ else lives in the map, so a picture is a function of the pose alone.
 
 import contextlib
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class DoomView:
     """
 
     def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
-        self._world, self._size = world, size
+        self._world, self._size, self._busy = world, size, threading.Lock()
         vizdoom = needed(world, "vizdoom", extra)
         self._folder = tempfile.TemporaryDirectory(prefix="doom-")
         folder = Path(self._folder.name)
@@ -68,8 +69,9 @@ class DoomView:
         Inside walls there is nothing to see; the game takes the player there all the same.
         """
         pictures = np.empty((len(poses), self._size, self._size, 3), np.uint8)
-        for picture, (x, y, angle) in zip(pictures, poses.tolist(), strict=True):
-            picture[:] = self._look(round(x), round(y), _parts(np.rad2deg(angle)))
+        with self._busy:
+            for picture, (x, y, angle) in zip(pictures, poses.tolist(), strict=True):
+                picture[:] = self._look(round(x), round(y), _parts(np.rad2deg(angle)))
         return pictures
 
     def _look(self, x: int, y: int, angle: int) -> NDArray[np.uint8]:

@@ -8,14 +8,15 @@ An episode is its positions and velocities and nothing else: MuJoCo's warm start
                              process can load PyOpenGL for one of them only
     a display, or no Linux   as MuJoCo chooses
 
-Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. Contexts of OpenGL belong to the
-thread that draws first.
+Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. What draws belongs to the thread
+that made it; in another, or in a forked process, it would fail inside OpenGL or wait for ever, and is refused.
 """
 
 import atexit
 import os
 import subprocess
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -76,6 +77,7 @@ class Scene:
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         model.mat_reflectance[:] = 0
         self._model, self._data = model, mujoco.MjData(model)
+        self._world, self._owner = world, _here()
         self._context = gl_context(world)(size, size)
         self._context.make_current()
         self._pixels = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
@@ -89,7 +91,16 @@ class Scene:
         self._camera.distance = width / 2 / np.tan(np.deg2rad(model.vis.global_.fovy) / 2)
 
     def draw(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards."""
+        """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
+
+        Raises:
+            DataError: this is another thread than the one that drew first, or a process forked from it.
+        """
+        if _here() != self._owner:
+            raise DataError(
+                f"{self._world} was drawn by another thread, or by the process that this one was forked from; OpenGL "
+                "cannot be shared with it. Draw in one thread, and start processes by spawn"
+            )
         mujoco, size = self._mujoco, self._window.width
         pictures = np.empty((len(positions), size, size, 3), np.uint8)
         self._context.make_current()
@@ -126,6 +137,10 @@ def gl_context(world: str) -> Any:
             f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
         )
     return import_module(MODULES[works]).GLContext
+
+
+def _here() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _free(context: Any, pixels: Any) -> None:
