@@ -13,9 +13,8 @@ import pytest
 pytest.importorskip("gymnasium_robotics", reason="point mazes need it: pip install 'openjepa[maze]'")
 
 from jepa_data.errors import DataError
-from jepa_data.worlds import make_goal_batch
+from jepa_data.worlds import make_goal_batch, mujoco_world
 from jepa_data.worlds.maze_ways import Ways
-from jepa_data.worlds.mujoco_world import gl_context
 from jepa_data.worlds.point_maze import FAR, MAZES, PointMazeBatch
 
 
@@ -112,16 +111,28 @@ def test_the_policies_cover_the_maze_and_stay_in_the_box() -> None:
 
 
 def test_where_nothing_can_be_drawn_the_packages_to_install_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mujoco_world, "_why_not", mujoco_world._why_not.__wrapped__)  # do not remember what is tried
     for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYOPENGL_PLATFORM", "glx")  # neither EGL nor OSMesa can load beside it
     with pytest.raises(
         DataError, match=r"a maze is drawn by OpenGL.*egl: .*; osmesa: .*apt install libegl1 .*libosmesa6"
     ):
-        gl_context.__wrapped__("a maze")
+        mujoco_world.gl_context("a maze")
     monkeypatch.setenv("MUJOCO_GL", "vulkan")
     with pytest.raises(DataError, match=r"with MUJOCO_GL=vulkan .*expected one of egl, osmesa, glfw"):
-        gl_context.__wrapped__("a maze")
+        mujoco_world.gl_context("a maze")
+
+
+def test_a_display_that_is_not_there_does_not_keep_the_others_from_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mujoco_world, "_why_not", mujoco_world._why_not.__wrapped__)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setenv("DISPLAY", ":99")
+    try:
+        found = mujoco_world.gl_context("a maze")
+    except DataError as error:
+        pytest.skip(str(error))
+    assert found.__module__ in ("mujoco.egl", "mujoco.osmesa")
 
 
 def test_without_a_setting_a_machine_without_display_draws(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@
 An episode is its positions and velocities and nothing else: MuJoCo's warm start is left out. So a step is a function of
 (state, action), a copy goes on exactly, and costs nothing.
 
-    MUJOCO_GL is set         EGL, OSMesa or GLFW, as it says
-    no display               EGL if it works, else OSMesa; what works is tried in another process first, because a
-                             process can load PyOpenGL for one of them only
-    a display, or no Linux   as MuJoCo chooses
+    MUJOCO_GL is set      EGL, OSMesa or GLFW, as it says
+    Linux, a display      the first that works of GLFW, EGL and OSMesa; they are tried in another process, because one
+                          process can load PyOpenGL for one of them only
+    Linux, no display     the first that works of EGL and OSMesa
+    elsewhere             as MuJoCo chooses
 
 Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. What draws belongs to the thread
 that made it; in another, or in a forked process, it would fail inside OpenGL or wait for ever, and is refused.
@@ -115,7 +116,6 @@ class Scene:
         return pictures[:, ::-1].copy()  # OpenGL's first row is the lowest
 
 
-@cache
 def gl_context(world: str) -> Any:
     """The class of OpenGL contexts that draws here.
 
@@ -123,20 +123,21 @@ def gl_context(world: str) -> Any:
         DataError: none does; names Debian's packages.
     """
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
-    headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if not wanted and not headless:
+    if not wanted and sys.platform != "linux":
         return import_module("mujoco").GLContext
-    tried = [wanted] if wanted else list(APT)
-    errors = {name: _why_not(name) for name in tried}
-    works = next((name for name in tried if errors[name] is None), None)
-    if works is None:
-        told = "; ".join(f"{name}: {error}" for name, error in errors.items())
-        setting = f" with MUJOCO_GL={wanted}" if wanted else ""
-        raise DataError(
-            f"{world} is drawn by OpenGL, which does not work here{setting} ({told}). "
-            f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
-        )
-    return import_module(MODULES[works]).GLContext
+    display = ["glfw"] if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else []
+    tried = [wanted] if wanted else [*display, *APT]
+    errors = {}
+    for name in tried:
+        if (error := _why_not(name)) is None:
+            return import_module(MODULES[name]).GLContext
+        errors[name] = error
+    told = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    setting = f" with MUJOCO_GL={wanted}" if wanted else ""
+    raise DataError(
+        f"{world} is drawn by OpenGL, which does not work here{setting} ({told}). "
+        f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
+    )
 
 
 def _here() -> tuple[int, int]:
@@ -149,6 +150,7 @@ def _free(context: Any, pixels: Any) -> None:
     context.free()
 
 
+@cache
 def _why_not(backend: str) -> str | None:
     """Why nothing can be drawn by a backend; None: it can."""
     if backend not in MODULES:
