@@ -42,7 +42,7 @@ AnyEncoder = ConvEncoder | VideoViT | FrameEncoder | StillsEncoder
 
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper}
+NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper, "predicted": None}
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "random": RandomShooting,
     "cem": CEM,
@@ -76,12 +76,15 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
 def build_dynamics(
     config: Dynamics, encoder: AnyEncoder, block_size: int
 ) -> MarkovPredictor | GRUPredictor | CausalPredictor:
-    """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash."""
+    """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
+
+    Where they standardise actions or states, they do nothing to them yet.
+    """
     match config:
         case MarkovConfig():
-            return MarkovPredictor(encoder.width, block_size, hidden=config.hidden, depth=config.depth)
+            return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
         case GRUConfig():
-            return GRUPredictor(encoder.width, block_size)
+            return GRUPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
         case CausalPredictorConfig():
             try:
                 return CausalPredictor(

@@ -100,37 +100,54 @@ class StillsConfig(Config):
 Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")]
 
 
+NORMALIZE_ACTIONS: bool = Field(
+    default=False, description="the model standardises raw actions by their mean and deviation in the training data"
+)
+
+
 class MarkovConfig(Config):
     """jepa/predictors/markov.py: action-conditioned residual MLP."""
 
     kind: Literal["markov"] = "markov"
     hidden: Count = 384
     depth: Count = Field(default=1, description="residual blocks")
+    normalize_actions: bool = NORMALIZE_ACTIONS
 
 
 class GRUConfig(Config):
     """jepa/predictors/gru.py: the latent is the hidden state."""
 
     kind: Literal["gru"] = "gru"
+    layer_norm_out: bool = False
+    normalize_actions: bool = NORMALIZE_ACTIONS
 
 
 class CausalPredictorConfig(Config):
-    """jepa/predictors/causal.py: V-JEPA 2-AC's transformer over frames, actions and states."""
+    """jepa/predictors/causal.py: transformer over frames, actions and states (V-JEPA 2-AC, DINO-WM, JEPA-WMs, LeWM)."""
 
     kind: Literal["causal"] = "causal"
-    state_size: int = Field(default=0, ge=0, description="width of what the body knows of itself; 0: nothing")
+    state_size: int = Field(
+        default=0, ge=0, description="width of what the body knows of itself; method.states says it"
+    )
     hidden: Count = 1024
     depth: Count = 24
     heads: Count = 16
     mlp_ratio: Positive = 4.0
+    head_dim: Count | None = Field(default=None, description="channels of a head; none: hidden / heads")
     positions: Literal["rotary", "rotary_tiled"] = "rotary"
     camera_size: int = Field(default=0, ge=0)
     layer_norm_out: bool = False
-    conditioning: Literal["token", "adaln"] = Field(
-        default="token", description="actions and states are tokens, or modulate the patches of their frame"
+    conditioning: Literal["token", "adaln", "concat"] = Field(
+        default="token",
+        description="actions and states are tokens, modulate the patches of their frame, or stand beside each patch",
     )
+    condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
     window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
-    next_state: Literal["add_action", "move_gripper"] = "add_action"
+    next_state: Literal["add_action", "move_gripper", "predicted"] = Field(
+        default="add_action", description="how states go on while frames are imagined"
+    )
+    normalize_actions: bool = NORMALIZE_ACTIONS
+    normalize_states: bool = Field(default=False, description="the same for states")
 
 
 Dynamics = Annotated[MarkovConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
@@ -140,6 +157,26 @@ VectorDynamics = Annotated[  # for latents of one token
     | Annotated[CausalPredictorConfig, Tag("causal")],
     kind_or("markov"),
 ]
+
+
+class ACPredictorConfig(CausalPredictorConfig):
+    """The same with V-JEPA 2-AC's defaults: its latents are LayerNormed."""
+
+    layer_norm_out: bool = True
+
+
+class DinoPredictorConfig(CausalPredictorConfig):
+    """The same with DINO-WM's: 6 blocks, 16 heads of 64, a window of 3 frames, actions beside each patch."""
+
+    hidden: Count = 384
+    depth: Count = 6
+    mlp_ratio: Positive = 2048 / 384
+    head_dim: Count | None = 64
+    conditioning: Literal["token", "adaln", "concat"] = "concat"
+    window: Count | None = 3
+    next_state: Literal["add_action", "move_gripper", "predicted"] = "predicted"
+    normalize_actions: bool = True
+    normalize_states: bool = False
 
 
 class MaskedPredictorConfig(Config):
@@ -218,6 +255,46 @@ class PLDMConfig(Config):
     inverse_weight: float = Field(default=1.0, ge=0)
 
 
+class FrozenEncoderConfig(Config):
+    """What methods on a frozen encoder have in common."""
+
+    encoder_from: str | None = Field(
+        default=None, description="run, model folder or hub id whose encoder it is; none: `encoder` as it is"
+    )
+    states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor is told: agent.x, …")
+    distance: Literal["l1", "l2"] = "l1"
+    rollout_steps: int = Field(default=2, ge=0, description="predicted from its own predictions in training; 0: none")
+    rollout_context: Count | Literal["random"] = Field(default=1, description="true latents before them")
+    detach_rollout: bool = False
+
+    @model_validator(mode="after")
+    def _rollout_is_one(self) -> Self:
+        if self.rollout_steps == 1:
+            raise ValueError("rollout_steps: a rollout of 1 step is teacher forcing itself; expected 0 (none) or 2 up")
+        if len(set(self.states)) < len(self.states):
+            raise ValueError(f"states: each once, found {', '.join(self.states)}")
+        return self
+
+
+class VJEPAACConfig(FrozenEncoderConfig):
+    """jepa/methods/vjepa_ac.py: V-JEPA 2-AC, what a frozen video encoder sees next under an action."""
+
+    kind: Literal["vjepa_ac"] = "vjepa_ac"
+    predictor: ACPredictorConfig = ACPredictorConfig()
+    rollout_context: Count = 1
+
+
+class DinoWMConfig(FrozenEncoderConfig):
+    """jepa/methods/dino_wm.py: DINO-WM, dynamics over the patches of a frozen backbone; JEPA-WMs' as settings."""
+
+    kind: Literal["dino_wm"] = "dino_wm"
+    predictor: DinoPredictorConfig = DinoPredictorConfig()
+    distance: Literal["l1", "l2"] = "l2"
+    rollout_steps: int = Field(default=0, ge=0)
+    rollout_context: Count | Literal["random"] = "random"
+    detach_rollout: bool = True
+
+
 class DenseConfig(Config):
     """V-JEPA 2.1's loss at the visible tokens: its weight rises from 0 at step `start` to `weight` at step `end`."""
 
@@ -268,7 +345,10 @@ class LeVJEPAConfig(Config):
     evaluation_ema: Share | None = 0.9999
 
 
-Method = Annotated[LeWMConfig | PLDMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig, Field(discriminator="kind")]
+Method = Annotated[
+    LeWMConfig | PLDMConfig | VJEPAACConfig | DinoWMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig,
+    Field(discriminator="kind"),
+]
 
 
 class OptimizerConfig(Config):
@@ -348,11 +428,21 @@ class PretrainConfig(Config):
         default=None, description="run to start from: its weights and its optimiser; the schedule starts anew"
     )
     data: StreamConfig
-    encoder: Encoder
+    encoder: Encoder | None = Field(
+        default=None, description="only where method.encoder_from names one: it may be none"
+    )
     method: Method
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
     trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _encoder_is_somewhere(self) -> Self:
+        named = isinstance(self.method, FrozenEncoderConfig) and self.method.encoder_from is not None
+        if self.encoder is None and not named:
+            also = ", or name a run in method.encoder_from" if isinstance(self.method, FrozenEncoderConfig) else ""
+            raise ValueError(f"encoder: missing; expected a description such as {{kind: video_vit}}{also}")
+        return self
 
 
 class SpecConfig(Config):
@@ -363,6 +453,8 @@ class SpecConfig(Config):
     step_seconds: Positive
     frames_per_step: Count
     action_size: Count | None = None
+    history: Count = 1
+    states: tuple[str, ...] = ()
 
 
 class PreprocessingConfig(Config):
