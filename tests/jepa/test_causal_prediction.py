@@ -30,9 +30,7 @@ def along(model: CausalPredictor, actions: Tensor) -> Predict:
 def test_the_loss_equals_a_loop_written_by_hand(distance, steps: int, context: int) -> None:
     model = predictor()
     x, actions = clips()
-    terms, forced = forced_and_rolled(
-        along(model, actions), x, distance=distance, rollout_steps=steps, context=context
-    )
+    terms, forced = forced_and_rolled(along(model, actions), x, distance=distance, rollout_steps=steps, context=context)
     measure = F.l1_loss if distance == "l1" else F.mse_loss
     expected = 0.0
     for s in range(S - 1):  # every latent from the truth before it, one at a time

@@ -149,9 +149,7 @@ def test_latents_of_v_jepa_2_ac_are_layer_normed_and_so_are_its_predictions() ->
     with torch.no_grad():
         for latents in (x, predict(x[:, :-1])):
             torch.testing.assert_close(latents.mean(-1), torch.zeros(latents.shape[:-1]), atol=1e-4, rtol=0)
-            torch.testing.assert_close(
-                latents.var(-1, correction=0), torch.ones(latents.shape[:-1]), atol=1e-2, rtol=0
-            )
+            torch.testing.assert_close(latents.var(-1, correction=0), torch.ones(latents.shape[:-1]), atol=1e-2, rtol=0)
 
 
 @torch.no_grad()
@@ -249,7 +247,9 @@ def test_actions_of_another_width_are_refused() -> None:
 
 def test_a_predictor_of_other_latents_is_refused() -> None:
     encoder = backbone()
-    with pytest.raises(ValueError, match=r"the predictor is for \[4, 24\] numbers a frame, the encoder gives \[4, 64\]"):
+    with pytest.raises(
+        ValueError, match=r"the predictor is for \[4, 24\] numbers a frame, the encoder gives \[4, 64\]"
+    ):
         DinoWM(encoder, predictor(stills()))
     with pytest.raises(ValueError, match="camera_size 0"):
         VJEPAAC(stills(), predictor(stills(), camera_size=6))
