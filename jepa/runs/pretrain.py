@@ -330,6 +330,7 @@ def _quiet() -> Iterator[None]:
             "Experiment logs directory",
             "The `train_dataloader` does not have many workers",
             "You're resuming from a checkpoint that ended before the epoch ended",
+            "Found .* in eval mode at the start of training",  # encoders that are frozen
         ):
             warnings.filterwarnings("ignore", message=f".*{remark}.*")
         yield

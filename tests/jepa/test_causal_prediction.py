@@ -46,33 +46,25 @@ def test_the_loss_equals_a_loop_written_by_hand(distance, steps: int, context: i
     assert terms["rollout"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def rollout_gradient(detach: bool, *, count: int = 2) -> tuple[Tensor, Tensor]:
-    """Of the last rolled-out latent with respect to the weights that embed latents, and to the first action."""
-    model = predictor()
-    x, actions = clips()
-    actions.requires_grad_()
-    predict = along(model, actions)
-    rolled = rolled_out(predict, x, predict(x[:, :-1]), count, 1, detach)
-    rolled[:, -1].square().sum().backward()
-    assert model.predictor_embed.weight.grad is not None and actions.grad is not None
-    return model.predictor_embed.weight.grad, actions.grad
-
-
 def test_detached_inputs_stop_the_gradient_and_others_do_not() -> None:
-    """The second prediction depends on the first action twice: as a token that is read, and through what it predicted."""
+    """Of the second prediction with respect to the weights that embed latents, against two passes by hand."""
 
-    def by_hand(detach: bool) -> Tensor:
+    def gradient(detach: bool, by_hand: bool) -> Tensor:
         model = predictor()
         x, actions = clips()
-        first = model(x[:, :1], actions[:, :1])
-        seen = torch.cat([x[:, :1], first.detach() if detach else first], 1)
-        model(seen, actions[:, :2])[:, -1].square().sum().backward()
+        predict = along(model, actions)
+        if by_hand:
+            first = predict(x[:, :1])
+            last = predict(torch.cat([x[:, :1], first.detach() if detach else first], 1))[:, -1]
+        else:
+            last = rolled_out(predict, x, predict(x[:, :-1]), 2, 1, detach)[:, -1]
+        last.square().sum().backward()
         assert model.predictor_embed.weight.grad is not None
         return model.predictor_embed.weight.grad
 
-    through, cut = (rollout_gradient(detach)[0] for detach in (False, True))
-    torch.testing.assert_close(through, by_hand(False))
-    torch.testing.assert_close(cut, by_hand(True))
+    through, cut = (gradient(detach, by_hand=False) for detach in (False, True))
+    torch.testing.assert_close(through, gradient(False, by_hand=True))
+    torch.testing.assert_close(cut, gradient(True, by_hand=True))
     assert (through - cut).abs().max() > 1e-4
 
 
@@ -80,9 +72,12 @@ def test_no_gradient_passes_a_detached_input_at_all() -> None:
     """A predictor that reads its last latent alone: detached, nothing of the first step is left in the second."""
     weight = torch.full((), 2.0, requires_grad=True)
     x = torch.ones(1, 4, 1, 1)
+
+    def predict(seen: Tensor) -> Tensor:
+        return weight * seen
+
     for detach, gradient in ((False, 12.0), (True, 4.0)):  # w³ x, and w (w² x) with the bracket constant
         weight.grad = None
-        predict: Predict = lambda seen: weight * seen
         rolled = rolled_out(predict, x, predict(x[:, :-1]), 3, 1, detach)
         assert rolled.flatten().tolist() == [2.0, 4.0, 8.0]
         rolled[:, -1].sum().backward()
