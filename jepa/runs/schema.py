@@ -35,6 +35,16 @@ class ConvConfig(Config):
     hidden: Count = 256
 
 
+class ImpalaConfig(Config):
+    """jepa/encoders/impala.py: one vector per latent step, as EB-JEPA and PLDM have it."""
+
+    kind: Literal["impala"] = "impala"
+    width: Count = 512
+    tubelet: Count = 1
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 32)
+    blocks: Count = 2
+
+
 class VideoViTConfig(Config):
     """jepa/encoders/video_vit.py: h/patch x w/patch tokens per latent step."""
 
@@ -73,6 +83,10 @@ class FrameConfig(Config):
     model: str = Field(description="a name of timm's, such as vit_tiny_patch16_224 or resnet18")
     pretrained: bool = Field(default=False, description="start from timm's weights, which are downloaded once")
     output: Literal["tokens", "pooled"] = "tokens"
+    patch: Count | None = Field(default=None, description="of a transformer, in pixels; none: what its name says")
+    projection: Count | None = Field(
+        default=None, description="with pooled: hidden units of an MLP with BatchNorm behind it, as LeWM has"
+    )
     tubelet: Literal[1] = 1
 
     @property
@@ -97,7 +111,9 @@ class StillsConfig(Config):
         return self.of.width
 
 
-Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")]
+Encoder = Annotated[
+    ConvConfig | ImpalaConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")
+]
 
 
 NORMALIZE_ACTIONS: bool = Field(
