@@ -35,16 +35,13 @@ from jepa.runs.model import save
 from jepa.runs.online_probe import OnlineProbe
 from jepa.runs.scales import state_columns, training_scales
 from jepa.runs.schema import (
-    CosineConfig,
-    FlatConfig,
     FrozenEncoderConfig,
     LeVJEPAConfig,
-    LinearConfig,
     PretrainConfig,
     VideoViTConfig,
-    WSDConfig,
 )
 from jepa.runs.starting import start_from
+from jepa.runs.training import CosineConfig, FlatConfig, LinearConfig, WSDConfig
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput

@@ -11,12 +11,15 @@ from torch import Tensor
 from jepa.agents.policy import PlanSettings, Policy, history_of
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.video_vit import VideoViT
 from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
 from jepa.planners.grasp import GRASP
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.pose import move_gripper
+from jepa.runs.model import imported
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, begin
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -159,6 +162,21 @@ def test_a_state_that_is_missing_or_of_another_width_is_refused(states, given, m
 def test_dynamics_that_read_no_states_are_told_so() -> None:
     with pytest.raises(ValueError, match="GRUPredictor reads no states, found 2 at every step"):
         begin(GRUPredictor(D, A), torch.zeros(1, 1, 1, D), torch.zeros(1, 0, A), torch.zeros(1, 1, 2))
+
+
+def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -> None:
+    """Without a conversion; the gripper is moved by the actions that are imagined."""
+    torch.manual_seed(0)
+    vit = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
+    sizes: dict[str, Any] = {"grid": (2, 2), "hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
+    predictor = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, camera_size=6, next_state=move_gripper)
+    world = imported("meta", vit, fps=4.0, predictor=predictor).world
+    assert world.spec.states[0] == "gripper.x" and len(world.spec.states) == 7
+    policy = Policy(world, pictures(1)[0, 0], PlanSettings(horizon=2, execute=1, planner=CHEAP))
+    actions = [policy.act(picture, np.zeros(7)) for picture in pictures(3)[:, 0]]
+    assert policy.plans == 3 and all(action.shape == (7,) and np.isfinite(action).all() for action in actions)
+    with pytest.raises(UserError, match=r"\[1, 7\]: gripper.x, .*; found none"):
+        policy.act(pictures(1)[0, 0])
 
 
 def test_a_horizon_of_zero_is_refused_by_a_policy() -> None:
