@@ -7,6 +7,7 @@ from torch import nn
 from jepa.config import UserError, from_dict
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.impala import ImpalaEncoder
+from jepa.predictors.gru import GRUPredictor
 from jepa.runs.build import build_encoder
 from jepa.runs.schema import FrameConfig, ImpalaConfig
 
@@ -79,3 +80,12 @@ def test_a_projection_is_an_mlp_with_batch_norm_behind_the_pooled_vector() -> No
     torch.testing.assert_close(hidden[0].mean(0), torch.zeros(48), atol=1e-5, rtol=0)
     pooled = encoder.backbone.eval()(video.flatten(0, 1))
     torch.testing.assert_close(encoder.projector(pooled).view(4, 2, 1, 64), z)
+
+
+@torch.no_grad()
+def test_a_gru_may_end_in_the_same_layer_norm_and_has_the_published_size() -> None:
+    gru = GRUPredictor(512, 2, layer_norm_out=True)
+    assert count(gru) == pytest.approx(0.79e6, rel=0.005)
+    z = gru(torch.randn(3, 1, 512), torch.randn(3, 2))
+    torch.testing.assert_close(z.mean(-1), torch.zeros(3, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(-1, correction=0), torch.ones(3, 1), atol=1e-3, rtol=0)
