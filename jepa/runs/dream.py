@@ -46,6 +46,11 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot dream. Pretrain one with `method: {{kind: lewm}}`"
         )
+    if model.spec.states:
+        raise UserError(
+            f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
+            "Pretrain one without method.states"
+        )
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
     try:
         tasks = Tasks(protocol_of(config, model))  # before the training: a mistake shall not cost that

@@ -23,6 +23,7 @@ from torch import Tensor
 from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.config import UserError
 from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
@@ -75,7 +76,7 @@ def evaluate(
 
     def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         assert pictures is not None
-        action = policy.act(pictures)
+        action = policy.act(pictures, told(model, world))
         if not imagined:
             imagined.append(policy.imagine()[:keep])
         return action
@@ -101,6 +102,19 @@ def evaluate(
         "distances": episodes.distance.tolist(),
     }
     return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
+
+
+def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
+    """What the model has to be told of the body [B, X], of the world's true state; None if nothing.
+
+    Raises:
+        UserError: the world has no such state.
+    """
+    names = list(world.state_names)
+    if missing := [name for name in model.spec.states if name not in names]:
+        known = ", ".join(names) or "none"
+        raise UserError(f"the model is told {missing[0]!r}, which is no state of {world.name}; there are: {known}")
+    return world.states()[:, [names.index(name) for name in model.spec.states]] if model.spec.states else None
 
 
 def _beside(
