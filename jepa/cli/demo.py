@@ -13,7 +13,10 @@ def demo(
     ),
     seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
     methods: Annotated[
-        str, typer.Option(help="lewm, vjepa, vjepa21, levjepa, salt, lewm-30min, two-rooms, or several with commas.")
+        str,
+        typer.Option(
+            help="lewm, vjepa, vjepa21, levjepa, salt, lewm-30min, two-rooms, point-maze, push-t, or several with commas."
+        ),
     ] = "lewm",
     supervised: Annotated[
         bool, typer.Option(help="Probe an encoder trained on the true states, too: as long as the pretraining.")

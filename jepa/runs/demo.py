@@ -39,6 +39,12 @@ DEMOS = {
     "two-rooms": Demo(
         Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
     ),
+    "point-maze": Demo(
+        Recording("point-maze-umaze", episodes=1000, frames=100), "pretrain/point_maze.yaml", "plan/point_maze.yaml"
+    ),
+    "push-t": Demo(
+        Recording("push-t", episodes=3000, frames=100, policy="pusher"), "pretrain/push_t.yaml", "plan/push_t.yaml"
+    ),
 }
 
 
@@ -112,8 +118,9 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
         return name, command, lambda: pretrain(described, say=say, bar=bar)
 
     longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
+    by = f" --policy {r.policy}" if r.policy != Recording.policy else ""
     stages: list[Stage] = [
-        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}", record_data)
+        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}{by}", record_data)
     ]
     changes = [f"run={run}"]
     if recipe.teacher:

@@ -2,6 +2,8 @@
 
     random             actions drawn evenly, each held for a latent step: the floor
     inverse_dynamics   what the action to the goal was in the recordings, without planning
+    replay             the very actions by which the goal was reached when it was recorded, without looking, then none;
+                       only of goals with a `goal_offset`. What it misses is what glides on, and what chance there is
     expert             the world's script, told the true state
     simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
                        its cost; of a hybrid the sampler alone, as a simulator has no gradient
@@ -133,6 +135,8 @@ def _beside(
         scores["inverse_dynamics"] = score(
             tasks.solved(tasks.run(lambda pictures, _: policy.act(_seen(pictures)), look=True).distance)
         )
+    if tasks.recorded is not None:
+        scores["replay"] = score(replay(tasks))
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
     planner = settings.planner.sampler if isinstance(settings.planner, Hybrid) else settings.planner
@@ -164,6 +168,14 @@ def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
         return held.pop()
 
     return tasks.solved(tasks.run(act).distance)
+
+
+def replay(tasks: Tasks) -> NDArray[np.bool_]:
+    """The actions that led to the goals once more, and none in the steps that are left."""
+    assert tasks.recorded is not None
+    queue = list(tasks.recorded.swapaxes(0, 1))
+    idle = np.zeros_like(queue[0])
+    return tasks.solved(tasks.run(lambda pictures, world: queue.pop(0) if queue else idle).distance)
 
 
 def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:

@@ -46,12 +46,14 @@ METHODS = {
 AGENTS = {
     "random": "random actions",
     "inverse_dynamics": "inverse dynamics, without planning",
+    "replay": "the recorded actions once more",
     "expert": "a script that is told the true state",
     "simulator": "the same planner on the true simulator",
 }
 SHORT = {
     "random": "random",
     "inverse_dynamics": "inverse dynamics",
+    "replay": "replay",
     "expert": "scripted expert",
     "simulator": "true simulator",
 }

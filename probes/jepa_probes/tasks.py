@@ -65,6 +65,8 @@ class Episodes:
 class Tasks:
     """Held-out starts and goals of a protocol.
 
+    `recorded`: the actions [B, goal_offset, A] by which the goal policy got to the goals; None where the world drew them.
+
     Raises:
         UserError: tasks would begin solved, or the world has no such policy or no goals that are far enough.
     """
@@ -86,7 +88,7 @@ class Tasks:
             raise UserError(
                 f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
             )
-        self.goal = self._draw_goals()
+        self.goal, self.recorded = self._draw_goals()
         at_goal = self.start()
         at_goal.place(self.goal)
         self.goal_pictures = at_goal.render()
@@ -120,25 +122,32 @@ class Tasks:
         """Which of the first tasks ended at their goals."""
         return distance < self.protocol.radius
 
-    def _draw_goals(self) -> Float[np.ndarray, "B G"]:
+    def _draw_goals(self) -> tuple[Float[np.ndarray, "B G"], Float[np.ndarray, "B O A"] | None]:
+        """Goals, and the actions that reached them."""
         p = self.protocol
         rng = np.random.Generator(np.random.Philox(key=[p.seed, FIRST_EPISODE]))
         goal = np.empty((len(self._start), len(self._start.goal_names)))
+        recorded = np.zeros((len(goal), p.goal_offset, self._start.action_size)) if p.goal_offset else None
         again = np.arange(len(goal))
         for attempt in range(ATTEMPTS):
             world = self._start.take(again)
-            goal[again] = world.draw_goals(rng) if p.goal_offset is None else self._reached(world, again, attempt)
+            if recorded is None:
+                goal[again] = world.draw_goals(rng)
+            else:
+                goal[again], recorded[again] = self._reached(world, again, attempt)
             again = np.flatnonzero(self._start.distance(goal) < p.least_distance)
             if not again.size:
-                return goal
+                return goal, recorded
         raise UserError(
             f"{again.size} of {len(goal)} tasks of {p.world} found no goal at least {p.least_distance:g} from their "
             f"start (least_distance), in {self._start.unit}, in {ATTEMPTS} attempts. Lower it"
             + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
         )
 
-    def _reached(self, world: GoalBatch, rows: NDArray[np.intp], attempt: int) -> Float[np.ndarray, "M G"]:
-        """Where the goal policy gets from the present state."""
+    def _reached(
+        self, world: GoalBatch, rows: NDArray[np.intp], attempt: int
+    ) -> tuple[Float[np.ndarray, "M G"], Float[np.ndarray, "M O A"]]:
+        """Where the goal policy gets from the present state, and by what."""
         p = self.protocol
         assert p.goal_offset is not None
         stream = (p.seed ^ GOAL_STREAM) + (attempt << 40)
@@ -146,7 +155,7 @@ class Tasks:
         actions = world.act(p.goal_policy or world.policies[0], generators, p.goal_offset + 1)
         for t in range(p.goal_offset):
             world.step(actions[:, t])
-        return world.goal_state()
+        return world.goal_state(), actions
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float, float]:
