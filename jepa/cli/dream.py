@@ -20,7 +20,7 @@ def dream(
     What its dreams are worth is told beside what the world was worth.
     """
     from jepa.config import UserError, from_dict, load
-    from jepa.runs.acting import DreamConfig
+    from jepa.runs.dream_config import DreamConfig
 
     if target.is_file() and config:
         raise UserError(f"{target} is a config already; leave out --config, or give a run folder")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jepa.config import UserError
+from jepa_probes.tasks import Z95
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,5 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def _interval(only_a: int, only_b: int, tasks: int) -> tuple[float, float]:
     n, plus, minus = tasks + 2, only_a + 0.5, only_b + 0.5
     middle = (plus - minus) / n
-    half = 1.959964 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
+    half = Z95 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
     return max(-1.0, middle - half), min(1.0, middle + half)

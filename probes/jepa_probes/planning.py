@@ -29,7 +29,7 @@ from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
-from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
+from jepa_probes.tasks import Pictures, Protocol, Tasks, random_actions, wilson
 
 Fit = Callable[[], Controller]
 
@@ -141,15 +141,7 @@ def score(solved: NDArray[np.bool_]) -> dict[str, float]:
 
 def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
     """Random actions, each held for a latent step of `frames`."""
-    rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
-    held: list[NDArray[np.float64]] = []
-
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.float64]:
-        if not held:
-            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
-        return held.pop()
-
-    return tasks.solved(tasks.run(act).distance)
+    return tasks.solved(tasks.run(random_actions(tasks.protocol.seed, frames)).distance)
 
 
 def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from jepa.config import UserError
 from jepa_data.worlds import make_goal_batch
-from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.base import GoalBatch, WorldBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
 FIRST_EPISODE = 1_000_000
 GOAL_STREAM = zlib.crc32(b"goals")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
+Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
 Pictures = UInt8[np.ndarray, "B h w 3"]
 Act = Callable[[Pictures | None, GoalBatch], NDArray[np.floating]]
@@ -149,9 +150,22 @@ class Tasks:
         return world.goal_state()
 
 
+def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBatch], NDArray[np.float64]]:
+    """The floor: an agent whose actions are drawn evenly from -1..1, each held for `frames` steps of the world."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, FIRST_EPISODE + 1]))
+    held: list[NDArray[np.float64]] = []
+
+    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
+        if not held:
+            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
+        return held.pop()
+
+    return act
+
+
 def wilson(successes: int, trials: int) -> tuple[float, float, float]:
     """Share of successes and its 95 % Wilson score interval."""
-    z, share = 1.959964, successes / trials
+    z, share = Z95, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
     low = 0.0 if successes == 0 else float(centre - half)  # exactly: rounding would leave a little

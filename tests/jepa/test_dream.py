@@ -13,8 +13,8 @@ import jepa
 from jepa.agents.imagination import Actor, ImaginationPolicy, Linear
 from jepa.cli import main
 from jepa.config import UserError, load
-from jepa.runs.acting import DreamConfig
 from jepa.runs.dream import load_controller, table
+from jepa.runs.dream_config import DreamConfig
 from jepa_data.worlds import make_env
 from jepa_probes.dreaming import compare_returns
 

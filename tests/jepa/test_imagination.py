@@ -62,11 +62,14 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_lambda_returns_equal_the_weighted_sum_of_n_step_returns() -> None:
     rewards, values = torch.randn(3, 6, generator=generator()), torch.randn(3, 7, generator=generator(1))
-    discount, trace = 0.9, 0.7
+    discount, trace = torch.rand(3, 6, generator=generator(2)), 0.7
+    discount[1, 3] = 0.0  # an end
 
     def n_step(t: int, n: int) -> Tensor:
-        found = sum(discount**i * rewards[:, t + i] for i in range(n))
-        return found + discount**n * values[:, t + n]
+        found, left = torch.zeros(3), torch.ones(3)
+        for i in range(t, t + n):
+            found, left = found + left * rewards[:, i], left * discount[:, i]
+        return found + left * values[:, t + n]
 
     found = lambda_returns(rewards, values, discount, trace)
     for t in range(6):
@@ -74,6 +77,9 @@ def test_lambda_returns_equal_the_weighted_sum_of_n_step_returns() -> None:
         expected = sum((1 - trace) * trace ** (n - 1) * n_step(t, n) for n in range(1, left))
         torch.testing.assert_close(found[:, t], expected + trace ** (left - 1) * n_step(t, left))
     torch.testing.assert_close(lambda_returns(rewards, values, discount, 0.0), rewards + discount * values[:, 1:])
+    later = rewards.clone()
+    later[1, 4:] += 9.0
+    torch.testing.assert_close(lambda_returns(later, values, discount, trace)[1, :4], found[1, :4])
     with pytest.raises(ValueError, match="expected 7 values for 6 rewards, found 6"):
         lambda_returns(rewards, values[:, 1:], discount, trace)
 

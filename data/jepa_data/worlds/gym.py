@@ -1,8 +1,8 @@
 """`gym:ID`: any Gymnasium environment that draws itself (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
 
     actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done
-    state     the observation, if it is a vector, a number, or a dict of such, of pictures none; and what the last action
-              earned (`reward`, NaN before the first) and whether it was the end (`terminated`, 0 or 1)
+    state     the observation, if it is a vector, a number, or a dict of such, of pictures none; what the last action
+              earned (`reward`, NaN before the first), and whether it was the end (`terminated`, 0 or 1)
     fps       that of the environment's metadata, or 10
     ending    an episode that the environment terminates or truncates is over, and its recording stops there
 

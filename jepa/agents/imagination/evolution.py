@@ -1,6 +1,7 @@
 """A linear controller found by CMA-ES in dreams: the C of World Models (Ha & Schmidhuber 2018).
 
     repeat   P candidates ~ N(m, sigma² C)      the same R starts and goals for all of them, others every generation
+             some mirrored: m - x for m + x     what one side gains the other loses: less noise in where m goes
              P * R dreams in one batch          fitness: their mean return
              CMA-ES moves m, sigma, C           by pycma (Hansen)
     keep     of the best candidate and of m     whichever is better than the best so far on dreams that never change
@@ -35,6 +36,8 @@ class EvolutionSettings:
         rollouts: R, dreams of each candidate.
         horizon: H, latent steps of a dream.
         std: of the first generation, in units of the weights of standardised features.
+        mirrored: share of the candidates that mirror another one at the mean (antithetic sampling); at most half, and
+            pycma advises against more than a quarter, where the search becomes biased.
         goals: of other episodes too ("any"), or of the start's own.
         sees: what the controller sees.
     """
@@ -44,12 +47,15 @@ class EvolutionSettings:
     rollouts: int = 16
     horizon: int = 15
     std: float = 0.1
+    mirrored: float = 0.0
     goals: Goals = "episode"
     sees: Sees = "goal"
 
     def __post_init__(self) -> None:
         if self.population < 4:
             raise ValueError(f"CMA-ES needs a population of at least 4, found {self.population}")
+        if not 0 <= self.mirrored <= 0.5:
+            raise ValueError(f"at most half of the candidates can be mirrored (0 to 0.5), found {self.mirrored:g}")
 
 
 @torch.no_grad()
@@ -96,7 +102,7 @@ def evolve(
             s.horizon,
             noise,
         )
-        return dreamt.rewards.sum(1).view(count, rollouts).mean(1)
+        return dreamt.worth.sum(1).view(count, rollouts).mean(1)
 
     search = _cma(controller.parameter_count, s, seed)
     best = torch.zeros(controller.parameter_count)
@@ -130,6 +136,9 @@ def _cma(size: int, settings: EvolutionSettings, seed: int) -> Any:
         "randn": lambda *shape: rng.standard_normal(shape),
         "seed": float("nan"),
         "verbose": -9,
+        # Below 0.5 a share, above 1 a number; unconditional mirrors, not only of the worst.
+        "CMA_mirrors": settings.mirrored if settings.mirrored < 0.5 else settings.population // 2,
+        "CMA_mirrormethod": 0,
     }
     rng = np.random.default_rng(seed)
     return cma.CMAEvolutionStrategy(np.zeros(size), settings.std, options)
