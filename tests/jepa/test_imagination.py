@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,7 @@ from jepa.agents.controller import ActionSpace, Decision, Linear, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
+from jepa.agents.imagination.heads import HeadSettings, RewardHead, fit_continue, fit_reward
 from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within
 from jepa.config import UserError
 from jepa.objectives import two_hot
@@ -48,6 +49,7 @@ PLACE = Distance(read=lambda z: z[:, 0, :2])
 DREAM = Dream(PointMass(), 2, PLACE)
 SPACE = ActionSpace(2)
 SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
+SMALL_HEAD = HeadSettings(updates=300, batch=128, hidden=64)
 
 
 def recorded(count: int = 200) -> Recorded:
@@ -128,6 +130,11 @@ def test_decisions_are_held_and_kept_within_the_bounds() -> None:
     torch.testing.assert_close(block, torch.tensor([[1, -0.5, 1, -0.5, 0.6, 0.8, 0.6, 0.8]]))
     block.sum().backward()
     assert decisions.grad is not None and (decisions.grad == 2).all()  # straight through what was cut off
+    decisions.grad = None
+    choice = ActionSpace(2, frames=4, hold=2, bounds="choice").block(decisions)
+    assert torch.equal(choice, torch.tensor([[1.0, 0, 1, 0, 0, 1, 0, 1]]))
+    (choice * torch.tensor([1.0, 0, 1, 0, 0, 0, 0, 0])).sum().backward()
+    assert decisions.grad is not None and (decisions.grad[0].sign() == torch.tensor([1, -1, 0, 0])).all()
     ball = ActionSpace(2, frames=4, hold=2, bounds="ball").block(decisions.detach()).view(4, 2)
     torch.testing.assert_close(ball.norm(dim=-1), torch.ones(4))
     with pytest.raises(ValueError, match="hold must divide the 4 action"):
@@ -226,18 +233,127 @@ def test_a_reward_without_gradient_is_refused_where_gradients_are_wanted() -> No
     ActorCritic(dream, recorded(), SPACE, SMALL).update()
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """A Gaussian around the next latent, 0.1 wide; temperature as World Models has it: sigma * sqrt(tau)."""
+
+    z: Tensor
+
+    def mean(self) -> Tensor:
+        return self.z
+
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        assert noise is not None
+        return self.z + 0.1 * temperature**0.5 * noise
+
+    def log_prob(self, z: Tensor) -> Tensor | None:
+        return None
+
+
+class NoisyMass(PointMass):
+    def step(self, state, action, noise=None):
+        _, following = super().step(state, action)
+        return LatentState(following.z if noise is None else following.z + 0.1 * noise), Cloud(following.z)
+
+
+def stand(z: Tensor, goal: Tensor) -> Tensor:
+    return torch.zeros(len(z), 2)
+
+
 def test_sampled_dreams_need_a_generator_and_repeat_with_it() -> None:
-    class Noisy(PointMass):
+    dream, still = Dream(NoisyMass(), 2, PLACE, sampled=True), torch.zeros(5, 1, 4)
+    runs = [dream.run(stand, still, still, 4, generator(seed)).latents for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    assert dream.varies(still) and not replace(dream, dynamics=PointMass()).varies(still)
+    with pytest.raises(ValueError, match="needs a generator"):
+        dream.run(stand, still, still, 4)
+
+
+def test_the_temperature_of_a_dream_is_that_of_what_is_drawn() -> None:
+    still = torch.zeros(4000, 1, 4)
+
+    def spread(temperature: float) -> float:
+        dream = Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=temperature)
+        return dream.run(stand, still, still, 1, generator()).latents[:, 1].std().item()
+
+    assert [spread(t) for t in (0.01, 1.0, 2.25)] == pytest.approx([0.01, 0.1, 0.15], rel=0.03)
+    with pytest.raises(ValueError, match="lies above 0, found 0"):
+        Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=0.0)
+    with pytest.raises(ValueError, match="only dreams that are sampled have a temperature"):
+        Dream(NoisyMass(), 2, PLACE, temperature=0.5)
+
+
+def test_both_learners_dream_at_a_temperature() -> None:
+    cold, hot = (Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=t) for t in (0.1, 4.0))
+    actors = [ActorCritic(dream, recorded(), SPACE, SMALL).train() for dream in (cold, hot, hot)]
+    assert actors[1] == actors[2] != actors[0]
+    few = EvolutionSettings(generations=3, population=8, rollouts=4, horizon=3, std=0.5)
+    linear = [evolve(dream, recorded(), SPACE, few)[1] for dream in (cold, hot, hot)]
+    assert linear[1] == linear[2] != linear[0]
+
+
+def test_what_comes_after_the_end_of_a_dream_counts_by_the_chance_that_there_was_none() -> None:
+    chances = iter(torch.tensor([[1.0, 0.5], [0.25, 0.5], [0.5, 0.0], [1.0, 1.0]]))
+    dream = replace(DREAM, reward=lambda z, goal: torch.ones(2), continues=lambda z: next(chances))
+    dreamt = dream.run(stand, torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), 4)
+    torch.testing.assert_close(dreamt.alive, torch.tensor([[1, 1, 0.25, 0.125], [1, 0.5, 0.25, 0]]))
+    torch.testing.assert_close(dreamt.worth.sum(1), torch.tensor([2.375, 1.75]))
+
+
+@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+def test_an_actor_learns_to_stay_alive(gradient) -> None:
+    """Every step is worth 1; beyond 1.5 to the left it is over, and a wind blows that way."""
+
+    class Wind(PointMass):
         def step(self, state, action, noise=None):
-            _, following = super().step(state, action)
-            z = following.z if noise is None else following.z + 0.1 * noise
+            state, following = super().step(state, action)
+            z = following.z + torch.tensor([-0.25, 0, 0, 0])
             return LatentState(z), Point(z)
 
-    dream, still = Dream(Noisy(), 2, PLACE, sampled=True), torch.zeros(5, 1, 4)
-    runs = [dream.run(lambda z, goal: z[:, 0, :2], still, still, 4, generator(seed)).latents for seed in (0, 0, 1)]
-    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-    with pytest.raises(ValueError, match="needs a generator"):
-        dream.run(lambda z, goal: z[:, 0, :2], still, still, 4)
+    def goes_on(z: Tensor) -> Tensor:
+        return (8 * (z[:, 0, 0] + 1.5)).sigmoid()
+
+    dream = Dream(Wind(), 2, lambda z, goal: torch.ones(len(z)) + 0 * z[:, 0, 0], continues=goes_on)
+    settings = ActorCriticSettings(
+        80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3, sees="latent"
+    )
+    learner = ActorCritic(dream, recorded(), SPACE, settings)
+    history = learner.train()
+    start, goal = recorded().draw(100, generator(7))
+    alive = dream.run(learner.actor.act, start, goal, 12).alive[:, -1].mean()
+    assert alive > 0.9 > 0.5 > dream.run(stand, start, goal, 12).alive[:, -1].mean()
+    assert history[-1] > history[0] + 1
+    few = EvolutionSettings(generations=15, population=12, rollouts=8, horizon=12, std=0.5, sees="latent")
+    controller, _ = evolve(dream, recorded(), SPACE, few)
+    assert dream.run(controller.act, start, goal, 12).alive[:, -1].mean() > 0.9
+
+
+def test_a_reward_head_begins_at_zero_and_learns_rewards_of_any_scale() -> None:
+    z = recorded(2000).z
+    assert torch.equal(RewardHead(Senses(1, 4, "latent"), hidden=8, layers=1)(z), torch.zeros(len(z)))
+    true = 300 * z[:, 0, 0].square() - 0.5
+    head = fit_reward(z[:1500], true[:1500], SMALL_HEAD)
+    wrong = (head(z[1500:]) - true[1500:]).square().mean() / true.var()
+    assert wrong < 0.1 and not any(p.requires_grad for p in head.parameters())
+    again = fit_reward(z[:1500], true[:1500], SMALL_HEAD)
+    assert torch.equal(head(z), again(z))
+    seen = z[:8].clone().requires_grad_()
+    head(seen).sum().backward()
+    assert seen.grad is not None and (seen.grad[:, 0, 0] * z[:8, 0, 0] > 0).all()
+    with pytest.raises(ValueError, match="finite rewards only"):
+        fit_reward(z, true * float("nan"))
+
+
+def test_a_continue_head_knows_ends() -> None:
+    z = recorded(2000).z
+    ended = z[:, 0].norm(dim=-1) > 1
+    head = fit_continue(z[:1500], ended[:1500], SMALL_HEAD)
+    goes_on = head(z[1500:])
+    assert ((goes_on < 0.5) == ended[1500:]).float().mean() > 0.95
+    assert goes_on[ended[1500:]].mean() < 0.1 < 0.9 < goes_on[~ended[1500:]].mean()
+    for wrong in (torch.zeros(2000, dtype=torch.bool), torch.ones(2000, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="needs ends and other latents"):
+            fit_continue(z, wrong)
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
@@ -287,7 +403,28 @@ def test_evolution_needs_cma_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         evolve(DREAM, recorded(), SPACE, EvolutionSettings(generations=1))
 
 
+@pytest.mark.parametrize(("mirrored", "pairs"), [(0.0, 0), (0.25, 3), (0.5, 6)])
+def test_some_candidates_mirror_others_at_the_mean(mirrored: float, pairs: int) -> None:
+    found: list[Tensor] = []
+
+    class Spy(PointMass):
+        def step(self, state, action, noise=None):
+            found.append(action)
+            return super().step(state, action)
+
+    still = Recorded(torch.ones(4, 1, 1, 4), list("abcd"))
+    dream = Dream(Spy(), 2, PLACE)
+    settings = EvolutionSettings(generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored, sees="latent")
+    evolve(dream, still, SPACE, settings)
+    decided = found[1].clamp(-0.999, 0.999).atanh()  # of the candidates, each a linear map of the same latent
+    opposite = (decided[:, None] + decided[None]).abs().amax(-1) < 1e-5
+    assert opposite.triu(1).sum() == pairs
+    assert np.isfinite(evolve(DREAM, recorded(), SPACE, replace(settings, generations=5, rollouts=4))[1]).all()
+
+
 def test_evolution_refuses_what_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="at most half of the candidates can be mirrored"):
+        EvolutionSettings(mirrored=0.6)
     with pytest.raises(ValueError, match="population of at least 4"):
         EvolutionSettings(population=2)
     wide = Recorded(torch.randn(4, 1, 4, 400), list("abcd"))
