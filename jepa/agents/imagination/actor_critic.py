@@ -26,6 +26,7 @@ from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
 
 CHECKS = 256  # dreams by which progress is told, always the same
+TOLD = 20  # times that it is told
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,15 @@ class ActorCritic:
         self._actor_step = torch.optim.Adam(self.actor.parameters(), s.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
 
-    def train(self, say: Callable[[str], None] | None = None) -> list[float]:
-        """All updates. Returns the mean return of the same dreams before, and twenty times on the way."""
-        history, every = [self.score()], max(1, self.settings.updates // 20)
+    def train(self, say: Callable[[str], None] | None = None) -> list[tuple[int, float]]:
+        """All updates. Returns the mean return of the same dreams (updates done, return): before, and on the way."""
+        history, every = [(0, self.score())], max(1, self.settings.updates // TOLD)
         for number in range(1, self.settings.updates + 1):
             self.update()
             if number % every == 0 or number == self.settings.updates:
-                history.append(self.score())
+                history.append((number, self.score()))
                 if say is not None:
-                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1]:.3f}")
+                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1][1]:.3f}")
         return history
 
     @torch.no_grad()

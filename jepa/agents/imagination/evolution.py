@@ -66,8 +66,9 @@ def evolve(
     settings: EvolutionSettings | None = None,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
-) -> tuple[Linear, list[float]]:
-    """The best controller that was found, and the mean return of the best so far, before and after each generation.
+) -> tuple[Linear, list[tuple[int, float]]]:
+    """The best controller that was found, and the mean return of the best so far, before and after each generation:
+    (generations done, return).
 
     Args:
         dream: where it is searched.
@@ -106,7 +107,7 @@ def evolve(
 
     search = _cma(controller.parameter_count, s, seed)
     best = torch.zeros(controller.parameter_count)
-    history = [returns(best[None], *checks, 0).item()]
+    history = [(0, returns(best[None], *checks, 0).item())]
     for number in range(1, s.generations + 1):
         asked = search.ask()
         candidates = torch.from_numpy(np.stack(asked)).float()
@@ -114,11 +115,11 @@ def evolve(
         search.tell(asked, (-fitness).double().tolist())
         contenders = torch.stack([candidates[fitness.argmax()], torch.from_numpy(search.mean).float()])
         scores = returns(contenders, *checks, 0)
-        if scores.max() > history[-1]:
+        if scores.max() > history[-1][1]:
             best = contenders[scores.argmax()]
-        history.append(max(history[-1], scores.max().item()))
+        history.append((number, max(history[-1][1], scores.max().item())))
         if say is not None and number % max(1, s.generations // 20) == 0:
-            say(f"generation {number}/{s.generations}  return in the dream {history[-1]:.3f}")
+            say(f"generation {number}/{s.generations}  return in the dream {history[-1][1]:.3f}")
         if search.stop().keys() & {"tolx", "conditioncov"}:
             break
     controller.set(best)
