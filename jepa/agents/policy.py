@@ -6,7 +6,7 @@ while not done:
     observation, reward, terminated, truncated, info = env.step(policy.act(observation))
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from jepa.agents.controller import Controller
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
-from jepa.planners.cost import goal_distance
+from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel, State, rollout
 
@@ -26,6 +26,7 @@ from jepa.world_model import LatentWorldModel, State, rollout
 class PlanSettings:
     """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached.
 
+    `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
     """
 
@@ -34,6 +35,7 @@ class PlanSettings:
     hold: int = 1
     path_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
+    terms: tuple[Term, ...] = ()
     keep: bool = True
 
 
@@ -88,7 +90,7 @@ class Policy:
         self._state: State | None = None
         self._seen: list[Tensor] = []
         self._queue: list[Tensor] = []
-        self.plans = self.evaluations = self._observed = 0
+        self.plans = self.evaluations = self.differentiated = self._observed = 0
 
     def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Plans when the last plan is used up."""
@@ -122,9 +124,11 @@ class Policy:
         assert dynamics is not None and spec.action_size is not None
         self._state = dynamics.init(z, z.new_zeros(len(z), 0, spec.block_size))
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
+        cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
+        self.differentiated += self.last_plan.differentiated
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
         raw = spec.action_size // self.stride
         return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))

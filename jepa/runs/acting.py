@@ -79,6 +79,7 @@ class GRASPConfig(Config):
     std: Positive = 0.7
     noise: float = Field(default=0.05, ge=0)
     sync_every: Count = 10
+    enough: float | None = None
 
 
 Sampler = Annotated[RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig, Field(discriminator="kind")]
@@ -141,6 +142,66 @@ class InverseConfig(Config):
     layers: int = Field(default=2, ge=0)
 
 
+class EffortConfig(Config):
+    """The mean square of the actions."""
+
+    kind: Literal["effort"] = "effort"
+    weight: Positive = 0.01
+
+
+class Placed(Config):
+    """What is told in states of the world, which are read off the latents by ridge regression (decoders/state.py)."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
+    clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
+
+
+class ForbiddenConfig(Placed):
+    """How deep a plan lies in a forbidden ball, as a share of its radius; 0 outside."""
+
+    kind: Literal["forbidden"] = "forbidden"
+    weight: Positive = 10.0
+    centre: tuple[float, ...]
+    radius: Positive
+
+    @model_validator(mode="after")
+    def _centre_fits(self) -> Self:
+        if len(self.centre) != len(self.names):
+            raise ValueError(
+                f"expected a centre with {len(self.names)} number(s), one a name; found {len(self.centre)}"
+            )
+        return self
+
+
+class StateCostConfig(Placed):
+    """The squared distance of states to a target."""
+
+    kind: Literal["state"] = "state"
+    weight: Positive = 1.0
+    target: tuple[float, ...]
+    path_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if len(self.target) != len(self.names):
+            raise ValueError(
+                f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
+            )
+        return self
+
+
+class PictureConfig(Config):
+    """The squared distance to the latent of a picture, the same for all tasks, beside their own goals."""
+
+    kind: Literal["picture"] = "picture"
+    weight: Positive = 1.0
+    file: str = Field(description="a square picture; it is scaled to the model's size")
+    path_weight: Share = 1.0
+
+
+CostConfig = Annotated[EffortConfig | ForbiddenConfig | StateCostConfig | PictureConfig, Field(discriminator="kind")]
+
+
 class PlanConfig(TasksConfig):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
@@ -151,6 +212,9 @@ class PlanConfig(TasksConfig):
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
     path_weight: Share = 1.0
+    costs: tuple[CostConfig, ...] = Field(
+        default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
+    )
     planner: PlannerConfig = CEMConfig()
     start: Literal["previous", "nothing", "inverse", "dream"] = Field(
         default="previous",

@@ -17,9 +17,10 @@ from jepa.agents.controller import ActionSpace, Actor, Linear, Sees, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
-from jepa.agents.imagination.reward import Distance, LinearRead, Reward, Within
+from jepa.agents.imagination.reward import Distance, Reward, Within
 from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
+from jepa.decoders.state import LinearRead
 from jepa.export import checkpoint
 from jepa.runs.dream_config import (
     ActorCriticConfig,

@@ -21,6 +21,7 @@ from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.acting import InverseConfig, PlanConfig
 from jepa.runs.build import build_planner
+from jepa.runs.costs import build_costs, known_states
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.dream import load_controller
 from jepa.runs.model import load
@@ -50,6 +51,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         )
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
     protocol = protocol_of(config, model)
+    known_states(config.costs, training.data)
     try:
         planner = build_planner(config.planner)
         settings = PlanSettings(
@@ -57,7 +59,15 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
         guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)
-        done = evaluate(model, protocol, settings, inverse=inverse, guide=guide, simulator_tasks=config.simulator_tasks)
+        done = evaluate(
+            model,
+            protocol,
+            settings,
+            inverse=inverse,
+            guide=guide,
+            costs=partial(build_costs, config.costs, model, training.data, config.seed),
+            simulator_tasks=config.simulator_tasks,
+        )
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
@@ -104,11 +114,20 @@ def table(result: dict[str, Any]) -> list[str]:
     for label, score in rows:
         interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
         lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
-    return [
-        *lines,
-        f"{1000 * result['seconds_per_plan']:.1f} ms and {result['model_calls_per_plan']} imagined steps a plan, "
-        f"{result['plans_per_task']} plans a task, {result['seconds']:.0f} s",
-    ]
+    calls = f"{result['model_calls_per_plan']} imagined steps"
+    if result["differentiated_calls_per_plan"]:
+        calls += f" ({result['differentiated_calls_per_plan']} followed back)"
+    alone = f"{1000 * result['seconds_per_plan_alone']:.1f} ms for one alone"
+    lines.append(
+        f"{1000 * result['seconds_per_plan']:.1f} ms and {calls} a plan ({alone}), {result['plans_per_task']} plans a "
+        f"task, {result['seconds']:.0f} s"
+    )
+    for term in result["settings"]["terms"]:
+        if r2 := term.get("r2"):
+            lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {x:.2f}" for name, x in r2.items()))
+    if "entered" in result:
+        lines.append(f"forbidden: entered in {100 * result['entered']:.1f} % of the tasks")
+    return lines
 
 
 def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: PretrainConfig, count: int) -> None:

@@ -27,7 +27,7 @@ from jepa_data.worlds import make_batch
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import REWARD
 from jepa_probes.planning import random_floor, score
-from jepa_probes.tasks import FIRST_EPISODE, Z95, Pictures, Tasks, random_actions
+from jepa_probes.tasks import FIRST_EPISODE, Z95, Pictures, Tasks, check_actions, random_actions
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def evaluate_controller(
         JSON-able: success with its interval, others beside it, and `returns`: horizon, task -> see `compare_returns`.
     """
     protocol, world = tasks.protocol, tasks.start(1)
+    check_actions(model, world)
     policy = ImaginationPolicy(model, controller, tasks.goal_pictures, fps=world.fps)
     starts: list[Tensor] = []
     rewards: list[Tensor] = []
@@ -120,6 +121,7 @@ def evaluate_return(
         JSON-able: the mean `return` of the world with its interval, that of random actions `beside`, and `returns`.
     """
     world = play.start()
+    check_actions(model, world)
     policy = ImaginationPolicy(model, controller, fps=world.fps)
     span = model.spec.frames_per_step * policy.stride
     starts: list[Tensor] = []

@@ -11,7 +11,7 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,45 @@ from torch import Tensor
 from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.planners.cost import Term
 from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds.base import GoalBatch
-from jepa_probes.tasks import Pictures, Protocol, Tasks, random_actions, wilson
+from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_probes.tasks import Pictures, Protocol, Tasks, check_actions, random_actions, wilson
 
 Fit = Callable[[], Controller]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A ball of the world's true state: `names` are its axes."""
+
+    names: tuple[str, ...]
+    centre: tuple[float, ...]
+    radius: float
+
+    def holds(self, world: WorldBatch) -> NDArray[np.bool_]:
+        """Which episodes are in it now [B]."""
+        columns = [list(world.state_names).index(name) for name in self.names]
+        return np.linalg.norm(world.states()[:, columns] - self.centre, axis=-1) < self.radius
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What plans cost beside the distance to their goal.
+
+    Attributes:
+        terms: with their weights.
+        regions: that are forbidden; it is watched who enters them.
+        told: what the terms are, JSON-able.
+    """
+
+    terms: tuple[Term, ...] = ()
+    regions: tuple[Region, ...] = ()
+    told: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,6 +86,7 @@ def evaluate(
     *,
     inverse: Fit | None = None,
     guide: Fit | None = None,
+    costs: Callable[[], Costs] | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
@@ -63,19 +94,29 @@ def evaluate(
 
     Args:
         inverse: makes the agent `inverse_dynamics`; None leaves it out.
-        guide: makes what plans start from, see `Policy`. Neither is asked before the tasks are known to be sound.
+        guide: makes what plans start from, see `Policy`.
+        costs: makes the other terms of the cost. None of these is asked before the tasks are known to be sound.
         simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
             out, None: all.
         keep: tasks of which pictures are kept.
     """
     tasks = Tasks(protocol)
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide and guide())
+    check_actions(model, world)
+    more = Costs() if costs is None else costs()
+    settings, leads = replace(settings, terms=more.terms), guide and guide()
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=leads)
     imagined: list[Tensor] = []
+    entered = np.zeros(protocol.tasks, dtype=bool)
+    planning = 0.0
 
     def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
-        assert pictures is not None
-        action = policy.act(pictures)
+        nonlocal planning, entered
+        for region in more.regions:
+            entered |= region.holds(world)
+        began = time.perf_counter()
+        action = _act(policy, _seen(pictures), world)
+        planning += time.perf_counter() - began
         if not imagined:
             imagined.append(policy.imagine()[:keep])
         return action
@@ -86,6 +127,8 @@ def evaluate(
     solved = tasks.solved(episodes.distance)
     assert episodes.pictures is not None
     frames = model.spec.frames_per_step * policy.stride
+    steps = settings.horizon / policy.plans
+    alone = Policy(model, tasks.goal_pictures[:1], settings, seed=protocol.seed, fps=world.fps, guide=leads)
     result = {
         **score(solved),
         "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks),
@@ -93,14 +136,32 @@ def evaluate(
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
         "plans_per_task": policy.plans,
-        "seconds_per_plan": seconds / (policy.plans * protocol.tasks),
-        "model_calls_per_plan": round(policy.evaluations / policy.plans) * settings.horizon,
+        "seconds_per_plan": planning / (policy.plans * protocol.tasks),
+        "seconds_per_plan_alone": _time_of_one(alone, world),
+        "model_calls_per_plan": round(policy.evaluations * steps),
+        "differentiated_calls_per_plan": round(policy.differentiated * steps),
         "protocol": asdict(protocol),
-        "settings": asdict(settings) | {"planner": repr(settings.planner)},
+        "settings": asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": more.told},
         "seconds": seconds,
         "distances": episodes.distance.tolist(),
     }
+    if more.regions:
+        result["entered"] = float(entered.mean())
     return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
+
+
+def _act(policy: Policy, pictures: Pictures, world: GoalBatch) -> NDArray[np.floating]:
+    """What the policy does in these episodes of the world."""
+    return policy.act(pictures)
+
+
+def _time_of_one(policy: Policy, world: GoalBatch) -> float:
+    """Seconds for the plan of a single episode, encoding included: the second one, as the first warms up."""
+    for _ in range(2):
+        policy.reset()
+        began = time.perf_counter()
+        _act(policy, world.render(), world)
+    return time.perf_counter() - began
 
 
 def _beside(

@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
+from jepa.agents.policy import stride_of
 from jepa.config import UserError
+from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_goal_batch
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 
@@ -148,6 +150,16 @@ class Tasks:
         for t in range(p.goal_offset):
             world.step(actions[:, t])
         return world.goal_state()
+
+
+def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
+    """Raises UserError unless the model's actions are those of the world, at the model's rate."""
+    stride = stride_of(world.fps, model)
+    if model.spec.action_size != stride * world.action_size:
+        raise UserError(
+            f"the model's actions are {model.spec.action_size} wide; {world.name} takes {world.action_size} numbers "
+            f"{stride} time(s) for each frame of the model, so expected {stride * world.action_size}"
+        )
 
 
 def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBatch], NDArray[np.float64]]:

@@ -15,8 +15,9 @@ from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSetting
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.heads import HeadSettings, RewardHead, fit_continue, fit_reward
-from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within
+from jepa.agents.imagination.reward import Distance, Head, Within
 from jepa.config import UserError
+from jepa.decoders.state import LinearRead
 from jepa.objectives import two_hot
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
