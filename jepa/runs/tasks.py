@@ -10,7 +10,7 @@ from jepa.runs.acting import TasksConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_batch, make_goal_batch, world_names
 from jepa_probes.dreaming import Play
-from jepa_probes.tasks import Protocol
+from jepa_probes.tasks import Protocol, check_actions
 
 AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
 
@@ -19,7 +19,8 @@ def recorded_in(run: Path, config: AnyTasks, world: str | None, model: LatentWor
     """The config with the name and version of the world that the run's data come from.
 
     Raises:
-        UserError: they come from no simulated world, or from another than the config names.
+        UserError: they come from no simulated world, or from another than the config names, or the model's actions are
+            not those of the world.
     """
     if world is None:
         raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
@@ -28,6 +29,7 @@ def recorded_in(run: Path, config: AnyTasks, world: str | None, model: LatentWor
     for key, value in found.items():
         if getattr(config, key) not in (None, value):
             raise UserError(f"{key} is {getattr(config, key)!r} in the config, and {value!r} where {run} was recorded")
+    check_actions(model, about)
     return config.model_copy(update=found)
 
 

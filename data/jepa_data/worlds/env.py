@@ -108,6 +108,8 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self.render(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        if (shape := np.shape(action)) != self.action_space.shape:
+            raise DataError(f"{self.name} takes actions of shape {self.action_space.shape}, found {shape}")
         self.table.step(np.asarray(action)[None])
         self._steps += 1
         info, over = self._info(), self._steps >= self.max_steps
