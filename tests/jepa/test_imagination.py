@@ -50,7 +50,7 @@ PLACE = Distance(read=lambda z: z[:, 0, :2])
 DREAM = Dream(PointMass(), 2, PLACE)
 SPACE = ActionSpace(2)
 SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
-SMALL_HEAD = HeadSettings(updates=300, batch=128, hidden=64)
+SMALL_HEAD = HeadSettings(updates=400, batch=128, hidden=64, lr=2e-3)
 
 
 def recorded(count: int = 200) -> Recorded:

@@ -11,7 +11,9 @@ again. The packages of most environments come with the extras of Gymnasium: pip 
 `classic-control`.
 """
 
+import os
 import re
+import sys
 from typing import Any
 
 import gymnasium
@@ -135,6 +137,8 @@ class GymBatch:
 
 
 def _make(name: str) -> gymnasium.Env:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame shall miss no screen
     try:
         return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
     except gymnasium.error.DependencyNotInstalled as error:
