@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.world_model import Dynamics, State, rollout
+from jepa.world_model import Dynamics, State, begin, rollout
 
 BATCH, SEEN, HORIZON = 3, 3, 4
-Parallel = Callable[[Float[Tensor, "B S N D"], Float[Tensor, "B S A"]], Float[Tensor, "B S N D"]]
+# Latents, actions and, of dynamics that are told, states -> what follows each latent
+Parallel = Callable[..., Float[Tensor, "B S N D"]]
 
 
 class ContractError(AssertionError):
@@ -27,6 +28,7 @@ def check_dynamics(
     tokens: int,
     width: int,
     action_size: int,
+    state_size: int = 0,
     parallel: Parallel | None = None,
     tolerance: float = 1e-5,
     seed: int = 0,
@@ -37,8 +39,9 @@ def check_dynamics(
         dynamics: what shall be a `jepa.world_model.Dynamics`.
         tokens, width: N and D of its latents.
         action_size: A.
-        parallel: the teacher-forced pass over S latents, each with the action that follows it, if there is one; its
-            prediction s has to equal a step from what was seen up to s.
+        state_size: numbers that the dynamics are told at every step of what was seen; 0: they are not told.
+        parallel: the teacher-forced pass over S latents, each with the action that follows it (and its state), if there
+            is one; its prediction s has to equal a step from what was seen up to s.
         tolerance: how far numbers may differ that shall be equal, where sums are taken in another order.
 
     Raises:
@@ -50,7 +53,7 @@ def check_dynamics(
     if isinstance(dynamics, nn.Module):
         dynamics.eval()
     try:
-        _Check(dynamics, tokens, width, action_size, tolerance, seed).run(parallel)
+        _Check(dynamics, tokens, width, action_size, state_size, tolerance, seed).run(parallel)
     finally:
         if training and isinstance(dynamics, nn.Module):
             dynamics.train()
@@ -58,7 +61,14 @@ def check_dynamics(
 
 class _Check:
     def __init__(
-        self, dynamics: Dynamics, tokens: int, width: int, action_size: int, tolerance: float, seed: int
+        self,
+        dynamics: Dynamics,
+        tokens: int,
+        width: int,
+        action_size: int,
+        state_size: int,
+        tolerance: float,
+        seed: int,
     ) -> None:
         g = torch.Generator().manual_seed(seed)
         self.dynamics, self.tolerance, self.size = dynamics, tolerance, (tokens, width)
@@ -67,6 +77,7 @@ class _Check:
         self.action, self.other = torch.randn(2, BATCH, action_size, generator=g)
         self.plans = torch.randn(BATCH, 2, HORIZON, action_size, generator=g)
         self.noise = torch.randn(BATCH, tokens, width, generator=g)
+        self.states = torch.randn(BATCH, SEEN, state_size, generator=g) if state_size else None
 
     def run(self, parallel: Parallel | None) -> None:
         with torch.no_grad():
@@ -82,8 +93,9 @@ class _Check:
         self.gradients()
         self.wrong_actions()
 
-    def seen(self, count: int = SEEN) -> State:
-        return self.dynamics.init(self.z[:, :count].clone(), self.past[:, : count - 1].clone())
+    def seen(self, count: int = SEEN, rows: int = BATCH) -> State:
+        states = None if self.states is None else self.states[:rows, :count].clone()
+        return begin(self.dynamics, self.z[:rows, :count].clone(), self.past[:rows, : count - 1].clone(), states)
 
     def mean(self, state: State, action: Tensor) -> Tensor:
         return self.dynamics.step(state, action)[1].mean()
@@ -99,7 +111,7 @@ class _Check:
 
     def nothing_is_changed(self) -> None:
         z, past, action = self.z.clone(), self.past.clone(), self.action.clone()
-        state = self.dynamics.init(z, past)
+        state = begin(self.dynamics, z, past, self.states)
         first = self.mean(state, action)
         later, _ = self.dynamics.step(state, self.other)
         self.dynamics.step(later, self.other)
@@ -108,10 +120,8 @@ class _Check:
         _promise(same, "init() and step() leave their inputs as they were")
 
     def rows_are_independent(self) -> None:
-        alone = self.dynamics.init(self.z[:1], self.past[:1])
-        self.equal(
-            self.mean(self.seen(), self.action)[:1], self.mean(alone, self.action[:1]), "a row is predicted as if alone"
-        )
+        alone = self.mean(self.seen(rows=1), self.action[:1])
+        self.equal(self.mean(self.seen(), self.action)[:1], alone, "a row is predicted as if alone")
 
     def repeat_and_gather(self) -> None:
         state, _ = self.dynamics.step(self.seen(), self.other)
@@ -147,7 +157,7 @@ class _Check:
 
     def steps_equal_the_parallel_pass(self, parallel: Parallel) -> None:
         actions = torch.cat((self.past, self.action[:, None]), 1)
-        whole = parallel(self.z, actions)
+        whole = parallel(self.z, actions) if self.states is None else parallel(self.z, actions, self.states)
         for count in range(1, SEEN + 1):
             found = self.mean(self.seen(count), actions[:, count - 1])
             self.equal(found, whole[:, count - 1], "a step equals the teacher-forced parallel pass")

@@ -100,15 +100,19 @@ def rotate(x: Float[Tensor, "B L *heads C"], rotary: RotaryTable) -> Float[Tenso
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose queries and keys are turned by a rotary table, if there is one."""
+    """Multi-head self-attention whose queries and keys are turned by a rotary table, if there is one.
 
-    def __init__(self, width: int, heads: int):
+    `head_dim`: channels of a head; None: width / heads.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int | None = None):
         super().__init__()
-        if width % heads:
+        if head_dim is None and width % heads:
             raise ValueError(f"width {width} does not divide into {heads} heads")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        inner = heads * (head_dim or width // heads)
+        self.qkv = nn.Linear(width, 3 * inner)
+        self.proj = nn.Linear(inner, width)
 
     def forward(
         self,
@@ -143,10 +147,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0):
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, head_dim: int | None = None):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, NORM_EPS)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, head_dim)
         self.norm2 = nn.LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, round(width * mlp_ratio))
 
@@ -177,10 +181,10 @@ class AdaptiveBlock(nn.Module):
     read, and gates what they give. Gates start at 0, so a fresh block passes its tokens on as they are.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0):
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, head_dim: int | None = None):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, head_dim)
         self.norm2 = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.modulation = nn.Linear(width, 6 * width)

@@ -27,6 +27,8 @@ class LatentSpec:
     """What a latent is: `tokens` x `width` numbers every `step_seconds`, `frames_per_step` frames each.
 
     `action_size` is the width of one raw action; a latent step takes `frames_per_step` of them, side by side.
+    `history`: how many latents in a row the dynamics read at most when they were trained.
+    `states`: what they have to be told of the body at every step, by the names of the recording.
     """
 
     tokens: int
@@ -34,6 +36,8 @@ class LatentSpec:
     step_seconds: float
     frames_per_step: int
     action_size: int | None = None
+    history: int = 1
+    states: tuple[str, ...] = ()
 
     @property
     def block_size(self) -> int:
@@ -82,6 +86,34 @@ class Dynamics(Protocol):
     ) -> tuple[State, NextLatent]:
         """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
         ...
+
+
+@runtime_checkable
+class SensingDynamics(Dynamics, Protocol):
+    """Dynamics that also read, at every step, the `state_size` numbers that the body knows of itself; 0: none."""
+
+    state_size: int
+
+    def init(
+        self,
+        z: Float[Tensor, "B S N D"],
+        actions: Float[Tensor, "B S-1 A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> State: ...
+
+
+def begin(
+    dynamics: Dynamics,
+    z: Float[Tensor, "B S N D"],
+    actions: Float[Tensor, "B S-1 A"],
+    states: Float[Tensor, "B S X"] | None = None,
+) -> State:
+    """`dynamics.init`, with states for those that read them. Raises ValueError if there are to be none, or others."""
+    if states is None:
+        return dynamics.init(z, actions)
+    if not isinstance(dynamics, SensingDynamics):
+        raise ValueError(f"{type(dynamics).__name__} reads no states, found {states.shape[-1]} at every step")
+    return dynamics.init(z, actions, states)
 
 
 class WorldModel(Protocol):

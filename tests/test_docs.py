@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jepa_data.worlds import world_names
+
 ROOT = Path(__file__).parents[1]
 SCENES = {
     "fractal": "mandelbrot=size=96x64",
@@ -23,17 +25,28 @@ def commands(guide: Path) -> list[list[str]]:
     return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+SHORTER = {  # what is added to a command, so that it takes seconds
+    "pretrain": ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"],
+    "record": ["--episodes", "24"],
+    "plan": ["tasks=3", "steps=8", "simulator_tasks=1", "gifs=1", "inverse.updates=5"],
+}
+
+
 def run_guide(name: str, folder: Path, *, least: int) -> None:
-    """Run its commands in `folder`, with few steps."""
+    """Run its commands in `folder`, with few steps, and its Python."""
     (folder / "configs").symlink_to(ROOT / "configs")
     env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
     found = commands(ROOT / "docs" / name)
     assert len(found) >= least and all(command[0] == "jepa" for command in found)
     for command in found:
-        shorter = ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"] if command[1] == "pretrain" else []
-        run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
+        verb = command[2] if command[1] == "data" else command[1]
+        run = [sys.executable, "-m", "jepa.cli", *command[1:], *SHORTER.get(verb, [])]
         done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL):
+        run = [sys.executable, "-c", block]
+        done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
 @pytest.mark.slow
@@ -53,3 +66,19 @@ def test_the_guide_to_your_own_videos_runs(tmp_path: Path) -> None:
 def test_the_page_about_collapse_runs(tmp_path: Path) -> None:
     run_guide("collapse.md", tmp_path, least=4)
     assert (tmp_path / "runs" / "collapse" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_guide_to_worlds_runs(tmp_path: Path) -> None:
+    run_guide("worlds.md", tmp_path, least=6)
+    assert (tmp_path / "worlds.png").stat().st_size < 300 * 2**10 and (
+        tmp_path / "runs" / "maze" / "plan.json"
+    ).is_file()
+
+
+def test_the_guide_to_worlds_knows_every_world() -> None:
+    guide = (ROOT / "docs" / "worlds.md").read_text()
+    table = guide[guide.index("| world |") : guide.index("What each world is")]
+    for name in world_names():
+        family, _, variant = name.rpartition("-")
+        assert f"`{name}`" in table or (f"`{family}-" in table and f"`-{variant}`" in table), name

@@ -4,6 +4,11 @@ policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
 observation, info = env.reset()
 while not done:
     observation, reward, terminated, truncated, info = env.step(policy.act(observation))
+
+Models that read several frames start each plan from the last latents and what was done between them:
+
+    latents   z3 ─a3─> z4 ─a4─> z5          history 3; each frame is encoded once
+    plan                        z5 ─?─> ─?─> …
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,7 +24,8 @@ from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl
-from jepa.world_model import LatentWorldModel, State, rollout
+from jepa.predictors.causal import CausalPredictor
+from jepa.world_model import LatentWorldModel, State, begin, rollout
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class PlanSettings:
 
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
+    `history`: latents that the model reads at most before it plans; None: see `history_of`.
     """
 
     horizon: int = 6
@@ -37,6 +44,11 @@ class PlanSettings:
     planner: Planner = field(default_factory=CEM)
     terms: tuple[Term, ...] = ()
     keep: bool = True
+    history: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.history is not None and self.history < 1:
+            raise ValueError(f"a plan starts from the present latent at least (history 1), found {self.history}")
 
 
 class Policy:
@@ -69,6 +81,7 @@ class Policy:
         self.model, self.guide = model, guide
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
+        self.history = settings.history or history_of(model, settings.horizon)
         self.goal_shape = goal.shape
         self.goal = model.encode_still(as_pictures(goal))
         self.control = ModelPredictiveControl(
@@ -88,24 +101,57 @@ class Policy:
         self.control.reset()
         self.last_plan: Plan | None = None
         self._state: State | None = None
-        self._seen: list[Tensor] = []
+        self._seen: list[Tensor] = []  # frames of the present latent step
+        self._steps: list[Tensor] = []  # latent steps that are not encoded yet, [B, frames, C, h, w] each
+        self._told: list[Tensor] = []  # states at the last `history` latent steps, [B, X] each
+        self._latents: list[Tensor] = []  # of the last `history` steps, [B, N, D] each
+        self._done: list[Tensor] = []  # blocks that led from each of them to the next, [B, E] each
         self._queue: list[Tensor] = []
         self.plans = self.evaluations = self.differentiated = self._observed = 0
 
-    def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
-        """The action for the frame just seen. Plans when the last plan is used up."""
+    def act(
+        self, observation: UInt8[np.ndarray, "*B h w 3"], state: Float[np.ndarray, "*B X"] | None = None
+    ) -> Float32[np.ndarray, "*B A"]:
+        """The action for the frame just seen. Plans when the last plan is used up.
+
+        Args:
+            state: what the body knows of itself now, raw and in the order of `model.spec.states`; only for models that
+                are told.
+
+        Raises:
+            UserError: the picture has another shape than the goal's, or the state is missing, surplus or of another
+                width.
+        """
         if observation.shape != self.goal_shape:
             raise UserError(
                 f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
             )
-        frames = self.model.spec.frames_per_step
-        if self._observed % self.stride == 0:
-            self._seen = [*self._seen, as_pictures(observation)][-frames:]
-        self._observed += 1
+        self._observe(as_pictures(observation), self._checked(state, len(observation) if observation.ndim == 4 else 1))
         if not self._queue:
             self._queue = self._plan()
         action = self._queue.pop(0).numpy()
         return action if observation.ndim == 4 else action[0]
+
+    def _observe(self, pictures: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
+        """Note a frame; and a latent step, where one begins: actions are chosen for whole steps."""
+        frames = self.model.spec.frames_per_step
+        if self._observed % self.stride == 0:
+            self._seen = [*self._seen, pictures][-frames:]
+        if self._observed % (frames * self.stride) == 0:
+            # Before a whole tubelet was seen, the first picture stands still.
+            seen = [self._seen[0]] * (frames - len(self._seen)) + self._seen
+            self._steps = [*self._steps, torch.stack(seen, 1)][-self.history :]
+            if state is not None:
+                self._told = [*self._told, state][-self.history :]
+        self._observed += 1
+
+    def _checked(self, state: Float[np.ndarray, "*B X"] | None, batch: int) -> Float[Tensor, "B X"] | None:
+        wanted = self.model.spec.states
+        found = None if state is None else tuple(np.atleast_2d(state).shape)
+        if found != ((batch, len(wanted)) if wanted else None):
+            told = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
+            raise UserError(f"this model is told {told}; found {'none' if found is None else f'a state {list(found)}'}")
+        return None if state is None else torch.from_numpy(np.atleast_2d(state)).float()
 
     @torch.no_grad()
     def imagine(self) -> Float[Tensor, "B H N D"]:
@@ -117,12 +163,12 @@ class Policy:
 
     def _plan(self) -> list[Tensor]:
         spec = self.model.spec
-        # Before a whole tubelet was seen, the first picture stands still.
-        seen = [self._seen[0]] * (spec.frames_per_step - len(self._seen)) + self._seen
-        z = self.model.encode(torch.stack(seen, 1))
+        z = self._encoded()
         dynamics = self.model.dynamics
         assert dynamics is not None and spec.action_size is not None
-        self._state = dynamics.init(z, z.new_zeros(len(z), 0, spec.block_size))
+        done = torch.stack(self._done, 1).to(z) if self._done else z.new_zeros(len(z), 0, spec.block_size)
+        told = torch.stack(self._told, 1).to(z) if self._told else None
+        self._state = begin(dynamics, z, done, told)
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]))
@@ -130,8 +176,18 @@ class Policy:
         self.evaluations += self.last_plan.evaluations
         self.differentiated += self.last_plan.differentiated
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
+        if self.history > 1:  # the next plan starts before what is done now
+            self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
         raw = spec.action_size // self.stride
         return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))
+
+    def _encoded(self) -> Float[Tensor, "B S N D"]:
+        """The last latents; those of steps that are new are encoded now, in one batch."""
+        new = torch.stack(self._steps, 1)  # [B, steps, frames, C, h, w]
+        z = self.model.encode(new.flatten(0, 1)).unflatten(0, new.shape[:2])[:, :, 0]
+        self._latents = [*self._latents, *z.unbind(1)][-self.history :]
+        self._steps = []
+        return torch.stack(self._latents, 1)
 
     def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
         """What the guide does in the imagination."""
@@ -144,6 +200,15 @@ class Policy:
             state, following = dynamics.step(state, blocks[-1])
             z = following.mean()
         return torch.stack(blocks, 1)
+
+
+def history_of(model: LatentWorldModel, horizon: int) -> int:
+    """Latents to start plans from: as many as the model was trained with, or its window.
+
+    Where nothing slides out of sight, what is imagined counts too: no more is read than there was in training.
+    """
+    slides = not isinstance(model.dynamics, CausalPredictor) or model.dynamics.window is not None
+    return model.spec.history if slides else max(1, model.spec.history + 1 - horizon)
 
 
 def stride_of(fps: float, model: LatentWorldModel) -> int:

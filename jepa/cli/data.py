@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from jepa.cli.curate import curate
-from jepa.cli.looking import bench, check, index, inspect
+from jepa.cli.looking import bench, check, index, inspect, worlds
 from jepa.cli.pack import pack
 
 app = typer.Typer(help="Make shards of videos and worlds, and look at them.", no_args_is_help=True)
@@ -18,14 +18,18 @@ OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
 @app.command()
 def record(
     world: Annotated[
-        str, typer.Argument(help="two-rooms, billiards-easy, push-t, gym:Pendulum-v1, …: see the README.")
+        str,
+        typer.Argument(
+            help="two-rooms, billiards-easy, push-t, point-maze-umaze, reacher, doom-rooms, gym:Pendulum-v1, …: "
+            "`jepa data worlds` lists them."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
     frames: Annotated[int, typer.Option(help="Frames per episode, at the world's own rate.")] = 40,
-    image_size: Annotated[int, typer.Option(help="Pixels a side; worlds of our own take 32 to 128.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Pixels a side, 32 to 128 in every world.")] = 64,
     policy: Annotated[
-        str, typer.Option(help="Who acts: random; in two rooms also noisy-expert, in push-t pusher.")
+        str, typer.Option(help="Who acts: random; in many worlds also noisy-expert, in push-t pusher.")
     ] = "random",
     seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
     test_share: Annotated[float, typer.Option(help="Share of the episodes kept for testing.")] = 0.15,
@@ -46,5 +50,5 @@ def record(
     typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
 
 
-for verb in (curate, index, inspect, check, bench):  # in the order of the work
+for verb in (worlds, curate, index, inspect, check, bench):  # in the order of the work
     app.command()(verb)

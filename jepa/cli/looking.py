@@ -48,6 +48,25 @@ def inspect(
         typer.echo(f"{sheet}: first, middle and last frame of {count} samples", err=as_json)
 
 
+def worlds(
+    speed: Annotated[bool, typer.Option("--speed", help="Also measure pictures a CPU-second.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw every world on this PNG.")] = None,
+) -> None:
+    """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
+    from jepa.cli.show import table
+    from jepa_data.looking import worlds as looking
+
+    found = list(looking.sights(look=sheet is not None, time_it=speed))
+    typer.echo(table(looking.table(found)))
+    for sight in found:
+        if sight.missing is not None:
+            typer.echo(sight.missing)
+    typer.echo("gym:ID is any Gymnasium environment that draws itself; it can be recorded, but has no goals.")
+    if sheet is not None:
+        count = looking.sheet(found, sheet)
+        typer.echo(f"{sheet}: {count} worlds, an episode and a goal of each")
+
+
 def check(
     shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
     workers: Annotated[int | None, WORKERS] = None,

@@ -3,6 +3,7 @@
     video [B, T, C, h, w] → [B*T, C, h, w] → timm's forward_features
                                               ├ tokens: its patch tokens or last feature map    [B, S=T, N=h'w', D]
                                               └ pooled: what its classifier would read          [B, S=T, 1, D]
+                                                        and an MLP with BatchNorm behind it, if asked for (LeWM)
 
 The names are timm's (`timm.list_models()`): vit_tiny_patch16_224, vit_small_patch14_dinov2.lvd142m, resnet18, … Nothing
 else is imported and no file or hub is named by them. Frames come in normalised by ImageNet's mean and deviation, which
@@ -33,6 +34,8 @@ class FrameEncoder(nn.Module):
         image_size: height and width in pixels; a transformer's position table is made for it.
         pretrained: start from timm's weights, which are downloaded once, instead of random ones.
         output: what a frame becomes (figure above). Prefix tokens (CLS, registers) are not given out as tokens.
+        patch: side of a transformer's patches in pixels; None: what the model's name says.
+        projection: hidden units of the MLP behind `pooled`; None: there is none.
 
     Raises:
         ValueError: timm has no such model, its weights cannot be had, or it cannot read pictures of this size.
@@ -47,10 +50,14 @@ class FrameEncoder(nn.Module):
         *,
         pretrained: bool = False,
         output: Output = "tokens",
+        patch: int | None = None,
+        projection: int | None = None,
     ):
         super().__init__()
-        self.image_size, self.output = image_size, output
-        self.backbone = _backbone(model, image_size, pretrained)
+        if projection is not None and output != "pooled":
+            raise ValueError("a projection reads one vector a frame: use it with output: pooled")
+        self.image_size, self.output, self.projector = image_size, output, None
+        self.backbone = _backbone(model, image_size, pretrained, patch)
         self.backbone.eval()  # batch statistics are not for the picture of zeros
         weight = next(self.backbone.parameters())
         try:
@@ -60,6 +67,13 @@ class FrameEncoder(nn.Module):
             raise ValueError(f"{model} cannot read pictures of {image_size} px: {first_line(error)}") from error
         self.backbone.train()
         self.tokens, self.width = z.shape[2:]
+        if projection is not None:
+            self.projector = nn.Sequential(
+                nn.Linear(self.width, projection),
+                nn.BatchNorm1d(projection),
+                nn.GELU(),
+                nn.Linear(projection, self.width),
+            )
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of each frame, normalised frames in; S = T.
@@ -70,7 +84,8 @@ class FrameEncoder(nn.Module):
         if self.output == "tokens":
             z = self._map(features, video).flatten(1, 2)
         else:
-            z = self.backbone.forward_head(features, pre_logits=True)[:, None]  # pyright: ignore[reportCallIssue]
+            z = self.backbone.forward_head(features, pre_logits=True)  # pyright: ignore[reportCallIssue]
+            z = (z if self.projector is None else self.projector(z))[:, None]
         return z.unflatten(0, video.shape[:2])
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
@@ -121,12 +136,13 @@ def _check_name(model: str) -> None:
         )
 
 
-def _backbone(model: str, image_size: int, pretrained: bool) -> nn.Module:
+def _backbone(model: str, image_size: int, pretrained: bool, patch: int | None) -> nn.Module:
     _check_name(model)
     try:
         described = timm.get_pretrained_cfg(model, allow_unregistered=False)
         # Transformers are built for one size; convolutions take any, and have no such argument.
         sized: dict[str, Any] = {"img_size": image_size} if described is not None and described.fixed_input_size else {}
+        sized |= {} if patch is None else {"patch_size": patch}
         return timm.create_model(model, pretrained=pretrained, num_classes=0, **sized)
     except (OSError, RuntimeError, TypeError, AssertionError) as error:
         weights = " with its weights" if pretrained else ""

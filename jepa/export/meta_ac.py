@@ -15,6 +15,7 @@ from jepa.export import meta
 from jepa.export.checkpoint import fill
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.pose import move_gripper
+from jepa.scaling import Standardise
 
 EXTRINSICS = "extrinsics_encoder.weight"
 PREFIX = "module."
@@ -71,10 +72,24 @@ def build(
 def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:
     """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if it has no such parts."""
     if predictor.conditioning != "token":
-        raise UserError("Meta's V-JEPA 2-AC has conditioning tokens; this predictor's blocks are modulated (adaln)")
+        raise UserError(
+            f"Meta's V-JEPA 2-AC has conditioning tokens; this predictor's conditioning is {predictor.conditioning}"
+        )
+    if predictor.predicts_states or predictor.window is not None or predictor.head_dim is not None:
+        raise UserError(
+            "Meta's V-JEPA 2-AC reads all frames before, has heads of hidden / heads, and is told its states; this "
+            "predictor has window, head_dim or next_state: predicted"
+        )
     return meta.to_state(encoder) | {"predictor": predictor_state(predictor)}
 
 
 def predictor_state(predictor: CausalPredictor) -> dict[str, Tensor]:
-    """The entry `predictor` alone."""
-    return {PREFIX + name: tensor.detach().clone() for name, tensor in predictor.state_dict().items()}
+    """The entry `predictor` alone. Where numbers are standardised, their embedding does it: W (x - m) / s + b."""
+    state = {name: tensor.detach().clone() for name, tensor in predictor.state_dict().items()}
+    for name, encoder in (("action", predictor.scale_actions), ("state", predictor.scale_states)):
+        if isinstance(encoder, Standardise):
+            weight = state[f"{name}_encoder.weight"] / encoder.std
+            state[f"{name}_encoder.bias"] -= weight @ encoder.mean
+            state[f"{name}_encoder.weight"] = weight
+            del state[f"scale_{name}s.mean"], state[f"scale_{name}s.std"]
+    return {PREFIX + name: tensor for name, tensor in state.items()}

@@ -16,11 +16,13 @@ class Batch:
     """Clips on the training device, normalised to about zero mean and unit variance.
 
     `actions[:, t]` takes frame t to frame t+1; None for plain video. `stills`: which clips repeat one picture.
+    `states`: what the body knows of itself at each frame, raw; None for methods that do not ask.
     """
 
     video: Float[Tensor, "B T C h w"]
     actions: Float[Tensor, "B T-1 A"] | None
     stills: Bool[Tensor, " B"] | None = None
+    states: Float[Tensor, "B T X"] | None = None
 
 
 @runtime_checkable

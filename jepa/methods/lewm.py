@@ -35,7 +35,7 @@ class LeWM(nn.Module):
     Args:
         encoder: video -> [B, S, 1, D].
         dynamics: over those latents.
-        inverse_dynamics: predicts the action between two latents.
+        inverse_dynamics: predicts the action between two latents, standardised as the dynamics read it.
         sigreg_weight, inverse_weight, similarity_weight: the w of the module's docstring.
         directions: random projections of SIGReg, drawn anew each step.
         teacher_forced: predict each step from the true latents before it; else open loop, from what was predicted.
@@ -78,7 +78,7 @@ class LeWM(nn.Module):
         terms = {
             "prediction": F.mse_loss(predicted, z[:, 1:]),
             "sigreg": sigreg(z.flatten(0, 2), generator, directions=self.directions),
-            "inverse_dynamics": self.inverse_dynamics(z, actions),
+            "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
         }
         return weighed(terms, self.weights, predicted, z[:, 1:])

@@ -24,7 +24,10 @@ from torch.nn import functional as F
 from jepa.methods.base import Batch, weighed
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
-from jepa.world_model import Dynamics, block_actions, rollout
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.markov import MarkovPredictor
+from jepa.world_model import block_actions, rollout
 
 
 class PLDM(nn.Module):
@@ -32,8 +35,8 @@ class PLDM(nn.Module):
 
     Args:
         encoder: video -> [B, S, 1, D].
-        dynamics: a Dynamics module over those latents.
-        inverse_dynamics: predicts the action between two latents.
+        dynamics: over those latents.
+        inverse_dynamics: predicts the action between two latents, standardised as the dynamics read it.
         variance_weight, covariance_weight, time_variance_weight, similarity_weight, inverse_weight: the w of the
             module's docstring.
     """
@@ -41,7 +44,7 @@ class PLDM(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        dynamics: Dynamics,
+        dynamics: MarkovPredictor | GRUPredictor | CausalPredictor,
         inverse_dynamics: InverseDynamics,
         *,
         variance_weight: float = 16.0,
@@ -81,7 +84,7 @@ class PLDM(nn.Module):
             "covariance": covariance(steps),
             "time_variance": variance(clips),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
-            "inverse_dynamics": self.inverse_dynamics(z, actions),
+            "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
         return weighed(terms, self.weights, predicted, z[:, 1:])
 

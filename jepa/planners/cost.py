@@ -7,11 +7,12 @@
         Term(lambda imagined: ...),                       # anything else: Imagined -> [B, K]
     ))
 
-The episode is encoded once, before the cost is made; candidates share that state.
+The episode is encoded once, before the cost is made; candidates share that state. Where their latents (a frame may be
+hundreds of tokens) and what the dynamics remember of them would take too much memory, they are imagined in parts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from jepa.world_model import Dynamics, State, rollout
 
+MOST_BYTES = 2**30  # of what is imagined at once
+COPIES = 3  # of the latents, while their distances to a goal are taken
 Cost = Callable[[Float[Tensor, "B K H A"]], Float[Tensor, "B K"]]
 Decode = Callable[[Float[Tensor, "B K H N D"]], Float[Tensor, "B K H X"]]
 
@@ -33,7 +36,7 @@ class Imagined:
 
 @dataclass(frozen=True)
 class Term:
-    """A part of a cost and its weight."""
+    """A part of a cost and its weight. What a plan costs does not depend on the plans beside it."""
 
     cost: Callable[[Imagined], Float[Tensor, "B K"]]
     weight: float = 1.0
@@ -48,12 +51,15 @@ class LatentCost:
         state: where the B episodes are now.
         terms: at least one.
         blocks: from what a planner chooses to what the dynamics take; None: the same.
+        most_bytes: of what is imagined at once; where gradients are followed, all of it is kept anyhow.
     """
 
     dynamics: Dynamics
     state: State
     terms: tuple[Term, ...]
     blocks: Callable[[Float[Tensor, "B K Q A"]], Float[Tensor, "B K H E"]] | None = None
+    most_bytes: int = MOST_BYTES
+    _measured: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -61,7 +67,24 @@ class LatentCost:
 
     def __call__(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K"]:
         taken = self.taken(actions)
-        return self.of(Imagined(rollout(self.dynamics, self.state, taken), taken))
+        parts = taken.split(self.plans_at_once(taken), 1)
+        costs = [self.of(Imagined(rollout(self.dynamics, self.state, part), part)) for part in parts]
+        return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
+
+    def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
+        """How many of the K plans of each episode are imagined together: what `most_bytes` hold, and one at least.
+
+        What a plan takes is measured by one step from the present: its latents, and by how much the state grows.
+        """
+        plans, horizon = taken.shape[1:3]
+        if plans < 2 or not horizon or (torch.is_grad_enabled() and taken.requires_grad):
+            return max(1, plans)
+        if not self._measured:
+            with torch.no_grad():
+                state, following = self.dynamics.step(self.state, taken[:, 0, 0])
+                latent = following.mean().nbytes
+            self._measured.append(COPIES * latent + max(0, state.nbytes() - self.state.nbytes()))
+        return min(plans, max(1, self.most_bytes // (horizon * self._measured[0] + self.state.nbytes())))
 
     def taken(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K H E"]:
         """What the dynamics take."""

@@ -13,7 +13,11 @@ patches of frame t afterwards is the prediction of frame t+1:
     frame 2       x        x        x           → z3       them: the result is that of the whole pass
 
 With `conditioning` "adaln" a frame has no conditioning tokens: what they were made of is added up and modulates its
-patches in every block (LeWM and JEPA-WMs; half the tokens where a frame is one vector).
+patches in every block (LeWM and JEPA-WMs; half the tokens where a frame is one vector). With "concat" it is embedded in
+a few numbers, which stand beside those of every patch (DINO-WM).
+
+States are what the body knows of itself. While frames are imagined they change by a rule (`next_state`), or are
+predicted from every patch, whose mean is taken.
 
 With a `window` of w frames a frame reads itself and the w-1 before it, in the whole pass as in `step`, which then drops
 what nobody will read: still the same result, and a state that stops growing.
@@ -24,25 +28,26 @@ as there are rows, which a square grid does not show.
 
 FLOPs of a step at frame t, L tokens a frame, W the width inside, D of the latents: depth * L * (8*W² + 4*W²*mlp_ratio +
 4*(t+1)*L*W) + 4*N*D*W. A whole pass of S frames: S * L in place of L, and S in place of t+1 (the mask saves nothing).
+With a `head_dim` of its own, 8*W² and 4*(t+1)*L*W take heads * head_dim in place of one W.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
+from jepa.predictors.memory import CausalState, Pair, Segment, newest, remember
 from jepa.predictors.pose import move_gripper
+from jepa.scaling import standardise
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialise, rotary_table
 from jepa.world_model import Point, State
 
-Conditioning = Literal["token", "adaln"]
+Conditioning = Literal["token", "adaln", "concat"]
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
-Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
 
 
 def add_action(state: Float[Tensor, "B X"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B X"]:
@@ -54,52 +59,6 @@ def add_action(state: Float[Tensor, "B X"], action: Float[Tensor, "B A"]) -> Flo
     return state + action
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Keys and values of some frames, a pair for each block; `rows`: which row is whose, so that candidates that begin
-    alike share their beginning; None: each its own."""
-
-    pairs: tuple[Pair, ...]
-    rows: Int[Tensor, " B"] | None = None
-
-    def gather(self, index: Int[Tensor, " M"]) -> "Segment":
-        return Segment(self.pairs, index if self.rows is None else self.rows[index])
-
-    def read(self, block: int) -> Pair:
-        key, value = self.pairs[block]
-        return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
-
-
-@dataclass(frozen=True)
-class CausalState:
-    """What has been seen: `steps` frames in `past`, and the newest one, whose action is still to come, with its `state`
-    and `camera`, None if the predictor takes none."""
-
-    past: tuple[Segment, ...]
-    steps: int
-    z: Float[Tensor, "B N D"]
-    state: Float[Tensor, "B X"] | None = None
-    camera: Float[Tensor, "B E"] | None = None
-
-    def repeat(self, k: int) -> "CausalState":
-        """Costs no copy of the past, whatever k."""
-        return self.gather(torch.arange(len(self.z), device=self.z.device).repeat_interleave(k))
-
-    def gather(self, index: Int[Tensor, " M"]) -> "CausalState":
-        state, camera = (None if x is None else x[index] for x in (self.state, self.camera))
-        return CausalState(tuple(part.gather(index) for part in self.past), self.steps, self.z[index], state, camera)
-
-    def detach(self) -> "CausalState":
-        past = tuple(Segment(tuple((k.detach(), v.detach()) for k, v in part.pairs), part.rows) for part in self.past)
-        state, camera = (None if x is None else x.detach() for x in (self.state, self.camera))
-        return CausalState(past, self.steps, self.z.detach(), state, camera)
-
-    def nbytes(self) -> int:
-        own = sum(x.nbytes for x in (self.z, self.state, self.camera) if x is not None)
-        rows = sum(part.rows.nbytes for part in self.past if part.rows is not None)
-        return own + rows + sum(k.nbytes + v.nbytes for part in self.past for k, v in part.pairs)
-
-
 class CausalPredictor(nn.Module):
     """Predicts the next frame's latents under an action; the Dynamics of `jepa.world_model`.
 
@@ -109,12 +68,18 @@ class CausalPredictor(nn.Module):
         state_size: width of what the robot knows of itself at a frame; 0 takes none.
         grid: rows and columns of the patches, N = rows * columns; (1, 1) for a latent that is one vector.
         hidden, depth, heads, mlp_ratio: of the transformer.
+        head_dim: channels of a head; None: hidden / heads.
         positions: "rotary_tiled" is for the published weights.
         camera_size: width of a camera's pose; its token is there only if poses are given (published: 6, not given).
         layer_norm_out: predictions are LayerNormed, without affine, as the published latents are.
-        conditioning: whether actions and states are tokens of a frame, or modulate its patches (adaptive LayerNorm).
+        conditioning: whether actions and states are tokens of a frame, modulate its patches (adaptive LayerNorm), or
+            stand beside each patch's own numbers.
+        condition_size: numbers in which "concat" embeds the action, and the state.
         window: frames that a frame reads, its own among them; None: all before it.
-        next_state: how an action changes the state while frames are imagined; see `add_action` and `pose.move_gripper`.
+        next_state: how an action changes the state while frames are imagined; see `add_action` and `pose.move_gripper`;
+            None: it is predicted.
+        normalize_actions, normalize_states: they come raw, and are standardised before they are embedded; their moments
+            are buffers (`scale_actions`, `scale_states`), which training fits.
     """
 
     def __init__(
@@ -128,32 +93,50 @@ class CausalPredictor(nn.Module):
         depth: int = 24,
         heads: int = 16,
         mlp_ratio: float = 4.0,
+        head_dim: int | None = None,
         positions: Rotary = "rotary",
         camera_size: int = 0,
         layer_norm_out: bool = False,
         conditioning: Conditioning = "token",
+        condition_size: int = 10,
         window: int | None = None,
-        next_state: NextState = add_action,
+        next_state: NextState | None = add_action,
+        normalize_actions: bool = False,
+        normalize_states: bool = False,
     ) -> None:
         super().__init__()
         if window is not None and window < 1:
             raise ValueError(f"a frame reads at least itself (window 1), found window {window}")
+        if camera_size and conditioning == "concat":
+            raise ValueError("conditioning concat takes actions and states, and no cameras (camera_size 0)")
+        if normalize_states and not state_size:
+            raise ValueError("there are no states to normalise (state_size 0): omit normalize_states")
         self.window = window
         self.conditioning: Conditioning = conditioning
         self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
         self.grid, self.tokens = grid, grid[0] * grid[1]
-        self.hidden, self.heads, self.mlp_ratio = hidden, heads, mlp_ratio
+        self.hidden, self.heads, self.mlp_ratio, self.head_dim = hidden, heads, mlp_ratio, head_dim
         self.positions: Rotary = positions
-        self.layer_norm_out, self.next_state = layer_norm_out, next_state
-        self.predictor_embed = nn.Linear(width, hidden)
-        self.action_encoder = nn.Linear(action_size, hidden)
-        self.state_encoder = nn.Linear(state_size, hidden) if state_size else None
-        self.extrinsics_encoder = nn.Linear(camera_size, hidden) if camera_size else None
-        kind = Block if conditioning == "token" else AdaptiveBlock
-        self.predictor_blocks = nn.ModuleList([kind(hidden, heads, mlp_ratio) for _ in range(depth)])
+        self.layer_norm_out, self.next_state, self.condition_size = layer_norm_out, next_state, condition_size
+        self.scale_actions = standardise(action_size, normalize_actions)
+        self.scale_states = standardise(state_size, normalize_states)
+        beside = condition_size * (1 + bool(state_size)) if conditioning == "concat" else 0
+        size = condition_size if beside else hidden
+        self.predictor_embed = nn.Linear(width + beside, hidden)
+        self.action_encoder = nn.Linear(action_size, size)
+        self.state_encoder = nn.Linear(state_size, size) if state_size else None
+        self.extrinsics_encoder = nn.Linear(camera_size, size) if camera_size else None
+        kind = AdaptiveBlock if conditioning == "adaln" else Block
+        self.predictor_blocks = nn.ModuleList([kind(hidden, heads, mlp_ratio, head_dim) for _ in range(depth)])
         self.predictor_norm = nn.LayerNorm(hidden, NORM_EPS)
         self.predictor_proj = nn.Linear(hidden, width)
+        self.state_proj = nn.Linear(hidden, state_size) if self.predicts_states else None
         initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+
+    @property
+    def predicts_states(self) -> bool:
+        """Whether the next state is predicted, rather than known from the action."""
+        return self.state_size > 0 and self.next_state is None
 
     def forward(
         self,
@@ -166,9 +149,19 @@ class CausalPredictor(nn.Module):
 
         Raises ValueError if a width is another than in training, or states are missing or surplus.
         """
-        return self._read(*self._frames(z, actions, states, cameras), 0, (), None)
+        return self.joint(z, actions, states, cameras)[0]
 
     parallel = forward
+
+    def joint(
+        self,
+        z: Float[Tensor, "B S N D"],
+        actions: Float[Tensor, "B S A"],
+        states: Float[Tensor, "B S X"] | None = None,
+        cameras: Float[Tensor, "B S E"] | None = None,
+    ) -> tuple[Float[Tensor, "B S N D"], Float[Tensor, "B S N X"] | None]:
+        """The same, and where states are predicted what each patch says of the next one, standardised."""
+        return self._read(*self._frames(z, actions, states, cameras), 0, (), None)
 
     def init(
         self,
@@ -185,7 +178,7 @@ class CausalPredictor(nn.Module):
             before = [None if x is None else x[:, :seen] for x in (states, cameras)]
             frames, condition = self._frames(z[:, :seen], actions, *before)
             self._read(frames, condition, 0, (), pairs)
-            past = _newest((Segment(tuple(pairs)),), self.window, frames.shape[2])
+            past = newest((Segment(tuple(pairs)),), self.window, frames.shape[2])
         else:
             past = ()
         state, camera = (None if x is None else x[:, -1] for x in (states, cameras))
@@ -198,9 +191,13 @@ class CausalPredictor(nn.Module):
         now = [None if x is None else x[:, None] for x in (state.state, state.camera)]
         frame, condition = self._frames(state.z[:, None], action[:, None], *now)
         pairs = list[Pair]()
-        z = self._read(frame, condition, state.steps, state.past, pairs)[:, 0]
-        moved = None if state.state is None else self.next_state(state.state, action)
-        past = _newest((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
+        following, told = self._read(frame, condition, state.steps, state.past, pairs)
+        z, moved = following[:, 0], None
+        if told is not None:
+            moved = self.scale_states.inverse(told[:, 0].mean(1))
+        elif state.state is not None and self.next_state is not None:
+            moved = self.next_state(state.state, action)
+        past = newest((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
         return CausalState(past, state.steps + 1, z, moved, state.camera), Point(z)
 
     def _frames(
@@ -208,10 +205,14 @@ class CausalPredictor(nn.Module):
     ) -> tuple[Float[Tensor, "B S L W"], Float[Tensor, "B S W"] | None]:
         """The tokens of S frames; and what modulates them, where conditions are no tokens."""
         self._check(z, actions, states, cameras)
-        conditions = [self.action_encoder(actions)]
-        for encoder, given in ((self.state_encoder, states), (self.extrinsics_encoder, cameras)):
-            if encoder is not None and given is not None:
-                conditions.append(encoder(given))
+        conditions = [self.action_encoder(self.scale_actions(actions))]
+        if self.state_encoder is not None and states is not None:
+            conditions.append(self.state_encoder(self.scale_states(states)))
+        if self.extrinsics_encoder is not None and cameras is not None:
+            conditions.append(self.extrinsics_encoder(cameras))
+        if self.conditioning == "concat":
+            beside = torch.cat(conditions, -1)[:, :, None].expand(-1, -1, self.tokens, -1)
+            return self.predictor_embed(torch.cat([z, beside.to(z.dtype)], -1)), None
         patches, stacked = self.predictor_embed(z), torch.stack(conditions, 2)
         if self.conditioning == "adaln":
             return patches, stacked.sum(2)
@@ -224,19 +225,20 @@ class CausalPredictor(nn.Module):
         first: int,
         past: tuple[Segment, ...],
         pairs: list[Pair] | None,
-    ) -> Float[Tensor, "B S N D"]:
-        """The latents that follow these frames, number `first` and on; `pairs` takes what they leave to be read."""
+    ) -> tuple[Float[Tensor, "B S N D"], Float[Tensor, "B S N X"] | None]:
+        """What follows these frames, number `first` and on, see `joint`; `pairs` takes what they leave to be read."""
         steps, tokens = frames.shape[1:3]
         rotary = self._rotary(first, steps, tokens - self.tokens, frames.device)
         mask = None if steps == 1 else _mask(first, steps, tokens, self.window, frames.device)
         modulated = {} if condition is None else {"condition": condition}
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
-            remember = partial(_remember, [part.read(number) for part in past], pairs)
-            x = block.step(x, rotary, remember, mask, **modulated)  # pyright: ignore[reportCallIssue]
-        patches = x.unflatten(1, (steps, tokens))[:, :, -self.tokens :]
-        z = self.predictor_proj(self.predictor_norm(patches))
-        return F.layer_norm(z, (self.width,)) if self.layer_norm_out else z
+            keep = partial(remember, [part.read(number) for part in past], pairs)
+            x = block.step(x, rotary, keep, mask, **modulated)  # pyright: ignore[reportCallIssue]
+        patches = self.predictor_norm(x.unflatten(1, (steps, tokens))[:, :, -self.tokens :])
+        z = self.predictor_proj(patches)
+        z = F.layer_norm(z, (self.width,)) if self.layer_norm_out else z
+        return z, None if self.state_proj is None else self.state_proj(patches)
 
     def _rotary(self, first: int, steps: int, conditions: int, device: torch.device) -> Complex[Tensor, "1 M R P"]:
         rows, columns = self.grid
@@ -245,7 +247,7 @@ class CausalPredictor(nn.Module):
         frame = F.pad(cells, (0, 0, conditions, 0))
         time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
         positions = frame + F.pad(time[:, None, None], (0, 2))
-        return rotary_table(positions.flatten(0, 1)[None], self.hidden // self.heads, self.positions)
+        return rotary_table(positions.flatten(0, 1)[None], self.head_dim or self.hidden // self.heads, self.positions)
 
     def _check(self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None) -> None:
         if z.shape[2:] != (self.tokens, self.width):
@@ -266,30 +268,6 @@ def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPred
     return CausalPredictor(
         width, 7, 7, grid=grid, positions="rotary_tiled", camera_size=6, layer_norm_out=True, next_state=move_gripper
     )
-
-
-def _remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
-    """Note the new keys and values, and give all that may be read."""
-    if pairs is not None:  # copies: these are views of memory that holds the queries too
-        pairs.append((key.clone(), value.clone()))
-    if not before:
-        return key, value
-    keys, values = zip(*before, (key, value), strict=True)
-    return torch.cat(keys, 2), torch.cat(values, 2)
-
-
-def _newest(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
-    """What the next frame reads of the past; `frame`: tokens of one."""
-    if window is None:
-        return past
-    kept, tokens = list[Segment](), (window - 1) * frame
-    for part in reversed(past):
-        if tokens <= 0:
-            break
-        length = min(tokens, part.pairs[0][0].shape[2])
-        kept.insert(0, Segment(tuple((k[:, :, -length:], v[:, :, -length:]) for k, v in part.pairs), part.rows))
-        tokens -= length
-    return tuple(kept)
 
 
 def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:

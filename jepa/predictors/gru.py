@@ -2,13 +2,16 @@
 
     z' = GRU(input a, hidden z)
 
-The latent is all it remembers, so a latent has to tell where things move, not only where they are.
+The latent is all it remembers, so a latent has to tell where things move, not only where they are. Where the encoder
+ends in a LayerNorm, EB-JEPA's GRU ends in the same one: `layer_norm_out`.
 """
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.predictors.markov import LatentState
+from jepa.scaling import standardise
 from jepa.world_model import Point, State
 
 
@@ -18,11 +21,16 @@ class GRUPredictor(nn.Module):
     Args:
         width: D; latents are [B, 1, D].
         action_size: width of the action of one latent step (tubelet x raw action).
+        layer_norm_out: predictions are LayerNormed, without affine, as the latents are.
+        normalize_actions: they come raw, and are standardised before anything reads them; see jepa/scaling.py.
     """
 
-    def __init__(self, width: int, action_size: int) -> None:
+    def __init__(
+        self, width: int, action_size: int, *, layer_norm_out: bool = False, normalize_actions: bool = False
+    ) -> None:
         super().__init__()
-        self.width, self.action_size = width, action_size
+        self.width, self.action_size, self.layer_norm_out = width, action_size, layer_norm_out
+        self.scale_actions = standardise(action_size, normalize_actions)
         self.cell = nn.GRUCell(action_size, width)
 
     def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
@@ -32,7 +40,8 @@ class GRUPredictor(nn.Module):
                 f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
                 f"found {action.shape[-1]}"
             )
-        return self.cell(action, z[:, 0])[:, None]
+        following = self.cell(self.scale_actions(action), z[:, 0])[:, None]
+        return F.layer_norm(following, (self.width,)) if self.layer_norm_out else following
 
     def parallel(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"]) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""

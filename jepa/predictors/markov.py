@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from jepa.scaling import standardise
 from jepa.world_model import Point, State
 
 
@@ -40,11 +41,15 @@ class MarkovPredictor(nn.Module):
         action_size: width of the action of one latent step (tubelet x raw action).
         hidden: units of the MLP.
         depth: its residual blocks.
+        normalize_actions: they come raw, and are standardised before anything reads them; see jepa/scaling.py.
     """
 
-    def __init__(self, width: int, action_size: int, *, hidden: int = 384, depth: int = 1) -> None:
+    def __init__(
+        self, width: int, action_size: int, *, hidden: int = 384, depth: int = 1, normalize_actions: bool = False
+    ) -> None:
         super().__init__()
         self.width, self.action_size = width, action_size
+        self.scale_actions = standardise(action_size, normalize_actions)
         self.enter = nn.Sequential(nn.Linear(width + action_size, hidden), nn.SiLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU()) for _ in range(depth)
@@ -58,7 +63,7 @@ class MarkovPredictor(nn.Module):
                 f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
                 f"found {action.shape[-1]}"
             )
-        hidden = self.enter(torch.cat([z[:, 0], action], -1))
+        hidden = self.enter(torch.cat([z[:, 0], self.scale_actions(action)], -1))
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return z + self.leave(hidden)[:, None]

@@ -211,6 +211,9 @@ class PlanConfig(TasksConfig):
     gifs: int = Field(default=4, ge=0, le=24, description="how many tasks are drawn")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
     execute: Count = Field(default=2, description="latent steps acted on before planning again")
+    history: Count | None = Field(
+        default=None, description="latents that a plan starts from; none: as many as the model was trained with"
+    )
     path_weight: Share = 1.0
     costs: tuple[CostConfig, ...] = Field(
         default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"

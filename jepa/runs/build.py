@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
+from jepa.encoders.impala import ImpalaEncoder
 from jepa.encoders.stills import StillsEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.causal import Causal
@@ -32,17 +33,18 @@ from jepa.runs.schema import (
     Encoder,
     FrameConfig,
     GRUConfig,
+    ImpalaConfig,
     MarkovConfig,
     MaskConfig,
     StillsConfig,
     VideoViTConfig,
 )
 
-AnyEncoder = ConvEncoder | VideoViT | FrameEncoder | StillsEncoder
+AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | StillsEncoder
 
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper}
+NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper, "predicted": None}
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "random": RandomShooting,
     "cem": CEM,
@@ -62,10 +64,13 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
         match config:
             case ConvConfig():
                 return ConvEncoder(image_size, **config.model_dump(exclude={"kind"}))
+            case ImpalaConfig():
+                return ImpalaEncoder(image_size, **config.model_dump(exclude={"kind"}))
             case VideoViTConfig():
                 return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind", "size"}))
             case FrameConfig():
-                return FrameEncoder(config.model, image_size, output=config.output)
+                settings = config.model_dump(exclude={"kind", "model", "pretrained", "tubelet"})
+                return FrameEncoder(config.model, image_size, **settings)
             case StillsConfig(of=of, layer_norm=layer_norm):
                 encoder = VideoViT(image_size, frames=frames, **of.model_dump(exclude={"kind", "size"}))
                 return StillsEncoder(encoder, layer_norm=layer_norm)
@@ -76,12 +81,15 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
 def build_dynamics(
     config: Dynamics, encoder: AnyEncoder, block_size: int
 ) -> MarkovPredictor | GRUPredictor | CausalPredictor:
-    """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash."""
+    """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
+
+    Where they standardise actions or states, they do nothing to them yet.
+    """
     match config:
         case MarkovConfig():
-            return MarkovPredictor(encoder.width, block_size, hidden=config.hidden, depth=config.depth)
+            return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
         case GRUConfig():
-            return GRUPredictor(encoder.width, block_size)
+            return GRUPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
         case CausalPredictorConfig():
             try:
                 return CausalPredictor(

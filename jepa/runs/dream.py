@@ -84,6 +84,11 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot dream. Pretrain one with `method: {{kind: lewm}}`"
         )
+    if model.spec.states:
+        raise UserError(
+            f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
+            "Pretrain one without method.states"
+        )
     world = ShardSet.open(training.data.folder).manifest.world
     try:
         stage = _stage(run, config, world, model, model.dynamics, training.data)

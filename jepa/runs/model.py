@@ -23,6 +23,7 @@ from jepa.export.predictor import FOLDER as PREDICTOR
 from jepa.export.predictor import load_predictor, save_predictor
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
+from jepa.predictors.pose import move_gripper
 from jepa.runs.build import MEAN, NEXT_STATES, STD, build_dynamics, build_encoder
 from jepa.runs.schema import (
     CausalPredictorConfig,
@@ -32,8 +33,10 @@ from jepa.runs.schema import (
     StillsConfig,
     VideoViTConfig,
 )
+from jepa.scaling import Standardise
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 
+GRIPPER = tuple(f"gripper.{name}" for name in ("x", "y", "z", "angle.x", "angle.y", "angle.z", "closed"))
 DESCRIBED = ("format", "version", "sha256")  # of the file, by jepa.export.checkpoint
 
 
@@ -123,6 +126,7 @@ def imported(
         step_seconds=per_step / fps,
         frames_per_step=per_step,
         action_size=predictor.action_size if acts else None,
+        states=state_names(predictor) if acts else (),
     )
     described = describe_encoder(encoder)
     config = ModelConfig(
@@ -168,13 +172,24 @@ def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
         depth=len(predictor.predictor_blocks),
         heads=predictor.heads,
         mlp_ratio=predictor.mlp_ratio,
+        head_dim=predictor.head_dim,
         positions=predictor.positions,
         camera_size=predictor.camera_size,
         layer_norm_out=predictor.layer_norm_out,
         conditioning=predictor.conditioning,
+        condition_size=predictor.condition_size,
         window=predictor.window,
+        normalize_actions=isinstance(predictor.scale_actions, Standardise),
+        normalize_states=isinstance(predictor.scale_states, Standardise),
         next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
     )
+
+
+def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
+    """What published weights are told of the body, by names of ours."""
+    if predictor.next_state is move_gripper and predictor.state_size == len(GRIPPER):
+        return GRIPPER
+    return tuple(f"state.{number}" for number in range(predictor.state_size))
 
 
 def _build(config: ModelConfig) -> LatentWorldModel:

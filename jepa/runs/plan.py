@@ -55,7 +55,13 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     try:
         planner = build_planner(config.planner)
         settings = PlanSettings(
-            config.horizon, config.execute, config.hold, config.path_weight, planner, keep=config.start == "previous"
+            config.horizon,
+            config.execute,
+            config.hold,
+            config.path_weight,
+            planner,
+            keep=config.start == "previous",
+            history=config.history,
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
         guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)

@@ -29,19 +29,19 @@ from jepa.config import UserError, dump, load
 from jepa.methods.base import Method
 from jepa.methods.levjepa import ASPECT
 from jepa.runs.build import MEAN, STD
-from jepa.runs.method import build_method, trained
+from jepa.runs.frozen import Source, random_weights, resolved
+from jepa.runs.method import build_method, history_of, trained
 from jepa.runs.model import save
 from jepa.runs.online_probe import OnlineProbe
+from jepa.runs.scales import state_columns, training_scales
 from jepa.runs.schema import (
-    CosineConfig,
-    FlatConfig,
+    FrozenEncoderConfig,
     LeVJEPAConfig,
-    LinearConfig,
     PretrainConfig,
     VideoViTConfig,
-    WSDConfig,
 )
 from jepa.runs.starting import start_from
+from jepa.runs.training import CosineConfig, FlatConfig, LinearConfig, WSDConfig
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
@@ -76,7 +76,8 @@ def pretrain(
         UserError: the folder, the data and the config do not fit; the loss is not finite.
     """
     run = Path(config.run)
-    gauge = CollapseGauge(config.trainer.gauge_every, config.trainer.warn_rank_below, _views(config))
+    config, source = resolved(config)
+    gauge = _gauge(config)
     speed = Throughput()
     progress = RichProgressBar() if bar else Lines(say)
     probe = _online_probe(config, say)
@@ -97,11 +98,13 @@ def pretrain(
         say(note)
     if loader.action_size and config.data.augment.flip:
         raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
-    preprocessing = _preprocessing(config, loader)
-    method = build_method(config, preprocessing.image_size, loader.action_size)
+    if random_weights(config) and writes:
+        say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
+    preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
+    method = build_method(config, preprocessing.image_size, loader.action_size, training_scales(config, loader))
     assert isinstance(method, nn.Module)
     moments = start_from(config.init_from, method) if config.init_from and last is None else None
-    module = _module(config, method, preprocessing, moments)
+    module = _module(config, method, preprocessing, moments, columns)
     earlier = _read_metrics(run) if last and writes else []
     try:
         with _quiet():
@@ -123,6 +126,12 @@ def pretrain(
     return model.world
 
 
+def _gauge(config: PretrainConfig) -> CollapseGauge:
+    """An encoder that is frozen does not collapse, so there is nothing to warn of."""
+    least = 0.0 if isinstance(config.method, FrozenEncoderConfig) else config.trainer.warn_rank_below
+    return CollapseGauge(config.trainer.gauge_every, least, _views(config))
+
+
 def _views(config: PretrainConfig) -> AugmentConfig | None:
     """How this run makes other views of a clip; None if it does not."""
     augment, crop = config.data.augment, config.data.augment.crop or config.data.crop
@@ -136,6 +145,7 @@ def _online_probe(config: PretrainConfig, say: Callable[[str], None]) -> OnlineP
     t = config.trainer
     if not t.probe_every:
         return None
+    assert config.encoder is not None
     return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
 
 
@@ -149,7 +159,11 @@ def _left_out(loader: ClipLoader) -> dict[str, Bad]:
 
 
 def _module(
-    config: PretrainConfig, method: Method, preprocessing: Preprocessing, moments: dict[int, Any] | None
+    config: PretrainConfig,
+    method: Method,
+    preprocessing: Preprocessing,
+    moments: dict[int, Any] | None,
+    columns: tuple[int, ...],
 ) -> Pretraining:
     first, last = config.optimizer.weight_decay, config.optimizer.final_weight_decay
     return Pretraining(
@@ -161,6 +175,7 @@ def _module(
         mean=preprocessing.mean,
         std=preprocessing.std,
         augment=config.data.augment,
+        state_columns=columns,
         weight_decay=None if last is None else optim.half_cosine(first, last, config.trainer.steps),
         moments=moments,
     )
@@ -208,20 +223,28 @@ def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool, *, 
     return None
 
 
-def _preprocessing(config: PretrainConfig, loader: ClipLoader) -> Preprocessing:
+def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | None) -> Preprocessing:
     manifest = loader.shards.manifest
     size, fps = config.data.image_size or manifest.image_size, config.data.fps or manifest.fps
     if size is None or fps is None:
         what = "data.image_size" if size is None else "data.fps"
         raise UserError(f"{loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER")
-    return Preprocessing(size, fps, MEAN, STD)
+    return Preprocessing(size, fps, *((MEAN, STD) if source is None else (source.mean, source.std)))
 
 
 def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:
-    tubelet, tokens = config.encoder.tubelet, method.evaluation_encoder().tokens
-    assert isinstance(tokens, int)
-    seconds = tubelet / preprocessing.fps
-    return LatentSpec(tokens, config.encoder.width, seconds, tubelet, loader.action_size or None)
+    encoder = method.evaluation_encoder()
+    assert config.encoder is not None and isinstance(encoder.tokens, int) and isinstance(encoder.width, int)
+    tubelet = config.encoder.tubelet
+    return LatentSpec(
+        encoder.tokens,
+        encoder.width,
+        tubelet / preprocessing.fps,
+        tubelet,
+        loader.action_size or None,
+        history=history_of(config),
+        states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
+    )
 
 
 def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
@@ -304,6 +327,7 @@ def _quiet() -> Iterator[None]:
             "Experiment logs directory",
             "The `train_dataloader` does not have many workers",
             "You're resuming from a checkpoint that ended before the epoch ended",
+            "Found .* in eval mode at the start of training",  # encoders that are frozen
         ):
             warnings.filterwarnings("ignore", message=f".*{remark}.*")
         yield

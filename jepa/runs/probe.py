@@ -163,8 +163,17 @@ def _prediction(
     names = clips.shards.manifest.state_names
     held_out = extract(model.encode, clips, model.spec.frames_per_step, names)
     assert held_out.actions is not None
+    columns = [names.index(name) for name in model.spec.states if name in names]
+    if len(columns) < len(model.spec.states):
+        say(f"no latent prediction: the model is told {', '.join(model.spec.states)}, and the clips do not hold that")
+        return {}
     scores = predict_latents(
-        model.dynamics, held_out.latents, held_out.actions, model.spec.frames_per_step, horizons=HORIZONS
+        model.dynamics,
+        held_out.latents,
+        held_out.actions,
+        model.spec.frames_per_step,
+        horizons=HORIZONS,
+        states=held_out.states[..., columns] if columns else None,
     )
     return {str(score.horizon): asdict(score) for score in scores}
 

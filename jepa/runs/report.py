@@ -41,8 +41,10 @@ def report(run: Path, *, decoder_steps: int | None = None, say: Callable[[str], 
     shown = config.data.model_copy(
         update={"clip_frames": frames, "batch_size": 8, "clips_per_video": 1, "short": "skip"}
     )
-    clips = next(iter(make_loader(shown, "test", seed=0, shuffle=False)))
-    draw_model(model, decoder, clips, run / "figures")
+    loader = make_loader(shown, "test", seed=0, shuffle=False)
+    names = loader.shards.manifest.state_names
+    told = [names.index(name) for name in model.spec.states if name in names]
+    draw_model(model, decoder, next(iter(loader)), run / "figures", state_columns=told)
     seconds = time.perf_counter() - began
     timings = run / "timings.json"
     known = json.loads(timings.read_text()) if timings.is_file() else {}

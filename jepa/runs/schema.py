@@ -9,11 +9,16 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from jepa.config import Config
 from jepa.encoders.sizes import SIZES
+from jepa.runs.training import (
+    CosineConfig,
+    Count,
+    OptimizerConfig,
+    Positive,
+    Schedule,
+    Share,
+    TrainerConfig,
+)
 from jepa_data.config import StreamConfig
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
 
 
 def kind_or(default: str) -> Discriminator:
@@ -33,6 +38,16 @@ class ConvConfig(Config):
     tubelet: Count = 2
     channels: Count = 32
     hidden: Count = 256
+
+
+class ImpalaConfig(Config):
+    """jepa/encoders/impala.py: one vector per latent step, as EB-JEPA and PLDM have it."""
+
+    kind: Literal["impala"] = "impala"
+    width: Count = 512
+    tubelet: Count = 1
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 32)
+    blocks: Count = 2
 
 
 class VideoViTConfig(Config):
@@ -73,6 +88,10 @@ class FrameConfig(Config):
     model: str = Field(description="a name of timm's, such as vit_tiny_patch16_224 or resnet18")
     pretrained: bool = Field(default=False, description="start from timm's weights, which are downloaded once")
     output: Literal["tokens", "pooled"] = "tokens"
+    patch: Count | None = Field(default=None, description="of a transformer, in pixels; none: what its name says")
+    projection: Count | None = Field(
+        default=None, description="with pooled: hidden units of an MLP with BatchNorm behind it, as LeWM has"
+    )
     tubelet: Literal[1] = 1
 
     @property
@@ -97,7 +116,14 @@ class StillsConfig(Config):
         return self.of.width
 
 
-Encoder = Annotated[ConvConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")]
+Encoder = Annotated[
+    ConvConfig | ImpalaConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")
+]
+
+
+NORMALIZE_ACTIONS: bool = Field(
+    default=False, description="the model standardises raw actions by their mean and deviation in the training data"
+)
 
 
 class MarkovConfig(Config):
@@ -106,31 +132,43 @@ class MarkovConfig(Config):
     kind: Literal["markov"] = "markov"
     hidden: Count = 384
     depth: Count = Field(default=1, description="residual blocks")
+    normalize_actions: bool = NORMALIZE_ACTIONS
 
 
 class GRUConfig(Config):
     """jepa/predictors/gru.py: the latent is the hidden state."""
 
     kind: Literal["gru"] = "gru"
+    layer_norm_out: bool = False
+    normalize_actions: bool = NORMALIZE_ACTIONS
 
 
 class CausalPredictorConfig(Config):
-    """jepa/predictors/causal.py: V-JEPA 2-AC's transformer over frames, actions and states."""
+    """jepa/predictors/causal.py: transformer over frames, actions and states (V-JEPA 2-AC, DINO-WM, JEPA-WMs, LeWM)."""
 
     kind: Literal["causal"] = "causal"
-    state_size: int = Field(default=0, ge=0, description="width of what the body knows of itself; 0: nothing")
+    state_size: int = Field(
+        default=0, ge=0, description="width of what the body knows of itself; method.states says it"
+    )
     hidden: Count = 1024
     depth: Count = 24
     heads: Count = 16
     mlp_ratio: Positive = 4.0
+    head_dim: Count | None = Field(default=None, description="channels of a head; none: hidden / heads")
     positions: Literal["rotary", "rotary_tiled"] = "rotary"
     camera_size: int = Field(default=0, ge=0)
     layer_norm_out: bool = False
-    conditioning: Literal["token", "adaln"] = Field(
-        default="token", description="actions and states are tokens, or modulate the patches of their frame"
+    conditioning: Literal["token", "adaln", "concat"] = Field(
+        default="token",
+        description="actions and states are tokens, modulate the patches of their frame, or stand beside each patch",
     )
+    condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
     window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
-    next_state: Literal["add_action", "move_gripper"] = "add_action"
+    next_state: Literal["add_action", "move_gripper", "predicted"] = Field(
+        default="add_action", description="how states go on while frames are imagined"
+    )
+    normalize_actions: bool = NORMALIZE_ACTIONS
+    normalize_states: bool = Field(default=False, description="the same for states")
 
 
 Dynamics = Annotated[MarkovConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
@@ -140,6 +178,26 @@ VectorDynamics = Annotated[  # for latents of one token
     | Annotated[CausalPredictorConfig, Tag("causal")],
     kind_or("markov"),
 ]
+
+
+class ACPredictorConfig(CausalPredictorConfig):
+    """The same with V-JEPA 2-AC's defaults: its latents are LayerNormed."""
+
+    layer_norm_out: bool = True
+
+
+class DinoPredictorConfig(CausalPredictorConfig):
+    """The same with DINO-WM's: 6 blocks, 16 heads of 64, a window of 3 frames, actions beside each patch."""
+
+    hidden: Count = 384
+    depth: Count = 6
+    mlp_ratio: Positive = 2048 / 384
+    head_dim: Count | None = 64
+    conditioning: Literal["token", "adaln", "concat"] = "concat"
+    window: Count | None = 3
+    next_state: Literal["add_action", "move_gripper", "predicted"] = "predicted"
+    normalize_actions: bool = True
+    normalize_states: bool = False
 
 
 class MaskedPredictorConfig(Config):
@@ -218,6 +276,46 @@ class PLDMConfig(Config):
     inverse_weight: float = Field(default=1.0, ge=0)
 
 
+class FrozenEncoderConfig(Config):
+    """What methods on a frozen encoder have in common."""
+
+    encoder_from: str | None = Field(
+        default=None, description="run, model folder or hub id whose encoder it is; none: `encoder` as it is"
+    )
+    states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor is told: agent.x, …")
+    distance: Literal["l1", "l2"] = "l1"
+    rollout_steps: int = Field(default=2, ge=0, description="predicted from its own predictions in training; 0: none")
+    rollout_context: Count | Literal["random"] = Field(default=1, description="true latents before them")
+    detach_rollout: bool = False
+
+    @model_validator(mode="after")
+    def _rollout_is_one(self) -> Self:
+        if self.rollout_steps == 1:
+            raise ValueError("rollout_steps: a rollout of 1 step is teacher forcing itself; expected 0 (none) or 2 up")
+        if len(set(self.states)) < len(self.states):
+            raise ValueError(f"states: each once, found {', '.join(self.states)}")
+        return self
+
+
+class VJEPAACConfig(FrozenEncoderConfig):
+    """jepa/methods/vjepa_ac.py: V-JEPA 2-AC, what a frozen video encoder sees next under an action."""
+
+    kind: Literal["vjepa_ac"] = "vjepa_ac"
+    predictor: ACPredictorConfig = ACPredictorConfig()
+    rollout_context: Count = 1
+
+
+class DinoWMConfig(FrozenEncoderConfig):
+    """jepa/methods/dino_wm.py: DINO-WM, dynamics over the patches of a frozen backbone; JEPA-WMs' as settings."""
+
+    kind: Literal["dino_wm"] = "dino_wm"
+    predictor: DinoPredictorConfig = DinoPredictorConfig()
+    distance: Literal["l1", "l2"] = "l2"
+    rollout_steps: int = Field(default=0, ge=0)
+    rollout_context: Count | Literal["random"] = "random"
+    detach_rollout: bool = True
+
+
 class DenseConfig(Config):
     """V-JEPA 2.1's loss at the visible tokens: its weight rises from 0 at step `start` to `weight` at step `end`."""
 
@@ -268,75 +366,10 @@ class LeVJEPAConfig(Config):
     evaluation_ema: Share | None = 0.9999
 
 
-Method = Annotated[LeWMConfig | PLDMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig, Field(discriminator="kind")]
-
-
-class OptimizerConfig(Config):
-    """AdamW; biases and other 1-D parameters are not decayed."""
-
-    lr: Positive = 1e-3
-    weight_decay: float = Field(default=0.04, ge=0)
-    final_weight_decay: float | None = Field(
-        default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
-    )
-    betas: tuple[Share, Share] = (0.9, 0.999)
-
-
-class CosineConfig(Config):
-    """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-class FlatConfig(Config):
-    """Linear warm-up from `start_lr`, then constant."""
-
-    kind: Literal["flat"] = "flat"
-    warmup_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-
-
-class WSDConfig(Config):
-    """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
-
-    kind: Literal["wsd"] = "wsd"
-    warmup_steps: int = Field(default=0, ge=0)
-    decay_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-class LinearConfig(Config):
-    """A straight line from `optimizer.lr` to `final_lr` over the whole run: V-JEPA 2's cooldown."""
-
-    kind: Literal["linear"] = "linear"
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field(discriminator="kind")]
-
-
-class TrainerConfig(Config):
-    """How long, on what, and how often to log and save. `steps` counts optimiser steps."""
-
-    steps: Count
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
-    nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 where the hardware has it"
-    )
-    accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
-    clip_norm: Positive | None = 1.0
-    log_every: Count = 10
-    gauge_every: Count = 25
-    probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
-    probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
-    checkpoint_every: Count = 500
-    warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")
+Method = Annotated[
+    LeWMConfig | PLDMConfig | VJEPAACConfig | DinoWMConfig | VJEPAConfig | VPixelConfig | LeVJEPAConfig,
+    Field(discriminator="kind"),
+]
 
 
 class PretrainConfig(Config):
@@ -348,11 +381,21 @@ class PretrainConfig(Config):
         default=None, description="run to start from: its weights and its optimiser; the schedule starts anew"
     )
     data: StreamConfig
-    encoder: Encoder
+    encoder: Encoder | None = Field(
+        default=None, description="only where method.encoder_from names one: it may be none"
+    )
     method: Method
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
     trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _encoder_is_somewhere(self) -> Self:
+        named = isinstance(self.method, FrozenEncoderConfig) and self.method.encoder_from is not None
+        if self.encoder is None and not named:
+            also = ", or name a run in method.encoder_from" if isinstance(self.method, FrozenEncoderConfig) else ""
+            raise ValueError(f"encoder: missing; expected a description such as {{kind: video_vit}}{also}")
+        return self
 
 
 class SpecConfig(Config):
@@ -363,6 +406,8 @@ class SpecConfig(Config):
     step_seconds: Positive
     frames_per_step: Count
     action_size: Count | None = None
+    history: Count = 1
+    states: tuple[str, ...] = ()
 
 
 class PreprocessingConfig(Config):

@@ -1,7 +1,7 @@
 """A run that starts from another: V-JEPA 2's cooldown at more frames or pixels, from the checkpoint of its first phase.
 
-All weights of the method (encoder, predictor, teacher) and the moments of the optimiser are taken over. Schedules, data
-and the number of steps are the new run's own.
+All weights of the method (encoder, predictor, teacher) and the moments of the optimiser are taken over; an encoder that
+is frozen has to be the same in both. Schedules, data and the number of steps are the new run's own.
 """
 
 import pickle
@@ -14,6 +14,7 @@ from torch import nn
 
 from jepa.config import UserError, first_line
 from jepa.export.checkpoint import check_tensors
+from jepa.training.frozen import CHECKSUMS, check_same, frozen_parts, is_frozen
 
 DAMAGED = (
     pickle.UnpicklingError,
@@ -50,6 +51,8 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
         raise UserError(
             f"init_from: {path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})"
         ) from None
-    check_tensors(method.state_dict(), state, f"init_from: {path}")
-    method.load_state_dict(state)
+    parts, own = frozen_parts(method), method.state_dict()
+    check_same(found.get(CHECKSUMS, {}), method, f"init_from: {path}")
+    check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")
+    method.load_state_dict(own | state)
     return moments

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
+from jepa.training.frozen import checksums, frozen_parts, leave_out, put_back
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
@@ -29,6 +30,7 @@ class Pretraining(L.LightningModule):
         weight_decay: of the step, for the parameters that are decayed; None leaves the optimiser's.
         moments: the state of another run's optimiser over the same parameters, to go on from.
         mean, std: normalise pixels in 0..1.
+        state_columns: which of the recorded states the method is told; (): none.
         augment: how clips are changed at random before.
     """
 
@@ -43,6 +45,7 @@ class Pretraining(L.LightningModule):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         augment: AugmentConfig,
+        state_columns: tuple[int, ...] = (),
         weight_decay: Callable[[int], float] | None = None,
         moments: dict[int, Any] | None = None,
     ) -> None:
@@ -53,6 +56,8 @@ class Pretraining(L.LightningModule):
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
         self.mean, self.std, self.augment = mean, std, augment
         self.weight_decay, self.moments = weight_decay, moments
+        self.state_columns = list(state_columns)
+        self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
@@ -83,7 +88,10 @@ class Pretraining(L.LightningModule):
         return torch.Generator().manual_seed(int(key >> np.uint64(1)))
 
     def _inputs(self, batch: ClipBatch) -> Batch:
-        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills)
+        states = None
+        if self.state_columns and batch.states is not None:
+            states = batch.states[..., self.state_columns]
+        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills, states)
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
@@ -107,6 +115,17 @@ class Pretraining(L.LightningModule):
                 group["weight_decay"] = self.weight_decay(self.global_step) if group["decayed"] else 0.0
         super().optimizer_step(*args, **kwargs)
         self.method.after_step(self.global_step + 1, self.total_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if frozen_parts(self.method):
+            assert isinstance(self.method, nn.Module)
+            self._checksums = self._checksums or checksums(self.method)
+            leave_out(checkpoint, self.method, "method.", self._checksums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if frozen_parts(self.method):
+            assert isinstance(self.method, nn.Module)
+            put_back(checkpoint, self.method, "method.", "the checkpoint to resume from")
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
         assert isinstance(self.method, nn.Module)

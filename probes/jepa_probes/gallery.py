@@ -1,5 +1,6 @@
 """The figures of a run, drawn from its model and held-out clips into RUN/figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from jepa.decoders.pixels import PixelDecoder
-from jepa.world_model import Dynamics, LatentWorldModel, block_actions, rollout
+from jepa.world_model import Dynamics, LatentWorldModel, begin, block_actions, rollout
 from jepa_data.types import ClipBatch
 from jepa_probes import figures
 from jepa_probes.drawing import write_gif, write_png
@@ -26,13 +27,20 @@ class Mapped(Protocol):
 
 
 def draw_model(
-    model: LatentWorldModel, decoder: PixelDecoder | None, clips: ClipBatch, folder: Path, *, horizon: int = 10
+    model: LatentWorldModel,
+    decoder: PixelDecoder | None,
+    clips: ClipBatch,
+    folder: Path,
+    *,
+    horizon: int = 10,
+    state_columns: Sequence[int] = (),
 ) -> list[Path]:
     """data.png, pca.gif and, with a decoder and dynamics, rollout.gif and rollout.png.
 
     Args:
         clips: held out; the first ones are shown.
         horizon: latent steps imagined; fewer if the clips are shorter.
+        state_columns: of `clips.states`, what the dynamics are told; without it those that are told imagine nothing.
     """
     frame_seconds = model.spec.step_seconds / model.spec.frames_per_step
     fps = 1 / model.spec.step_seconds
@@ -45,10 +53,16 @@ def draw_model(
     dynamics: object = model.dynamics
     if decoder is None or not isinstance(dynamics, Dynamics) or clips.actions is None:
         return paths
+    if len(state_columns) != len(model.spec.states):
+        return paths
+    told = None
+    if state_columns and clips.states is not None:
+        last = slice(model.spec.frames_per_step - 1, SEEN * model.spec.frames_per_step, model.spec.frames_per_step)
+        told = clips.states[:COLUMNS, last][..., list(state_columns)].to(z)
     horizon = min(horizon, z.shape[1] - SEEN)
     blocks = block_actions(clips.actions[:COLUMNS].to(z.device), model.spec.frames_per_step)
     with torch.no_grad():
-        state = dynamics.init(z[:, :SEEN], blocks[:, : SEEN - 1])
+        state = begin(dynamics, z[:, :SEEN], blocks[:, : SEEN - 1], told)
         ahead = blocks[:, SEEN - 1 : SEEN - 1 + horizon]
         imagined = decoder.decode(rollout(dynamics, state, ahead[:, None])[:, 0])
     decoded = decoder.decode(z[:, SEEN : SEEN + horizon])

@@ -23,6 +23,7 @@ from torch import Tensor
 from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.config import UserError
 from jepa.planners.cost import Term
 from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
@@ -115,7 +116,7 @@ def evaluate(
         for region in more.regions:
             entered |= region.holds(world)
         began = time.perf_counter()
-        action = _act(policy, _seen(pictures), world)
+        action = policy.act(_seen(pictures), told(model, world))
         planning += time.perf_counter() - began
         if not imagined:
             imagined.append(policy.imagine()[:keep])
@@ -150,9 +151,17 @@ def evaluate(
     return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
 
 
-def _act(policy: Policy, pictures: Pictures, world: GoalBatch) -> NDArray[np.floating]:
-    """What the policy does in these episodes of the world."""
-    return policy.act(pictures)
+def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
+    """What the model has to be told of the body [B, X], of the world's true state; None if nothing.
+
+    Raises:
+        UserError: the world has no such state.
+    """
+    names = list(world.state_names)
+    if missing := [name for name in model.spec.states if name not in names]:
+        known = ", ".join(names) or "none"
+        raise UserError(f"the model is told {missing[0]!r}, which is no state of {world.name}; there are: {known}")
+    return world.states()[:, [names.index(name) for name in model.spec.states]] if model.spec.states else None
 
 
 def _time_of_one(policy: Policy, world: GoalBatch) -> float:
@@ -160,7 +169,7 @@ def _time_of_one(policy: Policy, world: GoalBatch) -> float:
     for _ in range(2):
         policy.reset()
         began = time.perf_counter()
-        _act(policy, world.render(), world)
+        policy.act(world.render(), told(policy.model, world))
     return time.perf_counter() - began
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.config import UserError
-from jepa.world_model import Dynamics, block_actions, rollout
+from jepa.world_model import Dynamics, begin, block_actions, rollout
 
 CLIPS_AT_ONCE = 32
 
@@ -40,6 +40,7 @@ def predict_latents(
     *,
     horizons: Sequence[int] = (1, 10),
     context: int = 1,
+    states: Float[Tensor, "E S X"] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[PredictionScore]:
@@ -49,6 +50,7 @@ def predict_latents(
         actions: the P = T-1 raw ones between the T frames of each clip.
         horizons: in latent steps.
         context: latents that the dynamics see before they predict.
+        states: at every latent step, for dynamics that are told; they are not told those of later steps.
         device: of the dynamics.
 
     Raises:
@@ -68,7 +70,7 @@ def predict_latents(
     for horizon in horizons:
         target = latents[:, context - 1 + horizon :]
         errors = {
-            name: F.mse_loss(_ahead(dynamics, latents, given, horizon, context, device), target).item()
+            name: F.mse_loss(_ahead(dynamics, latents, given, states, horizon, context, device), target).item()
             for name, given in (("model", blocks), ("shuffled", other))
         }
         errors["identity"] = F.mse_loss(latents[:, context - 1 : steps - horizon], target).item()
@@ -81,6 +83,7 @@ def _ahead(
     dynamics: Dynamics,
     latents: Float[Tensor, "E S N D"],
     blocks: Float[Tensor, "E S-1 A"],
+    states: Float[Tensor, "E S X"] | None,
     horizon: int,
     context: int,
     device: torch.device | str,
@@ -88,11 +91,15 @@ def _ahead(
     """What is predicted `horizon` steps after each start context-1 .. S-1-horizon."""
     starts = range(context - 1, latents.shape[1] - horizon)
     parts = []
-    for z, a in zip(latents.split(CLIPS_AT_ONCE), blocks.split(CLIPS_AT_ONCE), strict=True):
+    for clips in torch.arange(len(latents)).split(CLIPS_AT_ONCE):
+        z, a = latents[clips], blocks[clips]
         seen = torch.cat([z[:, s - context + 1 : s + 1] for s in starts]).to(device)
         before = torch.cat([a[:, s - context + 1 : s] for s in starts]).to(device)
         after = torch.cat([a[:, s : s + horizon] for s in starts]).to(device)
-        imagined = rollout(dynamics, dynamics.init(seen, before), after[:, None])[:, 0, -1].cpu()
+        told = None
+        if states is not None:
+            told = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts]).to(device)
+        imagined = rollout(dynamics, begin(dynamics, seen, before, told), after[:, None])[:, 0, -1].cpu()
         parts.append(imagined.unflatten(0, (len(starts), len(z))).transpose(0, 1))
     return torch.cat(parts)
 

@@ -7,14 +7,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.stills import StillsEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 from jepa.methods.base import Batch
+from jepa.methods.dino_wm import DinoWM
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
 from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
 from jepa.methods.vjepa import VJEPA, Dense
+from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa_data.transforms import random_resized_crop
@@ -133,6 +137,29 @@ def test_lewm():
     parts = alone(conv, batch.video) + steps + alone(inverse, z, actions)
     found = counted(LeWM(conv, dynamics, inverse, directions=8), batch)
     assert parts <= found <= 1.02 * parts  # and SIGReg's projections
+
+
+@pytest.mark.parametrize("method", [VJEPAAC, DinoWM])
+def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
+    torch.manual_seed(0)
+    frozen = StillsEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
+    dynamics = CausalPredictor(WIDTH, 2, grid=(4, 4), hidden=NARROW, depth=SHALLOW, heads=2)
+    ours, batch = method(frozen, dynamics, rollout_steps=3, rollout_context=2), video(actions=True)
+    encoding = 8 * (16 * PIXELS + blocks(16, WIDTH, DEPTH))  # a frame is 16 patches, doubled to a tubelet
+
+    def passes(steps: int) -> int:
+        """Of a whole pass over so many frames: 16 patches and the action's token each."""
+        inside = steps * 17 * SHALLOW * (24 * NARROW**2 + 4 * steps * 17 * NARROW)
+        return inside + steps * (2 * 2 * 16 * WIDTH * NARROW + 2 * 2 * NARROW)
+
+    forward = passes(7) + passes(3) + passes(4)  # teacher forcing, and two of the three steps of the rollout
+    assert counted(ours, batch) == CLIPS * (encoding + forward)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        loss = ours.loss(batch, torch.Generator())["loss"]
+        before = counter.get_total_flops()
+        loss.backward()
+    backward = counter.get_total_flops() - before
+    assert backward < 3.5 * CLIPS * forward, "attention is computed again, and the encoder is not followed"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])

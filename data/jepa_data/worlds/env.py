@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from jepa_data.errors import DataError
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
+from jepa_data.worlds.doom_rooms import DoomRoomsBatch
 from jepa_data.worlds.gym import PREFIX, REWARD, TERMINATED, GymBatch
+from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
 from jepa_data.worlds.push_t import PushTBatch
+from jepa_data.worlds.reacher import ReacherBatch
 from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
 WORLDS: dict[str, Callable[..., GoalBatch]] = {
@@ -21,6 +24,9 @@ WORLDS: dict[str, Callable[..., GoalBatch]] = {
     "two-rooms": partial(TwoRoomsBatch, False),
     "two-rooms-random-wall": partial(TwoRoomsBatch, True),
     "push-t": PushTBatch,
+    **{f"point-maze-{maze}": partial(PointMazeBatch, maze) for maze in MAZES},
+    "reacher": ReacherBatch,
+    "doom-rooms": DoomRoomsBatch,
 }
 
 

@@ -1,0 +1,135 @@
+"""`jepa data worlds`: which simulated worlds there are, what can be done in them, and how fast they are here.
+
+The sheet has a row for each world: frames of a recording, spread evenly, and the picture of a goal.
+
+┌──────┬──────┬──────┬──────┐ ┌──────┐
+│ 0    │  …   │  …   │ last │ │ goal │  push-t
+└──────┴──────┴──────┴──────┘ └──────┘
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from jepa_data.errors import DataError
+from jepa_data.worlds import make_goal_batch, world_names
+from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.gym import PREFIX
+
+EPISODES, SECONDS = 64, 2.0  # side by side, and CPU time at least, for the measured speed
+FRAMES, SHOWN = 40, 6  # of the recording on the sheet
+SIDE, GAP, NAME = 64, 4, 172  # pixels: of a picture, between two, and for the name of a world
+HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below", "who records")
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What there is to tell of a world. `missing` says why it is not here; the rest is empty then.
+
+    Attributes:
+        row: as in HEADER.
+        pictures: of an episode, and of a goal for it.
+        speed: pictures a CPU-second at 64 px, stepping included.
+    """
+
+    name: str
+    missing: str | None = None
+    row: tuple[str, ...] = ()
+    pictures: UInt8[np.ndarray, "T 64 64 3"] | None = None
+    speed: float | None = None
+
+
+def sights(*, look: bool = False, time_it: bool = False) -> Iterator[Sight]:
+    """All worlds that set tasks, one after the other; with pictures, or speeds, where asked."""
+    for name in world_names():
+        if name.startswith(PREFIX):
+            continue
+        try:
+            world = make_goal_batch(name, np.arange(1))
+            pictures = _pictures(name) if look else None
+            yield Sight(name, None, _row(world), pictures, _speed(name) if time_it else None)
+        except DataError as error:
+            yield Sight(name, missing=str(error))
+
+
+def table(found: list[Sight]) -> list[tuple[str, ...]]:
+    """Rows for a table, the first as a heading."""
+    timed = any(sight.speed is not None for sight in found)
+    rows: list[tuple[str, ...]] = [HEADER + (("pictures a CPU-second",) if timed else ())]
+    for sight in found:
+        if sight.missing is None:
+            speed = (f"{sight.speed:,.0f}",) if sight.speed is not None else ("",) if timed else ()
+            rows.append((sight.name, *sight.row, *speed))
+        else:
+            rows.append((sight.name, "is not here", *[""] * (len(rows[0]) - 2)))
+    return rows
+
+
+def sheet(found: list[Sight], out: Path) -> int:
+    """Write the pictures as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
+    shown = [(sight.name, sight.pictures) for sight in found if sight.pictures is not None]
+    step = SIDE + GAP
+    picture = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for row, (name, pictures) in enumerate(shown):
+        for column, seen in enumerate(pictures):
+            left = GAP + column * step + (GAP if column == SHOWN else 0)
+            picture.paste(Image.fromarray(seen), (left, GAP + row * step))
+        draw.text(((SHOWN + 1) * step + 4 * GAP, row * step + step // 2), name, fill="#30343b", font=font, anchor="lm")
+    try:
+        picture.save(out, format="PNG", optimize=True)
+    except OSError as error:
+        raise DataError(f"{out}: the sheet cannot be written ({error.strerror})") from error
+    return len(shown)
+
+
+def _row(world: GoalBatch) -> tuple[str, ...]:
+    near = f"{world.radius:.3g} {world.unit}"
+    return str(world.action_size), f"{len(world.state_names)} numbers", near, ", ".join(world.policies)
+
+
+def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
+    """Of episode 0, acted by the last of the policies, and of a goal."""
+    world = make_goal_batch(name, np.arange(1))
+    actions = world.act(world.policies[-1], [np.random.default_rng(0)], FRAMES)
+    at_goal = world.take(np.zeros(1, dtype=np.intp))
+    at_goal.place(world.draw_goals(np.random.default_rng(0)))
+    wanted, seen = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist()), [world.render()]
+    for t in range(FRAMES - 1):
+        world.step(actions[:, t])
+        if t + 1 in wanted:
+            seen.append(world.render())
+    return np.concatenate([*seen, at_goal.render()])
+
+
+def _speed(name: str) -> float:
+    """Pictures a CPU-second, of this process and of those that it has started."""
+    world = make_goal_batch(name, np.arange(EPISODES))
+    actions = world.act(world.policies[0], [np.random.default_rng(e) for e in range(EPISODES)], FRAMES)
+    world.render()  # what is set up once does not count
+    began, count = cpu_seconds(), 0
+    while (spent := cpu_seconds() - began) < SECONDS:
+        world.step(actions[:, count % (FRAMES - 1)])
+        world.render()
+        count += 1
+    return count * EPISODES / spent
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, and on Linux of its running children: doom-rooms is drawn by one."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    spent = own.ru_utime + own.ru_stime
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()  # the name before may hold anything
+        except OSError:  # it has just ended
+            continue
+        if int(fields[1]) == os.getpid():
+            spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent

@@ -1,0 +1,103 @@
+"""The map of doom-rooms, written here as a WAD of Doom's, in the text format UDMF.
+
+# # # # # # # # #     Cells are 128 units wide, as Doom's corridors are; its player is 32. Letters are rooms, + doors.
+# a a a # b b b #     Every room has another floor, and a wall of its own towards north, east, south and west, so
+# a a a + b b b #     that a picture tells where it was taken. From c to d it is a long way.
+# a a a # b b b #
+# # + # # # + # #     Textures are names of Freedoom's, which the package vizdoom brings; none is in this file.
+# c c c # d d d #
+# c c c # d # d #     north is up, x points to the right, y upwards, and 0 is the middle of the map
+# c c c # d d d #
+# # # # # # # # #
+"""
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL = 128.0  # units
+PLAN = (
+    "#########",
+    "#aaa#bbb#",
+    "#aaa+bbb#",
+    "#aaa#bbb#",
+    "##+###+##",
+    "#ccc#ddd#",
+    "#ccc#d#d#",
+    "#ccc#ddd#",
+    "#########",
+)
+WALL_HEIGHT, LIGHT = 128, 208
+FLOORS = {"a": "FLOOR0_1", "b": "FLAT14", "c": "GRASS1", "d": "FLOOR7_1", "+": "FLAT20"}
+CEILING = "CEIL5_2"
+# Of the walls towards north, east, south and west.
+WALLS = {
+    "a": ("PANBLUE", "STARBR2", "CEMENT9", "ZZWOLF9"),
+    "b": ("PANRED", "SILVER2", "BRICK12", "MARBLE1"),
+    "c": ("PANBLACK", "MODWALL3", "REDWALL", "ROCK4"),
+    "d": ("ZZWOLF11", "PIPES", "ICKWALL1", "TANROCK8"),
+    "+": ("GRAY1", "GRAY1", "GRAY1", "GRAY1"),
+}
+TOWARDS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # row and column of the neighbour to the north, east, south, west
+
+
+def wall_cells() -> NDArray[np.bool_]:
+    """Where there is a wall: [rows, columns]."""
+    return np.array([[cell == "#" for cell in row] for row in PLAN])
+
+
+def wad() -> bytes:
+    """The map as a file that Doom's engines read, as MAP01."""
+    lumps = ((b"MAP01", b""), (b"TEXTMAP", _text().encode()), (b"ENDMAP", b""))
+    contents, table = b"", b""
+    for name, data in lumps:
+        table += struct.pack("<ii8s", 12 + len(contents), len(data), name)
+        contents += data
+    return struct.pack("<4sii", b"PWAD", len(lumps), 12 + len(contents)) + contents + table
+
+
+def _text() -> str:
+    """Corners, lines with their sides, sectors (one for each letter) and where the player starts."""
+    sectors = {letter: number for number, letter in enumerate(FLOORS)}
+    corners: dict[tuple[float, float], int] = {}
+    lines, sides = [], []
+    rows, columns = len(PLAN), len(PLAN[0])
+    for row in range(rows):
+        for column in range(columns):
+            here = PLAN[row][column]
+            if here == "#":
+                continue
+            left, top = (column - columns / 2) * CELL, (rows / 2 - row) * CELL
+            around = [(left, top), (left + CELL, top), (left + CELL, top - CELL), (left, top - CELL)]
+            for side, (down, right) in enumerate(TOWARDS):
+                beside = PLAN[row + down][column + right]
+                if beside == here or (beside != "#" and side in (0, 3)):
+                    continue  # no border, or one that the other cell draws
+                # Clockwise around the cell: the front of a line, to its right, is this cell.
+                ends = [corners.setdefault(around[(side + i) % 4], len(corners)) for i in (0, 1)]
+                front = len(sides)
+                if beside == "#":
+                    sides.append(f'sector={sectors[here]}; texturemiddle="{WALLS[here][side]}";')
+                    kind = "blocking=true;"
+                else:
+                    sides += [f"sector={sectors[here]};", f"sector={sectors[beside]};"]
+                    kind = f"sideback={front + 1}; twosided=true;"
+                lines.append(f"v1={ends[0]}; v2={ends[1]}; sidefront={front}; {kind}")
+    floors = (
+        f'heightfloor=0; heightceiling={WALL_HEIGHT}; texturefloor="{floor}"; textureceiling="{CEILING}"; '
+        f"lightlevel={LIGHT};"
+        for floor in FLOORS.values()
+    )
+    start_x, start_y = (2 - columns / 2 + 0.5) * CELL, (rows / 2 - 2 - 0.5) * CELL  # the middle of room a
+    skills = " ".join(f"skill{i}=true;" for i in range(1, 6))
+    things = [f"x={start_x}; y={start_y}; type=1; single=true; {skills}"]
+    blocks = {
+        "vertex": [f"x={x}; y={y};" for x, y in corners],
+        "linedef": lines,
+        "sidedef": sides,
+        "sector": list(floors),
+        "thing": things,
+    }
+    text = [f"{kind} {{ {block} }}" for kind, some in blocks.items() for block in some]
+    return "\n".join(['namespace = "zdoom";', *text, ""])

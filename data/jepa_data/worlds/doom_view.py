@@ -1,0 +1,114 @@
+"""A camera in a map of Doom's: pictures of what a player sees from a place, at an angle.
+
+One game runs in a process of its own for each size of picture and is used for nothing else. The player is put to the
+place, which takes whole units, and turned by the difference to the last angle; both take one step of the game. Nothing
+else lives in the map, so a picture is a function of the pose alone.
+"""
+
+import contextlib
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jepa_data.errors import DataError
+from jepa_data.worlds.packages import needed
+
+TURNS = 2**16  # an angle of Doom's is so many parts of a full turn
+QUIET = 16  # steps of the game at its beginning, in which it ignores the player
+
+
+class DoomView:
+    """Looks around in a map.
+
+    Args:
+        wad: the map, as MAP01.
+        size: pixels a side of the pictures; what is drawn is 4:3 and 90 degrees wide, and squeezed to that.
+    """
+
+    def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
+        self._world, self._size, self._busy = world, size, threading.Lock()
+        vizdoom = needed(world, "vizdoom", extra)
+        self._folder = tempfile.TemporaryDirectory(prefix="doom-")
+        folder = Path(self._folder.name)
+        (folder / "map.wad").write_bytes(wad)
+        self._game = game = vizdoom.DoomGame()
+        weakref.finalize(self, _end, game, self._folder)  # in this order: it writes its settings into the folder
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        game.set_doom_scenario_path(str(folder / "map.wad"))
+        game.set_doom_config_path(str(folder / "settings.ini"))  # otherwise it writes one where it was started
+        game.set_doom_map("MAP01")
+        game.set_screen_resolution(_resolution(vizdoom, size))
+        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        for hide in ("hud", "weapon", "crosshair", "decals", "particles", "messages", "effects_sprites"):
+            getattr(game, f"set_render_{hide}")(False)
+        game.set_window_visible(False)
+        game.set_sound_enabled(False)
+        game.set_mode(vizdoom.Mode.PLAYER)
+        game.set_episode_timeout(0)
+        game.set_seed(0)
+        game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
+        told = vizdoom.GameVariable
+        game.set_available_game_variables([told.POSITION_X, told.POSITION_Y, told.ANGLE])
+        try:
+            with contextlib.chdir(folder):  # it makes a folder where it is started
+                game.init()
+        except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
+            raise DataError(f"{world}: the game does not start here: {error}") from error
+        game.make_action([0.0], QUIET)
+        self._angle = _parts(self._state().game_variables[2])
+
+    def draw(self, poses: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """RGB pictures [E, size, size, 3] from poses [E, 3]: x, y in units, and the angle in radians.
+
+        Inside walls there is nothing to see; the game takes the player there all the same.
+        """
+        pictures = np.empty((len(poses), self._size, self._size, 3), np.uint8)
+        with self._busy:
+            for picture, (x, y, angle) in zip(pictures, poses.tolist(), strict=True):
+                picture[:] = self._look(round(x), round(y), _parts(np.rad2deg(angle)))
+        return pictures
+
+    def _look(self, x: int, y: int, angle: int) -> NDArray[np.uint8]:
+        turn = (self._angle - angle + TURNS // 2) % TURNS - TURNS // 2  # to the right is positive
+        self._game.send_game_command(f"warp {x} {y}")
+        # The game takes the whole parts below: half a part more keeps rounding from losing one.
+        self._game.make_action([(turn + 0.5) * 360 / TURNS], 1)
+        state, self._angle = self._state(), angle
+        there = state.game_variables
+        if (round(there[0]), round(there[1]), _parts(there[2])) != (x, y, angle):
+            raise RuntimeError(
+                f"{self._world}: the player was to be put to ({x}, {y}) at {angle * 360 / TURNS:.2f} degrees and is at "
+                f"({there[0]:g}, {there[1]:g}) at {there[2]:.2f}"
+            )
+        small = Image.fromarray(state.screen_buffer).resize((self._size, self._size), Image.Resampling.BOX)
+        return np.asarray(small)
+
+    def _state(self) -> Any:
+        state = self._game.get_state()
+        if state is None:
+            raise RuntimeError(f"{self._world}: the game has ended")
+        return state
+
+
+def _end(game: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
+    game.close()
+    folder.cleanup()
+
+
+def _parts(degrees: float) -> int:
+    """An angle in degrees as a whole number of Doom's parts."""
+    return round(degrees * TURNS / 360) % TURNS
+
+
+def _resolution(vizdoom: Any, size: int) -> Any:
+    """The smallest that is as high as the picture."""
+    for width, height in ((160, 120), (320, 240), (640, 480)):
+        if height >= size:
+            return getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}")
+    raise ValueError(f"size is {size}; at most 480")

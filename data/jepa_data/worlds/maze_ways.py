@@ -1,0 +1,87 @@
+"""Ways through a maze of square cells: which cell comes next, and how far it is to go.
+
+┌───┬───┬───┐     The way from `here` to `goal` goes through the middles of cells:
+│ h ├ → ┤ ↓ │     here → middle of the next cell → … → middle of the last but one → goal.
+├───┼───┤   │     In the goal's own cell and the one before it is a straight line, which meets no wall.
+│ g ├ ← ┤ ← │
+└───┴───┴───┘
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+class Ways:
+    """Shortest ways between all free cells.
+
+    Args:
+        walls: [rows, columns]; true where there is a wall. Its border must be walls, and all free cells connected.
+        size: the side of a cell. Coordinates are those of the maze's middle; x points to the right, y upwards.
+    """
+
+    def __init__(self, walls: NDArray[np.bool_], size: float = 1.0) -> None:
+        self.size, self._shape = size, walls.shape
+        free = np.argwhere(~walls)
+        rows, columns = walls.shape
+        self.middles = np.column_stack([free[:, 1] + 0.5 - columns / 2, rows / 2 - free[:, 0] - 0.5]) * size
+        self._number = np.full(walls.shape, -1)
+        self._number[tuple(free.T)] = np.arange(len(free))
+        self.steps = np.zeros((len(free), len(free)), dtype=np.intp)  # from cell to cell
+        self._towards = np.zeros_like(self.steps)  # [from, to]: the next cell
+        for cell, place in enumerate(free):
+            self._search(cell, place)
+
+    def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
+        """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
+        number = self._number[self._row_column(position)]
+        near = np.linalg.norm(position[:, None] - self.middles, axis=-1).argmin(1)
+        return np.where(number >= 0, number, near)
+
+    def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which positions [E, 2] are in no wall."""
+        return self._number[self._row_column(position)] >= 0
+
+    def far_cells(self, position: NDArray[np.floating], least: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
+        """A cell [E] at least so many cells away from each position; numbers [E] in 0..1 choose, evenly."""
+        far = self.steps[self.cells(position)] >= least
+        wanted = np.minimum(np.floor(unit * far.sum(1)).astype(int), far.sum(1) - 1)
+        return (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
+
+    def next_point(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Where to go [E, 2] straight from each position on the way to its goal."""
+        here, there = self.cells(position), self.cells(goal)
+        near = self.steps[here, there] <= 1
+        return np.where(near[:, None], goal, self.middles[self._towards[here, there]])
+
+    def length(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far [E] it is to go."""
+        here, there = self.cells(position), self.cells(goal)
+        first, last = self.middles[self._towards[here, there]], self.middles[self._towards[there, here]]
+        between = np.maximum(self.steps[here, there] - 2, 0) * self.size
+        around = np.linalg.norm(first - position, axis=-1) + between + np.linalg.norm(goal - last, axis=-1)
+        return np.where(self.steps[here, there] <= 1, np.linalg.norm(goal - position, axis=-1), around)
+
+    def _row_column(self, position: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Row and column [E]; of a position outside those of the border."""
+        rows, columns = self._shape
+        column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)
+        return np.floor(rows / 2 - position[:, 1] / self.size).astype(np.intp).clip(0, rows - 1), column
+
+    def _search(self, goal: int, place: NDArray[np.intp]) -> None:
+        """Breadth first from one cell to all."""
+        queue, seen = deque([(int(place[0]), int(place[1]))]), {goal}
+        self._towards[goal, goal] = goal
+        while queue:
+            row, column = queue.popleft()
+            here = self._number[row, column]
+            for down, right in NEIGHBOURS:
+                other = self._number[row + down, column + right]
+                if other >= 0 and other not in seen:
+                    seen.add(int(other))
+                    self._towards[other, goal] = here
+                    self.steps[other, goal] = self.steps[here, goal] + 1
+                    queue.append((row + down, column + right))

@@ -1,0 +1,164 @@
+"""What MuJoCo's worlds share: many episodes stepped in one call, and pictures drawn in software.
+
+An episode is its positions and velocities and nothing else: MuJoCo's warm start is left out. So a step is a function of
+(state, action), a copy goes on exactly, and costs nothing.
+
+    MUJOCO_GL is set      EGL, OSMesa or GLFW, as it says
+    Linux, a display      the first that works of GLFW, EGL and OSMesa; they are tried in another process, because one
+                          process can load PyOpenGL for one of them only
+    Linux, no display     the first that works of EGL and OSMesa
+    elsewhere             as MuJoCo chooses
+
+Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. What draws belongs to the thread
+that made it; in another, or in a forked process, it would fail inside OpenGL or wait for ever, and is refused.
+"""
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_data.errors import DataError
+from jepa_data.worlds.packages import needed
+
+APT = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
+MODULES = {"egl": "mujoco.egl", "osmesa": "mujoco.osmesa", "glfw": "mujoco.glfw"}
+PROBE = (
+    "import sys, importlib, mujoco\n"
+    "context = importlib.import_module(sys.argv[1]).GLContext(16, 16)\n"
+    "context.make_current()\n"
+    "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 100)\n"
+)
+
+
+class Physics:
+    """Steps episodes of one model, whose positions and velocities are as many.
+
+    Args:
+        model: an MjModel.
+        fastest: velocities are cut to -fastest..fastest before every step; None: not at all.
+    """
+
+    def __init__(self, world: str, model: Any, extra: str, fastest: float | None = None) -> None:
+        self._mujoco, rollout = needed(world, "mujoco", extra), needed(world, "mujoco.rollout", extra)
+        self._model, self._data, self._fastest = model, self._mujoco.MjData(model), fastest
+        self._rollout = rollout.Rollout(nthread=0)
+
+    def step(self, state: NDArray[np.float64], control: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """State [E, 2n], positions before velocities, after `count` steps of the model under control [E, A]."""
+        full = np.column_stack([np.zeros(len(state)), state])  # MuJoCo's has the time in front
+        cold = np.zeros((len(state), self._model.nv))
+        for _ in range(count):
+            if self._fastest is not None:
+                speed = full[:, 1 + self._model.nq :]
+                np.clip(speed, -self._fastest, self._fastest, out=speed)
+            reached, _ = self._rollout.rollout(self._model, self._data, full, control[:, None], initial_warmstart=cold)
+            full = reached[:, -1]
+        return full[:, 1:].copy()
+
+
+class Scene:
+    """Draws one model from a camera that stands still above its origin and looks down.
+
+    Args:
+        size: pixels a side.
+        width: how much of the ground is seen, in the model's unit.
+    """
+
+    def __init__(self, world: str, model: Any, extra: str, size: int, width: float) -> None:
+        self._mujoco = mujoco = needed(world, "mujoco", extra)
+        model.vis.quality.shadowsize, model.vis.quality.offsamples = 0, 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        model.mat_reflectance[:] = 0
+        self._model, self._data = model, mujoco.MjData(model)
+        self._world, self._owner = world, _here()
+        self._context = gl_context(world)(size, size)
+        self._context.make_current()
+        self._pixels = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        atexit.register(_free, self._context, self._pixels)  # before OpenGL itself goes
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._pixels)
+        self._scene, self._option = mujoco.MjvScene(model, 500), mujoco.MjvOption()
+        self._window = mujoco.MjrRect(0, 0, size, size)
+        self._camera = mujoco.MjvCamera()
+        self._camera.lookat[:] = 0
+        self._camera.azimuth, self._camera.elevation = 90, -90
+        self._camera.distance = width / 2 / np.tan(np.deg2rad(model.vis.global_.fovy) / 2)
+
+    def draw(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
+
+        Raises:
+            DataError: this is another thread than the one that drew first, or a process forked from it.
+        """
+        if _here() != self._owner:
+            raise DataError(
+                f"{self._world} was drawn by another thread, or by the process that this one was forked from; OpenGL "
+                "cannot be shared with it. Draw in one thread, and start processes by spawn"
+            )
+        mujoco, size = self._mujoco, self._window.width
+        pictures = np.empty((len(positions), size, size, 3), np.uint8)
+        self._context.make_current()
+        for picture, position in zip(pictures, positions, strict=True):
+            self._data.qpos[:] = position
+            mujoco.mj_kinematics(self._model, self._data)
+            mujoco.mj_camlight(self._model, self._data)
+            everything = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, everything, self._scene)
+            mujoco.mjr_render(self._window, self._scene, self._pixels)
+            mujoco.mjr_readPixels(picture, None, self._window, self._pixels)
+        return pictures[:, ::-1].copy()  # OpenGL's first row is the lowest
+
+
+def gl_context(world: str) -> Any:
+    """The class of OpenGL contexts that draws here.
+
+    Raises:
+        DataError: none does; names Debian's packages.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
+    if not wanted and sys.platform != "linux":
+        return import_module("mujoco").GLContext
+    display = ["glfw"] if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else []
+    tried = [wanted] if wanted else [*display, *APT]
+    errors = {}
+    for name in tried:
+        if (error := _why_not(name)) is None:
+            return import_module(MODULES[name]).GLContext
+        errors[name] = error
+    told = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    setting = f" with MUJOCO_GL={wanted}" if wanted else ""
+    raise DataError(
+        f"{world} is drawn by OpenGL, which does not work here{setting} ({told}). "
+        f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
+    )
+
+
+def _here() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+def _free(context: Any, pixels: Any) -> None:
+    context.make_current()
+    pixels.free()
+    context.free()
+
+
+@cache
+def _why_not(backend: str) -> str | None:
+    """Why nothing can be drawn by a backend; None: it can."""
+    if backend not in MODULES:
+        return f"expected one of {', '.join(MODULES)}"
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, MODULES[backend]], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit code {done.returncode}"

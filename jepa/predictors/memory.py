@@ -1,0 +1,83 @@
+"""What a causal predictor remembers: keys and values of the frames it has seen, shared by candidates that begin alike.
+
+past    | segment: frames 0 … 3 | segment: frame 4 | …       each frame is computed once, and never changes
+z                                                      z 5   the newest frame, whose action is still to come
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Keys and values of some frames, a pair for each block; `rows`: which row is whose, so that candidates that begin
+    alike share their beginning; None: each its own."""
+
+    pairs: tuple[Pair, ...]
+    rows: Int[Tensor, " B"] | None = None
+
+    def gather(self, index: Int[Tensor, " M"]) -> "Segment":
+        return Segment(self.pairs, index if self.rows is None else self.rows[index])
+
+    def read(self, block: int) -> Pair:
+        key, value = self.pairs[block]
+        return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
+
+
+@dataclass(frozen=True)
+class CausalState:
+    """What has been seen: `steps` frames in `past`, and the newest one, whose action is still to come, with its `state`
+    and `camera`, None if the predictor takes none."""
+
+    past: tuple[Segment, ...]
+    steps: int
+    z: Float[Tensor, "B N D"]
+    state: Float[Tensor, "B X"] | None = None
+    camera: Float[Tensor, "B E"] | None = None
+
+    def repeat(self, k: int) -> "CausalState":
+        """Costs no copy of the past, whatever k."""
+        return self.gather(torch.arange(len(self.z), device=self.z.device).repeat_interleave(k))
+
+    def gather(self, index: Int[Tensor, " M"]) -> "CausalState":
+        state, camera = (None if x is None else x[index] for x in (self.state, self.camera))
+        return CausalState(tuple(part.gather(index) for part in self.past), self.steps, self.z[index], state, camera)
+
+    def detach(self) -> "CausalState":
+        past = tuple(Segment(tuple((k.detach(), v.detach()) for k, v in part.pairs), part.rows) for part in self.past)
+        state, camera = (None if x is None else x.detach() for x in (self.state, self.camera))
+        return CausalState(past, self.steps, self.z.detach(), state, camera)
+
+    def nbytes(self) -> int:
+        own = sum(x.nbytes for x in (self.z, self.state, self.camera) if x is not None)
+        rows = sum(part.rows.nbytes for part in self.past if part.rows is not None)
+        return own + rows + sum(k.nbytes + v.nbytes for part in self.past for k, v in part.pairs)
+
+
+def remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
+    """Note the new keys and values, and give all that may be read."""
+    if pairs is not None:  # copies: these are views of memory that holds the queries too
+        pairs.append((key.clone(), value.clone()))
+    if not before:
+        return key, value
+    keys, values = zip(*before, (key, value), strict=True)
+    return torch.cat(keys, 2), torch.cat(values, 2)
+
+
+def newest(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
+    """What the next frame reads of the past; `frame`: tokens of one."""
+    if window is None:
+        return past
+    kept, tokens = list[Segment](), (window - 1) * frame
+    for part in reversed(past):
+        if tokens <= 0:
+            break
+        length = min(tokens, part.pairs[0][0].shape[2])
+        kept.insert(0, Segment(tuple((k[:, :, -length:], v[:, :, -length:]) for k, v in part.pairs), part.rows))
+        tokens -= length
+    return tuple(kept)

@@ -1,0 +1,82 @@
+"""The typed description of how a run is trained: optimiser, schedule, trainer; and the kinds of numbers in configs.
+
+Light, as schema.py is.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jepa.config import Config
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class OptimizerConfig(Config):
+    """AdamW; biases and other 1-D parameters are not decayed."""
+
+    lr: Positive = 1e-3
+    weight_decay: float = Field(default=0.04, ge=0)
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
+    )
+    betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+class CosineConfig(Config):
+    """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+class FlatConfig(Config):
+    """Linear warm-up from `start_lr`, then constant."""
+
+    kind: Literal["flat"] = "flat"
+    warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+
+
+class WSDConfig(Config):
+    """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+class LinearConfig(Config):
+    """A straight line from `optimizer.lr` to `final_lr` over the whole run: V-JEPA 2's cooldown."""
+
+    kind: Literal["linear"] = "linear"
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field(discriminator="kind")]
+
+
+class TrainerConfig(Config):
+    """How long, on what, and how often to log and save. `steps` counts optimiser steps."""
+
+    steps: Count
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
+    nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
+    clip_norm: Positive | None = 1.0
+    log_every: Count = 10
+    gauge_every: Count = 25
+    probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
+    probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
+    checkpoint_every: Count = 500
+    warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")

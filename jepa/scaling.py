@@ -1,0 +1,68 @@
+"""Numbers of any scale (actions, states) at zero mean and unit variance: inside the model, so that all else speaks raw.
+
+raw ──(x - mean) / std──> what a predictor embeds         mean and std are buffers: they lie in the model's file
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LEAST_STD = 1e-6  # a number that hardly varies is shifted, and not blown up
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of each number, over what a run is trained on."""
+
+    mean: Float[Tensor, " X"]
+    std: Float[Tensor, " X"]
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std, number by number; before `fit` it changes nothing.
+
+    Args:
+        size: numbers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def fit(self, moments: Moments) -> None:
+        """Take these moments; those of one raw action serve all that stand side by side in a block.
+
+        Raises:
+            ValueError: they are not finite, or the numbers do not divide into so many.
+        """
+        size, width = len(self.mean), len(moments.mean)
+        if not width or size % width:
+            raise ValueError(f"moments of {width} numbers do not fit the {size} that are standardised")
+        if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
+            raise ValueError("moments are finite; some of these numbers are missing (NaN) in all of the data")
+        self.mean.copy_(moments.mean.repeat(size // width))
+        self.std.copy_(torch.where(moments.std > LEAST_STD, moments.std, 1.0).repeat(size // width))
+
+    def forward(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
+        return (x - self.mean) / self.std
+
+    def inverse(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
+        return x * self.std + self.mean
+
+
+class Unscaled(nn.Identity):
+    """In the place of `Standardise` where numbers stay as they are: it leaves no buffer in the model's file."""
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
+def standardise(size: int, wanted: bool) -> Standardise | Unscaled:
+    """What is put before an embedding of `size` numbers."""
+    return Standardise(size) if wanted else Unscaled()
