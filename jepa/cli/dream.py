@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jepa.cli.described import run_and_config
+
 
 def dream(
     target: Annotated[
@@ -34,16 +36,9 @@ def dream(
     'temperatures=[0.5, 1.5]'     also train at these, for the table alone
     tasks=200 steps=40 seed=0     how many tasks or episodes, and their steps
     """
-    from jepa.config import UserError, from_dict, load
     from jepa.runs.dream_config import DreamConfig
 
-    if target.is_file() and config:
-        raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
-    path, wanted = target if target.is_file() else config, overrides or []
-    described = load(path, DreamConfig, wanted) if path else from_dict({}, DreamConfig, wanted)
-    if target.is_file() and described.run is None:
-        raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa dream RUN --config {target}")
-    run = Path(str(described.run)) if target.is_file() else target
+    run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
     from jepa.runs.dream import dream as execute
 
     execute(run, described, say=typer.echo)

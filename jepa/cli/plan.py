@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jepa.cli.described import run_and_config
+
 
 def plan(
     target: Annotated[
@@ -39,7 +41,7 @@ def plan(
     start=previous               plans start from the last one (previous), nothing,
                                  inverse dynamics (inverse), or `jepa dream` (dream)
     """
-    from jepa.config import UserError, from_dict, load
+    from jepa.config import UserError
     from jepa.runs.acting import PlanConfig
 
     wanted = overrides or []
@@ -51,13 +53,7 @@ def plan(
         for line in comparison(target, Path(wanted[0])):
             typer.echo(line)
         return
-    if target.is_file() and config:
-        raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
-    path = target if target.is_file() else config
-    described = load(path, PlanConfig, wanted) if path else from_dict({}, PlanConfig, wanted)
-    if target.is_file() and described.run is None:
-        raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa plan RUN --config {target}")
-    run = Path(str(described.run)) if target.is_file() else target
+    run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
     from jepa.runs.plan import plan as execute
 
     execute(run, described, say=typer.echo)

@@ -34,7 +34,7 @@ from jepa.runs.model import DESCRIBED, load
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.rewarded import heads_of
 from jepa.runs.schema import PretrainConfig
-from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in
+from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in, score_table
 from jepa.world_model import Dynamics, LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -149,13 +149,7 @@ def table(result: dict[str, Any]) -> list[str]:
 def _successes(result: dict[str, Any]) -> list[str]:
     rows = [(LEARNED, result)]
     rows += [(PLANNER, result["planner"])] if result["planner"] else []
-    rows += [(AGENTS[name], score) for name, score in result["beside"].items()]
-    width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
-    for label, score in rows:
-        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
-        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
-    return lines
+    return score_table(rows + [(AGENTS[name], score) for name, score in result["beside"].items()])
 
 
 def _earnings(result: dict[str, Any]) -> list[str]:

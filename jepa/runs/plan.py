@@ -27,7 +27,7 @@ from jepa.runs.dream import load_controller
 from jepa.runs.model import load
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
-from jepa.runs.tasks import fitted, protocol_of
+from jepa.runs.tasks import fitted, protocol_of, score_table
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -115,11 +115,7 @@ def comparison(a: Path, b: Path) -> list[str]:
 def table(result: dict[str, Any]) -> list[str]:
     """The result as lines of a table, and what a plan took."""
     rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["beside"].items())]
-    width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
-    for label, score in rows:
-        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
-        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
+    lines = score_table(rows)
     calls = f"{result['model_calls_per_plan']} imagined steps"
     if result["differentiated_calls_per_plan"]:
         calls += f" ({result['differentiated_calls_per_plan']} followed back)"

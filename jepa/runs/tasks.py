@@ -1,7 +1,9 @@
-"""From the description of tasks to their protocol: what a config leaves open is the world's own."""
+"""From the description of tasks to their protocol, where what a config leaves open is the world's own; and their scores
+as lines."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -48,6 +50,16 @@ def play_of(config: TasksConfig, model: LatentWorldModel) -> Play:
     assert config.world and config.world_version
     size = model.preprocessing.image_size
     return Play(config.world, config.world_version, size, config.tasks, config.steps, config.seed)
+
+
+def score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Lines that tell of agents by name the share of tasks they solved, its interval, and their number."""
+    width = max(len(label) for label, _ in rows)
+    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
+    for label, score in rows:
+        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
+        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
+    return lines
 
 
 def protocol_of(config: TasksConfig, model: LatentWorldModel) -> Protocol:

@@ -43,7 +43,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
         if "distances" not in result:
             raise UserError(f"result {name} does not tell single tasks; run `jepa plan` again")
     for key in (ours := a["protocol"]) | (theirs := b["protocol"]):
-        if ours.get(key) != theirs.get(key):
+        if key != "image_size" and ours.get(key) != theirs.get(key):  # which changes what is seen, not the tasks
             raise UserError(
                 f"the two were not given the same tasks: {key} is {ours.get(key)!r} for A and {theirs.get(key)!r} for "
                 "B. Plan one of them again with --config FOLDER/plan.yaml of the other"
