@@ -1,18 +1,17 @@
 """What a verb is given: a run folder and perhaps a config, or a config that names its run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from jepa.runs.acting import TasksConfig
-
-AnyTasks = TypeVar("AnyTasks", bound="TasksConfig")
+from typing import Any
 
 
-def run_and_config(
-    target: Path, config: Path | None, overrides: list[str], kind: type[AnyTasks], verb: str
-) -> tuple[Path, AnyTasks]:
+def run_and_config(target: Path, config: Path | None, overrides: list[str], kind: type, verb: str) -> tuple[Path, Any]:
     """Of `jepa VERB RUN [--config FILE] [KEY=VALUE]...` or `jepa VERB FILE [KEY=VALUE]...`.
+
+    Args:
+        kind: of the config, a `TasksConfig` (which is not imported here: `jepa --help` shall answer at once).
+
+    Returns:
+        The run folder, and the config.
 
     Raises:
         UserError: there are two configs, or none names a run.

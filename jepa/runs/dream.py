@@ -38,6 +38,7 @@ from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in, score_tab
 from jepa.world_model import Dynamics, LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds.gym import PREFIX
 from jepa_probes.dreaming import evaluate_controller, evaluate_return
 from jepa_probes.features import Features
@@ -89,9 +90,9 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
             f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
             "Pretrain one without method.states"
         )
-    world = ShardSet.open(training.data.folder).manifest.world
+    about = ShardSet.open(training.data.folder).manifest
     try:
-        stage = _stage(run, config, world, model, model.dynamics, training.data)
+        stage = _stage(run, config, about, model, model.dynamics, training.data)
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
             say("this model predicts one outcome, which sampling does not change, at whatever temperature")
         controller, result = _trained(stage, stage.dream, say)
@@ -101,6 +102,8 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
                 say(f"temperature {temperature:g}:")
                 other = replace(stage.dream, temperature=temperature)
                 at[f"{temperature:g}"] = _trained(stage, other, say)[1]["returns"]
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     _save(run / FOLDER, controller, model, stage)
@@ -164,20 +167,23 @@ def _earnings(result: dict[str, Any]) -> list[str]:
 
 
 def _stage(
-    run: Path, config: DreamConfig, world: str | None, model: LatentWorldModel, dynamics: Dynamics, data: StreamConfig
+    run: Path, config: DreamConfig, about: Manifest, model: LatentWorldModel, dynamics: Dynamics, data: StreamConfig
 ) -> Stage:
     """What a controller needs. Recordings are read last: a mistake in the tasks shall not cost that."""
     drawn = {"sampled": config.sampled, "temperature": config.temperature}
     wanted = config.reward
     if isinstance(wanted, WorldRewardConfig):
-        config = recorded_in(run, config, world, model)
+        config = recorded_in(run, config, about.world, model)
         space, play = action_space(config, model, config.bounds), play_of(config, model)
         heads = heads_of(model, data, wanted, config.seed, config.clips)
         dreams = Dream(dynamics, space.block_size, heads.reward, continues=heads.continues, **drawn)
         return Stage(config, space, heads.moments, dreams, "latent", partial(evaluate_return, model, play), heads.told)
-    if world is not None and world.startswith(PREFIX):
-        raise UserError(f"{run}: {world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
-    config = fitted(run, config, world, model)
+    if about.world is not None and about.world.startswith(PREFIX):
+        raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
+    if isinstance(wanted, StateConfig) and (missing := [n for n in wanted.names if n not in about.state_names]):
+        known = ", ".join(about.state_names) or "none"
+        raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
+    config = fitted(run, config, about.world, model)
     space, tasks = action_space(config, model, config.bounds), Tasks(protocol_of(config, model))
     found, stills = recorded(model, data, config.seed, config.clips, config.clips_per_video)
     dreams = Dream(dynamics, space.block_size, _reward(wanted, found), **drawn)
@@ -187,10 +193,6 @@ def _stage(
 
 def _reward(wanted: DistanceConfig | StateConfig, found: Features) -> Reward:
     if isinstance(wanted, StateConfig):
-        unknown = [name for name in wanted.names if name not in found.state_names]
-        if unknown:
-            known = ", ".join(found.state_names) or "none"
-            raise UserError(f"reward.names: no state {unknown[0]!r} was recorded; there are: {known}")
         columns = [found.state_names.index(name) for name in wanted.names]
         return Distance(wanted.measure, LinearRead(found.latents.flatten(0, 1), found.states.flatten(0, 1)[:, columns]))
     distance = Distance(wanted.measure)

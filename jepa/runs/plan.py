@@ -79,7 +79,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
     (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
     described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     (run / "plan.yaml").write_text(f"# jepa plan RUN --config {run / 'plan.yaml'}\n" + yaml.safe_dump(described))
-    _draw(run, done, model, training, config.gifs)
+    _draw(run, done, model, training, config.gifs, say)
     for line in table(done.result):
         say(line)
     return done.result
@@ -132,7 +132,14 @@ def table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: PretrainConfig, count: int) -> None:
+def _draw(
+    run: Path,
+    done: Evaluation,
+    model: LatentWorldModel,
+    training: PretrainConfig,
+    count: int,
+    say: Callable[[str], None],
+) -> None:
     """GIFs of the first tasks, in place of those of an earlier plan."""
     for old in (run / "figures").glob("plan_*.gif"):
         old.unlink()
@@ -140,7 +147,7 @@ def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: Pretra
         return
     shown = _chosen(done.solved[: done.pictures.shape[1]], count)
     draw_plans(
-        pixel_decoder(run, model, training),
+        pixel_decoder(run, model, training, say=say),
         done.pictures[:, shown].swapaxes(0, 1),
         done.tasks.goal_pictures[shown],
         done.imagined[shown].numpy(),
@@ -148,6 +155,7 @@ def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: Pretra
         run / "figures",
         frames_per_step=done.frames_per_step,
         fps=done.tasks.start(1).fps,
+        distances=[f"{done.result['distances'][i]:.2f} {done.result['unit']}" for i in shown],
     )
 
 

@@ -22,10 +22,11 @@ Jepa = Callable[..., str]
 TRAINING = """
 run: {run}
 data: {{shards: {data}, batch_size: 8, clip_frames: 6, cache_mib: 50}}
-encoder: {{kind: conv, width: 8, channels: 8, hidden: 32}}
+encoder: {encoder}
 method: {{kind: lewm, directions: 16, predictor: {{hidden: 32}}}}
 trainer: {{steps: 5, checkpoint_every: 10, device: cpu}}
 """
+CONV = "{kind: conv, width: 8, channels: 8, hidden: 32}"
 FEW = ["tasks=4", "steps=6", "gifs=0", "simulator_tasks=0", "inverse=null"]
 SMALL = ["planner.samples=8", "planner.elites=2", "planner.iterations=1"]
 BALL = "kind: forbidden, names: [puck.x, puck.y], clips: 10"
@@ -38,8 +39,8 @@ def call(*arguments: object) -> int:
     return ended.value.code
 
 
-def trained(folder: Path) -> Path:
-    (folder / "train.yaml").write_text(TRAINING.format(run=folder / "run", data=folder / "data"))
+def trained(folder: Path, encoder: str = CONV) -> Path:
+    (folder / "train.yaml").write_text(TRAINING.format(run=folder / "run", data=folder / "data", encoder=encoder))
     assert not call("pretrain", folder / "train.yaml")
     return folder / "run"
 
@@ -144,6 +145,18 @@ def test_a_mistake_is_told_in_one_line(
     Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
     named = [argument.replace("WIDE", str(tmp_path / "wide.png")) for argument in arguments]
     assert message in run_jepa("plan", run, *FEW, *named, fails=True)
+
+
+def test_what_cannot_be_decoded_is_told_and_the_rest_is_drawn(tmp_path: Path, run_jepa: Jepa) -> None:
+    """Pictures of 36 pixels are no multiple of the eight that a vector latent is unfolded to."""
+    world = ["billiards-easy", tmp_path / "data", "--episodes", 10, "--frames", 14, "--image-size", 36]
+    assert not call("data", "record", *world)
+    run = trained(tmp_path, "{kind: frame, model: resnet10t, output: pooled}")
+    told = run_jepa("plan", run, *FEW, *SMALL, "gifs=2")
+    assert "nothing that is imagined can be shown: a pixel decoder needs 1 token" in told
+    assert len(list((run / "figures").glob("plan_*.gif"))) == 2
+    assert "nothing that is imagined can be shown" in run_jepa("report", run)
+    assert (run / "figures" / "pca.gif").exists() and not (run / "figures" / "rollout.gif").exists()
 
 
 @pytest.fixture
