@@ -10,7 +10,7 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -107,23 +107,9 @@ def evaluate(
     more = Costs() if costs is None else costs()
     settings, leads = replace(settings, terms=more.terms), guide and guide()
     policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=leads)
-    imagined: list[Tensor] = []
-    entered = np.zeros(protocol.tasks, dtype=bool)
-    planning = 0.0
-
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
-        nonlocal planning, entered
-        for region in more.regions:
-            entered |= region.holds(world)
-        began = time.perf_counter()
-        action = policy.act(_seen(pictures), told(model, world))
-        planning += time.perf_counter() - began
-        if not imagined:
-            imagined.append(policy.imagine()[:keep])
-        return action
-
+    playing = _Playing(policy, more.regions, protocol.tasks)
     began = time.perf_counter()
-    episodes = tasks.run(act, look=True, keep=keep)
+    episodes = tasks.run(playing, look=True, keep=keep)
     seconds = time.perf_counter() - began
     solved = tasks.solved(episodes.distance)
     assert episodes.pictures is not None
@@ -137,7 +123,7 @@ def evaluate(
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
         "plans_per_task": policy.plans,
-        "seconds_per_plan": planning / (policy.plans * protocol.tasks),
+        "seconds_per_plan": playing.seconds / (policy.plans * protocol.tasks),
         "seconds_per_plan_alone": _time_of_one(alone, world),
         "model_calls_per_plan": round(policy.evaluations * steps),
         "differentiated_calls_per_plan": round(policy.differentiated * steps),
@@ -147,8 +133,34 @@ def evaluate(
         "distances": episodes.distance.tolist(),
     }
     if more.regions:
-        result["entered"] = float(entered.mean())
-    return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
+        result["entered"] = float(playing.entered.mean())
+    assert playing.imagined is not None
+    return Evaluation(result, tasks, solved, episodes.pictures, playing.imagined[:keep], frames)
+
+
+class _Playing:
+    """The policy at play, and what is noted meanwhile.
+
+    Attributes:
+        seconds: that it took to encode and to plan.
+        imagined: what its first plans lead to.
+        entered: which tasks were in a forbidden region at some time.
+    """
+
+    def __init__(self, policy: Policy, regions: Sequence[Region], tasks: int) -> None:
+        self.policy, self.regions = policy, regions
+        self.seconds, self.entered = 0.0, np.zeros(tasks, dtype=bool)
+        self.imagined: Float[Tensor, "B H N D"] | None = None
+
+    def __call__(self, pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
+        for region in self.regions:
+            self.entered |= region.holds(world)
+        known, began = told(self.policy.model, world), time.perf_counter()
+        action = self.policy.act(_seen(pictures), known)
+        self.seconds += time.perf_counter() - began
+        if self.imagined is None:
+            self.imagined = self.policy.imagine()
+        return action
 
 
 def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:

@@ -94,16 +94,7 @@ def evolve(
     checks = recorded.draw(CHECKS, generator, s.goals)
 
     def returns(candidates: Float[Tensor, "P W"], start: Tensor, goal: Tensor, noise_seed: int) -> Float[Tensor, " P"]:
-        count, rollouts = len(candidates), len(start)
-        noise = torch.Generator().manual_seed(noise_seed)
-        dreamt = dream.run(
-            lambda z, goal: controller.act_all(candidates, z, goal),
-            start.repeat(count, 1, 1),
-            goal.repeat(count, 1, 1),
-            s.horizon,
-            noise,
-        )
-        return dreamt.worth.sum(1).view(count, rollouts).mean(1)
+        return _returns(dream, controller, candidates, start, goal, s.horizon, noise_seed)
 
     search = _cma(controller.parameter_count, s, seed)
     best = torch.zeros(controller.parameter_count)
@@ -124,6 +115,27 @@ def evolve(
             break
     controller.set(best)
     return controller, history
+
+
+def _returns(
+    dream: Dream,
+    controller: Linear,
+    candidates: Float[Tensor, "P W"],
+    start: Float[Tensor, "R N D"],
+    goal: Float[Tensor, "R N D"],
+    steps: int,
+    noise_seed: int,
+) -> Float[Tensor, " P"]:
+    """What R dreams are worth to each of P candidates, on average: all in one batch."""
+    count = len(candidates)
+    dreamt = dream.run(
+        lambda z, goal: controller.act_all(candidates, z, goal),
+        start.repeat(count, 1, 1),
+        goal.repeat(count, 1, 1),
+        steps,
+        torch.Generator().manual_seed(noise_seed),
+    )
+    return dreamt.worth.sum(1).view(count, len(start)).mean(1)
 
 
 def _cma(size: int, settings: EvolutionSettings, seed: int) -> Any:
