@@ -127,8 +127,9 @@ def table(result: dict[str, Any]) -> list[str]:
     for term in result["settings"]["terms"]:
         if r2 := term.get("r2"):
             lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {x:.2f}" for name, x in r2.items()))
-    if "entered" in result:
-        lines.append(f"forbidden: entered in {100 * result['entered']:.1f} % of the tasks")
+    if entered := result.get("entered"):
+        share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
+        lines.append(f"forbidden: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
     return lines
 
 

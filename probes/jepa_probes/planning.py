@@ -56,7 +56,7 @@ class Costs:
 
     Attributes:
         terms: with their weights.
-        regions: that are forbidden; it is watched who enters them.
+        regions: that are forbidden; it is watched who enters them, of the tasks that neither begin nor end there.
         told: what the terms are, JSON-able.
     """
 
@@ -133,7 +133,9 @@ def evaluate(
         "distances": episodes.distance.tolist(),
     }
     if more.regions:
-        result["entered"] = float(playing.entered.mean())
+        ends = np.logical_or.reduce([r.holds(at) for r in more.regions for at in (tasks.start(), tasks.at_goal())])
+        free = playing.entered[~ends]
+        result["entered"] = {"share": float(free.mean()) if len(free) else None, "tasks": len(free)}
     assert playing.imagined is not None
     return Evaluation(result, tasks, solved, episodes.pictures, playing.imagined[:keep], frames)
 

@@ -90,13 +90,17 @@ class Tasks:
                 f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
             )
         self.goal = self._draw_goals()
-        at_goal = self.start()
-        at_goal.place(self.goal)
-        self.goal_pictures = at_goal.render()
+        self.goal_pictures = self.at_goal().render()
 
     def start(self, count: int | None = None) -> GoalBatch:
         """The tasks at their beginning, a fresh copy; the first `count`, or all."""
         return self._start.take(np.arange(len(self._start))[:count])
+
+    def at_goal(self) -> GoalBatch:
+        """All tasks where they shall end, at rest."""
+        world = self.start()
+        world.place(self.goal)
+        return world
 
     def run(self, act: Act, *, count: int | None = None, look: bool = False, keep: int = 0) -> Episodes:
         """Let `act` play the tasks to the end of the budget.

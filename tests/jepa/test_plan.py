@@ -75,7 +75,7 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(picture)
     costs = [
         "{kind: effort, weight: 0.5}",
-        f"{{{BALL}, centre: [0.5, 0.5], radius: 0.9}}",
+        f"{{{BALL}, centre: [0.5, 0.5], radius: 0.1}}",
         "{kind: state, names: [puck.vx], target: [0.0], clips: 10}",
         f"{{kind: picture, file: {picture}}}",
     ]
@@ -84,12 +84,23 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
     terms = first["settings"]["terms"]
     assert [term["kind"] for term in terms] == ["effort", "forbidden", "state", "picture"]
     assert set(terms[1]["r2"]) == {"puck.x", "puck.y"} and all(x <= 1 for x in terms[1]["r2"].values())
-    assert first["entered"] == 1.0  # the ball covers the table
-    assert "forbidden: R² of puck.x" in told and "entered in 100.0 % of the tasks" in told
+    assert first["entered"]["tasks"] <= 4
+    assert "forbidden: R² of puck.x" in told and "tasks that neither begin nor end there" in told
     run_jepa("plan", run, "--config", run / "plan.yaml")
     assert planned(run)["distances"] == first["distances"] and planned(run)["settings"]["terms"] == terms
     run_jepa("plan", run, *FEW, *SMALL)
     assert "entered" not in planned(run) and planned(run)["distances"] != first["distances"]
+
+
+def test_who_enters_a_forbidden_region_is_watched_in_the_world_itself(run: Path, run_jepa: Jepa) -> None:
+    def entered(centre: str, radius: float) -> dict:
+        run_jepa("plan", run, *FEW, *SMALL, "tasks=12", f"costs=[{{{BALL}, centre: {centre}, radius: {radius}}}]")
+        return planned(run)["entered"]
+
+    assert entered("[0.5, 0.5]", 0.9) == {"share": None, "tasks": 0}  # the whole table: all begin there
+    assert entered("[9.0, 9.0]", 0.5) == {"share": 0.0, "tasks": 12}
+    small = entered("[0.5, 0.5]", 0.2)
+    assert 0 < small["tasks"] < 12 and 0 <= small["share"] <= 1
 
 
 def test_with_a_high_price_of_effort_hardly_anything_is_done(run: Path, run_jepa: Jepa) -> None:
