@@ -28,7 +28,7 @@ run: {run}
 data: {{shards: {data}, batch_size: 16, short: skip, cache_mib: 100, {clips}}}
 encoder: {{kind: conv, width: 8, channels: 8, hidden: 32, tubelet: {tubelet}}}
 method: {{kind: lewm, directions: 32, predictor: {{hidden: 64}}}}
-optimizer: {{lr: 3e-3}}
+optimizer: {{lr: 4e-3}}
 trainer: {{steps: {steps}, checkpoint_every: 1000, device: cpu}}
 """
 
@@ -86,7 +86,7 @@ def trained(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("drift"), "gym:DriftChoice-v0", steps=100, episodes=60)
+    return trained(tmp_path_factory.mktemp("drift"), "gym:DriftChoice-v0", steps=60, episodes=50)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def run_jepa(capsys: pytest.CaptureFixture[str]) -> Jepa:
 
 
 OWN = ["reward={kind: world, heads: {updates: 400, batch: 64, hidden: 32, lr: 4e-3}}", "tasks=20", "steps=30"]
-ACTOR = "controller={kind: actor_critic, updates: 60, batch: 64, horizon: 12, hidden: 32, lr: 3e-3, discount: 0.95}"
+ACTOR = "controller={kind: actor_critic, updates: 40, batch: 64, horizon: 12, hidden: 32, lr: 4e-3, discount: 0.95}"
 EVOLUTION = "controller={kind: evolution, generations: 10, population: 8, rollouts: 8, horizon: 12, mirrored: 0.25}"
 
 
@@ -124,7 +124,8 @@ def test_it_learns_from_the_worlds_own_reward_and_stays_alive(run: Path, run_jep
 
 
 def test_its_controller_acts_in_the_environment_without_a_goal(run: Path, run_jepa: Jepa) -> None:
-    run_jepa("dream", run, *OWN, EVOLUTION.replace("10", "2"))
+    few = ["reward={kind: world, heads: {updates: 2}}", "tasks=2", "steps=4"]
+    run_jepa("dream", run, *few, EVOLUTION.replace("generations: 10", "generations: 1"))
     env = make_env("gym:DriftChoice-v0", image_size=32, max_steps=5)
     picture, _ = env.reset(seed=0)
     learned = load_controller(run)
