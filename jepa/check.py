@@ -152,6 +152,9 @@ class _Check:
         samples = [following.sample(self.noise) for following in pairs]
         _promise(torch.equal(*samples), "the same noise gives the same sample")
         _promise(samples[0].shape == (BATCH, *self.size), "a sample has the shape of a latent")
+        _promise(
+            torch.equal(pairs[0].sample(self.noise, 1.0), samples[0]), "a sample's temperature is 1 if none is said"
+        )
         density = pairs[0].log_prob(samples[0])
         _promise(density is None or density.shape == (BATCH,), "log_prob() is None or one number a row")
 

@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Latents = Float[Tensor, "B N D"]
-Bounds = Literal["box", "ball"]
+Bounds = Literal["box", "ball", "choice"]
 Sees = Literal["goal", "latent"]
 LEAST_STD, MOST_STD = 0.1, 1.0  # DreamerV3
 
@@ -35,7 +36,8 @@ class ActionSpace:
         frames: actions of one latent step.
         hold: actions for which a decision is held.
         bounds: box: each number of an action is in -1..1; ball: also its length is 1 at most, for worlds that cut
-            longer ones, so that no recorded action is longer and a dream of one is not to be trusted.
+            longer ones, so that no recorded action is longer and a dream of one is not to be trusted; choice: one is 1
+            and the others are 0, for worlds with discrete actions, which are recorded so.
 
     Raises:
         ValueError: `hold` does not divide `frames`.
@@ -61,8 +63,12 @@ class ActionSpace:
         return self.width * self.frames
 
     def block(self, decisions: Float[Tensor, "*batch Q"]) -> Float[Tensor, "*batch E"]:
-        """Within the bounds. What is cut off to fit the box passes its gradient on as if it were not."""
+        """Within the bounds. What is cut off to fit the box passes its gradient on as if it were not; of a choice, the
+        largest decision is done, and the gradient is that of their softmax."""
         actions = decisions.unflatten(-1, (-1, self.width))
+        if self.bounds == "choice":
+            chosen, soft = F.one_hot(actions.argmax(-1), self.width), actions.softmax(-1)
+            return (chosen + (soft - soft.detach())).repeat_interleave(self.hold, -2).flatten(-2)
         actions = actions + (actions.clamp(-1, 1) - actions).detach()
         if self.bounds == "ball":
             actions = actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)

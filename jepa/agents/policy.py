@@ -11,7 +11,7 @@ Models that read several frames start each plan from the last latents and what w
     plan                        z5 ─?─> ─?─> …
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from jepa.agents.controller import Controller
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
-from jepa.planners.cost import goal_distance
+from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import LatentWorldModel, State, begin, rollout
@@ -32,6 +32,7 @@ from jepa.world_model import LatentWorldModel, State, begin, rollout
 class PlanSettings:
     """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached.
 
+    `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
     """
@@ -41,6 +42,7 @@ class PlanSettings:
     hold: int = 1
     path_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
+    terms: tuple[Term, ...] = ()
     keep: bool = True
     history: int | None = None
 
@@ -105,7 +107,7 @@ class Policy:
         self._latents: list[Tensor] = []  # of the last `history` steps, [B, N, D] each
         self._done: list[Tensor] = []  # blocks that led from each of them to the next, [B, E] each
         self._queue: list[Tensor] = []
-        self.plans = self.evaluations = self._observed = 0
+        self.plans = self.evaluations = self.differentiated = self._observed = 0
 
     def act(
         self, observation: UInt8[np.ndarray, "*B h w 3"], state: Float[np.ndarray, "*B X"] | None = None
@@ -168,9 +170,11 @@ class Policy:
         told = torch.stack(self._told, 1).to(z) if self._told else None
         self._state = begin(dynamics, z, done, told)
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
+        cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
+        self.differentiated += self.last_plan.differentiated
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]

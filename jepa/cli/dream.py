@@ -5,30 +5,40 @@ from typing import Annotated
 
 import typer
 
+from jepa.cli.described import run_and_config
+
 
 def dream(
     target: Annotated[
         Path, typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a YAML file that names one (run: …).")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as controller.kind=evolution.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What to change, see above.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/dream/two_rooms.yaml.")] = None,
 ) -> None:
-    """Train a controller inside the run's model, without planning or simulator; then try it on held-out tasks.
+    """Train a controller inside the run's model, without planning or simulator; then try it in the world.
 
-    What its dreams are worth is told beside what the world was worth.
+    Prints how many held-out tasks it solves, or what it earns where the world sets no tasks but rewards by itself
+    (gym:ID), with the 95 % interval; and what its dreams are worth, beside what the world was worth from the same
+    starts. Writes the controller to RUN/dream and the result to RUN/dream.json.
+
+    \b
+    jepa dream RUN tasks=50 controller.kind=evolution
+    jepa dream RUN 'reward={kind: world}'
+
+    \b
+    controller.kind=actor_critic  or evolution: a linear controller, by CMA-ES
+    controller.horizon=15         latent steps of a dream
+    reward.kind=distance          to the goal's latent; state: between positions that
+                                  are read off; world: what the world itself rewards
+    sampled=true temperature=1.0  draw what is dreamt; more is harder to exploit
+    'temperatures=[0.5, 1.5]'     also train at these, for the table alone
+    tasks=200 steps=40 seed=0     how many tasks or episodes, and their steps
     """
-    from jepa.config import UserError, from_dict, load
-    from jepa.runs.acting import DreamConfig
+    from jepa.runs.dream_config import DreamConfig
 
-    if target.is_file() and config:
-        raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
-    path, wanted = target if target.is_file() else config, overrides or []
-    described = load(path, DreamConfig, wanted) if path else from_dict({}, DreamConfig, wanted)
-    if target.is_file() and described.run is None:
-        raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa dream RUN --config {target}")
-    run = Path(str(described.run)) if target.is_file() else target
+    run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
     from jepa.runs.dream import dream as execute
 
     execute(run, described, say=typer.echo)

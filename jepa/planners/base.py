@@ -16,11 +16,18 @@ from jepa.planners.cost import Cost
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan found for each episode, what it costs, and how many candidates were imagined for it."""
+    """The plan found for each episode, and what it took.
+
+    Attributes:
+        cost: of the plans.
+        evaluations: candidates that were imagined for each episode, each over the whole horizon.
+        differentiated: how many of these were also followed back by gradients, which takes about twice as long again.
+    """
 
     actions: Float[Tensor, "B H A"]
     cost: Float[Tensor, " B"]
     evaluations: int
+    differentiated: int = 0
 
 
 class Planner(Protocol):
@@ -44,18 +51,21 @@ class Search:
         self.cost, self.low, self.high = cost, low, high
         self.start = self.actions = start.clamp(low, high)
         self.best = torch.full((len(start),), torch.inf, device=start.device)
-        self.evaluations = 0
+        self.evaluations = self.differentiated = 0
 
     def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
         """Costs of candidates that are within the bounds. Raises ValueError if one is not finite."""
-        costs = self.cost(actions)
+        return self.note(actions, self.cost(actions))
+
+    def note(self, actions: Float[Tensor, "B K H A"], costs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """The same of candidates whose costs are known already."""
         if not torch.isfinite(costs).all():
             wrong = ~torch.isfinite(costs)
             raise ValueError(
                 f"{int(wrong.sum())} of {costs.numel()} plans have a cost that is not finite, in episodes "
                 f"{wrong.any(1).nonzero()[:5, 0].tolist()}; has the model diverged?"
             )
-        self.evaluations += costs.shape[1]
+        self.count(costs)
         value, index = costs.detach().min(1)
         found = actions.detach()[torch.arange(len(index)), index]
         better = value < self.best
@@ -63,11 +73,16 @@ class Search:
         self.best = torch.where(better, value, self.best)
         return costs
 
+    def count(self, costs: Float[Tensor, "B K"]) -> None:
+        """Candidates were imagined, and are differentiated if their costs can be."""
+        self.evaluations += costs.shape[1]
+        self.differentiated += costs.shape[1] * costs.requires_grad
+
     def bounded(self, actions: Tensor) -> Tensor:
         return actions.clamp(self.low, self.high)
 
     def plan(self) -> Plan:
-        return Plan(self.actions, self.best, self.evaluations)
+        return Plan(self.actions, self.best, self.evaluations, self.differentiated)
 
 
 def check(samples: int, elites: int, iterations: int) -> None:

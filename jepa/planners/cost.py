@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jepa.world_model import Dynamics, State, rollout
@@ -117,7 +117,7 @@ def goal_reached(
     """Squared distance between imagined latents and the goal's, averaged over tokens and width.
 
     Args:
-        goal: latents to reach, such as those of a goal picture.
+        goal: latents to reach, such as those of a goal picture: one for each episode, or one for all.
         path_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at every step
             alike (their mean), which makes the agent hurry.
 
@@ -126,7 +126,7 @@ def goal_reached(
     """
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        if goal.shape[1:] != imagined.latents.shape[3:] or len(goal) != len(imagined.latents):
+        if goal.shape[1:] != imagined.latents.shape[3:] or len(goal) not in (1, len(imagined.latents)):
             raise ValueError(
                 "the goal is not of this model: expected latents [episodes, tokens, width] = "
                 f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
@@ -135,6 +135,21 @@ def goal_reached(
         return _over_path(distance, path_weight)
 
     return cost
+
+
+def picture_reached(
+    encode: Callable[[UInt8[Tensor, "B 3 h w"]], Float[Tensor, "B N D"]],
+    picture: UInt8[Tensor, "B 3 h w"],
+    *,
+    path_weight: float = 1.0,
+) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """The goal as a picture of it, encoded now, and once for as many plans as are made; see `goal_reached`.
+
+    Args:
+        encode: pictures as goals, such as `LatentWorldModel.encode_still`.
+        picture: one for each episode, or one for all.
+    """
+    return goal_reached(encode(picture), path_weight=path_weight)
 
 
 def state_reached(

@@ -32,6 +32,7 @@ class GRASP:
         starts, std: K, and the noise on all but the first.
         noise: on the virtual latents after each step, in standard deviations of the latents; falls to 0.
         sync_every: steps between rollouts.
+        enough: stop early when the best plan of every episode costs no more, at a rollout; None: never.
         low, high: bounds of every action dimension.
     """
 
@@ -43,6 +44,7 @@ class GRASP:
     std: float = 0.7
     noise: float = 0.05
     sync_every: int = 10
+    enough: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -63,7 +65,8 @@ class GRASP:
         noise[:, 0] = 0.0
         actions = search.bounded(search.start[:, None] + noise).requires_grad_()
         latents = self._synchronise(search, cost, actions)
-        spread = latents.std() if latents.numel() else 0.0
+        # Of each episode on its own: its plan is the same whatever stands beside it.
+        spread = latents.detach().flatten(1).std(1)[:, None, None, None, None] if latents.numel() else 0.0
         optimizer = torch.optim.Adam(
             [{"params": [actions], "lr": self.lr}, {"params": [latents], "lr": self.latent_lr}]
         )
@@ -72,7 +75,9 @@ class GRASP:
                 taken = cost.taken(actions)
                 following = self._steps(cost, latents, taken)
                 apart = (following[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
-                loss = (cost.of(Imagined(following, taken)) + self.consistency * apart).sum()
+                costs = cost.of(Imagined(following, taken)) + self.consistency * apart
+                loss = costs.sum()
+            search.count(costs)
             optimizer.zero_grad()
             loss.backward(inputs=[actions, latents])
             optimizer.step()
@@ -82,13 +87,18 @@ class GRASP:
                 latents += left * self.noise * spread * draw(tuple(latents.shape), latents, generator)
             if (number + 1) % self.sync_every == 0 or number + 1 == self.steps:
                 latents.data = self._synchronise(search, cost, actions).data
+                if self.enough is not None and (search.best <= self.enough).all():
+                    break
         return search.plan()
 
     @torch.no_grad()
     def _synchronise(self, search: Search, cost: LatentCost, actions: Tensor) -> Float[Tensor, "B K G N D"]:
         """The latents between the actions as the dynamics have them, and the plans' true costs to `search`."""
-        search(actions.detach())
-        return rollout(cost.dynamics, cost.state, cost.taken(actions.detach()))[:, :, :-1].clone().requires_grad_()
+        actions = actions.detach()
+        taken = cost.taken(actions)
+        imagined = Imagined(rollout(cost.dynamics, cost.state, taken), taken)
+        search.note(actions, cost.of(imagined))
+        return imagined.latents[:, :, :-1].clone().requires_grad_()
 
     def _steps(
         self, cost: LatentCost, latents: Float[Tensor, "B K G N D"], actions: Float[Tensor, "B K H A"]

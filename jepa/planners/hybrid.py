@@ -33,4 +33,5 @@ class Hybrid:
             torch.where(better[:, None, None], refined.actions, found.actions),
             torch.where(better, refined.cost, found.cost),
             found.evaluations + refined.evaluations,
+            found.differentiated + refined.differentiated,
         )

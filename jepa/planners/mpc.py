@@ -41,6 +41,8 @@ class ModelPredictiveControl:
         keep: bool = True,
         seed: int = 0,
     ) -> None:
+        if horizon < 1:
+            raise ValueError(f"the planning horizon is {horizon}; plan at least one step ahead")
         if not 1 <= execute <= horizon:
             raise ValueError(f"execute must lie between 1 and the horizon ({horizon}), found {execute}")
         if hold < 1 or horizon * frames % hold or execute * frames % hold:
@@ -64,6 +66,12 @@ class ModelPredictiveControl:
             suggested: blocks to start from; None: see `keep`.
         """
         start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
+        wide = (batch, self.horizon, self.frames * self.action_size)
+        if suggested is not None and suggested.shape != wide:
+            raise ValueError(
+                f"expected a suggestion [episodes, horizon, width of a block] = {list(wide)}, found "
+                f"{list(suggested.shape)}"
+            )
         if suggested is not None:
             start = self.decisions(suggested)
         elif self.keep and self._rest is not None:
@@ -76,7 +84,7 @@ class ModelPredictiveControl:
             held = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
         plan = self.planner.plan(held, start, self.generator)
         self._rest = plan.actions[:, self.execute * self.frames // self.hold :]
-        return Plan(self.blocks(plan.actions), plan.cost, plan.evaluations)
+        return replace(plan, actions=self.blocks(plan.actions))
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
         """What a planner would have chosen to get near these: the mean over each `hold`."""

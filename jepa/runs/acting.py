@@ -79,6 +79,7 @@ class GRASPConfig(Config):
     std: Positive = 0.7
     noise: float = Field(default=0.05, ge=0)
     sync_every: Count = 10
+    enough: float | None = None
 
 
 Sampler = Annotated[RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig, Field(discriminator="kind")]
@@ -141,6 +142,66 @@ class InverseConfig(Config):
     layers: int = Field(default=2, ge=0)
 
 
+class EffortConfig(Config):
+    """The mean square of the actions."""
+
+    kind: Literal["effort"] = "effort"
+    weight: Positive = 0.01
+
+
+class Placed(Config):
+    """What is told in states of the world, which are read off the latents by ridge regression (decoders/state.py)."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
+    clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
+
+
+class ForbiddenConfig(Placed):
+    """How deep a plan lies in a forbidden ball, as a share of its radius; 0 outside."""
+
+    kind: Literal["forbidden"] = "forbidden"
+    weight: Positive = 10.0
+    centre: tuple[float, ...]
+    radius: Positive
+
+    @model_validator(mode="after")
+    def _centre_fits(self) -> Self:
+        if len(self.centre) != len(self.names):
+            raise ValueError(
+                f"expected a centre with {len(self.names)} number(s), one a name; found {len(self.centre)}"
+            )
+        return self
+
+
+class StateCostConfig(Placed):
+    """The squared distance of states to a target."""
+
+    kind: Literal["state"] = "state"
+    weight: Positive = 1.0
+    target: tuple[float, ...]
+    path_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if len(self.target) != len(self.names):
+            raise ValueError(
+                f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
+            )
+        return self
+
+
+class PictureConfig(Config):
+    """The squared distance to the latent of a picture, the same for all tasks, beside their own goals."""
+
+    kind: Literal["picture"] = "picture"
+    weight: Positive = 1.0
+    file: str = Field(description="a square picture; it is scaled to the model's size")
+    path_weight: Share = 1.0
+
+
+CostConfig = Annotated[EffortConfig | ForbiddenConfig | StateCostConfig | PictureConfig, Field(discriminator="kind")]
+
+
 class PlanConfig(TasksConfig):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
@@ -154,6 +215,9 @@ class PlanConfig(TasksConfig):
         default=None, description="latents that a plan starts from; none: as many as the model was trained with"
     )
     path_weight: Share = 1.0
+    costs: tuple[CostConfig, ...] = Field(
+        default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
+    )
     planner: PlannerConfig = CEMConfig()
     start: Literal["previous", "nothing", "inverse", "dream"] = Field(
         default="previous",
@@ -169,80 +233,3 @@ class PlanConfig(TasksConfig):
         if self.start == "inverse" and self.inverse is None:
             raise ValueError("start: inverse needs inverse dynamics; leave `inverse` as it is, or start elsewhere")
         return self
-
-
-class ActorCriticConfig(Config):
-    """jepa/agents/imagination/actor_critic.py: policy and value, trained in dreams."""
-
-    kind: Literal["actor_critic"] = "actor_critic"
-    updates: Count = 2000
-    batch: Count = 256
-    horizon: Count = Field(default=15, description="latent steps of a dream")
-    discount: float = Field(default=1 - 1 / 333, gt=0, lt=1)
-    trace: Share = Field(default=0.95, description="lambda of the returns")
-    gradient: Literal["reinforce", "dynamics"] = "reinforce"
-    entropy: float = Field(default=3e-4, ge=0)
-    return_rate: Share = 0.01
-    critic_rate: Share = 0.02
-    lr: Positive = 3e-4
-    clip_norm: Positive = 1.0
-    hidden: Count = 256
-    layers: int = Field(default=2, ge=0)
-
-
-class EvolutionConfig(Config):
-    """jepa/agents/imagination/evolution.py: a linear controller, found by CMA-ES in dreams."""
-
-    kind: Literal["evolution"] = "evolution"
-    generations: Count = 300
-    population: int = Field(default=64, ge=4)
-    rollouts: Count = Field(default=16, description="dreams of each candidate, the same for all of a generation")
-    horizon: Count = Field(default=15, description="latent steps of a dream")
-    std: Positive = 0.1
-
-
-class DistanceConfig(Config):
-    """Reward: minus the distance between the latent and the goal's, and a bonus for being there."""
-
-    kind: Literal["distance"] = "distance"
-    measure: Literal["squared", "root"] = "squared"
-    bonus: float = Field(default=0.0, ge=0, description="for every step that ends near the goal")
-    near: Positive | None = Field(
-        default=None, description="with a bonus: at most so far; none: as far as recorded neighbours in time, at median"
-    )
-
-
-class StateConfig(Config):
-    """Reward: minus the distance between what a head reads from both latents; it is fitted to recorded true states."""
-
-    kind: Literal["state"] = "state"
-    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
-    measure: Literal["squared", "root"] = "squared"
-
-
-class DreamConfig(TasksConfig):
-    """`jepa dream`: a controller that learns in the run's model, and held-out tasks in the run's world."""
-
-    controller: Annotated[ActorCriticConfig | EvolutionConfig, Field(discriminator="kind")] = ActorCriticConfig()
-    reward: Annotated[DistanceConfig | StateConfig, Field(discriminator="kind")] = DistanceConfig()
-    goals: Literal["episode", "any"] = Field(
-        default="episode", description="of the start's own episode; or any, where the world looks the same in all"
-    )
-    bounds: Literal["box", "ball"] = Field(default="box", description="ball: actions are 1 long at most")
-    sampled: bool = Field(default=False, description="draw what is dreamt; else its mean is taken")
-    clips: Count | None = Field(default=None, description="dreams start in at most so many recorded clips; none: all")
-    clips_per_video: Count = 2
-
-
-class ControllerConfig(Config):
-    """`dream/model.json`: all that it takes to build a controller again."""
-
-    kind: Literal["actor_critic", "evolution"]
-    tokens: Count
-    width: Count
-    action_size: Count = Field(description="width of one action of the world")
-    frames: Count = Field(description="actions of one latent step")
-    hold: Count
-    bounds: Literal["box", "ball"]
-    hidden: Count | None = None
-    layers: int | None = None

@@ -3,6 +3,7 @@
 RUN/model/pixels/
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,18 +19,26 @@ STEPS = 250
 
 
 def pixel_decoder(
-    run: Path, model: LatentWorldModel, config: PretrainConfig, *, steps: int | None = None
-) -> PixelDecoder:
-    """The run's decoder: the saved one, or one that is fitted and saved now.
+    run: Path,
+    model: LatentWorldModel,
+    config: PretrainConfig,
+    *,
+    steps: int | None = None,
+    say: Callable[[str], None] = print,
+) -> PixelDecoder | None:
+    """The run's decoder: the saved one, or one that is fitted and saved now; None if `say` is told why there is none.
 
     Args:
         steps: fit it anew, for so many steps; None: only if there is none, for 250.
-
-    Raises:
-        ValueError: latents of this form cannot be decoded (see PixelDecoder).
+        say: told of latents that have a form which cannot be decoded (see PixelDecoder).
     """
     if steps is None and (run / "model" / FOLDER).is_dir():
         return load_pixel_decoder(run / "model")
+    try:
+        PixelDecoder(model.spec.tokens, model.spec.width, model.preprocessing.image_size)
+    except ValueError as error:
+        say(f"nothing that is imagined can be shown: {error}")
+        return None
     batches = -(-FITTING_CLIPS // config.data.batch_size)
     tubelet = model.spec.frames_per_step
     latents, frames = [], []

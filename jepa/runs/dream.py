@@ -1,41 +1,80 @@
 """`jepa dream`: a controller learns inside a run's model, and is tried in the run's world.
 
 RUN/dream/       the controller: model.safetensors + model.json; `load_controller` opens it
-RUN/dream.json   success with its interval, others beside it, what dreams are worth against the world, the protocol
+RUN/dream.json   how it did in held-out tasks with its interval (in a world without tasks: what it earned), others
+                 beside it, what dreams are worth against the world, at each temperature, the protocol
 """
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jepa.agents.controller import ActionSpace, Actor, Linear, Senses
+from jepa.agents.controller import ActionSpace, Actor, Linear, Sees, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
-from jepa.agents.imagination.reward import Distance, LinearRead, Reward, Within
+from jepa.agents.imagination.reward import Distance, Reward, Within
 from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
+from jepa.decoders.state import LinearRead
 from jepa.export import checkpoint
-from jepa.runs.acting import ActorCriticConfig, ControllerConfig, DreamConfig, StateConfig
+from jepa.runs.dream_config import (
+    ActorCriticConfig,
+    ControllerConfig,
+    DistanceConfig,
+    DreamConfig,
+    StateConfig,
+    WorldRewardConfig,
+)
 from jepa.runs.model import DESCRIBED, load
 from jepa.runs.recorded import action_space, recorded
+from jepa.runs.rewarded import heads_of
 from jepa.runs.schema import PretrainConfig
-from jepa.runs.tasks import fitted, protocol_of
-from jepa.world_model import LatentWorldModel
+from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in, score_table
+from jepa.world_model import Dynamics, LatentWorldModel
+from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
-from jepa_probes.dreaming import evaluate_controller
+from jepa_data.shards.manifest import Manifest
+from jepa_data.worlds.gym import PREFIX
+from jepa_probes.dreaming import evaluate_controller, evaluate_return
 from jepa_probes.features import Features
 from jepa_probes.results import AGENTS
 from jepa_probes.tasks import Tasks
 
 FOLDER = "dream"
 PLANNER = "planning in latents (plan.json)"
+LEARNED = "learned in dreams"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where controllers of a run learn, and how they are tried.
+
+    Attributes:
+        config: with all that it leaves to the world.
+        space: of the actions.
+        recorded: where dreams start, and their goals.
+        dream: at the temperature of the config.
+        sees: whether controllers are shown a goal.
+        evaluate: a controller that was trained for so many latent steps, in the world and in a dream.
+        heads: how well rewards and ends are known, in words of `heads_of`; empty where they are not learned.
+    """
+
+    config: DreamConfig
+    space: ActionSpace
+    recorded: Recorded
+    dream: Dream
+    sees: Sees
+    evaluate: Callable[[Actor | Linear, Dream, int], dict[str, Any]]
+    heads: dict[str, float]
 
 
 def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train a controller in the run's model, save it, play the tasks with it and write the result.
+    """Train a controller in the run's model, save it, try it in the world and write the result.
 
     Raises:
         UserError: the run has no model with dynamics, its data come from no simulated world or from another than the
@@ -51,22 +90,25 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
             f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
             "Pretrain one without method.states"
         )
-    config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
+    about = ShardSet.open(training.data.folder).manifest
     try:
-        tasks = Tasks(protocol_of(config, model))  # before the training: a mistake shall not cost that
-        space = action_space(config, model, config.bounds)
-        found, stills = recorded(model, training.data, config.seed, config.clips, config.clips_per_video)
-        moments = Recorded(found.latents, found.keys, stills)
-        dreams = Dream(model.dynamics, model.spec.block_size, _reward(config, found), config.sampled)
-        began, cpu = time.perf_counter(), time.process_time()
-        controller, history = _learn(dreams, moments, space, config, say)
-        spent = {"training_seconds": time.perf_counter() - began, "training_cpu_seconds": time.process_time() - cpu}
-        result = evaluate_controller(model, controller, tasks, dreams, config.controller.horizon)
+        stage = _stage(run, config, about, model, model.dynamics, training.data)
+        if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
+            say("this model predicts one outcome, which sampling does not change, at whatever temperature")
+        controller, result = _trained(stage, stage.dream, say)
+        at = {f"{config.temperature:g}": result["returns"]} if config.sampled else {}
+        for temperature in dict.fromkeys(config.temperatures):
+            if temperature != config.temperature:
+                say(f"temperature {temperature:g}:")
+                other = replace(stage.dream, temperature=temperature)
+                at[f"{temperature:g}"] = _trained(stage, other, say)[1]["returns"]
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
-    _save(run / FOLDER, controller, model, space, config)
-    result |= {"planner": _planned(run, result), "history": history, **spent}
-    result["settings"] = config.model_dump(mode="json", exclude={"run"})
+    _save(run / FOLDER, controller, model, stage)
+    result |= {"planner": _planned(run, result), "temperatures": at, "heads": stage.heads}
+    result["settings"] = stage.config.model_dump(mode="json", exclude={"run"})
     (run / "dream.json").write_text(json.dumps(result, indent=2) + "\n")
     for line in table(result):
         say(line)
@@ -80,7 +122,7 @@ def load_controller(run: Path | str) -> Actor | Linear:
         raise UserError(f"{run}: no controller here; run `jepa dream {run}` first")
     described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
     config = from_dict(described, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
-    senses = Senses(config.tokens, config.width)
+    senses = Senses(config.tokens, config.width, config.sees)
     space = ActionSpace(config.action_size, config.frames, config.hold, config.bounds)
     if config.kind == "evolution":
         controller = Linear(senses, space)
@@ -91,31 +133,66 @@ def load_controller(run: Path | str) -> Actor | Linear:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The result as lines of two tables: who solves the tasks, and what dreams are worth."""
-    rows = [("learned in dreams", result)]
-    rows += [(PLANNER, result["planner"])] if result["planner"] else []
-    rows += [(AGENTS[name], score) for name, score in result["beside"].items()]
-    width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
-    for label, score in rows:
-        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
-        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
-    lines.append(f"{'return of':{width}}  in the dream  in the world       gap  correlation")
-    for found in result["returns"].values():
-        correlation = "" if found["correlation"] is None else f"{found['correlation']:.2f}"
-        label = f"{found['steps']} latent steps"
-        numbers = f"{found['dream']:12.3f}  {found['world']:12.3f}  {found['gap']:+8.3f}  {correlation:>11}"
-        lines.append(f"{label:{width}}  {numbers}")
+    """The result as lines: who solves the tasks or what was earned, and what dreams are worth."""
+    lines = _earnings(result) if "return" in result else _successes(result)
+    sampled = bool(result["temperatures"])
+    lines.append("")
+    lines.append(f"{'return of':15}{'  temperature' * sampled}  in the dream  in the world       gap  correlation")
+    at = result["temperatures"] or {"": result["returns"]}
+    for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0)):
+        for found in returns.values():
+            correlation = "" if found["correlation"] is None else f"{found['correlation']:.2f}"
+            label = f"{found['steps']} latent steps"
+            numbers = f"{found['dream']:12.3f}  {found['world']:12.3f}  {found['gap']:+8.3f}  {correlation:>11}"
+            lines.append(f"{label:15}" + f"  {temperature:>11}" * sampled + f"  {numbers}")
+    lines += [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in result["heads"].items()]
     return [*lines, f"trained in {result['training_cpu_seconds']:.0f} s of CPU, played in {result['seconds']:.0f} s"]
 
 
-def _reward(config: DreamConfig, found: Features) -> Reward:
+def _successes(result: dict[str, Any]) -> list[str]:
+    rows = [(LEARNED, result)]
+    rows += [(PLANNER, result["planner"])] if result["planner"] else []
+    return score_table(rows + [(AGENTS[name], score) for name, score in result["beside"].items()])
+
+
+def _earnings(result: dict[str, Any]) -> list[str]:
+    rows = [(LEARNED, result), *((AGENTS[name], score) for name, score in result["beside"].items())]
+    width = max(len(label) for label, _ in rows)
+    lines = [f"{'':{width}}    earned      95 % interval    steps  episodes"]
+    for label, score in rows:
+        interval = f"{score['low']:9.1f} … {score['high']:.1f}"
+        counted = f"{score['length']:7.1f}  {score['episodes']:8d}"
+        lines.append(f"{label:{width}}  {score['return']:8.1f}  {interval:19}{counted}")
+    return lines
+
+
+def _stage(
+    run: Path, config: DreamConfig, about: Manifest, model: LatentWorldModel, dynamics: Dynamics, data: StreamConfig
+) -> Stage:
+    """What a controller needs. Recordings are read last: a mistake in the tasks shall not cost that."""
+    drawn = {"sampled": config.sampled, "temperature": config.temperature}
     wanted = config.reward
+    if isinstance(wanted, WorldRewardConfig):
+        config = recorded_in(run, config, about.world, model)
+        space, play = action_space(config, model, config.bounds), play_of(config, model)
+        heads = heads_of(model, data, wanted, config.seed, config.clips)
+        dreams = Dream(dynamics, space.block_size, heads.reward, continues=heads.continues, **drawn)
+        return Stage(config, space, heads.moments, dreams, "latent", partial(evaluate_return, model, play), heads.told)
+    if about.world is not None and about.world.startswith(PREFIX):
+        raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
+    if isinstance(wanted, StateConfig) and (missing := [n for n in wanted.names if n not in about.state_names]):
+        known = ", ".join(about.state_names) or "none"
+        raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
+    config = fitted(run, config, about.world, model)
+    space, tasks = action_space(config, model, config.bounds), Tasks(protocol_of(config, model))
+    found, stills = recorded(model, data, config.seed, config.clips, config.clips_per_video)
+    dreams = Dream(dynamics, space.block_size, _reward(wanted, found), **drawn)
+    moments = Recorded(found.latents, found.keys, stills)
+    return Stage(config, space, moments, dreams, "goal", partial(evaluate_controller, model, tasks), {})
+
+
+def _reward(wanted: DistanceConfig | StateConfig, found: Features) -> Reward:
     if isinstance(wanted, StateConfig):
-        unknown = [name for name in wanted.names if name not in found.state_names]
-        if unknown:
-            known = ", ".join(found.state_names) or "none"
-            raise UserError(f"reward.names: no state {unknown[0]!r} was recorded; there are: {known}")
         columns = [found.state_names.index(name) for name in wanted.names]
         return Distance(wanted.measure, LinearRead(found.latents.flatten(0, 1), found.states.flatten(0, 1)[:, columns]))
     distance = Distance(wanted.measure)
@@ -129,30 +206,36 @@ def _reward(config: DreamConfig, found: Features) -> Reward:
     return Within(distance, near, wanted.bonus)
 
 
-def _learn(
-    dreams: Dream, recorded: Recorded, space: ActionSpace, config: DreamConfig, say: Callable[[str], None]
-) -> tuple[Actor | Linear, list[float]]:
-    settings: dict[str, Any] = config.controller.model_dump(exclude={"kind"}) | {"goals": config.goals}
+def _trained(stage: Stage, dreams: Dream, say: Callable[[str], None]) -> tuple[Actor | Linear, dict[str, Any]]:
+    """A controller that learned in such dreams, and its result: how it did, how it learned, what that took."""
+    config, began, cpu = stage.config, time.perf_counter(), time.process_time()
+    settings: dict[str, Any] = config.controller.model_dump(exclude={"kind"})
+    settings |= {"goals": config.goals, "sees": stage.sees}
     if isinstance(config.controller, ActorCriticConfig):
-        learner = ActorCritic(dreams, recorded, space, ActorCriticSettings(**settings), config.seed)
-        history = learner.train(say)
-        return learner.actor, history
-    return evolve(dreams, recorded, space, EvolutionSettings(**settings), config.seed, say)
+        learner = ActorCritic(dreams, stage.recorded, stage.space, ActorCriticSettings(**settings), config.seed)
+        history, controller = learner.train(say), learner.actor
+    else:
+        controller, history = evolve(
+            dreams, stage.recorded, stage.space, EvolutionSettings(**settings), config.seed, say
+        )
+    spent = {"training_seconds": time.perf_counter() - began, "training_cpu_seconds": time.process_time() - cpu}
+    result = stage.evaluate(controller, dreams, config.controller.horizon)
+    return controller, result | {"history": history} | spent
 
 
-def _save(
-    folder: Path, controller: Actor | Linear, model: LatentWorldModel, space: ActionSpace, config: DreamConfig
-) -> None:
+def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, stage: Stage) -> None:
+    learned, space = stage.config.controller, stage.space
     described = ControllerConfig(
-        kind=config.controller.kind,
+        kind=learned.kind,
         tokens=model.spec.tokens,
         width=model.spec.width,
         action_size=space.width,
         frames=space.frames,
         hold=space.hold,
         bounds=space.bounds,
-        hidden=config.controller.hidden if isinstance(config.controller, ActorCriticConfig) else None,
-        layers=config.controller.layers if isinstance(config.controller, ActorCriticConfig) else None,
+        sees=stage.sees,
+        hidden=learned.hidden if isinstance(learned, ActorCriticConfig) else None,
+        layers=learned.layers if isinstance(learned, ActorCriticConfig) else None,
     )
     checkpoint.save(folder, controller, described.model_dump(mode="json"))
 

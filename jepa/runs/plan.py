@@ -21,12 +21,13 @@ from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.acting import InverseConfig, PlanConfig
 from jepa.runs.build import build_planner
+from jepa.runs.costs import build_costs, known_states
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.dream import load_controller
 from jepa.runs.model import load
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
-from jepa.runs.tasks import fitted, protocol_of
+from jepa.runs.tasks import fitted, protocol_of, score_table
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -50,6 +51,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         )
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
     protocol = protocol_of(config, model)
+    known_states(config.costs, training.data)
     try:
         planner = build_planner(config.planner)
         settings = PlanSettings(
@@ -63,13 +65,21 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
         guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)
-        done = evaluate(model, protocol, settings, inverse=inverse, guide=guide, simulator_tasks=config.simulator_tasks)
+        done = evaluate(
+            model,
+            protocol,
+            settings,
+            inverse=inverse,
+            guide=guide,
+            costs=partial(build_costs, config.costs, model, training.data, config.seed),
+            simulator_tasks=config.simulator_tasks,
+        )
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
     described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     (run / "plan.yaml").write_text(f"# jepa plan RUN --config {run / 'plan.yaml'}\n" + yaml.safe_dump(described))
-    _draw(run, done, model, training, config.gifs)
+    _draw(run, done, model, training, config.gifs, say)
     for line in table(done.result):
         say(line)
     return done.result
@@ -105,19 +115,32 @@ def comparison(a: Path, b: Path) -> list[str]:
 def table(result: dict[str, Any]) -> list[str]:
     """The result as lines of a table, and what a plan took."""
     rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["beside"].items())]
-    width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}  solved   95 % interval   tasks"]
-    for label, score in rows:
-        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
-        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
-    return [
-        *lines,
-        f"{1000 * result['seconds_per_plan']:.1f} ms and {result['model_calls_per_plan']} imagined steps a plan, "
-        f"{result['plans_per_task']} plans a task, {result['seconds']:.0f} s",
-    ]
+    lines = score_table(rows)
+    calls = f"{result['model_calls_per_plan']} imagined steps"
+    if result["differentiated_calls_per_plan"]:
+        calls += f" ({result['differentiated_calls_per_plan']} followed back)"
+    alone = f"{1000 * result['seconds_per_plan_alone']:.1f} ms for one alone"
+    lines.append(
+        f"{1000 * result['seconds_per_plan']:.1f} ms and {calls} a plan ({alone}), {result['plans_per_task']} plans a "
+        f"task, {result['seconds']:.0f} s"
+    )
+    for term in result["settings"]["terms"]:
+        if r2 := term.get("r2"):
+            lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {x:.2f}" for name, x in r2.items()))
+    if entered := result.get("entered"):
+        share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
+        lines.append(f"forbidden: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
+    return lines
 
 
-def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: PretrainConfig, count: int) -> None:
+def _draw(
+    run: Path,
+    done: Evaluation,
+    model: LatentWorldModel,
+    training: PretrainConfig,
+    count: int,
+    say: Callable[[str], None],
+) -> None:
     """GIFs of the first tasks, in place of those of an earlier plan."""
     for old in (run / "figures").glob("plan_*.gif"):
         old.unlink()
@@ -125,7 +148,7 @@ def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: Pretra
         return
     shown = _chosen(done.solved[: done.pictures.shape[1]], count)
     draw_plans(
-        pixel_decoder(run, model, training),
+        pixel_decoder(run, model, training, say=say),
         done.pictures[:, shown].swapaxes(0, 1),
         done.tasks.goal_pictures[shown],
         done.imagined[shown].numpy(),
@@ -133,6 +156,7 @@ def _draw(run: Path, done: Evaluation, model: LatentWorldModel, training: Pretra
         run / "figures",
         frames_per_step=done.frames_per_step,
         fps=done.tasks.start(1).fps,
+        distances=[f"{done.result['distances'][i]:.2f} {done.result['unit']}" for i in shown],
     )
 
 

@@ -1,11 +1,9 @@
 """What a run's recordings are to those that learn to act from them: latents, the same as goals, and actions."""
 
-from typing import Literal
-
 import numpy as np
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace
+from jepa.agents.controller import ActionSpace, Bounds
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
 from jepa.runs.acting import TasksConfig
@@ -13,6 +11,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.stream import make_loader
 from jepa_data.worlds import make_batch
+from jepa_data.worlds.gym import GymBatch
 from jepa_probes.features import Features, extract_all
 
 CACHE_MIB = 1024
@@ -46,14 +45,17 @@ def recorded(
 
 
 def action_space(
-    config: TasksConfig, model: LatentWorldModel, bounds: Literal["box", "ball"] = "box", hold: int | None = None
+    config: TasksConfig, model: LatentWorldModel, bounds: Bounds | None = None, hold: int | None = None
 ) -> ActionSpace:
     """What a controller of the config's world decides.
 
     Args:
+        bounds: None: a choice where the world's actions are discrete, else a box.
         hold: None: as the config says.
     """
     world = make_batch(str(config.world), np.arange(1), image_size=model.preprocessing.image_size)
+    if bounds is None:
+        bounds = "choice" if isinstance(world, GymBatch) and world.discrete else "box"
     stride, wide = stride_of(world.fps, model), model.spec.action_size
     assert wide is not None
     return ActionSpace(wide // stride, model.spec.frames_per_step * stride, hold or config.hold, bounds)

@@ -35,7 +35,7 @@ def report(run: Path, *, decoder_steps: int | None = None, say: Callable[[str], 
     """
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
-    decoder = pixel_decoder(run, model, config, steps=decoder_steps)
+    decoder = pixel_decoder(run, model, config, steps=decoder_steps, say=say)
     tubelet = model.spec.frames_per_step
     frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
     shown = config.data.model_copy(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jepa.config import UserError
+from jepa_probes.tasks import Z95
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
         if "distances" not in result:
             raise UserError(f"result {name} does not tell single tasks; run `jepa plan` again")
     for key in (ours := a["protocol"]) | (theirs := b["protocol"]):
-        if ours.get(key) != theirs.get(key):
+        if key != "image_size" and ours.get(key) != theirs.get(key):  # which changes what is seen, not the tasks
             raise UserError(
                 f"the two were not given the same tasks: {key} is {ours.get(key)!r} for A and {theirs.get(key)!r} for "
                 "B. Plan one of them again with --config FOLDER/plan.yaml of the other"
@@ -75,5 +76,5 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def _interval(only_a: int, only_b: int, tasks: int) -> tuple[float, float]:
     n, plus, minus = tasks + 2, only_a + 0.5, only_b + 0.5
     middle = (plus - minus) / n
-    half = 1.959964 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
+    half = Z95 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
     return max(-1.0, middle - half), min(1.0, middle + half)

@@ -76,6 +76,12 @@ def curves(metrics: Mapping[str, Series]) -> list[Chart]:
     return charts
 
 
+def learning(history: Series, counted: str) -> Chart:
+    """What a controller's dreams were worth while it learned in them; `counted` says what was done in between."""
+    series = {"return": history}
+    return Chart("return in the dream", *(_draw(series, theme, False, counted) for theme in ("light", "dark")))
+
+
 def overlay(runs: Mapping[str, Mapping[str, Series]]) -> bytes:
     """Several runs in the same axes, a small chart for each thing that any of them logged: a PNG on white.
 
@@ -108,7 +114,7 @@ def overlay(runs: Mapping[str, Mapping[str, Series]]) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool) -> bytes:
+def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: str = "optimiser step") -> bytes:
     figure = Figure(figsize=(3.6, 2.5), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -127,7 +133,7 @@ def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool) -> bytes:
             zorder=3 if main else 2,
         )
     everything = [value for points in series.values() for _, value in points]
-    _dress(axes, theme, everything, logarithmic)
+    _dress(axes, theme, everything, logarithmic, counted)
     if len(series) > 1:
         figure.legend(
             loc="outside lower center", ncols=3, frameon=False, fontsize=7.5, labelcolor=INK[theme], handlelength=1.2
@@ -137,13 +143,13 @@ def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool) -> None:
+def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool, counted: str = "optimiser step") -> None:
     """A quiet frame; a logarithmic axis only where values are positive and spread."""
     if logarithmic and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
     elif min(values) >= 0:
         axes.set_ylim(bottom=0, top=max(values) * 1.08 or 1)
-    axes.set_xlabel("optimiser step", color=INK[theme], fontsize=8)
+    axes.set_xlabel(counted, color=INK[theme], fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(colors=INK[theme], labelsize=8, length=0, which="both")
     axes.grid(color=GRID[theme], linewidth=0.8)

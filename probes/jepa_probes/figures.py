@@ -120,26 +120,27 @@ def rollout_strip(
 def plan_video(
     real: UInt8[Tensor, "T 3 h w"],
     goal: UInt8[Tensor, "3 h w"],
-    imagined: UInt8[Tensor, "H 3 h w"],
+    imagined: UInt8[Tensor, "H 3 h w"] | None,
     *,
     frames_per_step: int,
     reached: bool,
-    distance: float | None = None,
+    distance: str = "",
 ) -> UInt8[np.ndarray, "T Y X 3"]:
     """Start, goal, what the first plan was imagined to lead to, and what happened.
 
     Args:
         real: every frame of the episode, the first is the start.
-        imagined: decoded, one frame per latent step after the start; the last one stays.
-        reached, distance: how it ended, said in the last line.
+        imagined: decoded, one frame per latent step after the start; the last one stays. None: it cannot be shown.
+        reached, distance: how it ended, said in the last line; the distance with its unit.
     """
     frames = len(real)
-    step = torch.arange(frames) // frames_per_step
-    dreamt = torch.cat([real[:1], imagined])[step.clamp_max(len(imagined))]
-    panels = [real[:1].expand(frames, -1, -1, -1), goal[None].expand(frames, -1, -1, -1), dreamt, real]
-    picture = tile([[enlarge(to_frames(p)) for p in panels]], columns=["start", "goal", "first plan", "real"])
-    ending = "reached the goal" if reached else "missed the goal"
-    ending += "" if distance is None else f", {distance:.2f} table widths away"
+    panels = {"start": real[:1].expand(frames, -1, -1, -1), "goal": goal[None].expand(frames, -1, -1, -1)}
+    if imagined is not None:
+        step = torch.arange(frames) // frames_per_step
+        panels["first plan"] = torch.cat([real[:1], imagined])[step.clamp_max(len(imagined))]
+    panels["real"] = real
+    picture = tile([[enlarge(to_frames(panel)) for panel in panels.values()]], columns=list(panels))
+    ending = ("reached the goal" if reached else "missed the goal") + (distance and f", {distance} away")
     texts = [f"frame {t}" if t < frames - 1 else f"frame {t}: {ending}" for t in range(frames)]
     return caption(picture, texts)
 

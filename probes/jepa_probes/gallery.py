@@ -84,7 +84,7 @@ def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> 
 
 
 def draw_plans(
-    decoder: PixelDecoder,
+    decoder: PixelDecoder | None,
     real: UInt8[np.ndarray, "E T h w 3"],
     goal: UInt8[np.ndarray, "E h w 3"],
     imagined: Float[np.ndarray, "E H N D"],
@@ -93,17 +93,24 @@ def draw_plans(
     *,
     frames_per_step: int,
     fps: float,
+    distances: Sequence[str] | None = None,
 ) -> list[Path]:
-    """plan_0.gif … of the example tasks that `jepa plan` kept."""
-    dreams = decoder.decode(torch.from_numpy(imagined))
+    """plan_0.gif … of the example tasks that `jepa plan` kept.
+
+    Args:
+        decoder: shows what was imagined; None: it is left out.
+        distances: from the goal at the end, with their unit.
+    """
+    dreams = None if decoder is None else decoder.decode(torch.from_numpy(imagined))
     paths = []
     for i in range(len(real)):
         moving = figures.plan_video(
             torch.from_numpy(real[i]).permute(0, 3, 1, 2),
             torch.from_numpy(goal[i]).permute(2, 0, 1),
-            dreams[i],
+            None if dreams is None else dreams[i],
             frames_per_step=frames_per_step,
             reached=bool(success[i]),
+            distance=distances[i] if distances else "",
         )
         paths.append(write_gif(moving, folder / f"plan_{i}.gif", fps=fps))
     return paths

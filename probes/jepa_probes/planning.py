@@ -12,8 +12,8 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,45 @@ from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError
+from jepa.planners.cost import Term
 from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds.base import GoalBatch
-from jepa_probes.tasks import FIRST_EPISODE, Pictures, Protocol, Tasks, wilson
+from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_probes.tasks import Pictures, Protocol, Tasks, check_actions, random_actions, wilson
 
 Fit = Callable[[], Controller]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A ball of the world's true state: `names` are its axes."""
+
+    names: tuple[str, ...]
+    centre: tuple[float, ...]
+    radius: float
+
+    def holds(self, world: WorldBatch) -> NDArray[np.bool_]:
+        """Which episodes are in it now [B]."""
+        columns = [list(world.state_names).index(name) for name in self.names]
+        return np.linalg.norm(world.states()[:, columns] - self.centre, axis=-1) < self.radius
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What plans cost beside the distance to their goal.
+
+    Attributes:
+        terms: with their weights.
+        regions: that are forbidden; it is watched who enters them, of the tasks that neither begin nor end there.
+        told: what the terms are, JSON-able.
+    """
+
+    terms: tuple[Term, ...] = ()
+    regions: tuple[Region, ...] = ()
+    told: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,6 +89,7 @@ def evaluate(
     *,
     inverse: Fit | None = None,
     guide: Fit | None = None,
+    costs: Callable[[], Costs] | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
@@ -66,29 +97,27 @@ def evaluate(
 
     Args:
         inverse: makes the agent `inverse_dynamics`; None leaves it out.
-        guide: makes what plans start from, see `Policy`. Neither is asked before the tasks are known to be sound.
+        guide: makes what plans start from, see `Policy`.
+        costs: makes the other terms of the cost. None of these is asked before the tasks are known to be sound.
         simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
             out, None: all.
         keep: tasks of which pictures are kept.
     """
     tasks = Tasks(protocol)
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=guide and guide())
-    imagined: list[Tensor] = []
-
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
-        assert pictures is not None
-        action = policy.act(pictures, told(model, world))
-        if not imagined:
-            imagined.append(policy.imagine()[:keep])
-        return action
-
+    check_actions(model, world)
+    more = Costs() if costs is None else costs()
+    settings, leads = replace(settings, terms=more.terms), guide and guide()
+    policy = Policy(model, tasks.goal_pictures, settings, seed=protocol.seed, fps=world.fps, guide=leads)
+    playing = _Playing(policy, more.regions, protocol.tasks)
     began = time.perf_counter()
-    episodes = tasks.run(act, look=True, keep=keep)
+    episodes = tasks.run(playing, look=True, keep=keep)
     seconds = time.perf_counter() - began
     solved = tasks.solved(episodes.distance)
     assert episodes.pictures is not None
     frames = model.spec.frames_per_step * policy.stride
+    steps = settings.horizon / policy.plans
+    alone = Policy(model, tasks.goal_pictures[:1], settings, seed=protocol.seed, fps=world.fps, guide=leads)
     result = {
         **score(solved),
         "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks),
@@ -96,14 +125,46 @@ def evaluate(
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
         "plans_per_task": policy.plans,
-        "seconds_per_plan": seconds / (policy.plans * protocol.tasks),
-        "model_calls_per_plan": round(policy.evaluations / policy.plans) * settings.horizon,
+        "seconds_per_plan": playing.seconds / (policy.plans * protocol.tasks),
+        "seconds_per_plan_alone": _time_of_one(alone, world),
+        "model_calls_per_plan": round(policy.evaluations * steps),
+        "differentiated_calls_per_plan": round(policy.differentiated * steps),
         "protocol": asdict(protocol),
-        "settings": asdict(settings) | {"planner": repr(settings.planner)},
+        "settings": asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": more.told},
         "seconds": seconds,
         "distances": episodes.distance.tolist(),
     }
-    return Evaluation(result, tasks, solved, episodes.pictures, imagined[0], frames)
+    if more.regions:
+        ends = np.logical_or.reduce([r.holds(at) for r in more.regions for at in (tasks.start(), tasks.at_goal())])
+        free = playing.entered[~ends]
+        result["entered"] = {"share": float(free.mean()) if len(free) else None, "tasks": len(free)}
+    assert playing.imagined is not None
+    return Evaluation(result, tasks, solved, episodes.pictures, playing.imagined[:keep], frames)
+
+
+class _Playing:
+    """The policy at play, and what is noted meanwhile.
+
+    Attributes:
+        seconds: that it took to encode and to plan.
+        imagined: what its first plans lead to.
+        entered: which tasks were in a forbidden region at some time.
+    """
+
+    def __init__(self, policy: Policy, regions: Sequence[Region], tasks: int) -> None:
+        self.policy, self.regions = policy, regions
+        self.seconds, self.entered = 0.0, np.zeros(tasks, dtype=bool)
+        self.imagined: Float[Tensor, "B H N D"] | None = None
+
+    def __call__(self, pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
+        for region in self.regions:
+            self.entered |= region.holds(world)
+        known, began = told(self.policy.model, world), time.perf_counter()
+        action = self.policy.act(_seen(pictures), known)
+        self.seconds += time.perf_counter() - began
+        if self.imagined is None:
+            self.imagined = self.policy.imagine()
+        return action
 
 
 def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
@@ -117,6 +178,15 @@ def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | Non
         known = ", ".join(names) or "none"
         raise UserError(f"the model is told {missing[0]!r}, which is no state of {world.name}; there are: {known}")
     return world.states()[:, [names.index(name) for name in model.spec.states]] if model.spec.states else None
+
+
+def _time_of_one(policy: Policy, world: GoalBatch) -> float:
+    """Seconds for the plan of a single episode, encoding included: the second one, as the first warms up."""
+    for _ in range(2):
+        policy.reset()
+        began = time.perf_counter()
+        policy.act(world.render(), told(policy.model, world))
+    return time.perf_counter() - began
 
 
 def _beside(
@@ -159,15 +229,7 @@ def score(solved: NDArray[np.bool_]) -> dict[str, float]:
 
 def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
     """Random actions, each held for a latent step of `frames`."""
-    rng = np.random.Generator(np.random.Philox(key=[tasks.protocol.seed, FIRST_EPISODE + 1]))
-    held: list[NDArray[np.float64]] = []
-
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.float64]:
-        if not held:
-            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
-        return held.pop()
-
-    return tasks.solved(tasks.run(act).distance)
+    return tasks.solved(tasks.run(random_actions(tasks.protocol.seed, frames)).distance)
 
 
 def replay(tasks: Tasks) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """RUN/report.html: one self-contained page of what a run learned. It loads nothing and runs no script.
 
 Read from the run folder, all but the first optional: config.yaml, pretrain.json, logs/metrics.csv, probe.json,
-plan.json, timings.json, and figures/ (data.png, pca.gif, rollout.gif, plan_0.gif …). What is not there is left out,
-with a line that says which command makes it.
+plan.json, dream.json, timings.json, and figures/ (data.png, pca.gif, rollout.gif, plan_0.gif …). What is not there is
+left out, with a line that says which command makes it.
 """
 
 import base64
@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from jepa_probes.curves import Chart, curves, read_metrics
+from jepa_probes.curves import Chart, curves, learning, read_metrics
 from jepa_probes.results import (
     AGENTS,
     COLUMNS,
@@ -21,12 +21,15 @@ from jepa_probes.results import (
     SHORT,
     agents_beside,
     collect_results,
+    dream_beside,
+    headline,
     number,
     percent,
     read_config,
     read_part,
     seeds_table,
     summary_table,
+    told_of,
 )
 from jepa_probes.wording import sentences
 
@@ -36,6 +39,7 @@ TEMPLATE = "report.html.j2"
 KINDS = {".png": "image/png", ".gif": "image/gif"}
 LARGEST_FIGURE = 4 * 2**20  # bytes; a page shall open on a phone
 MOST_PLANS = 8
+CONTROLLERS = {"actor_critic": "An actor-critic", "evolution": "A linear controller, found by CMA-ES,"}
 HIGHER, LOWER = max, min
 
 
@@ -68,6 +72,7 @@ def context(run: Path) -> dict[str, Any]:
         "results": results,
         "pretrain": results.get("pretrain"),
         "plan": plan,
+        "dream": _dream(results.get("dream") or {}),
         "sentences": sentences(results, config),
         "tiles": _tiles(results),
         "config": (run / "config.yaml").read_text(),
@@ -109,6 +114,11 @@ def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
     if plan.get("success") is not None:
         note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
         tiles.append({"label": "goals reached", "value": percent(plan["success"]), "note": note})
+    dream = results.get("dream") or {}
+    if dream.get(headline(dream)) is not None:
+        others = [f"{label} {told}" for label, told in dream_beside(dream).items()]
+        note = " · ".join(["earned" if headline(dream) == "return" else "goals reached", *others])
+        tiles.append({"label": "learned in dreams", "value": told_of(dream, headline(dream)), "note": note})
     if results["seconds"]["total"]:
         stages = " · ".join(f"{stage} {s:.0f}" for stage, s in results["seconds"].items() if stage != "total")
         tiles.append({"label": "seconds in all", "value": f"{results['seconds']['total']:.0f}", "note": stages})
@@ -154,6 +164,60 @@ def _prediction_table(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     columns = {"model": "model", "identity": "nothing moves", "shuffled": "other actions"}
     rows = {f"{h} step{'' if h == '1' else 's'} ahead": scores[h] for h in sorted(scores, key=int)}
     return _table(rows, columns, LOWER)
+
+
+def _dream(dream: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores with their intervals, what dreams were worth against the world, and how the controller learned."""
+    if dream.get(headline(dream)) is None:
+        return {"earns": False}
+    others = {"planning in latents": dream["planner"]} if dream.get("planner") else {}
+    beside = dream.get("beside", {})
+    others |= {AGENTS[agent]: beside[agent] for agent in AGENTS if agent in beside}
+    scores = [
+        {"label": label, "found": told_of(score, headline(dream)), "low": told_of(score, "low")}
+        | {"high": told_of(score, "high"), "length": number(score.get("length"), 0)}
+        for label, score in ({"learned in dreams": dream} | others).items()
+    ]
+    settings = dream.get("settings", {})
+    controller = settings.get("controller", {}).get("kind")
+    counted = {"actor_critic": "update", "evolution": "generation"}.get(controller, "step")
+    history = [(int(done), float(worth)) for done, worth in dream.get("history", ()) if worth is not None]
+    return {
+        "earns": headline(dream) == "return",
+        "scores": scores,
+        "returns": _returns(dream),
+        "sampled": bool(dream.get("temperatures")),
+        "chart": _embed_chart(learning(history, counted)) if history else None,
+        "controller": CONTROLLERS.get(controller, "A controller"),
+        "heads": _heads(dream.get("heads") or {}),
+        "protocol": dream.get("protocol", {}),
+        "count": dream.get("tasks", dream.get("episodes")),
+        "seconds": dream.get("training_cpu_seconds"),
+    }
+
+
+def _heads(heads: Mapping[str, float]) -> str:
+    """What is known of a world's own rewards and ends."""
+    parts = []
+    if heads.get("reward_r2") is not None:
+        parts.append(f"Rewards are known with R² {number(heads['reward_r2'], 2)}.")
+    at_ends, elsewhere = (heads.get(f"goes_on_{where}") for where in ("at_ends", "elsewhere"))
+    if at_ends is not None:
+        parts.append(f"The chance to go on is {number(at_ends, 2)} at ends and {number(elsewhere, 2)} elsewhere.")
+    return " ".join(
+        ["", *parts, "Both on held-out recordings." if len(parts) > 1 else "On held-out recordings."] * bool(parts)
+    )
+
+
+def _returns(dream: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row a temperature and number of steps."""
+    at = dream.get("temperatures") or {"": dream.get("returns", {})}
+    return [
+        {"temperature": temperature, "steps": str(found["steps"])}
+        | {name: number(found[name], 2) for name in ("dream", "world", "gap", "correlation")}
+        for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0))
+        for found in returns.values()
+    ]
 
 
 def _table(

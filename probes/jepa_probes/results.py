@@ -1,12 +1,14 @@
 """The numbers of a run in one place: what the verbs wrote, as `results.json`, as rows to print, and over several seeds.
 
-RUN/config.yaml  pretrain.json  probe.json  plan.json  timings.json   ->   collect_results(RUN)
+RUN/config.yaml  pretrain.json  probe.json  plan.json  dream.json  timings.json   ->   collect_results(RUN)
 
 recipe      of `jepa demo`, if that made the run
 pretrain    method, steps, clips_per_second, effective_rank, …
 probe       row of the probe table -> column -> score, with at least state_r2.{pretrained, random_init, pixels, …}
 prediction  latent steps ahead -> {model, identity, shuffled}
 plan        success, low, high, tasks, …, and `beside`: agent -> the same of others that played these tasks
+dream       what learned in dreams: success, low, high, tasks (or return, low, high, episodes), `beside`, `planner`,
+            `returns` in the dream and in the world (at each of the `temperatures`), `history`
 seconds     by stage, and `total`         seeds, versions
 """
 
@@ -83,11 +85,15 @@ def collect_results(run: Path) -> dict[str, Any]:
         results["episodes"] = probe.get("episodes", {})
     if plan:
         results["plan"] = plan
+    if dream := read_part(run, "dream"):
+        results["dream"] = dream
+        parts["dream"] = {"seconds": dream.get("training_seconds", 0) + dream.get("seconds", 0)}
     seconds = {stage: part["seconds"] for stage, part in parts.items() if part.get("seconds") is not None}
     seconds |= read_part(run, "timings")
     total = seconds.pop("total", None)
     results["seconds"] = seconds | {"total": round(sum(seconds.values()), 2) if total is None else total}
     seeds = {"pretrain": config.get("seed"), "plan": plan.get("protocol", {}).get("seed"), "probe": probe.get("seed")}
+    seeds["dream"] = dream.get("protocol", {}).get("seed")
     results["seeds"] = {stage: seed for stage, seed in seeds.items() if seed is not None}
     results["versions"] = _versions()
     return without_nan(results)
@@ -116,6 +122,12 @@ def summary_table(results: Mapping[str, Any]) -> list[Row]:
         beside = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
         found = f"{percent(plan.get('success'))} ({percent(plan.get('low'))} to {percent(plan.get('high'))})"
         rows.append((f"planning success, {plan.get('tasks')} tasks", found, beside))
+    dream = results.get("dream")
+    if dream:
+        beside = " · ".join(f"{label} {told}" for label, told in dream_beside(dream).items())
+        what = f"{dream['tasks']} tasks" if "success" in dream else f"{dream.get('episodes')} episodes"
+        found, low, high = (told_of(dream, key) for key in (headline(dream), "low", "high"))
+        rows.append((f"learned in dreams, {what}", f"{found} ({low} to {high})", beside))
     pretrain = results.get("pretrain")
     if pretrain:
         speed = f"{number(pretrain.get('clips_per_second'), 0)} clips a second, {pretrain.get('steps')} steps"
@@ -216,6 +228,24 @@ def agents_beside(plan: Mapping[str, Any]) -> dict[str, float]:
     """Share of tasks that others solved, by agent, in the order of `AGENTS`."""
     scores = plan.get("beside", {})
     return {agent: scores[agent]["success"] for agent in AGENTS if agent in scores}
+
+
+def headline(dream: Mapping[str, Any]) -> str:
+    """What a controller that learned in dreams is scored by: tasks solved, or what it earned."""
+    return "return" if "return" in dream else "success"
+
+
+def told_of(dream: Mapping[str, Any], key: str) -> str:
+    """A headline, or an end of its interval, as text."""
+    return number(dream.get(key), 1) if headline(dream) == "return" else percent(dream.get(key))
+
+
+def dream_beside(dream: Mapping[str, Any]) -> dict[str, str]:
+    """Scores of others in the same tasks as text, by their short names: the planner first, if it had the same."""
+    others = {"planning": dream["planner"]} if dream.get("planner") else {}
+    beside = dream.get("beside", {})
+    others |= {SHORT[agent]: beside[agent] for agent in SHORT if agent in beside}
+    return {label: told_of(score, headline(dream)) for label, score in others.items()}
 
 
 def number(value: float | int | None, digits: int = 3) -> str:

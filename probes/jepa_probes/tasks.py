@@ -14,14 +14,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
+from jepa.agents.policy import stride_of
 from jepa.config import UserError
+from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_goal_batch
-from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.base import GoalBatch, WorldBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
 FIRST_EPISODE = 1_000_000
 GOAL_STREAM = zlib.crc32(b"goals")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
+Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
 Pictures = UInt8[np.ndarray, "B h w 3"]
 Act = Callable[[Pictures | None, GoalBatch], NDArray[np.floating]]
@@ -89,13 +92,17 @@ class Tasks:
                 f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
             )
         self.goal, self.recorded = self._draw_goals()
-        at_goal = self.start()
-        at_goal.place(self.goal)
-        self.goal_pictures = at_goal.render()
+        self.goal_pictures = self.at_goal().render()
 
     def start(self, count: int | None = None) -> GoalBatch:
         """The tasks at their beginning, a fresh copy; the first `count`, or all."""
         return self._start.take(np.arange(len(self._start))[:count])
+
+    def at_goal(self) -> GoalBatch:
+        """All tasks where they shall end, at rest."""
+        world = self.start()
+        world.place(self.goal)
+        return world
 
     def run(self, act: Act, *, count: int | None = None, look: bool = False, keep: int = 0) -> Episodes:
         """Let `act` play the tasks to the end of the budget.
@@ -158,9 +165,32 @@ class Tasks:
         return world.goal_state(), actions
 
 
+def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
+    """Raises UserError unless the model's actions are those of the world, at the model's rate."""
+    stride = stride_of(world.fps, model)
+    if model.spec.action_size != stride * world.action_size:
+        raise UserError(
+            f"the model's actions are {model.spec.action_size} wide; {world.name} takes {world.action_size} numbers "
+            f"{stride} time(s) for each frame of the model, so expected {stride * world.action_size}"
+        )
+
+
+def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBatch], NDArray[np.float64]]:
+    """The floor: an agent whose actions are drawn evenly from -1..1, each held for `frames` steps of the world."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, FIRST_EPISODE + 1]))
+    held: list[NDArray[np.float64]] = []
+
+    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
+        if not held:
+            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
+        return held.pop()
+
+    return act
+
+
 def wilson(successes: int, trials: int) -> tuple[float, float, float]:
     """Share of successes and its 95 % Wilson score interval."""
-    z, share = 1.959964, successes / trials
+    z, share = Z95, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
     low = 0.0 if successes == 0 else float(centre - half)  # exactly: rounding would leave a little

@@ -3,14 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jepa_probes.results import AGENTS, METHODS, agents_beside, number, percent
+from jepa_probes.results import (
+    AGENTS,
+    METHODS,
+    agents_beside,
+    dream_beside,
+    headline,
+    number,
+    percent,
+    told_of,
+)
 
 CLOSE = 0.01  # R²: smaller differences are called none
 
 
 def sentences(results: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """One sentence or two for each thing that was measured."""
-    parts = [_training(results, config), _state(results), _prediction(results), _planning(results)]
+    parts = [_training(results, config), _state(results), _prediction(results), _planning(results), _dreaming(results)]
     return [part for part in parts if part]
 
 
@@ -88,4 +97,23 @@ def _planning(results: Mapping[str, Any]) -> str:
     chance = p.get("beside", {}).get("random")
     if chance and p.get("low") is not None and p["low"] <= chance["high"]:
         text += " That is not clearly better than chance."
+    return text
+
+
+def _dreaming(results: Mapping[str, Any]) -> str:
+    d = results.get("dream")
+    if not d or d.get(headline(d)) is None:
+        return ""
+    found, low, high = (told_of(d, key) for key in (headline(d), "low", "high"))
+    if headline(d) == "return":
+        text = f"A controller that learned in its dreams alone earned {found} an episode of the world, on average"
+    else:
+        text = f"A controller that learned in its dreams alone solved {found} of {d.get('tasks')} held-out tasks"
+    text += f" (95 % interval {low} to {high})"
+    beside = [f"{label} {told}" for label, told in dream_beside(d).items()]
+    text += f"; beside it: {', '.join(beside)}." if beside else "."
+    whole = d.get("returns", {}).get("task")
+    if whole:
+        text += f" A dream of {whole['steps']} latent steps was worth {number(whole['dream'], 1)}"
+        text += f", and the world {number(whole['world'], 1)}."
     return text

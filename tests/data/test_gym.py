@@ -21,8 +21,8 @@ class Line(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - Gymnasium's own form
 
-    def __init__(self, render_mode=None, action=None, plain=True, ends=6, mode="RGB"):
-        self.render_mode, self.ends, self.mode = render_mode, ends, mode
+    def __init__(self, render_mode=None, action=None, plain=True, ends=6, truncates=False, mode="RGB"):
+        self.render_mode, self.ends, self.truncates, self.mode = render_mode, ends, truncates, mode
         self.action_space = spaces.Box(np.float32([0, -2]), np.float32([10, 2])) if action is None else action
         parts = {"where": spaces.Box(-100, 100, (2,)), "steps": spaces.Discrete(100)}
         more = {} if plain else {"seen": spaces.Box(0, 255, (4, 4, 3), np.uint8)}
@@ -37,7 +37,8 @@ class Line(gymnasium.Env):
         self.done.append(np.asarray(action))
         self.steps += 1
         self.where = self.where + np.asarray(action).ravel()[0]
-        return self._seen(), 1.0, self.steps >= self.ends, False, {}
+        over = self.steps >= self.ends
+        return self._seen(), float(self.steps), over and not self.truncates, over and self.truncates, {}
 
     def render(self):
         picture = np.zeros((20, 40, 3 if self.mode == "RGB" else 4), np.uint8)
@@ -68,12 +69,13 @@ def line():
 def test_boxes_are_scaled_to_one_and_dicts_become_states(line) -> None:
     world = make_batch(line(), np.arange(2), image_size=32)
     assert (world.action_size, world.fps, world.version) == (2, 5.0, 4)
-    assert world.state_names == ("observation.steps", "observation.where.0", "observation.where.1")
+    observed = ("observation.steps", "observation.where.0", "observation.where.1")
+    assert world.state_names == (*observed, "reward", "terminated")
     before = world.states()
     world.step(np.array([[-1.0, 0.0], [1.0, 5.0]]))
     np.testing.assert_allclose(world._envs[0].unwrapped.done[0], [0, 0])
     np.testing.assert_allclose(world._envs[1].unwrapped.done[0], [10, 2])
-    np.testing.assert_allclose(world.states() - before, [[1, 0, 0], [1, 10, 10]], atol=1e-6)
+    np.testing.assert_allclose((world.states() - before)[:, :3], [[1, 0, 0], [1, 10, 10]], atol=1e-6)
     assert world.render().shape == (2, 32, 32, 3)
 
 
@@ -88,7 +90,29 @@ def test_of_discrete_actions_the_largest_entry_is_done(line) -> None:
 
 def test_observations_with_pictures_leave_no_state_and_still_can_be_recorded(line, tmp_path: Path) -> None:
     manifest = record(Recording(line(plain=False), episodes=2, frames=4), tmp_path / "shards")
-    assert manifest.state_names == () and manifest.action_size == 2
+    assert manifest.state_names == ("reward", "terminated") and manifest.action_size == 2
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_each_frame_tells_what_led_to_it_was_worth_and_whether_it_was_the_end(line, truncates: bool) -> None:
+    name = line(ends=3, truncates=truncates)
+    world = make_batch(name, np.arange(2), image_size=32)
+    told = [world.states()[:, -2:]]
+    for _ in range(4):  # the last one comes after the end, and changes nothing
+        world.step(np.zeros((2, 2)))
+        told.append(world.states()[:, -2:])
+    last = [3, 0 if truncates else 1]
+    for episode in np.stack(told, 1):
+        np.testing.assert_array_equal(episode, [[np.nan, 0], [1, 0], [2, 0], last, last])
+    assert world.ended().all()
+    np.testing.assert_array_equal(world.take(np.array([1, 1])).states()[:, -2:], [last, last])
+    env = make_env(name, image_size=32)
+    assert "reward" not in env.reset(seed=0)[1]["state"]
+    assert [env.step(env.action_space.sample())[1:4] for _ in range(3)] == [
+        (1.0, False, False),
+        (2.0, False, False),
+        (3.0, not truncates, truncates),
+    ]
 
 
 def test_a_recording_stops_where_the_episode_ends(line, tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ def test_a_pass_that_is_broken_off_leaves_no_worker_at_once(folder: Path, kind: 
     began = time.monotonic()
     stream.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert children() == before and time.monotonic() - began < 4
-    assert threading.active_count() <= threads + (kind == "process"), "torch keeps one for its own use"
+    allowed = threads + (kind == "process")  # torch keeps one for its own use
+    while threading.active_count() > allowed and time.monotonic() - began < 4:
+        time.sleep(0.01)  # a queue that is closed ends its thread in its own time
+    assert threading.active_count() <= allowed
 
 
 def test_an_error_that_nobody_foresaw_is_not_swallowed(folder: Path, tmp_path: Path) -> None:

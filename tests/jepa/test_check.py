@@ -77,12 +77,20 @@ class Broken(MarkovPredictor):
             following = following / 0.0 * 0.0
         if self.how == "random":
             return LatentState(following), Noisy(following)
+        if self.how == "temperature":
+            return LatentState(following), Cold(following)
         return (Ordered if self.how == "repeat" else LatentState)(following), Point(following)
 
 
 class Noisy(Point):
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return self.z + torch.randn_like(self.z)
+
+
+class Cold(Point):
+    def sample(self, noise: Tensor | None = None, temperature: float = 0.5) -> Tensor:
+        assert noise is not None
+        return self.z + temperature * noise
 
 
 class Ordered(LatentState):
@@ -99,6 +107,7 @@ class Ordered(LatentState):
         ("batch", "a row is predicted as if alone"),
         ("repeat", r"repeat\(k\) puts every row k times in a row"),
         ("random", "the same noise gives the same sample"),
+        ("temperature", "a sample's temperature is 1 if none is said"),
         ("gradient", "gradients reach the actions"),
         ("width", "an action of another width is refused"),
     ],

@@ -13,8 +13,8 @@ import jepa
 from jepa.agents.imagination import Actor, ImaginationPolicy, Linear
 from jepa.cli import main
 from jepa.config import UserError, load
-from jepa.runs.acting import DreamConfig
 from jepa.runs.dream import load_controller, table
+from jepa.runs.dream_config import DreamConfig
 from jepa_data.worlds import make_env
 from jepa_probes.dreaming import compare_returns
 
@@ -128,9 +128,28 @@ def test_rewards_of_states_and_bonuses_and_gradients_through_the_model(run: Path
     run_jepa("dream", run, *SMALL, *ACTOR, "reward={kind: distance, measure: root, bonus: 1.0}", "sampled=true")
 
 
+def test_a_controller_is_trained_at_each_temperature_and_one_is_kept(run: Path, run_jepa: Jepa) -> None:
+    at = ["sampled=true", "temperature=0.5", "temperatures=[2.0, 0.5, 1.15]"]
+    told = run_jepa("dream", run, *SMALL, *EVOLUTION, *at)
+    result = json.loads((run / "dream.json").read_text())
+    assert set(result["temperatures"]) == {"0.5", "2", "1.15"}
+    assert result["temperatures"]["0.5"] == result["returns"]
+    rows = [line.split() for line in told.splitlines() if "latent steps" in line]
+    assert [row[3] for row in rows] == ["0.5", "0.5", "1.15", "1.15", "2", "2"]  # of the horizon, and of the task
+    assert "this model predicts one outcome" in told  # and so the dreams are the same
+    assert rows[0][4:] == rows[2][4:] == rows[4][4:]
+    run_jepa("dream", run, *SMALL, *EVOLUTION)
+    assert json.loads((run / "dream.json").read_text())["temperatures"] == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["RUN", "temperature=2"], "set sampled: true"),
+        (["RUN", "sampled=true", "temperature=0"], "temperature"),
+        (["RUN", "temperatures=[1.0]"], "set sampled: true"),
+        (["RUN", "controller={kind: evolution, mirrored: 0.7}"], "mirrored"),
+        (["RUN", "reward={kind: world}"], "no rewards were recorded"),
         (["RUN", "world=two-rooms"], "world is 'two-rooms' in the config, and 'billiards-easy' where"),
         (["RUN", "controller.kind=dream"], "controller.kind"),
         (["RUN", "controller.generations=3"], "generations"),

@@ -14,8 +14,9 @@ from jepa.cli import main
 from jepa.config import ConfigError, UserError, from_dict
 from jepa.config import load as load_config
 from jepa.predictors.causal import CausalPredictor
-from jepa.runs.acting import DreamConfig, PlanConfig
+from jepa.runs.acting import PlanConfig
 from jepa.runs.dream import dream
+from jepa.runs.dream_config import DreamConfig
 from jepa.runs.plan import plan
 from jepa.runs.pretrain import pretrain
 from jepa.runs.probe import probe

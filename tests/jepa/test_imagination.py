@@ -14,59 +14,27 @@ from jepa.agents.controller import ActionSpace, Decision, Linear, Senses
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
-from jepa.agents.imagination.reward import Distance, Head, LinearRead, Within
+from jepa.agents.imagination.reward import Distance
 from jepa.config import UserError
 from jepa.objectives import two_hot
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.markov import LatentState, MarkovPredictor
-from jepa.world_model import Point
+from jepa.predictors.markov import MarkovPredictor
+from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, push, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class PointMass:
-    """Exact dynamics of a toy world: position and velocity [x, y, vx, vy]; an action pushes, friction brakes."""
-
-    def init(self, z: Tensor, actions: Tensor) -> LatentState:
-        return LatentState(z[:, -1])
-
-    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
-        position, velocity = state.z[:, 0].split(2, -1)
-        velocity = 0.5 * velocity + 0.2 * action
-        z = torch.cat([position + velocity, velocity], -1)[:, None]
-        return LatentState(z), Point(z)
-
-
-def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """The same world once more, in numpy."""
-    velocity = 0.5 * state[:, 2:] + 0.2 * np.clip(action, -1, 1)
-    return np.concatenate([state[:, :2] + velocity, velocity], 1)
-
-
-PLACE = Distance(read=lambda z: z[:, 0, :2])
-DREAM = Dream(PointMass(), 2, PLACE)
-SPACE = ActionSpace(2)
-SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
-
-
-def recorded(count: int = 200) -> Recorded:
-    """Points anywhere in a square of two around 0, slowly moving."""
-    z = torch.rand(count, 1, 1, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return Recorded(z * torch.tensor([1, 1, 0.2, 0.2]), [str(i) for i in range(count)])
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_lambda_returns_equal_the_weighted_sum_of_n_step_returns() -> None:
     rewards, values = torch.randn(3, 6, generator=generator()), torch.randn(3, 7, generator=generator(1))
-    discount, trace = 0.9, 0.7
+    discount, trace = torch.rand(3, 6, generator=generator(2)), 0.7
+    discount[1, 3] = 0.0  # an end
 
     def n_step(t: int, n: int) -> Tensor:
-        found = sum(discount**i * rewards[:, t + i] for i in range(n))
-        return found + discount**n * values[:, t + n]
+        found, left = torch.zeros(3), torch.ones(3)
+        for i in range(t, t + n):
+            found, left = found + left * rewards[:, i], left * discount[:, i]
+        return found + left * values[:, t + n]
 
     found = lambda_returns(rewards, values, discount, trace)
     for t in range(6):
@@ -74,6 +42,9 @@ def test_lambda_returns_equal_the_weighted_sum_of_n_step_returns() -> None:
         expected = sum((1 - trace) * trace ** (n - 1) * n_step(t, n) for n in range(1, left))
         torch.testing.assert_close(found[:, t], expected + trace ** (left - 1) * n_step(t, left))
     torch.testing.assert_close(lambda_returns(rewards, values, discount, 0.0), rewards + discount * values[:, 1:])
+    later = rewards.clone()
+    later[1, 4:] += 9.0
+    torch.testing.assert_close(lambda_returns(later, values, discount, trace)[1, :4], found[1, :4])
     with pytest.raises(ValueError, match="expected 7 values for 6 rewards, found 6"):
         lambda_returns(rewards, values[:, 1:], discount, trace)
 
@@ -122,6 +93,11 @@ def test_decisions_are_held_and_kept_within_the_bounds() -> None:
     torch.testing.assert_close(block, torch.tensor([[1, -0.5, 1, -0.5, 0.6, 0.8, 0.6, 0.8]]))
     block.sum().backward()
     assert decisions.grad is not None and (decisions.grad == 2).all()  # straight through what was cut off
+    decisions.grad = None
+    choice = ActionSpace(2, frames=4, hold=2, bounds="choice").block(decisions)
+    assert torch.equal(choice, torch.tensor([[1.0, 0, 1, 0, 0, 1, 0, 1]]))
+    (choice * torch.tensor([1.0, 0, 1, 0, 0, 0, 0, 0])).sum().backward()
+    assert decisions.grad is not None and (decisions.grad[0].sign() == torch.tensor([1, -1, 0, 0])).all()
     ball = ActionSpace(2, frames=4, hold=2, bounds="ball").block(decisions.detach()).view(4, 2)
     torch.testing.assert_close(ball.norm(dim=-1), torch.ones(4))
     with pytest.raises(ValueError, match="hold must divide the 4 action"):
@@ -182,56 +158,12 @@ def test_the_same_seed_learns_the_same_and_another_does_not() -> None:
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
-def test_dreams_start_and_end_in_recorded_latents_of_the_same_episode_or_of_any() -> None:
-    z = torch.arange(12.0).view(6, 2, 1, 1)
-    found = Recorded(z, ["a", "b", "a", "c", "b", "a"])
-    start, goal = (x.flatten().long() for x in found.draw(500, generator()))
-    clip = torch.tensor([0, 1, 0, 2, 1, 0]).repeat_interleave(2)
-    assert torch.equal(clip[start], clip[goal]) and len(set(start.tolist())) == 12 and (start != goal).any()
-    start, goal = (x.flatten().long() for x in found.draw(500, generator(), "any"))
-    assert (clip[start] != clip[goal]).any() and len(set(goal.tolist())) == 12
-    with pytest.raises(ValueError, match="found latents"):
-        Recorded(z, ["a"])
-
-
-def test_rewards_are_distances_bonuses_and_heads() -> None:
-    z, goal = torch.zeros(3, 1, 2), torch.tensor([[[3.0, 4.0]], [[0.0, 0.1]], [[0.0, 0.0]]])
-    torch.testing.assert_close(Distance()(z, goal), -torch.tensor([12.5, 0.005, 0]))
-    torch.testing.assert_close(Distance("root")(z, goal), -torch.tensor([12.5, 0.005, 0]).sqrt(), atol=2e-4, rtol=0)
-    assert Distance("root")(z, goal)[2] == 0
-    torch.testing.assert_close(Within(Distance(), 0.1, 2.0)(z, goal), torch.tensor([-12.5, 1.995, 2.0]))
-    with pytest.raises(ValueError, match="above 0"):
-        Within(Distance(), 0.0)
-    latents = torch.randn(50, 1, 4, generator=generator())
-    truth = latents[:, 0, :2] @ torch.tensor([[1.0], [-2.0]]) + 3
-    read = LinearRead(latents, truth, ridge=0.0)
-    torch.testing.assert_close(read(latents), truth, atol=1e-4, rtol=1e-4)
-    head = Head(torch.nn.Sequential(read, torch.nn.Flatten(0)))
-    torch.testing.assert_close(head(latents, latents), truth[:, 0], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="finite"):
-        LinearRead(latents, truth * float("nan"))
-
-
 def test_a_reward_without_gradient_is_refused_where_gradients_are_wanted() -> None:
     dream = replace(DREAM, reward=lambda z, goal: ((z - goal).flatten(1).norm(dim=-1) < 0.1).float())
     learner = ActorCritic(dream, recorded(), SPACE, replace(SMALL, gradient="dynamics", horizon=2))
     with pytest.raises(ValueError, match="use reinforce"):
         learner.update()
     ActorCritic(dream, recorded(), SPACE, SMALL).update()
-
-
-def test_sampled_dreams_need_a_generator_and_repeat_with_it() -> None:
-    class Noisy(PointMass):
-        def step(self, state, action, noise=None):
-            _, following = super().step(state, action)
-            z = following.z if noise is None else following.z + 0.1 * noise
-            return LatentState(z), Point(z)
-
-    dream, still = Dream(Noisy(), 2, PLACE, sampled=True), torch.zeros(5, 1, 4)
-    runs = [dream.run(lambda z, goal: z[:, 0, :2], still, still, 4, generator(seed)).latents for seed in (0, 0, 1)]
-    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-    with pytest.raises(ValueError, match="needs a generator"):
-        dream.run(lambda z, goal: z[:, 0, :2], still, still, 4)
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
@@ -247,20 +179,6 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
         assert all(np.isfinite(list(told.values())))
         few = EvolutionSettings(generations=2, population=4, rollouts=2, horizon=3)
         assert np.isfinite(evolve(dream, clips, space, few)[1]).all()
-
-
-def test_a_controller_may_see_the_latent_alone_and_follow_a_reward_head() -> None:
-    class GoRight(torch.nn.Module):
-        def forward(self, z: Tensor) -> Tensor:
-            return z[:, 0, 0]
-
-    dream = replace(DREAM, reward=Head(GoRight()))
-    few = EvolutionSettings(generations=10, population=8, rollouts=4, horizon=5, std=0.5, sees="latent")
-    controller, history = evolve(dream, recorded(), SPACE, few)
-    start, goal = recorded().draw(20, generator())
-    assert controller.weight.shape == (2, 4) and history[-1] > history[0] + 1
-    assert torch.equal(controller.act(start, goal), controller.act(start, goal.flip(0)))
-    assert (controller.act(start, goal)[:, 0] > 0.3).all()
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
@@ -281,7 +199,28 @@ def test_evolution_needs_cma_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         evolve(DREAM, recorded(), SPACE, EvolutionSettings(generations=1))
 
 
+@pytest.mark.parametrize(("mirrored", "pairs"), [(0.0, 0), (0.25, 3), (0.5, 6)])
+def test_some_candidates_mirror_others_at_the_mean(mirrored: float, pairs: int) -> None:
+    found: list[Tensor] = []
+
+    class Spy(PointMass):
+        def step(self, state, action, noise=None):
+            found.append(action)
+            return super().step(state, action)
+
+    still = Recorded(torch.ones(4, 1, 1, 4), list("abcd"))
+    dream = Dream(Spy(), 2, PLACE)
+    settings = EvolutionSettings(generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored, sees="latent")
+    evolve(dream, still, SPACE, settings)
+    decided = found[1].clamp(-0.999, 0.999).atanh()  # of the candidates, each a linear map of the same latent
+    opposite = (decided[:, None] + decided[None]).abs().amax(-1) < 1e-5
+    assert opposite.triu(1).sum() == pairs
+    assert np.isfinite(evolve(DREAM, recorded(), SPACE, replace(settings, generations=5, rollouts=4))[1]).all()
+
+
 def test_evolution_refuses_what_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="at most half of the candidates can be mirrored"):
+        EvolutionSettings(mirrored=0.6)
     with pytest.raises(ValueError, match="population of at least 4"):
         EvolutionSettings(population=2)
     wide = Recorded(torch.randn(4, 1, 4, 400), list("abcd"))
@@ -316,13 +255,13 @@ def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates, ne
     )
     learner = ActorCritic(DREAM, recorded(), SPACE, settings)
     history = learner.train()
-    assert history[-1] > history[0]
+    assert history[-1][1] > history[0][1] and [done for done, _ in history][:3] == [0, updates // 20, updates // 10]
     solves(learner.actor, near)
 
 
 def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_worse() -> None:
     settings = EvolutionSettings(generations=120, population=24, rollouts=16, std=0.3, goals="any")
     controller, history = evolve(DREAM, recorded(), SPACE, settings)
-    assert all(later >= earlier for earlier, later in pairwise(history))
-    assert history[-1] > history[0]
+    assert all(later[1] >= earlier[1] for earlier, later in pairwise(history))
+    assert history[-1][1] > history[0][1]
     solves(controller)

@@ -37,8 +37,9 @@ def test_the_interval_holds_the_true_difference_about_95_times_in_100() -> None:
     assert 0.92 <= hits / 400 <= 0.99
 
 
-def test_other_tasks_are_refused_and_the_difference_is_named() -> None:
+def test_other_tasks_are_refused_and_the_difference_is_named_but_models_may_see_other_sizes() -> None:
     with pytest.raises(UserError, match="seed is 0 for A and 1 for B"):
         compare(result([True]), result([True], seed=1))
+    assert compare(result([True], image_size=64), result([False], image_size=224)).only_a == 1
     with pytest.raises(UserError, match="result A does not tell single tasks"):
         compare({"protocol": {}}, result([True]))

@@ -144,9 +144,13 @@ def test_rollouts_keep_their_length(video):
 @pytest.mark.parametrize("imagined", [2, 6])
 def test_a_plan_lasts_as_long_as_the_episode(video, imagined):
     real = video[0]
-    frames = figures.plan_video(real, video[1, 0], video[2, :imagined], frames_per_step=2, reached=True, distance=0.03)
+    frames = figures.plan_video(
+        real, video[1, 0], video[2, :imagined], frames_per_step=2, reached=True, distance="0.03 m"
+    )
     assert len(frames) == FRAMES
+    without = figures.plan_video(real, video[1, 0], None, frames_per_step=2, reached=True)
     side = enlarge(figures.to_frames(real[:1])).shape[1]
+    assert without.shape[2] == frames.shape[2] - side - 6  # a panel less, and its gap
     panel = frames[:, 6 + 13 + 6 :][:, :side, 6 + 2 * (side + 6) :][:, :, :side]
     expected = enlarge(figures.to_frames(torch.cat([real[:1], video[2, :imagined]])))
     for t in range(FRAMES):

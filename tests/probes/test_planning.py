@@ -1,11 +1,14 @@
-"""The ceiling of the planning benchmark: the planner itself, told the truth."""
+"""The planning benchmark: its ceiling, tasks that are held out and do not begin solved, and the interval."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jepa.agents.policy import PlanSettings
+from jepa.config import UserError
 from jepa.planners.cem import CEM
-from jepa_data.worlds import make_batch
+from jepa_data.worlds import make_batch, make_goal_batch
 from jepa_probes.planning import random_floor, replay, simulator_ceiling
 from jepa_probes.tasks import Protocol, Tasks, wilson
 
@@ -17,6 +20,42 @@ def test_cem_over_true_dynamics_solves_two_rooms():
     solved = simulator_ceiling(tasks, 5, settings, None)
     assert solved.mean() >= 0.99
     assert random_floor(tasks, 5).mean() < 0.05
+
+
+@pytest.mark.parametrize("world", ["billiards-easy", "two-rooms", "two-rooms-random-wall"])
+@pytest.mark.parametrize("goal_offset", [None, 8])
+def test_no_task_begins_solved_though_many_would(world, goal_offset):
+    about = make_goal_batch(world, np.arange(1))
+    least = about.radius
+    tasks = Tasks(Protocol(world, about.version, 64, 150, 1, least, least, 3, goal_offset, about.policies[0]))
+    begin = tasks.start()
+    assert not tasks.solved(begin.distance(tasks.goal)).any()
+    assert (begin.distance(tasks.goal) >= least).all() and len(np.unique(tasks.goal, axis=0)) == 150
+    far = Tasks(Protocol(world, about.version, 64, 150, 1, least, 1.3 * least, 3, goal_offset, about.policies[0]))
+    assert (far.start().distance(far.goal) >= 1.3 * least).all()
+    if goal_offset is not None:  # a walk of eight steps often stays near: such goals were drawn again
+        near = begin.take(np.arange(150))
+        generators = [np.random.default_rng(i) for i in range(150)]
+        for action in near.act(about.policies[0], generators, goal_offset + 1).swapaxes(0, 1):
+            near.step(action)
+        assert 0.03 < tasks.solved(begin.distance(near.goal_state())).mean() < 1
+
+
+def test_the_tasks_are_a_function_of_the_protocol_and_are_held_out():
+    about = make_goal_batch("two-rooms-random-wall", np.arange(1))
+    protocol = Protocol("two-rooms-random-wall", about.version, 64, 20, 1, 0.07, 0.07, seed=4)
+    first, again = Tasks(protocol), Tasks(protocol)
+    np.testing.assert_array_equal(first.goal, again.goal)
+    np.testing.assert_array_equal(first.goal_pictures, again.goal_pictures)
+    np.testing.assert_array_equal(first.start().states(), again.start().states())
+    assert (first.goal != Tasks(replace(protocol, seed=5)).goal).any()
+    few = Tasks(replace(protocol, image_size=32))  # what is seen is no part of the task
+    np.testing.assert_array_equal(few.goal, first.goal)
+    recorded = make_batch("two-rooms-random-wall", np.arange(2000), seed=4).states()
+    told = first.start().states()
+    assert not (told[:, None] == recorded[None]).all(-1).any()
+    with pytest.raises(UserError, match=r"least_distance \(0.05\) is below the radius of success \(0.07\)"):
+        Tasks(replace(protocol, least_distance=0.05))
 
 
 @pytest.mark.parametrize(("solved", "tasks"), [(1, 200), (94, 100), (7, 10), (50, 100)])

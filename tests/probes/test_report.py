@@ -65,6 +65,27 @@ PLAN = {
     "seconds": 12.0,
 }
 
+DREAM = {
+    "success": 0.83,
+    "low": 0.74,
+    "high": 0.89,
+    "tasks": 100,
+    "beside": {"random": PLAN["beside"]["random"], "expert": PLAN["beside"]["simulator"]},
+    "planner": {"success": 0.71, "low": 0.61, "high": 0.79, "tasks": 100},
+    "returns": {
+        "horizon": {"steps": 15, "dream": -3.21, "world": -4.56, "gap": 1.35, "apart": 1.4, "correlation": 0.77},
+        "task": {"steps": 40, "dream": -5.43, "world": -9.87, "gap": 4.44, "apart": 5.0, "correlation": None},
+    },
+    "temperatures": {},
+    "heads": {},
+    "history": [[0, -9.0], [100, -4.0], [200, -3.5]],
+    "protocol": {"seed": 3, "steps": 40},
+    "settings": {"controller": {"kind": "actor_critic"}},
+    "training_seconds": 60.0,
+    "training_cpu_seconds": 58.4,
+    "seconds": 5.0,
+}
+
 
 def make_run(folder: Path, **parts: dict) -> Path:
     """A run folder with config.yaml and the given files."""
@@ -78,7 +99,7 @@ def make_run(folder: Path, **parts: dict) -> Path:
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A run with everything in it."""
-    run = make_run(tmp_path / "demo", pretrain=PRETRAIN, probe=PROBE, plan=PLAN)
+    run = make_run(tmp_path / "demo", pretrain=PRETRAIN, probe=PROBE, plan=PLAN, dream=DREAM)
     (run / "logs").mkdir()
     (run / "logs" / "metrics.csv").write_text("step,train/loss,gauge/effective_rank\n10,2.0,\n20,1.0,5.5\n")
     frames = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3)).astype(np.uint8)
@@ -129,7 +150,7 @@ def test_the_page_stands_alone(run):
     html = (run / "report.html").read_text()
     assert not re.search(r"(?:https?:)?//[a-z]|@import|url\(", re.sub(r"base64,[\w+/=]+", "", html))
     addresses = [a.get(key) for _, a in page.tags for key in ("src", "srcset", "href") if a.get(key)]
-    assert len(addresses) == 2 * 2 + 3 + 2  # two charts in two themes, three figures, two plans
+    assert len(addresses) == 3 * 2 + 3 + 2  # three charts in two themes, three figures, two plans
     assert all(address.startswith("data:image/") for address in addresses)
     assert "script" not in {tag for tag, _ in page.tags}
     assert len(html) < 400_000
@@ -145,6 +166,15 @@ def test_the_page_has_every_number_that_counts(run):
     assert "yet:" not in text  # nothing is missing
 
 
+def test_it_is_told_what_a_plan_took_and_who_entered_what_is_forbidden(run):
+    took = {"seconds_per_plan_alone": 0.0312, "model_calls_per_plan": 640, "differentiated_calls_per_plan": 128}
+    (run / "plan.json").write_text(json.dumps(PLAN | took | {"entered": {"share": 0.04, "tasks": 81}}))
+    text = page_of(run).text
+    assert "4.0 ms a plan (31.2 ms for one alone), 640 imagined steps in each, 128 of them followed back" in text
+    assert "A forbidden region was entered in 4 % of the 81 tasks that neither begin nor end in one" in text
+    assert "4.0 ms a plan." in page_of(make_run(run.parent / "older", plan=PLAN)).text
+
+
 def test_the_best_of_a_row_is_bold(run):
     write_report(run)
     html = (run / "report.html").read_text()
@@ -156,20 +186,64 @@ def test_the_best_of_a_row_is_bold(run):
 
 def test_an_empty_run_says_which_command_makes_each_part(tmp_path):
     text = page_of(make_run(tmp_path / "bare")).text
-    for command in ("jepa pretrain", "jepa probe", "jepa plan", "jepa report"):
+    for command in ("jepa pretrain", "jepa probe", "jepa plan", "jepa dream", "jepa report"):
         assert f"{command} " in text
     assert "Nothing was measured in this run yet" in text
 
 
-@pytest.mark.parametrize("present", ["pretrain", "probe", "plan"])
+@pytest.mark.parametrize("present", ["pretrain", "probe", "plan", "dream"])
 def test_any_part_may_stand_alone(tmp_path, present):
-    parts = {"pretrain": PRETRAIN, "probe": PROBE, "plan": PLAN}
+    parts = {"pretrain": PRETRAIN, "probe": PROBE, "plan": PLAN, "dream": DREAM}
     page_of(make_run(tmp_path / present, **{present: parts[present]}))
 
 
 def test_sparse_parts_do_not_break_the_page(tmp_path):
     sparse = {"pretrain": {"method": "vjepa"}, "probe": {"scores": {}}, "plan": {"success": 0.5, "tasks": 10}}
-    assert "50 %" in page_of(make_run(tmp_path / "sparse", **sparse)).text
+    page = page_of(make_run(tmp_path / "sparse", dream={"success": 0.25, "tasks": 8}, **sparse))
+    assert "50 %" in page.text and "25 %" in page.text
+
+
+def rows_of(run: Path) -> list[list[str]]:
+    """The cells of every row of the page's tables, as text."""
+    html = re.sub(r"</?b>", "", write_report(run).read_text())
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_what_learned_in_dreams_stands_beside_the_planner_and_its_dreams_beside_the_world(run):
+    rows, text = rows_of(run), page_of(run).text
+    assert ["learned in dreams", "83 %", "74 % to 89 %"] in rows
+    assert ["planning in latents", "71 %", "61 % to 79 %"] in rows
+    assert ["15", "−3.21", "−4.56", "1.35", "0.77"] in rows and ["40", "−5.43", "−9.87", "4.44", "–"] in rows
+    assert "An actor-critic learned what to do" in text and "return in the dream, while it learned" in text
+    assert "solved 83 % of 100 held-out tasks (95 % interval 74 % to 89 %)" in text
+    assert "planning 71 %, random 5 %" in text and "worth −5.4, and the world −9.9" in text
+
+
+def test_dreams_at_several_temperatures_are_rows_in_the_order_of_their_temperature(run):
+    returns = {"horizon": DREAM["returns"]["horizon"]}
+    hot = {"horizon": returns["horizon"] | {"dream": -4.0}}
+    (run / "dream.json").write_text(json.dumps(DREAM | {"temperatures": {"1.15": hot, "0.1": returns}}))
+    found = [row for row in rows_of(run) if row[:1] in (["0.1"], ["1.15"])]
+    assert [row[:3] for row in found] == [["0.1", "15", "−3.21"], ["1.15", "15", "−4.00"]]
+
+
+def test_what_a_world_rewards_is_told_as_what_was_earned(tmp_path):
+    earned = {name: DREAM[name] for name in ("returns", "history", "protocol", "seconds", "training_seconds")}
+    earned |= {"return": 58.1, "low": 50.9, "high": 65.2, "episodes": 50, "length": 58.1, "planner": None}
+    earned["beside"] = {"random": {"return": 16.2, "low": 14.1, "high": 18.3, "episodes": 50, "length": 16.2}}
+    earned["heads"] = {"reward_r2": 0.94, "goes_on_at_ends": 0.08, "goes_on_elsewhere": 0.99}
+    earned["settings"] = {"controller": {"kind": "evolution"}}
+    run = make_run(tmp_path / "run", dream=earned)
+    rows, text = rows_of(run), page_of(run).text
+    assert ["learned in dreams", "58.1", "50.9 to 65.2", "58"] in rows
+    assert ["random actions", "16.2", "14.1 to 18.3", "16"] in rows
+    assert "A linear controller, found by CMA-ES, learned" in text
+    assert "R² 0.94. The chance to go on is 0.08 at ends and 0.99 elsewhere. Both on held-out" in text
+    assert "earned 58.1 an episode of the world, on average (95 % interval 50.9 to 65.2)" in text
+    assert ("learned in dreams, 50 episodes", "58.1 (50.9 to 65.2)", "random 16.2") in summary_table(
+        collect_results(run)
+    )
 
 
 def test_text_is_escaped(tmp_path):
@@ -210,8 +284,8 @@ def test_results_hold_what_programs_look_for(run):
     assert found["probe"]["state_r2"]["supervised"] == 0.8 and found["probe"]["state_r2"]["random_init"] == 0.3
     assert {"success", "low", "high", "beside", "tasks"} <= found["plan"].keys()
     assert {"method", "steps", "clips_per_second", "effective_rank"} <= found["pretrain"].keys()
-    assert found["seconds"] == {"pretrain": 61.5, "probe": 30.0, "plan": 12.0, "total": 103.5}
-    assert found["seeds"] == {"pretrain": 7, "plan": 3}
+    assert found["seconds"] == {"pretrain": 61.5, "probe": 30.0, "plan": 12.0, "dream": 65.0, "total": 168.5}
+    assert found["seeds"] == {"pretrain": 7, "plan": 3, "dream": 3} and found["dream"] == DREAM
     assert {"python", "torch", "lightning", "numpy", "openjepa", "platform"} <= found["versions"].keys()
 
 
@@ -222,7 +296,8 @@ def test_timings_of_whole_stages_go_before_those_of_the_verbs(run):
         "probe": 30.0,
         "plan": 12.0,
         "record": 10.0,
-        "total": 122.0,
+        "dream": 65.0,
+        "total": 187.0,
     }
 
 

@@ -13,7 +13,7 @@ from jepa_data.errors import DataError
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
 from jepa_data.worlds.doom_rooms import DoomRoomsBatch
-from jepa_data.worlds.gym import PREFIX, GymBatch
+from jepa_data.worlds.gym import PREFIX, REWARD, TERMINATED, GymBatch
 from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
 from jepa_data.worlds.push_t import PushTBatch
 from jepa_data.worlds.reacher import ReacherBatch
@@ -73,7 +73,8 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     unit. `info`: `state` by name, `goal`, `goal_picture`, `distance`, `success` (the distance is below the world's
     radius). Is truncated after `max_steps`.
 
-    A world without goals (`gym:ID`) gives rewards of 0 and only the state; it terminates where the episode ends.
+    A world without goals (`gym:ID`) gives its own rewards and only the state; it terminates and is truncated where the
+    environment is.
 
     `reset(options={"episode": n, "goal": (x, y)})` chooses the episode and the goal; otherwise both are drawn.
     """
@@ -113,11 +114,16 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self.render(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        if (shape := np.shape(action)) != self.action_space.shape:
+            raise DataError(f"{self.name} takes actions of shape {self.action_space.shape}, found {shape}")
         self.table.step(np.asarray(action)[None])
         self._steps += 1
-        info = self._info()
-        ended, over = bool(self.table.ended()[0]), self._steps >= self.max_steps
-        return self.render(), -info.get("distance", 0.0), ended, over, info
+        info, over = self._info(), self._steps >= self.max_steps
+        if self._goals is not None:
+            return self.render(), -info["distance"], bool(self.table.ended()[0]), over, info
+        terminated = bool(info["state"][TERMINATED])
+        over |= bool(self.table.ended()[0]) and not terminated
+        return self.render(), info["state"][REWARD], terminated, over, info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.table.render()[0]

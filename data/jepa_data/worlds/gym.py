@@ -1,7 +1,8 @@
 """`gym:ID`: any Gymnasium environment that draws itself (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
 
     actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done
-    state     the observation, if it is a vector, a number, or a dict of such; of pictures none
+    state     the observation, if it is a vector, a number, or a dict of such, of pictures none; what the last action
+              earned (`reward`, NaN before the first), and whether it was the end (`terminated`, 0 or 1)
     fps       that of the environment's metadata, or 10
     ending    an episode that the environment terminates or truncates is over, and its recording stops there
 
@@ -10,7 +11,9 @@ again. The packages of most environments come with the extras of Gymnasium: pip 
 `classic-control`.
 """
 
+import os
 import re
+import sys
 from typing import Any
 
 import gymnasium
@@ -23,6 +26,7 @@ from jepa_data.errors import DataError
 from jepa_data.worlds.held import held_choices, held_in_box
 
 PREFIX = "gym:"
+REWARD, TERMINATED = "reward", "terminated"  # the last two states
 OTHER_FPS = 10.0  # of environments that tell none
 LONGEST_HOLD = 4
 
@@ -51,7 +55,9 @@ class GymBatch:
         self._seeds = [int(rng.integers(2**31)) for rng in draws]
         self._begin([[] for _ in episodes])
         env = self._envs[0]
-        self.action_size, self.state_names = _width(name, env.action_space), _names(env.observation_space)
+        self.action_size = _width(name, env.action_space)
+        self.discrete = isinstance(env.action_space, spaces.Discrete)
+        self.state_names = (*_names(env.observation_space), REWARD, TERMINATED)
         self.fps = float(env.metadata.get("render_fps") or OTHER_FPS)
         version = re.search(r"-v(\d+)$", name)
         self.version = 1 + int(version.group(1)) if version else 1
@@ -60,8 +66,10 @@ class GymBatch:
         return len(self._envs)
 
     def states(self) -> NDArray[np.float32]:
-        """The last observations [E, X] as named by `state_names`."""
-        return np.stack([_flat(seen) if self.state_names else np.zeros(0, np.float32) for seen in self._seen])
+        """The last observations, rewards and ends [E, X] as named by `state_names`."""
+        vectors = len(self.state_names) > 2
+        seen = np.stack([_flat(seen) if vectors else np.zeros(0, np.float32) for seen in self._seen])
+        return np.column_stack([seen, self._reward, self._terminated]).astype(np.float32)
 
     def ended(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
@@ -80,7 +88,7 @@ class GymBatch:
     def take(self, index: NDArray[np.intp]) -> "GymBatch":
         """New environments with the seeds of the chosen ones, in which all is done again."""
         other = object.__new__(GymBatch)
-        for name in ("name", "image_size", "action_size", "state_names", "fps", "version"):
+        for name in ("name", "image_size", "action_size", "discrete", "state_names", "fps", "version"):
             setattr(other, name, getattr(self, name))
         other.labels, other._seeds = {}, [self._seeds[i] for i in index]
         other._begin([self._done[i] for i in index])
@@ -93,15 +101,15 @@ class GymBatch:
         """
         if policy not in self.policies:
             raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
-        discrete = isinstance(self._envs[0].action_space, spaces.Discrete)
-        draw = held_choices if discrete else held_in_box
+        draw = held_choices if self.discrete else held_in_box
         return np.stack([draw(rng, frames, self.action_size, LONGEST_HOLD) for rng in generators])
 
     def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
         """Make and reset an environment for each seed, and do in it what was done already."""
         self._envs = [_make(self.name) for _ in self._seeds]
         self._seen: list[Any] = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, self._seeds, strict=True)]
-        self._ended = np.zeros(len(self._envs), dtype=bool)
+        self._ended, self._terminated = np.zeros((2, len(self._envs)), dtype=bool)
+        self._reward = np.full(len(self._envs), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
         for e, actions in enumerate(done):
             for action in actions:
@@ -109,7 +117,8 @@ class GymBatch:
 
     def _step(self, e: int, action: NDArray[np.float64]) -> None:
         env = self._envs[e]
-        self._seen[e], _, terminated, truncated, _ = env.step(_native(env.action_space, action))
+        self._seen[e], reward, terminated, truncated, _ = env.step(_native(env.action_space, action))
+        self._reward[e], self._terminated[e] = float(reward), terminated
         self._ended[e] = terminated or truncated
         self._done[e].append(action)
 
@@ -128,6 +137,8 @@ class GymBatch:
 
 
 def _make(name: str) -> gymnasium.Env:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame shall miss no screen
     try:
         return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
     except gymnasium.error.DependencyNotInstalled as error:

@@ -1,14 +1,15 @@
 """DreamerV3's actor-critic (2301.04104), trained wholly in dreams of a frozen world model.
 
-    dream    z0 ─a0─> z1 ─a1─> … zH        rewards r1 … rH, values v(z0) … v(zH)
-    returns  R_t = r_{t+1} + discount ((1 - trace) v(z_{t+1}) + trace R_{t+1}),     R_H = v(zH)
+    dream    z0 ─a0─> z1 ─a1─> … zH        rewards r1 … rH, continues c1 … cH, values v(z0) … v(zH)
+    returns  R_t = r_{t+1} + discount c_{t+1} ((1 - trace) v(z_{t+1}) + trace R_{t+1}),     R_H = v(zH)
     critic   two-hot cross-entropy to R_t, and to what its slow average says
     actor    reinforce   -(R_t - v(z_t)) / S log pi(a_t)      for any dynamics and reward
-             dynamics    -R_t / S, followed back through rewards, values, dynamics and actions
+             dynamics    -R_t / S, followed back through rewards, continues, values, dynamics and actions
              both        - entropy * H(pi),    S = max(1, slow average of P95 - P5 of the returns)
+    all      step t counts by c1 … c_t, the chance that there was one
 
-The policy sees the goal's latent beside its own. Unlike DreamerV3's, a dream has no end to predict, and the optimiser
-is Adam with the gradient's norm clipped.
+The policy sees the goal's latent beside its own, or its own alone. Unlike DreamerV3's, the optimiser is Adam with the
+gradient's norm clipped.
 """
 
 import copy
@@ -25,6 +26,7 @@ from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
 
 CHECKS = 256  # dreams by which progress is told, always the same
+TOLD = 20  # times that it is told
 
 
 @dataclass(frozen=True)
@@ -134,22 +136,22 @@ class ActorCritic:
         self._actor_step = torch.optim.Adam(self.actor.parameters(), s.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
 
-    def train(self, say: Callable[[str], None] | None = None) -> list[float]:
-        """All updates. Returns the mean return of the same dreams before, and twenty times on the way."""
-        history, every = [self.score()], max(1, self.settings.updates // 20)
+    def train(self, say: Callable[[str], None] | None = None) -> list[tuple[int, float]]:
+        """All updates. Returns the mean return of the same dreams (updates done, return): before, and on the way."""
+        history, every = [(0, self.score())], max(1, self.settings.updates // TOLD)
         for number in range(1, self.settings.updates + 1):
             self.update()
             if number % every == 0 or number == self.settings.updates:
-                history.append(self.score())
+                history.append((number, self.score()))
                 if say is not None:
-                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1]:.3f}")
+                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1][1]:.3f}")
         return history
 
     @torch.no_grad()
     def score(self) -> float:
-        """Mean return of always the same dreams: rewards added up over the horizon, without discount."""
+        """Mean return of always the same dreams: rewards added up until they end, without discount."""
         dreams = self.dream.run(self.actor.act, *self._checks, self.settings.horizon, self._fresh())
-        return dreams.rewards.sum(1).mean().item()
+        return dreams.worth.sum(1).mean().item()
 
     def update(self) -> dict[str, float]:
         """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
@@ -168,33 +170,37 @@ class ActorCritic:
         goals = goal[:, None].expand(-1, s.horizon + 1, -1, -1)
         with torch.set_grad_enabled(s.gradient == "dynamics"):
             values = self.critic.value(dreamt.latents.flatten(0, 1), goals.flatten(0, 1)).unflatten(0, (s.batch, -1))
-        returns = lambda_returns(dreamt.rewards, values, s.discount, s.trace)
-        scale = self.scale.update(returns)
-        entropy = torch.stack([decision.entropy() for decision, _ in decided], 1).mean()
+        returns = lambda_returns(dreamt.rewards, values, s.discount * dreamt.continues, s.trace)
+        scale, alive = self.scale.update(returns), dreamt.alive.detach()
+        entropy = (alive * torch.stack([decision.entropy() for decision, _ in decided], 1)).mean()
         if s.gradient == "dynamics":
             if not dreamt.rewards.requires_grad:
                 raise ValueError("the dream's rewards have no gradient with respect to its actions; use reinforce")
-            gain = (returns / scale).mean()
+            gain = (alive * returns / scale).mean()
         else:
-            advantage = ((returns - values[:, :-1]) / scale).detach()
+            advantage = alive * ((returns - values[:, :-1]) / scale).detach()
             gain = (advantage * torch.stack([d.log_prob(taken) for d, taken in decided], 1)).mean()
         actor_loss = -gain - s.entropy * entropy
         self._descend(actor_loss, self.actor, self._actor_step)
-        critic_loss = self._critic_loss(dreamt.latents[:, :-1].detach(), goals[:, :-1], returns.detach())
+        critic_loss = self._critic_loss(dreamt.latents[:, :-1].detach(), goals[:, :-1], returns.detach(), alive)
         self._descend(critic_loss, self.critic, self._critic_step)
         self._move_slow_critic()
         told = {"actor": actor_loss, "critic": critic_loss, "entropy": entropy, "return": returns.mean()}
         return {name: x.item() for name, x in told.items()} | {"scale": scale}
 
     def _critic_loss(
-        self, latents: Float[Tensor, "B H N D"], goals: Float[Tensor, "B H N D"], returns: Float[Tensor, "B H"]
+        self,
+        latents: Float[Tensor, "B H N D"],
+        goals: Float[Tensor, "B H N D"],
+        returns: Float[Tensor, "B H"],
+        alive: Float[Tensor, "B H"],
     ) -> Float[Tensor, ""]:
         z, goal = latents.flatten(0, 1), goals.flatten(0, 1)
         logits, bins = self.critic(z, goal), self.critic.bins
         with torch.no_grad():
             slow = self.slow.value(z, goal)
         losses = [two_hot.cross_entropy(logits, target, bins) for target in (returns.flatten(), slow)]
-        return (losses[0] + losses[1]).mean()
+        return (alive.flatten() * (losses[0] + losses[1])).mean()
 
     def _descend(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """A step on this module alone: nothing else that took part gets a gradient."""
@@ -214,9 +220,12 @@ class ActorCritic:
 
 
 def lambda_returns(
-    rewards: Float[Tensor, "B H"], values: Float[Tensor, "B H1"], discount: float, trace: float
+    rewards: Float[Tensor, "B H"], values: Float[Tensor, "B H1"], discount: Float[Tensor, "B H"], trace: float
 ) -> Float[Tensor, "B H"]:
     """Returns from each step on. `rewards[:, t]` comes between `values[:, t]` and `values[:, t + 1]`.
+
+    Args:
+        discount: of what follows each reward; 0 where the episode ends with it.
 
     Raises:
         ValueError: there is not one value more than there are rewards.
@@ -227,6 +236,6 @@ def lambda_returns(
         )
     following, returns = values[:, -1], []
     for t in reversed(range(rewards.shape[1])):
-        following = rewards[:, t] + discount * ((1 - trace) * values[:, t + 1] + trace * following)
+        following = rewards[:, t] + discount[:, t] * ((1 - trace) * values[:, t + 1] + trace * following)
         returns.append(following)
     return torch.stack(returns[::-1], 1)

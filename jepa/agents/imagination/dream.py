@@ -3,6 +3,9 @@
 recorded latents ──draw──> z0, goal
 z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no picture, no simulator
                                               reward(z1, goal)            reward(zH, goal)
+                                              continues(z1)               …          where episodes can end
+
+A dream is not cut where it ends: what comes later counts by the chance that it has gone on until then.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +20,30 @@ from jepa.agents.imagination.reward import Reward
 from jepa.world_model import Dynamics
 
 Act = Callable[[Float[Tensor, "B N D"], Float[Tensor, "B N D"]], Float[Tensor, "B E"]]
+Continues = Callable[[Float[Tensor, "B N D"]], Float[Tensor, " B"]]
 Goals = Literal["episode", "any"]
 
 
 @dataclass(frozen=True)
 class Dreamt:
-    """What happened in B dreams: `rewards[:, t]` is that of `latents[:, t + 1]`, where `actions[:, t]` led."""
+    """What happened in B dreams: `rewards[:, t]` is that of `latents[:, t + 1]`, where `actions[:, t]` led, and
+    `continues[:, t]` the chance in 0..1 that the episode goes on from there."""
 
     latents: Float[Tensor, "B H1 N D"]
     actions: Float[Tensor, "B H E"]
     rewards: Float[Tensor, "B H"]
+    continues: Float[Tensor, "B H"]
+
+    @property
+    def alive(self) -> Float[Tensor, "B H"]:
+        """The chance that the episode was still going on when `actions[:, t]` was taken."""
+        before = torch.cat([torch.ones_like(self.continues[:, :1]), self.continues[:, :-1]], 1)
+        return before.cumprod(1)
+
+    @property
+    def worth(self) -> Float[Tensor, "B H"]:
+        """The rewards that can be expected: none after the end."""
+        return self.alive * self.rewards
 
 
 @dataclass(frozen=True)
@@ -38,12 +55,28 @@ class Dream:
         action_size: E, width of the action of one latent step.
         reward: of a latent, for a goal.
         sampled: draw the next latent from the prediction; else its mean is taken, and a dream is always the same.
+        temperature: of what is drawn: 1 as the model predicts it, more for dreams that are less sure of themselves and
+            so harder to exploit (World Models), nearly 0 for its likeliest outcome.
+        continues: the chance that an episode goes on at a latent; None: none ever ends.
+
+    Raises:
+        ValueError: a temperature that is not above 0, or one of dreams that are not sampled.
     """
 
     dynamics: Dynamics
     action_size: int
     reward: Reward
     sampled: bool = False
+    temperature: float = 1.0
+    continues: Continues | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"the temperature of a dream lies above 0, found {self.temperature:g}")
+        if self.temperature != 1.0 and not self.sampled:
+            raise ValueError(
+                f"only dreams that are sampled have a temperature; found {self.temperature:g}, and sampled: false"
+            )
 
     def run(
         self,
@@ -61,16 +94,23 @@ class Dream:
         if self.sampled and generator is None:
             raise ValueError("a dream that is sampled needs a generator")
         state = self.dynamics.init(start[:, None], start.new_zeros(len(start), 0, self.action_size))
-        z, latents, actions, rewards = start, [start], [], []
+        z, latents, actions, rewards, continues = start, [start], [], [], []
         for _ in range(steps):
             action = act(z, goal)
             noise = torch.randn(z.shape, generator=generator).to(z) if self.sampled else None
             state, following = self.dynamics.step(state, action, noise)
-            z = following.mean() if noise is None else following.sample(noise)
+            z = following.mean() if noise is None else following.sample(noise, self.temperature)
             latents.append(z)
             actions.append(action)
             rewards.append(self.reward(z, goal))
-        return Dreamt(torch.stack(latents, 1), torch.stack(actions, 1), torch.stack(rewards, 1))
+            continues.append(torch.ones_like(rewards[-1]) if self.continues is None else self.continues(z))
+        return Dreamt(*(torch.stack(parts, 1) for parts in (latents, actions, rewards, continues)))
+
+    def varies(self, start: Float[Tensor, "B N D"]) -> bool:
+        """Whether the next latent depends on the noise: not if the model predicts one outcome alone."""
+        still = lambda z, goal: z.new_zeros(len(z), self.action_size)  # noqa: E731
+        seeds = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+        return not torch.equal(*(self.run(still, start, start, 1, seed).latents for seed in seeds))
 
 
 class Recorded:

@@ -1,6 +1,7 @@
 """A linear controller found by CMA-ES in dreams: the C of World Models (Ha & Schmidhuber 2018).
 
     repeat   P candidates ~ N(m, sigma² C)      the same R starts and goals for all of them, others every generation
+             some mirrored: m - x for m + x     what one side gains the other loses: less noise in where m goes
              P * R dreams in one batch          fitness: their mean return
              CMA-ES moves m, sigma, C           by pycma (Hansen)
     keep     of the best candidate and of m     whichever is better than the best so far on dreams that never change
@@ -35,6 +36,8 @@ class EvolutionSettings:
         rollouts: R, dreams of each candidate.
         horizon: H, latent steps of a dream.
         std: of the first generation, in units of the weights of standardised features.
+        mirrored: share of the candidates that mirror another one at the mean (antithetic sampling); at most half, and
+            pycma advises against more than a quarter, where the search becomes biased.
         goals: of other episodes too ("any"), or of the start's own.
         sees: what the controller sees.
     """
@@ -44,12 +47,15 @@ class EvolutionSettings:
     rollouts: int = 16
     horizon: int = 15
     std: float = 0.1
+    mirrored: float = 0.0
     goals: Goals = "episode"
     sees: Sees = "goal"
 
     def __post_init__(self) -> None:
         if self.population < 4:
             raise ValueError(f"CMA-ES needs a population of at least 4, found {self.population}")
+        if not 0 <= self.mirrored <= 0.5:
+            raise ValueError(f"at most half of the candidates can be mirrored (0 to 0.5), found {self.mirrored:g}")
 
 
 @torch.no_grad()
@@ -60,8 +66,9 @@ def evolve(
     settings: EvolutionSettings | None = None,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
-) -> tuple[Linear, list[float]]:
-    """The best controller that was found, and the mean return of the best so far, before and after each generation.
+) -> tuple[Linear, list[tuple[int, float]]]:
+    """The best controller that was found, and the mean return of the best so far, before and after each generation:
+    (generations done, return).
 
     Args:
         dream: where it is searched.
@@ -87,20 +94,11 @@ def evolve(
     checks = recorded.draw(CHECKS, generator, s.goals)
 
     def returns(candidates: Float[Tensor, "P W"], start: Tensor, goal: Tensor, noise_seed: int) -> Float[Tensor, " P"]:
-        count, rollouts = len(candidates), len(start)
-        noise = torch.Generator().manual_seed(noise_seed)
-        dreamt = dream.run(
-            lambda z, goal: controller.act_all(candidates, z, goal),
-            start.repeat(count, 1, 1),
-            goal.repeat(count, 1, 1),
-            s.horizon,
-            noise,
-        )
-        return dreamt.rewards.sum(1).view(count, rollouts).mean(1)
+        return _returns(dream, controller, candidates, start, goal, s.horizon, noise_seed)
 
     search = _cma(controller.parameter_count, s, seed)
     best = torch.zeros(controller.parameter_count)
-    history = [returns(best[None], *checks, 0).item()]
+    history = [(0, returns(best[None], *checks, 0).item())]
     for number in range(1, s.generations + 1):
         asked = search.ask()
         candidates = torch.from_numpy(np.stack(asked)).float()
@@ -108,15 +106,36 @@ def evolve(
         search.tell(asked, (-fitness).double().tolist())
         contenders = torch.stack([candidates[fitness.argmax()], torch.from_numpy(search.mean).float()])
         scores = returns(contenders, *checks, 0)
-        if scores.max() > history[-1]:
+        if scores.max() > history[-1][1]:
             best = contenders[scores.argmax()]
-        history.append(max(history[-1], scores.max().item()))
+        history.append((number, max(history[-1][1], scores.max().item())))
         if say is not None and number % max(1, s.generations // 20) == 0:
-            say(f"generation {number}/{s.generations}  return in the dream {history[-1]:.3f}")
+            say(f"generation {number}/{s.generations}  return in the dream {history[-1][1]:.3f}")
         if search.stop().keys() & {"tolx", "conditioncov"}:
             break
     controller.set(best)
     return controller, history
+
+
+def _returns(
+    dream: Dream,
+    controller: Linear,
+    candidates: Float[Tensor, "P W"],
+    start: Float[Tensor, "R N D"],
+    goal: Float[Tensor, "R N D"],
+    steps: int,
+    noise_seed: int,
+) -> Float[Tensor, " P"]:
+    """What R dreams are worth to each of P candidates, on average: all in one batch."""
+    count = len(candidates)
+    dreamt = dream.run(
+        lambda z, goal: controller.act_all(candidates, z, goal),
+        start.repeat(count, 1, 1),
+        goal.repeat(count, 1, 1),
+        steps,
+        torch.Generator().manual_seed(noise_seed),
+    )
+    return dreamt.worth.sum(1).view(count, len(start)).mean(1)
 
 
 def _cma(size: int, settings: EvolutionSettings, seed: int) -> Any:
@@ -130,6 +149,9 @@ def _cma(size: int, settings: EvolutionSettings, seed: int) -> Any:
         "randn": lambda *shape: rng.standard_normal(shape),
         "seed": float("nan"),
         "verbose": -9,
+        # Below 0.5 a share, above 1 a number; unconditional mirrors, not only of the worst.
+        "CMA_mirrors": settings.mirrored if settings.mirrored < 0.5 else settings.population // 2,
+        "CMA_mirrormethod": 0,
     }
     rng = np.random.default_rng(seed)
     return cma.CMAEvolutionStrategy(np.zeros(size), settings.std, options)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from jepa.agents.controller import Controller
+from jepa.agents.controller import Actor, Controller, Linear
 from jepa.agents.policy import as_pictures, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
@@ -22,7 +22,7 @@ class ImaginationPolicy:
     Args:
         model: the world model that the controller was trained in.
         controller: decides once a latent step.
-        goal: pictures of where to get, uint8 RGB, of the shape of the observations.
+        goal: pictures of where to get, uint8 RGB, of the shape of the observations; None: the controller sees no goal.
         fps: observations a second; None: as many as the model was trained on.
 
     Attributes:
@@ -30,20 +30,22 @@ class ImaginationPolicy:
         decisions: how often it has decided.
 
     Raises:
-        UserError: goal and observations differ in shape, or the rates do not divide.
+        UserError: goal and observations differ in shape, the rates do not divide, or the controller needs a goal.
     """
 
     def __init__(
         self,
         model: LatentWorldModel,
         controller: Controller,
-        goal: UInt8[np.ndarray, "*B h w 3"],
+        goal: UInt8[np.ndarray, "*B h w 3"] | None = None,
         fps: float | None = None,
     ) -> None:
+        if goal is None and isinstance(controller, Actor | Linear) and controller.senses.sees == "goal":
+            raise UserError("this controller sees the goal beside the present: give a picture of it")
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
-        self.goal_shape = goal.shape
-        self.goal = model.encode_still(as_pictures(goal))
+        self.goal_shape = None if goal is None else goal.shape
+        self.goal = None if goal is None else model.encode_still(as_pictures(goal))
         self.reset()
 
     def reset(self) -> None:
@@ -56,7 +58,7 @@ class ImaginationPolicy:
     @torch.no_grad()
     def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
-        if observation.shape != self.goal_shape:
+        if self.goal_shape not in (None, observation.shape):
             raise UserError(
                 f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
             )
@@ -68,7 +70,7 @@ class ImaginationPolicy:
             # Before a whole tubelet was seen, the first picture stands still.
             seen = [self._seen[0]] * (spec.frames_per_step - len(self._seen)) + self._seen
             self.latent = self.model.encode(torch.stack(seen, 1))[:, -1]
-            block = self.controller.act(self.latent, self.goal).cpu()
+            block = self.controller.act(self.latent, self.latent if self.goal is None else self.goal).cpu()
             self._queue = list(block.unflatten(-1, (spec.frames_per_step * self.stride, -1)).unbind(1))
             self.decisions += 1
         action = self._queue.pop(0).numpy()

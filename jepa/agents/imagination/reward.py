@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,33 +65,3 @@ class Head:
 
     def __call__(self, z: Latents, goal: Latents) -> Float[Tensor, " B"]:
         return self.module(z)
-
-
-class LinearRead(nn.Module):
-    """A linear map from latents to quantities of the world, fitted by ridge regression.
-
-    Args:
-        z: recorded latents.
-        truth: what to read from them.
-        ridge: penalty on the squared weights, for standardised latents and one sample.
-
-    Raises:
-        ValueError: the truth is not finite, or there are no samples.
-    """
-
-    def __init__(self, z: Float[Tensor, "M N D"], truth: Float[Tensor, "M X"], ridge: float = 1e-4) -> None:
-        super().__init__()
-        if not len(z) or not truth.isfinite().all():
-            raise ValueError("a head is fitted to at least one latent, and to finite numbers only")
-        x, y = z.flatten(1).double(), truth.double()
-        mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)
-        x = (x - mean) / std
-        gram = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
-        weight = torch.linalg.solve(gram, x.T @ (y - y.mean(0)) / len(x)) / std[:, None]
-        self.register_buffer("weight", weight.float())
-        self.register_buffer("bias", (y.mean(0) - mean @ weight).float())
-        self.weight: Tensor
-        self.bias: Tensor
-
-    def forward(self, z: Latents) -> Float[Tensor, "B X"]:
-        return z.flatten(1) @ self.weight + self.bias

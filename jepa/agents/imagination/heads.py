@@ -1,0 +1,124 @@
+"""What a frozen model's latents say of a world with rewards and ends of its own, learned from recorded episodes.
+
+    recorded   z0 ─> z1 ─> z2 ─> … zT        each latent with what the step to it earned, and whether it was the end
+    reward     z ──MLP──> logits of 255 symexp bins         two-hot cross-entropy       r(z) = the expected bin
+    continue   z ──MLP──> one logit                         binary cross-entropy        c(z) = its sigmoid
+
+Both as in DreamerV3 (2301.04104), but for the world model, which is not trained with them. They read the latent alone:
+what an action costs is learned as far as the latent after it shows it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa.agents.controller import Latents, Senses, mlp
+from jepa.objectives import two_hot
+
+AnyHead = TypeVar("AnyHead", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a head is fitted: Adam steps of `batch` latents each, on a network of `layers` x `hidden` units."""
+
+    updates: int = 1000
+    batch: int = 256
+    lr: float = 1e-3
+    hidden: int = 128
+    layers: int = 2
+
+
+class RewardHead(nn.Module):
+    """The reward of the step that led to a latent: begins as exactly 0, and takes rewards of any scale."""
+
+    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.senses = senses
+        self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
+        nn.init.zeros_(self.network[-1].weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.network[-1].bias)  # pyright: ignore[reportArgumentType]
+        self.register_buffer("bins", two_hot.symexp_bins(), persistent=False)
+        self.bins: Tensor
+
+    def logits(self, z: Latents) -> Float[Tensor, "B K"]:
+        return self.network(self.senses(z, z))
+
+    def forward(self, z: Latents) -> Float[Tensor, " B"]:
+        return two_hot.decode(self.logits(z), self.bins)
+
+
+class ContinueHead(nn.Module):
+    """The chance that an episode goes on at a latent."""
+
+    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.senses = senses
+        self.network = mlp(senses.size, hidden, layers, 1)
+
+    def logits(self, z: Latents) -> Float[Tensor, " B"]:
+        return self.network(self.senses(z, z))[:, 0]
+
+    def forward(self, z: Latents) -> Float[Tensor, " B"]:
+        return self.logits(z).sigmoid()
+
+
+def fit_reward(
+    z: Float[Tensor, "M N D"], rewards: Float[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
+) -> RewardHead:
+    """A head that knows what the steps to M latents earned.
+
+    Raises:
+        ValueError: a reward is not finite, or there are none.
+    """
+    if not len(z) or not rewards.isfinite().all():
+        raise ValueError("a reward head is fitted to at least one latent, and to finite rewards only")
+    s = settings or HeadSettings()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = RewardHead(_senses(z), hidden=s.hidden, layers=s.layers)
+    return _fit(
+        head, lambda rows: two_hot.cross_entropy(head.logits(z[rows]), rewards[rows], head.bins), len(z), s, seed
+    )
+
+
+def fit_continue(
+    z: Float[Tensor, "M N D"], ended: Bool[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
+) -> ContinueHead:
+    """A head that knows which of M latents were the end of their episode.
+
+    Raises:
+        ValueError: all of them were, or none.
+    """
+    if not ended.any() or ended.all():
+        raise ValueError(f"a continue head needs ends and other latents, found {int(ended.sum())} of {len(z)} ends")
+    s, goes_on = settings or HeadSettings(), (~ended).float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = ContinueHead(_senses(z), hidden=s.hidden, layers=s.layers)
+    return _fit(
+        head, lambda rows: F.binary_cross_entropy_with_logits(head.logits(z[rows]), goes_on[rows]), len(z), s, seed
+    )
+
+
+def _senses(z: Float[Tensor, "M N D"]) -> Senses:
+    senses = Senses(z.shape[1], z.shape[2], "latent")
+    senses.fit(z)
+    return senses
+
+
+def _fit(head: AnyHead, loss: Callable[[Tensor], Tensor], count: int, settings: HeadSettings, seed: int) -> AnyHead:
+    """Adam on the loss of rows drawn at random; the head is frozen then."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(head.parameters(), settings.lr)
+    with torch.enable_grad():
+        for _ in range(settings.updates):
+            optimizer.zero_grad()
+            loss(torch.randint(count, (settings.batch,), generator=generator)).mean().backward()
+            optimizer.step()
+    return head.eval().requires_grad_(False)

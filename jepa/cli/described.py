@@ -1,0 +1,28 @@
+"""What a verb is given: a run folder and perhaps a config, or a config that names its run."""
+
+from pathlib import Path
+from typing import Any
+
+
+def run_and_config(target: Path, config: Path | None, overrides: list[str], kind: type, verb: str) -> tuple[Path, Any]:
+    """Of `jepa VERB RUN [--config FILE] [KEY=VALUE]...` or `jepa VERB FILE [KEY=VALUE]...`.
+
+    Args:
+        kind: of the config, a `TasksConfig` (which is not imported here: `jepa --help` shall answer at once).
+
+    Returns:
+        The run folder, and the config.
+
+    Raises:
+        UserError: there are two configs, or none names a run.
+    """
+    from jepa.config import UserError, from_dict, load
+
+    if not target.is_file():
+        return target, load(config, kind, overrides) if config else from_dict({}, kind, overrides)
+    if config:
+        raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
+    described = load(target, kind, overrides)
+    if described.run is None:
+        raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa {verb} RUN --config {target}")
+    return Path(described.run), described

@@ -1,0 +1,47 @@
+"""A toy world to dream of: a point that is pushed, in torch and once more in numpy."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa.agents.controller import ActionSpace
+from jepa.agents.imagination.actor_critic import ActorCriticSettings
+from jepa.agents.imagination.dream import Dream, Recorded
+from jepa.agents.imagination.reward import Distance
+from jepa.predictors.markov import LatentState
+from jepa.world_model import Point
+
+
+class PointMass:
+    """Exact dynamics of a toy world: position and velocity [x, y, vx, vy]; an action pushes, friction brakes."""
+
+    def init(self, z: Tensor, actions: Tensor) -> LatentState:
+        return LatentState(z[:, -1])
+
+    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
+        position, velocity = state.z[:, 0].split(2, -1)
+        velocity = 0.5 * velocity + 0.2 * action
+        z = torch.cat([position + velocity, velocity], -1)[:, None]
+        return LatentState(z), Point(z)
+
+
+def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """The same world once more, in numpy."""
+    velocity = 0.5 * state[:, 2:] + 0.2 * np.clip(action, -1, 1)
+    return np.concatenate([state[:, :2] + velocity, velocity], 1)
+
+
+PLACE = Distance(read=lambda z: z[:, 0, :2])
+DREAM = Dream(PointMass(), 2, PLACE)
+SPACE = ActionSpace(2)
+SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
+
+
+def recorded(count: int = 200) -> Recorded:
+    """Points anywhere in a square of two around 0, slowly moving."""
+    z = torch.rand(count, 1, 1, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Recorded(z * torch.tensor([1, 1, 0.2, 0.2]), [str(i) for i in range(count)])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
