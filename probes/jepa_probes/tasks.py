@@ -68,7 +68,8 @@ class Episodes:
 class Tasks:
     """Held-out starts and goals of a protocol.
 
-    `recorded`: the actions [B, goal_offset, A] by which the goal policy got to the goals; None where the world drew them.
+    `recorded`: the actions [B, goal_offset, A] by which the goal policy got to the goals; None where the
+    world drew them.
 
     Raises:
         UserError: tasks would begin solved, or the world has no such policy or no goals that are far enough.

@@ -70,7 +70,9 @@ def test_the_interval_begins_at_no_task_and_ends_at_all():
     assert wilson(0, 200)[:2] == (0.0, 0.0) and wilson(200, 200)[2] == 1.0
 
 
-@pytest.mark.parametrize(("world", "policy"), [("two-rooms", "random"), ("billiards-easy", "random"), ("push-t", "pusher")])
+@pytest.mark.parametrize(
+    ("world", "policy"), [("two-rooms", "random"), ("billiards-easy", "random"), ("push-t", "pusher")]
+)
 def test_the_recorded_actions_lead_to_the_goals_again(world, policy):
     if world == "push-t":
         pytest.importorskip("pymunk")
