@@ -23,7 +23,7 @@ from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
-from jepa.planners.mpc import ModelPredictiveControl
+from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import LatentWorldModel, State, begin, rollout
 
@@ -40,6 +40,7 @@ class PlanSettings:
     horizon: int = 6
     execute: int = 2
     hold: int = 1
+    bounds: PlanBounds = "box"
     path_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
     terms: tuple[Term, ...] = ()
@@ -91,6 +92,7 @@ class Policy:
             action_size=model.spec.block_size // (model.spec.frames_per_step * self.stride),
             frames=model.spec.frames_per_step * self.stride,
             hold=settings.hold,
+            bounds=settings.bounds,
             keep=settings.keep,
             seed=seed,
         )

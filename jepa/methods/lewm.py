@@ -8,6 +8,13 @@
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
 
+Dynamics may keep the last numbers of a latent as they are (`static`): what a scene is, such as where walls are. Then
+
+    z = [ what moves | static ]        loss of what moves, as above,
+          + w_static  mean |z_{s+1} - z_s|²  of the static part              it is the same throughout a clip
+
+and SIGReg over both. Left to itself, a small latent that is to tell actions forgets what never changes.
+
 The paper has the first two terms, weight .09, and a teacher-forced causal transformer; the last two and the open-loop
 rollout come from EB-JEPA and PLDM, and are what lets a small model plan after minutes on a CPU (without inverse
 dynamics EB-JEPA reports 1 %).
@@ -35,8 +42,8 @@ class LeWM(nn.Module):
     Args:
         encoder: video -> [B, S, 1, D].
         dynamics: over those latents.
-        inverse_dynamics: predicts the action between two latents, standardised as the dynamics read it.
-        sigreg_weight, inverse_weight, similarity_weight: the w of the module's docstring.
+        inverse_dynamics: predicts the action between what moves in two latents, standardised as the dynamics read it.
+        sigreg_weight, inverse_weight, similarity_weight, static_weight: the w of the module's docstring.
         directions: random projections of SIGReg, drawn anew each step.
         teacher_forced: predict each step from the true latents before it; else open loop, from what was predicted.
     """
@@ -50,12 +57,16 @@ class LeWM(nn.Module):
         sigreg_weight: float = 0.02,
         inverse_weight: float = 1.0,
         similarity_weight: float = 0.5,
+        static_weight: float = 10.0,
         directions: int = 256,
         teacher_forced: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
         self.weights = {"sigreg": sigreg_weight, "inverse_dynamics": inverse_weight, "similarity": similarity_weight}
+        self.static = dynamics.static if isinstance(dynamics, MarkovPredictor) else 0
+        if self.static:
+            self.weights["static"] = static_weight
         self.directions, self.teacher_forced = directions, teacher_forced
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -75,12 +86,15 @@ class LeWM(nn.Module):
         else:
             start = self.dynamics.init(z[:, :1], actions[:, :0])
             predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
-            "prediction": F.mse_loss(predicted, z[:, 1:]),
+            "prediction": F.mse_loss(predicted[..., : moving.shape[-1]], moving[:, 1:]),
             "sigreg": sigreg(z.flatten(0, 2), generator, directions=self.directions),
-            "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
-            "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
+            "inverse_dynamics": self.inverse_dynamics(moving, self.dynamics.scale_actions(actions)),
+            "similarity": F.mse_loss(moving[:, 1:], moving[:, :-1]),
         }
+        if self.static:
+            terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
         return weighed(terms, self.weights, predicted, z[:, 1:])
 
     def after_step(self, step: int, total_steps: int) -> None:

@@ -6,6 +6,7 @@ blocks     [         ] [         ] [ …         `frames` actions side by side: 
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cost import Cost, LatentCost
+
+PlanBounds = Literal["box", "ball"]
 
 
 class ModelPredictiveControl:
@@ -25,6 +28,7 @@ class ModelPredictiveControl:
         action_size: A, width of one action of the world.
         frames: actions of one latent step.
         hold: actions for which a decision is held; fewer decisions are found sooner, and reach further by chance.
+        bounds: of an action: box: what the planner keeps to, each number by itself; ball: also its length is 1 at most.
         keep: a plan starts from the unused rest of the last one; else from no action.
         seed: of the planner's samples.
     """
@@ -38,6 +42,7 @@ class ModelPredictiveControl:
         action_size: int,
         frames: int = 1,
         hold: int = 1,
+        bounds: PlanBounds = "box",
         keep: bool = True,
         seed: int = 0,
     ) -> None:
@@ -51,7 +56,7 @@ class ModelPredictiveControl:
                 f"({execute * frames}), found {hold}"
             )
         self.planner, self.horizon, self.execute, self.action_size = planner, horizon, execute, action_size
-        self.frames, self.hold, self.keep = frames, hold, keep
+        self.frames, self.hold, self.bounds, self.keep = frames, hold, bounds, keep
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
 
@@ -93,5 +98,7 @@ class ModelPredictiveControl:
 
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
         """What the dynamics take, of what the planner chooses."""
+        if self.bounds == "ball":
+            decisions = decisions / decisions.norm(dim=-1, keepdim=True).clamp_min(1)
         actions = decisions.repeat_interleave(self.hold, -2)
         return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.scaling import standardise
 from jepa.world_model import Point, State
@@ -41,20 +42,30 @@ class MarkovPredictor(nn.Module):
         action_size: width of the action of one latent step (tubelet x raw action).
         hidden: units of the MLP.
         depth: its residual blocks.
+        static: the last so many of the D numbers stay as they are: what a scene is, beside what moves in it.
         normalize_actions: they come raw, and are standardised before anything reads them; see jepa/scaling.py.
     """
 
     def __init__(
-        self, width: int, action_size: int, *, hidden: int = 384, depth: int = 1, normalize_actions: bool = False
+        self,
+        width: int,
+        action_size: int,
+        *,
+        hidden: int = 384,
+        depth: int = 1,
+        static: int = 0,
+        normalize_actions: bool = False,
     ) -> None:
         super().__init__()
-        self.width, self.action_size = width, action_size
+        if not 0 <= static < width:
+            raise ValueError(f"static: expected at least 0 and fewer than the {width} of a latent, found {static}")
+        self.width, self.action_size, self.static = width, action_size, static
         self.scale_actions = standardise(action_size, normalize_actions)
         self.enter = nn.Sequential(nn.Linear(width + action_size, hidden), nn.SiLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU()) for _ in range(depth)
         )
-        self.leave = nn.Linear(hidden, width)
+        self.leave = nn.Linear(hidden, width - static)
 
     def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
         """Raises ValueError if the action has another width than in training."""
@@ -66,7 +77,7 @@ class MarkovPredictor(nn.Module):
         hidden = self.enter(torch.cat([z[:, 0], self.scale_actions(action)], -1))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        return z + self.leave(hidden)[:, None]
+        return z + F.pad(self.leave(hidden), (0, self.static))[:, None]
 
     def parallel(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"]) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""

@@ -87,7 +87,10 @@ def build_dynamics(
     """
     match config:
         case MarkovConfig():
-            return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
+            try:
+                return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
+            except ValueError as error:
+                raise UserError(f"dynamics: {error}") from error
         case GRUConfig():
             return GRUPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
         case CausalPredictorConfig():

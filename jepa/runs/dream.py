@@ -173,8 +173,8 @@ def _stage(
     drawn = {"sampled": config.sampled, "temperature": config.temperature}
     wanted = config.reward
     if isinstance(wanted, WorldRewardConfig):
-        config = recorded_in(run, config, about.world, model)
-        space, play = action_space(config, model, config.bounds), play_of(config, model)
+        config = recorded_in(run, config, about, model)
+        space, play = action_space(config, model, config.bounds), play_of(config)
         heads = heads_of(model, data, wanted, config.seed, config.clips)
         dreams = Dream(dynamics, space.block_size, heads.reward, continues=heads.continues, **drawn)
         return Stage(config, space, heads.moments, dreams, "latent", partial(evaluate_return, model, play), heads.told)
@@ -183,8 +183,8 @@ def _stage(
     if isinstance(wanted, StateConfig) and (missing := [n for n in wanted.names if n not in about.state_names]):
         known = ", ".join(about.state_names) or "none"
         raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
-    config = fitted(run, config, about.world, model)
-    space, tasks = action_space(config, model, config.bounds), Tasks(protocol_of(config, model))
+    config = fitted(run, config, about, model)
+    space, tasks = action_space(config, model, config.bounds), Tasks(protocol_of(config))
     found, stills = recorded(model, data, config.seed, config.clips, config.clips_per_video)
     dreams = Dream(dynamics, space.block_size, _reward(wanted, found), **drawn)
     moments = Recorded(found.latents, found.keys, stills)

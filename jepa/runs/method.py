@@ -15,6 +15,7 @@ from jepa.methods.pldm import PLDM
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.objectives.inverse_dynamics import InverseDynamics
+from jepa.predictors.markov import MarkovPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.runs.build import AnyEncoder, build_dynamics, build_encoder, build_masks
 from jepa.runs.frozen import check_freezable, load_frozen
@@ -112,7 +113,8 @@ def _latent_prediction(
     dynamics = build_dynamics(predictor, encoder, block)
     fit_scales(dynamics, scales)
     learned = LeWM if isinstance(method, LeWMConfig) else PLDM
-    inverse = InverseDynamics(encoder.width, block)
+    static = dynamics.static if learned is LeWM and isinstance(dynamics, MarkovPredictor) else 0
+    inverse = InverseDynamics(encoder.width - static, block)
     return learned(encoder, dynamics, inverse, **method.model_dump(exclude={"kind", "predictor"}))
 
 

@@ -49,8 +49,8 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    config = fitted(run, config, ShardSet.open(training.data.folder).manifest.world, model)
-    protocol = protocol_of(config, model)
+    config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
+    protocol = protocol_of(config)
     known_states(config.costs, training.data)
     try:
         planner = build_planner(config.planner)
@@ -58,6 +58,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
             config.horizon,
             config.execute,
             config.hold,
+            config.bounds,
             config.path_weight,
             planner,
             keep=config.start == "previous",

@@ -132,6 +132,7 @@ class MarkovConfig(Config):
     kind: Literal["markov"] = "markov"
     hidden: Count = 384
     depth: Count = Field(default=1, description="residual blocks")
+    static: int = Field(default=0, ge=0, description="the last so many numbers of a latent stay as they are")
     normalize_actions: bool = NORMALIZE_ACTIONS
 
 
@@ -260,6 +261,9 @@ class LeWMConfig(Config):
     sigreg_weight: float = Field(default=0.02, ge=0)
     inverse_weight: float = Field(default=1.0, ge=0)
     similarity_weight: float = Field(default=0.5, ge=0)
+    static_weight: float = Field(
+        default=10.0, ge=0, description="of the static part's likeness in time, if there is one"
+    )
     directions: Count = 256
     teacher_forced: bool = Field(default=False, description="predict from the true latents; else from the predicted")
 

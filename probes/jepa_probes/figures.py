@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from jepa_data.transforms import resize
 from jepa_probes import reduction
 from jepa_probes.drawing import PAPER, caption, enlarge, fit_to, tile, to_frames
 
@@ -137,6 +138,9 @@ def plan_video(
     panels = {"start": real[:1].expand(frames, -1, -1, -1), "goal": goal[None].expand(frames, -1, -1, -1)}
     if imagined is not None:
         step = torch.arange(frames) // frames_per_step
+        if imagined.shape[-2:] != real.shape[-2:]:  # a model may look at smaller pictures than the world is drawn with
+            height, width = real.shape[-2:]
+            imagined = resize(imagined[None].float(), (height, width))[0].round().to(torch.uint8)
         panels["first plan"] = torch.cat([real[:1], imagined])[step.clamp_max(len(imagined))]
     panels["real"] = real
     picture = tile([[enlarge(to_frames(panel)) for panel in panels.values()]], columns=list(panels))

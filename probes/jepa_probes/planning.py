@@ -250,6 +250,7 @@ def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: 
         action_size=width,
         frames=frames,
         hold=settings.hold,
+        bounds=settings.bounds,
         keep=settings.keep,
         seed=tasks.protocol.seed,
     )

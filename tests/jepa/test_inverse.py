@@ -1,12 +1,14 @@
 """Acting by inverse dynamics: what it learns, and plans that start from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from jepa.agents.controller import ActionSpace
-from jepa.agents.inverse import InverseSettings, fit_inverse
+from jepa.agents.inverse import InverseSettings, expectile, fit_inverse
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.planners.random_shooting import RandomShooting
 
@@ -42,6 +44,52 @@ def test_the_goals_that_are_shown_are_those_that_count() -> None:
     actor = fit_inverse(z, -z, blocks, SPACE, SMALL)  # goal pictures that show everything turned round
     here, goal = torch.zeros(1, 1, 2), torch.tensor([[[0.8, 0.0]]])
     assert actor.act(here, goal)[0, 0] < -0.2 and actor.act(here, -goal)[0, 0] > 0.2
+
+
+def dawdlers(count: int = 400, steps: int = 8) -> tuple[Tensor, Tensor]:
+    """Points of a line that go 0.2 times the action, some way or the other, with a step back now and then."""
+    generator = torch.Generator().manual_seed(0)
+    way = torch.randint(2, (count, 1, 1), generator=generator) * 2.0 - 1
+    actions = way * (0.6 + 0.4 * torch.rand(count, steps - 1, 1, generator=generator))
+    actions = torch.where(torch.rand(actions.shape, generator=generator) < 0.25, -actions, actions)
+    start = torch.rand(count, 1, 1, generator=generator) * 2 - 1
+    z = torch.cat([start, start + 0.2 * actions.cumsum(1)], 1)
+    return z[:, :, None], actions
+
+
+def test_in_haste_it_does_as_those_did_who_were_there_soon() -> None:
+    z, actions = dawdlers()
+    here, goal = torch.zeros(1, 1, 1), torch.tensor([[[0.5]]])
+    speeds = [
+        fit_inverse(z, z, actions, ActionSpace(1), replace(SMALL, updates=1200, haste=haste)).act(here, goal).item()
+        for haste in (0.0, 1.0)
+    ]
+    assert speeds[0] + 0.08 < speeds[1] < 1.0
+
+
+def test_the_fewest_steps_are_a_low_expectile_of_those_taken() -> None:
+    taken = torch.arange(1.0, 101)
+    guess = torch.full((1,), 50.0, requires_grad=True)
+    optimizer = torch.optim.Adam([guess], 1.0)
+    for _ in range(400):
+        optimizer.zero_grad()
+        expectile(taken - guess, 0.2).backward()
+        optimizer.step()
+    late = taken - guess.detach()
+    torch.testing.assert_close(0.2 * late.clamp_min(0).sum(), 0.8 * -late.clamp_max(0).sum(), rtol=0.02, atol=0)
+
+
+def test_goals_lie_no_further_ahead_than_is_said() -> None:
+    z, blocks = walks(50)
+    far = z.clone()
+    far[:, 3:] = torch.nan  # never a goal of the first three moments, if goals are one step ahead
+    near = replace(SMALL, updates=20, ahead=1)
+    clean, spoiled = (fit_inverse(x[:, :3], x[:, :3], blocks[:, :2], SPACE, near) for x in (z, far))
+    assert torch.equal(clean.network[-1].weight, spoiled.network[-1].weight)
+    goals = z.clone()
+    goals[:, 2:] = torch.nan
+    with_all = fit_inverse(z[:, :3], goals[:, :3], blocks[:, :2], SPACE, replace(near, ahead=None))
+    assert torch.isnan(with_all.network[-1].weight).any()
 
 
 def test_the_same_seed_gives_the_same_controller() -> None:

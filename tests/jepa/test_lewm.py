@@ -1,5 +1,7 @@
 """LeWM and its parts."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -34,6 +36,38 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     torch.testing.assert_close(terms["loss"].detach(), total)
 
 
+def with_static(**settings: float) -> LeWM:
+    torch.manual_seed(0)
+    dynamics = MarkovPredictor(8, 4, hidden=32, static=3)
+    return LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(5, 4), **settings)
+
+
+def test_what_is_static_is_to_stay_as_it_is() -> None:
+    data, gradients, terms = batch(), [], {}
+    for weight in (0.0, 3.0):
+        method = with_static(static_weight=weight)
+        terms = method.loss(data, torch.Generator().manual_seed(0))
+        terms["loss"].backward()
+        last = method.encoder.head[-1]
+        assert isinstance(last, torch.nn.Linear) and last.weight.grad is not None
+        gradients.append(last.weight.grad)
+    more = gradients[1] - gradients[0]
+    assert more[5:].abs().max() > 0.01 > 1e-4 > more[:5].abs().max(), "the weight is that of the last three numbers"
+    total = terms["prediction"] + 0.02 * terms["sigreg"] + terms["inverse_dynamics"] + 0.5 * terms["similarity"]
+    torch.testing.assert_close(terms["loss"].detach(), total + 3 * terms["static"])
+
+
+def test_dynamics_with_a_static_part_leave_it_alone_and_read_it() -> None:
+    dynamics = with_static().dynamics
+    z, actions = torch.randn(6, 1, 8), torch.randn(6, 4)
+    following = dynamics(z, actions)
+    assert torch.equal(following[..., 5:], z[..., 5:]) and not torch.isclose(following, z)[..., :5].any()
+    other = torch.cat([z[..., :5], z[..., 5:] + 1], -1)
+    assert not torch.isclose(dynamics(other, actions), following)[..., :5].any()
+    with pytest.raises(ValueError, match="at least 0 and fewer than the 8 of a latent, found 8"):
+        MarkovPredictor(8, 4, static=8)
+
+
 def test_the_cosine_is_that_of_prediction_and_target() -> None:
     method, data = lewm(), batch()
     dynamics = method.dynamics
@@ -47,8 +81,9 @@ def test_the_cosine_is_that_of_prediction_and_target() -> None:
     torch.testing.assert_close(cosine, expected.detach())
 
 
-def test_every_parameter_is_trained() -> None:
-    method = lewm()
+@pytest.mark.parametrize("make", [lewm, with_static])
+def test_every_parameter_is_trained(make: Callable[[], LeWM]) -> None:
+    method = make()
     method.loss(batch(), torch.Generator().manual_seed(0))["loss"].backward()
     assert [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()] == []
 

@@ -27,6 +27,7 @@ WALL_X, DOOR_Y = (20.0, 44.0), (10.0, 54.0)
 DOT, DOT_REACH = 1.3, 5  # standard deviation, and how far it is painted
 TURN, STEP = 5.0, (1.0, 0.4, 0.2)  # the walk: kappa of its turns; mean, spread and least length of its steps
 THROUGH = 0.35  # share of walks that go through the door
+LONGEST_ERRAND = 160  # steps after which a wanderer gives up a way
 HOLD, HELD = 5, 0.5  # share of walks that do each action so many times: planners do, and get stuck at other places
 
 
@@ -56,7 +57,7 @@ class TwoRoomsBatch:
     has_expert = copies = True
     radius, unit = 4.5 / 64, "widths of the picture"  # as in EB-JEPA and PLDM
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
-    policies: tuple[str, ...] = ("random", "noisy-expert")
+    policies: tuple[str, ...] = ("random", "noisy-expert", "wanderer")
 
     def __init__(
         self, random_wall: bool, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0
@@ -138,10 +139,13 @@ class TwoRoomsBatch:
         random: a walk whose heading turns a little at every step; a third of them are led through the door. Half of
             all do each action five times.
         noisy-expert: to a goal in the other room and then to one in this, and so on, with noise.
+        wanderer: by turns a walk of one to four seconds and a way to a goal in the other room, at any speed.
         """
         if policy not in self.policies:
             raise ValueError(f"two rooms have the policies {', '.join(self.policies)}, found {policy!r}")
         world = self.take(np.arange(len(self)))
+        if policy == "wanderer":
+            return world._wander([_Leg.draw(rng, frames) for rng in generators], frames)
         draws = [_Walk.draw(rng, frames) for rng in generators]
         turns, lengths = (np.stack([getattr(d, name) for d in draws]) for name in ("turns", "lengths"))
         heading = np.array([d.heading for d in draws])
@@ -165,6 +169,28 @@ class TwoRoomsBatch:
             if policy == "random":  # once through, a led walk goes on by itself
                 led &= ~there
             world.step(actions[:, t])
+        return actions
+
+    def _wander(self, legs: list["_Leg"], frames: int) -> NDArray[np.float32]:
+        length, errand, held, speed, goals, heading, noise = (
+            np.stack([getattr(leg, f.name) for leg in legs]) for f in fields(_Leg)
+        )
+        rows, leg, since = np.arange(len(self)), np.zeros(len(self), np.intp), np.zeros(len(self), np.intp)
+        goal = self.goal_across(goals[:, 0])
+        actions = np.zeros((len(self), frames - 1, 2), np.float32)
+        for t in range(frames - 1):
+            on, fast = errand[rows, leg], speed[rows, leg, None]
+            walk = np.stack([np.cos(heading[:, t]), np.sin(heading[:, t])], -1)
+            led = _cut(_cut(self.expert(goal)) * fast + noise[:, t])
+            actions[:, t] = np.where(on[:, None], led, fast * walk)
+            if t % HOLD:
+                again = held[rows, leg]
+                actions[again, t] = actions[again, t - 1]
+            self.step(actions[:, t])
+            since += 1
+            over = np.where(on, (self.distance(goal) < 2.5 / 64) | (since > LONGEST_ERRAND), since >= length[rows, leg])
+            leg, since = np.minimum(leg + over, goals.shape[1] - 1), np.where(over, 0, since)
+            goal[over] = self.goal_across(goals[rows, leg])[over]
         return actions
 
     def goal_across(self, unit: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -244,6 +270,32 @@ class _Walk:
             bool(rng.uniform() < THROUGH),
             rng.uniform(size=(8, 2)),
             bool(rng.uniform() < HELD),
+        )
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """The random numbers of a wanderer's legs [L], and of its steps [frames]."""
+
+    length: NDArray[np.intp]
+    errand: NDArray[np.bool_]
+    held: NDArray[np.bool_]
+    speed: NDArray[np.float64]
+    goals: NDArray[np.float64]
+    heading: NDArray[np.float64]
+    noise: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, frames: int) -> "_Leg":
+        legs = 1 + frames // 8
+        return cls(
+            rng.integers(10, 41, legs),
+            rng.uniform(size=legs) < 0.5,
+            rng.uniform(size=legs) < 0.6,
+            np.where(rng.uniform(size=legs) < 0.5, 1.0, rng.uniform(0.3, 1.0, legs)),
+            rng.uniform(size=(legs, 2)),
+            rng.uniform(0, 2 * np.pi) + np.cumsum(rng.vonmises(0.0, 3.0, frames)),
+            rng.normal(0, 0.25, (frames, 2)),
         )
 
 
