@@ -26,6 +26,7 @@ def demo(
     """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
 
     lewm-30min records three times as much and trains a wider model for longer.
+    point-maze and push-t take a quarter to half an hour of one core, and half as much again with --supervised.
     With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed.
     """
     from jepa.cli.show import table

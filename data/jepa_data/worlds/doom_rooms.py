@@ -57,7 +57,7 @@ class DoomRoomsBatch:
     label_names: tuple[str, ...] = ()
     state_names = goal_names = ("agent.x", "agent.y", "agent.angle")
     has_expert = copies = True
-    radius, unit = 1.0, "times what is allowed (48 units and 20 degrees)"
+    radius, unit = 1.0, "times 48 units or 20 degrees"
     policies: tuple[str, ...] = ("random", "noisy-expert")
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:

@@ -52,7 +52,7 @@ class PushTBatch:
     state_names = ("agent.x", "agent.y", "block.x", "block.y", "block.angle", "agent.vx", "agent.vy")
     goal_names = state_names[:5]
     has_expert, copies = False, True
-    radius, unit = 1.0, "times what is allowed (20 px and 20 degrees)"
+    radius, unit = 1.0, "times 20 px or 20 degrees"
     policies: tuple[str, ...] = ("random", "pusher")
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
