@@ -40,7 +40,7 @@ DEMOS = {
         Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
     ),
     "two-rooms-random-wall": Demo(
-        Recording("two-rooms-random-wall", episodes=2400, frames=201, policy="wanderer", image_size=32),
+        Recording("two-rooms-random-wall", episodes=2400, frames=201, policy="wanderer"),
         "pretrain/two_rooms_random_wall.yaml",
         "plan/two_rooms_random_wall.yaml",
     ),
@@ -123,7 +123,6 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
         return name, command, lambda: pretrain(described, say=say, bar=bar)
 
     longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
-    longer += f" --image-size {r.image_size}" if r.image_size != Recording.image_size else ""
     by = f" --policy {r.policy}" if r.policy != Recording.policy else ""
     stages: list[Stage] = [
         ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}{by}", record_data)

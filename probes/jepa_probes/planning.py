@@ -6,7 +6,8 @@
                        only of goals with a `goal_offset`. What it misses is what glides on, and what chance there is
     expert             the world's script, told the true state
     simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
-                       its cost; of a hybrid the sampler alone, as a simulator has no gradient
+                       its cost; of a hybrid the sampler alone, as a simulator has no gradient. Where plans start from
+                       a guide, so do these
 
 Every score has its 95 % Wilson interval and its number of tasks; an agent that a world does not allow is left out.
 """
@@ -14,6 +15,7 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,7 +122,7 @@ def evaluate(
     alone = Policy(model, tasks.goal_pictures[:1], settings, seed=protocol.seed, fps=world.fps, guide=leads)
     result = {
         **score(solved),
-        "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks),
+        "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks, leads),
         "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
@@ -196,6 +198,7 @@ def _beside(
     settings: PlanSettings,
     inverse: Fit | None,
     simulator_tasks: int | None,
+    guide: Controller | None,
 ) -> dict[str, dict[str, float]]:
     """Scores of the other agents, by name, see above."""
     world = tasks.start(1)
@@ -212,7 +215,8 @@ def _beside(
     planner = settings.planner.sampler if isinstance(settings.planner, Hybrid) else settings.planner
     if world.copies and simulator_tasks != 0 and not isinstance(planner, Gradient | GRASP):
         sampled = replace(settings, planner=planner)
-        scores["simulator"] = score(simulator_ceiling(tasks, frames, sampled, simulator_tasks))
+        lead = None if guide is None else partial(_led, model, guide, tasks, settings.horizon * frames)
+        scores["simulator"] = score(simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead))
     return scores
 
 
@@ -240,8 +244,29 @@ def replay(tasks: Tasks) -> NDArray[np.bool_]:
     return tasks.solved(tasks.run(lambda pictures, world: queue.pop(0) if queue else idle).distance)
 
 
-def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: int | None) -> NDArray[np.bool_]:
-    """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames."""
+def _led(
+    model: LatentWorldModel, guide: Controller, tasks: Tasks, steps: int, world: GoalBatch
+) -> Float[Tensor, "B P A"]:
+    """What a controller does in the next steps, in copies of the simulator."""
+    policy = ImaginationPolicy(model, guide, tasks.goal_pictures[: len(world)], world.fps)
+    imagined, done = world.take(np.arange(len(world))), []
+    for _ in range(steps):
+        done.append(policy.act(imagined.render()))
+        imagined.step(done[-1])
+    return torch.from_numpy(np.stack(done, 1)).float()
+
+
+def simulator_ceiling(
+    tasks: Tasks,
+    frames: int,
+    settings: PlanSettings,
+    count: int | None,
+    lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
+) -> NDArray[np.bool_]:
+    """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames.
+
+    `lead`: the actions that a plan starts from, where the planner's own plans start from a guide.
+    """
     width = tasks.start(1).action_size
     control = ModelPredictiveControl(
         settings.planner,
@@ -259,7 +284,8 @@ def simulator_ceiling(tasks: Tasks, frames: int, settings: PlanSettings, count: 
     def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.float64]:
         if not queue:
             goal = tasks.goal[: len(world)]
-            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world))
+            start = None if lead is None else lead(world).unflatten(1, (-1, frames)).flatten(2)
+            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world), start)
             steps = plan.actions[:, : settings.execute].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
         return queue.pop(0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
@@ -89,3 +90,22 @@ def test_the_recorded_actions_lead_to_the_goals_again(world, policy):
 def test_goals_that_the_world_draws_were_recorded_by_nobody():
     about = make_batch("two-rooms", np.arange(1))
     assert Tasks(Protocol("two-rooms", about.version, 64, 4, 25, about.radius, about.radius, seed=3)).recorded is None
+
+
+def test_plans_on_the_simulator_start_where_they_are_led() -> None:
+    """So narrow a search finds nothing by itself, and keeps the way that it is shown."""
+    about = make_goal_batch("two-rooms", np.arange(1))
+    tasks = Tasks(Protocol("two-rooms", about.version, 64, 6, 60, about.radius, about.radius, seed=3))
+    narrow = PlanSettings(
+        horizon=12, execute=12, planner=CEM(samples=4, elites=2, iterations=1, std=1e-3, min_std=1e-4)
+    )
+
+    def lead(world):
+        imagined, done = world.take(np.arange(len(world))), []
+        for _ in range(60):
+            done.append(np.clip(imagined.expert(tasks.goal), -1, 1))
+            imagined.step(done[-1])
+        return torch.from_numpy(np.stack(done, 1)).float()
+
+    assert simulator_ceiling(tasks, 5, narrow, None, lead).mean() > 0.8
+    assert simulator_ceiling(tasks, 5, narrow, None).mean() == 0
