@@ -15,11 +15,12 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.config import UserError
 from jepa_data.decode import get_backend
 from jepa_data.sampling import clip_indices
-from jepa_data.transforms import normalize, resize
+from jepa_data.transforms import normalize
 
 
 @dataclass(frozen=True)
@@ -219,10 +220,11 @@ class LatentWorldModel(nn.Module):
         return self.encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
 
     def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:
-        """Resize and normalise, on the device where `video` is."""
+        """Resize as decoders do (bicubic) and normalise, on the device where `video` is."""
         size, p = self.preprocessing.image_size, self.preprocessing
         if video.shape[-2:] != (size, size):
-            video = resize(video.float(), size).round().to(torch.uint8)
+            pictures = F.interpolate(video.flatten(0, 1).float(), (size, size), mode="bicubic", antialias=True)
+            video = pictures.round().clamp(0, 255).to(torch.uint8).unflatten(0, video.shape[:2])
         return normalize(video, p.mean, p.std)
 
     def read_video(self, source: bytes | Path) -> UInt8[Tensor, "1 T C h w"]:

@@ -123,6 +123,15 @@ def test_decisions_and_blocks_are_each_others_inverse() -> None:
     torch.testing.assert_close(control.decisions(control.blocks(plan)), plan)
 
 
+def test_in_a_ball_no_action_is_longer_than_one_and_shorter_ones_are_left_alone() -> None:
+    control = ModelPredictiveControl(
+        RandomShooting(4), horizon=2, execute=1, action_size=2, frames=2, hold=2, bounds="ball"
+    )
+    blocks = control.blocks(torch.tensor([[[1.0, -1.0], [0.3, 0.4]]]))
+    half = 0.5**0.5
+    torch.testing.assert_close(blocks, torch.tensor([[[half, -half, half, -half], [0.3, 0.4, 0.3, 0.4]]]))
+
+
 @pytest.mark.parametrize(("keep", "suggest"), [(True, False), (False, False), (True, True)])
 def test_a_plan_starts_from_what_is_suggested_else_from_the_last_one_if_that_is_kept(keep: bool, suggest: bool) -> None:
     starts: list[np.ndarray] = []

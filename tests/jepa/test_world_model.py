@@ -10,6 +10,7 @@ from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
 from jepa.predictors.markov import LatentState, MarkovPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, block_actions, rollout
+from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4
 
 
@@ -88,3 +89,17 @@ def test_a_still_picture_is_a_clip_that_does_not_move(model: LatentWorldModel) -
 def test_a_video_shorter_than_one_latent_step_is_refused(model: LatentWorldModel) -> None:
     with pytest.raises(UserError, match="1 frame"):
         model.encode(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_pictures_of_another_size_are_scaled_as_the_decoders_of_the_training_data_do(model: LatentWorldModel) -> None:
+    """What a model sees at play is what it saw in training, where a decoder scaled the video."""
+    y, x = np.mgrid[:64, :64]
+    picture = np.stack([200 * (np.abs(x - 31) <= 1), 255 * np.exp(-((x - 20) ** 2 + (y - 9.5) ** 2) / 8), 3 * x], -1)
+    video = np.repeat(picture[None].astype(np.uint8), 4, 0)
+    mp4 = encode_mp4(video, 10, crf=0)
+    backend = get_backend("pyav")
+    with backend.open(mp4, backend.probe(mp4)) as reader:
+        decoded = torch.from_numpy(reader.frames(np.arange(4), size=(32, 32))).permute(0, 3, 1, 2)
+    scaled = model.prepare(torch.from_numpy(video).permute(0, 3, 1, 2)[None])
+    difference = (scaled - model.prepare(decoded[None])).abs() * 0.25 * 255
+    assert difference.mean() < 1 and difference.max() < 12, "steps of 255"
