@@ -21,7 +21,11 @@ BLOCK = 4  # width of the actions of a latent step
 SMALL = {"hidden": 24, "depth": 2, "heads": 2}
 # Of each kind some settings; tokens: 1 for a vector, 4 for patches. A new kind has to be added here.
 CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
-    "markov": [(1, {"hidden": 24}), (1, {"hidden": 24, "depth": 2, "normalize_actions": True})],
+    "markov": [
+        (1, {"hidden": 24}),
+        (1, {"hidden": 24, "depth": 2, "normalize_actions": True}),
+        (1, {"hidden": 24, "static": 3}),
+    ],
     "gru": [(1, {}), (1, {"layer_norm_out": True, "normalize_actions": True})],
     "causal": [
         (1, SMALL | {"window": 3, "conditioning": "adaln"}),
