@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.planners.base import within_ball
+
 Latents = Float[Tensor, "B N D"]
 Bounds = Literal["box", "ball", "choice"]
 Sees = Literal["goal", "latent"]
@@ -72,7 +74,7 @@ class ActionSpace:
             return (chosen + (soft - soft.detach())).repeat_interleave(self.hold, -2).flatten(-2)
         actions = actions + (actions.clamp(-1, 1) - actions).detach()
         if self.bounds == "ball":
-            actions = actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
+            actions = within_ball(actions)
         return actions.repeat_interleave(self.hold, -2).flatten(-2)
 
     def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:

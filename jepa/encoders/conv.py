@@ -55,14 +55,23 @@ class ConvEncoder(nn.Module):
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:
-        frames, size = video.shape[1], tuple(video.shape[-2:])
-        if frames % self.tubelet or size != (self.image_size, self.image_size):
-            raise ValueError(
-                f"expected a multiple of {self.tubelet} frames of {self.image_size}x{self.image_size} pixels, "
-                f"found {frames} of {size[0]}x{size[1]}"
-            )
-        stacked = rearrange(video, "b (s u) c h w -> (b s) (u c) h w", u=self.tubelet)
+        stacked = stack_tubelets(video, self.tubelet, self.image_size)
         return self.stem(stacked.contiguous(memory_format=torch.channels_last))
+
+
+def stack_tubelets(video: Float[Tensor, "B T C h w"], tubelet: int, image_size: int) -> Float[Tensor, "M C2 h w"]:
+    """The frames of each tubelet as the channels of one picture.
+
+    Raises:
+        ValueError: T is no multiple of the tubelet or the pictures have another size.
+    """
+    frames, size = video.shape[1], tuple(video.shape[-2:])
+    if frames % tubelet or size != (image_size, image_size):
+        raise ValueError(
+            f"expected a multiple of {tubelet} frames of {image_size}x{image_size} pixels, "
+            f"found {frames} of {size[0]}x{size[1]}"
+        )
+    return rearrange(video, "b (s u) c h w -> (b s) (u c) h w", u=tubelet)
 
 
 def _layer(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> tuple[nn.Module, ...]:

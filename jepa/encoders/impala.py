@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepa.encoders.conv import stack_tubelets
+
 
 class ImpalaEncoder(nn.Module):
     """Video [B, T, 3, h, w] -> latents [B, T/tubelet, 1, width].
@@ -58,13 +60,7 @@ class ImpalaEncoder(nn.Module):
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:
-        frames, size = video.shape[1], tuple(video.shape[-2:])
-        if frames % self.tubelet or size != (self.image_size, self.image_size):
-            raise ValueError(
-                f"expected a multiple of {self.tubelet} frames of {self.image_size}x{self.image_size} pixels, "
-                f"found {frames} of {size[0]}x{size[1]}"
-            )
-        return self.stacks(rearrange(video, "b (s u) c h w -> (b s) (u c) h w", u=self.tubelet))
+        return self.stacks(stack_tubelets(video, self.tubelet, self.image_size))
 
 
 class _Stack(nn.Module):

@@ -23,13 +23,10 @@ and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is on
 
 from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import nn
 
-from jepa.methods.base import Batch
 from jepa.methods.frozen import OnFrozenEncoder
-from jepa.objectives.causal_prediction import Distance, forced_and_rolled
+from jepa.objectives.causal_prediction import Distance
 from jepa.predictors.causal import CausalPredictor
 
 
@@ -47,7 +44,7 @@ class DinoWM(OnFrozenEncoder):
 
     def __init__(
         self,
-        encoder: torch.nn.Module,
+        encoder: nn.Module,
         dynamics: CausalPredictor,
         *,
         distance: Distance = "l2",
@@ -55,31 +52,11 @@ class DinoWM(OnFrozenEncoder):
         rollout_context: int | Literal["random"] = "random",
         detach_rollout: bool = True,
     ) -> None:
-        super().__init__(encoder, dynamics)
-        self.distance: Distance = distance
-        self.rollout_steps, self.context, self.detach = rollout_steps, rollout_context, detach_rollout
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars: loss, its terms, and the cosine of prediction and target.
-
-        Raises:
-            ValueError: the clips have no actions, not the predictor's states, or are shorter than a rollout.
-        """
-        x, predict = self.sequence(batch)
-        terms, forced = forced_and_rolled(
-            predict,
-            x,
-            distance=self.distance,
-            rollout_steps=self.rollout_steps,
-            context=self._context(x.shape[1], generator),
-            detach=self.detach,
+        super().__init__(
+            encoder,
+            dynamics,
+            distance=distance,
+            rollout_steps=rollout_steps,
+            rollout_context=rollout_context,
+            detach_rollout=detach_rollout,
         )
-        cosine = F.cosine_similarity(forced.detach().float(), x[:, 1:], dim=-1).mean()
-        return {"loss": sum(terms.values(), x.new_zeros(())), **terms, "cosine": cosine}
-
-    def _context(self, steps: int, generator: torch.Generator) -> int:
-        """True latents before a rollout of `rollout_steps` that ends within the clip."""
-        if isinstance(self.context, int):
-            return self.context
-        most = steps - self.rollout_steps
-        return 1 if most < 2 else int(torch.randint(1, most + 1, (), generator=generator))

@@ -2,16 +2,18 @@
 
 video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, evaluation mode, the same weights to the last bit
                              x = z, or z and states  [B, S, N, D + X] where the predictor predicts states too
+loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.methods.base import Batch
-from jepa.objectives.causal_prediction import Predict
+from jepa.objectives.causal_prediction import Distance, Predict, forced_and_rolled
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import block_actions
 
@@ -22,6 +24,10 @@ class OnFrozenEncoder(nn.Module):
     Args:
         encoder: video -> [B, S, N, D], each latent from its own frames alone; it is frozen here.
         dynamics: the predictor that is trained.
+        distance: of predictions to what was seen.
+        rollout_steps: of the loss's second term; 0 leaves it out.
+        rollout_context: true latents that a rollout starts from; "random": drawn for every batch.
+        detach_rollout: no gradient through what a prediction of the rollout is made from.
 
     Attributes:
         frozen: parts that never change, so that checkpoints of the training need not hold them.
@@ -32,7 +38,16 @@ class OnFrozenEncoder(nn.Module):
 
     frozen = ("encoder",)
 
-    def __init__(self, encoder: nn.Module, dynamics: CausalPredictor) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dynamics: CausalPredictor,
+        *,
+        distance: Distance,
+        rollout_steps: int,
+        rollout_context: int | Literal["random"],
+        detach_rollout: bool,
+    ) -> None:
         super().__init__()
         expected, found = (encoder.tokens, encoder.width), (dynamics.tokens, dynamics.width)
         if expected != found:
@@ -43,6 +58,33 @@ class OnFrozenEncoder(nn.Module):
             )
         self.encoder = encoder.eval().requires_grad_(False)
         self.dynamics = dynamics
+        self.distance: Distance = distance
+        self.rollout_steps, self.context, self.detach = rollout_steps, rollout_context, detach_rollout
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars: loss, its terms, and the cosine of prediction and target.
+
+        Raises:
+            ValueError: the clips have no actions, not the predictor's states, or are shorter than a rollout.
+        """
+        x, predict = self.sequence(batch)
+        terms, forced = forced_and_rolled(
+            predict,
+            x,
+            distance=self.distance,
+            rollout_steps=self.rollout_steps,
+            context=self._context(x.shape[1], generator),
+            detach=self.detach,
+        )
+        cosine = F.cosine_similarity(forced.detach().float(), x[:, 1:], dim=-1).mean()
+        return {"loss": sum(terms.values(), x.new_zeros(())), **terms, "cosine": cosine}
+
+    def _context(self, steps: int, generator: torch.Generator) -> int:
+        """True latents before a rollout of `rollout_steps` that ends within the clip."""
+        if isinstance(self.context, int):
+            return self.context
+        most = steps - self.rollout_steps
+        return 1 if most < 2 else int(torch.randint(1, most + 1, (), generator=generator))
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode, whatever the mode of the rest."""

@@ -14,13 +14,12 @@ Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole 
 and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is one of teacher forcing's).
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import Literal
 
-from jepa.methods.base import Batch
+from torch import nn
+
 from jepa.methods.frozen import OnFrozenEncoder
-from jepa.objectives.causal_prediction import Distance, forced_and_rolled
+from jepa.objectives.causal_prediction import Distance
 from jepa.predictors.causal import CausalPredictor
 
 
@@ -32,38 +31,25 @@ class VJEPAAC(OnFrozenEncoder):
         dynamics: the predictor that is trained; `layer_norm_out` where the latents are LayerNormed.
         distance: "l1" as published, or "l2".
         rollout_steps: of the second term; 0 leaves it out.
-        rollout_context: true latents that a rollout starts from.
+        rollout_context: true latents that a rollout starts from; "random": drawn for every batch.
         detach_rollout: no gradient through what a prediction of the rollout is made from.
     """
 
     def __init__(
         self,
-        encoder: torch.nn.Module,
+        encoder: nn.Module,
         dynamics: CausalPredictor,
         *,
         distance: Distance = "l1",
         rollout_steps: int = 2,
-        rollout_context: int = 1,
+        rollout_context: int | Literal["random"] = 1,
         detach_rollout: bool = False,
     ) -> None:
-        super().__init__(encoder, dynamics)
-        self.distance: Distance = distance
-        self.rollout_steps, self.context, self.detach = rollout_steps, rollout_context, detach_rollout
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars: loss, its terms, and the cosine of prediction and target. Nothing here is random.
-
-        Raises:
-            ValueError: the clips have no actions, not the predictor's states, or are shorter than a rollout.
-        """
-        x, predict = self.sequence(batch)
-        terms, forced = forced_and_rolled(
-            predict,
-            x,
-            distance=self.distance,
-            rollout_steps=self.rollout_steps,
-            context=self.context,
-            detach=self.detach,
+        super().__init__(
+            encoder,
+            dynamics,
+            distance=distance,
+            rollout_steps=rollout_steps,
+            rollout_context=rollout_context,
+            detach_rollout=detach_rollout,
         )
-        cosine = F.cosine_similarity(forced.detach().float(), x[:, 1:], dim=-1).mean()
-        return {"loss": sum(terms.values(), x.new_zeros(())), **terms, "cosine": cosine}

@@ -93,6 +93,11 @@ def check(samples: int, elites: int, iterations: int) -> None:
         raise ValueError(f"iterations must be at least 1, found {iterations}")
 
 
+def within_ball(actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+    """Actions of length 1 at most: longer ones are cut, for worlds that cut them too."""
+    return actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
+
+
 def draw(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers, the same on every device."""
     return torch.randn(shape, generator=generator).to(like)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa.planners.base import Plan, Planner
+from jepa.planners.base import Plan, Planner, within_ball
 from jepa.planners.cost import Cost, LatentCost
 
 PlanBounds = Literal["box", "ball"]
@@ -99,6 +99,6 @@ class ModelPredictiveControl:
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
         """What the dynamics take, of what the planner chooses."""
         if self.bounds == "ball":
-            decisions = decisions / decisions.norm(dim=-1, keepdim=True).clamp_min(1)
+            decisions = within_ball(decisions)
         actions = decisions.repeat_interleave(self.hold, -2)
         return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
