@@ -101,15 +101,19 @@ def fit_inverse(
         loss = missed.mean()
         if settings.haste:
             late = (later - now) - F.softplus(least(features))[:, 0]
-            weight = (
-                (-settings.haste * late.detach().clamp_min(0)).exp() if update >= WARM_UP else torch.ones_like(late)
-            )
-            loss = (missed * weight).sum() / weight.sum() + LEAST_WEIGHT * expectile(late, settings.expectile)
+            loss = _in_haste(missed, late, settings.haste if update >= WARM_UP else 0.0)
+            loss = loss + LEAST_WEIGHT * expectile(late, settings.expectile)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     return actor.eval().requires_grad_(False)
+
+
+def _in_haste(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], haste: float) -> Float[Tensor, ""]:
+    """The mean of what was missed, in which those who were late count less."""
+    weight = (-haste * late.detach().clamp_min(0)).exp()
+    return (missed * weight).sum() / weight.sum()
 
 
 def expectile(late: Float[Tensor, " M"], share: float) -> Float[Tensor, ""]:
