@@ -174,9 +174,9 @@ def test_nothing_of_the_future_reaches_a_prediction(make, states: int) -> None:
             assert (after[:, t + 1] - before[:, t + 1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("made", ["vjepa_ac", "dino_wm"])
-def test_a_random_context_comes_from_the_generator_and_stays_within_the_clip(made: str) -> None:
-    method = {"vjepa_ac": ac, "dino_wm": dino}[made](rollout_steps=2, rollout_context="random")
+@pytest.mark.parametrize("make", METHODS.values(), ids=list(METHODS))
+def test_a_random_context_comes_from_the_generator_and_stays_within_the_clip(make) -> None:
+    method = make(rollout_steps=2, rollout_context="random")
     drawn = {method._context(FRAMES, torch.Generator().manual_seed(seed)) for seed in range(60)}
     assert drawn == {1, 2, 3, 4}
     assert method._context(3, generator()) == 1
