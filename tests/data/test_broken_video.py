@@ -13,7 +13,7 @@ import pytest
 
 from jepa_data.decode import Limits, get_backend
 from jepa_data.errors import DecodeError
-from tests.data.video_cases import CLOSED, HEIGHT, WIDTH, encode, ffmpeg, make_case, read_numbers
+from tests.data.video_cases import CLOSED, HEIGHT, WIDTH, encode, ffmpeg, make_case, needs, read_numbers
 
 BACKENDS = ("pyav", "decord", "torchcodec")
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def need(backend: str) -> None:
-    if backend != "pyav":
-        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    needs(backend)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jepa_data.decode import get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.encode import encode_mp4
+from tests.data.video_cases import needs
 
 Pictures = NDArray[np.uint8]
 
@@ -20,8 +21,7 @@ Pictures = NDArray[np.uint8]
 def test_pictures_are_cropped_then_scaled(
     backend: str, numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
 ) -> None:
-    if backend != "pyav":
-        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    needs(backend)
     data = encode_mp4(numbered(20), 20)
     with get_backend(backend).open(data) as reader:
         native = reader.frames([4, 9])

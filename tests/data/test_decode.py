@@ -15,7 +15,7 @@ from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.decode.pyav import PyAVReader
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
-from tests.data.video_cases import encode_at, needs_decord
+from tests.data.video_cases import encode_at, needs
 
 Pictures = NDArray[np.uint8]
 LENGTH = 61
@@ -48,8 +48,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
     numbered: Callable[..., Pictures],
     read_numbers: Callable[..., list[int]],
 ) -> None:
-    if backend == "decord":
-        needs_decord()
+    needs(backend)
     decoder, data = get_backend(backend), (CLOSED | HARD)[kind](numbered(LENGTH))
     index = decoder.probe(data) if stored_index else None
     random = np.random.default_rng(0)
@@ -62,7 +61,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
 
 
 def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures]) -> None:
-    needs_decord()
+    needs("decord")
     pictures = numbered(20)
     pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # colour too
     data = encode_mp4(pictures, 20)
@@ -91,8 +90,7 @@ def test_clips_share_one_pass_over_the_frames_they_name(
 def test_each_clip_of_a_pass_may_have_its_own_crop(
     backend: str, size: tuple[int, int] | None, numbered: Callable[..., Pictures]
 ) -> None:
-    if backend != "pyav":
-        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    needs(backend)
     clips = [[1, 2, 3], [3, 2, 9], [2, 3], [3]]
     crops = [None, (8, 16, 32, 40), (1, 3, 24, 30), (8, 16, 32, 40)]
     with get_backend(backend).open(encode_mp4(numbered(12), 20)) as reader:
@@ -170,8 +168,7 @@ BROKEN = {
 def test_broken_input_has_a_name(
     backend: str, kind: str, says: str, tmp_path: Path, numbered: Callable[..., Pictures]
 ) -> None:
-    if backend != "pyav":
-        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    needs(backend)
     noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
     data = broken(kind, encode_mp4(noise, 20))
     path = tmp_path / "broken.mp4"
@@ -205,7 +202,7 @@ def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Ca
 
 
 def test_decord_refuses_by_name_what_it_gets_wrong(numbered: Callable[..., Pictures]) -> None:
-    needs_decord()
+    needs("decord")
     with pytest.raises(DecodeError, match=r"mpeg4.*data.backend=pyav"):
         get_backend("decord").open(HARD["mpeg4"](numbered(20)))
 

@@ -13,7 +13,7 @@ from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.worlds import make_batch, make_env, make_goal_batch
-from tests.data.video_cases import needs_decord
+from tests.data.video_cases import needs
 
 
 class Line(gymnasium.Env):
@@ -151,7 +151,7 @@ def test_there_are_no_tasks_in_it(line) -> None:
 
 
 def test_a_world_draws_pictures_from_files_also_after_videos_were_read_by_decord() -> None:
-    needs_decord()
+    needs("decord")
     program = (
         "import ctypes\n"
         "from jepa_data.decode import get_backend\n"

@@ -9,7 +9,7 @@ from av.video.reformatter import Interpolation
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
-from tests.data.video_cases import CASES, make_case, numbers_of, read_numbers
+from tests.data.video_cases import CASES, make_case, needs, numbers_of, read_numbers
 
 # What each decoder gets wrong, or cannot reach, in whole or in part, and must therefore refuse.
 CUTS = {"h264, cut with an edit list", "h264, cut shorter than a group", "h264, cut of open groups"}
@@ -46,8 +46,7 @@ def requests(count: int) -> list[list[int]]:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("backend", REFUSED)
 def test_the_frames_asked_for_or_a_refusal_with_the_way_out(backend: str, name: str, folder: Path) -> None:
-    if backend != "pyav":
-        pytest.importorskip(backend, reason=f"{backend} is not installed")
+    needs(backend)
     path, turned = make_case(name, folder), CASES[name].turned
     decoder = get_backend(backend)
     if name in REFUSED[backend]:

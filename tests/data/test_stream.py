@@ -21,7 +21,7 @@ from jepa_data.shards.quarantine import write
 from jepa_data.shards.stream import make_loader
 from jepa_data.types import ClipBatch
 from tests.data.lightning_cases import batches_in_training
-from tests.data.video_cases import needs_decord
+from tests.data.video_cases import needs
 
 LENGTHS = [12, 20, 15, 30, 11, 9, 25, 14, 18, 10]
 Batch = tuple[tuple[str, ...], bytes, list[float]]
@@ -202,8 +202,7 @@ def test_ranks_share_out_the_same_global_batch(folder: Path) -> None:
 @pytest.mark.parametrize("clips", [1, 3])
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 def test_neither_cache_nor_decoder_changes_a_batch(folder: Path, clips: int, backend: str) -> None:
-    if backend == "decord":
-        needs_decord()
+    needs(backend)
     plain = content(make_loader(config(folder, clips_per_video=clips), "train", seed=4, total_batches=12))
     for mib in (1, 5, 64):  # holds nothing, some videos, all
         settings = config(folder, clips_per_video=clips, cache_mib=mib, backend=backend)

@@ -236,7 +236,9 @@ def make_case(name: str, folder: Path) -> Path:
     return path
 
 
-def needs_decord() -> None:
-    """Skip where there is no decord; without importing it as the product does not, see jepa_data/decode/decord.py."""
-    if find_spec("decord") is None:
-        pytest.skip("decord has no wheel for this platform")
+def needs(backend: str) -> None:
+    """Skip where a decoder is not installed. It is not imported here: decord as it imports itself keeps pygame from
+    reading pictures in the same process; jepa_data/decode/decord.py imports it in another way.
+    """
+    if find_spec("av" if backend == "pyav" else backend) is None:
+        pytest.skip(f"{backend} is not installed")
