@@ -26,7 +26,8 @@ def demo(
     """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
 
     lewm-30min records three times as much and trains a wider model for longer.
-    point-maze and push-t take a quarter to half an hour of one core, and half as much again with --supervised.
+    two-rooms takes ten minutes of one core, the others that plan up to half an hour, and half as much again with
+    --supervised.
     With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed.
     """
     from jepa.cli.show import table
@@ -36,10 +37,13 @@ def demo(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2; found {seeds!r}") from None
+    from jepa.runs.demo import check_method
     from jepa.runs.demo import demo as run_demo
     from jepa_probes.results import seeds_table, summary_table
 
     wanted = [(method, seed) for method in methods.split(",") for seed in numbers]
+    for method, _ in wanted:
+        check_method(method)
     bar = sys.stdout.isatty()
     results = []
     for method, seed in wanted:

@@ -53,6 +53,12 @@ DEMOS = {
 }
 
 
+def check_method(name: str) -> None:
+    """Raises UserError if there is no demo of the name."""
+    if name not in DEMOS:
+        raise UserError(f"no demo of method {name!r}; there are {', '.join(DEMOS)}")
+
+
 def shipped(name: str) -> Path:
     """A config of the repository, or of the installed package."""
     package = Path(__file__).parents[1]
@@ -82,8 +88,7 @@ def demo(
     Raises:
         UserError: there is no such method, or `run` holds something that is no demo.
     """
-    if method not in DEMOS:
-        raise UserError(f"no demo of method {method!r}; there are {', '.join(DEMOS)}")
+    check_method(method)
     if run.exists():
         if not (run / "demo.json").is_file():
             raise UserError(f"{run} exists and is no demo; give another folder with --run")

@@ -43,6 +43,10 @@ METHODS = {
     "levjepa": "LeVJEPA",
     "salt": "SALT",
     "vpixel": "V-Pixel",
+    "two-rooms": "LeWM, two rooms",
+    "two-rooms-random-wall": "LeWM, random walls",
+    "point-maze": "LeWM, point maze",
+    "push-t": "LeWM, Push-T",
 }
 # Who else plays the tasks of `jepa plan` (see planning.py): in a sentence, and in a table.
 AGENTS = {

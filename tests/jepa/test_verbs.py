@@ -235,6 +235,7 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         (["data", "inspect", "RUN"], "no shards here"),
         (["demo", "--seeds", "one"], "whole numbers"),
         (["demo", "--methods", "dino"], "no demo of method"),
+        (["demo", "--methods", "lewm,dino"], "no demo of method 'dino'"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
