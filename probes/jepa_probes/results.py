@@ -257,7 +257,11 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 
 def percent(share: float | int | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
+    """In whole ones, but some are never shown as none, nor nearly all as all."""
+    if share is None:
+        return "–"
+    whole = f"{100 * share:.0f}"
+    return f"{100 * share:.1f} %" if whole in ("0", "100") and share not in (0, 1) else f"{whole} %"
 
 
 def _method(result: Mapping[str, Any]) -> str:

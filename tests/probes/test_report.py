@@ -11,7 +11,7 @@ import pytest
 from jepa.config import UserError
 from jepa_probes.drawing import write_gif, write_png
 from jepa_probes.report import write_report
-from jepa_probes.results import collect_results, seeds_table, summary_table, write_results
+from jepa_probes.results import collect_results, percent, seeds_table, summary_table, write_results
 from jepa_probes.wording import sentences
 
 CONFIG = "run: runs/demo\nseed: 7\nencoder: {kind: conv, width: 64}\nmethod: {kind: lewm}\n"
@@ -201,6 +201,14 @@ def test_sparse_parts_do_not_break_the_page(tmp_path):
     sparse = {"pretrain": {"method": "vjepa"}, "probe": {"scores": {}}, "plan": {"success": 0.5, "tasks": 10}}
     page = page_of(make_run(tmp_path / "sparse", dream={"success": 0.25, "tasks": 8}, **sparse))
     assert "50 %" in page.text and "25 %" in page.text
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(None, "–"), (0, "0 %"), (0.004, "0.4 %"), (0.5049, "50 %"), (0.9949, "99 %"), (0.995, "99.5 %"), (1.0, "100 %")],
+)
+def test_some_are_not_told_as_none_nor_nearly_all_as_all(share, told):
+    assert percent(share) == told
 
 
 def rows_of(run: Path) -> list[list[str]]:
