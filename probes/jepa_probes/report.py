@@ -136,7 +136,7 @@ def _bars(row: Mapping[str, float | None]) -> list[dict[str, Any]]:
 
 def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, Any]]:
     """World state, classification, and all else; each with the columns that it has."""
-    state = {"state_r2": "position and velocity, mean"}
+    state = {"state_r2": "world state, mean"}
     classes, other = {}, {}
     for name in probe:
         if name == "state_r2":

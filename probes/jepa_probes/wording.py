@@ -46,7 +46,7 @@ def _state(results: Mapping[str, Any]) -> str:
     if learned is None:
         return ""
     text = (
-        "On held-out episodes, a linear map from the frozen latents reads position and velocity with "
+        "On held-out episodes, a linear map from the frozen latents reads the true state of the world with "
         f"R² {number(learned, 2)} (1 is perfect, 0 is always guessing the mean)."
     )
     if before is None:
