@@ -9,13 +9,17 @@ Models that read several frames start each plan from the last latents and what w
 
     latents   z3 ─a3─> z4 ─a4─> z5          history 3; each frame is encoded once
     plan                        z5 ─?─> ─?─> …
+
+A plan that runs against what the model does not see, a doorpost say, changes nothing, so the next one is the same. With
+`unstick`, where the world moved much less than was imagined an action is drawn at random, and planning goes on from
+wherever that leads.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from jepa.agents.controller import Controller
@@ -35,6 +39,8 @@ class PlanSettings:
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
+    `unstick`: an episode is stuck if its latent moved less than this share of what was imagined, and that was more than
+        this share of the most that was imagined so far (at the goal little is); 0: none ever is.
     """
 
     horizon: int = 6
@@ -46,8 +52,11 @@ class PlanSettings:
     terms: tuple[Term, ...] = ()
     keep: bool = True
     history: int | None = None
+    unstick: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.unstick < 1:
+            raise ValueError(f"unstick is a share of what was imagined, from 0 to below 1; found {self.unstick}")
         if self.history is not None and self.history < 1:
             raise ValueError(f"a plan starts from the present latent at least (history 1), found {self.history}")
 
@@ -109,6 +118,8 @@ class Policy:
         self._latents: list[Tensor] = []  # of the last `history` steps, [B, N, D] each
         self._done: list[Tensor] = []  # blocks that led from each of them to the next, [B, E] each
         self._queue: list[Tensor] = []
+        self._expected: tuple[Tensor, Tensor] | None = None  # where the last plan began and was to lead, [B, N, D] each
+        self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
         self.plans = self.evaluations = self.differentiated = self._observed = 0
 
     def act(
@@ -173,10 +184,13 @@ class Policy:
         self._state = begin(dynamics, z, done, told)
         cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
-        self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]))
+        self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
         self.differentiated += self.last_plan.differentiated
+        if self.settings.unstick:
+            acted = self.last_plan.actions[:, None, : self.settings.execute]
+            self._expected = z[:, -1], rollout(dynamics, self._state, acted)[:, 0, -1]
         blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
@@ -190,6 +204,15 @@ class Policy:
         self._latents = [*self._latents, *z.unbind(1)][-self.history :]
         self._steps = []
         return torch.stack(self._latents, 1)
+
+    def _stuck(self, z: Float[Tensor, "B N D"]) -> Bool[Tensor, " B"] | None:
+        """Which episodes did not move as the last plan had it."""
+        if self._expected is None:
+            return None
+        moved, imagined = ((at - self._expected[0]).flatten(1).norm(dim=1) for at in (z, self._expected[1]))
+        self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
+        share = self.settings.unstick
+        return (moved < share * imagined) & (imagined > share * self._farthest)
 
     def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
         """What the guide does in the imagination."""

@@ -40,6 +40,7 @@ def plan(
     'costs=[{kind: effort}]'     beside the goal: effort, forbidden, state, picture
     start=previous               plans start from the last one (previous), nothing,
                                  inverse dynamics (inverse), or `jepa dream` (dream)
+    unstick=0.2                  draw an action where less of a plan than that came true
     """
     from jepa.config import UserError
     from jepa.runs.acting import PlanConfig

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from jepa.planners.base import Plan, Planner, within_ball
@@ -64,11 +64,18 @@ class ModelPredictiveControl:
         """Forget the last plan: a new episode begins."""
         self._rest = None
 
-    def plan(self, cost: Cost, batch: int, suggested: Float[Tensor, "B H E"] | None = None) -> Plan:
+    def plan(
+        self,
+        cost: Cost,
+        batch: int,
+        suggested: Float[Tensor, "B H E"] | None = None,
+        stuck: Bool[Tensor, " B"] | None = None,
+    ) -> Plan:
         """A plan of `horizon` blocks for each of `batch` episodes; its first `execute` blocks are to be acted on.
 
         Args:
             suggested: blocks to start from; None: see `keep`.
+            stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly.
         """
         start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
         wide = (batch, self.horizon, self.frames * self.action_size)
@@ -88,8 +95,13 @@ class ModelPredictiveControl:
         else:
             held = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
         plan = self.planner.plan(held, start, self.generator)
-        self._rest = plan.actions[:, self.execute * self.frames // self.hold :]
-        return replace(plan, actions=self.blocks(plan.actions))
+        decisions, acted = plan.actions, self.execute * self.frames // self.hold
+        self._rest = decisions[:, acted:]
+        if stuck is not None and stuck.any():
+            drawn = 2 * torch.rand(batch, 1, self.action_size, generator=self.generator).to(decisions) - 1
+            first = torch.where(stuck[:, None, None], drawn, decisions[:, :acted])
+            decisions = torch.cat([first, self._rest], 1)
+        return replace(plan, actions=self.blocks(decisions))
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
         """What a planner would have chosen to get near these: the mean over each `hold`."""

@@ -221,6 +221,12 @@ class PlanConfig(TasksConfig):
     history: Count | None = Field(
         default=None, description="latents that a plan starts from; none: as many as the model was trained with"
     )
+    unstick: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="an action is drawn where the last plan moved less than this share of what was imagined; 0: never",
+    )
     bounds: Literal["box", "ball"] = Field(
         default="box", description="ball: an action is 1 long at most, for worlds that cut longer ones"
     )

@@ -63,6 +63,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
             planner,
             keep=config.start == "previous",
             history=config.history,
+            unstick=config.unstick,
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
         guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)

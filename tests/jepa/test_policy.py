@@ -1,5 +1,7 @@
 """Encoder + planner as a policy: what is encoded and when, what plans cost, and what does not fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,37 @@ def test_a_model_without_dynamics_plans_nothing() -> None:
     blind.dynamics = None
     with pytest.raises(UserError, match="this model has no dynamics, so it cannot plan"):
         Policy(blind, np.zeros((SIZE, SIZE, 3), np.uint8), SETTINGS)
+
+
+def test_where_nothing_moved_as_imagined_one_action_is_drawn_and_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    goals = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    done = []
+    for unstick in (0.0, 0.2):
+        policy = Policy(model(), goals, replace(SETTINGS, unstick=unstick, keep=False))
+        seen = torch.randn(2, 1, 1, WIDTH, generator=torch.Generator().manual_seed(0))
+        monkeypatch.setattr(policy, "_encoded", lambda seen=seen: seen)
+        first = [policy.act(goals), policy.act(goals)]
+        seen[0] = policy.imagine()[0, :1]  # one goes where it was to go, the other stays
+        done.append(np.stack([*first, policy.act(goals), policy.act(goals)], 1))
+    planned, drawn = done
+    assert (drawn[0] == planned[0]).all() and (drawn[1, :2] == planned[1, :2]).all()
+    assert (drawn[1, 2] == drawn[1, 3]).all() and (planned[1, 2] != planned[1, 3]).all()
+    assert (np.abs(drawn) <= 1).all() and np.abs(drawn[1, 2] - planned[1, 2]).max() > 0.1
+
+
+def test_where_little_was_imagined_nobody_is_stuck() -> None:
+    goals = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    policy = Policy(model(), goals, replace(SETTINGS, unstick=0.2))
+    policy.act(goals)
+    began, there = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
+    policy._expected = began, there
+    assert policy._stuck(began).tolist() == [True, True] and policy._stuck(0.3 * there).tolist() == [False, False]
+    policy._expected = began, there * torch.tensor([0.1, 0.3])[:, None, None]
+    assert policy._stuck(began).tolist() == [False, True]
+    policy.reset()
+    assert policy._stuck(began) is None
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"from 0 to below 1; found 1\.5"):
+        PlanSettings(unstick=1.5)
