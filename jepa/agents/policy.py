@@ -31,6 +31,8 @@ from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import LatentWorldModel, State, begin, rollout
 
+SHORT = 0.4  # of the longest way that was imagined between two plans: less is a short one
+
 
 @dataclass(frozen=True)
 class PlanSettings:
@@ -39,8 +41,7 @@ class PlanSettings:
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
-    `unstick`: an episode is stuck if its latent moved less than this share of what was imagined, and that was more than
-        this share of the most that was imagined so far (at the goal little is); 0: none ever is.
+    `unstick`: an episode is stuck if its latent moved less than this share of what was imagined; 0: none ever is.
     """
 
     horizon: int = 6
@@ -206,13 +207,12 @@ class Policy:
         return torch.stack(self._latents, 1)
 
     def _stuck(self, z: Float[Tensor, "B N D"]) -> Bool[Tensor, " B"] | None:
-        """Which episodes did not move as the last plan had it."""
+        """Which episodes did not move as the last plan had it. At the goal plans are short, and nobody is stuck."""
         if self._expected is None:
             return None
         moved, imagined = ((at - self._expected[0]).flatten(1).norm(dim=1) for at in (z, self._expected[1]))
         self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
-        share = self.settings.unstick
-        return (moved < share * imagined) & (imagined > share * self._farthest)
+        return (moved < self.settings.unstick * imagined) & (imagined > SHORT * self._farthest)
 
     def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
         """What the guide does in the imagination."""

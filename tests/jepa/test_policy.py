@@ -135,7 +135,7 @@ def test_where_little_was_imagined_nobody_is_stuck() -> None:
     began, there = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
     policy._expected = began, there
     assert policy._stuck(began).tolist() == [True, True] and policy._stuck(0.3 * there).tolist() == [False, False]
-    policy._expected = began, there * torch.tensor([0.1, 0.3])[:, None, None]
+    policy._expected = began, there * torch.tensor([0.3, 0.5])[:, None, None]
     assert policy._stuck(began).tolist() == [False, True]
     policy.reset()
     assert policy._stuck(began) is None
