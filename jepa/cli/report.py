@@ -9,7 +9,7 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     decoder_steps: Annotated[
-        int | None, typer.Option(help="Fit the pixel decoder anew, for so many steps. [default: once, 250 steps]")
+        int | None, typer.Option(help="Fit the pixel decoder anew, for so many steps. [default: once, 250 to 1,000]")
     ] = None,
 ) -> None:
     """Draw what a run learned and write RUN/report.html, one self-contained page, and RUN/results.json."""

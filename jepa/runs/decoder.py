@@ -15,7 +15,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.shards.stream import make_loader
 
 FITTING_CLIPS = 320  # of training
-STEPS = 250
+STEPS = 250  # at 64 pixels; of smaller pictures as many more as take about as long, up to four times
 
 
 def pixel_decoder(
@@ -29,7 +29,7 @@ def pixel_decoder(
     """The run's decoder: the saved one, or one that is fitted and saved now; None if `say` is told why there is none.
 
     Args:
-        steps: fit it anew, for so many steps; None: only if there is none, for 250.
+        steps: fit it anew, for so many steps; None: only if there is none, for `STEPS`.
         say: told of latents that have a form which cannot be decoded (see PixelDecoder).
     """
     if steps is None and (run / "model" / FOLDER).is_dir():
@@ -39,12 +39,13 @@ def pixel_decoder(
     except ValueError as error:
         say(f"nothing that is imagined can be shown: {error}")
         return None
+    steps = steps or round(STEPS * min(4.0, max(1.0, (64 / model.preprocessing.image_size) ** 2)))
     batches = -(-FITTING_CLIPS // config.data.batch_size)
     tubelet = model.spec.frames_per_step
     latents, frames = [], []
     for clips in make_loader(config.data, "train", seed=config.seed, total_batches=batches):
         latents.append(model.encode(clips.video).flatten(0, 1))
         frames.append(clips.video[:, tubelet - 1 :: tubelet].flatten(0, 1))
-    decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps or STEPS, seed=config.seed)
+    decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps, seed=config.seed)
     save_pixel_decoder(run / "model", decoder)
     return decoder
