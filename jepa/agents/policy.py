@@ -189,10 +189,10 @@ class Policy:
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
         self.differentiated += self.last_plan.differentiated
+        acted = self.last_plan.actions[:, : self.settings.execute]
         if self.settings.unstick:
-            acted = self.last_plan.actions[:, None, : self.settings.execute]
-            self._expected = z[:, -1], rollout(dynamics, self._state, acted)[:, 0, -1]
-        blocks = self.last_plan.actions[:, : self.settings.execute].cpu()
+            self._expected = z[:, -1], rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
+        blocks = acted.cpu()
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
         raw = spec.action_size // self.stride

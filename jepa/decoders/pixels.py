@@ -124,6 +124,7 @@ def fit_pixel_decoder(
         torch.manual_seed(seed)
         decoder = PixelDecoder(latents.shape[1], latents.shape[2], frames.shape[-1], channels=channels).to(device)
     _prepare(decoder, latents, frames)
+    mean_picture = decoder.base.sigmoid()
     optimizer = torch.optim.AdamW(decoder.parameters(), PEAK_LR, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=max(steps, 1), pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +132,7 @@ def fit_pixel_decoder(
         index = torch.randint(len(latents), (min(BATCH, len(latents)),), generator=generator)
         target = frames[index].to(device).float() / 255
         with torch.enable_grad():
-            unlike = (target - decoder.base.sigmoid()).square().mean(1, keepdim=True)
+            unlike = (target - mean_picture).square().mean(1, keepdim=True)
             weight = 1 + RARE * (1 - step / steps) * unlike / unlike.mean().clamp_min(1e-12)
             loss = (weight * (decoder(latents[index.to(device)].detach()) - target).square()).mean()
             optimizer.zero_grad()

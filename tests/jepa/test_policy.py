@@ -141,6 +141,6 @@ def test_where_little_was_imagined_nobody_is_stuck() -> None:
     assert policy._stuck(began) is None
 
 
-def test_a_share_that_is_none_is_refused() -> None:
+def test_an_unstick_of_more_than_all_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from 0 to below 1; found 1\.5"):
         PlanSettings(unstick=1.5)
