@@ -8,19 +8,19 @@ Shapes: B batch · T frames · S latent steps · N tokens per step · D latent w
     block      [a1 a2] [a3 a4]            what takes z0 to z1, z1 to z2
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from jepa.config import UserError
-from jepa_data.decode import get_backend
-from jepa_data.sampling import clip_indices
-from jepa_data.transforms import normalize
+from jepa_data.decode import Limits
+from jepa_data.preprocessing import Preprocessing, VideoFile, as_video, open_video
 
 
 @dataclass(frozen=True)
@@ -168,16 +168,6 @@ def rollout(
     return torch.stack(latents, 1).unflatten(0, (batch, plans))
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model was trained on: square pictures, their rate, and the mean and std that normalise pixels in 0..1."""
-
-    image_size: int
-    fps: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
 class LatentWorldModel(nn.Module):
     """A trained encoder and, where the method learns one, its dynamics: what `jepa.load` returns.
 
@@ -198,42 +188,87 @@ class LatentWorldModel(nn.Module):
         self.spec, self.preprocessing = spec, preprocessing
 
     @torch.no_grad()
-    def encode(self, video: UInt8[Tensor, "B T C h w"] | str | Path, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:
-        """Latents of clips, or of one whole video file (then B = 1; the last frames that fill no tubelet are left out).
+    def encode(self, video: Any, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:
+        """Latents of clips, of one still picture, or of one whole file (then B = 1).
 
         Args:
-            video: RGB 0..255 of any size (resized to the model's), or the path of a video file (resampled to its rate).
+            video: RGB video [B, T, 3, h, w] at the model's frame rate, one clip [T, 3, h, w], or one picture
+                [3, h, w]: a tensor or a numpy array, channels first or last, uint8 0..255 or float 0..1, of any size
+                (cropped and scaled as in training); a PIL image; a list of frames; the path or the bytes of a video
+                (resampled to the model's rate, read in clips as long as those of training) or of a picture. Frames at
+                the end that fill no tubelet are left out.
             chunk: clips encoded at once.
-        """
-        clips = self.read_video(Path(video)) if isinstance(video, (str, Path)) else video
-        whole = clips.shape[1] - clips.shape[1] % self.spec.frames_per_step
-        if not whole:
-            raise UserError(
-                f"the video has {clips.shape[1]} frame(s); one latent step takes {self.spec.frames_per_step}. "
-                "Give more frames, or repeat a still picture."
-            )
-        device = next(self.encoder.parameters()).device
-        return torch.cat([self.encoder(self.prepare(part.to(device))) for part in clips[:, :whole].split(chunk)])
 
+        Raises:
+            UserError: the video is shorter than a latent step, or it is none of these (expected and found are named).
+            DecodeError: a file cannot be read.
+        """
+        if isinstance(video, (str, Path, bytes)):
+            with self.open_video(video) as file:
+                parts = file.clips(self.preprocessing.clip_frames)
+                return torch.cat([z.flatten(0, 1) for z in self.encode_file(file, parts, chunk)])[None]
+        clips, is_image = as_video(video)
+        if is_image:
+            return self.encode_still(clips[:, 0])[:, None]
+        return torch.cat([self._encode(part) for part in self._whole_steps(clips).split(chunk)])
+
+    def encode_file(
+        self, file: VideoFile, clips: Iterator[Tensor], chunk: int = 64
+    ) -> Iterator[Float[Tensor, "K S N D"]]:
+        """Latents of an open file, part by part: of `clips`, which `file.clips` gives.
+
+        Raises:
+            UserError: the file is shorter than a latent step.
+            DecodeError: it cannot be read.
+        """
+        if file.is_image:
+            yield from (self.encode_still(clip[:, 0])[:, None] for clip in clips)
+            return
+        if file.frames < self.spec.frames_per_step:
+            raise self._too_short(file.frames)
+        for clip in clips:
+            if clip.shape[1] >= self.spec.frames_per_step:  # else: the rest of the file, which fills no tubelet
+                yield torch.cat([self._encode(part) for part in self._whole_steps(clip).split(chunk)])
+
+    @torch.no_grad()
     def encode_still(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
-        """Latents of still pictures: each is repeated to fill a step, as V-JEPA 2-AC does for goals."""
-        return self.encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
+        """Latents of still pictures.
+
+        An encoder with an embedding for pictures (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
+        dynamics, each picture is repeated to fill a step, as V-JEPA 2-AC does.
+        """
+        if getattr(self.encoder, "images", False) and self.dynamics is None:
+            return self._encode(picture[:, None])[:, 0]
+        return self._encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
 
     def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:
-        """Resize as decoders do (bicubic) and normalise, on the device where `video` is."""
-        size, p = self.preprocessing.image_size, self.preprocessing
-        if video.shape[-2:] != (size, size):
-            pictures = F.interpolate(video.flatten(0, 1).float(), (size, size), mode="bicubic", antialias=True)
-            video = pictures.round().clamp(0, 255).to(torch.uint8).unflatten(0, video.shape[:2])
-        return normalize(video, p.mean, p.std)
+        """What the encoder reads: cropped, scaled and normalized as in training, on the device where `video` is."""
+        return self.preprocessing(video, next(self.encoder.parameters()).dtype)
 
-    def read_video(self, source: bytes | Path) -> UInt8[Tensor, "1 T C h w"]:
-        """A whole video file at the model's frame rate. Raises DecodeError."""
-        backend, rate = get_backend("pyav"), self.preprocessing.fps
-        index = backend.probe(source)
-        # As many frames as fit: 1.0 s of video at 10 fps, its last frame shown at 0.9 s, gives 10.
-        # Times are rounded to ticks, so the last frame may seem to come a little early.
-        count = int((index.seconds[-1] + 4e-4) * rate) + 1
-        with backend.open(source, index) as reader:
-            frames = reader.frames(clip_indices(index.seconds, 0, count, rate))
-        return torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
+    @contextmanager
+    def open_video(self, source: bytes | Path | str, limits: Limits | None = None) -> Iterator[VideoFile]:
+        """A video or picture file, to be read at the model's rate and size. Raises DecodeError."""
+        path = Path(source).expanduser() if isinstance(source, str) else source
+        with open_video(path, self.preprocessing, limits) as file:
+            yield file
+
+    def read_video(self, source: bytes | Path | str, frames: int | None = None) -> UInt8[Tensor, "1 T C h w"]:
+        """A video file, or its first frames, at the model's rate and size. Raises DecodeError."""
+        with self.open_video(source) as file:
+            return torch.cat([clip.flatten(0, 1) for clip in file.clips(limit=frames)])[None]
+
+    @torch.no_grad()
+    def _encode(self, clips: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        return self.encoder(self.prepare(clips.to(next(self.encoder.parameters()).device)))
+
+    def _whole_steps(self, clips: UInt8[Tensor, "B T C h w"]) -> UInt8[Tensor, "B T C h w"]:
+        whole = clips.shape[1] - clips.shape[1] % self.spec.frames_per_step
+        if not whole:
+            raise self._too_short(clips.shape[1])
+        return clips[:, :whole]
+
+    def _too_short(self, frames: int) -> UserError:
+        return UserError(
+            f"the video has {frames} frame(s); one latent step takes {self.spec.frames_per_step}. "
+            "Give more frames, or a single picture [3, h, w], which is encoded as a still"
+        )

@@ -77,6 +77,11 @@ class StreamConfig(Config):
     fit: Literal["crop", "stretch"] = Field(
         default="crop", description="how other shapes become square: the middle part, or all of it out of proportion"
     )
+    shortest_edge: int | None = Field(
+        default=None,
+        gt=0,
+        description="with fit=crop, the short side is scaled to this before the middle image_size is cut; none: to it",
+    )
     crop: CropConfig | None = Field(
         default=None, description="random resized crops in training; none: the whole picture"
     )
@@ -119,4 +124,7 @@ class StreamConfig(Config):
             raise ValueError("fps and stride exclude each other; leave one out")
         if self.crop is not None and self.image_size is None:
             raise ValueError("crop needs image_size, the side of the pictures it makes")
+        if self.shortest_edge is not None and (self.image_size is None or self.shortest_edge < self.image_size):
+            found = "no image_size" if self.image_size is None else f"{self.shortest_edge} below {self.image_size}"
+            raise ValueError(f"shortest_edge: expected image_size and a number that is not below it, found {found}")
         return self

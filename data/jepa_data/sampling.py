@@ -13,6 +13,7 @@ k actions of the video; they are put side by side, so that its actions are k tim
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
@@ -106,9 +107,23 @@ def random_box(
     return int(random.integers(height - high + 1)), int(random.integers(width - wide + 1)), high, wide
 
 
-def middle_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """The square in the middle of a picture: top, left, height, width."""
+def fitted_box(
+    height: int, width: int, image_size: int, fit: Literal["crop", "stretch"], shortest_edge: int | None = None
+) -> tuple[int, int, int, int] | None:
+    """The part of a picture that a model of square pictures sees: top, left, height, width; None: all of it.
+
+    Args:
+        image_size: side in pixels of what the model reads; the part is scaled to it.
+        fit: the middle square, or all of the picture out of proportion.
+        shortest_edge: with "crop", the short side is scaled to this before the square is cut; None: to `image_size`.
+    """
+    if fit == "stretch":
+        return None
     side = min(height, width)
+    if shortest_edge is not None:
+        side = max(1, round(side * image_size / max(shortest_edge, image_size)))
+    if side == height == width:
+        return None
     return (height - side) // 2, (width - side) // 2, side, side
 
 

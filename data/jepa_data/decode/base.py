@@ -5,7 +5,7 @@ Shapes: T frames · h w pixels · C = 3 (RGB). Frames are numbered in the order 
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -168,6 +168,15 @@ class Reader(Protocol):
 
         Args:
             crop: of all clips, or a list with one for each.
+        """
+        ...
+
+    def blocks(
+        self, indices: Indices, block_frames: int, *, size: Size | None = None, crop: Crop | None = None
+    ) -> Iterator[UInt8[np.ndarray, "n h w C"]]:
+        """`frames` of ascending indices, `block_frames` at a time: long videos in one pass with bounded memory.
+
+        `Limits.timeout_seconds` holds for each block. Nothing else may be read meanwhile.
         """
         ...
 

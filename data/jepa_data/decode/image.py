@@ -10,6 +10,7 @@ import threading
 import warnings
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +34,18 @@ UPRIGHT = {
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 # Filters of warnings belong to the whole process; two threads that change them at once would leave them changed.
 _warnings = threading.Lock()
+
+
+def is_image(source: bytes | Path) -> bool:
+    """Whether this is a JPEG or PNG, by its first bytes. Raises DecodeError if a file cannot be read."""
+    return first_bytes(source, LIMITS).startswith(tuple(SIGNATURES))
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of Pillow's as RGB of 8 bits, turned as its EXIF orientation says."""
+    orientation = picture.getexif().get(ORIENTATION, 1)
+    rgb = _rgb(picture)
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
 def probe_image(data: bytes, limits: Limits = LIMITS) -> VideoIndex:

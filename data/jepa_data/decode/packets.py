@@ -34,7 +34,12 @@ class Deadline:
     """Ends what takes too long. Raises DecodeError ("timeout") when asked after the time is over."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds, self._end = seconds, time.monotonic() + seconds
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """The time begins again: each call that decodes has all of it."""
+        self._end = time.monotonic() + self._seconds
 
     def check(self) -> None:
         if time.monotonic() > self._end:

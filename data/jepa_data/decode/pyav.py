@@ -6,7 +6,7 @@ is wrong, decoding starts earlier and never returns a neighbour. Pictures that n
 they are asked for. A picture that FFmpeg patched up, and any that was made from it, is an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
 from av.error import FFmpegError
@@ -49,7 +49,8 @@ class PyAVReader(OnePassReader):
         self._next = 0  # no frame below this one can still come out of the decoder
         self._start = 0  # frames from here on come out whole
         self._fresh = index is not None  # nothing was read from the container yet
-        self._wanted: set[int] = set()
+        self._wanted: Set[int] = frozenset()
+        self._announced: frozenset[int] = frozenset()  # will be wanted by later calls, so they are decoded on the way
         self._doubtful = range(0)  # frames that lost data in the container may have spoilt
         self._container, self._stream = open_video(src, limits)
         self._units = Units(self._stream.codec_context)
@@ -68,10 +69,13 @@ class PyAVReader(OnePassReader):
         self._decoder = None  # first: FFmpeg must not be called through an iterator of a closed file
         self._container.close()
 
+    def _announce(self, numbers: Sequence[int]) -> None:
+        self._announced = frozenset(numbers)
+
     def _pictures(
         self, wanted: dict[int, list[Crop | None]], size: Size | None
     ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
-        self._deadline = Deadline(self._limits.timeout_seconds)
+        self._deadline.renew()
         try:
             for number, frame in self._decode(list(wanted)):
                 if (frame.height, frame.width) != self._stored:
@@ -85,7 +89,7 @@ class PyAVReader(OnePassReader):
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The wanted frames, ascending; seeks where that saves decoding."""
-        self._wanted = set(wanted)
+        self._wanted = self._announced.union(wanted)
         for number in wanted:
             keyframe = int(np.searchsorted(self._index.keyframes, number, side="right")) - 1
             ahead = keyframe >= 0 and self._index.keyframes[keyframe] > self._next

@@ -56,6 +56,20 @@ class OnePassReader(ABC):
         self._fill(numbers, out, size, crops)
         return out
 
+    def blocks(
+        self, indices: Indices, block_frames: int, *, size: Size | None = None, crop: Crop | None = None
+    ) -> Iterator[UInt8[np.ndarray, "n h w C"]]:
+        numbers = checked_indices(indices, self._index.frames)
+        self._announce(numbers)
+        try:
+            for first in range(0, len(numbers), block_frames):
+                yield self.frames(numbers[first : first + block_frames], size=size, crop=crop)
+        finally:
+            self._announce([])
+
+    def _announce(self, numbers: Sequence[int]) -> None:  # noqa: B027 - most backends need no warning
+        """These frames will be asked for by the next calls."""
+
     def at(
         self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None
     ) -> UInt8[np.ndarray, "T h w C"]:

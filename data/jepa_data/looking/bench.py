@@ -22,7 +22,7 @@ from jepa_data.errors import DataError
 from jepa_data.looking.bare import decode_only
 from jepa_data.looking.check import cores
 from jepa_data.looking.processes import descendants, memory_of
-from jepa_data.sampling import clip_indices, middle_box, possible_starts, random_box
+from jepa_data.sampling import clip_indices, fitted_box, possible_starts, random_box
 from jepa_data.shards.clips import collate
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.read import ShardFiles
@@ -257,8 +257,9 @@ def _cuts(
     size = None if config.image_size is None else (config.image_size, config.image_size)
     if config.crop is not None:
         return cuts, size, random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
-    whole = size is None or config.fit == "stretch" or index.height == index.width
-    return cuts, size, None if whole else middle_box(index.height, index.width)
+    if config.image_size is None:
+        return cuts, size, None
+    return cuts, size, fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
 
 
 def _as_sample(sample: Sample, frames: np.ndarray) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import cores
 from jepa_data.looking.inspect import seconds_of, spread
-from jepa_data.sampling import clip_indices, middle_box, possible_starts
+from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
 from jepa_data.shards.quarantine import Finding
@@ -134,7 +134,7 @@ def decode_speed(survey: Survey, clip_frames: int, fps: float | None, side: int)
                 starts = possible_starts(index.seconds, clip_frames, fps)
                 if not starts:
                     continue
-                crop = None if index.height == index.width else middle_box(index.height, index.width)
+                crop = fitted_box(index.height, index.width, side, "crop")
                 wanted = clip_indices(index.seconds, starts // 2, clip_frames, fps)
                 reader.frames(wanted, size=(side, side), crop=crop)
             spent.append(time.process_time() - began)

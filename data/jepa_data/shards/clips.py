@@ -24,7 +24,7 @@ from jepa_data.sampling import (
     SUBSTITUTE,
     clip_actions,
     clip_indices,
-    middle_box,
+    fitted_box,
     nearest_start,
     possible_starts,
     random_box,
@@ -196,9 +196,9 @@ class CutClips:
         if config.crop is not None and self._plan.endless:
             random = slot_generator(self._plan.seed, CROP, slot.epoch, slot.number, attempt)
             return random_box(random, height, width, config.crop.scale, config.crop.ratio)
-        if config.image_size is None or config.fit == "stretch" or height == width:
+        if config.image_size is None:
             return None
-        return middle_box(height, width)
+        return fitted_box(height, width, config.image_size, config.fit, config.shortest_edge)
 
     def _open(self, source: int) -> SampleReader:
         with self._lock:
