@@ -210,7 +210,13 @@ class LatentWorldModel(nn.Module):
         clips, is_image = as_video(video)
         if is_image:
             return self.encode_still(clips[:, 0])[:, None]
-        return torch.cat([self._encode(part) for part in self._whole_steps(clips).split(chunk)])
+        parts = self._whole_steps(clips).split(chunk)
+        return torch.cat([self.encode_clips(self.preprocessing.fitted(self._moved(part))) for part in parts])
+
+    @torch.no_grad()
+    def encode_clips(self, clips: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B S N D"]:
+        """Latents of clips that were cropped and scaled already: those of the loader and of `VideoFile.clips`."""
+        return self.encoder(self.prepare_clips(self._moved(clips)))
 
     def encode_file(
         self, file: VideoFile, clips: Iterator[Tensor], chunk: int = 64
@@ -222,13 +228,13 @@ class LatentWorldModel(nn.Module):
             DecodeError: it cannot be read.
         """
         if file.is_image:
-            yield from (self.encode_still(clip[:, 0])[:, None] for clip in clips)
+            yield from (self._encode_stills(clip[:, 0])[:, None] for clip in clips)
             return
         if file.frames < self.spec.frames_per_step:
             raise self._too_short(file.frames)
         for clip in clips:
             if clip.shape[1] >= self.spec.frames_per_step:  # else: the rest of the file, which fills no tubelet
-                yield torch.cat([self._encode(part) for part in self._whole_steps(clip).split(chunk)])
+                yield torch.cat([self.encode_clips(part) for part in self._whole_steps(clip).split(chunk)])
 
     @torch.no_grad()
     def encode_still(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
@@ -237,13 +243,15 @@ class LatentWorldModel(nn.Module):
         An encoder with an embedding for pictures (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
         dynamics, each picture is repeated to fill a step, as V-JEPA 2-AC does.
         """
-        if getattr(self.encoder, "images", False) and self.dynamics is None:
-            return self._encode(picture[:, None])[:, 0]
-        return self._encode(picture[:, None].expand(-1, self.spec.frames_per_step, -1, -1, -1))[:, 0]
+        return self._encode_stills(self.preprocessing.fitted(self._moved(picture)[:, None])[:, 0])
 
     def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:
         """What the encoder reads: cropped, scaled and normalized as in training, on the device where `video` is."""
-        return self.preprocessing(video, next(self.encoder.parameters()).dtype)
+        return self.prepare_clips(self.preprocessing.fitted(video))
+
+    def prepare_clips(self, clips: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B T C H W"]:
+        """The same of clips that were cropped and scaled already."""
+        return self.preprocessing.normalized(clips, next(self.encoder.parameters()).dtype)
 
     @contextmanager
     def open_video(self, source: bytes | Path | str, limits: Limits | None = None) -> Iterator[VideoFile]:
@@ -257,9 +265,14 @@ class LatentWorldModel(nn.Module):
         with self.open_video(source) as file:
             return torch.cat([clip.flatten(0, 1) for clip in file.clips(limit=frames)])[None]
 
-    @torch.no_grad()
-    def _encode(self, clips: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        return self.encoder(self.prepare(clips.to(next(self.encoder.parameters()).device)))
+    def _encode_stills(self, picture: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        frames = self.spec.frames_per_step
+        if getattr(self.encoder, "images", False) and self.dynamics is None:
+            frames = 1
+        return self.encode_clips(picture[:, None].expand(-1, frames, -1, -1, -1))[:, 0]
+
+    def _moved(self, video: Tensor) -> Tensor:
+        return video.to(next(self.encoder.parameters()).device)
 
     def _whole_steps(self, clips: UInt8[Tensor, "B T C h w"]) -> UInt8[Tensor, "B T C h w"]:
         whole = clips.shape[1] - clips.shape[1] % self.spec.frames_per_step

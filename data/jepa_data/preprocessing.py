@@ -27,7 +27,7 @@ from jepa_data.transforms import normalize
 
 Fit = Literal["crop", "stretch"]
 LAYOUTS = (
-    "expected RGB video [B, T, 3, h, w], one clip [T, 3, h, w], or one picture [3, h, w] (channels last as well), uint8 "
+    "expected RGB video [B, T, 3, h, w], one clip [T, 3, h, w] or one picture [3, h, w], channels first or last, uint8 "
     "0..255 or float 0..1; a PIL image; a list of frames; or a file"
 )
 END_SLACK = 4e-4  # seconds: times are rounded to ticks, so the last frame may seem to come a little early
@@ -59,8 +59,14 @@ class Preprocessing:
     def __call__(
         self, video: UInt8[Tensor, "B T 3 h w"], dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "B T 3 H W"]:
-        """What the encoder reads: cropped, scaled (bicubic, antialiased) and normalized, on the device of `video`."""
-        return normalize(self.fitted(video), self.mean, self.std, dtype)
+        """What an encoder reads: cropped, scaled (bicubic, antialiased) and normalized, on the device of `video`."""
+        return self.normalized(self.fitted(video), dtype)
+
+    def normalized(
+        self, clips: UInt8[Tensor, "B T 3 H W"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B T 3 H W"]:
+        """The same of clips that were fitted already, by the loader or by `VideoFile.clips`."""
+        return normalize(clips, self.mean, self.std, dtype)
 
     def fitted(self, video: UInt8[Tensor, "B T 3 h w"]) -> UInt8[Tensor, "B T 3 H W"]:
         """Cropped and scaled to the model's size."""

@@ -1,13 +1,13 @@
 """`jepa embed`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def embed(
-    source: Annotated[Path, typer.Argument(help="A video, a folder of videos, or a folder of shards.")],
+    source: Annotated[Path, typer.Argument(help="A video or picture, a folder of them, or a folder of shards.")],
     model: Annotated[str, typer.Option(help="A run or model folder, or a hub id (org/name).")],
     out: Annotated[
         Path | None,
@@ -19,14 +19,17 @@ def embed(
         str | None, typer.Option("--format", help="npz, parquet or shards, whatever the ending of --out.")
     ] = None,
     clip_frames: Annotated[
-        int | None, typer.Option(help="Frames encoded together. By default the whole video is one clip.")
+        int | None, typer.Option(help="Frames encoded together.  [default: as many as in training]")
     ] = None,
     pca: Annotated[
         Path | None,
-        typer.Option(help="Draw the features of the first video as colours beside it: FILE.gif or FILE.mp4."),
+        typer.Option(help="Draw the features of the first video as colors beside it: FILE.gif or FILE.mp4."),
     ] = None,
+    timeout_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Longest time for opening a file, and for decoding each part of it.")
+    ] = 60.0,
 ) -> None:
-    """Write the features of every video, or look at them.
+    """Write the features of every video and picture, or look at them.
 
     .npz and shards hold all latents [steps, tokens, width] and their times; .parquet holds a row for each clip: key,
     start_seconds, steps and vector, the mean over steps and tokens. `jepa data curate` reads .npz and .parquet.
@@ -40,4 +43,6 @@ def embed(
     if pca is not None:
         run.draw(source, model, pca, clip_frames=clip_frames, say=typer.echo)
     if pca is None or out is not None or kind is not None:
-        run.embed(source, model, out or Path("features.npz"), kind=kind, clip_frames=clip_frames, say=typer.echo)
+        features = out or Path("features.npz")
+        settings: dict[str, Any] = {"kind": kind, "clip_frames": clip_frames, "timeout_seconds": timeout_seconds}
+        run.embed(source, model, features, **settings, say=typer.echo)

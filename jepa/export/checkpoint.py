@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -71,11 +72,13 @@ def load_into(module: nn.Module, folder: Path) -> None:
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Give a module, which may be on the meta device, copies of these tensors, and put it in evaluation mode.
 
+    Weights that are stored in half precision are read into fp32, exactly: activations are fp32.
+
     Raises:
         UserError: a tensor is missing, surplus or of another shape (each is named).
     """
     check_tensors(module.state_dict(), tensors, where)
-    module.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    module.load_state_dict({name: _as_fp32(tensor) for name, tensor in tensors.items()}, assign=True)
     module.eval()
 
 
@@ -91,6 +94,10 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
     if wrong:
         more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(f"{where} belongs to another model: " + "; ".join(wrong[:5]) + more)
+
+
+def _as_fp32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 def _checksum(path: Path) -> str:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,12 +26,14 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.export.classifier import from_config as classifier_from_config
 from jepa.export.huggingface import from_config
 from jepa.predictors.masked import MaskedPredictor
+from jepa_data.preprocessing import Preprocessing
 
 SCHEME = "hf://"
 CONFIG, INDEX, PREPROCESSOR = "config.json", "model.safetensors.index.json", "video_preprocessor_config.json"
 TENSORS = "model.safetensors"
 WANTED = ["*.json", "*.safetensors"]  # no .bin, .pt or .py: nothing that could hold code
 FPS = 4.0  # at which V-JEPA 2 was trained; config.json does not say
+OWN_PROCESSOR, PLAIN_PROCESSOR = "VJEPA2VideoProcessor", "LlavaNextVideoVideoProcessor"
 CLASSIFIER = "VJEPA2ForVideoClassification"
 ARCHITECTURES = ("VJEPA2Model", CLASSIFIER)
 
@@ -40,7 +42,8 @@ ARCHITECTURES = ("VJEPA2Model", CLASSIFIER)
 class HubModel:
     """Weights in transformers' layout as our modules.
 
-    `mean` and `std` of pixels in 0..1, None if not given; `labels` are the classifier's, in the order of its classes.
+    `mean` and `std` of pixels in 0..1, None if not given; `fit` and `shortest_edge` as in
+    `jepa_data.preprocessing.Preprocessing`; `labels` are the classifier's, in the order of its classes.
     """
 
     encoder: VideoViT
@@ -48,6 +51,8 @@ class HubModel:
     fps: float
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
+    fit: Literal["crop", "stretch"]
+    shortest_edge: int | None
     classifier: AttentiveClassifier | None = None
     labels: tuple[str, ...] = ()
 
@@ -124,23 +129,61 @@ def read(folder: Path) -> HubModel:
         float(pictures.get("fps") or FPS),
         _triple(pictures, "image_mean", folder),
         _triple(pictures, "image_std", folder),
+        *_framing(pictures, encoder.image_size, folder),
         classifier,
         labels,
     )
 
 
-def write_preprocessor(
-    folder: Path, image_size: int, fps: float, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
-    """What transformers' video processor reads: sizes, mean and std, and the frame rate."""
+def shortest_edge(image_size: int) -> int:
+    """Short side to which V-JEPA's evaluations scale a video before the middle square is cut (256 for 224)."""
+    return int(image_size * 256 / 224)
+
+
+def write_preprocessor(folder: Path, preprocessing: Preprocessing) -> None:
+    """What transformers' video processor reads: sizes, mean and std, and the frame rate.
+
+    V-JEPA 2's own processor always scales the short side to 256/224 of the square that it cuts. Where a model was
+    trained on another part of the picture, a processor is named that heeds `size` and gives the same kind of output.
+    """
+    p = preprocessing
+    edge = p.shortest_edge or p.image_size
+    own = p.fit == "crop" and edge == shortest_edge(p.image_size)
+    stretched = {"height": p.image_size, "width": p.image_size}
     record = {
-        "video_processor_type": "VJEPA2VideoProcessor",
-        "crop_size": image_size,
-        "image_mean": list(mean),
-        "image_std": list(std),
-        "fps": fps,
+        "video_processor_type": OWN_PROCESSOR if own else PLAIN_PROCESSOR,
+        "do_resize": True,
+        "size": {"shortest_edge": edge} if p.fit == "crop" else stretched,
+        "do_center_crop": p.fit == "crop",
+        "crop_size": {"height": p.image_size, "width": p.image_size},
+        "resample": 3,  # bicubic, as ours
+        "image_mean": list(p.mean),
+        "image_std": list(p.std),
+        "fps": p.fps,
     }
     (folder / PREPROCESSOR).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _framing(
+    pictures: Mapping[str, Any], image_size: int, folder: Path
+) -> tuple[Literal["crop", "stretch"], int | None]:
+    """`fit` and `shortest_edge` of a processor's file.
+
+    Raises:
+        UserError: it prepares pictures in a way that is not ours.
+    """
+    if not pictures or pictures.get("video_processor_type", OWN_PROCESSOR) == OWN_PROCESSOR:
+        return "crop", shortest_edge(image_size)
+    size = pictures.get("size")
+    if pictures.get("do_center_crop") and isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
+        if size["shortest_edge"] >= image_size:
+            return "crop", None if size["shortest_edge"] == image_size else size["shortest_edge"]
+    elif size == {"height": image_size, "width": image_size}:
+        return "stretch", None
+    raise UserError(
+        f"{folder / PREPROCESSOR}: expected pictures of {image_size} px, cut from the middle (do_center_crop, "
+        f"size.shortest_edge) or stretched (size.height, size.width); found {json.dumps(size)}"
+    )
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def pixel_decoder(
     tubelet = model.spec.frames_per_step
     latents, frames = [], []
     for clips in make_loader(config.data, "train", seed=config.seed, total_batches=batches):
-        latents.append(model.encode(clips.video).flatten(0, 1))
+        latents.append(model.encode_clips(clips.video).flatten(0, 1))
         frames.append(clips.video[:, tubelet - 1 :: tubelet].flatten(0, 1))
     decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps, seed=config.seed)
     save_pixel_decoder(run / "model", decoder)

@@ -1,7 +1,8 @@
-"""`jepa embed --pca`: what the encoder makes of a video, as colours beside it.
+"""`jepa embed --pca`: what the encoder makes of a video, as colors beside it.
 
 The features of all steps and places of the video are fitted together: their first three principal components become
-red, green and blue, so one colour means the same thing everywhere in the video, and nothing in another one.
+red, green and blue, so one color means the same thing everywhere in the video, and nothing in another one. What stands
+beside them is what the encoder sees: the picture as it was cropped and scaled for it.
 """
 
 from collections.abc import Callable
@@ -10,19 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
+from jepa_data.preprocessing import VideoFile
 from jepa_data.shards.encode import encode_mp4
-from jepa_data.transforms import resize
 from jepa_probes.drawing import write_gif
 from jepa_probes.figures import feature_video
 from jepa_probes.gallery import feature_maps
 
 LONGEST = 120  # latent steps drawn
-SIDE = 320  # pixels of the longer side that larger videos are drawn with
-Cut = Callable[[Tensor], list[Tensor]]
 
 
 def open_picture(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], None]:
@@ -32,36 +30,27 @@ def open_picture(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], N
     return lambda frames, fps: _write(frames, out, fps)
 
 
-def draw_features(model: LatentWorldModel, video: UInt8[Tensor, "1 T 3 h w"], cut: Cut) -> UInt8[np.ndarray, "S Y X 3"]:
-    """The input, a frame a latent step, and its features beside it; at most the first `LONGEST` steps.
+def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | None) -> UInt8[np.ndarray, "S Y X 3"]:
+    """What the encoder sees, a frame a latent step, and its features beside it; at most the first `LONGEST` steps.
 
     Args:
-        cut: makes the clips that are encoded together.
+        clip_frames: encoded together; None: all.
 
     Raises:
         UserError: the video is shorter than a step, or the latents have no place in the picture.
     """
     per_step = model.spec.frames_per_step
-    steps = min(video.shape[1] // per_step, LONGEST)
+    steps = min(file.frames // per_step, LONGEST)
     if not steps:
-        raise UserError(f"the video has {video.shape[1]} frame(s); one latent step takes {per_step}")
-    video = video[:, : steps * per_step]
-    found = [feature_maps(model, part[None]) for clips in cut(video) for part in clips]
-    maps = [part for part in found if part is not None]
-    if not maps or maps[0].shape[2] * maps[0].shape[3] == 1:
+        raise UserError(f"the video has {file.frames} frame(s); one latent step takes {per_step}")
+    blocks = list(file.clips(clip_frames, steps * per_step))
+    found = [maps.flatten(0, 1) for block in blocks if (maps := feature_maps(model, block)) is not None]
+    if not found or found[0].shape[1] * found[0].shape[2] == 1:
         raise UserError(
             f"the latents of this model are {model.spec.tokens} vector(s) a step that have no place in the picture, so "
-            "there is no map to colour. --pca is for encoders with tokens on a grid"
+            "there is no map to color. --pca is for encoders with tokens on a grid"
         )
-    return feature_video(_shrunk(video)[0], torch.cat(maps, 1)[0])
-
-
-def _shrunk(video: UInt8[Tensor, "1 T 3 h w"]) -> UInt8[Tensor, "1 T 3 H W"]:
-    height, width = video.shape[-2:]
-    scale = SIDE / max(height, width)
-    if scale >= 1:
-        return video
-    return resize(video.float(), (max(1, round(height * scale)), max(1, round(width * scale)))).round().to(torch.uint8)
+    return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(found))
 
 
 def _write(frames: UInt8[np.ndarray, "T Y X 3"], out: Path, fps: float) -> None:

@@ -1,21 +1,28 @@
 """The files that `jepa embed` writes. All of them open without pickle, and appear only when they are whole.
 
-    x.npz        NAME          latents [S, N, D] of the video NAME, not pooled
+    x.npz        NAME          latents [S, N, D] of the file NAME, not pooled
                  NAME.seconds  [S]: the time of each latent, that is of the last frame it has seen
     x.parquet    a row a clip: key, start_seconds, steps, vector [D]: the mean of its latents over steps and tokens
     FOLDER       features-000000.tar …, WebDataset: KEY.latents.npy, KEY.seconds.npy (as above, not pooled) and KEY.json
                  ({"name": NAME}); features.json, written last, counts them
 
-`jepa data curate` reads .npz and .parquet. The same latents give the same bytes.
+`jepa data curate` reads .npz and .parquet. The same latents give the same bytes. Latents of long videos wait on disk,
+beside the output, and not in memory. What was written before something failed is kept under another name.
 """
 
 import io
 import json
 import os
+import shutil
+import tarfile
+import tempfile
 import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -25,38 +32,62 @@ from jepa_data.sources.corpus import key_of
 
 SHARD_BYTES = 2**30
 GROUP = 4096  # rows of a Parquet file that are written at a time
+IN_MEMORY = 2**26  # bytes of one video's latents; more wait on disk
 KINDS = ("npz", "parquet", "shards")
 
 
 @dataclass(frozen=True)
-class VideoLatents:
-    """The latents of one video.
+class EncodedVideo:
+    """The latents of one video, computed as they are read.
 
     Attributes:
-        latents: of all its clips, one after the other.
-        seconds: time of each.
-        steps: latents of each clip.
+        seconds: time of each latent step.
         step_seconds: time a latent takes.
+        parts: latents [K, S, N, D] of K clips at a time; together as many steps as `seconds`.
     """
 
     name: str
-    latents: Float32[np.ndarray, "S N D"]
     seconds: Float32[np.ndarray, " S"]
-    steps: tuple[int, ...]
     step_seconds: float
+    parts: Iterator[Float32[np.ndarray, "K S N D"]]
 
 
-class Writer(Protocol):
-    """Takes videos one by one."""
+class Writer(ABC):
+    """Takes videos one by one, each whole or not at all.
 
-    def add(self, video: VideoLatents) -> None: ...
+    Attributes:
+        count: videos written.
+        failed: the output itself cannot be written any more.
+    """
 
+    def __init__(self, out: Path) -> None:
+        self.out, self.count, self.failed = out, 0, False
+
+    def add(self, video: EncodedVideo) -> None:
+        """Write the latents of a video. Raises what its parts raise; nothing of it is written then."""
+        self._add(video)
+        self.count += 1
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Marks what goes wrong within as a fault of the output."""
+        try:
+            yield
+        except BaseException:
+            self.failed = True
+            raise
+
+    @abstractmethod
+    def _add(self, video: EncodedVideo) -> None: ...
+
+    @abstractmethod
     def close(self) -> str:
         """Finish; gives what was written, in words."""
         ...
 
-    def discard(self) -> None:
-        """Leave nothing of it behind."""
+    @abstractmethod
+    def abandon(self) -> Path | None:
+        """Finish early: where the videos are that were written whole; None, and nothing is left, if there are none."""
         ...
 
 
@@ -64,38 +95,38 @@ def open_writer(out: Path, kind: str | None = None) -> Writer:
     """A writer of "npz", "parquet" or "shards"; None: by the ending.
 
     Raises:
-        UserError: an unknown kind or ending, a folder that is not empty, or there is no pyarrow.
+        UserError: an unknown kind or ending, a folder that is not empty, no permission, or there is no pyarrow.
     """
+    out = out.expanduser()
     if kind is None:
         kind = {".npz": "npz", ".parquet": "parquet", "": "shards"}.get(out.suffix)
         if kind is None:
             raise UserError(f"--out is {out}; give FILE.npz, FILE.parquet, a FOLDER for shards, or say --format")
     if kind not in KINDS:
         raise UserError(f"--format is {kind}; it is one of {', '.join(KINDS)}")
-    if kind == "shards":
-        return ShardWriter(out)
-    if out.is_dir():
+    if kind != "shards" and out.is_dir():
         raise UserError(f"--out is {out}, a folder; {kind} is one file")
-    return NpzWriter(out) if kind == "npz" else ParquetWriter(out)
+    _check_writable(out)
+    return {"npz": NpzWriter, "parquet": ParquetWriter, "shards": ShardWriter}[kind](out)
 
 
-class NpzWriter:
+class NpzWriter(Writer):
     """A zip of arrays, each written when it comes."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.partial = out, out.with_name(out.name + ".partial")
+        super().__init__(out)
+        self.partial = out.with_name(out.name + ".partial")
         self._zip: zipfile.ZipFile | None = None
         self._about = ""
 
-    def add(self, video: VideoLatents) -> None:
-        if self._zip is None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._zip = zipfile.ZipFile(self.partial, "w")
-        for name, array in ((video.name, video.latents), (f"{video.name}.seconds", video.seconds)):
-            # A ZipInfo of its own has a fixed date; numpy's savez writes the present one.
-            with self._zip.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-        self._about = _described(video)
+    def _add(self, video: EncodedVideo) -> None:
+        with _stored(video, self.out.parent) as (latents, self._about), self.writing():
+            if self._zip is None:
+                self._zip = zipfile.ZipFile(self.partial, "w")
+            for name, array in ((video.name, latents), (f"{video.name}.seconds", _npy(video.seconds))):
+                # A ZipInfo of its own has a fixed date; numpy's savez writes the present one.
+                with self._zip.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                    shutil.copyfileobj(array, file)
 
     def close(self) -> str:
         assert self._zip is not None, "nothing was added"
@@ -103,46 +134,52 @@ class NpzWriter:
         os.replace(self.partial, self.out)
         return self._about
 
-    def discard(self) -> None:
-        if self._zip is not None:
+    def abandon(self) -> Path | None:
+        if self._zip is not None and self.count and not self.failed:
             self._zip.close()
+            return _kept(self.partial, self.out)
+        if self._zip is not None and self._zip.fp is not None:
+            broken, self._zip.fp = self._zip.fp, None  # without the directory, which would not fit on a full disk
+            broken.close()
         self.partial.unlink(missing_ok=True)
+        return None
 
 
-class ParquetWriter:
+class ParquetWriter(Writer):
     """Pooled vectors, a row a clip."""
 
     def __init__(self, out: Path) -> None:
+        super().__init__(out)
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
         except ImportError as error:
             raise UserError(
-                f"{out}: Parquet is written by pyarrow: pip install 'openjepa[pack]'; or give .npz"
+                "writing Parquet needs pyarrow: pip install 'openjepa[pack]', or give --out FILE.npz"
             ) from error
+        self.partial = out.with_name(out.name + ".partial")
         self._arrow, self._parquet = arrow, parquet
-        self.out, self.partial = out, out.with_name(out.name + ".partial")
         self._file: Any = None
         self._rows: dict[str, list[Any]] = {}
         self._count, self._width = 0, 0
 
-    def add(self, video: VideoLatents) -> None:
-        if self._file is None:
-            self._begin(video.latents.shape[2])
-        ends = np.cumsum(video.steps)
-        for steps, end in zip(video.steps, ends.tolist(), strict=True):
-            first = end - steps
-            row = {
-                "key": video.name,
-                "start_seconds": round(first * video.step_seconds, 6),
-                "steps": steps,
-                "vector": video.latents[first:end].mean(axis=(0, 1), dtype=np.float64).astype(np.float32),
-            }
-            for name, value in row.items():
-                self._rows[name].append(value)
-            self._count += 1
-        if len(self._rows["key"]) >= GROUP:
-            self._flush()
+    def _add(self, video: EncodedVideo) -> None:
+        rows, first = list[dict[str, Any]](), 0
+        for part in video.parts:
+            for clip in part:
+                vector = clip.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+                start = round(first * video.step_seconds, 6)
+                rows.append({"key": video.name, "start_seconds": start, "steps": len(clip), "vector": vector})
+                first += len(clip)
+        with self.writing():
+            if self._file is None:
+                self._begin(len(rows[0]["vector"]))
+            for row in rows:
+                for name, value in row.items():
+                    self._rows[name].append(value)
+            self._count += len(rows)
+            if len(self._rows["key"]) >= GROUP:
+                self._flush()
 
     def close(self) -> str:
         self._flush()
@@ -150,14 +187,16 @@ class ParquetWriter:
         os.replace(self.partial, self.out)
         return f"a row for each of {self._count} clip(s): the mean [{self._width}] of its latents"
 
-    def discard(self) -> None:
-        if self._file is not None:
+    def abandon(self) -> Path | None:
+        if self._file is not None and self.count and not self.failed:
+            self._flush()
             self._file.close()
+            return _kept(self.partial, self.out)
         self.partial.unlink(missing_ok=True)
+        return None
 
     def _begin(self, width: int) -> None:
         arrow = self._arrow
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         self._width = width
         self._schema = arrow.schema(
             [
@@ -167,6 +206,7 @@ class ParquetWriter:
                 arrow.field("vector", arrow.list_(arrow.float32(), width), nullable=False),
             ]
         )
+        self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._parquet.ParquetWriter(self.partial, self._schema)
         self._rows = {name: [] for name in self._schema.names}
 
@@ -182,31 +222,34 @@ class ParquetWriter:
         self._rows = {name: [] for name in self._rows}
 
 
-class ShardWriter:
+class ShardWriter(Writer):
     """WebDataset tars of arrays."""
 
     def __init__(self, out: Path) -> None:
+        super().__init__(out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out is {out}, which is not an empty folder; shards are written to a new one")
-        self.out, self._made = out, not out.exists()
+        self._made = not out.exists()
         self._paths, self._counts = list[Path](), list[int]()
-        self._file: IO[bytes] | None = None
-        self._tar: Any = None
+        self._tar: tarfile.TarFile | None = None
         self._about = ""
 
-    def add(self, video: VideoLatents) -> None:
-        tar = self._tar if self._tar is not None and self._tar.tarstream.offset < SHARD_BYTES else self._next()
-        members = {
-            "__key__": key_of(video.name) if "." in video.name or "/" in video.name else video.name,
-            "json": json.dumps(
-                {"name": video.name, "clip_steps": video.steps, "step_seconds": video.step_seconds}
-            ).encode(),
-            "latents.npy": _npy(video.latents),
-            "seconds.npy": _npy(video.seconds),
-        }
-        tar.write(members)
-        self._counts[-1] += 1
-        self._about = _described(video)
+    def _add(self, video: EncodedVideo) -> None:
+        clip_steps = list[int]()
+        with _stored(video, self.out.parent, clip_steps) as (latents, self._about), self.writing():
+            tar = self._tar if self._tar is not None and self._tar.offset < SHARD_BYTES else self._next()
+            about = {"name": video.name, "clip_steps": clip_steps, "step_seconds": video.step_seconds}
+            key = key_of(video.name) if "." in video.name or "/" in video.name else video.name
+            for ending, file in (
+                ("json", io.BytesIO(json.dumps(about).encode())),
+                ("latents.npy", latents),
+                ("seconds.npy", _npy(video.seconds)),
+            ):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size, member.mode = file.seek(0, os.SEEK_END), 0o444
+                file.seek(0)
+                tar.addfile(member, file)
+            self._counts[-1] += 1
 
     def close(self) -> str:
         self._end()
@@ -215,37 +258,77 @@ class ShardWriter:
         (self.out / "features.json").write_text(json.dumps(about, indent=2) + "\n")
         return f"{self._about} in {len(files)} shard(s)"
 
-    def discard(self) -> None:
-        self._end()
-        for path in self._paths:
+    def abandon(self) -> Path | None:
+        if self.count and not self.failed:
+            self._end()
+            return self.out
+        if self._tar is not None and self._tar.fileobj is not None:
+            self._tar.fileobj.close()
+        whole = self.count > self._counts[-1] if self._counts else False
+        for path in self._paths[-1:] if whole else self._paths:
             path.unlink(missing_ok=True)
-        if self._made and self.out.is_dir():
+        if not whole and self._made and self.out.is_dir():
             self.out.rmdir()
+        return self.out if whole else None
 
-    def _next(self) -> Any:
-        from webdataset.writer import TarWriter
-
+    def _next(self) -> tarfile.TarFile:
         self._end()
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"features-{len(self._paths):06d}.tar"
+        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed when it is full
         self._paths.append(path)
         self._counts.append(0)
-        self._file = path.open("wb")
-        self._tar = TarWriter(self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False)
         return self._tar
 
     def _end(self) -> None:
-        if self._file is not None:
+        if self._tar is not None:
             self._tar.close()
-            self._file.close()
 
 
-def _described(video: VideoLatents) -> str:
-    _, tokens, width = video.latents.shape
-    return f"latents [steps, {tokens}, {width}] every {video.step_seconds:g} s"
+@contextmanager
+def _stored(video: EncodedVideo, beside: Path, clip_steps: list[int] | None = None) -> Iterator[tuple[Any, str]]:
+    """The latents [S, N, D] of a video as a .npy file, read from its beginning, and what they are in words.
+
+    Args:
+        beside: where large ones wait.
+        clip_steps: is filled with the steps of each clip.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(beside), prefix=".latents-") as file:
+        about = ""
+        for part in video.parts:
+            if not about:
+                tokens, width = part.shape[2:]
+                shape = (len(video.seconds), tokens, width)
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                about = f"latents [steps, {tokens}, {width}] every {video.step_seconds:g} s"
+            file.write(np.ascontiguousarray(part, "<f4").tobytes())
+            if clip_steps is not None:
+                clip_steps += [part.shape[1]] * len(part)
+        file.seek(0)
+        yield file, about
 
 
-def _npy(array: np.ndarray) -> bytes:
+def _npy(array: np.ndarray) -> io.BytesIO:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    buffer.seek(0)
+    return buffer
+
+
+def _kept(partial: Path, out: Path) -> Path:
+    """A name that can be opened, and cannot be mistaken for the whole."""
+    kept = out.with_name(f"{out.stem}.incomplete{out.suffix}")
+    os.replace(partial, kept)
+    return kept
+
+
+def _check_writable(out: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    if place != out.absolute() and not place.is_dir():
+        raise UserError(f"--out is {out}, and {place} is a file, not a folder")
+    if not os.access(place, os.W_OK):
+        raise UserError(f"--out is {out}, and {place} cannot be written (no permission); give another --out")

@@ -128,7 +128,7 @@ def _to_huggingface(model: Model, out: Path) -> None:
         found = huggingface.to_transformers(encoder, model.predictor)
     found.save_pretrained(out)
     p = model.world.preprocessing
-    hub.write_preprocessor(out, p.image_size, p.fps, p.mean, p.std)
+    hub.write_preprocessor(out, p)
 
 
 def _to_meta(model: Model, out: Path) -> None:
@@ -146,6 +146,7 @@ def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None
     p, tubelet = model.world.preprocessing, model.world.spec.frames_per_step
     size, length = image_size or p.image_size, frames or model.config.frames
     about = {"fps": f"{p.fps:g}", "tubelet": str(tubelet), "mean": _numbers(p.mean), "std": _numbers(p.std)}
+    about |= {"fit": p.fit} | ({} if p.shortest_edge is None else {"shortest_edge": str(p.shortest_edge)})
     difference = onnx.to_onnx(model.world.encoder, out, image_size=size, frames=length, about=about)
     return f"video [batch, {length}, 3, {size}, {size}], normalised; onnxruntime differs by {difference:.1e} at most"
 
@@ -166,7 +167,9 @@ def _from_meta(
     state = meta.load_state(source, weights)
     build = meta_ac.build if state.predictor is not None and meta.ACTIONS in state.predictor else meta.build
     encoder, predictor = build(state, image_size, frames, heads=heads[0], predictor_heads=heads[1], where=source)
-    return imported("meta", encoder, fps=fps, predictor=predictor)
+    # Meta's evaluations scale the short side to 256/224 of the square that is cut; its robots' policies do not.
+    edge = None if meta.ACTIONS in (state.predictor or {}) else hub.shortest_edge(image_size)
+    return imported("meta", encoder, fps=fps, predictor=predictor, shortest_edge=edge)
 
 
 def _summary(model: Model) -> str:

@@ -58,8 +58,11 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
         raise UserError(
             f"encoder: {method.encoder_from} (method.encoder_from) holds another one: {differ}; leave `encoder` out"
         )
-    p = about.preprocessing
-    return config.model_copy(update={"encoder": config.encoder or wrapped}), Source(wrapped, p.mean, p.std)
+    p, data = about.preprocessing, config.data
+    # What it was trained to see, unless this run says otherwise.
+    seen = {name: getattr(p, name) for name in ("fit", "shortest_edge") if name not in data.model_fields_set}
+    updated = {"encoder": config.encoder or wrapped, "data": type(data).model_validate(data.model_dump() | seen)}
+    return config.model_copy(update=updated), Source(wrapped, p.mean, p.std)
 
 
 def load_frozen(name: str, described: Encoder, image_size: int, frames: int) -> AnyEncoder:

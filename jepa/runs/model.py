@@ -7,8 +7,9 @@ MODEL/classifier/         an attentive classifier and its labels, if there is on
 """
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -104,20 +105,31 @@ def imported(
     labels: tuple[str, ...] = (),
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    fit: Literal["crop", "stretch"] = "crop",
+    shortest_edge: int | None = None,
 ) -> Model:
     """Weights from elsewhere as a model. A causal predictor makes it V-JEPA 2-AC: a latent step is one frame.
 
     Args:
         origin: where from, for `ModelConfig.method`.
         fps: frames a second that the encoder was trained on.
-        mean, std: of the pixels in 0..1; None: ImageNet's, as V-JEPA has them.
+        mean, std: of the pixels in 0..1; None: ImageNet's, as in V-JEPA.
+        fit, shortest_edge: how pictures become square, see `jepa_data.preprocessing.Preprocessing`.
 
     Raises:
         UserError: the encoder does not read RGB pictures.
     """
     if (channels := encoder.patch_embed.proj.in_channels) != 3:
         raise UserError(f"{origin}: its encoder reads {channels} channels; models here read RGB video, 3 channels")
-    preprocessing = PreprocessingConfig(image_size=encoder.image_size, fps=fps, mean=mean or MEAN, std=std or STD)
+    preprocessing = PreprocessingConfig(
+        image_size=encoder.image_size,
+        fps=fps,
+        mean=mean or MEAN,
+        std=std or STD,
+        fit=fit,
+        shortest_edge=shortest_edge,
+        clip_frames=encoder.frames,
+    )
     sizes = {"tokens": encoder.tokens, "width": encoder.width}
     acts = isinstance(predictor, CausalPredictor)
     per_step = 1 if acts else encoder.tubelet
@@ -195,6 +207,8 @@ def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
 def _build(config: ModelConfig) -> LatentWorldModel:
     spec = LatentSpec(**config.spec.model_dump())
     preprocessing = Preprocessing(**config.preprocessing.model_dump())
+    if preprocessing.clip_frames is None:
+        preprocessing = replace(preprocessing, clip_frames=config.frames)
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
         dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, spec.block_size)
@@ -212,4 +226,6 @@ def _from_hub(folder: Path) -> Model:
         labels=found.labels,
         mean=found.mean,
         std=found.std,
+        fit=found.fit,
+        shortest_edge=found.shortest_edge,
     )

@@ -229,7 +229,28 @@ def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | 
     if size is None or fps is None:
         what = "data.image_size" if size is None else "data.fps"
         raise UserError(f"{loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER")
-    return Preprocessing(size, fps, *((MEAN, STD) if source is None else (source.mean, source.std)))
+    _check_square(config, loader)
+    data = config.data
+    return Preprocessing(
+        size,
+        fps / data.stride,
+        *((MEAN, STD) if source is None else (source.mean, source.std)),
+        fit=data.fit,
+        shortest_edge=data.shortest_edge,
+        clip_frames=data.clip_frames,
+    )
+
+
+def _check_square(config: PretrainConfig, loader: ClipLoader) -> None:
+    """Clips as stored must be square, as everything is that a model is shown later."""
+    if config.data.image_size is not None or not len(loader.corpora[0]):
+        return
+    index = loader.corpora[0][0].video_index()
+    if index is not None and index.height != index.width:
+        raise UserError(
+            f"{loader.shards.url}: its videos are {index.width}x{index.height}, and models see square pictures; give "
+            "data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
+        )
 
 
 def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:

@@ -89,6 +89,8 @@ def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: P
         clip_frames=opened.config.frames,
         fps=config.fps or p.fps,
         image_size=p.image_size,
+        fit=p.fit,
+        shortest_edge=p.shortest_edge,
     )
 
 
@@ -109,7 +111,7 @@ def _encoders(
     some = make_loader(data, "train", seed=seed, total_batches=8)
     encoders: dict[str, nn.Module | None] = {
         PRETRAINED: model.encoder,
-        "random_init": baselines.random_init(fresh, seed, some, model.prepare),
+        "random_init": baselines.random_init(fresh, seed, some, model.prepare_clips),
         PIXELS: None,
     }
     if not (config.supervised and names):
@@ -122,7 +124,7 @@ def _encoders(
     encoders["supervised"] = baselines.train_supervised(
         fresh,
         make_loader(data, "train", seed=seed, total_batches=steps),
-        model.prepare,
+        model.prepare_clips,
         names,
         seed=seed,
         make_optimizer=optimizer_of(trained),
@@ -135,7 +137,7 @@ def _encoders(
 
 def _encode(model: LatentWorldModel, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return encoder(model.prepare(video))
+        return encoder(model.prepare_clips(video))
 
 
 def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:
@@ -161,7 +163,7 @@ def _prediction(
         say(f"no latent prediction: the model's actions are {wide}")
         return {}
     names = clips.shards.manifest.state_names
-    held_out = extract(model.encode, clips, model.spec.frames_per_step, names)
+    held_out = extract(model.encode_clips, clips, model.spec.frames_per_step, names)
     assert held_out.actions is not None
     columns = [names.index(name) for name in model.spec.states if name in names]
     if len(columns) < len(model.spec.states):

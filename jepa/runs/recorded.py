@@ -37,9 +37,11 @@ def recorded(
     frames = model.spec.frames_per_step
 
     def still(video: Tensor) -> Tensor:
-        return model.encode_still(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
+        pictures = video[:, frames - 1 :: frames].flatten(0, 1)
+        repeated = pictures[:, None].expand(-1, frames, -1, -1, -1)
+        return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
 
-    encodes = {"seen": model.encode} | ({"still": still} if frames > 1 else {})
+    encodes = {"seen": model.encode_clips} | ({"still": still} if frames > 1 else {})
     found = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
     return found["seen"], found["still" if frames > 1 else "seen"].latents
 

@@ -415,12 +415,15 @@ class SpecConfig(Config):
 
 
 class PreprocessingConfig(Config):
-    """jepa.world_model.Preprocessing."""
+    """jepa_data.preprocessing.Preprocessing."""
 
     image_size: Count
     fps: Positive
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
+    fit: Literal["crop", "stretch"] = "crop"
+    shortest_edge: Count | None = None
+    clip_frames: Count | None = None
 
 
 class ModelConfig(Config):

@@ -59,7 +59,7 @@ def random_init(
     variance 1) they would pass everything through unscaled, a handicap that no trained encoder has.
 
     Args:
-        prepare: uint8 clips to what the encoder reads, such as `LatentWorldModel.prepare`.
+        prepare: uint8 clips to what the encoder reads, such as `LatentWorldModel.prepare_clips`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -158,12 +158,13 @@ def fingerprint(module: nn.Module, loader: ClipLoader) -> dict[str, Any]:
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     manifests = [hashlib.sha256(source.store.fetch(MANIFEST).read_bytes()).hexdigest() for source in loader.sources]
-    cut = ("clip_frames", "fps", "stride", "clips_per_video", "image_size", "fit", "start_seconds", "short")
+    cut = ("clip_frames", "fps", "stride", "clips_per_video", "start_seconds", "short")
+    seen = ("image_size", "fit", "shortest_edge")
     return {
         "model": digest.hexdigest(),
         "data": manifests,
         "split": loader.split,
-        "clips": {name: getattr(loader.config, name) for name in cut},
+        "clips": {name: getattr(loader.config, name) for name in cut + seen},
     }
 
 

@@ -47,7 +47,7 @@ def draw_model(
     sheet = figures.contact_sheet(clips.video, seconds_per_frame=frame_seconds)
     paths = [write_png(sheet, folder / "data.png")]
     video = clips.video[:COLUMNS]
-    z = model.encode(video)
+    z = model.encode_clips(video)
     maps = feature_maps(model, video)
     paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=fps))
     dynamics: object = model.dynamics
@@ -80,7 +80,7 @@ def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> 
     encoder: object = model.encoder
     if not isinstance(encoder, Mapped):
         return None
-    return encoder.feature_map(model.prepare(video.to(next(model.encoder.parameters()).device)))
+    return encoder.feature_map(model.prepare_clips(video.to(next(model.encoder.parameters()).device)))
 
 
 def draw_plans(

@@ -19,9 +19,9 @@ from jepa.config import UserError, from_dict
 from jepa.encoders.frame import FrameEncoder
 from jepa.export import checkpoint
 from jepa.runs.build import build_encoder
-from jepa.runs.embed import cut, draw, embed
+from jepa.runs.embed import draw, embed
 from jepa.runs.embed_pca import draw_features
-from jepa.runs.embed_write import ShardWriter, VideoLatents, open_writer
+from jepa.runs.embed_write import EncodedVideo, ShardWriter, open_writer
 from jepa.runs.schema import VideoViTConfig
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.curate.embeddings import read_embeddings
@@ -78,6 +78,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def encoded(name: str, latents: np.ndarray) -> EncodedVideo:
+    """Latents [K, S, N, D] as the encoder would give them, all at once."""
+    return EncodedVideo(name, np.zeros(latents.shape[0] * latents.shape[1], np.float32), 0.5, iter([latents]))
+
+
 def told(call: Callable[..., object], *arguments: object, **settings: object) -> str:
     lines: list[str] = []
     call(*arguments, **settings, say=lines.append)
@@ -88,7 +93,7 @@ def test_a_table_has_a_row_a_clip_with_the_mean_of_its_latents(model: Path, vide
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "deep" / "x.parquet"
     said = told(embed, videos, model, out, clip_frames=4)
-    assert "left out: a.m2ts" in said and "2 video(s), 1 left out; a row for each of 5 clip(s)" in said
+    assert "left out: a.m2ts" in said and "2 file(s), 1 left out; a row for each of 5 clip(s)" in said
     rows = parquet.read_table(out).to_pylist()
     assert [(row["key"], row["start_seconds"], row["steps"]) for row in rows] == [
         ("b.mp4", 0.0, 2),
@@ -167,7 +172,7 @@ def test_shards_are_closed_when_they_are_full(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("jepa.runs.embed_write.SHARD_BYTES", 5000)
     writer = ShardWriter(tmp_path / "s")
     for i in range(5):
-        writer.add(VideoLatents(f"v{i}", np.ones((2, 3, 50), np.float32), np.zeros(2, np.float32), (2,), 0.5))
+        writer.add(encoded(f"v{i}", np.ones((1, 2, 3, 50), np.float32)))
     assert "in 3 shard(s)" in writer.close()
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
         *(f"features-{i:06d}.tar" for i in range(3)),
@@ -180,13 +185,10 @@ def test_a_run_that_fails_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
     source.mkdir()
     (source / "x.mp4").write_bytes(b"nothing")
     for out in (tmp_path / "x.npz", tmp_path / "shards"):
-        with pytest.raises(UserError, match="none of its 1 videos"):
+        with pytest.raises(UserError, match="none of its 1 videos and pictures"):
             told(embed, source, model, out)
-    video = VideoLatents("v", np.ones((1, 1, 2), np.float32), np.zeros(1, np.float32), (1,), 0.5)
     for name in ("y.npz", "y"):
-        writer = open_writer(tmp_path / name)
-        writer.add(video)
-        writer.discard()
+        assert open_writer(tmp_path / name).abandon() is None
     assert [path.name for path in tmp_path.iterdir()] == ["only_bad"]
 
 
@@ -208,14 +210,16 @@ def test_what_cannot_be_written_is_told_before_the_model_is_read(
         told(embed, videos, tmp_path / "no model", tmp_path / "x.parquet")
 
 
-def test_clips_cover_the_video_once() -> None:
-    for frames, per_step, clip in itertools.product(range(1, 14), (1, 2, 3), (None, 6, 12)):
-        video = torch.arange(frames, dtype=torch.uint8).view(1, -1, 1, 1, 1).expand(1, frames, 3, 2, 2)
-        parts = cut(video, per_step, clip)
-        seen = [int(t) for part in parts for one in part for t in one[:, 0, 0, 0]]
-        whole = frames - frames % per_step
-        assert seen == list(range(whole or frames))
-        assert clip is None or all(part.shape[1] <= clip for part in parts)
+def test_clips_cover_the_file_once_in_order(model: Path, tmp_path: Path) -> None:
+    loaded = jepa.load(model)
+    video = np.zeros((13, SIDE, SIDE, 3), np.uint8) + np.arange(0, 208, 16, dtype=np.uint8)[:, None, None, None]
+    (tmp_path / "x.mp4").write_bytes(encode_mp4(video, FPS))
+    for clip_frames, limit in itertools.product((None, 1, 4, 6, 200), (None, 9)):
+        with loaded.open_video(tmp_path / "x.mp4") as file:
+            parts = list(file.clips(clip_frames, limit))
+        assert clip_frames is None or all(part.shape[1] <= clip_frames for part in parts)
+        shown = torch.cat([part.flatten(0, 1) for part in parts]).float().mean((1, 2, 3))
+        np.testing.assert_allclose(shown, 16 * np.arange(limit or 13), atol=6)
 
 
 def test_clips_that_the_model_cannot_take_are_told(model: Path, videos: Path, tmp_path: Path) -> None:
@@ -228,7 +232,7 @@ def test_every_video_that_can_be_packed_is_looked_at(model: Path, tmp_path: Path
     folder.mkdir()
     for ending in VIDEO_FILES:
         (folder / f"x.{ending.upper()}").write_bytes(encode_mp4(moving_square(4), FPS))
-    assert f"{len(VIDEO_FILES)} video(s), 0 left out" in told(embed, folder, model, tmp_path / "x.npz")
+    assert f"{len(VIDEO_FILES)} file(s), 0 left out" in told(embed, folder, model, tmp_path / "x.npz")
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -240,10 +244,11 @@ def test_a_picture_shows_the_input_and_beside_it_colours_that_follow_the_feature
     model: Path, videos: Path, tmp_path: Path
 ) -> None:
     said = told(draw, videos, model, tmp_path / "x.gif")
-    assert "left out: a.m2ts" in said and "b.mp4, the first of 3 videos; 6 steps" in said
+    assert "left out: a.m2ts" in said and "b.mp4, the first of 3 files; 6 steps" in said
     told(draw, videos / "b.mp4", model, tmp_path / "x.mp4", clip_frames=4)
     loaded = jepa.load(model)
-    drawn = draw_features(loaded, loaded.read_video(videos / "b.mp4"), lambda part: cut(part, 2, None))
+    with loaded.open_video(videos / "b.mp4") as file:
+        drawn = draw_features(loaded, file, 4)
     assert frames_of(tmp_path / "x.gif").shape == drawn.shape and len(drawn) == 6
     mp4 = frames_of(tmp_path / "x.mp4")
     assert len(mp4) == 6 and not any(side % 2 for side in mp4.shape[1:3])
@@ -255,27 +260,23 @@ def test_a_picture_shows_the_input_and_beside_it_colours_that_follow_the_feature
     shown = drawn[:, -6 - side : -6, 6 : 6 + side]  # the input: the last frame of each step
     expected = loaded.read_video(videos / "b.mp4")[0, 1::2].permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(shown[:, :: side // SIDE, :: side // SIDE], expected)
-    again = draw_features(loaded, loaded.read_video(videos / "b.mp4"), lambda part: cut(part, 2, None))
-    assert (again == drawn).all()
+    with loaded.open_video(videos / "b.mp4") as file:
+        assert (draw_features(loaded, file, 4) == drawn).all()
 
 
-def test_large_videos_are_drawn_smaller_and_long_ones_cut(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+def test_long_videos_are_drawn_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
     monkeypatch.setattr("jepa.runs.embed_pca.LONGEST", 3)
-    loaded = jepa.load(model)
-    video = torch.from_numpy(moving_square(10, 400)).permute(0, 3, 1, 2)[None, :, :, :200]
-    drawn = draw_features(loaded, video, lambda part: cut(part, 2, None))
-    assert len(drawn) == 3 and drawn.shape[2] == 2 * 320 + 3 * 6 and 160 < drawn.shape[1] < 200
+    (tmp_path / "x.mp4").write_bytes(encode_mp4(moving_square(10), FPS))
+    assert "the first 3 of 5 steps" in told(draw, tmp_path / "x.mp4", model, tmp_path / "x.gif")
+    assert len(frames_of(tmp_path / "x.gif")) == 3
 
 
-def test_latents_without_a_place_in_the_picture_are_told() -> None:
+def test_latents_without_a_place_in_the_picture_are_told(videos: Path) -> None:
     encoder = FrameEncoder("resnet10t", SIDE, pretrained=False, output="pooled")
     spec = LatentSpec(1, encoder.width, 1 / FPS, 1)
     pooled = LatentWorldModel(encoder, None, spec, Preprocessing(SIDE, FPS, MEAN, STD)).eval()
-    video = torch.zeros(1, 4, 3, SIDE, SIDE, dtype=torch.uint8)
-    with pytest.raises(UserError, match="no place in the picture"):
-        draw_features(pooled, video, lambda part: cut(part, 1, None))
-    with pytest.raises(UserError, match="0 frame"):
-        draw_features(pooled, video[:, :0], lambda part: cut(part, 1, None))
+    with pooled.open_video(videos / "b.mp4") as file, pytest.raises(UserError, match="no place in the picture"):
+        draw_features(pooled, file, None)
 
 
 def test_the_command_draws_or_writes_or_does_both(

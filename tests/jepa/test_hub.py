@@ -12,6 +12,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.export import hub
 from jepa.export.huggingface import to_transformers
 from jepa.predictors.masked import MaskedPredictor
+from jepa_data.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +26,7 @@ def encoder() -> VideoViT:
 def folder(tmp_path: Path) -> Path:
     predictor = MaskedPredictor(48, 24, 1, 2, mask_kinds=3, positions="rotary_tiled")
     to_transformers(encoder(), predictor).save_pretrained(tmp_path / "model")
-    hub.write_preprocessor(tmp_path / "model", 32, 7.5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    hub.write_preprocessor(tmp_path / "model", Preprocessing(32, 7.5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "crop", 36))
     return tmp_path / "model"
 
 
