@@ -9,7 +9,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -87,7 +89,7 @@ def make_trainer(config: PretrainConfig, callbacks: list[Callback]) -> L.Trainer
             max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
             gradient_clip_val=t.clip_norm,
             log_every_n_steps=t.log_every,
-            logger=[CSVLogger(run, "logs", ""), TensorBoardLogger(run, "logs", "")],
+            logger=[CSVLogger(run, LOGS, ""), TensorBoardLogger(run, LOGS, "")],
             callbacks=[*callbacks, Checkpoints(run / FOLDER, t.checkpoint_every)],
             enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
             enable_model_summary=False,

@@ -214,7 +214,7 @@ def test_a_demo_whose_world_cannot_be_recorded_gives_its_folder_back(
         "export {run} --to openjepa --out {closed}/model",
         "export {run} --to onnx --out {closed}/model.onnx",
         "plan {closed}",
-        "data record billiards-easy {closed}/data --episodes 2 --frames 4 --image-size 16",
+        "data record billiards-easy {closed}/data --episodes 2 --frames 4 --image-size 32",
     ],
 )
 def test_where_nothing_can_be_written_is_one_line_with_path_and_reason(
