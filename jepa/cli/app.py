@@ -4,18 +4,48 @@ A verb is a function in its own file. At the top of that file only typer and the
 everything heavy is imported inside the function, so that `jepa --help` answers at once.
 """
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from jepa import __version__
 from jepa.cli import curves, data, demo, dream, embed, export, looking, plan, pretrain, probe, report
 
+ADVICE = {
+    errno.EACCES: "give another path, or allow reading and writing there",
+    errno.EPERM: "give another path, or allow reading and writing there",
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.ENOSPC: "free some space, or give a path on another disk",
+    errno.EDQUOT: "free some space, or give a path on another disk",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file; give another path",
+    errno.EISDIR: "give the path of a file",
+    errno.EEXIST: "give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "it links to itself; give another path",
+    errno.EIO: "the disk or the network failed; try again, or give a path elsewhere",
+}
+
+
+class Verbs(typer.core.TyperGroup):
+    """Without click's habit of telling a file that ends too early as "Aborted!"."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"a file or a pipe ended too early: {error}") from error
+
+
 app = typer.Typer(
     name="jepa",
+    cls=Verbs,
     help="Stream video, pretrain world models that predict latents, probe them and plan with them.",
     no_args_is_help=True,
     add_completion=False,
@@ -57,29 +87,51 @@ def _options(
 def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoReturn:
     """Run `jepa` with `arguments` (None: those of the process) and exit.
 
-    Exit codes: 0 done · 2 a mistake in the command, a config or the data, told as `error: …` on stderr, one line for
-    each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows the traceback of mistakes too.
+    Exit codes: 0 done · 2 a mistake in the command, a config or the data, or a path that cannot be read or written,
+    told as `error: …` on stderr, one line for each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows
+    the traceback of mistakes too.
     """
     # Before torch is imported: threads that wait for one another shall sleep, not spin. With other programs on the
     # machine, spinning ones made `jepa probe` take 50 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="jepa")
+        app([_expand_home(each) for each in (sys.argv[1:] if arguments is None else arguments)], prog_name="jepa")
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
         if end.code == 130:
             _interrupted()
         raise
+    except OSError as error:
+        if error.errno not in ADVICE or _traceback_wanted():
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{where}{os.strerror(error.errno)}; {ADVICE[error.errno]}")
     except ValueError as error:
         from jepa.config import UserError  # here, for it imports pydantic
 
-        if not isinstance(error, UserError) or os.environ.get("JEPA_TRACEBACK", "0") not in ("", "0"):
+        if not isinstance(error, UserError) or _traceback_wanted():
             raise
-        for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     sys.exit(0)
+
+
+def _expand_home(argument: str) -> str:
+    """`--out=~/x` as the shell leaves it, with the home folder in place; `KEY=~/x` is left to the configs."""
+    if not re.match(r"(--[\w-]+=)?~/", argument):
+        return argument
+    option, tilde, path = argument.partition("~/")
+    return option + os.path.expanduser(tilde + path)
+
+
+def _traceback_wanted() -> bool:
+    return os.environ.get("JEPA_TRACEBACK", "0") not in ("", "0")
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    sys.exit(2)
 
 
 def _interrupted() -> NoReturn:

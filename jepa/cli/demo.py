@@ -8,9 +8,10 @@ import typer
 
 
 def demo(
-    run: Annotated[Path, typer.Option(help="Folder for all it writes; a demo that is there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all it writes.  [default: runs/demo; runs/demo-METHOD for other methods]"),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
     methods: Annotated[
         str,
@@ -22,13 +23,15 @@ def demo(
     supervised: Annotated[
         bool, typer.Option(help="Probe an encoder trained on the true states, too: as long as the pretraining.")
     ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the demo that is there.")] = False,
 ) -> None:
     """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
 
     lewm-30min records three times as much and trains a wider model for longer.
     two-rooms takes ten minutes of one core, the others that plan up to half an hour, and half as much again with
     --supervised.
-    With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed.
+    With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed. A demo that is
+    there is left alone; --overwrite replaces it.
     """
     from jepa.cli.show import table
     from jepa.config import UserError
@@ -37,18 +40,30 @@ def demo(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2; found {seeds!r}") from None
-    from jepa.runs.demo import check_method
+    from jepa.runs.demo import check_free, check_method, folder_of
     from jepa.runs.demo import demo as run_demo
     from jepa_probes.results import seeds_table, summary_table
 
     wanted = [(method, seed) for method in methods.split(",") for seed in numbers]
-    for method, _ in wanted:
+    folders = []
+    for method, seed in wanted:
         check_method(method)
+        folders.append(folder_of(method, seed, run, several=len(wanted) > 1))
+        check_free(folders[-1], overwrite=overwrite)  # of all, before the first one begins
     bar = sys.stdout.isatty()
     results = []
-    for method, seed in wanted:
-        folder = run if len(wanted) == 1 else run.with_name(f"{run.name}-{method}-{seed}")
-        results.append(run_demo(folder, seed=seed, method=method, supervised=supervised, say=typer.echo, bar=bar))
+    for folder, (method, seed) in zip(folders, wanted, strict=True):
+        results.append(
+            run_demo(
+                folder,
+                seed=seed,
+                method=method,
+                supervised=supervised,
+                overwrite=overwrite,
+                say=typer.echo,
+                bar=bar,
+            )
+        )
         typer.echo("\n" + table(summary_table(results[-1])))
     if len(results) > 1:
         typer.echo("\n" + table(seeds_table(results)))

@@ -11,12 +11,13 @@ def pretrain(
     config: Annotated[Path, typer.Argument(help="A YAML file such as configs/pretrain/demo.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as optimizer.lr=1e-3.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again where a run is: it is deleted.")] = False,
 ) -> None:
     """Train an encoder (and its dynamics) on shards, as CONFIG says, and write the run folder.
 
     Stopped by Ctrl-C, a kill or a power cut, the run goes on with --resume from the last checkpoint
-    (trainer.checkpoint_every) and ends with the same weights.
+    (trainer.checkpoint_every) and ends with the same weights. A run that is done is trained longer with --resume and
+    a larger trainer.steps. How long, on what and how often to log may change; other keys that differ are refused.
     """
     from jepa.config import load
     from jepa.runs.schema import PretrainConfig

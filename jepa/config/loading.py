@@ -1,5 +1,6 @@
 """From values to a typed config: dotted overrides, then pydantic."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,11 +52,26 @@ def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> A
         raise ConfigError(f"{tree.place(())}: expected a mapping (name: value), found {found(tree.data)}")
     for override in overrides:
         _override(tree, override, model)
+    data = _expand_home(tree.data)
     try:
         # JSON is where pydantic's strictness fits YAML: whole numbers do for numbers, and lists for tuples.
-        return model.model_validate_json(to_json(tree.data, inf_nan_mode="constants"))
+        return model.model_validate_json(to_json(data, inf_nan_mode="constants"))
     except ValidationError as error:
         raise ConfigError(errors.explain(error, model, tree.place)) from None
+
+
+def _expand_home(value: Any) -> Any:
+    """`~/…` as a path below the home folder, wherever it stands: no other text of a config begins like this.
+
+    The shell expands it in none of `run=~/x`, `--out=~/x` and YAML files.
+    """
+    if isinstance(value, dict):
+        return {key: _expand_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand_home(item) for item in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return os.path.expanduser(value)
+    return value
 
 
 def _override(tree: Tree, text: str, model: type[Config]) -> None:

@@ -25,12 +25,20 @@ def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> Non
     """Write the module's tensors and what describes them. A file is replaced in one step, never half written."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (TENSORS + ".partial")
-    save_file({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
+    write_tensors({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
     record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
     os.replace(partial, folder / TENSORS)
     partial = folder / (DESCRIPTION + ".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
     os.replace(partial, folder / DESCRIPTION)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Raises UserError if the file cannot be written."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error}); free some space, or allow writing there") from None
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jepa.runs.pretrain import pretrain
 from jepa.runs.probe import probe, state_row
 from jepa.runs.report import report
 from jepa.runs.schema import PretrainConfig, ProbeConfig
+from jepa.runs.writable import check_writable
 from jepa_data.sources.rollouts import Recording, record
 
 
@@ -28,6 +29,8 @@ class Demo:
     teacher: str | None = None
 
 
+DEFAULT = Path("runs/demo")
+MARK = "demo.json"  # tells the folder of a demo from any other
 BILLIARDS = Recording("billiards-easy", episodes=700)
 DEMOS = {
     "lewm": Demo(BILLIARDS, "pretrain/demo.yaml", "plan/demo.yaml"),
@@ -68,41 +71,81 @@ def shipped(name: str) -> Path:
     raise UserError(f"no config is named {name}")
 
 
+def folder_of(method: str, seed: int, run: Path | None = None, *, several: bool = False) -> Path:
+    """Each demo has a folder of its own: `runs/demo` for the first one of the README, `runs/demo-METHOD-SEED` else.
+
+    Args:
+        run: in place of it; with `several` demos, RUN-METHOD-SEED.
+    """
+    if several:
+        run = run or DEFAULT
+        return run.with_name(f"{run.name}-{method}-{seed}")
+    if run is not None:
+        return run
+    parts = [DEFAULT.name, *([] if (method, seed) == ("lewm", 0) else [method]), *([str(seed)] if seed else [])]
+    return DEFAULT.with_name("-".join(parts))
+
+
+def check_free(run: Path, *, overwrite: bool) -> None:
+    """Raises UserError if a demo cannot be written to `run`, or would delete something unasked."""
+    check_writable(run)
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    if not (run / MARK).is_file():
+        raise UserError(f"{run} exists and is no demo; give another folder with --run")
+    if not overwrite:
+        raise UserError(
+            f"{run} already holds a demo ({_mark(run)}); give another folder with --run, or --overwrite to delete it"
+        )
+
+
+def _mark(run: Path) -> str:
+    try:
+        return ", ".join(f"{name} {value}" for name, value in json.loads((run / MARK).read_text()).items())
+    except (ValueError, AttributeError):
+        return f"{MARK} is damaged"
+
+
 def demo(
     run: Path,
     *,
     seed: int = 0,
     method: str = "lewm",
     supervised: bool = True,
+    overwrite: bool = False,
     say: Callable[[str], None] = print,
     bar: bool = False,
 ) -> dict[str, Any]:
-    """All stages into a fresh run folder; what was in it before is removed.
+    """All stages into a fresh run folder.
 
     Args:
+        overwrite: delete the demo that is there.
         supervised: probe an encoder trained on the true states, too: it takes as long as the pretraining.
 
     Returns:
         The results, as in RUN/results.json.
 
     Raises:
-        UserError: there is no such method, or `run` holds something that is no demo.
+        UserError: there is no such method, or `run` holds something.
     """
     check_method(method)
+    check_free(run, overwrite=overwrite)
+    stages = _stages(run, seed, method, supervised, say, bar)
     if run.exists():
-        if not (run / "demo.json").is_file():
-            raise UserError(f"{run} exists and is no demo; give another folder with --run")
         shutil.rmtree(run)
     run.mkdir(parents=True)
-    (run / "demo.json").write_text(json.dumps({"method": method, "seed": seed}) + "\n")
-    stages = _stages(run, seed, method, supervised, say, bar)
+    (run / MARK).write_text(json.dumps({"method": method, "seed": seed}) + "\n")
     timings: dict[str, float] = {}
-    for name, command, stage in stages:
-        say(f"\n$ {command}")
-        began = time.perf_counter()
-        stage()
-        timings[name] = round(time.perf_counter() - began, 2)
-        (run / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+    try:
+        for name, command, stage in stages:
+            say(f"\n$ {command}")
+            began = time.perf_counter()
+            stage()
+            timings[name] = round(time.perf_counter() - began, 2)
+            (run / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+    finally:
+        if [path.name for path in run.iterdir()] == [MARK]:  # nothing came of it: the folder is given back
+            shutil.rmtree(run)
     say(f"\n$ jepa report {run}")
     return report(run, say=say)
 

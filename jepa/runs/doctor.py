@@ -20,9 +20,9 @@ from jepa.config import from_dict
 from jepa.config.source import Dumper
 from jepa.methods.base import Batch
 from jepa.runs.method import build_method
-from jepa.runs.pretrain import optimizer_of
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.sizing import StepSize, step_size
+from jepa.runs.trainer import optimizer_of
 from jepa_data.looking import hardware
 from jepa_data.looking.doctor import Speed, Survey, decode_speed, survey
 from jepa_data.looking.hardware import Hardware

@@ -35,6 +35,7 @@ from jepa.runs.recorded import action_space, recorded
 from jepa.runs.rewarded import heads_of
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in, score_table
+from jepa.runs.writable import check_writable
 from jepa.world_model import Dynamics, LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -81,6 +82,7 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
             config names, or settings do not fit together.
     """
     model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
+    check_writable(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot dream. Pretrain one with `method: {{kind: lewm}}`"

@@ -20,6 +20,7 @@ from jepa.export import classifier, hub, huggingface, meta, meta_ac, onnx
 from jepa.predictors.causal import CausalPredictor
 from jepa.runs.model import Model, imported, open_model, save
 from jepa.runs.schema import VideoViTConfig
+from jepa.runs.writable import check_writable
 
 To = Literal["openjepa", "huggingface", "meta", "onnx"]
 From = Literal["huggingface", "meta"]
@@ -50,7 +51,7 @@ def export(
     if to != "onnx" and (image_size or frames):
         raise UserError("--image-size and --frames fix the clips of an ONNX file; the other formats take any")
     out = out or (Path(source) if Path(source).is_dir() else Path()) / "export" / DEFAULT[to]
-    _claim(out, overwrite)
+    _check_free(out, overwrite)
     model = open_model(source)
     match to:
         case "openjepa":
@@ -92,7 +93,7 @@ def import_(
         UserError: the weights are damaged or of another model, or `out` is taken.
     """
     out = out or Path("models") / Path(source.removeprefix(hub.SCHEME)).name.split(".")[0]
-    _claim(out, overwrite)
+    _check_free(out, overwrite)
     if origin == "meta":
         model = _from_meta(source, image_size, frames, fps or hub.FPS, (heads, predictor_heads), weights)
     elif image_size or frames or fps or heads or predictor_heads or weights != "target_encoder":
@@ -107,10 +108,10 @@ def import_(
     return out
 
 
-def _claim(out: Path, overwrite: bool) -> None:
+def _check_free(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise UserError(f"{out} is already there; give another --out, or --overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out.parent)
 
 
 def _video_vit(model: Model, to: str) -> VideoViT:
@@ -138,7 +139,9 @@ def _to_meta(model: Model, out: Path) -> None:
     else:
         state = meta.to_state(_video_vit(model, "meta"), model.predictor)
     partial = out.with_name(out.name + ".partial")
-    torch.save(state, partial)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as file:  # torch makes a RuntimeError of a path that cannot be opened
+        torch.save(state, file)
     os.replace(partial, out)
 
 
@@ -147,6 +150,7 @@ def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None
     size, length = image_size or p.image_size, frames or model.config.frames
     about = {"fps": f"{p.fps:g}", "tubelet": str(tubelet), "mean": _numbers(p.mean), "std": _numbers(p.std)}
     about |= {"fit": p.fit} | ({} if p.shortest_edge is None else {"shortest_edge": str(p.shortest_edge)})
+    out.parent.mkdir(parents=True, exist_ok=True)
     difference = onnx.to_onnx(model.world.encoder, out, image_size=size, frames=length, about=about)
     return f"video [batch, {length}, 3, {size}, {size}], normalised; onnxruntime differs by {difference:.1e} at most"
 

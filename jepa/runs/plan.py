@@ -28,6 +28,7 @@ from jepa.runs.model import load
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of, score_table
+from jepa.runs.writable import check_writable
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -45,6 +46,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
             config names.
     """
     model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
+    check_writable(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"

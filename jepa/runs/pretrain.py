@@ -9,49 +9,39 @@ RUN/pretrain.json       figures of the training
 
 import csv
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import nn
 
-from jepa.config import UserError, dump, load
+from jepa.config import UserError, dump
+from jepa.export.checkpoint import DESCRIPTION
 from jepa.methods.base import Method
 from jepa.methods.levjepa import ASPECT
 from jepa.runs.build import MEAN, STD
+from jepa.runs.folder import Claim, check_free, claim
 from jepa.runs.frozen import Source, random_weights, resolved
 from jepa.runs.method import build_method, history_of, trained
-from jepa.runs.model import save
+from jepa.runs.model import load, save
 from jepa.runs.online_probe import OnlineProbe
+from jepa.runs.resume import Resumption, resumption
 from jepa.runs.scales import state_columns, training_scales
-from jepa.runs.schema import (
-    FrozenEncoderConfig,
-    LeVJEPAConfig,
-    PretrainConfig,
-    VideoViTConfig,
-)
+from jepa.runs.schema import FrozenEncoderConfig, LeVJEPAConfig, PretrainConfig
 from jepa.runs.starting import start_from
-from jepa.runs.training import CosineConfig, FlatConfig, LinearConfig, WSDConfig
+from jepa.runs.trainer import make_trainer, optimizer_of, quiet, schedule_of
 from jepa.training import optim
 from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.finite import check_state
 from jepa.training.module import Pretraining
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.shards.clips import Bad
 from jepa_data.shards.stream import ClipLoader, make_loader
-
-LAST = "last.ckpt"
 
 
 def pretrain(
@@ -67,54 +57,40 @@ def pretrain(
 
     Args:
         resume: go on from the last checkpoint of the folder.
-        overwrite: start anew in a folder that already holds a run.
+        overwrite: start again in a folder that already holds a run; what that run left is deleted.
         say: told a line at a time how the run goes.
         bar: draw a progress bar instead of printing lines.
         callbacks: more of Lightning's, for users in Python.
 
     Raises:
-        UserError: the folder, the data and the config do not fit; the loss is not finite.
+        UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
     """
     run = Path(config.run)
     config, source = resolved(config)
-    gauge = _gauge(config)
-    speed = Throughput()
+    gauge, speed, probe = _gauge(config), Throughput(), _online_probe(config, say)
     progress = RichProgressBar() if bar else Lines(say)
-    probe = _online_probe(config, say)
     # The gauges log, so they come before the callback that saves what was logged.
-    trainer = _trainer(config, run, [gauge, *([probe] if probe else []), speed, progress, *callbacks])
+    trainer = make_trainer(config, [gauge, *([probe] if probe else []), speed, progress, *callbacks])
     writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
-    last = _claim(run, config, resume, overwrite, writes=writes)
-    batches = config.trainer.steps * config.trainer.accumulate
-    loader = make_loader(
-        config.data,
-        "train",
-        seed=config.seed,
-        total_batches=batches,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-    )
-    for note in loader.notes if writes else ():
-        say(note)
-    if loader.action_size and config.data.augment.flip:
-        raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
-    if random_weights(config) and writes:
-        say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
+    resumed = resumption(config) if resume else None
+    if resumed is None and writes:
+        check_free(run, overwrite=overwrite)
+    if resumed and resumed.step >= config.trainer.steps and (run / "model" / DESCRIPTION).is_file():
+        say(f"{run}: all {resumed.step} steps are done, nothing is left to train; raise trainer.steps to train longer")
+        return load(run)
+    loader = _loader(config, trainer, say if writes else _silent)
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
     method = build_method(config, preprocessing.image_size, loader.action_size, training_scales(config, loader))
     assert isinstance(method, nn.Module)
-    moments = start_from(config.init_from, method) if config.init_from and last is None else None
+    if resumed:
+        resumed.check(method)
+    moments = start_from(config.init_from, method) if config.init_from and not resumed else None
     module = _module(config, method, preprocessing, moments, columns)
-    earlier = _read_metrics(run) if last and writes else []
-    try:
-        with _quiet():
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=last, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-        say(f"stopped; --resume goes on from {run / 'checkpoints' / LAST}, if it was written")
-        raise KeyboardInterrupt from stopped
-    finally:
-        if writes:
-            _write_metrics(run, earlier)
+    claimed = claim(run, dump(config), resume=resume) if writes else None
+    for note in resumed.notes if resumed and writes else ():
+        say(note)
+    _fit(trainer, module, loader, resumed, claimed, say)
+    check_state(method.state_dict(), (), str(run / "model"))
     model = trained(config, method, _spec(config, method, preprocessing, loader), preprocessing)
     left_out = _left_out(loader)
     if writes:
@@ -124,6 +100,55 @@ def pretrain(
         _write_summary(run, config, method, trainer, gauge, probe, speed, loader, left_out)
         say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
+
+
+def _loader(config: PretrainConfig, trainer: L.Trainer, say: Callable[[str], None]) -> ClipLoader:
+    """Clips for all steps of the run, with remarks on what is amiss."""
+    loader = make_loader(
+        config.data,
+        "train",
+        seed=config.seed,
+        total_batches=config.trainer.steps * config.trainer.accumulate,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    for note in loader.notes:
+        say(note)
+    if loader.action_size and config.data.augment.flip:
+        raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
+    if random_weights(config):
+        say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
+    return loader
+
+
+def _silent(line: str) -> None:
+    """What processes that do not speak say."""
+
+
+def _fit(
+    trainer: L.Trainer,
+    module: Pretraining,
+    loader: ClipLoader,
+    resumed: Resumption | None,
+    claimed: Claim | None,
+    say: Callable[[str], None],
+) -> None:
+    """Train; if not one step is taken, the folder is given back."""
+    earlier = _read_metrics(claimed.run) if claimed and resumed else []
+    first = resumed.step if resumed else 0
+    try:
+        with quiet():
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=resumed and resumed.path, weights_only=True)
+    except BaseException as error:
+        if claimed and trainer.global_step <= first:
+            claimed.release()
+        if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+            say(f"stopped; --resume goes on from {Path(trainer.default_root_dir).parent}, if a checkpoint was written")
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if claimed:
+            _write_metrics(claimed.run, earlier)
 
 
 def _gauge(config: PretrainConfig) -> CollapseGauge:
@@ -181,48 +206,6 @@ def _module(
     )
 
 
-def precision(config: PretrainConfig) -> str:
-    """Lightning's name of the precision: `auto` is bf16 where the processor multiplies it natively."""
-    cuda = config.trainer.device == "cuda" or (config.trainer.device == "auto" and torch.cuda.is_available())
-    chosen = config.trainer.precision
-    if chosen == "auto":
-        native = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
-        chosen = "bf16" if native else "fp32"
-    return {"bf16": "bf16-mixed", "fp32": "32-true"}[chosen]
-
-
-def _cpu_has_bf16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _claim(run: Path, config: PretrainConfig, resume: bool, overwrite: bool, *, writes: bool) -> str | None:
-    """Make the run folder this run's own, unless another process `writes`; the checkpoint to go on from, if any."""
-    described, last = run / "config.yaml", run / "checkpoints" / LAST
-    if resume:
-        if not last.is_file():
-            raise UserError(f"{run}: nothing to resume: {last} does not exist. Start the run without --resume.")
-        before = load(described, PretrainConfig)
-        changed = [
-            name for name in ("seed", "data", "encoder", "method") if getattr(before, name) != getattr(config, name)
-        ]
-        if changed:
-            raise UserError(
-                f"{last} is a checkpoint of another model: {', '.join(changed)} differ from {described}. "
-                "Resume with the same config, or give another run=FOLDER."
-            )
-        return str(last)
-    if not writes:
-        return None
-    if described.exists() and not overwrite:
-        raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
-    run.mkdir(parents=True, exist_ok=True)
-    for old in (last, run / "logs" / "metrics.csv"):
-        old.unlink(missing_ok=True)
-    described.write_text(dump(config))
-    return None
-
-
 def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | None) -> Preprocessing:
     manifest = loader.shards.manifest
     size, fps = config.data.image_size or manifest.image_size, config.data.fps or manifest.fps
@@ -266,92 +249,6 @@ def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, 
         history=history_of(config),
         states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
     )
-
-
-def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """What makes the optimiser of a module."""
-    return partial(optim.adamw, **config.optimizer.model_dump(exclude={"final_weight_decay"}))
-
-
-def schedule_of(config: PretrainConfig) -> Callable[[int], float]:
-    """Factor of the learning rate by step.
-
-    Raises:
-        UserError: the parts of the schedule are longer than the run.
-    """
-    lr, steps = config.optimizer.lr, config.trainer.steps
-    try:
-        match config.schedule:
-            case CosineConfig(warmup_steps=warmup, start_lr=start, final_lr=final):
-                return optim.cosine(steps, warmup, final / lr, start / lr)
-            case FlatConfig(warmup_steps=warmup, start_lr=start):
-                return optim.flat(warmup, start / lr)
-            case WSDConfig(warmup_steps=warmup, decay_steps=decay, start_lr=start, final_lr=final):
-                return optim.wsd(steps, warmup, decay, final / lr, start / lr)
-            case LinearConfig(final_lr=final):
-                return optim.wsd(steps, 0, steps, final / lr)
-    except ValueError as error:
-        raise UserError(f"schedule: {error}") from error
-
-
-def _trainer(config: PretrainConfig, run: Path, callbacks: list[Callback]) -> L.Trainer:
-    t = config.trainer
-    if t.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.device is cuda, and torch finds no GPU; use trainer.device=auto")
-    checkpoints = ModelCheckpoint(
-        run / "checkpoints",
-        filename="step-{step}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=t.checkpoint_every,
-        save_last=True,
-        enable_version_counter=False,
-    )
-    with _quiet():
-        return L.Trainer(
-            accelerator=t.device,
-            devices=t.devices,
-            num_nodes=t.nodes,
-            strategy=_strategy(config),
-            sync_batchnorm=t.devices * t.nodes > 1 and t.device != "cpu",
-            precision=precision(config),  # pyright: ignore[reportArgumentType]
-            max_steps=t.steps,
-            accumulate_grad_batches=t.accumulate,
-            max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
-            gradient_clip_val=t.clip_norm,
-            log_every_n_steps=t.log_every,
-            logger=[CSVLogger(run, "logs", ""), TensorBoardLogger(run, "logs", "")],
-            callbacks=[*callbacks, checkpoints],
-            enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-
-
-def _strategy(config: PretrainConfig) -> Strategy | str:
-    """Of several processes, each has the whole model, and gradients are averaged."""
-    if config.trainer.devices * config.trainer.nodes == 1:
-        return "auto"
-    # Where a batch may hold only pictures or only video, a patch embedding is not used by every step.
-    return DDPStrategy(find_unused_parameters=isinstance(config.encoder, VideoViTConfig) and config.encoder.images)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's advertisements and its remarks on what is done here on purpose are not shown."""
-    with warnings.catch_warnings():
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        for remark in (
-            "isinstance.treespec, LeafSpec.. is deprecated",  # Lightning 2.6 on torch 2.14
-            "Checkpoint directory .* exists",
-            "The number of training batches .* is smaller than the logging interval",
-            "Experiment logs directory",
-            "The `train_dataloader` does not have many workers",
-            "You're resuming from a checkpoint that ended before the epoch ended",
-            "Found .* in eval mode at the start of training",  # encoders that are frozen
-        ):
-            warnings.filterwarnings("ignore", message=f".*{remark}.*")
-        yield
 
 
 def _read_metrics(run: Path) -> list[dict[str, str]]:

@@ -19,8 +19,8 @@ from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.build import build_encoder
 from jepa.runs.model import Model, open_model
-from jepa.runs.pretrain import optimizer_of, precision, schedule_of
 from jepa.runs.schema import PretrainConfig, ProbeConfig
+from jepa.runs.trainer import optimizer_of, precision, schedule_of
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.stream import ClipLoader, make_loader

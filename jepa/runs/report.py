@@ -15,6 +15,7 @@ from jepa.config import load as load_config
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
 from jepa.runs.schema import PretrainConfig
+from jepa.runs.writable import check_writable
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
 from jepa_probes.gallery import draw_model
@@ -35,6 +36,7 @@ def report(run: Path, *, decoder_steps: int | None = None, say: Callable[[str], 
     """
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
+    check_writable(run)
     decoder = pixel_decoder(run, model, config, steps=decoder_steps, say=say)
     tubelet = model.spec.frames_per_step
     frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet

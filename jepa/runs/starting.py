@@ -4,29 +4,16 @@ All weights of the method (encoder, predictor, teacher) and the moments of the o
 is frozen has to be the same in both. Schedules, data and the number of steps are the new run's own.
 """
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from jepa.config import UserError, first_line
+from jepa.config import UserError
 from jepa.export.checkpoint import check_tensors
+from jepa.training.checkpoints import FOLDER, LAST, read_checkpoint
 from jepa.training.frozen import CHECKSUMS, check_same, frozen_parts, is_frozen
 
-DAMAGED = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-)
 PREFIX = "method."  # of the training module's tensors
 
 
@@ -40,17 +27,15 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
         UserError: there is no checkpoint, it is damaged, or a tensor is missing, surplus or of another shape.
     """
     path = Path(source)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    path = path / FOLDER / LAST if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
-        moments = found["optimizer_states"][0]["state"]
-    except DAMAGED as error:
-        raise UserError(
-            f"init_from: {path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})"
-        ) from None
+        found = read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"init_from: {error}") from None
+    state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
+    moments = found["optimizer_states"][0]["state"]
     parts, own = frozen_parts(method), method.state_dict()
     check_same(found.get(CHECKSUMS, {}), method, f"init_from: {path}")
     check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
+from jepa.training.finite import check_state, clip_gradients
 from jepa.training.frozen import checksums, frozen_parts, leave_out, put_back
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
@@ -67,7 +68,7 @@ class Pretraining(L.LightningModule):
         if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError(
                 f"the loss is {loss.item()} at step {self.global_step}; nothing of this step was applied. "
-                "Lower optimizer.lr or trainer.clip_norm, or use trainer.precision=fp32."
+                "Start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32."
             )
         self._log(terms, batch_idx, len(batch))
         return loss
@@ -108,6 +109,22 @@ class Pretraining(L.LightningModule):
         finally:
             encoder.train(training)
 
+    def on_train_start(self) -> None:
+        """A checkpoint brings the rates of the schedule it was written under; a run that got longer has others."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        for group, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = rate * self.lr_factor(schedule.last_epoch)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Before the step and before any teacher follows."""
+        clip_gradients(self.method, optimizer, gradient_clip_val, self.global_step)  # pyright: ignore[reportArgumentType]
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
         if self.weight_decay is not None:
@@ -117,6 +134,10 @@ class Pretraining(L.LightningModule):
         self.method.after_step(self.global_step + 1, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError before anything is written if a weight is not finite."""
+        check_state(
+            checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
+        )
         if frozen_parts(self.method):
             assert isinstance(self.method, nn.Module)
             self._checksums = self._checksums or checksums(self.method)

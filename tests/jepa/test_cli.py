@@ -1,5 +1,6 @@
 """What `jepa` answers, how fast, and what a person reads when something goes wrong."""
 
+import errno
 import json
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ import typer
 
 import jepa
 from jepa.cli import main
+from jepa.cli.app import Verbs
 from jepa.config import Config, UserError, load
 
 HEAVY = ("torch", "lightning", "numpy", "matplotlib", "pydantic", "rich", "av", "decord", "gymnasium")
@@ -57,6 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
     done = python(f"""
 import json, sys
 from jepa.cli import main
+from jepa.cli.app import Verbs
 try:
     main(['--help'])
 finally:
@@ -140,6 +143,52 @@ def test_a_defect_keeps_its_traceback() -> None:
 
     with pytest.raises(ValueError, match="a bug"):
         main(["do"], app_that(verb))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "no", "/x/run"), "error: /x/run: Permission denied; give another path"),
+        (OSError(errno.ENOSPC, "no"), "error: No space left on device; free some space"),
+        (NotADirectoryError(errno.ENOTDIR, "no", "a.txt/b"), "error: a.txt/b: Not a directory; a part of the path"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_line_with_the_reason(
+    error: OSError, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verb() -> None:
+        raise error
+
+    assert exit_code_of(verb) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(told)
+    monkeypatch.setenv("JEPA_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["do"], app_that(verb))
+
+
+def test_a_file_that_ends_too_early_is_not_told_as_aborted() -> None:
+    def verb() -> None:
+        raise EOFError("in the middle")
+
+    app = app_that(verb)
+    app.info.cls = Verbs
+    with pytest.raises(RuntimeError, match="ended too early"):
+        main(["do"], app)
+
+
+def test_the_home_folder_may_stand_in_every_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen: list[Path] = []
+    app = typer.Typer()
+
+    @app.command()
+    def do(a: Path, out: Path = Path()) -> None:
+        seen.extend([a, out])
+
+    with pytest.raises(SystemExit):
+        main(["~/a", "--out=~/b/~c"], app)
+    assert seen == [tmp_path / "a", tmp_path / "b" / "~c"]
 
 
 def test_ctrl_c_is_exit_code_130_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

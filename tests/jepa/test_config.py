@@ -316,5 +316,32 @@ def test_a_rule_of_the_config_itself_is_told_with_its_place(write) -> None:
     assert told == "run.yaml:1: clip: 7 frames do not divide into tubelets of 2"
 
 
+def test_the_home_folder_is_put_in_place_in_every_path_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa.runs.schema import PretrainConfig
+
+    monkeypatch.setenv("HOME", "/home/me")
+    description = {
+        "run": "~/runs/a",
+        "init_from": "~/runs/b",
+        "data": {
+            "shards": [{"shards": "~/corpus", "skip": "~/skip.jsonl"}],
+            "batch_size": 4,
+            "clip_frames": 8,
+            "quarantine": "~/bad.jsonl",
+            "remote": {"cache": "~/cache"},
+        },
+        "encoder": {"kind": "conv"},
+        "method": {"kind": "vjepa", "teacher": "frozen", "teacher_from": "~/runs/c"},
+        "trainer": {"steps": 1},
+    }
+    frozen = description | {"method": {"kind": "dino_wm", "encoder_from": "~/runs/e"}}
+    configs = [from_dict(each, PretrainConfig, ["run=~/runs/d"]).model_dump() for each in (description, frozen)]
+    assert all("~" not in str(config) for config in configs)
+    assert configs[0]["run"] == "/home/me/runs/d" and configs[0]["init_from"] == "/home/me/runs/b"
+    assert configs[0]["data"]["shards"][0]["shards"] == "/home/me/corpus"
+    assert configs[0]["method"]["teacher_from"] == "/home/me/runs/c"
+    assert configs[1]["method"]["encoder_from"] == "/home/me/runs/e"
+
+
 def test_config_errors_are_user_errors() -> None:
     assert issubclass(ConfigError, UserError)

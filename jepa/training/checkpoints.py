@@ -1,0 +1,140 @@
+"""Checkpoints of a training: how they are written, and what is told of one that cannot be read.
+
+checkpoints/step-N.ckpt   the newest one
+checkpoints/last.ckpt     the same; a run is resumed from it
+
+Both are written to a `.partial` file first and then renamed, so that a full disk or a kill leaves the one before.
+"""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from jepa.config import UserError, first_line
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
+DAMAGED = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+)
+
+
+def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The contents of a checkpoint.
+
+    Args:
+        mmap: leave its tensors on disk until they are used.
+
+    Raises:
+        UserError: the file is empty, cut off, damaged, or no checkpoint of a training.
+    """
+    try:
+        _check_bytes(path)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        missing = [part for part in PARTS if part not in found]
+    except DAMAGED as error:
+        raise UserError(f"{path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})") from None
+    if missing:
+        raise UserError(f"{path}: no checkpoint of `jepa pretrain`: it holds no {missing[0]}")
+    return found
+
+
+def _check_bytes(path: Path) -> None:
+    """Raises BadZipFile, with a clearer reason than torch gives."""
+    if not path.stat().st_size:
+        raise zipfile.BadZipFile("the file is empty")
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile("its end is missing, or it is another kind of file")
+    with zipfile.ZipFile(path) as file:
+        if (part := file.testzip()) is not None:  # torch does not compare them
+            raise zipfile.BadZipFile(f"the checksum of its part {part} differs")
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's own writer keeps silent where the folder may not be written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises UserError if the file cannot be written; one that was there is left as it was."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+            raise UserError(
+                f"{path}: the checkpoint could not be written ({reason}); an earlier one was left as it is. Free some "
+                "space or allow writing here, then go on with --resume"
+            ) from error
+        finally:
+            if partial.is_file():
+                partial.unlink()
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Raises UserError if it cannot be read."""
+        checkpoint = read_checkpoint(Path(path))
+        _reopen_epoch(checkpoint)
+        return checkpoint
+
+
+def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let a run that had done all its steps take more.
+
+    Lightning sees the run as one epoch, whose end stands in a checkpoint of the last step: it would train nothing.
+    """
+    progress = checkpoint["loops"]["fit_loop"]
+    for counts in progress["epoch_progress"].values():
+        counts.update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+
+class Checkpoints(ModelCheckpoint):
+    """Saves every `every` steps, and after the last one.
+
+    Args:
+        folder: where; a run that was moved or copied goes on in the folder where it is now.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(
+            folder,
+            filename="step-{step}",
+            auto_insert_metric_name=False,
+            every_n_train_steps=every,
+            save_last=True,
+            enable_version_counter=False,
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Without `every`, which may change when a run is resumed."""
+        return "Checkpoints"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What to remove once the next one is written; never a file outside of the folder."""
+        assert self.dirpath is not None
+        newest = Path(state_dict["best_model_path"]).name
+        self.best_model_path = str(Path(self.dirpath) / newest) if newest else ""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
