@@ -68,7 +68,7 @@ def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
 
 def open_model(path: str | Path, revision: str | None = None) -> Model:
     """The same with its masked predictor and its classifier, where the folder holds them."""
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         if (name := hub.hub_id(str(path))) is None:
             raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
