@@ -1,0 +1,21 @@
+"""File names as text that every terminal, JSON file and manifest can hold.
+
+A file name on Linux is any bytes. Python gives those that are not UTF-8 as lone surrogates, which cannot be encoded,
+and a name may also hold line ends and escape sequences.
+"""
+
+import re
+from pathlib import PurePath
+
+# C0 and C1 control characters, and the line and paragraph separators.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(name: str | PurePath) -> str:
+    r"""A file name with what cannot be printed written as escapes: `caf\xe9.mp4` for a Latin-1 name, `a\nb.mp4`.
+
+    Any other name is returned as it is, with "/" between its parts.
+    """
+    text = name.as_posix() if isinstance(name, PurePath) else name
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
