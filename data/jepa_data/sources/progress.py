@@ -101,7 +101,9 @@ def _by_item(keys: Iterable[str]) -> dict[str, list[str]]:
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     found = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    if not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
             found[str(record["item"])] = {"samples": list(record["samples"]), "short": int(record["short"])}
