@@ -4,6 +4,7 @@ A verb is a function in its own file. At the top of that file only typer and the
 everything heavy is imported inside the function, so that `jepa --help` answers at once.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     # Before torch is imported: threads that wait for one another shall sleep, not spin. With other programs on the
     # machine, spinning ones made `jepa probe` take 50 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), prog_name="jepa")
     except KeyboardInterrupt:

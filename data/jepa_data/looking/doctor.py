@@ -183,9 +183,8 @@ def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> 
             broken.append(Finding("", printable(name), kind, detail))
         progress(done, len(chosen))
     videos = tuple(found[path] for path in chosen if path in found)
-    return Survey(
-        folder, None, len(paths), len(chosen), videos, tuple(sorted(broken, key=lambda f: f.shard)), inside.notes
-    )
+    broken.sort(key=lambda finding: finding.shard)
+    return Survey(folder, None, len(paths), len(chosen), videos, tuple(broken), inside.notes)
 
 
 def _probe(path: Path, alive: Callable[[], None]) -> VideoIndex | tuple[str, str]:

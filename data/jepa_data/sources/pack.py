@@ -185,7 +185,8 @@ def _run(
                     source=piece.source,
                     index=piece.index,
                 )
-            done.add(packed)
+            with writing(writer.out):
+                done.add(packed)
             progress(done.items)
     progress(done.items)
 
