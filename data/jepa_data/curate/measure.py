@@ -14,7 +14,7 @@ from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
-from jepa_data.shards.read import ShardFiles, read_metadata, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
 from jepa_data.shards.store import Store
 
 Problem = tuple[str, str]  # kind, detail
@@ -121,8 +121,5 @@ def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt
 
 def all_labels(metadata: Mapping[str, Any], sample: Sample, manifest: Manifest) -> dict[str, int]:
     """A number for every label of the corpus, -1 where the sample has none. Raises DecodeError ("damaged")."""
-    found = metadata.get("labels", {})
-    try:
-        return {name: int(found.get(name, sample.labels.get(name, -1))) for name in manifest.label_names}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DecodeError("damaged", f"its labels cannot be read: {error}") from error
+    found = read_labels({"labels": sample.labels}) | read_labels(metadata)
+    return {name: found.get(name, -1) for name in manifest.label_names}

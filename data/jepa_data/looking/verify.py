@@ -46,6 +46,8 @@ class Verifier:
             return self._sample(job, alive)
         except DecodeError as error:
             return Verified(0, ((error.kind, error.detail),))
+        except OSError as error:
+            return Verified(0, (("unreadable", f"it cannot be read ({error.strerror or error})"),))
 
     def _shard(self, shard: ShardRecord, alive: Callable[[], None]) -> Iterator[Problem]:
         digest, size = hashlib.sha256(), 0
