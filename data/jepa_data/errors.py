@@ -1,6 +1,7 @@
 """What can be wrong with data, as one line that says what to do."""
 
 from jepa.config import UserError
+from jepa_data.printable import printable
 
 
 class DataError(UserError):
@@ -19,7 +20,9 @@ class DecodeError(DataError):
 
     def __init__(self, kind: str, detail: str, key: str = "", url: str = "") -> None:
         self.kind, self.detail, self.key, self.url = kind, detail, key, url
-        place = " ".join(part for part in (f"{url}:" if url else "", f"sample {key!r}:" if key else "") if part)
+        place = " ".join(
+            part for part in (f"{printable(url)}:" if url else "", f"sample {key!r}:" if key else "") if part
+        )
         super().__init__(f"{place} {kind}: {detail}".strip())
 
     def named(self, key: str, url: str) -> "DecodeError":

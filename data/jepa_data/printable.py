@@ -7,8 +7,8 @@ and a name may also hold line ends and escape sequences.
 import re
 from pathlib import PurePath
 
-# C0 and C1 control characters, and the line and paragraph separators.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# C0 and C1 control characters, the line and paragraph separators, and lone surrogates.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def printable(name: str | PurePath) -> str:
@@ -16,6 +16,11 @@ def printable(name: str | PurePath) -> str:
 
     Any other name is returned as it is, with "/" between its parts.
     """
-    text = name.as_posix() if isinstance(name, PurePath) else name
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+    return UNPRINTABLE.sub(_escaped, name.as_posix() if isinstance(name, PurePath) else name)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `os.fsdecode` gives it
+        return f"\\x{code - 0xDC00:02x}"
+    return found.group().encode("unicode_escape").decode("ascii")

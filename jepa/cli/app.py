@@ -5,6 +5,7 @@ everything heavy is imported inside the function, so that `jepa --help` answers 
 """
 
 import errno
+import io
 import os
 import re
 import sys
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     # Before torch is imported: threads that wait for one another shall sleep, not spin. With other programs on the
     # machine, spinning ones made `jepa probe` take 50 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app([_expand_home(each) for each in (sys.argv[1:] if arguments is None else arguments)], prog_name="jepa")
     except KeyboardInterrupt:

@@ -55,7 +55,10 @@ def worlds(
     """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
     from jepa.cli.show import table
     from jepa_data.looking import worlds as looking
+    from jepa_data.writable import check_file
 
+    if sheet is not None:
+        check_file(sheet, "Give another file: --sheet FILE")
     found = list(looking.sights(look=sheet is not None, time_it=speed))
     typer.echo(table(looking.table(found)))
     for sight in found:
@@ -174,9 +177,12 @@ def doctor(
     """Which videos are usable, how fast they decode, a config that fits this machine, and how long it would take."""
     from jepa.config import UserError
     from jepa.runs.doctor import doctor as run
+    from jepa_data.writable import check_file
 
     if write is not None and write.exists():
         raise UserError(f"{write}: is there already. Give another file: --write FILE")
+    if write is not None:
+        check_file(write, "Give another file: --write FILE")
     with _counting("looking") as progress:
         advice = run(folder, workers=workers, progress=progress)
     typer.echo("\n".join(advice.lines()))
@@ -184,7 +190,7 @@ def doctor(
         typer.echo(f"\n{advice.text()}")
         return
     try:
-        write.write_text(advice.text())
+        write.write_text(advice.text(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{write}: cannot be written ({error.strerror})") from error
     if advice.survey.shards is None:

@@ -26,6 +26,7 @@ from jepa.runs.trainer import optimizer_of
 from jepa_data.looking import hardware
 from jepa_data.looking.doctor import Speed, Survey, decode_speed, survey
 from jepa_data.looking.hardware import Hardware
+from jepa_data.printable import printable
 
 # name, (width, depth, heads) of the encoder, (width, depth, heads) of the predictor, pixels a side; the best first.
 # The first three are the sizes of ViT-L, ViT-B and ViT-S with V-JEPA's predictor scaled along.
@@ -113,15 +114,15 @@ class Advice:
 
     def text(self) -> str:
         """The config as a file that `jepa pretrain` reads."""
-        shards = self.tree["data"]["shards"]
+        shards, folder = self.tree["data"]["shards"], printable(self.survey.folder)
         head = [
             "# jepa pretrain THIS_FILE",
-            f"# Made by `jepa doctor {self.survey.folder}` for: {self.hardware.line()}",
+            f"# Made by `jepa doctor {folder}` for: {self.hardware.line()}",
             f"# Memory about {self.size.memory(self.config.data.batch_size) / 2**30:.2f} GiB, time about "
             f"{_hours(self.run_hours)} (estimates); the score is not known beforehand: `jepa probe` tells.",
         ]
         if self.survey.shards is None:
-            head.append(f"# First: jepa data pack {self.survey.folder} {shards}")
+            head.append(f"# First: jepa data pack {folder} {printable(shards)}")
         return (
             "\n".join(head)
             + "\n"

@@ -101,10 +101,16 @@ def test_a_line_that_is_none_of_a_quarantine_file_is_told(tmp_path: Path) -> Non
         quarantine.read(tmp_path / "q.jsonl")
 
 
+def test_a_quarantine_file_that_an_editor_saved_is_read(tmp_path: Path) -> None:
+    text = '{"key": "a", "shard": "b.tar", "detail": "one\u2028two"}\r\n\r\n{"key": "c", "shard": "b.tar"}\r\n'
+    (tmp_path / "q.jsonl").write_bytes(text.encode("utf-8-sig"))
+    assert quarantine.read(tmp_path / "q.jsonl") == {"b.tar": {"a", "c"}}
+
+
 def test_a_quarantine_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6])
     began = time.monotonic()
-    with pytest.raises(DataError, match=r"cannot be written\. Give another file"):
+    with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)\. Give another file"):
         check(folder, quarantine_file=tmp_path / "nowhere" / "q.jsonl")
     assert time.monotonic() - began < 1
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from jepa_data.looking.index import REJECTED, index
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
+from jepa_data.sources.pack import Packing, open_corpus, pack
+from jepa_data.sources.recipe import Recipe
 
 Numbered = Callable[..., np.ndarray]
 Reading = Callable[[np.ndarray], list[int]]
@@ -137,3 +140,71 @@ def test_what_cannot_be_indexed_says_why(tmp_path: Path, write_shards: Writer) -
     write_tar(tmp_path / "e" / "0.tar", {"a.txt": b"x"})
     with pytest.raises(DataError, match=r"no sample can be used; the first: .*no video"):
         index(tmp_path / "e", workers=1)
+
+
+def test_labels_in_json_members_are_used_like_cls(tmp_path: Path, numbered: Numbered) -> None:
+    video, members = encode_mp4(numbered(6), 10), dict[str, bytes]()
+    described = {
+        "a": '{"label": "dog", "class": 7, "caption": "a dog"}',
+        "b": '{"label": "cat", "class": 3.0}',
+        "c": '{"label": " dog ", "class": [1]}',
+        "d": '{"label": null, "labels": {"kind": 4}}',
+        "e": '{"label": "cat", "label": "bird"}',
+    }
+    for key, text in described.items():
+        members |= {f"{key}.mp4": video, f"{key}.json": text.encode()}
+    write_tar(tmp_path / "s" / "train-0.tar", members)
+    found = index(tmp_path / "s", workers=1)
+    shards = ShardSet.open(tmp_path / "s")
+    assert shards.manifest.label_values == {"label": ("bird", "cat", "dog")}
+    assert {s.key: (s.labels["label"], s.labels["class"], s.labels["kind"]) for s in shards.samples} == {
+        "a": (2, 7, -1), "b": (1, 3, -1), "c": (2, -1, -1), "d": (-1, -1, 4), "e": (0, -1, -1)
+    }  # fmt: skip
+    assert found.ignored == {
+        ".json with 'class' that is no text or whole number": 1,
+        ".json that has a key twice (its last value is used)": 1,
+    }
+    assert "label (3 classes: bird, cat, dog)" in "\n".join(found.lines(tmp_path))
+    assert check(tmp_path / "s", workers=1).findings == ()
+    config = StreamConfig.model_validate({"shards": str(tmp_path / "s"), "batch_size": 5, "clip_frames": 6})
+    (batch,) = make_loader(config, "train", seed=0, shuffle=False)
+    assert batch.labels["label"].tolist() == [2, 1, 2, -1, 0]
+    packing = Packing(Recipe(), test_share=0.0)
+    pack(open_corpus(tmp_path / "s"), tmp_path / "again", packing, processes=1)
+    again = ShardSet.open(tmp_path / "again")
+    assert {s.key: s.labels["label"] for s in again.samples} == {"a": 2, "b": 1, "c": 2, "d": -1, "e": 0}
+
+
+def test_members_that_come_twice_are_named_and_the_first_is_used(tmp_path: Path, numbered: Numbered) -> None:
+    (tmp_path / "s").mkdir()
+    with tarfile.open(tmp_path / "s" / "train.tar", "w") as archive:
+        for name, data in (
+            ("1.mp4", encode_mp4(numbered(6), 10)), ("1.cls", b"1"), ("1.cls", b"2"),
+            ("2.mp4", encode_mp4(numbered(6), 10)), ("1.MP4", encode_mp4(numbered(8), 10)), ("README", b"!"),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    found = index(tmp_path / "s", workers=1)
+    assert {s.key: (s.frames, s.labels["cls"]) for s in ShardSet.open(tmp_path / "s").samples} == {
+        "1": (6, 1), "2": (6, -1)
+    }  # fmt: skip
+    (finding,) = found.rejected
+    assert (finding.key, finding.kind) == ("1", "two of one key") and ".cls, .mp4 again" in finding.detail
+    assert found.ignored == {"names without a stem or an ending": 1}
+
+
+def test_tars_with_odd_names_or_that_cannot_be_read_are_left_out(tmp_path: Path, numbered: Numbered) -> None:
+    folder = tmp_path / "s"
+    for name in ("train-0.tar", os.fsdecode(b"train-\xe9.tar"), "deep.tar/train-1.tar"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        members = {os.fsdecode(b"caf\xe9.mp4"): encode_mp4(numbered(6), 10), "none.mp4": b""}
+        write_tar(folder / name, members)
+    (folder / "train-9.tar").symlink_to("nowhere")
+    found = index(folder, workers=1)
+    assert found.manifest.splits["train"].episodes == 1 and [f.key for f in found.rejected] == ["none"]
+    text = "\n".join(found.lines(folder))
+    for part in (r"train-\xe9.tar", "deep.tar/train-1.tar", "train-9.tar (broken link)"):
+        assert part in text
+    (sample,) = ShardSet.open(folder).samples
+    assert sample.source["url"] == r"train-0.tar/caf\xe9"

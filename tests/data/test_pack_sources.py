@@ -114,12 +114,60 @@ def test_v_jepas_lists_have_no_heading_and_keep_their_numbers(tmp_path: Path, en
         ("path,label\na.mp4,x,y\n", "row 1 has more cells than the heading names"),
         ("path,label\n,x\n", "row 1 has no path"),
         ("path,label\n", "has no rows"),
+        ("path,label,label\na.mp4,x,y\n", "heading names 'label' twice"),
+        ('path,label\na.mp4,"walk\nb.mp4,run\n', "row 1 is no CSV .unexpected end of data"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused_with_its_row(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_a_caption_may_hold_characters_that_look_like_line_ends(tmp_path: Path, separator: str) -> None:
+    caption = f"one{separator}two"
+    rows = [{"path": "a.mp4", "caption": caption, "label": "run"}, {"path": "b.mp4", "label": "walk"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    (tmp_path / "t.csv").write_text(f"path,caption,label\na.mp4,{caption},run\nb.mp4,,walk\n")
+    (tmp_path / "t.txt").write_text(f"{caption}.mp4 3\nb.mp4 4\n")
+    for name in ("t.csv", "t.jsonl"):
+        found = items(tmp_path / name)
+        assert found["a.mp4"].metadata == {"caption": caption, "label": "run"}
+        assert [found[path].labels["label"] for path in ("a.mp4", "b.mp4")] == [0, 1]
+    assert sorted(item.labels["label"] for item in read_table(tmp_path / "t.txt").items(0)) == [3, 4]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_a_table_of_a_spreadsheet_keeps_its_cells_whole(tmp_path: Path, ends: str) -> None:
+    long = ("word " * 40_000).strip()  # more than the 128 KiB that csv allows by itself
+    text = f'path,caption,label{ends}a.mp4,"two{ends}lines, ""quoted""",run{ends}{ends}b.mp4,{long},walk{ends}'
+    (tmp_path / "t.csv").write_bytes(text.encode("utf-8-sig"))
+    found = items(tmp_path / "t.csv")
+    assert found["a.mp4"].metadata == {"caption": 'two\nlines, "quoted"', "label": "run"}
+    assert found["b.mp4"].metadata == {"caption": long, "label": "walk"}
+
+
+def test_short_and_repeated_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\na.mp4\nb.mp4,x\nb.mp4,x\n")
+    corpus = read_table(tmp_path / "t.csv")
+    assert corpus.count == 3 and len({item.key for item in corpus.items(0)}) == 3
+    short, repeated = corpus.notes
+    assert "1 rows have fewer cells" in short and "1 rows say the same video and times" in repeated
+
+
+def test_a_key_that_is_in_a_json_row_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"path": "a.mp4"}\n{"path": "b.mp4", "label": "x", "label": "y"}\n')
+    with pytest.raises(DataError, match="row 2 names 'label' twice"):
+        read_table(tmp_path / "t.jsonl")
+    (tmp_path / "t.jsonl").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="row 1 is no JSON"):
+        read_table(tmp_path / "t.jsonl")
+
+
+def test_numbers_too_long_for_a_class_are_names(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\na.mp4,12345678901\nb.mp4,²\n")
+    assert read_table(tmp_path / "t.csv").label_values == {"label": ("12345678901", "²")}
 
 
 def test_a_source_of_no_known_kind_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from jepa_data.curate.report import Curated, StageReport
 from jepa_data.curate.table import Table
 from jepa_data.errors import DecodeError
 from jepa_data.looking.inspect import spread
-from jepa_data.looking.sheet import printable
+from jepa_data.looking.sheet import drawable
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles
@@ -89,7 +89,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
 def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.Image:
     sheet = Image.new("RGB", (GAP + SHOWN * SIDE + GAP + WORDS, HEADING + len(examples) * (SIDE + GAP)), PAPER)
     draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(13), ShardFiles(shards.store)
-    draw.text((GAP, GAP), printable(title), fill=INK, font=font)
+    draw.text((GAP, GAP), drawable(title), fill=INK, font=font)
     for place, example in enumerate(examples):
         top = HEADING + place * (SIDE + GAP)
         for i, picture in enumerate(_pictures(shards, files, example.row)):
@@ -122,7 +122,7 @@ def _lines(
     text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> Iterator[str]:
     """Words broken into lines that fit."""
-    for paragraph in printable(text).split("\n"):
+    for paragraph in drawable(text).split("\n"):
         line = ""
         for word in paragraph.split(" "):
             if line and draw.textlength(f"{line} {word}", font=font) > width:

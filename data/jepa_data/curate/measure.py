@@ -1,6 +1,5 @@
 """One sample, measured: its video is decoded once for all stages together. Runs in the processes of an engine."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ from jepa_data.curate.config import Clock, Look
 from jepa_data.curate.pictures import Looks, look
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample
+from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
-from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
 from jepa_data.shards.store import Store
 
 Problem = tuple[str, str]  # kind, detail
@@ -120,21 +119,7 @@ def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt
         return reader.frames(numbers, size=size)
 
 
-def read_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
-    """The metadata of a sample; empty where it has none. Raises DecodeError ("damaged")."""
-    try:
-        metadata = json.loads(members.get(METADATA, b"{}"))
-    except ValueError as error:
-        raise DecodeError("damaged", f"its metadata cannot be read: {error}") from error
-    if not isinstance(metadata, dict):
-        raise DecodeError("damaged", "its metadata is no JSON object")
-    return metadata
-
-
 def all_labels(metadata: Mapping[str, Any], sample: Sample, manifest: Manifest) -> dict[str, int]:
     """A number for every label of the corpus, -1 where the sample has none. Raises DecodeError ("damaged")."""
-    found = metadata.get("labels", {})
-    try:
-        return {name: int(found.get(name, sample.labels.get(name, -1))) for name in manifest.label_names}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DecodeError("damaged", f"its labels cannot be read: {error}") from error
+    found = read_labels({"labels": sample.labels}) | read_labels(metadata)
+    return {name: found.get(name, -1) for name in manifest.label_names}

@@ -18,6 +18,7 @@ from typing import Any
 from jepa_data.curate.config import Stage
 from jepa_data.curate.table import Decision, Table
 from jepa_data.shards.manifest import SPLITS
+from jepa_data.writable import writing
 
 FORMAT = "openjepa-curation"
 CURATION = "curation.json"
@@ -120,7 +121,9 @@ class Curated:
         }
 
     def write(self, out: Path) -> None:
-        (out / CURATION).write_text(json.dumps(self.record(), indent=1) + "\n")
+        """Raises DataError if it cannot be written."""
+        with writing(out / CURATION):
+            (out / CURATION).write_text(json.dumps(self.record(), indent=1) + "\n")
 
     def _lost(self) -> list[dict[str, Any]]:
         rest = {"value": None, "threshold": None, "reason": "lost: its bytes are missing", "like": None}

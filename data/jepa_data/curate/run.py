@@ -32,6 +32,7 @@ from jepa_data.curate.writing import Annotate, clock_of, new_writer, source_name
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import JOURNAL, MANIFEST
+from jepa_data.writable import make_folder, writing
 
 Progress = Callable[[str, int, int], None]  # "measuring" or "writing", samples done, samples in all
 
@@ -81,8 +82,8 @@ def curate(
     )
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
-    _clear(out)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        _clear(out)
     if not curated.kept:
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
@@ -92,7 +93,8 @@ def curate(
             write_samples(writer, source, curated.kept, config, annotate, lambda done: progress("writing", done, kept))
         curated = replace(curated, written=out)
     curated.write(out)
-    sheets = write_examples(source, curated, out, examples) if examples else ()
+    with writing(out):
+        sheets = write_examples(source, curated, out, examples) if examples else ()
     return replace(curated, examples=sheets, seconds=time.monotonic() - began)
 
 
@@ -143,6 +145,7 @@ def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:
         raise DataError(f"{out}: is a file; shards need a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite and not _dry(out):
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
+    make_folder(out)
 
 
 def _dry(out: Path) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from jepa_data.curate.clock import Clocked, on_one_clock
 from jepa_data.curate.config import Clock, CurateConfig, Look
-from jepa_data.curate.measure import all_labels, looked_at, read_metadata
+from jepa_data.curate.measure import all_labels, looked_at
 from jepa_data.curate.stages import common_rate
 from jepa_data.curate.table import Table
 from jepa_data.decode import VideoIndex
@@ -18,7 +18,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import ACTIONS, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.shards.read import ShardFiles, read_metadata, read_npy
 from jepa_data.shards.write import ShardWriter
 
 # Takes the frames that were looked at, [T, h, w, 3], RGB, 0..255, and the metadata; gives anything JSON can hold.

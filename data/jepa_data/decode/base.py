@@ -230,10 +230,14 @@ def first_bytes(src: Source, limits: Limits) -> bytes:
             handle = os.open(src, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=url) from error
+        except ValueError as error:  # a zero byte, or text that is no file name
+            raise DecodeError("missing", f"no file can have this name ({error})", url=url) from error
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(handle)
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+            raise DecodeError("not a file", f"it is {what}", url=url)
         with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise DecodeError("not a file", "it is a pipe or a device", url=url)
             size, head = status.st_size, file.read(16)
     if not size:
         raise DecodeError("empty", "it has 0 bytes", url=url)

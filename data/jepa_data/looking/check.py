@@ -19,6 +19,7 @@ from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample, ShardRecord
 from jepa_data.shards.quarantine import QUARANTINE, Finding
+from jepa_data.writable import check_file
 
 SHOWN = 10  # findings printed
 
@@ -145,6 +146,5 @@ def _place(shards: ShardSet, file: Path | None) -> Path:
     if file is None and shards.store.folder is None:
         raise DataError(f"{shards.url}: say where the findings go: --quarantine FILE")
     path = file if file is not None else Path(shards.url) / QUARANTINE
-    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise DataError(f"{path}: cannot be written. Give another file: --quarantine FILE")
+    check_file(path, "Give another file: --quarantine FILE")
     return path

@@ -1,6 +1,5 @@
 """A folder of videos or of shards, as a patient: which videos are usable, why others are not, how fast they decode."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +13,14 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import cores
 from jepa_data.looking.inspect import seconds_of, spread
+from jepa_data.printable import printable
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ShardFiles
 from jepa_data.sources.corpus import VIDEO_FILES
+from jepa_data.sources.walk import walk
 
 LOOKED_AT = 1000  # videos; of more, evenly spread ones
 TIMED = 8  # videos whose decoding is timed
@@ -48,6 +49,7 @@ class Survey:
         count: videos in it; `looked_at` of them were opened.
         videos: usable.
         broken: the others of those looked at, with the reason.
+        notes: what was left out, a line each.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Survey:
     looked_at: int
     videos: tuple[Video, ...]
     broken: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def usable(self) -> int:
@@ -85,7 +88,7 @@ class Survey:
             same = [finding for finding in self.broken if finding.kind == kind]
             told += [f"    {f.shard}{' ' * bool(f.key)}{f.key}: {f.detail}" for f in same[:SHOWN]]
             told += [f"    … and {count - SHOWN} more"] if count > SHOWN else []
-        return told
+        return told + [f"  note: {note}" for note in self.notes]
 
 
 @dataclass(frozen=True)
@@ -160,20 +163,15 @@ def _shards(folder: Path) -> Survey:
             continue
         if index is not None and sample.media not in IMAGES:
             videos.append(_video(sample.key, index))
-    return Survey(folder, shards, len(samples), len(numbers), tuple(videos), tuple(broken))
+    return Survey(folder, shards, len(samples), len(numbers), tuple(videos), tuple(broken), shards.notes)
 
 
 def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> Survey:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. It takes a folder of videos, or one of shards")
-    paths = sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.rpartition(".")[2].lower() in VIDEO_FILES and not name.startswith(".")
-    )
+    inside = walk(folder, VIDEO_FILES)
+    paths = inside.files
     if not paths:
-        raise DataError(f"{folder}: no videos here. Their names end in one of: {' '.join(sorted(VIDEO_FILES))}")
+        known = f"no videos here. Their names end in one of: {' '.join(sorted(VIDEO_FILES))}"
+        raise DataError("; ".join([f"{folder}: {known}", *inside.notes]))
     chosen = [paths[number] for number in spread(len(paths), LOOKED_AT)]
     found, broken = dict[Path, Video](), list[Finding]()
     for done, (path, result) in enumerate(run_isolated(_probe, chosen, min(workers, len(chosen)), 60.0), 1):
@@ -182,10 +180,11 @@ def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> 
             found[path] = _video(name, result)
         else:
             kind, detail = (result.kind, result.detail) if isinstance(result, Lost) else result
-            broken.append(Finding("", name, kind, detail))
+            broken.append(Finding("", printable(name), kind, detail))
         progress(done, len(chosen))
     videos = tuple(found[path] for path in chosen if path in found)
-    return Survey(folder, None, len(paths), len(chosen), videos, tuple(sorted(broken, key=lambda f: f.shard)))
+    broken.sort(key=lambda finding: finding.shard)
+    return Survey(folder, None, len(paths), len(chosen), videos, tuple(broken), inside.notes)
 
 
 def _probe(path: Path, alive: Callable[[], None]) -> VideoIndex | tuple[str, str]:

@@ -1,6 +1,7 @@
 """Samples of a tar that somebody else wrote, from its headers alone: which members there are, and which can be used.
 
-One video or picture of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`.
+One video or picture of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`. Of two
+members with one name the first is used, and the other one is named.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jepa_data.errors import DataError
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.printable import printable
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, VIDEOS, clean_key
 from jepa_data.shards.quarantine import Finding
 
@@ -33,7 +35,7 @@ def places(
     tar: Path, taken: set[str], rejected: list[Finding], ignored: Counter[str], notes: list[str]
 ) -> Iterator[Place]:
     """The samples of a tar that have one video or picture. Raises DataError for pickles."""
-    groups, cut = _members(tar)
+    groups, repeated, cut = _members(tar, ignored)
     if cut:
         notes.append(f"{tar.name}: damaged or cut short; {len(groups)} samples lie before the damage")
     size = tar.stat().st_size
@@ -53,18 +55,30 @@ def places(
             rejected.append(Finding(key, tar.name, "truncated", "the tar ends inside it. Copy the tar again"))
             continue
         taken.add(key)
+        if name in repeated:
+            detail = f"it has {_dotted(repeated[name])} again in this tar; the first is used"
+            rejected.append(Finding(key, tar.name, "two of one key", detail))
         yield Place(tar, name, key, places)
 
 
-def _members(tar: Path) -> tuple[dict[str, dict[str, tuple[int, int]]], bool]:
-    """Place of each member by name and ending, as WebDataset names them, and whether the tar ends early."""
+def _members(
+    tar: Path, ignored: Counter[str]
+) -> tuple[dict[str, dict[str, tuple[int, int]]], dict[str, Counter[str]], bool]:
+    """Members by name and ending, as WebDataset names them: places, those that come again, whether the tar ends early.
+
+    Raises DataError for pickles, and DecodeError for a tar that cannot be read at all.
+    """
     groups: dict[str, dict[str, tuple[int, int]]] = {}
+    repeated: dict[str, Counter[str]] = {}
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                folder, _, file = member.name.rpartition("/")
+                folder, _, file = printable(member.name).rpartition("/")
                 stem, _, ending = file.partition(".")
+                if member.isdir():
+                    continue
                 if not member.isfile() or not stem or not ending:
+                    ignored["links or devices" if not member.isfile() else "names without a stem or an ending"] += 1
                     continue
                 ending = ending.lower()
                 if PICKLES & set(ending.split(".")):
@@ -72,14 +86,20 @@ def _members(tar: Path) -> tuple[dict[str, dict[str, tuple[int, int]]], bool]:
                         f"{tar}: holds {member.name!r}, a pickle, which can run code when it is read. "
                         "Make the tar again without it"
                     )
-                group = groups.setdefault(f"{folder}/{stem}" if folder else stem, {})
-                group.setdefault(ending, (member.offset_data, member.size))
+                name = f"{folder}/{stem}" if folder else stem
+                group = groups.setdefault(name, {})
+                if ending in group:
+                    repeated.setdefault(name, Counter())[ending] += 1
+                else:
+                    group[ending] = (member.offset_data, member.size)
             cut = tar.stat().st_size < archive.offset
     except DataError:
         raise
+    except OSError as error:
+        raise DecodeError("unreadable", f"the tar cannot be read ({error.strerror or error})") from error
     except (tarfile.TarError, EOFError, ValueError):
         cut = True
-    return groups, cut
+    return groups, repeated, cut
 
 
 def _free_key(name: str, tar: Path, taken: set[str]) -> str:

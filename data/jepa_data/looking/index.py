@@ -1,13 +1,13 @@
 """Makes a folder of other people's WebDataset tars readable: a manifest, an index beside each tar, the table.
 
-The tars are not changed. One video or picture of a sample is used, its `.json` as metadata.json, and a whole number in
-`.cls` as the label `cls`. Other members are left alone, and named. Tars with pickles are refused.
+The tars are not changed. One video or picture of a sample is used, its `.json` as metadata.json, with the labels in it
+(see labels.py), and a whole number in `.cls` as the label `cls`. Other members are left alone, and named. Tars with
+pickles are refused.
 """
 
 import hashlib
 import json
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.isolated import Lost, run_isolated
 from jepa_data.looking.check import cores
 from jepa_data.looking.foreign import CLASS, Place, places
+from jepa_data.looking.labels import named_labels, number_labels, repeated_keys
+from jepa_data.looking.tars import find_tars, named_split
 from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,
     IMAGES,
-    JOURNAL,
     MANIFEST,
     METADATA,
-    SPLITS,
     STATES,
     VIDEOS,
     Manifest,
@@ -40,20 +40,28 @@ from jepa_data.shards.manifest import (
 )
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.quarantine import Finding
-from jepa_data.shards.read import read_labels, read_npy
+from jepa_data.shards.read import read_labels, read_metadata, read_npy
 from jepa_data.shards.table import ROW, TABLE, row_of
+from jepa_data.writable import make_folder, writing
 
 REJECTED = "rejected.jsonl"
-SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
 MEMBER_BYTES = 2**31
+SHOWN = 5  # classes of a label
 READ = 2**24  # bytes hashed between two signs of life
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a sample after it was looked at. `columns` are the widths of its arrays, 0 without."""
+    """What is known of a sample after it was looked at.
+
+    Attributes:
+        record: its line of the index; `labels` in it are those that are numbers already.
+        named: its labels that are text, see labels.py.
+        columns: widths of its arrays, 0 without.
+    """
 
     record: dict[str, Any]
+    named: dict[str, str]
     columns: tuple[int, int]
     ignored: tuple[str, ...]
 
@@ -75,6 +83,8 @@ class Indexed:
                 f"  {name:<8} {split.episodes} samples in {len(split.shards)} tar(s), {split.frames} frames, "
                 f"{split.seconds / 60:.1f} min"
             )
+        if self.manifest.label_names:
+            told.append("  labels   " + ", ".join(self._label(name) for name in self.manifest.label_names))
         if self.ignored:
             told.append("  ignored  " + ", ".join(f"{count} {what}" for what, count in self.ignored.items()))
         if self.rejected:
@@ -83,6 +93,11 @@ class Indexed:
         return [f"{folder}: {MANIFEST}, {TABLE} and an index beside each tar are written", *told] + [
             f"  note: {note}" for note in self.notes
         ]
+
+    def _label(self, name: str) -> str:
+        classes = self.manifest.label_values.get(name, ())
+        more = ", …" if len(classes) > SHOWN else ""
+        return f"{name} ({len(classes)} classes: {', '.join(classes[:SHOWN])}{more})" if classes else name
 
 
 def index(
@@ -104,11 +119,18 @@ def index(
     Raises:
         DataError: no tars, a tar with pickles or compressed, no sample that can be used, or indices are there.
     """
-    tars, splits, notes = *_tars(folder, split, overwrite), list[str]()
-    if split is None and (plain := [tar.name for tar in tars if _named_split(tar) is None]):
+    notes = list[str]()
+    tars, splits = find_tars(folder, split, overwrite, notes)
+    make_folder(folder)  # the indices are written after the long work
+    if split is None and (plain := [tar.name for tar in tars if named_split(tar) is None]):
         notes.append(f"{len(plain)} tar(s) whose name says no split are taken for train: {plain[0]} … (--split)")
     rejected, ignored, taken = list[Finding](), Counter[str](), set[str]()
-    found = [place for tar in tars for place in places(tar, taken, rejected, ignored, notes)]
+    found = list[Place]()
+    for tar in tars:
+        try:
+            found += places(tar, taken, rejected, ignored, notes)
+        except DecodeError as error:  # the tar cannot be read at all
+            rejected.append(Finding("", tar.name, error.kind, error.detail))
     jobs: list[Path | Place] = [*tars, *found]
     entries, digests = dict[str, Entry](), dict[str, str]()
     for count, (job, result) in enumerate(run_isolated(_look, jobs, workers or cores(), timeout_seconds), 1):
@@ -125,41 +147,16 @@ def index(
     if not entries:
         raise DataError(f"{folder}: no sample can be used; the first: {rejected[0] if rejected else 'none found'}")
     by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(found, lambda p: p.tar)}
+    by_tar = {tar: used for tar, used in by_tar.items() if tar.name in digests}  # the others could not be read whole
     notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if not by_tar.get(tar)]
     widths = _agree(list(entries.values()), ignored)
-    try:
-        manifest = _write(folder, {tar: found for tar, found in by_tar.items() if found}, splits, digests, widths)
+    classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
+    with writing(folder):
+        used = {tar: found for tar, found in by_tar.items() if found}
+        manifest = _write(folder, used, splits, digests, widths, classes)
         if rejected:
             quarantine.write(folder / REJECTED, rejected)
-    except OSError as error:
-        raise DataError(f"{folder}: the index cannot be written ({error.strerror})") from error
     return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
-
-
-def _tars(folder: Path, split: str | None, overwrite: bool) -> tuple[list[Path], dict[str, str]]:
-    """The tars in the order of splits and names, and the split of each. Raises DataError."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    if split is not None and split not in SPLITS:
-        raise DataError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    if (folder / JOURNAL).exists():
-        raise DataError(f"{folder}: the writing of these shards was not finished. Give the same command again")
-    if (folder / MANIFEST).exists() and not overwrite:
-        raise DataError(f"{folder}: has a {MANIFEST} already. Look: jepa data inspect {folder}; or add --overwrite")
-    tars = sorted(folder.glob("*.tar"))
-    if not tars:
-        packed = sorted(folder.glob("*.tar.*")) + sorted(folder.glob("*.tgz"))
-        what = (
-            f"{packed[0].name} is compressed, and members of it have no place. Decompress it" if packed else "no tars"
-        )
-        raise DataError(f"{folder}: {what}")
-    splits = {tar.name: split or _named_split(tar) or "train" for tar in tars}
-    return sorted(tars, key=lambda tar: (SPLITS.index(splits[tar.name]), tar.name)), splits
-
-
-def _named_split(tar: Path) -> str | None:
-    word = re.match(r"[a-z]*", tar.name.lower())
-    return SPLIT_NAMES.get(word.group()) if word else None
 
 
 # ---- in the processes ------------------------------------------------------------------------------------------------
@@ -167,17 +164,21 @@ def _named_split(tar: Path) -> str | None:
 
 def _look(job: Path | Place, alive: Callable[[], None]) -> Entry | str | tuple[str, str]:
     """SHA-256 of a tar; or a sample's entry, or kind and detail of what is wrong with it."""
-    if isinstance(job, Path):
-        digest = hashlib.sha256()
-        with job.open("rb") as file:
-            while data := file.read(READ):
-                digest.update(data)
-                alive()
-        return digest.hexdigest()
     try:
-        return _entry(job)
+        return _digest(job, alive) if isinstance(job, Path) else _entry(job)
     except DecodeError as error:
         return error.kind, error.detail
+    except OSError as error:
+        return "unreadable", f"it cannot be read ({error.strerror or error})"
+
+
+def _digest(tar: Path, alive: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with tar.open("rb") as file:
+        while data := file.read(READ):
+            digest.update(data)
+            alive()
+    return digest.hexdigest()
 
 
 def _entry(place: Place) -> Entry:
@@ -190,16 +191,11 @@ def _entry(place: Place) -> Entry:
             file.seek(offset)
             members[name] = file.read(size)
     media = next(name for name in members if name in (*VIDEOS, *IMAGES))
-    video, ignored, labels, columns = probe_media(members[media], media), list[str](), dict[str, int](), [0, 0]
+    video, ignored, columns = probe_media(members[media], media), list[str](), [0, 0]
     for i, (name, rows) in enumerate(((ACTIONS, video.frames - 1), (STATES, video.frames))):
         if name in members:
             columns[i] = read_npy(members[name], rows).shape[1]
-    if METADATA in members:
-        try:
-            labels |= read_labels(members[METADATA])
-        except DecodeError:
-            del members[METADATA]
-            ignored.append(".json that is no object, or has other `labels` than a number each")
+    labels, named = _json_labels(members, ignored)
     if CLASS in members:
         try:
             labels[CLASS] = int(members.pop(CLASS))
@@ -210,7 +206,22 @@ def _entry(place: Place) -> Entry:
         crc = zlib.crc32(members[name], crc)
     record = {"key": place.key, **video.to_dict(), "members": {name: place.members[name] for name in sorted(members)}}
     record |= {"labels": labels, "crc32": crc, "source": {"url": f"{place.tar.name}/{place.name}"}}
-    return Entry(record, (columns[0], columns[1]), tuple(ignored))
+    return Entry(record, named, (columns[0], columns[1]), tuple(ignored))
+
+
+def _json_labels(members: dict[str, bytes], ignored: list[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """Labels of a sample's `.json`, as numbers and as text. One that the stream could not read is taken out."""
+    labels, named = dict[str, int](), dict[str, str]()
+    try:
+        metadata = read_metadata(members)
+        named = named_labels(metadata, ignored)
+        labels = read_labels(metadata)
+        if METADATA in members and repeated_keys(members[METADATA]):
+            ignored.append(".json that has a key twice (its last value is used)")
+    except DecodeError:
+        del members[METADATA]
+        ignored.append(".json that is no object, or has other `labels` than a number each")
+    return labels, named
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -224,9 +235,6 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
         for name, kept in ((ACTIONS, actions), (STATES, states)):
             if not kept and entry.record["members"].pop(name, None) is not None:
                 ignored[f".{name} (not of the same width in all samples, or rates differ)"] += 1
-    names = sorted({name for entry in entries for name in entry.record["labels"]})
-    for entry in entries:
-        entry.record["labels"] = {name: entry.record["labels"].get(name, -1) for name in names}
     return actions, states
 
 
@@ -236,6 +244,7 @@ def _write(
     splits: Mapping[str, str],
     digests: Mapping[str, str],
     widths: tuple[int, int],
+    classes: Mapping[str, tuple[str, ...]],
 ) -> Manifest:
     """The indices, the table, and last the manifest, which makes the folder readable."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -259,6 +268,7 @@ def _write(
         action_size=widths[0],
         state_names=tuple(f"state_{i}" for i in range(widths[1])),
         label_names=tuple(records[0]["labels"]),
+        label_values=dict(classes),
         splits={split: _summed(shards) for split, shards in parts.items()},
         seed=0,
         made={"command": "index"},

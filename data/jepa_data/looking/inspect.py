@@ -5,7 +5,6 @@ line of an index each: beyond LINES samples a split, evenly spread ones are look
 Captions and other columns are in metadata.json, inside the shards: SEEN samples a split are looked at.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -17,6 +16,7 @@ from jaxtyping import Float64, Int64
 from jepa_data.errors import DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import METADATA, Sample
+from jepa_data.shards.read import read_metadata
 from jepa_data.shards.table import Samples
 
 LINES = 100_000
@@ -117,12 +117,12 @@ def _columns(shards: ShardSet, samples: Samples) -> dict[str, Any]:
             sample = samples[number]
             if METADATA not in sample.members:
                 continue
-            metadata = json.loads(shards.store.read(sample.shard, *sample.members[METADATA]))
+            metadata = read_metadata({METADATA: shards.store.read(sample.shard, *sample.members[METADATA])})
             seen += 1
             for name, value in metadata.items():
                 if name != "labels" and value is not None:
                     columns.setdefault(str(name), {"count": 0, "example": value})["count"] += 1
-        except (DecodeError, ValueError, AttributeError):
+        except DecodeError:
             continue  # `check` names it
     return {"looked_at": seen, "columns": columns}
 

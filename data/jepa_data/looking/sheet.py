@@ -91,12 +91,12 @@ def _fitting(
     text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> str:
     """The text, its end cut off where it is too wide."""
-    text = printable(text)
+    text = drawable(text)
     while draw.textlength(text, font=font) > width:
         text = text[:-4] + "..."
     return text
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     """The default font has no letters beyond Latin-1."""
     return text.encode("latin-1", "replace").decode("latin-1")

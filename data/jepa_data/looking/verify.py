@@ -10,7 +10,7 @@ from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample, ShardRecord
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_labels, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
 from jepa_data.shards.store import Store
 
 SMALL = (16, 16)  # frames are decoded wholly and kept this small
@@ -46,6 +46,8 @@ class Verifier:
             return self._sample(job, alive)
         except DecodeError as error:
             return Verified(0, ((error.kind, error.detail),))
+        except OSError as error:
+            return Verified(0, (("unreadable", f"it cannot be read ({error.strerror or error})"),))
 
     def _shard(self, shard: ShardRecord, alive: Callable[[], None]) -> Iterator[Problem]:
         digest, size = hashlib.sha256(), 0
@@ -96,7 +98,7 @@ class Verifier:
             elif columns:
                 yield from self._array(name, members[name], rows, columns)
         try:
-            labels = read_labels(members.get(METADATA, b"{}"))
+            labels = read_labels(read_metadata(members))
         except DecodeError as error:
             yield METADATA, error.detail
             return

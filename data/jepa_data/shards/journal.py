@@ -15,6 +15,7 @@ from jepa.config import Config
 from jepa_data.errors import DataError
 from jepa_data.shards.manifest import FORMAT, JOURNAL, MANIFEST, SPLITS, ShardRecord, index_name
 from jepa_data.shards.table import TABLE
+from jepa_data.writable import make_folder
 
 
 class Finished(Config):
@@ -40,7 +41,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; shards need a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     journal, kept = out / JOURNAL, list[Finished]()
     if resume and journal.exists():
         kept = _read(journal, settings)
@@ -64,7 +65,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
 
 def _read(journal: Path, settings: Mapping[str, Any]) -> list[Finished]:
     """Shards that are finished and whole; one whose line or file was cut off ends the list of its split."""
-    first, *lines = journal.read_text().splitlines() or [""]
+    first, *lines = journal.read_text(encoding="utf-8", errors="replace").split("\n")
     before = _settings(first)
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
     if changed:

@@ -10,6 +10,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.clips import Bad, Delivery
 from jepa_data.shards.index import ShardSet
+from jepa_data.writable import check_file, writing
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Ledger:
     """
 
     def __init__(self, config: StreamConfig, sources: Sequence[ShardSet], split: str) -> None:
+        if config.quarantine is not None:  # before training, not at the first bad sample
+            check_file(Path(config.quarantine), "Give another file: data.quarantine")
         self._config, self._split = config, split
         self._urls = [source.url for source in sources]
         self._names = [source.shards for source in config.sources]
@@ -83,7 +86,8 @@ class Ledger:
         self.stats.bad += 1
         if self._config.quarantine is not None:
             line = {"url": self._urls[bad.source], **asdict(bad)}
-            with Path(self._config.quarantine).open("a") as file:
+            path = Path(self._config.quarantine)
+            with writing(path), path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def check(self) -> None:

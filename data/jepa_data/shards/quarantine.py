@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from jepa_data.errors import DataError
+from jepa_data.lines import read_lines
 from jepa_data.shards.index import ShardSet
+from jepa_data.writable import writing
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -34,26 +36,20 @@ class Finding:
 
 def write(path: Path, findings: Iterable[Finding]) -> None:
     """Write or replace the file; an empty one says that all is well. Raises DataError if it cannot be written."""
-    try:
+    with writing(path, "Give another file: --quarantine FILE"):
         path.write_text("".join(json.dumps(asdict(finding)) + "\n" for finding in findings))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}). Give another file: --quarantine FILE"
-        ) from error
 
 
 def read(path: Path) -> dict[str, frozenset[str]]:
     """Keys of the samples in a quarantine file, by shard. Raises DataError."""
     keys: dict[str, set[str]] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no quarantine file that can be read ({error})") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
             key, shard = str(record["key"]), str(record["shard"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f'{path}:{number}: expected a line such as {{"key": …, "shard": …}}, found {line[:60]!r}'
             ) from error

@@ -5,15 +5,17 @@ import json
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from jepa_data.decode import Crop, Limits, Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
+from jepa_data.printable import printable
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
@@ -159,7 +161,7 @@ class SampleReader:
             index,
             read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
             read_npy(members[STATES], index.frames) if STATES in members else None,
-            sample.labels | read_labels(members.get(METADATA, b"{}")),  # `jepa data index` notes .cls in the index
+            sample.labels | read_labels(read_metadata(members)),  # `jepa data index` notes .cls in the index
         )
 
     def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:
@@ -198,10 +200,25 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
     return array.astype(np.float32, copy=False)
 
 
-def read_labels(data: bytes) -> dict[str, int]:
-    """`labels` of a sample's metadata. Raises DecodeError."""
+def read_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """The metadata of a sample; empty where it has none. Raises DecodeError ("damaged")."""
     try:
-        labels = json.loads(data).get("labels", {})
-        return {str(name): int(value) for name, value in labels.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        metadata = json.loads(members.get(METADATA, b"{}"))
+    except (ValueError, RecursionError) as error:
         raise DecodeError("damaged", f"its metadata cannot be read: {error}") from error
+    if not isinstance(metadata, dict):
+        raise DecodeError("damaged", "its metadata is no JSON object")
+    return metadata
+
+
+def read_labels(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """`labels` of a sample's metadata: whole numbers of at most 32 bits. Raises DecodeError ("damaged")."""
+    labels = metadata.get("labels", {})
+    try:
+        numbers = {printable(str(name)): int(value) for name, value in labels.items()}
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise DecodeError("damaged", f"its labels cannot be read: {error}") from error
+    for name, value in labels.items():
+        if (isinstance(value, float) and not value.is_integer()) or abs(int(value)) >= 2**31:
+            raise DecodeError("damaged", f"its label {name!r} is {value}, expected a whole number of at most 32 bits")
+    return numbers

@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -36,6 +37,7 @@ from jepa_data.shards.manifest import (
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.table import ROW, TABLE, row_of
 from jepa_data.shards.tar import OpenShard
+from jepa_data.writable import writing
 
 
 class ShardWriter:
@@ -135,6 +137,23 @@ class ShardWriter:
         self._check(key, frames, index, actions, states, labels)
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
+        with writing(self.out):
+            self._append(split, key, members, labels, index, source)
+
+    def close(self) -> Manifest:
+        """Finish the open shards and write the table and the manifest. Raises DataError."""
+        with writing(self.out):
+            return self._close()
+
+    def _append(
+        self,
+        split: str,
+        key: str,
+        members: Mapping[str, bytes],
+        labels: Mapping[str, int],
+        index: VideoIndex,
+        source: Mapping[str, Any] | None,
+    ) -> None:
         if split not in self._open:
             number = len(self._done.setdefault(split, []))
             self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
@@ -144,8 +163,7 @@ class ShardWriter:
         if shard.size >= self._shard_bytes:
             self._finish(split)
 
-    def close(self) -> Manifest:
-        """Finish the open shards and write the table and the manifest."""
+    def _close(self) -> Manifest:
         for split in list(self._open):
             self._finish(split)
         parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
@@ -174,7 +192,8 @@ class ShardWriter:
             self.close()
             return
         for shard in self._open.values():  # no manifest: the folder stays marked as unfinished
-            shard.close()
+            with suppress(OSError):  # of a full disk, say, which is what ended the writing
+                shard.close()
 
     def _finish(self, split: str) -> None:
         record, frames, seconds = self._open.pop(split).close()

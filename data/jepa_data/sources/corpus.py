@@ -14,6 +14,7 @@ from jepa_data.shards.manifest import IMAGES, KEY_LENGTH, SPLITS, VIDEOS, Sample
 # Files that are taken for videos. Those that --copy cannot store as they are are re-encoded.
 VIDEO_FILES = frozenset((*VIDEOS, "m4v", "mts", "m2ts", "mpg", "mpeg", "wmv", "flv", "3gp", "ogv"))
 IMAGE_FILES = frozenset(IMAGES)
+LABEL_DIGITS = 9  # a longer number is the name of something, and would not fit 32 bits
 HASH = 8  # hexadecimal digits at the end of a key, so that names that look alike stay apart
 SPLIT_NAMES = {name: name for name in SPLITS} | {"validation": "val", "valid": "val", "dev": "val"}
 
@@ -98,7 +99,7 @@ def key_of(name: str, *parts: object) -> str:
     text = "\0".join([name, *map(str, parts)])
     readable = clean_key(name.rpartition(".")[0] or name)
     # Six places are left free for the number of a piece.
-    return f"{readable[: KEY_LENGTH - HASH - 7]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH]}"
+    return f"{readable[: KEY_LENGTH - HASH - 7]}-{_hash(text).hex()[:HASH]}"
 
 
 def mixed(items: Iterable[Item], seed: int) -> list[Item]:
@@ -128,5 +129,13 @@ def class_numbers(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
+def label_numbers(labels: Iterable[str]) -> tuple[dict[str, int], bool]:
+    """The number of each label, and whether they are plain: where all are numbers, they stay the numbers they are."""
+    given = set(labels)
+    plain = all(label.isascii() and label.isdigit() and len(label) <= LABEL_DIGITS for label in given)
+    return ({label: int(label) for label in given} if plain else class_numbers(given)), plain
+
+
 def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    # Names may hold bytes that are not UTF-8; other names give the bytes of plain UTF-8.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

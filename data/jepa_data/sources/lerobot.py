@@ -150,7 +150,7 @@ def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"
 
 def _layout(root: Path, camera: str | None) -> _Layout:
     try:
-        info = json.loads((root / INFO).read_text())
+        info = json.loads((root / INFO).read_text(encoding="utf-8-sig"))
         version, features = str(info["codebase_version"]), dict(info["features"])
         if not version.startswith("v3."):
             raise DataError(

@@ -26,9 +26,11 @@ from jepa_data.sources.lerobot import is_lerobot, read_lerobot
 from jepa_data.sources.progress import FINISHED, REJECTED, Progress
 from jepa_data.sources.recipe import Recipe, scaled
 from jepa_data.sources.repack import is_shards, read_shards
+from jepa_data.sources.rows import TABLES
 from jepa_data.sources.scenes import check_installed
-from jepa_data.sources.table import TABLES, read_table
+from jepa_data.sources.table import read_table
 from jepa_data.sources.work import Job, crashed, work
+from jepa_data.writable import writing
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,9 @@ def pack(
     """
     began, recipe = time.monotonic(), _fitted(packing.recipe, corpus)
     if overwrite:
-        for name in (FINISHED, REJECTED):
-            (out / name).unlink(missing_ok=True)
+        with writing(out):
+            for name in (FINISHED, REJECTED):
+                (out / name).unlink(missing_ok=True)
     elif (out / MANIFEST).is_file():
         raise DataError(f"{out}: is packed already. Choose another folder, or add --overwrite to replace it")
     writer = ShardWriter(
@@ -182,7 +185,8 @@ def _run(
                     source=piece.source,
                     index=piece.index,
                 )
-            done.add(packed)
+            with writing(writer.out):
+                done.add(packed)
             progress(done.items)
     progress(done.items)
 

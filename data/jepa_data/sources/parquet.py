@@ -18,4 +18,5 @@ def read_parquet(path: Path, wanted: Callable[[str], bool] = lambda column: True
         with parquet.ParquetFile(path) as file:
             return file.read([name for name in file.schema_arrow.names if wanted(name)])
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{path}: cannot be read as Parquet ({why})") from error

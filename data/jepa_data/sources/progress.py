@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -81,8 +82,9 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finished.close()
-        self._rejects.close()
+        for file in (self._finished, self._rejects):
+            with suppress(OSError):  # every line was flushed; a full disk has been reported by then
+                file.close()
 
     def _count(self, samples: int, short: int) -> None:
         self.items, self.samples, self.short = self.items + 1, self.samples + samples, self.short + short
@@ -101,7 +103,9 @@ def _by_item(keys: Iterable[str]) -> dict[str, list[str]]:
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     found = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    if not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
             found[str(record["item"])] = {"samples": list(record["samples"]), "short": int(record["short"])}

@@ -9,11 +9,9 @@ Paths are relative to the folder of the table. A column that has the name of a f
 with an underscore behind its name.
 """
 
-import csv
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -21,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa_data.errors import DataError
-from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, class_numbers, key_of, mixed
-from jepa_data.sources.parquet import read_parquet
-
-TABLES = ("csv", "tsv", "txt", "jsonl", "parquet")
-Row = dict[str, Any]
+from jepa_data.printable import printable
+from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, key_of, label_numbers, mixed
+from jepa_data.sources.rows import Row, read_rows
 
 
 def read_table(path: Path, *, labels: bool = True) -> Corpus:
@@ -37,14 +33,11 @@ def read_table(path: Path, *, labels: bool = True) -> Corpus:
     Raises:
         DataError: no column `path`, a time that is no number, an unknown split, or a video in two splits.
     """
-    rows = list(_rows(path))
+    rows, notes = read_rows(path)
     if not rows:
         raise DataError(f"{path}: has no rows")
-    values = [_text(row.get("label")) for row in rows] if labels else [None] * len(rows)
-    values = [None if value == "-1" else value for value in values]
-    given = [value for value in values if value is not None]
-    plain = all(value.isdigit() for value in given)  # numbers stay the numbers they are
-    numbers = {value: int(value) for value in given} if plain else class_numbers(given)
+    values = [_label(row) for row in rows] if labels else [None] * len(rows)
+    numbers, plain = label_numbers(value for value in values if value is not None)
     items, seen, splits = list[Item](), Counter[str](), dict[str, tuple[str | None, int]]()
     for number, (row, value) in enumerate(zip(rows, values, strict=True), start=1):
         item = _item(path, number, row, seen)
@@ -56,13 +49,16 @@ def read_table(path: Path, *, labels: bool = True) -> Corpus:
             )
         mark = {"label": -1 if value is None else numbers[value]} if numbers else {}
         items.append(replace(item, labels=mark))
+    more = sum(count - 1 for count in seen.values())
+    repeated = (f"{path}: {more} rows say the same video and times as an earlier one; all are packed",) if more else ()
     return Corpus(
         kind="table",
         count=len(items),
         items=lambda seed: iter(mixed(items, seed)),
         label_names=("label",) if numbers else (),
         label_values={"label": tuple(numbers)} if numbers and not plain else {},
-        about={"name": path.name, "labels": labels},
+        about={"name": printable(path.name), "labels": labels},
+        notes=notes + repeated,
     )
 
 
@@ -82,9 +78,9 @@ def _item(table: Path, number: int, row: Row, seen: Counter[str]) -> Item:
     for used in ("path", "start", "end", "split"):
         metadata.pop(used, None)
     return Item(
-        name=name,
+        name=printable(name),
         key=key_of(name, start, end, seen[same]),
-        group=name,
+        group=printable(name),
         path=table.parent / name,
         start=start,
         end=end,
@@ -93,60 +89,9 @@ def _item(table: Path, number: int, row: Row, seen: Counter[str]) -> Item:
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    ending = path.suffix[1:].lower()
-    if ending == "parquet":
-        yield from read_parquet(path).to_pylist()
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if ending == "jsonl":
-        yield from (_json(path, number, line) for number, line in enumerate(lines, start=1))
-    elif lines and (heading := _heading(lines[0], "\t" if ending == "tsv" else ",")):
-        yield from _separated(path, text, heading, "\t" if ending == "tsv" else ",")
-    else:
-        yield from (_listed(path, number, line) for number, line in enumerate(lines, start=1))
-
-
-def _separated(path: Path, text: str, heading: list[str], delimiter: str) -> Iterator[Row]:
-    # Line ends are kept, for a cell in quotes may hold some.
-    reader = csv.DictReader(text.splitlines(keepends=True), heading, delimiter=delimiter)
-    next(reader)  # the heading
-    for number, row in enumerate(reader, start=1):
-        if None in row:
-            raise DataError(f"{path}: row {number} has more cells than the heading names. Quote cells that hold commas")
-        yield row
-
-
-def _heading(line: str, delimiter: str) -> list[str] | None:
-    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
-    return cells if "path" in cells else None
-
-
-def _listed(path: Path, number: int, line: str) -> Row:
-    """A row of V-JEPA's lists. The path may hold spaces."""
-    name, _, label = line.strip().rpartition(" ")
-    if not name or not label.isdigit():
-        raise DataError(
-            f"{path}: row {number}: expected a heading with a column `path`, or rows such as `videos/a.mp4 3`; "
-            f"found {line.strip()[:80]!r}"
-        )
-    return {"path": name.strip().strip('"'), "label": label}
-
-
-def _json(path: Path, number: int, line: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}: row {number} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f'{path}: row {number}: expected an object such as {{"path": "a.mp4"}}, found {line[:60]!r}')
-    return row
+def _label(row: Row) -> str | None:
+    label = _text(row.get("label"))
+    return None if label in (None, "-1") else printable(label)
 
 
 def _text(cell: Any) -> str | None:

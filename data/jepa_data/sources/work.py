@@ -4,7 +4,7 @@ A long video is looked at once; its pieces then become jobs of their own, so tha
 process holds more than about a minute of encoded video.
 """
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
 from jepa_data.isolated import Alive, Lost
 from jepa_data.sampling import clip_actions
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES
+from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
 from jepa_data.sources.copying import Span, at_borders, borders, copy_packets, whole_file
 from jepa_data.sources.corpus import Item
 from jepa_data.sources.cuts import Cut, batches, cut
@@ -207,6 +207,7 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) 
 
 def _material(item: Item) -> _Material:
     if item.sample is None:
+        _check_name(item.path)
         return _Material(item.path, item.ending, item.actions, item.states, item.metadata, 0.0)
     sample = item.sample
     files = ShardFiles(item.path)
@@ -215,23 +216,28 @@ def _material(item: Item) -> _Material:
     finally:
         files.close()
     frames = sample.frames or probe_media(members[sample.media], sample.media).frames
-    try:
-        metadata = json.loads(members.get(METADATA, b"{}"))
-        assert isinstance(metadata, dict)
-    except (ValueError, AssertionError) as error:
-        raise DecodeError("damaged", "its metadata is no JSON object") from error
     return _Material(
         src=members[sample.media],
         ending=sample.media,
         actions=read_npy(members[ACTIONS], frames - 1) if ACTIONS in members else None,
         states=read_npy(members[STATES], frames) if STATES in members else None,
-        metadata=metadata,
+        metadata=read_metadata(members),
         began=float(sample.source.get("start") or 0.0),
     )
 
 
 def _labels(item: Item, material: _Material) -> dict[str, int]:
-    return dict(item.labels if item.sample is None else material.metadata.get("labels", {}))
+    return dict(item.labels) if item.sample is None else item.sample.labels | read_labels(material.metadata)
+
+
+def _check_name(path: Path) -> None:
+    """Raises DecodeError for text from a table that can be no file's name."""
+    if "\0" in str(path):
+        raise DecodeError("missing", "no file can have this name: it holds a zero byte")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise DecodeError("missing", f"no file can have this name ({error.reason})") from error
 
 
 def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
