@@ -27,6 +27,19 @@ def make_folder(path: Path) -> None:
         _try(path)
 
 
+def check_writable(folder: Path) -> None:
+    """Raises DataError if no file can be written in `folder`, or the folder cannot be made. Leaves nothing behind."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        where = f"{folder}: nothing can be written" + ("" if there == folder else f" in {there}")
+        raise DataError(f"{where} ({error.strerror}); give another folder, or allow writing there") from None
+
+
 def check_file(path: Path, hint: str = "Choose another file") -> None:
     """Raises DataError unless a file of this name can be written. One that is there is not changed."""
     with writing(path, hint):

@@ -15,8 +15,8 @@ from jepa.runs.pretrain import pretrain
 from jepa.runs.probe import probe, state_row
 from jepa.runs.report import report
 from jepa.runs.schema import PretrainConfig, ProbeConfig
-from jepa.runs.writable import check_writable
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.writable import check_writable
 
 
 @dataclass(frozen=True)

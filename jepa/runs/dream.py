@@ -35,12 +35,12 @@ from jepa.runs.recorded import action_space, recorded
 from jepa.runs.rewarded import heads_of
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, play_of, protocol_of, recorded_in, score_table
-from jepa.runs.writable import check_writable
 from jepa.world_model import Dynamics, LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds.gym import PREFIX
+from jepa_data.writable import check_writable
 from jepa_probes.dreaming import evaluate_controller, evaluate_return
 from jepa_probes.features import Features
 from jepa_probes.results import AGENTS

@@ -29,6 +29,7 @@ from jaxtyping import Float32
 
 from jepa.config import UserError
 from jepa_data.sources.corpus import key_of
+from jepa_data.writable import check_writable
 
 SHARD_BYTES = 2**30
 GROUP = 4096  # rows of a Parquet file that are written at a time
@@ -106,7 +107,7 @@ def open_writer(out: Path, kind: str | None = None) -> Writer:
         raise UserError(f"--format is {kind}; it is one of {', '.join(KINDS)}")
     if kind != "shards" and out.is_dir():
         raise UserError(f"--out is {out}, a folder; {kind} is one file")
-    _check_writable(out)
+    check_writable(out if kind == "shards" else out.parent)
     return {"npz": NpzWriter, "parquet": ParquetWriter, "shards": ShardWriter}[kind](out)
 
 
@@ -321,14 +322,3 @@ def _kept(partial: Path, out: Path) -> Path:
     kept = out.with_name(f"{out.stem}.incomplete{out.suffix}")
     os.replace(partial, kept)
     return kept
-
-
-def _check_writable(out: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    if place != out.absolute() and not place.is_dir():
-        raise UserError(f"--out is {out}, and {place} is a file, not a folder")
-    if not os.access(place, os.W_OK):
-        raise UserError(f"--out is {out}, and {place} cannot be written (no permission); give another --out")

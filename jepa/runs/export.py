@@ -20,7 +20,7 @@ from jepa.export import classifier, hub, huggingface, meta, meta_ac, onnx
 from jepa.predictors.causal import CausalPredictor
 from jepa.runs.model import Model, imported, open_model, save
 from jepa.runs.schema import VideoViTConfig
-from jepa.runs.writable import check_writable
+from jepa_data.writable import check_writable
 
 To = Literal["openjepa", "huggingface", "meta", "onnx"]
 From = Literal["huggingface", "meta"]

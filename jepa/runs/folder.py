@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jepa.config import UserError
-from jepa.runs.writable import check_writable, replace_text
+from jepa.runs.writable import replace_text
 from jepa.training.checkpoints import FOLDER as CHECKPOINTS
+from jepa_data.writable import check_writable
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"

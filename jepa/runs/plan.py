@@ -28,10 +28,10 @@ from jepa.runs.model import load
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of, score_table
-from jepa.runs.writable import check_writable
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
+from jepa_data.writable import check_writable
 from jepa_probes.comparison import Comparison, compare
 from jepa_probes.gallery import draw_plans
 from jepa_probes.planning import Evaluation, evaluate

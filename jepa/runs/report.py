@@ -15,9 +15,9 @@ from jepa.config import load as load_config
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
 from jepa.runs.schema import PretrainConfig
-from jepa.runs.writable import check_writable
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
+from jepa_data.writable import check_writable
 from jepa_probes.gallery import draw_model
 from jepa_probes.report import write_report
 from jepa_probes.results import write_results

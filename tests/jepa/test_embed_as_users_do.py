@@ -64,17 +64,12 @@ def test_linked_folders_are_followed_once(model: Path, mp4: bytes, tmp_path: Pat
     assert any("links to folders that were read already" in line for line in lines)
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_the_work(
-    model: Path, mp4: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(mp4: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(mp4)
     (tmp_path / "file").write_text("not a folder")
     for out in ("file/x.npz", "file/deep/x.parquet", "file/shards"):
-        with pytest.raises(UserError, match="is a file, not a folder"):
+        with pytest.raises(UserError, match=r"nothing can be written.*\(Not a directory\)"):
             embed(tmp_path / "a.mp4", tmp_path / "no model", tmp_path / out, say=lambda line: None)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(UserError, match=r"cannot be written \(no permission\); give another --out"):
-        embed(tmp_path / "a.mp4", tmp_path / "no model", tmp_path / "x.npz", say=lambda line: None)
 
 
 @pytest.mark.parametrize("out", ["x.npz", "x.parquet", "shards"])
