@@ -30,7 +30,7 @@ from jepa.methods.base import Method
 from jepa.methods.levjepa import ASPECT
 from jepa.runs.build import MEAN, STD
 from jepa.runs.frozen import Source, random_weights, resolved
-from jepa.runs.method import build_method, history_of, trained
+from jepa.runs.method import build_method, dynamics_of, history_of, trained
 from jepa.runs.model import save
 from jepa.runs.online_probe import OnlineProbe
 from jepa.runs.scales import state_columns, training_scales
@@ -47,8 +47,10 @@ from jepa.training.callbacks.collapse import CollapseGauge
 from jepa.training.callbacks.progress import Lines, Throughput
 from jepa.training.module import Pretraining
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.actions import ActionStats
 from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.shards.clips import Bad
+from jepa_data.shards.moments import action_stats
 from jepa_data.shards.stream import ClipLoader, make_loader
 
 LAST = "last.ckpt"
@@ -101,7 +103,9 @@ def pretrain(
     if random_weights(config) and writes:
         say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
-    method = build_method(config, preprocessing.image_size, loader.action_size, training_scales(config, loader))
+    stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
+    scales = training_scales(config, loader, stats)
+    method = build_method(config, preprocessing.image_size, loader.action_size, scales)
     assert isinstance(method, nn.Module)
     moments = start_from(config.init_from, method) if config.init_from and last is None else None
     module = _module(config, method, preprocessing, moments, columns)
@@ -115,7 +119,7 @@ def pretrain(
     finally:
         if writes:
             _write_metrics(run, earlier)
-    model = trained(config, method, _spec(config, method, preprocessing, loader), preprocessing)
+    model = trained(config, method, _spec(config, method, preprocessing, loader, stats), preprocessing)
     left_out = _left_out(loader)
     if writes:
         for bad in left_out.values():
@@ -232,7 +236,13 @@ def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | 
     return Preprocessing(size, fps, *((MEAN, STD) if source is None else (source.mean, source.std)))
 
 
-def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:
+def _spec(
+    config: PretrainConfig,
+    method: Method,
+    preprocessing: Preprocessing,
+    loader: ClipLoader,
+    stats: ActionStats | None,
+) -> LatentSpec:
     encoder = method.evaluation_encoder()
     assert config.encoder is not None and isinstance(encoder.tokens, int) and isinstance(encoder.width, int)
     tubelet = config.encoder.tubelet
@@ -244,6 +254,7 @@ def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, 
         loader.action_size or None,
         history=history_of(config),
         states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
+        actions=stats,
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from jepa_data.decode import Crop, Limits, Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
+from jepa_data.shards.finite import as_float32
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
@@ -195,13 +196,16 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != rows:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         raise DecodeError("damaged", f"expected numbers in {rows} rows, found {found}")
-    return array.astype(np.float32, copy=False)
+    return as_float32(array)
 
 
 def read_labels(data: bytes) -> dict[str, int]:
     """`labels` of a sample's metadata. Raises DecodeError."""
     try:
         labels = json.loads(data).get("labels", {})
-        return {str(name): int(value) for name, value in labels.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        found = {str(name): int(value) for name, value in labels.items()}
+        if wrong := [name for name, x in labels.items() if isinstance(x, float) and not x.is_integer()]:
+            raise ValueError(f"label {wrong[0]!r} is {labels[wrong[0]]}, expected a whole number")
+        return found
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
         raise DecodeError("damaged", f"its metadata cannot be read: {error}") from error
