@@ -123,7 +123,7 @@ def test_actions_packed_side_by_side_keep_their_range(shards: Path, tmp_path: Pa
 
 
 def test_curated_shards_tell_of_what_stayed(shards: Path, tmp_path: Path) -> None:
-    curate(shards, tmp_path / "curated", CurateConfig(stages=(TooShort(),)), processes=0)
+    curate(shards, tmp_path / "curated", CurateConfig(stages=(TooShort(min_frames=2),)), processes=0)
     check(stats(tmp_path / "curated"), tmp_path / "curated")
 
 

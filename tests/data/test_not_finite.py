@@ -102,7 +102,7 @@ def test_packing_and_curating_leave_out_what_is_not_finite_by_name(damaged: Path
     assert {line["kind"] for line in rejected} == {"not finite"}
     assert {s.key for s in ShardSet.open(tmp_path / "packed").samples} == {"episode-0", "episode-1", "episode-5"}
     assert len(report.rejected) == 3
-    config = CurateConfig(stages=(TooShort(),))
+    config = CurateConfig(stages=(TooShort(min_frames=2),))
     curated = curate(damaged, tmp_path / "curated", config, processes=0)
     assert {s.key for s in ShardSet.open(tmp_path / "curated").samples} == {"episode-0", "episode-1", "episode-5"}
     assert set(curated.dropped) == {BAD, "episode-3", "episode-4"} and "hand.force" in curated.dropped["episode-3"]
