@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LEAST_STD = 1e-6  # a number that hardly varies is shifted, and not blown up
+LEAST_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Standardise(nn.Module):
         if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
             raise ValueError("moments are finite; some of these numbers are missing (NaN) in all of the data")
         self.mean.copy_(moments.mean.repeat(size // width))
-        self.std.copy_(torch.where(moments.std > LEAST_STD, moments.std, 1.0).repeat(size // width))
+        varies = moments.std > LEAST_STD * moments.mean.abs().clamp_min(1)
+        self.std.copy_(torch.where(varies, moments.std, 1.0).repeat(size // width))
 
     def forward(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
         return (x - self.mean) / self.std

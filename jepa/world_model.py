@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa_data.actions import ActionStats, assumed
 from jepa_data.decode import Limits
 from jepa_data.preprocessing import Preprocessing, VideoFile, as_video, open_video
 
@@ -28,6 +29,8 @@ class LatentSpec:
     """What a latent is: `tokens` x `width` numbers every `step_seconds`, `frames_per_step` frames each.
 
     `action_size` is the width of one raw action; a latent step takes `frames_per_step` of them, side by side.
+    `actions`: range, mean and deviation of one action, or of several side by side; where nobody said (models of other
+    origin, or of earlier versions) -1..1 is assumed, and `actions.origin` tells so.
     `history`: how many latents in a row the dynamics read at most when they were trained.
     `states`: what they have to be told of the body at every step, by the names of the recording.
     """
@@ -39,6 +42,22 @@ class LatentSpec:
     action_size: int | None = None
     history: int = 1
     states: tuple[str, ...] = ()
+    actions: ActionStats | None = None
+
+    def __post_init__(self) -> None:
+        if self.action_size is None:
+            return
+        if self.actions is None:
+            object.__setattr__(self, "actions", assumed(self.action_size))  # frozen, but nobody has seen it yet
+        assert self.actions is not None
+        self.actions.resized(self.action_size)
+
+    @property
+    def block_action_stats(self) -> ActionStats:
+        """Of what takes one latent step to the next."""
+        if self.actions is None:
+            raise ValueError("this model was trained without actions")
+        return self.actions.resized(self.block_size)
 
     @property
     def block_size(self) -> int:

@@ -1,13 +1,15 @@
 """Controllers: from a latent and the goal's to the actions of one latent step.
 
     z, goal ──Senses──> features ──Linear or Actor──> decisions ──ActionSpace──> block
-            standardised          tanh                each held for `hold` actions     [B, frames * width]
+            standardised          tanh, -1..1         each held for `hold` actions     [B, frames * width]
+                                                      in the units of the data
 
 World Models (Ha & Schmidhuber 2018) has the linear one, DreamerV3 the network with a Gaussian around its output.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -15,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.planners.action_scaling import ActionScaling
 from jepa.planners.base import within_ball
+from jepa_data.actions import ActionStats
 
 Latents = Float[Tensor, "B N D"]
 Bounds = Literal["box", "ball", "choice"]
@@ -35,12 +39,14 @@ class ActionSpace:
     """What a controller decides, and the block of actions that the dynamics take.
 
     Attributes:
-        width: of one action of the world, whose numbers lie in -1..1.
+        width: of one action of the world.
         frames: actions of one latent step.
         hold: actions for which a decision is held.
-        bounds: box: each number of an action is in -1..1; ball: also its length is 1 at most, for worlds that cut
-            longer ones, so that no recorded action is longer and a dream of one is not to be trusted; choice: one is 1
-            and the others are 0, for worlds with discrete actions, which are recorded so.
+        bounds: box: each number of a decision is in -1..1, which covers the range of the data; ball: also its length is
+            1 at most, for worlds that cut longer actions, so that no recorded action is longer and a dream of one is
+            not to be trusted; choice: one is 1 and the others are 0, for worlds with discrete actions, which are
+            recorded so.
+        actions: statistics of the data's actions; None: their range is -1..1.
 
     Raises:
         ValueError: `hold` does not divide `frames`.
@@ -50,10 +56,16 @@ class ActionSpace:
     frames: int = 1
     hold: int = 1
     bounds: Bounds = "box"
+    actions: ActionStats | None = None
 
     def __post_init__(self) -> None:
         if self.hold < 1 or self.frames % self.hold:
             raise ValueError(f"hold must divide the {self.frames} action(s) of a latent step, found {self.hold}")
+
+    @cached_property
+    def scaling(self) -> ActionScaling:
+        """From decisions to actions in the units of the data."""
+        return ActionScaling(self.actions, self.width)
 
     @property
     def size(self) -> int:
@@ -75,11 +87,13 @@ class ActionSpace:
         actions = actions + (actions.clamp(-1, 1) - actions).detach()
         if self.bounds == "ball":
             actions = within_ball(actions)
+        actions = self.scaling.actions(actions)
         return actions.repeat_interleave(self.hold, -2).flatten(-2)
 
     def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:
         """What was decided, of recorded actions: their mean over each `hold`."""
-        return blocks.unflatten(-1, (-1, self.hold, self.width)).mean(-2).flatten(-2)
+        actions = blocks.unflatten(-1, (-1, self.hold, self.width)).mean(-2)
+        return (actions if self.bounds == "choice" else self.scaling.numbers(actions)).flatten(-2)
 
 
 class Senses(nn.Module):

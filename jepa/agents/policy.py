@@ -105,6 +105,7 @@ class Policy:
             bounds=settings.bounds,
             keep=settings.keep,
             seed=seed,
+            actions=model.spec.actions,
         )
         self.reset()
 
@@ -126,7 +127,7 @@ class Policy:
     def act(
         self, observation: UInt8[np.ndarray, "*B h w 3"], state: Float[np.ndarray, "*B X"] | None = None
     ) -> Float32[np.ndarray, "*B A"]:
-        """The action for the frame just seen. Plans when the last plan is used up.
+        """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
 
         Args:
             state: what the body knows of itself now, raw and in the order of `model.spec.states`; only for models that

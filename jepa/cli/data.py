@@ -48,6 +48,8 @@ def record(
     whole = sum(split.frames for split in manifest.splits.values()) == episodes * frames
     length = f"{frames} frames" if whole else f"up to {frames} frames"
     typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
+    if note := manifest.missing_note():
+        typer.echo(f"  {note}")
 
 
 for verb in (worlds, curate, index, inspect, check, bench):  # in the order of the work

@@ -2,6 +2,9 @@
 
 A planner is a frozen dataclass of its settings with one method, `plan(cost, start, generator)`. Shapes: B episodes, all
 planned at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
+
+Planners know no units. `low` and `high`, -1 and 1 unless said otherwise, bound the numbers that they search, and `std`
+counts in these; ModelPredictiveControl makes actions of the data's units of them.
 """
 
 from dataclasses import dataclass

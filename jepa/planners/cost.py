@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from jepa.world_model import Dynamics, State, rollout
+from jepa_data.actions import ActionStats
 
 MOST_BYTES = 2**30  # of what is imagined at once
 COPIES = 3  # of the latents, while their distances to a goal are taken
@@ -163,9 +164,22 @@ def state_reached(
     return cost
 
 
-def effort() -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """Mean square of the actions."""
-    return lambda imagined: imagined.actions.square().mean((-2, -1))
+def effort(actions: ActionStats | None = None) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """Mean square of the actions, each in half ranges of the data: 0 costs nothing, and 1 is as much in any unit.
+
+    Args:
+        actions: statistics of the data's actions; None: the actions as they are, which is the same for -1..1.
+    """
+    if actions is None:
+        return lambda imagined: imagined.actions.square().mean((-2, -1))
+    half = (torch.tensor(actions.high, dtype=torch.float64) - torch.tensor(actions.low, dtype=torch.float64)) / 2
+    half = torch.where(half > 0, half, 1.0)
+
+    def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
+        scale = half.repeat(imagined.actions.shape[-1] // len(half)).to(imagined.actions)
+        return (imagined.actions / scale).square().mean((-2, -1))
+
+    return cost
 
 
 def inside(decode: Decode, centre: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:

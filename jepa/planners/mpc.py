@@ -1,21 +1,28 @@
 """Model-predictive control: plan, act on the first steps, look again, plan on from the rest of the last plan.
 
-decisions  d0          d1          d2 …        what the planner chooses, each held for `hold` actions
+decisions  d0          d1          d2 …        what the planner chooses, -1..1, each held for `hold` actions
 actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the world
 blocks     [         ] [         ] [ …         `frames` actions side by side: what takes one latent step to the next
+
+Actions are in the units of the data, decisions are not: the planners' -1..1 covers the range of the data (see
+action_scaling.py). With bounds "none" a decision counts standard deviations around the mean of the data.
 """
 
+import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from jepa.planners.action_scaling import ActionScaling
 from jepa.planners.base import Plan, Planner, within_ball
 from jepa.planners.cost import Cost, LatentCost
+from jepa.planners.hybrid import Hybrid
+from jepa_data.actions import ActionStats
 
-PlanBounds = Literal["box", "ball"]
+PlanBounds = Literal["box", "ball", "none"]
 
 
 class ModelPredictiveControl:
@@ -28,8 +35,12 @@ class ModelPredictiveControl:
         action_size: A, width of one action of the world.
         frames: actions of one latent step.
         hold: actions for which a decision is held; fewer decisions are found sooner, and reach further by chance.
-        bounds: of an action: box: what the planner keeps to, each number by itself; ball: also its length is 1 at most.
-        keep: a plan starts from the unused rest of the last one; else from no action.
+        bounds: of an action: box: the range of the data, each number by itself; ball: also the decision is 1 long at
+            most, for worlds that cut longer actions; none: no bounds, as DINO-WM and LeWM plan. The `std` of a
+            planner counts half ranges of the data, and with bounds none its standard deviations.
+        keep: a plan starts from the unused rest of the last one; else from the middle of the range (bounds none: from
+            the mean).
+        actions: statistics of the data's actions; None: their range is -1..1.
         seed: of the planner's samples.
     """
 
@@ -45,6 +56,7 @@ class ModelPredictiveControl:
         bounds: PlanBounds = "box",
         keep: bool = True,
         seed: int = 0,
+        actions: ActionStats | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"the planning horizon is {horizon}; plan at least one step ahead")
@@ -55,7 +67,9 @@ class ModelPredictiveControl:
                 f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
                 f"({execute * frames}), found {hold}"
             )
-        self.planner, self.horizon, self.execute, self.action_size = planner, horizon, execute, action_size
+        self.planner = unbounded(planner) if bounds == "none" else planner
+        self.horizon, self.execute, self.action_size = horizon, execute, action_size
+        self.scaling = ActionScaling(actions, action_size, standardized=bounds == "none")
         self.frames, self.hold, self.bounds, self.keep = frames, hold, bounds, keep
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
@@ -75,7 +89,8 @@ class ModelPredictiveControl:
 
         Args:
             suggested: blocks to start from; None: see `keep`.
-            stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly.
+            stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly
+                from the range (bounds none: from a deviation around the mean).
         """
         start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
         wide = (batch, self.horizon, self.frames * self.action_size)
@@ -106,11 +121,25 @@ class ModelPredictiveControl:
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
         """What a planner would have chosen to get near these: the mean over each `hold`."""
         actions = blocks.unflatten(-1, (self.frames, self.action_size)).flatten(-3, -2)
-        return actions.unflatten(-2, (-1, self.hold)).mean(-2)
+        return self.scaling.numbers(actions.unflatten(-2, (-1, self.hold)).mean(-2))
 
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
         """What the dynamics take, of what the planner chooses."""
         if self.bounds == "ball":
             decisions = within_ball(decisions)
-        actions = decisions.repeat_interleave(self.hold, -2)
+        actions = self.scaling.actions(decisions).repeat_interleave(self.hold, -2)
         return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
+
+
+def unbounded(planner: Planner) -> Planner:
+    """The same planner, its decisions without bounds.
+
+    Raises:
+        ValueError: it draws evenly between its bounds.
+    """
+    if isinstance(planner, Hybrid):
+        return replace(planner, sampler=unbounded(planner.sampler), refine=unbounded(planner.refine))
+    if not hasattr(planner, "low"):  # somebody's own, which knows its bounds
+        return planner
+    wide: dict[str, Any] = {"low": -math.inf, "high": math.inf}
+    return replace(planner, **wide)  # pyright: ignore[reportArgumentType] - those with bounds are dataclasses

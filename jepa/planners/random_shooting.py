@@ -1,5 +1,6 @@
 """Random shooting: as many plans as there is time for, evenly within the bounds; the best one is taken."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,8 @@ class RandomShooting:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, found {self.samples}")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError("random shooting draws evenly within bounds; give it some, or use another planner")
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:

@@ -150,7 +150,7 @@ class InverseConfig(Config):
 
 
 class EffortConfig(Config):
-    """The mean square of the actions."""
+    """The mean square of the actions, each in half ranges of the data."""
 
     kind: Literal["effort"] = "effort"
     weight: Positive = 0.01
@@ -227,8 +227,10 @@ class PlanConfig(TasksConfig):
         lt=1,
         description="an action is drawn where the last plan moved less than this share of what was imagined; 0: never",
     )
-    bounds: Literal["box", "ball"] = Field(
-        default="box", description="ball: an action is 1 long at most, for worlds that cut longer ones"
+    bounds: Literal["box", "ball", "none"] = Field(
+        default="box",
+        description="box: actions stay in the range of the data; ball: also 1 long at most, for worlds that cut longer "
+        "ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
     path_weight: Share = 1.0
     costs: tuple[CostConfig, ...] = Field(

@@ -47,7 +47,7 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
         try:
             match cost:
                 case EffortConfig():
-                    value = effort()
+                    value = effort(model.spec.actions)
                 case PictureConfig():
                     value = _picture(cost, model)
                 case ForbiddenConfig():

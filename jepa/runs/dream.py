@@ -125,7 +125,7 @@ def load_controller(run: Path | str) -> Actor | Linear:
     described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
     config = from_dict(described, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
     senses = Senses(config.tokens, config.width, config.sees)
-    space = ActionSpace(config.action_size, config.frames, config.hold, config.bounds)
+    space = ActionSpace(config.action_size, config.frames, config.hold, config.bounds, config.actions)
     if config.kind == "evolution":
         controller = Linear(senses, space)
     else:
@@ -234,6 +234,7 @@ def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, sta
         action_size=space.width,
         frames=space.frames,
         hold=space.hold,
+        actions=space.actions,
         bounds=space.bounds,
         sees=stage.sees,
         hidden=learned.hidden if isinstance(learned, ActorCriticConfig) else None,

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from jepa.config import Config
 from jepa.runs.acting import TasksConfig
 from jepa.runs.schema import Count, Positive, Share
+from jepa_data.actions import ActionStats
 
 
 class ActorCriticConfig(Config):
@@ -94,7 +95,7 @@ class DreamConfig(TasksConfig):
     )
     bounds: Literal["box", "ball", "choice"] | None = Field(
         default=None,
-        description="box: numbers in -1..1; ball: actions are 1 long at most; choice: one of several; "
+        description="box: actions in the range of the data; ball: also 1 long at most; choice: one of several; "
         "none: a box, or a choice where the world's actions are discrete",
     )
     sampled: bool = Field(default=False, description="draw what is dreamt; else its mean is taken")
@@ -123,6 +124,9 @@ class ControllerConfig(Config):
     action_size: Count = Field(description="width of one action of the world")
     frames: Count = Field(description="actions of one latent step")
     hold: Count
+    actions: ActionStats | None = Field(
+        default=None, description="of the model's data, whose range the controller covers; none: -1..1"
+    )
     bounds: Literal["box", "ball", "choice"]
     sees: Literal["goal", "latent"] = "goal"
     hidden: Count | None = None

@@ -36,6 +36,7 @@ from jepa.runs.schema import (
 )
 from jepa.scaling import Standardise
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.actions import assumed
 
 GRIPPER = tuple(f"gripper.{name}" for name in ("x", "y", "z", "angle.x", "angle.y", "angle.z", "closed"))
 DESCRIBED = ("format", "version", "sha256")  # of the file, by jepa.export.checkpoint
@@ -77,6 +78,8 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
     if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
         return _from_hub(folder)
     described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
+        described["dynamics"] = {"normalize_actions": False} | dynamics
     config = from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
     world = _build(config)
     checkpoint.load_into(world, folder)
@@ -139,6 +142,7 @@ def imported(
         frames_per_step=per_step,
         action_size=predictor.action_size if acts else None,
         states=state_names(predictor) if acts else (),
+        actions=assumed(predictor.action_size) if acts else None,  # such files tell nothing of their data
     )
     described = describe_encoder(encoder)
     config = ModelConfig(
@@ -152,7 +156,7 @@ def imported(
     world = LatentWorldModel(
         StillsEncoder(encoder) if acts else encoder,
         predictor if acts else None,
-        LatentSpec(**spec.model_dump()),
+        LatentSpec(**dict(spec)),
         Preprocessing(**preprocessing.model_dump()),
     )
     return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
@@ -205,7 +209,7 @@ def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
 
 
 def _build(config: ModelConfig) -> LatentWorldModel:
-    spec = LatentSpec(**config.spec.model_dump())
+    spec = LatentSpec(**dict(config.spec))
     preprocessing = Preprocessing(**config.preprocessing.model_dump())
     if preprocessing.clip_frames is None:
         preprocessing = replace(preprocessing, clip_frames=config.frames)

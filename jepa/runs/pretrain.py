@@ -25,7 +25,7 @@ from jepa.methods.levjepa import ASPECT
 from jepa.runs.build import MEAN, STD
 from jepa.runs.folder import Claim, check_free, claim
 from jepa.runs.frozen import Source, random_weights, resolved
-from jepa.runs.method import build_method, history_of, trained
+from jepa.runs.method import build_method, dynamics_of, history_of, trained
 from jepa.runs.model import load, save
 from jepa.runs.online_probe import OnlineProbe
 from jepa.runs.resume import Resumption, resumption
@@ -39,8 +39,10 @@ from jepa.training.callbacks.progress import Lines, Throughput
 from jepa.training.finite import check_state
 from jepa.training.module import Pretraining
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.actions import ActionStats
 from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.shards.clips import Bad
+from jepa_data.shards.moments import action_stats
 from jepa_data.shards.stream import ClipLoader, make_loader
 
 
@@ -80,7 +82,9 @@ def pretrain(
         return load(run)
     loader = _loader(config, trainer, say if writes else _silent)
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
-    method = build_method(config, preprocessing.image_size, loader.action_size, training_scales(config, loader))
+    stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
+    scales = training_scales(config, loader, stats)
+    method = build_method(config, preprocessing.image_size, loader.action_size, scales)
     assert isinstance(method, nn.Module)
     if resumed:
         resumed.check(method)
@@ -91,7 +95,7 @@ def pretrain(
         say(note)
     _fit(trainer, module, loader, resumed, claimed, say)
     check_state(method.state_dict(), (), str(run / "model"))
-    model = trained(config, method, _spec(config, method, preprocessing, loader), preprocessing)
+    model = trained(config, method, _spec(config, method, preprocessing, loader, stats), preprocessing)
     left_out = _left_out(loader)
     if writes:
         for bad in left_out.values():
@@ -236,7 +240,13 @@ def _check_square(config: PretrainConfig, loader: ClipLoader) -> None:
         )
 
 
-def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, loader: ClipLoader) -> LatentSpec:
+def _spec(
+    config: PretrainConfig,
+    method: Method,
+    preprocessing: Preprocessing,
+    loader: ClipLoader,
+    stats: ActionStats | None,
+) -> LatentSpec:
     encoder = method.evaluation_encoder()
     assert config.encoder is not None and isinstance(encoder.tokens, int) and isinstance(encoder.width, int)
     tubelet = config.encoder.tubelet
@@ -248,6 +258,7 @@ def _spec(config: PretrainConfig, method: Method, preprocessing: Preprocessing, 
         loader.action_size or None,
         history=history_of(config),
         states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
+        actions=stats,
     )
 
 

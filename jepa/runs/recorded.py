@@ -60,4 +60,5 @@ def action_space(
         bounds = "choice" if isinstance(world, GymBatch) and world.discrete else "box"
     stride, wide = stride_of(world.fps, model), model.spec.action_size
     assert wide is not None
-    return ActionSpace(wide // stride, model.spec.frames_per_step * stride, hold or config.hold, bounds)
+    frames = model.spec.frames_per_step * stride
+    return ActionSpace(wide // stride, frames, hold or config.hold, bounds, model.spec.actions)

@@ -12,6 +12,7 @@ from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import MarkovPredictor
 from jepa.runs.schema import CausalPredictorConfig, FrozenEncoderConfig, LeWMConfig, PLDMConfig, PretrainConfig
 from jepa.scaling import Moments, Standardise
+from jepa_data.actions import ActionStats
 from jepa_data.shards.moments import spread
 from jepa_data.shards.stream import ClipLoader
 
@@ -41,8 +42,11 @@ def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]
     return tuple(known.index(name) for name in wanted)
 
 
-def training_scales(config: PretrainConfig, loader: ClipLoader) -> Scales:
+def training_scales(config: PretrainConfig, loader: ClipLoader, stats: ActionStats | None) -> Scales:
     """Read what the model standardises; nothing where it standardises nothing.
+
+    Args:
+        stats: of raw actions; None where there are none.
 
     Raises:
         UserError: a state that the method asks for is missing (NaN) in some of the data.
@@ -50,9 +54,8 @@ def training_scales(config: PretrainConfig, loader: ClipLoader) -> Scales:
     if not isinstance(config.method, LeWMConfig | PLDMConfig | FrozenEncoderConfig):
         return Scales()
     predictor, actions, states = config.method.predictor, None, None
-    if predictor.normalize_actions and loader.action_size:
-        found = spread(loader, "actions")
-        actions = _moments(found.mean, found.std)
+    if predictor.normalize_actions and stats is not None:
+        actions = _moments(np.array(stats.mean), np.array(stats.std))
     columns = list(state_columns(config, loader))
     if columns:
         found = spread(loader, "states")

@@ -18,6 +18,7 @@ from jepa.runs.training import (
     Share,
     TrainerConfig,
 )
+from jepa_data.actions import ActionStats
 from jepa_data.config import StreamConfig
 
 
@@ -122,7 +123,7 @@ Encoder = Annotated[
 
 
 NORMALIZE_ACTIONS: bool = Field(
-    default=False, description="the model standardises raw actions by their mean and deviation in the training data"
+    default=True, description="the model standardizes raw actions by their mean and deviation in the training data"
 )
 
 
@@ -412,6 +413,9 @@ class SpecConfig(Config):
     action_size: Count | None = None
     history: Count = 1
     states: tuple[str, ...] = ()
+    actions: ActionStats | None = Field(
+        default=None, description="range, mean and deviation of raw actions; none: not known, -1..1 is assumed"
+    )
 
 
 class PreprocessingConfig(Config):

@@ -61,6 +61,18 @@ class Pretraining(L.LightningModule):
         self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
+    def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
+        """Raises UserError for a state that the method is told and the sample has not, before it becomes a loss."""
+        if self.state_columns and batch.states is not None:
+            told = batch.states[..., self.state_columns]
+            wrong = (~told.isfinite()).flatten(1).any(1).nonzero()
+            if len(wrong):
+                raise UserError(
+                    f"sample {batch.keys[int(wrong[0])]!r}: a state of method.states is missing (NaN) or infinite, "
+                    "and the predictor needs all of them. Choose other states, or leave the sample out (data.skip)"
+                )
+        return batch
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         terms = self.method.loss(self._inputs(batch), self.generator(batch_idx))
         loss = terms["loss"]

@@ -34,6 +34,7 @@ from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
+from jepa_data.actions import ActionStats
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_probes.tasks import Pictures, Protocol, Tasks, check_actions, random_actions, wilson
 
@@ -216,7 +217,8 @@ def _beside(
     if world.copies and simulator_tasks != 0 and not isinstance(planner, Gradient | GRASP):
         sampled = replace(settings, planner=planner)
         lead = None if guide is None else partial(_led, model, guide, tasks, settings.horizon * frames)
-        scores["simulator"] = score(simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead))
+        ceiling = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)
+        scores["simulator"] = score(ceiling)
     return scores
 
 
@@ -262,10 +264,12 @@ def simulator_ceiling(
     settings: PlanSettings,
     count: int | None,
     lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
+    actions: ActionStats | None = None,
 ) -> NDArray[np.bool_]:
     """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames.
 
-    `lead`: the actions that a plan starts from, where the planner's own plans start from a guide.
+    `lead`: the actions that a plan starts from, where the planner's own plans start from a guide. `actions`: of the
+    model's data, so that both search alike.
     """
     width = tasks.start(1).action_size
     control = ModelPredictiveControl(
@@ -278,6 +282,7 @@ def simulator_ceiling(
         bounds=settings.bounds,
         keep=settings.keep,
         seed=tasks.protocol.seed,
+        actions=actions,
     )
     queue: list[NDArray[np.float64]] = []
 

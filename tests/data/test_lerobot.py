@@ -16,7 +16,7 @@ from jepa_data.errors import DataError
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.read import ShardFiles, read_npy
-from jepa_data.sources.lerobot import read_lerobot
+from jepa_data.sources.lerobot import _names, read_lerobot
 from jepa_data.sources.pack import Packing, Report, open_corpus, pack
 from jepa_data.sources.recipe import Recipe
 
@@ -173,3 +173,24 @@ def test_what_is_no_lerobot_v3_is_refused_with_the_way_out(tmp_path: Path, numbe
     parquet.write_table(table.slice(0, 20), short / "data/chunk-000/file-001.parquet")
     with pytest.raises(DataError, match="has 11 frames of episode 3, meta/episodes says 16"):
         list(read_lerobot(short, camera=TOP).items(0))
+
+
+@pytest.mark.parametrize(
+    "names", [["x", "y", "grip"], {"motors": ["x", "y", "grip"]}, {"grip": 2, "x": 0, "y": 1}], ids=str
+)
+def test_states_get_their_names_however_a_data_set_writes_them(names: Any) -> None:
+    assert _names({"shape": [3], "names": names}) == ("x", "y", "grip")
+
+
+def test_an_empty_cell_is_not_packed_as_a_number(tmp_path: Path, numbered: Numbered) -> None:
+    root = write_dataset(tmp_path / "set", numbered)
+    path = root / "data/chunk-000/file-001.parquet"
+    table = parquet.read_table(path).to_pylist()
+    table[2]["action"] = [1.0, None]
+    parquet.write_table(arrow.Table.from_pylist(table), path)
+    report = packed(root, tmp_path / "out", TOP)
+    assert len(report.rejected) == 1 and "episode-000002" in report.rejected[0]
+    assert "its actions hold nan (number 2 of 2, first in the action at frame 2)" in report.rejected[0]
+    assert {sample.key for sample in ShardSet.open(tmp_path / "out").samples} == {
+        f"episode-00000{e}" for e in (0, 1, 3)
+    }

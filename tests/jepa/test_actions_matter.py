@@ -46,7 +46,12 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "run": str(folder / "run"),
         "data": {"shards": str(folder / "data"), **DATA},
         "encoder": {"kind": "conv", "width": 16, "channels": 16, "hidden": 64, "tubelet": TUBELET},
-        "method": {"kind": "lewm", "directions": 64, "inverse_weight": 10.0, "predictor": {"hidden": 128}},
+        "method": {
+            "kind": "lewm",
+            "directions": 64,
+            "inverse_weight": 10.0,
+            "predictor": {"hidden": 128, "normalize_actions": False},
+        },
         "optimizer": {"lr": 2e-3, "weight_decay": 1e-5},
         "schedule": {"kind": "cosine"},
         "trainer": {"steps": steps, "device": "cpu", "precision": "fp32"},

@@ -25,6 +25,7 @@ from jaxtyping import Float32, Float64
 from jepa_data.curate.config import Clock
 from jepa_data.errors import DecodeError
 from jepa_data.sampling import SLACK
+from jepa_data.shards.finite import as_float32, check_states
 from jepa_data.shards.manifest import ACTIONS, STATES
 from jepa_data.shards.read import read_npy
 
@@ -78,7 +79,10 @@ def on_one_clock(
             seconds = seconds - began
             _check_gaps("state", seconds, frames, clock.max_gap_seconds)
             moved_states = _STATES[clock.states](seconds, values, frames)
-    return Clocked(_float32(moved_actions), _float32(moved_states), rest)
+    stored = _float32(moved_states)
+    if stored is not None:
+        check_states(stored)
+    return Clocked(_float32(moved_actions), stored, rest)
 
 
 Recorded = tuple[Float64[np.ndarray, " K"] | None, Float64[np.ndarray, "K A"]]
@@ -186,7 +190,7 @@ _STATES = {"linear": _between, "last": _held}
 
 
 def _float32(values: np.ndarray | None) -> Float32[np.ndarray, "rows X"] | None:
-    return None if values is None else values.astype(np.float32)
+    return None if values is None else as_float32(values)
 
 
 def _number(value: Any, name: str) -> float:

@@ -12,6 +12,7 @@ from jepa_data.curate.config import Clock, Look
 from jepa_data.curate.pictures import Looks, look
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
+from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
@@ -101,9 +102,14 @@ class Measurer:
             (ACTIONS, index.frames - 1, self.manifest.action_size),
             (STATES, index.frames, len(self.manifest.state_names)),
         ):
-            width = read_npy(members[name], rows).shape[1] if name in members else 0
+            array = read_npy(members[name], rows) if name in members else None
+            width = 0 if array is None else array.shape[1]
             if width != columns:
                 raise DecodeError("out of step", f"{name} is {width} wide, the corpus has {columns}")
+            if array is not None and name == ACTIONS:
+                check_actions(array)
+            elif array is not None:
+                check_states(array, self.manifest.state_names)
             found.append(width)
         return (found[0], found[1]), None
 

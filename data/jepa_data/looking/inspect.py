@@ -30,7 +30,9 @@ def summary(shards: ShardSet) -> dict[str, Any]:
     """What `jepa data inspect --json` prints: sizes in bytes, lengths in seconds, counts per name."""
     about = shards.manifest.model_dump(mode="json", exclude={"splits"})
     splits = {name: _split(shards, name) for name in shards.manifest.splits}
-    return {"folder": shards.url, **about, "splits": splits, "notes": list(shards.notes)}
+    missing = shards.manifest.missing_note()
+    notes = [*shards.notes, *([missing] if missing else [])]
+    return {"folder": shards.url, **about, "splits": splits, "notes": notes}
 
 
 def _split(shards: ShardSet, name: str) -> dict[str, Any]:
@@ -140,7 +142,11 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     rate = f", {summary['fps']:g} frames a second" if summary["fps"] else ""
     told = [f"{summary['folder']}: {summary['world'] or 'video'}{size}{rate}"]
     if summary["action_size"] or summary["state_names"]:
-        told.append(f"  actions  {summary['action_size']} wide    state  {len(summary['state_names'])} columns")
+        actions = summary["actions"]
+        between = f", {min(actions['low']):.4g} to {max(actions['high']):.4g}" if actions else ""
+        told.append(
+            f"  actions  {summary['action_size']} wide{between}    state  {len(summary['state_names'])} columns"
+        )
     if summary["made"]:
         told.append(f"  made by  {_flat(summary['made'])}")
     for name, split in summary["splits"].items():

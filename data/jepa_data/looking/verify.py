@@ -8,6 +8,7 @@ import numpy as np
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
+from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample, ShardRecord
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
@@ -112,8 +113,14 @@ class Verifier:
             return
         if array.shape[1] != columns:
             yield name, f"{array.shape[1]} columns, the manifest says {columns}"
-        elif np.isinf(array).any() or (name == ACTIONS and np.isnan(array).any()):
-            yield name, "it holds numbers that are not finite"
+            return
+        try:
+            if name == ACTIONS:
+                check_actions(array)
+            else:
+                check_states(array, self.manifest.state_names)
+        except DecodeError as error:
+            yield name, error.detail
 
     def _labels(self, sample: Sample, labels: dict[str, int]) -> Iterator[Problem]:
         differing = sorted(name for name, value in labels.items() if sample.labels.get(name, value) != value)

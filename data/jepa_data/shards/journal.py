@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from jepa.config import Config
+from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
 from jepa_data.shards.manifest import FORMAT, JOURNAL, MANIFEST, SPLITS, ShardRecord, index_name
 from jepa_data.shards.table import TABLE
@@ -19,12 +20,14 @@ from jepa_data.writable import make_folder
 
 
 class Finished(Config):
-    """A shard that is closed."""
+    """A shard that is closed, and what is known of the arrays in it."""
 
     split: Literal["train", "val", "test"]
     record: ShardRecord
     frames: int
     seconds: float
+    actions: ActionSums | None = None
+    missing_states: dict[str, int] = Field(default_factory=dict)
 
     def keys(self, out: Path) -> Iterator[str]:
         """Of its samples."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from jepa.config import Config
+from jepa_data.actions import ActionStats
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.sampling import action_stride
@@ -54,8 +55,10 @@ class Manifest(Config):
     """The contents of `manifest.json`.
 
     `world` is None for plain video; `fps` and `image_size` (short side, pixels) where they vary; `action_size` is 0
-    where there are no actions. `label_values` names the classes of a label: the position is the number in the samples.
-    `made` says how the shards were made, in the words of the command that did.
+    where there are no actions. `actions` is their range, and their mean and deviation in the training split; None in
+    shards of earlier versions and of others (`moments.action_stats` reads it from the samples then). `missing_states`
+    counts the samples in which a state does not exist. `label_values` names the classes of a label: the position is the
+    number in the samples. `made` says how the shards were made, in the words of the command that did.
     """
 
     format: Literal["openjepa-shards"] = FORMAT
@@ -64,12 +67,23 @@ class Manifest(Config):
     fps: float | None
     image_size: int | None
     action_size: int
+    actions: ActionStats | None = None
     state_names: tuple[str, ...]
+    missing_states: dict[str, int] = Field(default_factory=dict)
     label_names: tuple[str, ...]
     label_values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     splits: dict[str, SplitRecord]
     seed: int
     made: dict[str, Any] = Field(default_factory=dict)
+
+    def missing_note(self) -> str | None:
+        """A line on the states that do not exist in some samples; None if all do."""
+        if not self.missing_states:
+            return None
+        most = sorted(self.missing_states.items(), key=lambda item: -item[1])
+        more = f" and {len(most) - 3} more" if len(most) > 3 else ""
+        named = ", ".join(f"{name} in {count}" for name, count in most[:3])
+        return f"states that are missing (NaN) throughout a sample: {named}{more} samples"
 
     def action_width(self, fps: float | None, stride: int = 1) -> int:
         """Numbers in an action of a clip of this rate; 0 without actions. Raises DataError if they do not divide."""

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int64, UInt8
 from jepa_data.decode import Crop, Limits, Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
 from jepa_data.printable import printable
+from jepa_data.shards.finite import as_float32
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
@@ -197,7 +198,7 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != rows:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         raise DecodeError("damaged", f"expected numbers in {rows} rows, found {found}")
-    return array.astype(np.float32, copy=False)
+    return as_float32(array)
 
 
 def read_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ that was interrupted is never mistaken for a whole one. The same samples give th
 
 import io
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any, Self, cast
 import numpy as np
 from jaxtyping import Float32
 
+from jepa_data.actions import ActionStats, ActionSums, stats_of
 from jepa_data.decode.base import VideoIndex
-from jepa_data.errors import DataError
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.finite import as_float32, check_actions, check_states
 from jepa_data.shards.journal import Finished, prepare
 from jepa_data.shards.manifest import (
     ACTIONS,
@@ -92,6 +96,8 @@ class ShardWriter:
             raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
         self._open: dict[str, OpenShard] = {}
+        self._actions: dict[str, ActionSums] = {}  # of the open shard of a split
+        self._missing: dict[str, Counter[str]] = {}
         self._done: dict[str, list[Finished]] = {}
         journal = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
         for finished in journal:
@@ -133,8 +139,9 @@ class ShardWriter:
         if key in self._keys:
             raise DataError(f"there are two samples with the key {key!r}")
         index = index or probe_media(media, ending)
-        labels = {name: int(value) for name, value in metadata.get("labels", {}).items()}
+        labels = _whole_numbers(key, metadata.get("labels", {}))
         self._check(key, frames, index, actions, states, labels)
+        actions, states, missing = _checked_numbers(key, actions, states, self._about["state_names"])
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         with writing(self.out):
@@ -160,6 +167,10 @@ class ShardWriter:
         shard = self._open[split]
         shard.write(key, members, labels, index, source)
         self._keys.add(key)
+        self._missing.setdefault(split, Counter()).update(missing)
+        if actions is not None and len(actions):
+            sums = ActionSums.of(actions)
+            self._actions[split] = self._actions[split].plus(sums) if split in self._actions else sums
         if shard.size >= self._shard_bytes:
             self._finish(split)
 
@@ -169,10 +180,12 @@ class ShardWriter:
         parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
         if not parts:
             raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        found = _write_table(self.out, [finished for split in parts.values() for finished in split])
+        found = _write_table(self.out, self._finished())
         about: dict[str, Any] = self._about | {k: value for k, value in found.items() if self._about[k] is None}
         manifest = Manifest(
             **about,
+            actions=self._action_stats(),
+            missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
             label_values={name: tuple(values) for name, values in self.label_values.items()},
             splits={split: _summed(finished) for split, finished in parts.items()},
         )
@@ -197,10 +210,29 @@ class ShardWriter:
 
     def _finish(self, split: str) -> None:
         record, frames, seconds = self._open.pop(split).close()
-        finished = Finished(split=cast(Any, split), record=record, frames=frames, seconds=seconds)
+        finished = Finished(
+            split=cast(Any, split),
+            record=record,
+            frames=frames,
+            seconds=seconds,
+            actions=self._actions.pop(split, None),
+            missing_states=dict(self._missing.pop(split, Counter())),
+        )
         self._done[split].append(finished)
         with (self.out / JOURNAL).open("a") as file:
             file.write(finished.model_dump_json() + "\n")
+
+    def _finished(self) -> list[Finished]:
+        """All closed shards, split by split."""
+        return [one for split in SPLITS for one in self._done.get(split, [])]
+
+    def _action_stats(self) -> ActionStats | None:
+        """Of all shards; None without actions, or where an earlier version wrote some of them."""
+        every = self._finished()
+        if not self._about["action_size"] or any(one.actions is None for one in every):
+            return None
+        trained = [one for one in every if one.split == "train"] or every
+        return stats_of(_added(trained), _added(every), self._about["world"])
 
     def _check(
         self,
@@ -226,6 +258,48 @@ class ShardWriter:
         names = self._about["label_names"]
         if set(labels) != set(names):
             raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
+
+
+def _checked_numbers(
+    key: str,
+    actions: Float32[np.ndarray, "P A"] | None,
+    states: Float32[np.ndarray, "T X"] | None,
+    names: Sequence[str],
+) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """Actions and states as they are stored, and the names of the states that do not exist in the sample.
+
+    Raises:
+        DataError: numbers are not finite, or float32 cannot hold them.
+    """
+    missing: tuple[int, ...] = ()
+    try:
+        if actions is not None:
+            actions = as_float32(actions)
+            check_actions(actions)
+        if states is not None:
+            states = as_float32(states)
+            missing = check_states(states, names)
+    except DecodeError as error:
+        raise DataError(f"sample {key!r}: {error.detail}") from error
+    return actions, states, [names[column] for column in missing]
+
+
+def _whole_numbers(key: str, labels: Mapping[str, Any]) -> dict[str, int]:
+    """Labels as integers. Raises DataError for one that is no whole number."""
+    found = {}
+    for name, value in labels.items():
+        number = isinstance(value, int | float | np.number) and math.isfinite(value)
+        if not number or int(value) != value:
+            raise DataError(f"sample {key!r}: label {name!r}: expected a whole number, found {value!r}")
+        found[name] = int(value)
+    return found
+
+
+def _added(finished: Sequence[Finished]) -> ActionSums:
+    first, *others = [one.actions for one in finished if one.actions is not None]
+    for sums in others:
+        first = first.plus(sums)
+    return first
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from jepa_data.errors import DataError
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.finite import as_float32
 from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, class_numbers
 from jepa_data.sources.parquet import read_parquet
 
@@ -142,7 +143,12 @@ def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
 
 def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"]:
     try:
-        array = np.array(rows, np.float32)
+        array = np.array(rows)
+        if array.dtype.kind not in "fiub":  # an empty cell makes the column one of objects: it is NaN
+            array = np.array(rows, np.float64)
+        array = as_float32(array)
+    except DecodeError as error:
+        raise DataError(f"{path}: column {name}: {error.detail}") from error
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: column {name}: its rows are not numbers of one width") from error
     return array[:, None] if array.ndim == 1 else array.reshape(len(array), -1)
@@ -192,7 +198,9 @@ def _camera(root: Path, cameras: list[str], stills: list[str], wanted: str | Non
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the columns of a vector; numbered where there are none, or not one each."""
     size, names = int(np.prod(feature["shape"])), feature.get("names")
-    if isinstance(names, Mapping):  # {"motors": ["x", "y"]}
+    if isinstance(names, Mapping) and all(isinstance(place, int) for place in names.values()):
+        names = [name for name, _ in sorted(names.items(), key=lambda item: item[1])]  # {"y": 1, "x": 0}: their places
+    elif isinstance(names, Mapping):  # {"motors": ["x", "y"]}
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     names = [str(name) for name in names or []]
     return tuple(names) if len(set(names)) == size else tuple(f"state.{i}" for i in range(size))

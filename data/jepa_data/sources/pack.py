@@ -86,6 +86,8 @@ class Report:
         if self.rejected:
             found.append(f"  {len(self.rejected)} could not be read, listed in {out / REJECTED}; the first:")
             found += [f"    {rejected}" for rejected in self.rejected[:3]]
+        if note := self.manifest.missing_note():
+            found.append(f"  {note}")
         if not {"val", "test"} & set(splits):
             found.append("  nothing is kept for testing: raise --test-share, or give the table a column `split`")
         return found

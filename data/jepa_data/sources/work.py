@@ -17,6 +17,7 @@ from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
 from jepa_data.isolated import Alive, Lost
 from jepa_data.sampling import clip_actions
+from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
@@ -191,6 +192,12 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) 
         raise DecodeError("damaged", f"{len(numbers)} frames were packed, {stored.frames} can be read back")
     # Rows of actions and states count from the first frame of the item.
     rows = numbers - _frames(index, Cut(0, item.start or 0.0, np.inf))[0]
+    actions = None if material.actions is None else clip_actions(material.actions, rows, stride)
+    states = None if material.states is None else material.states[rows]
+    if actions is not None:
+        check_actions(actions)
+    if states is not None:
+        check_states(states)
     start, end = round(piece.start + material.began, 6), round(piece.end + material.began, 6)
     name = material.metadata.get("source", item.name) if item.sample is not None else item.name
     return Piece(
@@ -198,8 +205,8 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) 
         ending=ending,
         data=data,
         index=stored,
-        actions=None if material.actions is None else clip_actions(material.actions, rows, stride),
-        states=None if material.states is None else material.states[rows],
+        actions=actions,
+        states=states,
         metadata={**material.metadata, "labels": _labels(item, material), "source": name, "start": start, "end": end},
         source={"url": name, "start": start, "end": end},
     )

@@ -116,6 +116,8 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         if (shape := np.shape(action)) != self.action_space.shape:
             raise DataError(f"{self.name} takes actions of shape {self.action_space.shape}, found {shape}")
+        if not np.isfinite(action).all():
+            raise DataError(f"{self.name}: an action is {np.asarray(action).tolist()}; expected finite numbers, -1..1")
         self.table.step(np.asarray(action)[None])
         self._steps += 1
         info, over = self._info(), self._steps >= self.max_steps

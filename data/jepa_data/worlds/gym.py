@@ -1,8 +1,11 @@
 """`gym:ID`: any Gymnasium environment that draws itself (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
 
-    actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done
-    state     the observation, if it is a vector, a number, or a dict of such, of pictures none; what the last action
-              earned (`reward`, NaN before the first), and whether it was the end (`terminated`, 0 or 1)
+    actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done;
+              where a number of an action is an integer (of a Box, MultiDiscrete, MultiBinary), -1..1 is divided
+              evenly among its values
+    state     the vectors and numbers of the observation, in the order of its space; pictures, and other arrays of more
+              than one dimension, are left out; what the last action earned (`reward`, NaN before the first), and
+              whether it was the end (`terminated`, 0 or 1)
     fps       that of the environment's metadata, or 10
     ending    an episode that the environment terminates or truncates is over, and its recording stops there
 
@@ -55,7 +58,7 @@ class GymBatch:
         self._seeds = [int(rng.integers(2**31)) for rng in draws]
         self._begin([[] for _ in episodes])
         env = self._envs[0]
-        self.action_size = _width(name, env.action_space)
+        self.action_size = _action_width(name, env.action_space)
         self.discrete = isinstance(env.action_space, spaces.Discrete)
         self.state_names = (*_names(env.observation_space), REWARD, TERMINATED)
         self.fps = float(env.metadata.get("render_fps") or OTHER_FPS)
@@ -67,8 +70,8 @@ class GymBatch:
 
     def states(self) -> NDArray[np.float32]:
         """The last observations, rewards and ends [E, X] as named by `state_names`."""
-        vectors = len(self.state_names) > 2
-        seen = np.stack([_flat(seen) if vectors else np.zeros(0, np.float32) for seen in self._seen])
+        space = self._envs[0].observation_space
+        seen = np.stack([_flat(space, seen) for seen in self._seen])
         return np.column_stack([seen, self._reward, self._terminated]).astype(np.float32)
 
     def ended(self) -> NDArray[np.bool_]:
@@ -153,40 +156,85 @@ def _missing(name: str, error: Exception) -> DataError:
     return DataError(f"{name}: {error}; for classic control: pip install 'openjepa[gym]'")
 
 
-def _width(name: str, space: spaces.Space) -> int:
+def _action_width(name: str, space: spaces.Space) -> int:
     """A, of a space of actions."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
-    if isinstance(space, spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
-        return int(np.prod(space.shape))
-    raise DataError(f"{name} has actions {space}; expected a Box with finite bounds, or Discrete")
+    bounds = _bounds(space)
+    if bounds is not None and np.isfinite(bounds).all():
+        return bounds[0].size
+    raise DataError(
+        f"{name} has actions {space}; expected a Box with finite bounds, Discrete, MultiDiscrete or MultiBinary"
+    )
+
+
+def _bounds(space: spaces.Space) -> NDArray[np.float64] | None:
+    """The smallest and the largest action [2, ...] of a space of arrays; None of another one."""
+    if isinstance(space, spaces.Box):
+        return np.stack([space.low, space.high]).astype(np.float64)
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.stack([space.start, space.start + space.nvec - 1]).astype(np.float64)
+    if isinstance(space, spaces.MultiBinary):
+        return np.stack([np.zeros(space.shape), np.ones(space.shape)])
+    return None
 
 
 def _native(space: spaces.Space, action: NDArray[np.float64]) -> Any:
-    """An action of -1..1 as the environment takes it."""
+    """An action of -1..1 as the environment takes it. Raises DataError for one that is not finite."""
+    if not np.isfinite(action).all():
+        raise DataError(f"an action is {action.tolist()}; expected finite numbers, -1..1")
     if isinstance(space, spaces.Discrete):
         return int(space.start) + int(action.argmax())
-    assert isinstance(space, spaces.Box)
+    bounds = _bounds(space)
+    assert bounds is not None and space.shape is not None and space.dtype is not None
+    low, high = bounds
     share = (action.clip(-1, 1).reshape(space.shape) + 1) / 2
-    return (space.low + share * (space.high.astype(np.float64) - space.low)).astype(space.dtype)
+    if np.issubdtype(space.dtype, np.integer):  # each of the high - low + 1 values has an equal part of -1..1
+        return np.minimum(np.floor(low + share * (high - low + 1)), high).astype(space.dtype)
+    return (low + share * (high - low)).astype(space.dtype)
 
 
-def _names(space: spaces.Space, prefix: str = "observation") -> tuple[str, ...]:
-    """Names of the numbers in an observation; none of pictures and other things."""
-    if isinstance(space, spaces.Discrete):
-        return (prefix,)
-    if isinstance(space, spaces.Box) and space.shape == ():
-        return (prefix,)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return tuple(f"{prefix}.{i}" for i in range(space.shape[0]))
+def _parts(space: spaces.Space, prefix: str = "observation") -> list[tuple[str, spaces.Space]]:
+    """The parts of a space of observations with their names, in its own order, whatever that of an observation."""
     if isinstance(space, spaces.Dict):
-        parts = [_names(part, f"{prefix}.{key}") for key, part in space.items()]
-        return tuple(name for names in parts for name in names) if all(parts) else ()
-    return ()
+        items = [(f"{prefix}.{key}", part) for key, part in space.items()]
+    elif isinstance(space, spaces.Tuple):
+        items = [(f"{prefix}.{number}", part) for number, part in enumerate(space.spaces)]
+    else:
+        return [(prefix, space)]
+    return [found for name, part in items for found in _parts(part, name)]
 
 
-def _flat(seen: Any) -> NDArray[np.float32]:
+def _values(space: spaces.Space, seen: Any) -> list[Any]:
+    """What was observed of each of the `_parts`."""
+    if isinstance(space, spaces.Dict):
+        return [value for key, part in space.items() for value in _values(part, seen[key])]
+    if isinstance(space, spaces.Tuple):
+        return [value for part, inner in zip(space.spaces, seen, strict=True) for value in _values(part, inner)]
+    return [seen]
+
+
+def _is_state(space: spaces.Space) -> bool:
+    """Whether a part is a number or a vector, and so a state."""
+    if isinstance(space, spaces.Discrete):
+        return True
+    return isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) <= 1
+
+
+def _names(space: spaces.Space) -> tuple[str, ...]:
+    """Names of the numbers in an observation; none of pictures and other things."""
+    names: list[str] = []
+    for name, part in _parts(space):
+        if _is_state(part):
+            names += [f"{name}.{i}" for i in range(part.shape[0])] if part.shape else [name]
+    return tuple(names)
+
+
+def _flat(space: spaces.Space, seen: Any) -> NDArray[np.float32]:
     """An observation as `_names` names it."""
-    if isinstance(seen, dict):
-        return np.concatenate([_flat(seen[key]) for key in seen])
-    return np.atleast_1d(np.asarray(seen, dtype=np.float32))
+    kept = [
+        np.atleast_1d(np.asarray(value, dtype=np.float32))
+        for (_, part), value in zip(_parts(space), _values(space, seen), strict=True)
+        if _is_state(part)
+    ]
+    return np.concatenate(kept) if kept else np.zeros(0, np.float32)

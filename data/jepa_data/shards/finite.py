@@ -1,0 +1,75 @@
+"""Whether the numbers of a sample are there: actions all of them, states where their quantity exists.
+
+A state may be missing (NaN) for a whole episode, where its quantity does not exist in it, and at the first frame,
+where it tells of a step that has not been taken yet (a reward). NaN anywhere else is a fault of the recording, and so
+is an infinite number.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from jepa_data.errors import DecodeError
+
+NOT_FINITE = "not finite"  # kind of the error
+
+
+def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Numbers of any type as they are stored. Raises DecodeError if that cannot hold them."""
+    if array.dtype == np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        stored = array.astype(np.float32)
+    if (np.isinf(stored) & np.isfinite(array)).any():
+        raise DecodeError(
+            "too large", f"it holds numbers as large as {np.abs(array).max():.3g}; float32 ends at 3.4e38"
+        )
+    # int64 does not fit float64 either, so the values are compared as integers.
+    if array.dtype.kind in "iu" and array.size and max(-int(array.min()), int(array.max())) > 2**24:
+        raise DecodeError(
+            "too large",
+            f"it holds integers up to {max(-int(array.min()), int(array.max()))}; float32 tells integers apart up to "
+            f"{2**24}. Store differences, or another unit",
+        )
+    return stored
+
+
+def check_actions(actions: Float[np.ndarray, "P A"]) -> None:
+    """Raises DecodeError for an action that is NaN or infinite."""
+    if np.isfinite(actions).all():
+        return
+    row, column = np.argwhere(~np.isfinite(actions))[0]
+    raise DecodeError(
+        NOT_FINITE,
+        f"its actions hold {actions[row, column]} (number {column + 1} of {actions.shape[1]}, first in the action at "
+        f"frame {row}); expected finite numbers. Correct the recording, or leave this sample out",
+    )
+
+
+def check_states(states: Float[np.ndarray, "T X"], names: Sequence[str] = ()) -> tuple[int, ...]:
+    """Numbers of the columns that are missing (NaN) at every frame. Raises DecodeError for one that is so at some.
+
+    Args:
+        names: of the columns, for the message; () where they are not known.
+    """
+    if np.isfinite(states).all():
+        return ()
+    missing = np.isnan(states)
+    absent = missing.all(0)
+    wrong = np.isinf(states)
+    # At the first frame alone NaN is right: see the module's docstring.
+    wrong[1:] |= missing[1:] & ~absent
+    if len(states) > 1:
+        wrong[0] |= missing[1:].all(0) & ~missing[0]
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        value = states[row, column]
+        later = ", and NaN later," if np.isfinite(value) else ""
+        name = names[column] if len(names) == states.shape[1] else f"number {column + 1} of {states.shape[1]}"
+        raise DecodeError(
+            NOT_FINITE,
+            f"its state {name} is {value:g}{later} at frame {row}; expected finite numbers, or NaN "
+            "at every frame where the quantity does not exist. Correct the recording, or leave this sample out",
+        )
+    return tuple(np.flatnonzero(absent).tolist())
