@@ -14,6 +14,7 @@ WIDEST = 1024
 # Rows that span the components when features are wider than this: exact on these, evenly spaced over the set. Steps
 # next to each other are nearly equal, so the others would add little (R² of pixels: 0.79 with 4,000 as with 1,536).
 ROWS = 1536
+COLUMNS_AT_ONCE = 8192  # an fp64 copy of all rows would take twice the memory of the features
 FLOOR = 1e-4  # of the largest standard deviation; below it a feature is constant but for rounding
 
 
@@ -28,7 +29,7 @@ class Reduction:
     @classmethod
     def fit(cls, rows: Float[Tensor, "n F"], components: int = WIDEST) -> "Reduction":
         """At most `components` outputs; as many as there are features if those are fewer."""
-        mean = rows.mean(0)
+        mean = rows.mean(0, dtype=torch.float64).float()
         if rows.shape[1] <= components:
             return cls(mean, None, _floored(rows.std(0, correction=0)))
         basis, deviation = principal_components(rows - mean, components)
@@ -61,7 +62,11 @@ def principal_components(
 
 
 def _gram(rows: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
-    return (rows @ rows.T).double()
+    """Inner products in fp64: rounded to fp32, directions below 3e-4 of the strongest are noise."""
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in rows.split(COLUMNS_AT_ONCE, 1):
+        gram += part.double() @ part.double().T
+    return gram
 
 
 def _floored(deviation: Float[Tensor, " Q"]) -> Float[Tensor, " Q"]:
