@@ -29,7 +29,7 @@ class Reduction:
     @classmethod
     def fit(cls, rows: Float[Tensor, "n F"], components: int = WIDEST) -> "Reduction":
         """At most `components` outputs; as many as there are features if those are fewer."""
-        mean = rows.mean(0, dtype=torch.float64).float()
+        mean = rows.mean(0)
         if rows.shape[1] <= components:
             return cls(mean, None, _floored(rows.std(0, correction=0)))
         basis, deviation = principal_components(rows - mean, components)
@@ -70,4 +70,5 @@ def _gram(rows: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
 
 
 def _floored(deviation: Float[Tensor, " Q"]) -> Float[Tensor, " Q"]:
-    return deviation.clamp(min=FLOOR * float(deviation.max())).clamp(min=1e-12)
+    """What outputs are divided by: infinity, so that they are 0, where rounding would pass for a feature."""
+    return torch.where(deviation > max(FLOOR * float(deviation.max()), 1e-12), deviation, torch.inf)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -135,6 +136,60 @@ def test_a_protocol_is_a_config_that_gives_another_run_the_same_tasks(
     (tmp_path / "tasks.yaml").write_text(f"run: {other}\ntasks: 2\nsteps: 2\nplanner: {{samples: 16}}\ngifs: 0\n")
     run_jepa("plan", tmp_path / "tasks.yaml")
     assert len(json.loads((other / "plan.json").read_text())["distances"]) == 2
+
+
+@pytest.fixture
+def read_only(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run as somebody sees it who may not write there. (Root may write anywhere, whatever its rights are.)"""
+    allowed = tempfile.TemporaryFile
+
+    def refuse(*, dir: Path) -> object:
+        if dir.is_relative_to(run):
+            raise PermissionError(13, "Permission denied", str(dir))
+        return allowed(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    return run
+
+
+SHARED = {
+    "probe": (["clips_per_video=1", "supervised=false"], {"probe.json", "features"}),
+    "plan": (["tasks=2", "steps=2", "planner.samples=8", "planner.elites=2"], {"plan.json", "plan.yaml", "figures"}),
+    "dream": (
+        ["tasks=2", "steps=4", "clips=8", "controller={kind: evolution, generations: 1, population: 4, rollouts: 2}"],
+        {"dream.json", "dream"},
+    ),
+    "report": (["--decoder-steps", 2], {"report.html", "results.json", "timings.json", "figures", "pixels"}),
+}
+
+
+def test_a_shared_model_is_worked_with_from_a_folder_of_ones_own(
+    read_only: Path, tmp_path: Path, run_jepa: Jepa
+) -> None:
+    def seen() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in sorted(read_only.rglob("*"))}
+
+    before, out = seen(), tmp_path / "mine"
+    for verb, (arguments, written) in SHARED.items():
+        told = run_jepa(verb, read_only, *arguments, fails=True)
+        assert told.startswith("error: ") and told.count("\n") == 1 and "Permission denied" in told
+        assert "--out FOLDER" in told
+        told = run_jepa(verb, read_only, *arguments, "--out", out)
+        assert written <= {path.name for path in out.iterdir()} and str(out) in told
+    assert seen() == before, "nothing was written beside the model"
+    shown = json.loads((out / "results.json").read_text())
+    assert shown["plan"]["tasks"] == 2 and shown["dream"]["tasks"] == 2 and shown["pretrain"]["steps"] == 20
+    assert shown["probe"]["state_r2"].keys() == {"pretrained", "random_init", "pixels", "pca_pixels", "floor"}
+    run_jepa("plan", read_only, *SHARED["plan"][0], "start=dream", "gifs=0", "--out", out)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(
+    run: Path, tmp_path: Path, run_jepa: Jepa
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for verb in SHARED:
+        told = run_jepa(verb, run, "--out", tmp_path / "file" / "out", fails=True)
+        assert told.count("\n") == 1 and "nothing can be written here (Not a directory)" in told and "--out" in told
 
 
 class Tags(HTMLParser):
