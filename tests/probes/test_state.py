@@ -217,6 +217,15 @@ def test_the_mean_scores_zero_whatever_offset_and_unit_a_state_has(offset: float
     assert fit_state(flat[0]).score(flat[1]).state_r2 == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_a_feature_that_training_never_varies_says_nothing_in_testing() -> None:
+    states, keys = drawn(90, 1, 0), tuple(map(str, range(90)))
+    latents = torch.cat([states, torch.full_like(states, 5.0)], -1)[:, :, None]
+    latents[:60, ..., 1] += 1e-5 * drawn(60, 1, 1)
+    latents[60:, ..., 1] += drawn(30, 1, 2)
+    train, test = (Features(latents[p], states[p], {}, keys[p], ("level",)) for p in (slice(60), slice(60, 90)))
+    assert fit_state(train).score(test).state_r2 == pytest.approx(1, abs=1e-3)
+
+
 def test_infinite_states_are_left_out_and_counted_apart_from_missing_ones() -> None:
     train, test = named(drawn(60, 2, 0), ("a", "b"), 0), named(drawn(30, 2, 1), ("a", "b"), 1, start=100)
     expected = fit_state(train).score(test)
