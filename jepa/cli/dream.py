@@ -16,6 +16,7 @@ def dream(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What to change, see above.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/dream/two_rooms.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
 ) -> None:
     """Train a controller inside the run's model, without planning or simulator; then try it in the world.
 
@@ -41,5 +42,5 @@ def dream(
     run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
     from jepa.runs.dream import dream as execute
 
-    execute(run, described, say=typer.echo)
-    typer.echo(f"{run / 'dream.json'}")
+    execute(run, described, out=out, say=typer.echo)
+    typer.echo(f"{(out or run) / 'dream.json'}")

@@ -17,6 +17,7 @@ def plan(
         typer.Argument(metavar="KEY=VALUE|OTHER", help="What to change, see above; with --compare the other run."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/plan/demo.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Plan nothing: test the results of two runs.")] = False,
 ) -> None:
     """Plan held-out tasks with the run's model, in the world it was trained on; goals are pictures.
@@ -47,7 +48,7 @@ def plan(
 
     wanted = overrides or []
     if compare:
-        if len(wanted) != 1 or config:
+        if len(wanted) != 1 or config or out:
             raise UserError(f"--compare takes two run folders and nothing else, found {1 + len(wanted)} words")
         from jepa.runs.plan import comparison
 
@@ -57,5 +58,5 @@ def plan(
     run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
     from jepa.runs.plan import plan as execute
 
-    execute(run, described, say=typer.echo)
-    typer.echo(f"{run / 'plan.json'}")
+    execute(run, described, out=out, say=typer.echo)
+    typer.echo(f"{(out or run) / 'plan.json'}")

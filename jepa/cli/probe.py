@@ -10,12 +10,13 @@ def probe(
     run: Annotated[Path, typer.Argument(help="A run folder, or a model folder of `jepa import`.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as supervised=false.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/probe/demo.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the scores and features. [default: RUN]")] = None,
 ) -> None:
     """Score a frozen encoder on held-out episodes, beside a random one, pixels and a supervised one.
 
     Example: jepa probe runs/mine
 
-    Example: jepa probe models/vitl shards=my_shards clip_frames=16
+    Example: jepa probe models/vitl shards=my_shards clip_frames=16 --out scores
     """
     from jepa.config import from_dict, load
     from jepa.runs.schema import ProbeConfig
@@ -25,5 +26,5 @@ def probe(
     from jepa.runs.probe import probe as execute
     from jepa.runs.probe import state_row
 
-    typer.echo(state_row(execute(run, described, say=typer.echo)))
-    typer.echo(f"{run / 'probe.json'}")
+    typer.echo(state_row(execute(run, described, out=out, say=typer.echo)))
+    typer.echo(f"{(out or run) / 'probe.json'}")

@@ -11,8 +11,9 @@ def report(
     decoder_steps: Annotated[
         int | None, typer.Option(help="Fit the pixel decoder anew, for so many steps. [default: once, 250 to 1,000]")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
 ) -> None:
     """Draw what a run learned and write RUN/report.html, one self-contained page, and RUN/results.json."""
     from jepa.runs.report import report as run_report
 
-    run_report(run, decoder_steps=decoder_steps, say=typer.echo)
+    run_report(run, decoder_steps=decoder_steps, out=out, say=typer.echo)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepa.r2 import r2_score
+
 
 class LinearRead(nn.Module):
     """A linear map from latents to quantities of the world, fitted by ridge regression.
@@ -30,14 +32,15 @@ class LinearRead(nn.Module):
         gram = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
         weight = torch.linalg.solve(gram, x.T @ (y - y.mean(0)) / len(x)) / std[:, None]
         self.register_buffer("weight", weight.float())
-        self.register_buffer("bias", (y.mean(0) - mean @ weight).float())
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("bias", (y.mean(0) - (mean - mean.float()) @ weight).float())
         self.weight: Tensor
+        self.mean: Tensor
         self.bias: Tensor
 
     def forward(self, z: Float[Tensor, "*batch N D"]) -> Float[Tensor, "*batch X"]:
-        return z.flatten(-2) @ self.weight + self.bias
+        return (z.flatten(-2) - self.mean) @ self.weight + self.bias
 
     def explained(self, z: Float[Tensor, "M N D"], truth: Float[Tensor, "M X"]) -> Float[Tensor, " X"]:
-        """R² of each quantity on other latents: 1 is perfect, 0 as good as their mean."""
-        wrong, spread = (truth - self(z)).square().sum(0), (truth - truth.mean(0)).square().sum(0)
-        return 1 - wrong / spread.clamp_min(1e-12)
+        """R² of each quantity on other latents (see `r2_score`); NaN of one that does not vary in them."""
+        return r2_score(self(z), truth)

@@ -4,7 +4,7 @@
     p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
     or             p_{s+1} = predictor(z_0 … z_s, a_0 … a_s)                 teacher-forced: every step at once
     loss  = mean |p_s - z_s|²                                                latent prediction
-          + w_sig  SIGReg(z)                                                 keeps z Gaussian: no collapse
+          + w_sig  mean over s of SIGReg(z_s)                                keeps z Gaussian: no collapse
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
 
@@ -22,6 +22,8 @@ dynamics EB-JEPA reports 1 %).
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and for
 SIGReg 2*S*D*directions a clip.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,8 @@ class LeWM(nn.Module):
         inverse_dynamics: predicts the action between what moves in two latents, standardised as the dynamics read it.
         sigreg_weight, inverse_weight, similarity_weight, static_weight: the w of the module's docstring.
         directions: random projections of SIGReg, drawn anew each step.
+        sigreg_samples: what SIGReg takes for one sample of embeddings: those of a latent step, averaged over the steps,
+            as published (per_step); or those of all steps of the batch (pooled), a value up to S times as large.
         teacher_forced: predict each step from the true latents before it; else open loop, from what was predicted.
     """
 
@@ -59,6 +63,7 @@ class LeWM(nn.Module):
         similarity_weight: float = 0.5,
         static_weight: float = 10.0,
         directions: int = 256,
+        sigreg_samples: Literal["per_step", "pooled"] = "per_step",
         teacher_forced: bool = False,
     ) -> None:
         super().__init__()
@@ -67,7 +72,7 @@ class LeWM(nn.Module):
         self.static = dynamics.static if isinstance(dynamics, MarkovPredictor) else 0
         if self.static:
             self.weights["static"] = static_weight
-        self.directions, self.teacher_forced = directions, teacher_forced
+        self.directions, self.sigreg_samples, self.teacher_forced = directions, sigreg_samples, teacher_forced
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of prediction and target.
@@ -86,10 +91,11 @@ class LeWM(nn.Module):
         else:
             start = self.dynamics.init(z[:, :1], actions[:, :0])
             predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        samples = z.flatten(0, 2) if self.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
             "prediction": F.mse_loss(predicted[..., : moving.shape[-1]], moving[:, 1:]),
-            "sigreg": sigreg(z.flatten(0, 2), generator, directions=self.directions),
+            "sigreg": sigreg(samples, generator, directions=self.directions),
             "inverse_dynamics": self.inverse_dynamics(moving, self.dynamics.scale_actions(actions)),
             "similarity": F.mse_loss(moving[:, 1:], moving[:, :-1]),
         }

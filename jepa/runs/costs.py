@@ -6,6 +6,7 @@ What is told in states of the world is read off the latents; how well that can b
 """
 
 from collections.abc import Callable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,11 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
 
 def _reading(
     cost: Placed, model: LatentWorldModel, data: StreamConfig, seed: int
-) -> tuple[LinearRead, dict[str, float]]:
-    """States off latents, fitted to all recorded clips; and the R² of each when it is fitted to some for the others."""
+) -> tuple[LinearRead, dict[str, float | None]]:
+    """States off latents, fitted to all recorded clips; and the R² of each when it is fitted to some for the others.
+
+    None is the R² of a state that does not vary.
+    """
     found, _ = recorded(model, data, seed, cost.clips, 1)
     columns = [found.state_names.index(name) for name in cost.names]
     states = found.states[..., columns]
@@ -77,7 +81,7 @@ def _reading(
     rows = [(found.latents[part].flatten(0, 1), states[part].flatten(0, 1)) for part in (fit, held)]
     r2 = LinearRead(*rows[0]).explained(*rows[1])
     whole = LinearRead(found.latents.flatten(0, 1), states.flatten(0, 1))
-    return whole, {name: round(x, 4) for name, x in zip(cost.names, r2.tolist(), strict=True)}
+    return whole, {name: None if isnan(x) else round(x, 4) for name, x in zip(cost.names, r2.tolist(), strict=True)}
 
 
 def _picture(cost: PictureConfig, model: LatentWorldModel) -> Callable[[Imagined], torch.Tensor]:

@@ -1,6 +1,6 @@
 """The pixel decoder of a run, fitted on its frozen latents when somebody first wants to see them.
 
-RUN/model/pixels/
+RUN/model/pixels/, or pixels/ in the folder of `--out`
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import torch
 
 from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
 from jepa.export.decoder import FOLDER, load_pixel_decoder, save_pixel_decoder
+from jepa.runs.output import folders
 from jepa.runs.schema import PretrainConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.stream import make_loader
@@ -23,17 +24,21 @@ def pixel_decoder(
     model: LatentWorldModel,
     config: PretrainConfig,
     *,
+    out: Path | None = None,
     steps: int | None = None,
     say: Callable[[str], None] = print,
 ) -> PixelDecoder | None:
     """The run's decoder: the saved one, or one that is fitted and saved now; None if `say` is told why there is none.
 
     Args:
+        out: where a decoder is saved, and looked for first; None: the run's model folder.
         steps: fit it anew, for so many steps; None: only if there is none, for `STEPS`.
         say: told of latents that have a form which cannot be decoded (see PixelDecoder).
     """
-    if steps is None and (run / "model" / FOLDER).is_dir():
-        return load_pixel_decoder(run / "model")
+    places = folders(run / "model", None if out == run else out)
+    for place in places:
+        if steps is None and (place / FOLDER).is_dir():
+            return load_pixel_decoder(place)
     try:
         PixelDecoder(model.spec.tokens, model.spec.width, model.preprocessing.image_size)
     except ValueError as error:
@@ -47,5 +52,5 @@ def pixel_decoder(
         latents.append(model.encode_clips(clips.video).flatten(0, 1))
         frames.append(clips.video[:, tubelet - 1 :: tubelet].flatten(0, 1))
     decoder = fit_pixel_decoder(torch.cat(latents), torch.cat(frames), steps=steps, seed=config.seed)
-    save_pixel_decoder(run / "model", decoder)
+    save_pixel_decoder(places[0], decoder)
     return decoder

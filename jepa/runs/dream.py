@@ -3,11 +3,13 @@
 RUN/dream/       the controller: model.safetensors + model.json; `load_controller` opens it
 RUN/dream.json   how it did in held-out tasks with its interval (in a world without tasks: what it earned), others
                  beside it, what dreams are worth against the world, at each temperature, the protocol
+
+With `--out FOLDER` they go there.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from jepa.runs.dream_config import (
     WorldRewardConfig,
 )
 from jepa.runs.model import DESCRIBED, load
+from jepa.runs.output import folders, output_folder
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.rewarded import heads_of
 from jepa.runs.schema import PretrainConfig
@@ -40,10 +43,9 @@ from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds.gym import PREFIX
-from jepa_data.writable import check_writable
 from jepa_probes.dreaming import evaluate_controller, evaluate_return
 from jepa_probes.features import Features
-from jepa_probes.results import AGENTS
+from jepa_probes.results import AGENTS, find_part
 from jepa_probes.tasks import Tasks
 
 FOLDER = "dream"
@@ -74,15 +76,19 @@ class Stage:
     heads: dict[str, float]
 
 
-def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def dream(
+    run: Path, config: DreamConfig, *, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Train a controller in the run's model, save it, try it in the world and write the result.
+
+    Args:
+        out: folder for what is written; None: the run's.
 
     Raises:
         UserError: the run has no model with dynamics, its data come from no simulated world or from another than the
-            config names, or settings do not fit together.
+            config names, settings do not fit together, or nothing can be written.
     """
     model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
-    check_writable(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot dream. Pretrain one with `method: {{kind: lewm}}`"
@@ -92,7 +98,7 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
             f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
             "Pretrain one without method.states"
         )
-    about = ShardSet.open(training.data.folder).manifest
+    out, about = output_folder(run, out), ShardSet.open(training.data.folder).manifest
     try:
         stage = _stage(run, config, about, model, model.dynamics, training.data)
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
@@ -108,19 +114,24 @@ def dream(run: Path, config: DreamConfig, *, say: Callable[[str], None] = print)
         raise
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
-    _save(run / FOLDER, controller, model, stage)
-    result |= {"planner": _planned(run, result), "temperatures": at, "heads": stage.heads}
+    _save(out / FOLDER, controller, model, stage)
+    result |= {"planner": _planned(folders(run, out), result), "temperatures": at, "heads": stage.heads}
     result["settings"] = stage.config.model_dump(mode="json", exclude={"run"})
-    (run / "dream.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "dream.json").write_text(json.dumps(result, indent=2) + "\n")
     for line in table(result):
         say(line)
     return result
 
 
-def load_controller(run: Path | str) -> Actor | Linear:
-    """The controller that `jepa dream` left in a run, for `ImaginationPolicy`. Raises UserError if there is none."""
-    folder = Path(run) / FOLDER
-    if not folder.is_dir():
+def load_controller(run: Path | str, out: Path | None = None) -> Actor | Linear:
+    """The controller that `jepa dream` left in a run, for `ImaginationPolicy`; or in `out`, which goes first.
+
+    Raises:
+        UserError: there is none.
+    """
+    places = [place / FOLDER for place in folders(Path(run), out)]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
         raise UserError(f"{run}: no controller here; run `jepa dream {run}` first")
     described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
     config = from_dict(described, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
@@ -243,10 +254,9 @@ def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, sta
     checkpoint.save(folder, controller, described.model_dump(mode="json"))
 
 
-def _planned(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
+def _planned(places: Sequence[Path], result: dict[str, Any]) -> dict[str, Any] | None:
     """The score of `jepa plan` on the same tasks, if there is one."""
-    path = run / "plan.json"
-    planned = json.loads(path.read_text()) if path.is_file() else {}
+    planned = find_part(places, "plan")
     if planned.get("protocol") != result["protocol"]:
         return None
     return {key: planned[key] for key in ("success", "low", "high", "tasks")}

@@ -49,13 +49,11 @@ class OnlineProbe(L.Callback):
         self.every, self.kind, self.frames_per_step, self.seed, self.say = every, kind, frames_per_step, seed, say
         where = data.sources[0].shards
         held = ShardSet.open(where, data.remote).manifest
-        self.names, self.with_states = held.state_names, kind == "linear" and bool(held.state_names)
+        self.names, self.with_states = held.state_names, kind == "linear" and bool(find_targets(held.state_names))
         for split in CLIPS:
             if split not in held.splits or held.splits[split].episodes < 2:
                 raise UserError(f"trainer.probe_every: {where} has no two videos to probe in its {split} split; use 0")
-        if self.with_states:
-            find_targets(self.names)
-        elif not held.label_names:
+        if not self.with_states and not held.label_names:
             other = "; trainer.probe=linear finds its states" if self.names else ""
             raise UserError(f"trainer.probe_every: {where} has no labels that a {kind} probe could find{other}")
         whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}

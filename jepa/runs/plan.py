@@ -3,6 +3,8 @@
 RUN/plan.json            success with its interval, the same of others, the protocol, how every task ended
 RUN/plan.yaml            the protocol as a config: `jepa plan OTHER --config RUN/plan.yaml` gives OTHER the same tasks
 RUN/figures/plan_0.gif   start, goal, the first plan as it was imagined, and what happened; one for each of some tasks
+
+With `--out FOLDER` they go there.
 """
 
 import json
@@ -19,38 +21,44 @@ from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
+from jepa.decoders.pixels import PixelDecoder
 from jepa.runs.acting import InverseConfig, PlanConfig
 from jepa.runs.build import build_planner
 from jepa.runs.costs import build_costs, known_states
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.dream import load_controller
 from jepa.runs.model import load
+from jepa.runs.output import output_folder
 from jepa.runs.recorded import action_space, recorded
 from jepa.runs.schema import PretrainConfig
 from jepa.runs.tasks import fitted, protocol_of, score_table
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
-from jepa_data.writable import check_writable
 from jepa_probes.comparison import Comparison, compare
 from jepa_probes.gallery import draw_plans
 from jepa_probes.planning import Evaluation, evaluate
-from jepa_probes.results import AGENTS, percent, read_part
+from jepa_probes.results import AGENTS, number, percent, read_part
 
 
-def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def plan(
+    run: Path, config: PlanConfig, *, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Plan the tasks with the run's model and write the result.
+
+    Args:
+        out: folder for what is written; None: the run's.
 
     Raises:
         UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
-            config names.
+            config names; or nothing can be written.
     """
     model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
-    check_writable(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
+    out = output_folder(run, out)
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
     protocol = protocol_of(config)
     known_states(config.costs, training.data)
@@ -68,7 +76,7 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
             unstick=config.unstick,
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
-        guide = {"inverse": inverse, "dream": partial(load_controller, run)}.get(config.start)
+        guide = {"inverse": inverse, "dream": partial(load_controller, run, out)}.get(config.start)
         done = evaluate(
             model,
             protocol,
@@ -80,10 +88,10 @@ def plan(run: Path, config: PlanConfig, *, say: Callable[[str], None] = print) -
         )
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
-    (run / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
+    (out / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
     described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
-    (run / "plan.yaml").write_text(f"# jepa plan RUN --config {run / 'plan.yaml'}\n" + yaml.safe_dump(described))
-    _draw(run, done, model, training, config.gifs, say)
+    (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
+    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out, say=say), config.gifs)
     for line in table(done.result):
         say(line)
     return done.result
@@ -130,34 +138,27 @@ def table(result: dict[str, Any]) -> list[str]:
     )
     for term in result["settings"]["terms"]:
         if r2 := term.get("r2"):
-            lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {x:.2f}" for name, x in r2.items()))
+            lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {number(x, 2)}" for name, x in r2.items()))
     if entered := result.get("entered"):
         share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
         lines.append(f"forbidden: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
     return lines
 
 
-def _draw(
-    run: Path,
-    done: Evaluation,
-    model: LatentWorldModel,
-    training: PretrainConfig,
-    count: int,
-    say: Callable[[str], None],
-) -> None:
+def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None], count: int) -> None:
     """GIFs of the first tasks, in place of those of an earlier plan."""
-    for old in (run / "figures").glob("plan_*.gif"):
+    for old in (out / "figures").glob("plan_*.gif"):
         old.unlink()
     if not count:
         return
     shown = _chosen(done.solved[: done.pictures.shape[1]], count)
     draw_plans(
-        pixel_decoder(run, model, training, say=say),
+        decoder(),
         done.pictures[:, shown].swapaxes(0, 1),
         done.tasks.goal_pictures[shown],
         done.imagined[shown].numpy(),
         done.solved[shown],
-        run / "figures",
+        out / "figures",
         frames_per_step=done.frames_per_step,
         fps=done.tasks.start(1).fps,
         distances=[f"{done.result['distances'][i]:.2f} {done.result['unit']}" for i in shown],

@@ -2,11 +2,13 @@
 
 FOLDER/features/     frozen features, computed once for a model and a data set
 FOLDER/probe.json    scores by probe, columns pretrained, random_init, pixels, pca_pixels, supervised, floor
+
+FOLDER is the model's own, or that of `--out`.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.runs.build import build_encoder
 from jepa.runs.model import Model, open_model
+from jepa.runs.output import output_folder
 from jepa.runs.schema import PretrainConfig, ProbeConfig
 from jepa.runs.trainer import optimizer_of, precision, schedule_of
 from jepa.world_model import LatentWorldModel
@@ -27,6 +30,7 @@ from jepa_data.shards.stream import ClipLoader, make_loader
 from jepa_probes import baselines
 from jepa_probes.features import Features, cached, extract, fingerprint
 from jepa_probes.prediction import predict_latents
+from jepa_probes.state import find_targets
 from jepa_probes.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, ProbeResults, score_features
 
 HORIZONS = (1, 10)  # latent steps
@@ -34,21 +38,24 @@ CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encode
 EVALUATION_BATCH = 64
 
 
-def probe(folder: Path, config: ProbeConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Score a model's encoder and its baselines on held-out episodes, and write the result beside the model.
+def probe(
+    folder: Path, config: ProbeConfig, *, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Score a model's encoder and its baselines on held-out episodes, and write the result.
 
     Args:
         folder: of a run; or of a model alone, which also needs `config.shards`.
+        out: folder for the result and the features; None: beside the model.
 
     Raises:
-        UserError: the folder holds no model, or the data cannot be probed.
+        UserError: the folder holds no model, the data cannot be probed, or nothing can be written.
     """
     began = time.perf_counter()
-    opened = open_model(folder)
+    opened, out = open_model(folder), output_folder(folder, out)
     trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
     model, data = opened.world, _data(folder, opened, trained, config)
     loaders = {split: _loader(data, config, split) for split in ("train", "test")}
-    names = loaders["train"].shards.manifest.state_names
+    names = _state_names(loaders, say)
     limits = {"train": config.train_episodes, "test": config.test_episodes}
 
     def features(
@@ -56,9 +63,10 @@ def probe(folder: Path, config: ProbeConfig, *, say: Callable[[str], None] = pri
     ) -> Features:
         loader, limit = loaders[split], limits[split]
         clips = None if limit is None else limit * config.clips_per_video
-        wanted = fingerprint(module, loader) | {"column": column, "episodes": limit}
+        seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
+        wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
-        return cached(folder / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
+        return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
 
     table: dict[str, tuple[Features, Features]] = {}
     for column, encoder in _encoders(opened, trained, data, config, names, say).items():
@@ -70,8 +78,18 @@ def probe(folder: Path, config: ProbeConfig, *, say: Callable[[str], None] = pri
     result = {"seed": config.seed} | _result(
         scored, table, _prediction(model, data, config, say), time.perf_counter() - began
     )
-    (folder / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _state_names(loaders: Mapping[str, ClipLoader], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Of the states in the clips; none where sources that are mixed have different ones."""
+    names = next(iter(loaders.values())).shards.manifest.state_names
+    if all(corpus.states for loader in loaders.values() for corpus in loader.corpora):
+        return names
+    if names:
+        say("no states are probed: the sources of these clips have different ones")
+    return ()
 
 
 def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: ProbeConfig) -> StreamConfig:
@@ -114,7 +132,7 @@ def _encoders(
         "random_init": baselines.random_init(fresh, seed, some, model.prepare_clips),
         PIXELS: None,
     }
-    if not (config.supervised and names):
+    if not (config.supervised and find_targets(names)):
         return encoders
     if trained is None:
         say("no supervised baseline: it has the budget of a run, and this model comes without one")
@@ -162,20 +180,26 @@ def _prediction(
         wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
         say(f"no latent prediction: the model's actions are {wide}")
         return {}
-    names = clips.shards.manifest.state_names
+    names = _state_names({"test": clips}, lambda _: None)
+    if set(model.spec.states) - set(names):
+        say(f"no latent prediction: the model is told {', '.join(model.spec.states)}, and the clips do not hold that")
+        return {}
     held_out = extract(model.encode_clips, clips, model.spec.frames_per_step, names)
     assert held_out.actions is not None
-    columns = [names.index(name) for name in model.spec.states if name in names]
-    if len(columns) < len(model.spec.states):
-        say(f"no latent prediction: the model is told {', '.join(model.spec.states)}, and the clips do not hold that")
+    states = held_out.states[..., [names.index(name) for name in model.spec.states]]
+    known = states.isfinite().all(-1).all(-1)
+    if not known.all():
+        left = f"{int((~known).sum())} of {len(known)} clips are left out"
+        say(f"latent prediction: {left}, in which states that the model is told are missing or infinite")
+    if known.sum() < 2:
         return {}
     scores = predict_latents(
         model.dynamics,
-        held_out.latents,
-        held_out.actions,
+        held_out.latents[known],
+        held_out.actions[known],
         model.spec.frames_per_step,
         horizons=HORIZONS,
-        states=held_out.states[..., columns] if columns else None,
+        states=states[known] if model.spec.states else None,
     )
     return {str(score.horizon): asdict(score) for score in scores}
 

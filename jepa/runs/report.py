@@ -3,6 +3,8 @@
 RUN/figures/        data.png pca.gif rollout.gif …, beside the plan_0.gif … of `jepa plan`
 RUN/results.json    every figure of the run for programs
 RUN/report.html     for people, one file
+
+With `--out FOLDER` they go there; what other verbs wrote to that folder is shown rather than what is in RUN.
 """
 
 import json
@@ -14,30 +16,33 @@ from typing import Any
 from jepa.config import load as load_config
 from jepa.runs.decoder import pixel_decoder
 from jepa.runs.model import load
+from jepa.runs.output import folders, output_folder
 from jepa.runs.schema import PretrainConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.stream import make_loader
-from jepa_data.writable import check_writable
 from jepa_probes.gallery import draw_model
 from jepa_probes.report import write_report
-from jepa_probes.results import write_results
+from jepa_probes.results import find_part, write_results
 
 SHOWN_STEPS = 15  # latent steps of the clips in the figures
 
 
-def report(run: Path, *, decoder_steps: int | None = None, say: Callable[[str], None] = print) -> dict[str, Any]:
+def report(
+    run: Path, *, decoder_steps: int | None = None, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Draw the figures, write the page, and return the results.
 
     Args:
         decoder_steps: fit the pixel decoder anew, for so many steps; None: only if the run has none yet.
+        out: folder for what is written; None: the run's.
 
     Raises:
-        UserError: the run holds no model.
+        UserError: the run holds no model, or nothing can be written.
     """
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
-    check_writable(run)
-    decoder = pixel_decoder(run, model, config, steps=decoder_steps, say=say)
+    out = output_folder(run, out)
+    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps, say=say)
     tubelet = model.spec.frames_per_step
     frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
     shown = config.data.model_copy(
@@ -46,13 +51,12 @@ def report(run: Path, *, decoder_steps: int | None = None, say: Callable[[str], 
     loader = make_loader(shown, "test", seed=0, shuffle=False)
     names = loader.shards.manifest.state_names
     told = [names.index(name) for name in model.spec.states if name in names]
-    draw_model(model, decoder, next(iter(loader)), run / "figures", state_columns=told)
+    draw_model(model, decoder, next(iter(loader)), out / "figures", state_columns=told)
     seconds = time.perf_counter() - began
-    timings = run / "timings.json"
-    known = json.loads(timings.read_text()) if timings.is_file() else {}
-    timings.write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
-    results = json.loads(write_results(run).read_text())
-    say(f"{write_report(run)}")
+    known = find_part(folders(run, out), "timings")
+    (out / "timings.json").write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
+    results = json.loads(write_results(run, out).read_text())
+    say(f"{write_report(run, out)}")
     return results
 
 

@@ -20,6 +20,7 @@ from jepa.agents.imagination.heads import ContinueHead, HeadSettings, fit_contin
 from jepa.agents.imagination.reward import Head
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
+from jepa.r2 import r2_score
 from jepa.runs.dream_config import WorldRewardConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
@@ -89,10 +90,10 @@ def _tried(found: Earned, fit: Tensor, held: Tensor, settings: HeadSettings, see
     rows, others = fit[known[fit]], held[known[held]]
     told: dict[str, float] = {}
     if len(rows) and len(others):
-        head, true = fit_reward(found.latents[rows], found.rewards[rows], settings, seed), found.rewards[others]
-        wrong, spread = (true - head(found.latents[others])).square().sum(), (true - true.mean()).square().sum()
-        if spread > 1e-6 * len(true):  # a reward that is always the same needs no head
-            told["reward_r2"] = 1 - (wrong / spread).item()
+        head = fit_reward(found.latents[rows], found.rewards[rows], settings, seed)
+        r2 = r2_score(head(found.latents[others])[:, None], found.rewards[others, None])
+        if not r2.isnan():  # a reward that is always the same needs no head
+            told["reward_r2"] = r2.item()
     if found.ended[fit].any() and found.ended[held].any():
         goes_on = fit_continue(found.latents[fit], found.ended[fit], settings, seed)(found.latents[held])
         told["goes_on_at_ends"] = goes_on[found.ended[held]].mean().item()

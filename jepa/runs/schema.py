@@ -266,6 +266,11 @@ class LeWMConfig(Config):
         default=10.0, ge=0, description="of the static part's likeness in time, if there is one"
     )
     directions: Count = 256
+    sigreg_samples: Literal["per_step", "pooled"] = Field(
+        default="per_step",
+        description="per_step: SIGReg of each latent step's embeddings, averaged over the steps, as published; pooled: "
+        "of all steps together, a value up to as many times larger as a clip has steps",
+    )
     teacher_forced: bool = Field(default=False, description="predict from the true latents; else from the predicted")
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from jepa_data.types import ClipBatch
 from jepa_probes.features import Encode, Features
 from jepa_probes.reduction import principal_components
-from jepa_probes.state import find_targets
+from jepa_probes.state import find_targets, moving_or_all
 
 # What a ridge probe reads best: R² of the puck's state is 0.94 at 8 px, 0.91 at 16 and 0.79 at 32 on billiards-easy,
 # 0.60, 0.57 and 0.53 on medium, 0.09, 0.08 and 0.08 on hard (500 episodes; 16 and 32 px cut to 1,024 components).
@@ -92,10 +92,11 @@ def train_supervised(
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> nn.Module:
-    """An encoder trained with a linear head on positions and velocities; the head is thrown away.
+    """An encoder trained with a linear head on positions and velocities, or on all states where there are none of
+    these (see state.py); the head is thrown away.
 
     Equal budget is up to the caller: `batches` of the same length and size as pretraining saw, its optimiser, schedule,
-    clipping and precision. Squared errors of targets scaled by the first batch; what is not there (NaN) does not count.
+    clipping and precision. Squared errors of targets scaled by the first batch; what is NaN or infinite does not count.
 
     Args:
         make_encoder: its encoder tells `tokens` and `width`, as all of jepa.encoders do.
@@ -103,10 +104,11 @@ def train_supervised(
         state_names: of the columns of `ClipBatch.states`.
 
     Raises:
-        UserError: there are no positions or velocities among the states.
-        ValueError: a batch has no states, or there is no batch.
+        ValueError: there are no states, a batch has none, or there is no batch.
     """
-    columns = [t.column for t in find_targets(state_names)]
+    columns = [t.column for t in moving_or_all(find_targets(state_names))]
+    if not columns:
+        raise ValueError("a supervised encoder needs states to learn, found none")
     precision = partial(torch.autocast, torch.device(device).type, torch.bfloat16) if bf16 else nullcontext
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -148,12 +150,16 @@ class _Regression(nn.Module):
         truth = states[:, per_step - 1 :: per_step]
         if self.mean is None:
             self.mean, self.deviation = _scaling(truth)
-        there = ~truth.isnan()
+        there = truth.isfinite()
+        if not there.any():
+            return 0.0 * predicted.float().sum()
         return (predicted.float() - (truth - self.mean) / self.deviation)[there].square().mean()
 
 
 def _scaling(truth: Float[Tensor, "B S X"]) -> tuple[Float[Tensor, " X"], Float[Tensor, " X"]]:
-    """Mean and standard deviation by column, of what is there."""
-    mean = truth.flatten(0, 1).nanmean(0).nan_to_num()
-    deviation = (truth - mean).square().flatten(0, 1).nanmean(0).sqrt()
-    return mean, torch.where(deviation > 1e-6, deviation, 1.0)
+    """Mean and standard deviation by column, of what is there; 1 for a column that does not vary."""
+    rows = torch.where(truth.isfinite(), truth, torch.nan).flatten(0, 1)
+    mean = rows.nanmean(0).nan_to_num()
+    deviation = (rows - mean).square().nanmean(0).sqrt()
+    varies = rows.nan_to_num(torch.inf).amin(0) < rows.nan_to_num(-torch.inf).amax(0)  # its rounded mean may be off it
+    return mean, torch.where(varies & (deviation > 1e-6), deviation, 1.0)

@@ -7,7 +7,7 @@ left out, with a line that says which command makes it.
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from jepa_probes.results import (
     agents_beside,
     collect_results,
     dream_beside,
+    find_part,
     headline,
     number,
     percent,
     read_config,
-    read_part,
     seeds_table,
     summary_table,
     told_of,
@@ -43,8 +43,12 @@ CONTROLLERS = {"actor_critic": "An actor-critic", "evolution": "A linear control
 HIGHER, LOWER = max, min
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` into the run folder. Raises UserError if it is no run, or a file in it is damaged."""
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write `report.html` into the run folder, or into `out`, which is also read first (see `collect_results`).
+
+    Raises:
+        UserError: it is no run, or a file in it is damaged.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -53,16 +57,17 @@ def write_report(run: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent}
-    path = run / "report.html"
-    path.write_text(environment.get_template(TEMPLATE).render(context(run)), encoding="utf-8")
+    path = (out or run) / "report.html"
+    path.write_text(environment.get_template(TEMPLATE).render(context(run, out)), encoding="utf-8")
     return path
 
 
-def context(run: Path) -> dict[str, Any]:
+def context(run: Path, out: Path | None = None) -> dict[str, Any]:
     """What the template shows."""
-    results, config = collect_results(run), read_config(run)
+    places = (run,) if out is None else (out, run)
+    results, config = collect_results(run, out), read_config(run)
     probe, plan = results.get("probe", {}), results.get("plan")
-    figures, oversized = _figures(run / "figures")
+    figures, oversized = _figures([place / "figures" for place in places])
     method = (results.get("pretrain") or {}).get("method") or config.get("method", {}).get("kind", "")
     return {
         "agents": AGENTS,
@@ -83,7 +88,7 @@ def context(run: Path) -> dict[str, Any]:
         "bars": _bars(probe.get("state_r2", {})),
         "probes": _probe_tables(probe),
         "episodes": results.get("episodes") or {},
-        "left_out": _left_out(read_part(run, "probe").get("dropped") or {}),
+        "left_out": _left_out(find_part(places, "probe").get("dropped") or {}),
         "prediction": _prediction_table(results.get("prediction") or {}),
         "seconds": {stage: s for stage, s in results["seconds"].items() if stage != "total"},
     }
@@ -240,7 +245,7 @@ def _left_out(dropped: Mapping[str, Any]) -> list[str]:
     labels = {name: n for name, n in (dropped.get("label_dropped") or {}).items() if n}
     states = {name: n for name, n in (dropped.get("state_dropped") or {}).items() if n}
     lines = [f"{name}: {n} clips in which the label does not apply" for name, n in labels.items()]
-    return lines + [f"{name}: {n} steps in which the body does not exist" for name, n in states.items()]
+    return lines + [f"{name}: {n} steps in which it does not exist or is infinite" for name, n in states.items()]
 
 
 def _charts(run: Path) -> list[Chart]:
@@ -253,10 +258,16 @@ def _embed_chart(chart: Chart) -> dict[str, str]:
     return {"title": chart.title} | themes
 
 
-def _figures(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Pictures by file name as data URIs, and the names of those that are too large."""
+def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """Pictures by file name as data URIs, and the names of those that are too large. Plans go with the plan.json."""
+    planned = next((folder for folder in folders if (folder.parent / "plan.json").is_file()), folders[-1])
+    paths: dict[str, Path] = {}
+    for folder in reversed(folders):
+        for path in sorted(folder.glob("*")):
+            if not path.name.startswith("plan_") or folder == planned:
+                paths[path.name] = path
     figures, oversized = {}, []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+    for _, path in sorted(paths.items()):
         if path.suffix in KINDS and path.is_file():
             if path.stat().st_size > LARGEST_FIGURE:
                 oversized.append(path.name)

@@ -66,8 +66,10 @@ SHORT = {
 Row = tuple[str, ...]
 
 
-def collect_results(run: Path) -> dict[str, Any]:
-    """Everything that was measured in a run folder; parts that were not run are left out. Free of NaN.
+def collect_results(run: Path, out: Path | None = None) -> dict[str, Any]:
+    """Everything that was measured of a run; parts that were not run are left out. Free of NaN.
+
+    Parts are read from `out`, if it holds them, and else from the run folder.
 
     `timings.json` ({stage: seconds}), where there is one, holds the whole time of each stage and goes before the
     seconds that a verb measured of itself.
@@ -76,10 +78,11 @@ def collect_results(run: Path) -> dict[str, Any]:
         UserError: the folder is not a run, or a file in it is damaged.
     """
     config = read_config(run)
-    parts = {stage: read_part(run, stage) for stage in STAGES}
+    places = (run,) if out is None else (out, run)
+    parts = {stage: find_part(places, stage) for stage in STAGES}
     pretrain, probe, plan = (parts[stage] for stage in STAGES)
     results: dict[str, Any] = {"run": run.name}
-    if recipe := read_part(run, "demo").get("method"):
+    if recipe := find_part(places, "demo").get("method"):
         results["recipe"] = recipe
     if pretrain:
         results["pretrain"] = {"method": config.get("method", {}).get("kind")} | pretrain
@@ -89,11 +92,11 @@ def collect_results(run: Path) -> dict[str, Any]:
         results["episodes"] = probe.get("episodes", {})
     if plan:
         results["plan"] = plan
-    if dream := read_part(run, "dream"):
+    if dream := find_part(places, "dream"):
         results["dream"] = dream
         parts["dream"] = {"seconds": dream.get("training_seconds", 0) + dream.get("seconds", 0)}
     seconds = {stage: part["seconds"] for stage, part in parts.items() if part.get("seconds") is not None}
-    seconds |= read_part(run, "timings")
+    seconds |= find_part(places, "timings")
     total = seconds.pop("total", None)
     results["seconds"] = seconds | {"total": round(sum(seconds.values()), 2) if total is None else total}
     seeds = {"pretrain": config.get("seed"), "plan": plan.get("protocol", {}).get("seed"), "probe": probe.get("seed")}
@@ -103,10 +106,10 @@ def collect_results(run: Path) -> dict[str, Any]:
     return without_nan(results)
 
 
-def write_results(run: Path) -> Path:
-    """`results.json` of a run."""
-    path = run / "results.json"
-    path.write_text(json.dumps(collect_results(run), indent=2, allow_nan=False) + "\n")
+def write_results(run: Path, out: Path | None = None) -> Path:
+    """`results.json` of a run, in its folder or in `out`."""
+    path = (out or run) / "results.json"
+    path.write_text(json.dumps(collect_results(run, out), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -209,6 +212,11 @@ def read_part(run: Path, name: str) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise UserError(f"{path}: expected an object, found {type(part).__name__}")
     return without_nan(part)
+
+
+def find_part(places: Sequence[Path], name: str) -> dict[str, Any]:
+    """`NAME.json` of the first of the folders that has one; empty if none has. Raises UserError if it is damaged."""
+    return next((part for place in places if (part := read_part(place, name))), {})
 
 
 def merge_floors(row: Mapping[str, Any]) -> dict[str, Any]:

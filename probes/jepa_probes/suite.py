@@ -1,7 +1,8 @@
 """All probes on all representations: one table of scores, every pretrained number beside its baselines.
 
-rows     state_r2                                  mean R² of the puck's x, y, vx, vy
-         state.GROUP[.occluded]                    R² of positions and velocities, state.py
+rows     state_r2                                  mean R² of the states that state.py makes the headline
+         state.GROUP[.occluded]                    mean R² of the states of a group, state.py
+         state.NAME                                R² of a state
          class.LABEL.PROBE.accuracy | .balanced    linear, attentive, knn
 columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: the mean state, the majority class
 """
@@ -18,7 +19,7 @@ from jepa_probes.features import Encode, Features, clip_embedding, extract_all
 from jepa_probes.knn import fit_knn
 from jepa_probes.labels import Task, accuracies, make_task
 from jepa_probes.linear import fit_linear
-from jepa_probes.state import StateScores, fit_state, mean_state
+from jepa_probes.state import StateScores, find_targets, fit_state, mean_state
 
 PRETRAINED, PIXELS, PCA_PIXELS, FLOOR = "pretrained", "pixels", "pca_pixels", "floor"
 
@@ -110,11 +111,16 @@ def score_features(
         "clips": {"train": len(train), "test": len(test)},
         "label_dropped": {t.name: t.dropped for t in tasks},
     }
-    with_states = bool(train.state_names)
+    with_states = bool(find_targets(train.state_names))
     if with_states:
-        floor = mean_state(train).score(test)
+        blind = mean_state(train)
+        floor, infinite = blind.score(test), blind.score(train).infinite
         results.put(FLOOR, _state_rows(floor))
         results.counts |= {"state": floor.samples, "state_dropped": floor.dropped, "occluded": floor.occluded}
+        results.counts["state_infinite"] = {"train": infinite, "test": floor.infinite}
+        for name in infinite | floor.infinite:
+            counted = f"{infinite.get(name, 0)} in training and {floor.infinite.get(name, 0)} in testing"
+            say(f"state {name}: infinite at some latent steps, which are left out ({counted})")
     for task in tasks:
         scored = accuracies(task.majority(), task)
         for probe in ("linear", "attentive", "knn"):

@@ -1,12 +1,14 @@
 """Broken and hostile videos: no crash, no hang, no other frame than the one asked for, an error with a name."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,27 +143,34 @@ def test_what_costs_too_much_is_turned_away(backend: str, limits: Limits, folder
         assert read_numbers(reader.frames([89])) == [89]
 
 
-def test_what_takes_too_long_is_ended_and_the_reader_lives_on(tmp_path: Path) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """The time of decoders goes on by 10 ms whenever they look, however fast or busy the machine is."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 0.01 * next(ticks))
+    monkeypatch.setattr("jepa_data.decode.packets.time", clock)
+    return 0.01
+
+
+def test_what_takes_too_long_is_ended_and_the_reader_lives_on(tmp_path: Path, clock: float) -> None:
     path = tmp_path / "large.mp4"
     encode(path, CLOSED, 60, 360, 640)
     decoder = get_backend("pyav")
     index = decoder.probe(path)
-    with decoder.open(path, index, Limits(timeout_seconds=0.1)) as reader:
-        start = time.monotonic()
+    with decoder.open(path, index, Limits(timeout_seconds=10 * clock)) as reader:
         with pytest.raises(DecodeError, match=r"more than 0\.1 seconds") as caught:
             reader.frames(range(60))
-        assert caught.value.kind == "timeout" and time.monotonic() - start < 1
+        assert caught.value.kind == "timeout"
         assert read_numbers(reader.frames([0])) == [0]
 
 
-def test_a_file_full_of_another_track_is_left_in_time(folder: Path, tmp_path: Path) -> None:
+def test_a_file_full_of_another_track_is_left_in_time(folder: Path, tmp_path: Path, clock: float) -> None:
     sound = tmp_path / "sound.mkv"
     tone = ["-f", "lavfi", "-i", "sine=duration=3000:sample_rate=8000", "-c:a", "pcm_s16le"]
     ffmpeg("-i", make_case("h264, one frame", folder), *tone, "-c:v", "copy", "-map", "0:v", "-map", "1:a", sound)
-    start = time.monotonic()
     with pytest.raises(DecodeError) as caught:
-        get_backend("pyav").open(sound, None, Limits(timeout_seconds=0.05))
-    assert caught.value.kind == "timeout" and time.monotonic() - start < 1
+        get_backend("pyav").open(sound, None, Limits(timeout_seconds=100 * clock))  # of thousands of packets
+    assert caught.value.kind == "timeout"
 
 
 def fuzz(backend: str, folder: Path, files: int) -> tuple[Counter[str], Counter[str], int]:

@@ -5,8 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +22,7 @@ from jepa_data.looking.bare import decode_only
 from jepa_data.looking.bench import STAGES, Bench, Timing, bench
 from jepa_data.looking.processes import descendants, memory_of
 from jepa_data.shards.encode import encode_mp4
+from jepa_data.shards.stream import make_loader
 
 Writer = Callable[..., Path]
 Numbered = Callable[..., np.ndarray]
@@ -50,12 +54,25 @@ def test_every_stage_is_timed_and_backends_stand_side_by_side(tmp_path: Path, wr
     assert len({len(row) for row in found.rows()}) == 1
 
 
-def test_waiting_is_measured_with_steps_of_a_given_length(tmp_path: Path, write_shards: Writer) -> None:
-    folder = write_shards(tmp_path / "s", [20] * 12)
+def test_waiting_is_measured_with_steps_of_a_given_length(
+    tmp_path: Path, write_shards: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, now = write_shards(tmp_path / "s", [20] * 12), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def slow_loader(*args: Any, **settings: Any) -> Iterator[Any]:
+        for batch in make_loader(*args, **settings):
+            sleep(0.125)
+            yield batch
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time, sleep=sleep)
+    monkeypatch.setattr("jepa_data.looking.bench.time", clock)
+    monkeypatch.setattr("jepa_data.looking.bench.make_loader", slow_loader)
     found = bench(config(folder), "train", clips=8, step_seconds=0.5)
     (timing,) = found.timings
-    # Without workers the wait is the decoding itself: some milliseconds beside half a second.
-    assert timing.wait_share is not None and 0 < timing.wait_share < 0.3
+    assert timing.wait_share == pytest.approx(0.125 / (0.125 + 0.5))
     assert any(row[0] == "waiting, steps of 500 ms" for row in found.rows())
 
 

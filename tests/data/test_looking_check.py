@@ -109,10 +109,10 @@ def test_a_quarantine_file_that_an_editor_saved_is_read(tmp_path: Path) -> None:
 
 def test_a_quarantine_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6])
-    began = time.monotonic()
+    seen: list[int] = []
     with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)\. Give another file"):
-        check(folder, quarantine_file=tmp_path / "nowhere" / "q.jsonl")
-    assert time.monotonic() - began < 1
+        check(folder, quarantine_file=tmp_path / "nowhere" / "q.jsonl", progress=lambda done, total: seen.append(done))
+    assert not seen
 
 
 def misbehave(job: str, alive: Callable[[], None]) -> str:
@@ -124,8 +124,8 @@ def misbehave(job: str, alive: Callable[[], None]) -> str:
     if job == "hang":
         time.sleep(600)
     if job == "slow":
-        for _ in range(5):
-            time.sleep(0.4)
+        for _ in range(20):
+            time.sleep(0.2)
             alive()
     if job == "raise":
         raise DataError("the folder is gone")
@@ -135,13 +135,13 @@ def misbehave(job: str, alive: Callable[[], None]) -> str:
 def test_a_crash_and_a_hang_cost_themselves_and_nothing_else() -> None:
     jobs = ["a", "crash", "b", "hang", "c", "slow", "exit", "d"]
     began = time.monotonic()
-    found = dict(run_isolated(misbehave, jobs, processes=2, timeout_seconds=1.0))
+    found = dict(run_isolated(misbehave, jobs, processes=2, timeout_seconds=3.0))
     assert found["crash"] == Lost("crashed", "its decoder ended the process (SIGSEGV)")
     assert found["exit"] == Lost("crashed", "its decoder ended the process (exit code 3)")
-    assert found["hang"] == Lost("timeout", "nothing was heard of it for 1 s")
-    assert found["slow"] == "SLOW"  # two seconds in all, and never silent for one
+    assert found["hang"] == Lost("timeout", "nothing was heard of it for 3 s")
+    assert found["slow"] == "SLOW"  # four seconds in all, and never silent for three
     assert [found[job] for job in "abcd"] == ["A", "B", "C", "D"] and len(found) == len(jobs)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # the one that hangs would take 600
 
 
 def test_an_error_of_the_work_itself_is_raised() -> None:

@@ -88,7 +88,7 @@ def test_logits_equal_those_of_transformers(width: int, heads: int, depth: int):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     faint = 1e-3 * tokens.flatten(1, 2)  # their variance is about the eps of the norms, so another eps would show
     torch.testing.assert_close(classifier(faint), model.classifier(model.pooler(faint)), atol=1e-5, rtol=0)
-    assert torch.equal(ours, classifier(tokens.flatten(1, 2)))  # [B, M, D] is the same as [B, S, N, D]
+    torch.testing.assert_close(ours, classifier(tokens.flatten(1, 2)))  # [B, M, D] is the same as [B, S, N, D]
     assert theirs.std() > 0.1 and (theirs[0] - theirs[1]).abs().max() > 0.01
 
 

@@ -39,7 +39,7 @@ def test_rewards_are_distances_bonuses_and_heads() -> None:
     z, goal = torch.zeros(3, 1, 2), torch.tensor([[[3.0, 4.0]], [[0.0, 0.1]], [[0.0, 0.0]]])
     torch.testing.assert_close(Distance()(z, goal), -torch.tensor([12.5, 0.005, 0]))
     torch.testing.assert_close(Distance("root")(z, goal), -torch.tensor([12.5, 0.005, 0]).sqrt(), atol=2e-4, rtol=0)
-    assert Distance("root")(z, goal)[2] == 0
+    assert Distance("root")(z, goal)[2].item() == pytest.approx(0, abs=1e-8)
     torch.testing.assert_close(Within(Distance(), 0.1, 2.0)(z, goal), torch.tensor([-12.5, 1.995, 2.0]))
     with pytest.raises(ValueError, match="above 0"):
         Within(Distance(), 0.0)

@@ -223,7 +223,7 @@ def test_states_that_a_rule_moves_are_told_and_not_predicted() -> None:
     changed, predict_changed = method.sequence(other)
     torch.testing.assert_close(changed, x)
     difference = (predict_changed(x[:, :-1]) - predict(x[:, :-1])).abs().amax((0, 2, 3))
-    assert difference[0] == 0 and (difference[1:] > 1e-5).all()
+    assert difference[0] < 1e-6 and (difference[1:] > 1e-5).all()
 
 
 @pytest.mark.parametrize(

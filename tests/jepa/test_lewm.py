@@ -1,7 +1,9 @@
 """LeWM and its parts."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +14,10 @@ from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.markov import MarkovPredictor
+from jepa.runs.schema import LeWMConfig
 
 
-def lewm(**settings: float) -> LeWM:
+def lewm(**settings: Any) -> LeWM:
     torch.manual_seed(0)
     return LeWM(
         ConvEncoder(32, 8, channels=8, hidden=32), MarkovPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
@@ -34,6 +37,30 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     terms = method.loss(batch(), torch.Generator().manual_seed(0))
     total = terms["prediction"] + 0.5 * terms["sigreg"] + 2 * terms["inverse_dynamics"] + 0.25 * terms["similarity"]
     torch.testing.assert_close(terms["loss"].detach(), total)
+
+
+def published_sigreg(z: np.ndarray, axes: np.ndarray) -> float:
+    """LeJEPA's statistic of one sample [n, D] along directions [D, K], in float64: 17 knots on [0, 3], doubled."""
+    t, values = np.linspace(0, 3, 17), []
+    gaussian = np.exp(-(t**2) / 2)
+    for axis in axes.T / np.linalg.norm(axes, axis=0)[:, None]:
+        apart = np.abs(np.exp(1j * np.outer(t, z @ axis)).mean(1) - gaussian) ** 2
+        values.append(len(z) * 2 * np.trapezoid(apart * gaussian, t))
+    return float(np.mean(values))
+
+
+def test_sigreg_is_taken_step_by_step_as_published_and_over_all_steps_if_asked() -> None:
+    clips, axes = batch(), torch.randn(8, 16, generator=torch.Generator().manual_seed(0)).double().numpy()
+    found = {}
+    for samples in ("per_step", "pooled"):
+        method = lewm(directions=16, sigreg_samples=samples)
+        found[samples] = method.loss(clips, torch.Generator().manual_seed(0))["sigreg"].item()
+    z = lewm().encoder(clips.video)[:, :, 0].detach().double().numpy()  # [B, S, D]
+    steps = [published_sigreg(z[:, s], axes) for s in range(z.shape[1])]
+    assert found["per_step"] == pytest.approx(np.mean(steps), rel=1e-4)
+    assert found["pooled"] == pytest.approx(published_sigreg(z.reshape(-1, 8), axes), rel=1e-4)
+    assert found["pooled"] > 2 * found["per_step"], "off the Gaussian it grows with the sample: here four steps"
+    assert LeWMConfig().sigreg_samples == "per_step"
 
 
 def with_static(**settings: float) -> LeWM:

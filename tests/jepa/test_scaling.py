@@ -24,7 +24,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import METADATA
-from jepa_data.shards.moments import spread
+from jepa_data.shards.moments import _joined, spread
 from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.shards.stream import make_loader
 from jepa_data.shards.write import ShardWriter
@@ -106,6 +106,19 @@ def test_moments_are_those_of_all_training_rows_without_the_videos(corpus: Path,
             np.testing.assert_allclose(found.missing, np.isnan(rows).mean(0), atol=1e-12)
     few = spread(loader(corpus), "actions", samples=3)
     assert (few.mean != spread(loader(corpus), "actions").mean).all()
+
+
+def test_a_number_far_from_zero_that_never_varies_has_no_spread() -> None:
+    rows = np.full((40, 2), 1000.3)
+    rows[:, 1] += 0.01 * np.random.default_rng(0).normal(size=40)
+    rows[3] = np.nan
+    total = np.zeros((4, 2))
+    for part in np.split(rows, 8):
+        total = _joined(total, part)
+    assert total[0].tolist() == [40, 40] and total[1].tolist() == [39, 39]
+    np.testing.assert_allclose(total[2], np.nanmean(rows, 0), rtol=1e-12)
+    deviation = np.sqrt(total[3] / total[1])
+    assert deviation[0] < 1e-9 and deviation[1] == pytest.approx(np.nanstd(rows[:, 1]), rel=1e-6)
 
 
 def test_sources_count_as_they_are_mixed(corpus: Path, scaled: Path) -> None:

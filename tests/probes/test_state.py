@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.config import UserError
 from jepa_probes.features import Features
 from jepa_probes.reduction import Reduction
-from jepa_probes.state import _Problem, find_targets, fit_state, mean_state
+from jepa_probes.state import StateScores, _Problem, find_targets, fit_state, headline, mean_state
 
 Make = Callable[..., Features]
 World = Callable[..., Tensor]
@@ -19,7 +18,7 @@ World = Callable[..., Tensor]
 
 def mixed(states: Tensor, width: int, seed: int, noise: float = 0.0) -> Tensor:
     """Latents [E, S, 2, width] in which the states stand linearly, mixed with one another and with noise."""
-    columns = [t.column for t in find_targets(NAMES)]
+    columns = [t.column for t in find_targets(NAMES) if t.moving]
     known = states[..., columns].nan_to_num()
     mixing = torch.randn(len(columns), 2 * width, generator=torch.Generator().manual_seed(99))
     noisy = torch.randn(*known.shape[:2], 2 * width, generator=torch.Generator().manual_seed(seed))
@@ -29,6 +28,11 @@ def mixed(states: Tensor, width: int, seed: int, noise: float = 0.0) -> Tensor:
 NAMES = tuple(f"{disc}.{what}" for disc in ("puck", "body0") for what in ("x", "y", "vx", "vy", "visible", "contact"))
 
 
+def moving(scores: StateScores) -> dict[str, float | None]:
+    """R² of groups of positions and velocities. Contacts are all 0 in this world, and are not scored."""
+    return {name: r2 for name, r2 in scores.groups.items() if "position" in name or "velocity" in name}
+
+
 def test_a_latent_that_holds_the_state_linearly_scores_nearly_one(world: World, features: Make) -> None:
     train, test = world(80, 0), world(30, 1)
     scores = fit_state(features(mixed(train, 16, 0, 0.01), train)).score(
@@ -36,7 +40,7 @@ def test_a_latent_that_holds_the_state_linearly_scores_nearly_one(world: World, 
     )
     assert scores.state_r2 is not None and scores.state_r2 > 0.99
     assert set(scores.groups) >= {"puck.position", "puck.velocity", "bodies.position", "bodies.velocity"}
-    assert all(r2 is not None and r2 > 0.95 for r2 in scores.groups.values())
+    assert all(r2 is not None and r2 > 0.95 for r2 in moving(scores).values())
     assert scores.state_r2 == pytest.approx(np.mean([scores.columns[f"puck.{c}"] for c in ("x", "y", "vx", "vy")]))
 
 
@@ -45,7 +49,7 @@ def test_noise_scores_about_zero_and_not_far_below(world: World, features: Make)
     noise = [torch.randn(n, 10, 1, 200, generator=torch.Generator().manual_seed(n)) for n in (80, 40)]
     scores = fit_state(features(noise[0], train)).score(features(noise[1], test))
     # Hidden steps all lie at x > 0.6, so that of them the overall mean is a bad guess.
-    shown = [r2 for name, r2 in scores.groups.items() if "occluded" not in name]
+    shown = [r2 for name, r2 in moving(scores).items() if "occluded" not in name]
     assert len(shown) == 4 and all(r2 is not None and -0.1 < r2 < 0.05 for r2 in shown)
 
 
@@ -53,7 +57,7 @@ def test_the_mean_predictor_scores_zero_or_just_below(world: World, features: Ma
     train, test = world(200, 0, absent=0.3), world(100, 1, absent=0.3)
     blind = torch.zeros(200, 10, 1, 4)
     scores = mean_state(features(blind, train)).score(features(blind[:100], test))
-    assert all(r2 is not None and -0.1 < r2 <= 0 for name, r2 in scores.groups.items() if "occluded" not in name)
+    assert all(r2 is not None and -0.1 < r2 <= 0 for name, r2 in moving(scores).items() if "occluded" not in name)
 
 
 def test_the_closed_form_is_the_least_squares_solution_of_the_penalised_problem() -> None:
@@ -112,7 +116,7 @@ def test_rows_of_an_absent_disc_are_left_out_and_counted_and_do_not_matter(world
     scores = probe.score(features(held, test))
     assert scores.dropped["body0.x"] == gone * 10 and scores.samples["body0.x"] == (60 - gone) * 10
     assert scores.dropped["puck.x"] == 0
-    assert all(r2 is not None and r2 > 0.95 for r2 in scores.groups.values())
+    assert all(r2 is not None and r2 > 0.95 for r2 in moving(scores).values())
     assert probe.weight.isfinite().all() and probe.bias.isfinite().all()
 
 
@@ -152,10 +156,87 @@ def test_a_collapsed_latent_scores_no_better_than_the_mean(world: World, feature
         assert scores.state_r2 is not None and -0.1 < scores.state_r2 <= 0.001
 
 
-def test_states_without_positions_or_velocities_are_refused(world: World, features: Make) -> None:
-    train = features(torch.zeros(4, 10, 1, 2), world(4, 0))
-    with pytest.raises(UserError, match="no position or velocity"):
-        fit_state(replace(train, states=train.states[..., :1], state_names=("door.open",)))
+def named(states: Tensor, names: tuple[str, ...], seed: int, *, start: int = 0, blind: int = 0) -> Features:
+    """Episodes whose latents hold all states but the last `blind`, mixed."""
+    known = states[..., : states.shape[-1] - blind]
+    mixing = torch.randn(known.shape[-1], 8, generator=torch.Generator().manual_seed(99))
+    noise = 0.01 * torch.randn(*states.shape[:2], 8, generator=torch.Generator().manual_seed(seed))
+    keys = tuple(f"episode-{start + i}" for i in range(len(states)))
+    return Features((known @ mixing + noise)[:, :, None], states, {}, keys, names)
+
+
+def drawn(episodes: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(episodes, 10, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def test_states_of_a_robot_are_all_probed_each_with_a_penalty_of_its_own() -> None:
+    names = ("observation.state.0", "observation.state.1", "joint.elbow", "gripper", "reward")
+    train, test = named(drawn(60, 5, 0), names, 0, blind=1), named(drawn(30, 5, 1), names, 1, start=100, blind=1)
+    probe = fit_state(train)
+    scores = probe.score(test)
+    assert list(scores.columns) == list(names) == list(probe.penalties)
+    assert list(scores.groups) == ["observation.state", "joint", "gripper", "reward"]
+    assert all(r2 is not None and r2 > 0.99 for name, r2 in scores.columns.items() if name != "reward")
+    unknown = scores.columns["reward"]
+    assert unknown is not None and -0.1 < unknown < 0.05 and probe.penalties["reward"] > probe.penalties["gripper"]
+    assert scores.state_r2 == pytest.approx(sum(r2 for r2 in scores.columns.values() if r2 is not None) / 5)
+
+
+def test_positions_are_grouped_as_before_beside_states_of_any_other_name() -> None:
+    names = ("a.x", "a.y", "a.vx", "a.vy", "body0.z", "body1.z", "a.angle", "joint", "joint.elbow", "a.visible")
+    targets = {t.name: t.group for t in find_targets(names)}
+    assert targets == {
+        "a.x": "a.position",
+        "a.y": "a.position",
+        "a.vx": "a.velocity",
+        "a.vy": "a.velocity",
+        "body0.z": "bodies.position",
+        "body1.z": "bodies.position",
+        "a.angle": "a",
+        "joint": "joint",
+        "joint.elbow": "joint.*",  # "joint" is a state itself
+    }
+    assert [t.name for t in headline(find_targets(names))] == list(names[:6])
+    assert [t.name for t in headline(find_targets(("puck.x", "puck.contact", "body0.x")))] == ["puck.x"]
+    assert find_targets(()) == () and [t.name for t in find_targets(("lamp.visible",))] == ["lamp.visible"]
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(1000.0, 0.1), (10_000.0, 1.0), (0.0, 1e-5)])
+def test_the_mean_scores_zero_whatever_offset_and_unit_a_state_has(offset: float, spread: float) -> None:
+    states = offset + spread * drawn(90, 1, 0)
+    truth = states[60:].double()
+    latents = ((states - offset) / spread)[:, :, None]
+    keys = tuple(map(str, range(90)))
+    train, test = (
+        Features(latents[part], states[part], {}, keys[part], ("tank.level",)) for part in (slice(60), slice(60, 90))
+    )
+    expected = 1 - (truth - states[:60].double().mean()).square().sum() / (truth - truth.mean()).square().sum()
+    assert mean_state(train).score(test).state_r2 == pytest.approx(expected.item(), abs=1e-6)
+    assert fit_state(train).score(test).state_r2 == pytest.approx(1, abs=1e-4)
+    flat = replace(train, latents=0 * train.latents), replace(test, latents=0 * test.latents)
+    assert fit_state(flat[0]).score(flat[1]).state_r2 == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_feature_that_training_never_varies_says_nothing_in_testing() -> None:
+    states, keys = drawn(90, 1, 0), tuple(map(str, range(90)))
+    latents = torch.cat([states, torch.full_like(states, 5.0)], -1)[:, :, None]
+    latents[:60, ..., 1] += 1e-5 * drawn(60, 1, 1)
+    latents[60:, ..., 1] += drawn(30, 1, 2)
+    train, test = (Features(latents[p], states[p], {}, keys[p], ("level",)) for p in (slice(60), slice(60, 90)))
+    assert fit_state(train).score(test).state_r2 == pytest.approx(1, abs=1e-3)
+
+
+def test_infinite_states_are_left_out_and_counted_apart_from_missing_ones() -> None:
+    train, test = named(drawn(60, 2, 0), ("a", "b"), 0), named(drawn(30, 2, 1), ("a", "b"), 1, start=100)
+    expected = fit_state(train).score(test)
+    train.states[:, 0, 0], test.states[0, :3, 0], test.states[1, :2, 0] = torch.inf, -torch.inf, torch.nan
+    probe = fit_state(train)
+    scores = probe.score(test)
+    assert probe.weight.isfinite().all() and probe.bias.isfinite().all()
+    assert scores.infinite == {"a": 3} and scores.dropped == {"a": 5, "b": 0} and scores.samples == {"a": 295, "b": 300}
+    assert scores.columns["a"] == pytest.approx(expected.columns["a"], abs=1e-3)
+    floor = mean_state(train).score(test).columns["a"]
+    assert floor is not None and -0.1 < floor <= 0
 
 
 def test_wide_features_are_cut_to_the_components_that_hold_the_variance() -> None:

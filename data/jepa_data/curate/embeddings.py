@@ -145,4 +145,4 @@ def _mean(path: str, key: str, latents: np.ndarray) -> Float32[np.ndarray, " D"]
         raise DataError(
             f"{path}: {key!r}: expected latents [steps, tokens, width], found {latents.dtype} {latents.shape}"
         )
-    return latents.astype(np.float32).mean(axis=(0, 1))
+    return latents.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)

@@ -36,15 +36,15 @@ def spread(loader: ClipLoader, what: Literal["actions", "states"], samples: int 
     Raises:
         DataError: there is nothing to read, or nothing of it can be read.
     """
-    weights = [source.weight for source in loader.config.sources]
-    parts = [_sums(corpus, what, samples)[0] for corpus in loader.corpora]
-    total = np.zeros_like(parts[0])
-    for weight, part in zip(weights, parts, strict=True):
-        total += weight / sum(weights) * part / part[0].clip(1)  # [count, there, sum, squares] per row of the source
-    rows, there, mean, square = total
+    weights = np.array([source.weight for source in loader.config.sources])
+    parts = np.stack([_moments(corpus, what, samples)[0] for corpus in loader.corpora])
+    rows, there, means, squares = parts.swapaxes(0, 1)  # [sources, X] each
+    shares = (weights / weights.sum())[:, None] * there / rows  # what a source gives to each number
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean, square = mean / there, square / there
-    return Spread(mean, np.sqrt((square - mean**2).clip(0)), 1 - there / rows.clip(1e-12))
+        known = shares / shares.sum(0)
+        mean = (known * means).sum(0)
+        variance = (known * (squares / there.clip(1) + (means - mean) ** 2)).sum(0)
+    return Spread(mean, np.sqrt(variance), 1 - shares.sum(0))
 
 
 def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
@@ -62,32 +62,33 @@ def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
 
 
 def _read_stats(corpus: Corpus, world: str | None, samples: int) -> ActionStats:
-    (_, there, total, squares), (low, high) = _sums(corpus, "actions", samples)
+    (_, there, mean, squares), (low, high) = _moments(corpus, "actions", samples)
     if not there.all():
         number = int(np.flatnonzero(there == 0)[0]) + 1
         raise DataError(
             f"{corpus.store.url}: number {number} of the {len(there)} of an action is missing (NaN) in all samples"
         )
-    mean = total / there
-    deviation = np.sqrt((squares / there - mean**2).clip(0))
     found = ActionSums(
         count=1,
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
         mean=tuple(mean.tolist()),
-        squares=tuple((deviation**2).tolist()),
+        squares=tuple((squares / there).tolist()),
     )
     return stats_of(found, found, world)
 
 
-def _sums(
+def _moments(
     corpus: Corpus, what: Literal["actions", "states"], samples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows, those that are there, their sum and that of their squares [4, X]; the smallest and the largest [2, X]."""
+    """Rows, those that are there, their mean, their squared distances from it summed [4, X]; lowest, highest [2, X].
+
+    About the mean: the difference of two sums of squares would make a number that is always 1000.3 vary by 1e-5.
+    """
     member, width = (ACTIONS, corpus.action_size) if what == "actions" else (STATES, corpus.states)
     if not width:
         raise DataError(f"{corpus.store.url}: there are no {what} in these shards, or sources have different ones")
-    sums, failed = np.zeros((4, width)), 0
+    total, failed = np.zeros((4, width)), 0
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     for number in np.unique(np.linspace(0, len(corpus) - 1, min(samples, len(corpus))).astype(int)).tolist():
         sample = corpus[number]
@@ -101,11 +102,26 @@ def _sums(
             failed += 1
             continue
         wide = found.astype(np.float64)
-        there = np.isfinite(wide)
-        known = np.where(there, wide, 0.0)
-        sums += np.stack([np.full(width, len(wide)), there.sum(0), known.sum(0), (known**2).sum(0)])
+        total, there = _joined(total, wide), np.isfinite(wide)
         low = np.minimum(low, np.where(there, wide, np.inf).min(0, initial=np.inf))
         high = np.maximum(high, np.where(there, wide, -np.inf).max(0, initial=-np.inf))
-    if not sums[0].any():
+    if not total[0].any():
         raise DataError(f"{corpus.store.url}: the {what} of none of {failed} samples can be read")
-    return sums, np.stack([low, high])
+    return total, np.stack([low, high])
+
+
+def _joined(total: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The moments [4, X] of what they were of and of further rows [n, X] (Chan et al. 1979)."""
+    there = np.isfinite(rows)
+    count = there.sum(0)
+    mean = np.where(there, rows, 0.0).sum(0) / count.clip(1)
+    squares = (np.where(there, rows - mean, 0.0) ** 2).sum(0)
+    apart, both = mean - total[2], (total[1] + count).clip(1)
+    return np.stack(
+        [
+            total[0] + len(rows),
+            total[1] + count,
+            total[2] + apart * count / both,
+            total[3] + squares + apart**2 * total[1] * count / both,
+        ]
+    )

@@ -145,7 +145,10 @@ class ShardWriter:
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         with writing(self.out):
-            self._append(split, key, members, labels, index, source)
+            shard = self._append(split, key, members, labels, index, source)
+            self._count(split, actions, missing)
+            if shard.size >= self._shard_bytes:
+                self._finish(split)
 
     def close(self) -> Manifest:
         """Finish the open shards and write the table and the manifest. Raises DataError."""
@@ -160,19 +163,21 @@ class ShardWriter:
         labels: Mapping[str, int],
         index: VideoIndex,
         source: Mapping[str, Any] | None,
-    ) -> None:
+    ) -> OpenShard:
         if split not in self._open:
             number = len(self._done.setdefault(split, []))
             self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
         shard = self._open[split]
         shard.write(key, members, labels, index, source)
         self._keys.add(key)
+        return shard
+
+    def _count(self, split: str, actions: Float32[np.ndarray, "P A"] | None, missing: Sequence[str]) -> None:
+        """For the manifest: what actions are like, and which states the sample does not have."""
         self._missing.setdefault(split, Counter()).update(missing)
         if actions is not None and len(actions):
             sums = ActionSums.of(actions)
             self._actions[split] = self._actions[split].plus(sums) if split in self._actions else sums
-        if shard.size >= self._shard_bytes:
-            self._finish(split)
 
     def _close(self) -> Manifest:
         for split in list(self._open):
