@@ -1,7 +1,7 @@
 """OpenJEPA: world models that learn from video by predicting latents instead of pixels.
 
     import jepa
-    model = jepa.load("runs/demo")      # see jepa.runs.model.load
+    model = jepa.load("runs/demo")      # see jepa.models.model.load
     latents = model.encode(video)       # uint8 [B, T, C, h, w] -> [B, S, N, D]
 
     encoder = jepa.create_encoder("vit_base", image_size=256, frames=16)      # see jepa.encoders.create
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jepa.encoders.create import create_encoder as create_encoder
-    from jepa.runs.model import load as load
+    from jepa.models.model import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "create_encoder", "load"]
@@ -22,7 +22,7 @@ __all__ = ["__version__", "create_encoder", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from jepa.runs.model import load
+        from jepa.models.model import load
 
         return load
     if name == "create_encoder":

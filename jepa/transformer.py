@@ -31,7 +31,7 @@ Grid = tuple[int, int, int]  # latent steps, rows, columns
 Rotary = Literal["rotary", "rotary_tiled"]
 Positions = Rotary | Literal["sincos"]
 Modality = Literal["video", "image"]  # V-JEPA 2.1 marks the tokens of either
-# exp(i angle) for every pair of a head; as pairs of real numbers where there are no complex ones (jepa/export/onnx.py)
+# exp(i angle) for every pair of a head; as pairs of real numbers where there are no complex ones (jepa/models/onnx.py)
 RotaryTable = Complex[Tensor, "#B L R P"] | Float[Tensor, "#B L R P 2"]
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
 

@@ -16,7 +16,9 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import curves, data, demo, dream, embed, export, looking, plan, pretrain, probe, report
+from jepa.cli import curves, demo, dream, embed, export, plan, pretrain, probe, report
+from jepa.cli.data import app as data
+from jepa.cli.data import inspect as looking
 
 ADVICE = {
     errno.EACCES: "give another path, or allow reading and writing there",

@@ -15,7 +15,7 @@ def curves(
     Example: jepa curves runs/a runs/b --out both.png
     """
     from jepa.config import UserError
-    from jepa_probes.curves import overlay, read_metrics
+    from jepa_probes.reporting.curves import overlay, read_metrics
 
     found = {}
     for run in runs:

@@ -40,9 +40,9 @@ def demo(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2; found {seeds!r}") from None
-    from jepa.runs.demo import check_free, check_method, folder_of
-    from jepa.runs.demo import demo as run_demo
-    from jepa_probes.results import seeds_table, summary_table
+    from jepa.cli.demos import check_free, check_method, folder_of
+    from jepa.cli.demos import demo as run_demo
+    from jepa_probes.reporting.results import seeds_table, summary_table
 
     wanted = [(method, seed) for method in methods.split(",") for seed in numbers]
     folders = []

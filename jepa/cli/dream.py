@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jepa.cli.described import run_and_config
+from jepa.cli.resolve_run import run_and_config
 
 
 def dream(
@@ -37,10 +37,10 @@ def dream(
     'temperatures=[0.5, 1.5]'     also train at these, for the table alone
     tasks=200 steps=40 seed=0     how many tasks or episodes, and their steps
     """
-    from jepa.runs.dream_config import DreamConfig
+    from jepa_probes.imagination.config import DreamConfig
 
     run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
-    from jepa.runs.dream import dream as execute
+    from jepa_probes.imagination.dream import dream as execute
 
     execute(run, described, out=out, say=typer.echo)
     typer.echo(f"{(out or run) / 'dream.json'}")

@@ -38,7 +38,7 @@ def embed(
 
     Example: jepa embed my_videos/cat.mp4 --model runs/mine --pca cat.gif
     """
-    from jepa.runs import embed as run
+    from jepa_probes.embedding import embed as run
 
     if pca is not None:
         run.draw(source, model, pca, clip_frames=clip_frames, say=typer.echo)

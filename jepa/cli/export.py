@@ -45,7 +45,7 @@ def export(
 
     Example: jepa export runs/mine --to onnx --frames 16
     """
-    from jepa.runs.export import export as execute
+    from jepa.models.export import export as execute
 
     execute(source, to.value, out, image_size=image_size, frames=frames, overwrite=overwrite, say=typer.echo)
 
@@ -77,7 +77,7 @@ def import_(
 
     Example: jepa import facebook/vjepa2-vitl-fpc64-256 --from huggingface
     """
-    from jepa.runs.export import import_ as execute
+    from jepa.models.export import import_ as execute
 
     execute(
         source,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jepa.cli.described import run_and_config
+from jepa.cli.resolve_run import run_and_config
 
 
 def plan(
@@ -44,19 +44,19 @@ def plan(
     unstick=0.2                  draw an action where less of a plan than that came true
     """
     from jepa.config import UserError
-    from jepa.runs.acting import PlanConfig
+    from jepa_probes.planning.config import PlanConfig
 
     wanted = overrides or []
     if compare:
         if len(wanted) != 1 or config or out:
             raise UserError(f"--compare takes two run folders and nothing else, found {1 + len(wanted)} words")
-        from jepa.runs.plan import comparison
+        from jepa_probes.planning.plan import comparison
 
         for line in comparison(target, Path(wanted[0])):
             typer.echo(line)
         return
     run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
-    from jepa.runs.plan import plan as execute
+    from jepa_probes.planning.plan import plan as execute
 
     execute(run, described, out=out, say=typer.echo)
     typer.echo(f"{(out or run) / 'plan.json'}")

@@ -20,9 +20,9 @@ def pretrain(
     a larger trainer.steps. How long, on what and how often to log may change; other keys that differ are refused.
     """
     from jepa.config import load
-    from jepa.runs.schema import PretrainConfig
+    from jepa.training.config import PretrainConfig
 
     described = load(config, PretrainConfig, overrides or ())
-    from jepa.runs.pretrain import pretrain as run
+    from jepa.training.pretrain import pretrain as run
 
     run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=sys.stdout.isatty())

@@ -19,12 +19,12 @@ def probe(
     Example: jepa probe models/vitl shards=my_shards clip_frames=16 --out scores
     """
     from jepa.config import from_dict, load
-    from jepa.runs.schema import ProbeConfig
+    from jepa_probes.probing.config import ProbeConfig
 
     wanted = overrides or ()
     described = load(config, ProbeConfig, wanted) if config else from_dict({}, ProbeConfig, wanted)
-    from jepa.runs.probe import probe as execute
-    from jepa.runs.probe import state_row
+    from jepa_probes.probing.probe import probe as execute
+    from jepa_probes.probing.probe import state_row
 
     typer.echo(state_row(execute(run, described, out=out, say=typer.echo)))
     typer.echo(f"{(out or run) / 'probe.json'}")

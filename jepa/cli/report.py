@@ -14,6 +14,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
 ) -> None:
     """Draw what a run learned and write RUN/report.html, one self-contained page, and RUN/results.json."""
-    from jepa.runs.report import report as run_report
+    from jepa_probes.reporting.report import report as run_report
 
     run_report(run, decoder_steps=decoder_steps, out=out, say=typer.echo)

@@ -34,7 +34,7 @@ from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.markov import MarkovPredictor
+from jepa.predictors.mlp import MarkovPredictor
 from jepa.world_model import block_actions, rollout
 
 

@@ -26,7 +26,7 @@ from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.markov import MarkovPredictor
+from jepa.predictors.mlp import MarkovPredictor
 from jepa.world_model import block_actions, rollout
 
 

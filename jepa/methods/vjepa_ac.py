@@ -18,7 +18,7 @@ from typing import Literal
 
 from torch import nn
 
-from jepa.methods.frozen import OnFrozenEncoder
+from jepa.methods.frozen_encoder import OnFrozenEncoder
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors.causal import CausalPredictor
 

@@ -40,9 +40,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from jepa.predictors.memory import CausalState, Pair, Segment, newest, remember
-from jepa.predictors.pose import move_gripper
-from jepa.scaling import standardise
+from jepa.normalize import standardise
+from jepa.predictors.gripper import move_gripper
+from jepa.predictors.kv_cache import CausalState, Pair, Segment, newest, remember
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialise, rotary_table
 from jepa.world_model import Point, State
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.predictors.markov import LatentState
-from jepa.scaling import standardise
+from jepa.normalize import standardise
+from jepa.predictors.mlp import LatentState
 from jepa.world_model import Point, State
 
 
@@ -22,7 +22,7 @@ class GRUPredictor(nn.Module):
         width: D; latents are [B, 1, D].
         action_size: width of the action of one latent step (tubelet x raw action).
         layer_norm_out: predictions are LayerNormed, without affine, as the latents are.
-        normalize_actions: they come raw, and are standardised before anything reads them; see jepa/scaling.py.
+        normalize_actions: they come raw, and are standardised before anything reads them; see jepa/normalize.py.
     """
 
     def __init__(

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
-from jepa_data.looking.processes import descendants
+from jepa_data.inspect.processes import descendants
+from jepa_data.pack.pack import Packing, open_corpus, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.read import ShardFiles
-from jepa_data.shards.stream import ClipLoader, make_loader
-from jepa_data.sources.pack import Packing, open_corpus, pack
-from jepa_data.sources.recipe import Recipe
+from jepa_data.stream.loader import ClipLoader, make_loader
 
 Compare = Callable[..., float]
 VIDEOS, SECONDS, RATE, HEIGHT, WIDTH = 32, 6, 30, 360, 640

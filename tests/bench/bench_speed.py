@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from jepa.encoders.conv import ConvEncoder
 from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
-from jepa.predictors.markov import MarkovPredictor
+from jepa.predictors.mlp import MarkovPredictor
 from jepa_data.config import StreamConfig
-from jepa_data.shards.stream import make_loader
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.stream.loader import make_loader
 
 Compare = Callable[..., float]
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from jepa.encoders.sizes import SIZES
 from jepa.encoders.video_vit import VideoViT
-from jepa.export.huggingface import to_transformers
 from jepa.methods.base import Batch
 from jepa.methods.vjepa import VJEPA
+from jepa.models.huggingface import to_transformers
 from jepa.objectives.latent_regression import latent_regression, normalised
 from jepa.predictors.masked import MaskedPredictor
 from jepa.training.optim import adamw

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 
-from jepa_data.shards.stream import ClipLoader
+from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
 
 

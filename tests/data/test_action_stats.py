@@ -11,16 +11,16 @@ from jepa_data.actions import ActionStats, assumed, mixed
 from jepa_data.config import StreamConfig
 from jepa_data.curate.config import CurateConfig, TooShort
 from jepa_data.curate.run import curate
+from jepa_data.pack.pack import Packing, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Manifest
-from jepa_data.shards.moments import action_stats
 from jepa_data.shards.read import ShardFiles, read_npy
-from jepa_data.shards.stream import make_loader
 from jepa_data.shards.write import ShardWriter
-from jepa_data.sources.pack import Packing, pack
-from jepa_data.sources.recipe import Recipe
 from jepa_data.sources.repack import read_shards
+from jepa_data.stream.action_stats import action_stats
+from jepa_data.stream.loader import make_loader
 
 FRAMES = 9
 

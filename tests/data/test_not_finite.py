@@ -11,17 +11,17 @@ from jepa_data.config import StreamConfig
 from jepa_data.curate.config import CurateConfig, TooShort
 from jepa_data.curate.run import curate
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.looking.inspect import lines, summary
+from jepa_data.inspect.summary import lines, summary
+from jepa_data.pack.pack import Packing, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.shards import write
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.finite import as_float32, check_states
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Manifest
-from jepa_data.shards.stream import make_loader
 from jepa_data.shards.write import ShardWriter
-from jepa_data.sources.pack import Packing, pack
-from jepa_data.sources.recipe import Recipe
 from jepa_data.sources.repack import read_shards
+from jepa_data.stream.loader import make_loader
 
 FRAMES, BAD = 6, "episode-2"
 NAMES = ("hand.x", "hand.force")

@@ -11,13 +11,13 @@ from jepa_data.config import StreamConfig
 from jepa_data.curate.config import CurateConfig
 from jepa_data.curate.run import curate
 from jepa_data.errors import DataError
-from jepa_data.looking import index as indexing
+from jepa_data.inspect import index as indexing
+from jepa_data.pack.pack import Packing, open_corpus, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.encode import encode_mp4
-from jepa_data.shards.stream import make_loader
 from jepa_data.shards.tar import OpenShard
-from jepa_data.sources.pack import Packing, open_corpus, pack
-from jepa_data.sources.recipe import Recipe
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.stream.loader import make_loader
 from jepa_data.writable import check_file, make_folder
 
 Writer = Callable[..., Path]
@@ -39,7 +39,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_work(
 ) -> None:
     shards = write_shards(tmp_path / "s", [6])
     monkeypatch.setattr("jepa_data.sources.rollouts._simulate", unexpected)
-    monkeypatch.setattr("jepa_data.sources.pack._run", unexpected)
+    monkeypatch.setattr("jepa_data.pack.pack._run", unexpected)
     monkeypatch.setattr("jepa_data.curate.run.measure", unexpected)
     packing, message = Packing(Recipe(fps=None), test_share=0.0), r"file/out: cannot be written \(Not a directory\)"
     with pytest.raises(DataError, match=message):

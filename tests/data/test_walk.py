@@ -14,13 +14,13 @@ import typer
 from jepa.cli.app import main
 from jepa_data.decode import get_backend
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.looking.doctor import survey
-from jepa_data.looking.inspect import lines, summary
+from jepa_data.inspect.summary import lines, summary
+from jepa_data.inspect.survey import survey
+from jepa_data.pack.pack import Packing, open_corpus, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.printable import printable
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
-from jepa_data.sources.pack import Packing, open_corpus, pack
-from jepa_data.sources.recipe import Recipe
 from jepa_data.sources.walk import walk
 
 Numbered = Callable[..., np.ndarray]

@@ -8,7 +8,7 @@ from jepa.agents.controller import ActionSpace
 from jepa.agents.imagination.actor_critic import ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.reward import Distance
-from jepa.predictors.markov import LatentState
+from jepa.predictors.mlp import LatentState
 from jepa.world_model import Point
 
 

@@ -16,17 +16,17 @@ from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError, from_dict
 from jepa.methods.lewm import LeWM
+from jepa.normalize import Moments, Standardise
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Imagined, effort
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.planners.random_shooting import RandomShooting
-from jepa.predictors.markov import MarkovPredictor
-from jepa.runs.pretrain import pretrain
-from jepa.runs.schema import PretrainConfig
-from jepa.scaling import Moments, Standardise
+from jepa.predictors.mlp import MarkovPredictor
+from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
+from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.config import AugmentConfig

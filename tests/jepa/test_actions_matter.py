@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from jepa.config import from_dict
-from jepa.runs.pretrain import pretrain
-from jepa.runs.schema import PretrainConfig
+from jepa.training.config import PretrainConfig
+from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentWorldModel, block_actions, rollout
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
-from jepa_data.shards.stream import make_loader
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.stream.loader import make_loader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TUBELET, STEPS = 2, 6

@@ -317,7 +317,7 @@ def test_a_rule_of_the_config_itself_is_told_with_its_place(write) -> None:
 
 
 def test_the_home_folder_is_put_in_place_in_every_path_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepa.runs.schema import PretrainConfig
+    from jepa.training.config import PretrainConfig
 
     monkeypatch.setenv("HOME", "/home/me")
     description = {

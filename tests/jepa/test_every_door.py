@@ -13,23 +13,23 @@ import jepa
 from jepa.agents.policy import Policy
 from jepa.cli import main
 from jepa.config import UserError, from_dict
+from jepa.encoders.config import VideoViTConfig
 from jepa.encoders.video_vit import VideoViT
-from jepa.export import checkpoint, hub
-from jepa.predictors.markov import MarkovPredictor
-from jepa.runs.build import build_encoder
-from jepa.runs.embed import embed
-from jepa.runs.embed_pca import draw_features
-from jepa.runs.export import export
-from jepa.runs.model import imported
-from jepa.runs.schema import VideoViTConfig
+from jepa.models import checkpoint, hub
+from jepa.models.build import build_encoder
+from jepa.models.export import export
+from jepa.models.model import imported
+from jepa.predictors.mlp import MarkovPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
+from jepa_data.pack.pack import Packing, open_corpus, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.preprocessing import as_video
 from jepa_data.shards.encode import encode_mp4
-from jepa_data.shards.stream import make_loader
-from jepa_data.sources.pack import Packing, open_corpus, pack
-from jepa_data.sources.recipe import Recipe
+from jepa_data.stream.loader import make_loader
+from jepa_probes.embedding.embed import embed
+from jepa_probes.embedding.pca import draw_features
 
 SIDE, FPS, FRAMES = 32, 8.0, 8
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -260,7 +260,7 @@ def test_onnx_files_give_the_same_latents_and_say_how_to_prepare_video(tmp_path:
     seen = Preprocessing(SIDE, FPS, MEAN, STD, "crop", 36, 4)
     torch.manual_seed(0)
     model = imported("meta", VideoViT(SIDE, 8, 2, 24, 1, 2, 4), fps=FPS, shortest_edge=36)
-    from jepa.runs.model import save
+    from jepa.models.model import save
 
     save(model, tmp_path / "model")
     export(str(tmp_path / "model"), "onnx", tmp_path / "a.onnx", say=lambda line: None)
@@ -405,8 +405,8 @@ def test_shards_that_are_not_square_ask_for_the_size_of_the_pictures(shards: Pat
         "method: {kind: vjepa, predictor: {width: 12, depth: 1, heads: 2}}\ntrainer: {steps: 1}\n"
     )
     from jepa.config import load
-    from jepa.runs.pretrain import pretrain
-    from jepa.runs.schema import PretrainConfig
+    from jepa.training.config import PretrainConfig
+    from jepa.training.pretrain import pretrain
 
     with pytest.raises(UserError, match=r"its videos are 96x64.*data.image_size=NUMBER"):
         pretrain(load(config, PretrainConfig), say=lambda line: None)

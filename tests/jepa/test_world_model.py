@@ -8,7 +8,7 @@ import torch
 
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
-from jepa.predictors.markov import LatentState, MarkovPredictor
+from jepa.predictors.mlp import LatentState, MarkovPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, block_actions, rollout
 from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4

@@ -11,7 +11,7 @@ from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
-from jepa.predictors.markov import LatentState
+from jepa.predictors.mlp import LatentState
 from jepa.world_model import Point
 
 PLANNERS: dict[str, Planner] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_probes.features import Features
+from jepa_probes.probing.features import Features
 
 NAMES = tuple(f"{disc}.{what}" for disc in ("puck", "body0") for what in ("x", "y", "vx", "vy", "visible", "contact"))
 

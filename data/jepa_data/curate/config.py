@@ -113,7 +113,7 @@ class Balance(Config):
 class Clock(Config):
     """Actions, states and frames on one clock, the frames': T frames, T-1 actions, T states.
 
-    What was recorded at other times is brought to those of the frames; see `jepa_data.curate.clock` for where it is
+    What was recorded at other times is brought to those of the frames; see `jepa_data.curate.resample` for where it is
     looked for. What has no measurement near enough to a frame is dropped.
     """
 

@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt64
 
-from jepa_data.curate.bands import closest, differing_bits
 from jepa_data.curate.config import NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, directions, most_alike
-from jepa_data.curate.pictures import HASHED
+from jepa_data.curate.frame_stats import HASHED
+from jepa_data.curate.hamming_index import closest, differing_bits
 from jepa_data.curate.table import Decision, Drop, Rows, Table
 
 PRECEDENCE = ("test", "val", "train")

@@ -22,8 +22,8 @@ from jepa_data.curate.measure import looked_at
 from jepa_data.curate.report import Curated, StageReport
 from jepa_data.curate.table import Table
 from jepa_data.errors import DecodeError
-from jepa_data.looking.inspect import spread
-from jepa_data.looking.sheet import drawable
+from jepa_data.inspect.contact_sheet import drawable
+from jepa_data.inspect.summary import spread
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles

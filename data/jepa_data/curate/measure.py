@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
-from jepa_data.curate.clock import on_one_clock
 from jepa_data.curate.config import Clock, Look
-from jepa_data.curate.pictures import Looks, look
+from jepa_data.curate.frame_stats import Looks, look
+from jepa_data.curate.resample import on_one_clock
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.finite import check_actions, check_states

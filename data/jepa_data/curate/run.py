@@ -16,15 +16,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
-from jepa_data.curate.engines import EngineName, measure
+from jepa_data.curate.engine_local import in_pool
 from jepa_data.curate.examples import remove_examples, write_examples
-from jepa_data.curate.measure import Measurer
+from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
 from jepa_data.curate.stages import check, decide, unreadable
 from jepa_data.curate.table import Table
@@ -33,6 +34,36 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import JOURNAL, MANIFEST
 from jepa_data.writable import make_folder, writing
+
+EngineName = Literal["pool", "ray"]
+
+
+def measure(
+    shards: ShardSet,
+    measurer: Measurer,
+    engine: EngineName,
+    processes: int,
+    timeout_seconds: float,
+    progress: Callable[[int], None],
+) -> list[Measured]:
+    """Every sample of a folder, in its order; what is damaged, crashes or hangs is in `problem`.
+
+    Args:
+        processes, timeout_seconds: see `in_pool` and `on_ray`.
+        progress: is told how many samples are done.
+
+    Raises:
+        DataError: Ray is not installed.
+    """
+    rows = range(len(shards.samples))
+    if engine == "pool":
+        found = in_pool(shards, rows, measurer, processes, timeout_seconds, progress)
+    else:
+        from jepa_data.curate.engine_ray import on_ray
+
+        found = on_ray(shards, measurer, processes, timeout_seconds, progress)
+    return [found[row] for row in rows]
+
 
 Progress = Callable[[str, int, int], None]  # "measuring" or "writing", samples done, samples in all
 

@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
+from jepa_data.curate.frame_stats import HASHED
 from jepa_data.curate.measure import Measured, Problem
-from jepa_data.curate.pictures import HASHED
 
 Rows = Int64[np.ndarray, " _"]  # numbers of samples that are still there, ascending
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.curate.clock import Clocked, on_one_clock
 from jepa_data.curate.config import Clock, CurateConfig, Look
 from jepa_data.curate.measure import all_labels, looked_at
+from jepa_data.curate.resample import Clocked, on_one_clock
 from jepa_data.curate.stages import common_rate
 from jepa_data.curate.table import Table
 from jepa_data.decode import VideoIndex

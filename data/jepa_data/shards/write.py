@@ -22,7 +22,6 @@ from jepa_data.actions import ActionStats, ActionSums, stats_of
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.finite import as_float32, check_actions, check_states
-from jepa_data.shards.journal import Finished, prepare
 from jepa_data.shards.manifest import (
     ACTIONS,
     IMAGES,
@@ -39,6 +38,7 @@ from jepa_data.shards.manifest import (
     parse_line,
 )
 from jepa_data.shards.media import probe_media
+from jepa_data.shards.resume_log import Finished, prepare
 from jepa_data.shards.table import ROW, TABLE, row_of
 from jepa_data.shards.tar import OpenShard
 from jepa_data.writable import writing

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render
-from jepa_data.worlds.held import held_in_disc
+from jepa_data.worlds.action_repeat import held_in_disc
 from jepa_data.worlds.physics import FRAME_SECONDS, PUCK_DRAG, Discs
 
 ACTION_SIZE = 2

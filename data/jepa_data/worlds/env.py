@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from jepa_data.errors import DataError
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.billiards import FPS, LEVELS, BilliardsBatch
-from jepa_data.worlds.doom_rooms import DoomRoomsBatch
+from jepa_data.worlds.doom.rooms import DoomRoomsBatch
 from jepa_data.worlds.gym import PREFIX, REWARD, TERMINATED, GymBatch
-from jepa_data.worlds.point_maze import MAZES, PointMazeBatch
+from jepa_data.worlds.mujoco.point_maze import MAZES, PointMazeBatch
+from jepa_data.worlds.mujoco.reacher import ReacherBatch
 from jepa_data.worlds.push_t import PushTBatch
-from jepa_data.worlds.reacher import ReacherBatch
 from jepa_data.worlds.two_rooms import TwoRoomsBatch
 
 WORLDS: dict[str, Callable[..., GoalBatch]] = {

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_data.errors import DataError
-from jepa_data.worlds.held import held_choices, held_in_box
+from jepa_data.worlds.action_repeat import held_choices, held_in_box
 
 PREFIX = "gym:"
 REWARD, TERMINATED = "reward", "terminated"  # the last two states

@@ -1,7 +1,7 @@
 """Push-T: a round pusher brings a T to the place and angle that a goal picture shows.
 
 The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
-`pushing.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
+`pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
 published scores are near but not the same thing. Open-loop replay of a good plan fails where contact decides: expect no
 100 %, not even of a planner told the truth.
 
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render
-from jepa_data.worlds.held import held_in_disc
-from jepa_data.worlds.pushing import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
+from jepa_data.worlds.action_repeat import held_in_disc
+from jepa_data.worlds.pusher import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
 FPS = 10.0
 VERSION = 1

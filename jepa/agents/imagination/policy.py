@@ -1,6 +1,6 @@
 """Encoder + controller as a policy: pictures in, actions out, without planning.
 
-controller = load_controller("runs/two-rooms")                              # of jepa.runs.dream
+controller = load_controller("runs/two-rooms")                              # of jepa_probes.imagination.dream
 policy = ImaginationPolicy(jepa.load("runs/two-rooms"), controller, goal)   # goal: uint8 [h, w, 3]
 action = policy.act(observation)
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 
 from jepa.training.module import Pretraining, step_ended
-from jepa_data.shards.stream import ClipLoader
+from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
 
 

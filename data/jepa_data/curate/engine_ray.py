@@ -1,0 +1,117 @@
+"""Measuring on Ray Data, on one machine or many. The shards must be readable at the same address from all of them.
+
+A cluster that RAY_ADDRESS names, or that this program is connected to, is used; otherwise one is started here for the
+time it takes. Row numbers go out; each task opens the folder itself, so no video passes through this program. A task
+measures in a process of its own, as here: a decoder that crashes or hangs costs one sample. What Ray itself loses, with
+a machine that goes, it does again.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jepa_data.config import Access
+from jepa_data.curate.engine_local import in_pool
+from jepa_data.curate.measure import Measured, Measurer
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+
+TASK = 256  # samples, at most: each task starts a process, which takes a second
+INSTALL = "pip install 'openjepa[ray]'"
+
+
+def on_ray(
+    shards: ShardSet,
+    measurer: Measurer,
+    processes: int,
+    timeout_seconds: float,
+    progress: Callable[[int], None],
+) -> dict[int, Measured]:
+    """Measurements by row; see `in_pool`.
+
+    Args:
+        processes: tasks at a time; 0: as many as the cluster has cores.
+
+    Raises:
+        DataError: Ray is not installed.
+    """
+    # Ray reports its use over the network unless told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise DataError(f"--engine ray: Ray Data cannot be imported ({error}). Install it: {INSTALL}") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            num_cpus=None if os.environ.get("RAY_ADDRESS") else processes or None,
+            include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
+            configure_logging=False,
+            log_to_driver=False,
+        )
+    try:
+        return _run(shards, measurer, processes, timeout_seconds, progress)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _run(
+    shards: ShardSet,
+    measurer: Measurer,
+    processes: int,
+    timeout_seconds: float,
+    progress: Callable[[int], None],
+) -> dict[int, Measured]:
+    import ray
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows, access = len(shards.samples), getattr(shards.store, "access", None)
+    at_once = processes or int(ray.cluster_resources().get("CPU", 1))
+    tasks = max(1, min(rows, max(at_once, -(-rows // TASK))))
+    # Functions, not actors: an actor would hold the core that reading needs, and on one core nothing would ever begin.
+    data = ray.data.range(rows, override_num_blocks=tasks).map_batches(
+        partial(measure_rows, url=shards.url, access=access, measurer=measurer, timeout_seconds=timeout_seconds),
+        batch_size=None,
+        batch_format="numpy",
+        num_cpus=1,
+        concurrency=processes or None,
+    )
+    found: dict[int, Measured] = {}
+    for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
+        for row, text in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
+            found[row] = _from_json(text)
+        progress(len(found))
+    return found
+
+
+def measure_rows(
+    batch: Any, url: str, access: Access | None, measurer: Measurer, timeout_seconds: float
+) -> dict[str, Any]:
+    """What a task does: opens the shards and measures the rows that are named in the column `id`."""
+    rows = batch["id"].tolist()
+    found = in_pool(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(found[row]) for row in rows], object)}
+
+
+def _to_json(measured: Measured) -> str:
+    """Numbers are written such that the same ones are read."""
+    record = asdict(measured)
+    return json.dumps(record | {"hashes": None if measured.hashes is None else measured.hashes.tolist()})
+
+
+def _from_json(text: str) -> Measured:
+    record = json.loads(text)
+    for name in ("problem", "off_clock", "widths"):
+        record[name] = None if record[name] is None else tuple(record[name])
+    hashes = record.pop("hashes")
+    return Measured(**record, hashes=None if hashes is None else np.array(hashes, np.uint64))

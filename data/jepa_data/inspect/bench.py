@@ -1,0 +1,292 @@
+"""How fast clips can be read from a folder of shards, where the time goes, and how far that is from the best possible.
+
+    read ──→ open ──→ decode ──→ scale ──→ collate          CPU time of each stage, one core, on the same samples
+                      └─ decode only: FFmpeg alone on the same frames; what no loader can beat
+
+The limit of the machine is its cores over the time of decoding alone. The loader runs as in training: it is timed
+alone, then with a pause after each batch where a training step would be.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jepa_data.config import StreamConfig
+from jepa_data.decode import Crop, Size, VideoIndex, get_backend
+from jepa_data.errors import DataError
+from jepa_data.inspect.check import cores
+from jepa_data.inspect.decode_only import decode_only
+from jepa_data.inspect.processes import descendants, memory_of
+from jepa_data.sampling import clip_indices, fitted_box, possible_starts, random_box
+from jepa_data.shards.manifest import IMAGES, Sample
+from jepa_data.shards.read import ShardFiles
+from jepa_data.stream.clips import collate
+from jepa_data.stream.loader import ClipLoader, make_loader
+
+ROUNDS = 2  # of each backend, one after the other: A B A B
+WARM = 3  # batches of each worker that are thrown away first
+STAGES = ("read", "open", "decode", "scale", "collate")
+BUSY = 0.3  # load per core above which the figures are those of a busy machine
+
+
+@dataclass
+class Timing:
+    """One backend on one folder.
+
+    Attributes:
+        stages: CPU milliseconds a clip; `scale` holds cropping, scaling and the conversion to RGB. Decoders that scale
+            while they decode have it in `decode`.
+        decode_only: of FFmpeg alone on the same frames.
+        clips_per_second: of the loader; `rounds` are its single measurements.
+        wait_share: of the time, with a step of `step_seconds`; None where none was asked for.
+        worker_mib: memory of the largest worker, or of this process where it decodes itself; None where unknown.
+        refused: samples this backend does not read.
+    """
+
+    backend: str
+    stages: dict[str, float]
+    decode_only: float
+    rounds: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    worker_mib: float | None = None
+    refused: int = 0
+
+    @property
+    def clips_per_second(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def wait_share(self) -> float | None:
+        return statistics.median(self.waits) if self.waits else None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `jepa data bench` found out. `cores` decode at most: those of the machine."""
+
+    config: StreamConfig
+    clips: int
+    cores: int
+    step_seconds: float | None
+    timings: tuple[Timing, ...]
+    load: float
+
+    def limit(self, timing: Timing) -> float:
+        """Clips a second that this machine could decode, if it did nothing else."""
+        return 1000 * self.cores / timing.decode_only
+
+    def to_json(self) -> dict[str, Any]:
+        found = {
+            timing.backend: asdict(timing)
+            | {
+                "clips_per_second": timing.clips_per_second,
+                "limit_clips_per_second": self.limit(timing),
+                "share_of_limit": timing.clips_per_second / self.limit(timing),
+                "wait_share": timing.wait_share,
+            }
+            for timing in self.timings
+        }
+        about = {"clips": self.clips, "cores": self.cores, "load": self.load, "step_seconds": self.step_seconds}
+        return {"config": self.config.model_dump(mode="json"), **about, "backends": found}
+
+    def rows(self) -> list[list[str]]:
+        """A table for people: a column for each backend."""
+        timings = self.timings
+
+        def row(name: str, cell: Callable[[Timing], str]) -> list[str]:
+            return [name, *(cell(timing) for timing in timings)]
+
+        def stage(timing: Timing, name: str) -> str:
+            if name not in timing.stages:
+                return "  (in decode)"
+            share = timing.stages[name] / max(1e-9, sum(timing.stages.values()))
+            return f"{timing.stages[name]:8.2f} ms {share:4.0%}"
+
+        rows = [["CPU time a clip", *(timing.backend for timing in timings)]]
+        rows += [row(name, lambda t, name=name: stage(t, name)) for name in STAGES]
+        rows.append(row("all stages", lambda t: f"{sum(t.stages.values()):8.2f} ms"))
+        rows.append(row("decode only", lambda t: f"{t.decode_only:8.2f} ms"))
+        rows.append(row(f"limit of {self.cores} cores", lambda t: f"{self.limit(t):8.1f} clips/s"))
+        rows.append(row("loader", lambda t: f"{t.clips_per_second:8.1f} clips/s"))
+        rows.append(row("share of the limit", lambda t: f"{t.clips_per_second / self.limit(t):8.2f}"))
+        if self.step_seconds is not None:
+            rows.append(row(f"waiting, steps of {1000 * self.step_seconds:g} ms", lambda t: f"{t.wait_share:8.0%}"))
+        batch = self.config.batch_size
+        rows.append(row("keeps up with steps of", lambda t: f"{1000 * batch / t.clips_per_second:8.0f} ms"))
+        if any(timing.worker_mib for timing in timings):
+            who = "memory of a worker" if self.config.workers and self.config.worker_kind == "process" else "memory"
+            rows.append(row(who, lambda t: f"{t.worker_mib:8.0f} MiB" if t.worker_mib else ""))
+        if any(timing.refused for timing in timings):
+            rows.append(row("samples refused", lambda t: f"{t.refused:8}"))
+        return rows
+
+    def lines(self) -> list[str]:
+        """What stands above and below the table."""
+        c = self.config
+        rate = f" at {c.fps:g} frames a second" if c.fps else f", every {c.stride}th" if c.stride > 1 else ""
+        size = f"{c.image_size} px" if c.image_size else "size as stored"
+        workers = f"{c.workers} workers ({c.worker_kind})" if c.workers else "no workers"
+        clips = f", {c.clips_per_video} clips a video" if c.clips_per_video > 1 else ""
+        told = [
+            f"{self.clips} clips of {c.clip_frames} frames{rate}, {size}, batches of {c.batch_size}, {workers}{clips}"
+        ]
+        if self.load > BUSY:
+            told.append(
+                f"note: other programs use this machine (load {self.load * self.cores:.1f} on {self.cores} cores), so "
+                "the loader is slower, and its share of the limit lower, than on an idle one"
+            )
+        if not c.workers:
+            told.append("note: without workers one core does everything; see data.workers")
+        return told
+
+
+def bench(
+    config: StreamConfig,
+    split: str,
+    *,
+    clips: int = 64,
+    step_seconds: float | None = None,
+    backends: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Bench:
+    """Time the stages, decoding alone, and the loader.
+
+    Args:
+        clips: looked at, at least; whole batches.
+        step_seconds: pause after each batch in a second run, as a training step would make.
+        backends: compared, alternately; none: that of the config.
+
+    Raises:
+        DataError: the folder cannot be used, or a backend is not installed.
+    """
+    load = (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0) / cores()
+    batches = max(2, -(-clips // config.batch_size))
+    # Kept pictures would be decoded once and counted often; those of a video's other clips are what is measured.
+    cache = 0 if config.clips_per_video == 1 else max(config.cache_mib, 256)
+    timings, configs = list[Timing](), list[StreamConfig]()
+    names = list(dict.fromkeys(backends or (config.backend,)))
+    total = len(names) * (1 + ROUNDS)
+    for name in names:
+        get_backend(name)
+        configs.append(config.model_copy(update={"backend": name, "cache_mib": cache, "quarantine": None}))
+        stages, bare, refused = time_stages(configs[-1], split, batches * config.batch_size)
+        timings.append(Timing(name, stages, bare, refused=refused))
+        progress(len(timings), total)
+    for done in range(ROUNDS * len(names)):
+        timing, each = timings[done % len(names)], configs[done % len(names)]
+        _time_loader(timing, each, split, batches, step_seconds)
+        progress(len(names) + done + 1, total)
+    return Bench(config, batches * config.batch_size, cores(), step_seconds, tuple(timings), load)
+
+
+def time_stages(config: StreamConfig, split: str, clips: int) -> tuple[dict[str, float], float, int]:
+    """CPU milliseconds a clip of each stage, and of decoding alone; how many samples the backend refused.
+
+    Raises:
+        DataError: it refused all of them.
+    """
+    loader = make_loader(config, split, seed=0)
+    spent, bare, done, refused = dict.fromkeys(STAGES, 0.0), 0.0, 0, 0
+    random, backend = np.random.default_rng(0), get_backend(config.backend)
+    for source, sample in _chosen(loader, -(-clips // config.clips_per_video)):
+        if sample.media in IMAGES:
+            continue  # a picture has no stages worth telling apart
+        try:
+            files, index = ShardFiles(loader.corpora[source].store), sample.video_index()
+            assert index is not None
+            began = time.process_time()
+            data = files.read(sample)[sample.media]
+            read = time.process_time()
+            reader = backend.open(data, index)
+            opened = time.process_time()
+            cuts, size, crop = _cuts(config, index, random)
+            wanted = np.unique(np.concatenate(cuts))
+            with reader:
+                frames = reader.frames(wanted, size=size, crop=crop)
+            decoded = time.process_time()
+            alone = decode_only(data, index, wanted)
+        except DataError:
+            refused += 1
+            continue
+        pictures = [frames[np.searchsorted(wanted, cut)] for cut in cuts]
+        collating = time.process_time()
+        next(iter(collate([([_as_sample(sample, each) for each in pictures], [])])))
+        spent["collate"] += time.process_time() - collating
+        spent["read"] += read - began
+        spent["open"] += opened - read
+        spent["decode"] += decoded - opened if config.backend != "pyav" else min(alone, decoded - opened)
+        spent["scale"] += 0.0 if config.backend != "pyav" else max(0.0, decoded - opened - alone)
+        bare += alone
+        done += len(cuts)
+    if not done:
+        raise DataError(
+            f"{loader.shards.url}: backend {config.backend} could read none of {refused} samples of {split!r}"
+        )
+    stages = {name: 1000 * seconds / done for name, seconds in spent.items()}
+    if config.backend != "pyav":
+        del stages["scale"]
+    return stages, 1000 * bare / done, refused
+
+
+def _chosen(loader: ClipLoader, videos: int) -> list[tuple[int, Sample]]:
+    """The first different videos of the loader's order, with their source."""
+    found: dict[tuple[int, int], Sample] = {}
+    for number in range(loader.plan.epoch_batches):
+        for slot in loader.plan.batch(number):
+            if len(found) == videos:
+                break
+            found.setdefault((slot.source, slot.video), loader.corpora[slot.source][slot.video])
+    return [(source, sample) for (source, _), sample in found.items()]
+
+
+def _cuts(
+    config: StreamConfig, index: VideoIndex, random: np.random.Generator
+) -> tuple[list[np.ndarray], Size | None, Crop | None]:
+    """Frames of each clip of a video, and what becomes of the pictures, as in training."""
+    seconds = index.seconds
+    starts = possible_starts(seconds, config.clip_frames, config.fps, config.stride)
+    cuts = [
+        clip_indices(seconds, int(random.integers(starts)), config.clip_frames, config.fps, config.stride)
+        for _ in range(config.clips_per_video)
+    ]
+    size = None if config.image_size is None else (config.image_size, config.image_size)
+    if config.crop is not None:
+        return cuts, size, random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
+    if config.image_size is None:
+        return cuts, size, None
+    return cuts, size, fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
+
+
+def _as_sample(sample: Sample, frames: np.ndarray) -> dict[str, Any]:
+    about = {"__key__": sample.key, "__url__": sample.shard, "source": 0, "labels": sample.labels, "seed": 0}
+    return about | {"video": frames, "actions": None, "states": None, "start_seconds": 0.0, "still": False}
+
+
+def _time_loader(timing: Timing, config: StreamConfig, split: str, batches: int, step_seconds: float | None) -> None:
+    """Adds a measurement of the loader's speed, and of its waiting. Its start is left out."""
+    warm, before = max(1, WARM * config.workers), set(descendants())
+    runs = [0.0] if step_seconds is None else [0.0, step_seconds]
+    loader = iter(make_loader(config, split, seed=0, total_batches=warm + batches * len(runs)))
+    # What the workers had prepared while they were started is used up first.
+    for _ in range(warm):
+        next(loader)
+    for pause in runs:
+        waited, began = 0.0, time.perf_counter()
+        for _ in range(batches):
+            asked = time.perf_counter()
+            next(loader)
+            waited += time.perf_counter() - asked
+            time.sleep(pause)
+        took = time.perf_counter() - began
+        if pause:
+            timing.waits.append(waited / took)
+        else:
+            timing.rounds.append(batches * config.batch_size / took)
+    others = set(descendants()) - before if config.workers and config.worker_kind == "process" else {os.getpid()}
+    memory = max((memory_of(pid) for pid in others), default=0.0)
+    timing.worker_mib = max(memory, timing.worker_mib or 0.0) or None

@@ -1,0 +1,150 @@
+"""Checks a folder of shards wholly, on all cores: every checksum, every frame, every array.
+
+A video that crashes its decoder, or never comes to an end, is named like any other that cannot be read.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_data.config import Access
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.inspect.verify import Verifier
+from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.shards import quarantine
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.manifest import Sample, ShardRecord
+from jepa_data.shards.quarantine import QUARANTINE, Finding
+from jepa_data.writable import check_file
+
+SHOWN = 10  # findings printed
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        samples, shards, frames: looked at; `sound` samples have nothing wrong with them.
+        findings: in the order of the shards.
+        notes: what was amiss when the folder was opened.
+        seconds: it took.
+        written: the quarantine file.
+    """
+
+    samples: int
+    sound: int
+    shards: int
+    frames: int
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    written: Path
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many findings of each kind, the most frequent first."""
+        return dict(Counter(finding.kind for finding in self.findings).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"written": str(self.written), "kinds": self.kinds}
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        speed = f"{self.frames / self.seconds:.0f} frames a second" if self.seconds else ""
+        lines = [
+            f"{self.sound} of {self.samples} samples are sound: {self.frames} frames decoded, {self.shards} shard(s) "
+            f"hashed, in {self.seconds:.1f} s ({speed})"
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        if not self.findings:
+            return lines
+        lines += [f"{len(self.findings)} finding(s), listed in {self.written}:"]
+        lines += [f"  {count:>6}  {kind}" for kind, count in self.kinds.items()]
+        lines += [f"  {finding}" for finding in self.findings[:SHOWN]]
+        return lines + ([f"  … and {len(self.findings) - SHOWN} more"] if len(self.findings) > SHOWN else [])
+
+
+def check(
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    timeout_seconds: float = 60.0,
+    quarantine_file: Path | None = None,
+    backend: str = "pyav",
+    access: Access | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Checked:
+    """Look at every byte of a folder of shards, and write the quarantine file.
+
+    Args:
+        workers: processes; None: one a core.
+        timeout_seconds: a sample of which nothing is heard for so long (a few dozen frames) is given up.
+        quarantine_file: where findings are written; None: `quarantine.jsonl` in the folder.
+        backend: name of the decoder.
+        progress: told how many shards and samples are done, and how many there are.
+
+    Raises:
+        DataError: the folder cannot be opened, or the quarantine file not be written.
+    """
+    began, shards = time.monotonic(), ShardSet.open(folder, access)
+    written = _place(shards, quarantine_file)
+    records = {s.file: s for record in shards.manifest.splits.values() for s in record.shards}
+    order, total = {file: i for i, file in enumerate(records)}, len(shards.samples) + len(records)
+    findings = [
+        Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys
+    ]
+    frames = 0
+    work = Verifier(shards.store, shards.manifest, backend)
+    done = run_isolated(work, _jobs(shards, records, findings), workers or cores(), timeout_seconds)
+    for count, (job, result) in enumerate(done, 1):
+        key, file = ("", job.file) if isinstance(job, ShardRecord) else (job.key, job.shard)
+        problems = ((result.kind, result.detail),) if isinstance(result, Lost) else result.problems
+        frames += 0 if isinstance(result, Lost) else result.frames
+        findings += [Finding(key, file, kind, detail) for kind, detail in problems]
+        progress(count, total)
+    findings.sort(key=lambda finding: (order[finding.shard], finding.key))
+    bad = {(finding.shard, finding.key) for finding in findings if finding.key}
+    quarantine.write(written, findings)
+    samples = sum(record.samples for record in records.values())
+    seconds = time.monotonic() - began
+    return Checked(samples, samples - len(bad), len(records), frames, tuple(findings), shards.notes, seconds, written)
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jobs(shards: ShardSet, records: dict[str, ShardRecord], findings: list[Finding]) -> Iterator[ShardRecord | Sample]:
+    """Each shard, then its samples: hashing brings its bytes into memory. Adds what the indices alone show."""
+    seen, last, files = set[int](), "", list(records)
+    for number in range(len(shards.samples)):
+        file = files[int(shards.samples.rows[number]["shard"])]
+        if file != last:
+            yield records[file]
+            last = file
+        try:
+            sample = shards.samples[number]
+        except DecodeError as error:
+            findings.append(Finding(f"(sample {number + 1} of the folder)", file, error.kind, error.detail))
+            continue
+        if hash(sample.key) in seen:
+            findings.append(Finding(sample.key, file, "two of one key", "another sample has the same key"))
+        seen.add(hash(sample.key))
+        yield sample
+    empty = set(records) - {files[int(n)] for n in set(shards.samples.rows["shard"].tolist())}
+    yield from (record for file, record in records.items() if file in empty)
+
+
+def _place(shards: ShardSet, file: Path | None) -> Path:
+    """Of the quarantine file. Raises DataError before the work, not after it."""
+    if file is None and shards.store.folder is None:
+        raise DataError(f"{shards.url}: say where the findings go: --quarantine FILE")
+    path = file if file is not None else Path(shards.url) / QUARANTINE
+    check_file(path, "Give another file: --quarantine FILE")
+    return path

@@ -1,0 +1,102 @@
+"""A contact sheet: evenly spread samples of a folder of shards, each by its first, middle and last frame.
+
+┌──────┬──────┬──────┐ ┌──────┬──────┬──────┐
+│ first│middle│ last │ │      │      │      │
+└──────┴──────┴──────┘ └──────┴──────┴──────┘
+train  clip-0017       train  clip-0431           samples that cannot be read say why
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from jepa_data.decode import get_backend
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.inspect.summary import spread
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.manifest import IMAGES, Sample
+from jepa_data.shards.media import still
+from jepa_data.shards.read import ShardFiles
+
+SIDE = 112  # pixels of a frame's box
+STEP = SIDE + 2  # from one box to the next
+GAP = 10
+TEXT = 18  # height of the line below
+PAPER, INK, AMISS = "#ffffff", "#30343b", "#b3261e"
+
+
+def contact_sheet(
+    shards: ShardSet,
+    out: Path,
+    samples: int = 24,
+    columns: int = 3,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write a PNG, and give back how many samples are on it. Raises DataError if it cannot be written."""
+    chosen = spread(len(shards.samples), samples)
+    rows = -(-len(chosen) // columns)
+    wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
+    sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)
+    draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(12), ShardFiles(shards.store)
+    for place, number in enumerate(chosen):
+        left, top = GAP + place % columns * wide, GAP + place // columns * high
+        ink, key = INK, f"sample {number}"
+        try:
+            sample = shards.samples[number]
+            key = f"{sample.split}  {sample.key}"
+            for i, picture in enumerate(_frames(files, sample)):
+                sheet.paste(_boxed(picture), (left + i * STEP, top))
+        except DecodeError as error:
+            ink, key = AMISS, f"{error.kind}: {key}"
+            draw.rectangle((left, top, left + 3 * STEP - 3, top + SIDE - 1), fill="#e9eaed")
+        draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * STEP), fill=ink, font=font)
+        progress(place + 1)
+    try:
+        sheet.save(out, format="PNG")
+    except OSError as error:
+        raise DataError(f"{out}: the contact sheet cannot be written ({error.strerror})") from error
+    return len(chosen)
+
+
+def _frames(files: ShardFiles, sample: Sample) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """First, middle and last frame; the one frame of a picture. Raises DecodeError."""
+    data = files.read(sample)[sample.media]
+    if sample.media in IMAGES:
+        return [still(data, None, None)[0]]
+    with get_backend("pyav").open(data, sample.video_index()) as reader:
+        last, shown = reader.index.frames - 1, (reader.index.height, reader.index.width)
+        height, width = _fitted(*shown)
+        wanted = sorted({0, last // 2, last})
+        return list(reader.frames(wanted, size=(height, width)))
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """The size at which a picture fills the box one way; it is never made larger."""
+    scale = min(1.0, SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _boxed(picture: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+    box, image = Image.new("RGB", (SIDE, SIDE), "#14161a"), Image.fromarray(picture)
+    height, width = _fitted(*picture.shape[:2])
+    small = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    box.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
+    return box
+
+
+def _fitting(
+    text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
+) -> str:
+    """The text, its end cut off where it is too wide."""
+    text = drawable(text)
+    while draw.textlength(text, font=font) > width:
+        text = text[:-4] + "..."
+    return text
+
+
+def drawable(text: str) -> str:
+    """The default font has no letters beyond Latin-1."""
+    return text.encode("latin-1", "replace").decode("latin-1")

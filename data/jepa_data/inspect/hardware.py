@@ -1,0 +1,76 @@
+"""What this machine has to train with: cores, memory, a GPU, bf16."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from jepa_data.inspect.check import cores
+
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a training can use.
+
+    Attributes:
+        cores: processors, as far as a container's limit allows them.
+        memory: bytes that are free, or that a container may still take.
+        gpu, gpu_memory: name and bytes of the first GPU; None and 0 without one.
+        bf16: whether the device that trains multiplies bf16 natively.
+    """
+
+    cores: int
+    memory: int
+    gpu: str | None
+    gpu_memory: int
+    bf16: bool
+
+    @property
+    def training_memory(self) -> int:
+        """Bytes of the device that trains."""
+        return self.gpu_memory if self.gpu else self.memory
+
+    def line(self) -> str:
+        device = f"{self.gpu} ({self.gpu_memory / 2**30:.0f} GiB)" if self.gpu else "no GPU"
+        bf16 = "bf16" if self.bf16 else "no native bf16"
+        return f"{self.cores} cores, {self.memory / 2**30:.1f} GiB of free memory, {device}, {bf16}"
+
+
+def look() -> Hardware:
+    """Imports torch, to ask for the GPU."""
+    import torch
+
+    limit = _first_number(CGROUP / "cpu.max")
+    period = (_numbers(CGROUP / "cpu.max") or [100_000])[-1]
+    usable = cores() if limit is None else max(1, min(cores(), round(limit / period)))
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Hardware(usable, _memory(), properties.name, properties.total_memory, torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return Hardware(usable, _memory(), None, 0, bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")))
+
+
+def _memory() -> int:
+    """Bytes that can still be taken."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
+    for line in MEMINFO.read_text().splitlines() if MEMINFO.is_file() else ():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = _first_number(CGROUP / "memory.max"), _first_number(CGROUP / "memory.current")
+    return free if limit is None else max(0, min(free, limit - (used or 0)))
+
+
+def _first_number(file: Path) -> int | None:
+    numbers = _numbers(file)
+    return numbers[0] if numbers else None
+
+
+def _numbers(file: Path) -> list[int]:
+    """The numbers in a file of the kernel; none if it is not there, or says `max`."""
+    try:
+        words = file.read_text().split()
+    except OSError:
+        return []
+    return [int(word) for word in words] if words and all(word.isdigit() for word in words) else []

@@ -1,1 +1,0 @@
-"""Looking at data before training on it: what is there, whether it is sound, how fast it can be read."""

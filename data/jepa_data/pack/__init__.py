@@ -1,0 +1,1 @@
+"""`jepa data pack`: cuts, scales and encodes what a source lists, on all cores, into shards."""

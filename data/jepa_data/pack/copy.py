@@ -1,0 +1,122 @@
+"""Videos as they are: whole files, or packets from one keyframe to another, without decoding.
+
+A video can be cut before a keyframe only if no frame that is stored after it is shown before it: such a frame (an open
+group of pictures) would be lost on one side and undecodable on the other.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from jaxtyping import Int64
+
+from jepa_data.decode import VideoIndex
+from jepa_data.decode.base import Source
+from jepa_data.errors import DecodeError
+from jepa_data.pack.cuts import Cut
+from jepa_data.pack.reencode import frame_seconds
+from jepa_data.shards.manifest import VIDEOS
+
+MP4_CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4")
+LARGEST = 2**31 - 2**20  # bytes: what is read back of a sample at most, less its other members
+WITHOUT = "Leave out --copy to re-encode it"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Frames `first` to `last` (not included) of a video, both at a border where it can be cut."""
+
+    number: int
+    first: int
+    last: int
+
+
+def whole_file(src: Source, ending: str) -> tuple[bytes, str]:
+    """The bytes of a video, and the ending to store it under. Raises DecodeError."""
+    ending = "mp4" if ending == "m4v" else ending
+    if ending not in VIDEOS:
+        raise DecodeError("not supported", f".{ending} is not read from shards as it is. {WITHOUT}")
+    if (size := len(src) if isinstance(src, bytes) else Path(src).stat().st_size) > LARGEST:
+        raise DecodeError("too large", f"{size} bytes are too many for one sample. Cut it: --max-seconds 60")
+    return src if isinstance(src, bytes) else Path(src).read_bytes(), ending
+
+
+def borders(src: Source, index: VideoIndex) -> Int64[np.ndarray, " K"]:
+    """Numbers of the frames before which the video can be cut; its end is the last one. Raises DecodeError."""
+    if index.codec not in MP4_CODECS:
+        raise DecodeError("not supported", f"{index.codec} video cannot be cut without re-encoding. {WITHOUT}")
+    with _opened(src) as container:
+        found = [(p.pts, p.is_keyframe) for p in container.demux(video=0) if p.size and not p.is_discard]
+    times = np.array([pts for pts, _ in found], np.int64)
+    earliest_later = np.minimum.accumulate(times[::-1])[::-1]
+    latest_before = np.concatenate([[times.min() - 1], np.maximum.accumulate(times)[:-1]])
+    clean = np.array([key for _, key in found]) & (earliest_later == times) & (latest_before < times)
+    return np.append(np.searchsorted(index.pts, np.sort(times[clean])), index.frames).astype(np.int64)
+
+
+def at_borders(pieces: Sequence[Cut], index: VideoIndex, places: Int64[np.ndarray, " K"], exact: bool) -> list[Span]:
+    """Pieces moved to where the video can be cut: outer ends outwards, inner ones to the last place before.
+
+    Args:
+        exact: refuse to move an end, for frames that belong to actions.
+
+    Raises:
+        DecodeError: keyframes lie too far apart to cut the pieces between them.
+    """
+    seconds = frame_seconds(index)
+    slack = float(seconds[-1]) / max(1, index.frames) / 4
+    wanted = np.searchsorted(seconds, [pieces[0].start - slack, *(piece.end - slack for piece in pieces)])
+    ends = [int(places[max(0, np.searchsorted(places, frame, side="right") - 1)]) for frame in wanted[:-1]]
+    ends.append(int(places[np.searchsorted(places, min(int(wanted[-1]), index.frames))]))
+    if exact and ends != wanted.tolist():
+        raise DecodeError("no keyframe", f"it does not begin and end at keyframes, and actions belong to it. {WITHOUT}")
+    gaps = [first for first, last in pairwise(ends) if last <= first]
+    if gaps:
+        raise DecodeError(
+            "no keyframe",
+            f"there is none to cut at near {seconds[gaps[0]]:.1f} s; it has {len(places) - 1} such places. {WITHOUT}",
+        )
+    return [Span(piece.number, first, last) for piece, (first, last) in zip(pieces, pairwise(ends), strict=True)]
+
+
+def copy_packets(src: Source, index: VideoIndex, span: Span) -> bytes:
+    """The frames of a span as an mp4 of the same packets. Sound is left out. Raises DecodeError."""
+    low = int(index.pts[span.first])
+    high = int(index.pts[span.last]) if span.last < index.frames else None
+    buffer = io.BytesIO()
+    with _opened(src) as container, av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for packet in _packets(container, low):
+            if high is not None and (packet.pts or 0) >= high:
+                break  # everything of this span is stored before the keyframe that ends it
+            packet.pts, packet.dts = (packet.pts or 0) - low, None if packet.dts is None else packet.dts - low
+            packet.stream = stream
+            out.mux(packet)
+    return buffer.getvalue()
+
+
+def _packets(container: InputContainer, first: int) -> Iterator[Packet]:
+    """Packets in the order they are stored, from the one shown at `first` on."""
+    for start in (first, None):  # where a seek lands behind it, as in MPEG-TS, everything before is read
+        container.seek(0 if start is None else start, stream=None if start is None else container.streams.video[0])
+        shown = (p for p in container.demux(video=0) if p.size and p.pts is not None and p.pts >= first)
+        packet = next(shown, None)
+        if packet is not None and packet.pts == first:
+            yield packet
+            yield from shown
+            return
+    raise DecodeError("damaged", "a keyframe of the index is not in the file")
+
+
+def _opened(src: Source) -> InputContainer:
+    try:
+        return av.open(io.BytesIO(src) if isinstance(src, bytes) else str(src), "r", metadata_errors="replace")
+    except FFmpegError as error:
+        raise DecodeError("damaged", f"FFmpeg: {error.strerror}") from error

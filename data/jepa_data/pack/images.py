@@ -1,0 +1,25 @@
+"""Still pictures: stored as they are where they fit, otherwise upright and scaled."""
+
+import io
+
+from PIL import Image
+
+from jepa_data.decode import VideoIndex
+from jepa_data.decode.image import decode_image, probe_image
+from jepa_data.pack.recipe import Recipe, scaled
+
+JPEG_QUALITY = 92
+FORMATS = {"jpeg": "JPEG", "png": "PNG"}
+
+
+def picture(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
+    """The bytes to store, and their index. Raises DecodeError."""
+    index = probe_image(data)
+    if recipe.video == "copy" or min(index.height, index.width) <= recipe.short_side:
+        return data, index
+    size = scaled(index.height, index.width, recipe.short_side)
+    buffer = io.BytesIO()
+    upright = Image.fromarray(decode_image(data, size=size))
+    upright.save(buffer, FORMATS[index.codec], **({"quality": JPEG_QUALITY} if index.codec == "jpeg" else {}))
+    stored = buffer.getvalue()
+    return stored, probe_image(stored)

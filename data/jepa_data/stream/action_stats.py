@@ -1,0 +1,127 @@
+"""Mean and spread of the actions, or the states, that a run is trained on: read from the shards without their videos.
+
+Of each source at most so many samples are read, spread evenly over it; sources count as they are mixed. What a manifest
+says of its actions is not read again.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+
+from jepa_data.actions import ActionStats, ActionSums, mixed, stats_of
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.shards.manifest import ACTIONS, STATES
+from jepa_data.shards.read import read_npy
+from jepa_data.stream.clips import Corpus
+from jepa_data.stream.loader import ClipLoader
+
+SAMPLES = 4096  # of a source
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of each number: its mean, its standard deviation, and the share of it that is missing (NaN)."""
+
+    mean: Float64[np.ndarray, " X"]
+    std: Float64[np.ndarray, " X"]
+    missing: Float64[np.ndarray, " X"]
+
+
+def spread(loader: ClipLoader, what: Literal["actions", "states"], samples: int = SAMPLES) -> Spread:
+    """Over the split that the loader draws from.
+
+    Raises:
+        DataError: there is nothing to read, or nothing of it can be read.
+    """
+    weights = np.array([source.weight for source in loader.config.sources])
+    parts = np.stack([_moments(corpus, what, samples)[0] for corpus in loader.corpora])
+    rows, there, means, squares = parts.swapaxes(0, 1)  # [sources, X] each
+    shares = (weights / weights.sum())[:, None] * there / rows  # what a source gives to each number
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known = shares / shares.sum(0)
+        mean = (known * means).sum(0)
+        variance = (known * (squares / there.clip(1) + (means - mean) ** 2)).sum(0)
+    return Spread(mean, np.sqrt(variance), 1 - shares.sum(0))
+
+
+def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
+    """Of raw actions: what the manifests say, or, where an older one says nothing, what is read from the samples.
+
+    Raises:
+        DataError: there are no actions, or one of their numbers is missing (NaN) everywhere.
+    """
+    weights = [source.weight for source in loader.config.sources]
+    parts = []
+    for shards, corpus in zip(loader.sources, loader.corpora, strict=True):
+        about = shards.manifest
+        parts.append(about.actions or _read_stats(corpus, about.world, samples))
+    return mixed(parts, weights)
+
+
+def _read_stats(corpus: Corpus, world: str | None, samples: int) -> ActionStats:
+    (_, there, mean, squares), (low, high) = _moments(corpus, "actions", samples)
+    if not there.all():
+        number = int(np.flatnonzero(there == 0)[0]) + 1
+        raise DataError(
+            f"{corpus.store.url}: number {number} of the {len(there)} of an action is missing (NaN) in all samples"
+        )
+    found = ActionSums(
+        count=1,
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        mean=tuple(mean.tolist()),
+        squares=tuple((squares / there).tolist()),
+    )
+    return stats_of(found, found, world)
+
+
+def _moments(
+    corpus: Corpus, what: Literal["actions", "states"], samples: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows, those that are there, their mean, their squared distances from it summed [4, X]; lowest, highest [2, X].
+
+    About the mean: the difference of two sums of squares would make a number that is always 1000.3 vary by 1e-5.
+    """
+    member, width = (ACTIONS, corpus.action_size) if what == "actions" else (STATES, corpus.states)
+    if not width:
+        raise DataError(f"{corpus.store.url}: there are no {what} in these shards, or sources have different ones")
+    total, failed = np.zeros((4, width)), 0
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for number in np.unique(np.linspace(0, len(corpus) - 1, min(samples, len(corpus))).astype(int)).tolist():
+        sample = corpus[number]
+        try:
+            at, size = sample.members[member]
+            found = read_npy(corpus.store.read(sample.shard, at, size), sample.frames - (what == "actions"))
+        except (DecodeError, KeyError):  # named by the stream, if it comes to that sample
+            failed += 1
+            continue
+        if found.shape[1] != width:
+            failed += 1
+            continue
+        wide = found.astype(np.float64)
+        total, there = _joined(total, wide), np.isfinite(wide)
+        low = np.minimum(low, np.where(there, wide, np.inf).min(0, initial=np.inf))
+        high = np.maximum(high, np.where(there, wide, -np.inf).max(0, initial=-np.inf))
+    if not total[0].any():
+        raise DataError(f"{corpus.store.url}: the {what} of none of {failed} samples can be read")
+    return total, np.stack([low, high])
+
+
+def _joined(total: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The moments [4, X] of what they were of and of further rows [n, X] (Chan et al. 1979)."""
+    there = np.isfinite(rows)
+    count = there.sum(0)
+    mean = np.where(there, rows, 0.0).sum(0) / count.clip(1)
+    squares = (np.where(there, rows - mean, 0.0) ** 2).sum(0)
+    apart, both = mean - total[2], (total[1] + count).clip(1)
+    return np.stack(
+        [
+            total[0] + len(rows),
+            total[1] + count,
+            total[2] + apart * count / both,
+            total[3] + squares + apart**2 * total[1] * count / both,
+        ]
+    )

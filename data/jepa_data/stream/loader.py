@@ -1,0 +1,214 @@
+"""Shards to batches of clips: `make_loader`, and what it returns.
+
+What stands in a batch depends on (seed, epoch, place) alone; workers only share out the batches, so any number of them
+yields the same ones, and a run resumed at batch k continues exactly.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jepa_data.config import StreamConfig
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+from jepa_data.stream.clips import Corpus, CutClips, Delivery
+from jepa_data.stream.loader_stats import Ledger
+from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
+from jepa_data.stream.select import select
+from jepa_data.stream.watchdog import Watchdog
+from jepa_data.stream.workers import ClipStream
+from jepa_data.types import ClipBatch
+
+
+def make_loader(
+    config: StreamConfig,
+    split: str,
+    *,
+    seed: int,
+    total_batches: int | None = None,
+    shuffle: bool = True,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> "ClipLoader":
+    """Batches of clips of one split.
+
+    Args:
+        total_batches: length of the loader, over as many epochs as that takes in training; None: one epoch.
+        shuffle: training: another order and other clips each epoch. False is evaluation: every sample once, in order,
+            from `config.start_seconds` or the middle; the last batch may be smaller.
+        start_batch: batches already used, as `load_state_dict` would set it.
+        rank, world_size: this process takes its slice, `batch_size / world_size` clips, of each batch.
+
+    Raises:
+        DataError: a folder cannot be used, a video is shorter than a clip (`config.short`), more samples are lost
+            than `config.max_bad_fraction` allows, sources do not fit together, or sizes do not divide.
+    """
+    if config.batch_size % world_size:
+        raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
+    sources = [ShardSet.open(source.shards, config.remote) for source in config.sources]
+    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
+    loader.load_state_dict({"batch": start_batch})
+    return loader
+
+
+class ClipLoader:
+    """Iterates over `len(self)` batches; made by `make_loader`.
+
+    In training, a pass that was broken off is continued, and the next pass goes on where the last one ended.
+    `state_dict()` is the number of batches handed out, and a new loader that loads it yields the rest: Lightning
+    stores it in its checkpoints by itself. In evaluation every pass starts at the beginning.
+
+    Attributes:
+        shards: the first source; `sources`: all of them.
+        corpora: what is drawn from, source by source.
+        stats: counts since the loader was made.
+        action_size: width of `ClipBatch.actions`; 0 if there are none.
+        bad: samples that could not be read, by key.
+        notes: what was amiss when the shards were opened, a line each.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        sources: Sequence[ShardSet],
+        split: str,
+        seed: int,
+        total_batches: int | None,
+        shuffle: bool,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
+        self._ledger = Ledger(config, sources, split)
+        self.stats, self.bad = self._ledger.stats, self._ledger.bad
+        self.action_size, mismatches = fitting(sources, config)
+        self.notes = (*(note for source in sources for note in source.notes), *mismatches)
+        self.corpora = [self._select(number, source) for number, source in enumerate(sources)]
+        self._ledger.check()
+        self.plan = self._plan(seed, shuffle, rank, world_size)
+        batches = self.plan.epoch_batches if total_batches is None else total_batches
+        self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
+        labels = sorted({name for source in sources for name in source.manifest.label_names})
+        self._cut = CutClips(config, self.corpora, self.plan, labels)
+        self._consumed = 0
+
+    def __len__(self) -> int:
+        return self._batches
+
+    @property
+    def samples(self) -> Corpus:
+        """What is drawn from, where there is one source."""
+        return self.corpora[0]
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Batches handed out, and which epoch each source is in (a fraction)."""
+        drawn = self.plan.drawn(self._consumed)
+        epochs = [round(n / source.epoch_places, 4) for n, source in zip(drawn, self.plan.sources, strict=True)]
+        return {"batch": self._consumed, "epochs": epochs}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batch": self._consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._consumed = int(state["batch"])
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        if not self.plan.endless:
+            self._consumed = 0
+        done = self._consumed % max(1, self._batches)
+        first = self._consumed if self.plan.endless else 0
+        stream = ClipStream(self.plan, self._cut, first, first - done + self._batches)
+        found, workers = stream.by(self.config.workers, self.config.worker_kind)
+        try:
+            with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
+                since = time.perf_counter()
+                while True:
+                    asked = time.perf_counter()
+                    dog.waiting()
+                    delivery = self._next(found)
+                    dog.arrived()
+                    if delivery is None:
+                        return
+                    self.stats.wait_seconds += time.perf_counter() - asked
+                    self._ledger.account(delivery)
+                    self._consumed += 1
+                    if delivery.batch is not None:
+                        self.stats.clips += len(delivery.batch)
+                        self.stats.seconds += time.perf_counter() - since
+                        since = time.perf_counter()
+                        yield delivery.batch
+        finally:
+            # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
+            del found
+
+    def _next(self, found: Iterator[Delivery]) -> Delivery | None:
+        try:
+            return next(found, None)
+        # The last three: torch was fetching a batch from the worker when it ended.
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            processes = self.config.workers > 0 and self.config.worker_kind == "process"
+            raised_in_a_worker = str(error).startswith("Caught ")
+            other = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
+            if not processes or raised_in_a_worker or other:
+                raise
+            raise DataError(
+                f"a worker of the data stream ended in its work ({' '.join(str(error).split())}). It may have run "
+                "out of memory: lower data.cache_mib or data.workers; or a video crashed its decoder: see which by "
+                f"`jepa data check {self.shards.url}`"
+            ) from error
+
+    def _stalled(self, seconds: float) -> None:
+        self.stats.stalls += 1
+        warnings.warn(
+            f"no batch has arrived for {seconds:.0f} s (data.stall_seconds); the stacks of all threads are above",
+            stacklevel=2,
+        )
+
+    def _select(self, number: int, shards: ShardSet) -> Corpus:
+        selected = select(shards, self.split, self.config, number)
+        self.stats.short += selected.short
+        self.stats.skipped += selected.skipped
+        for bad in selected.bad:
+            self._ledger.remember(bad)
+        same = len({source.manifest.state_names for source in self.sources}) == 1
+        return selected.corpus if same else replace(selected.corpus, states=0)
+
+    def _plan(self, seed: int, shuffle: bool, rank: int, world_size: int) -> BatchPlan:
+        config, weights = self.config, [source.weight for source in self.config.sources]
+        plans = tuple(
+            SourcePlan(
+                corpus.shard_sizes(),
+                config.clips_per_video,
+                max(1, round(RUN_BATCHES * config.batch_size * weight / sum(weights))),
+                config.window_shards,
+                seed,
+                number,
+            )
+            for number, (corpus, weight) in enumerate(zip(self.corpora, weights, strict=True))
+        )
+        return BatchPlan(plans, tuple(weights), config.batch_size, seed, shuffle, rank, world_size)
+
+
+def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:
+    """Width of the actions, and what sources do not have in common. Raises DataError if their actions differ."""
+    manifests = [source.manifest for source in sources]
+    widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
+    if len(set(widths)) > 1:
+        found = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
+        raise DataError(
+            f"data.shards: the actions of the sources have different widths ({found}). Mix corpora of one kind"
+        )
+    notes = []
+    if len({manifest.state_names for manifest in manifests}) > 1:
+        notes.append("data.shards: the sources have different states; batches carry none")
+    for label in sorted({name for manifest in manifests for name in manifest.label_names}):
+        having = [manifest for manifest in manifests if label in manifest.label_names]
+        if len({manifest.label_values.get(label, ()) for manifest in having}) > 1:
+            notes.append(f"data.shards: the classes of the label {label!r} have other numbers in other sources")
+        elif len(having) < len(manifests):
+            notes.append(f"data.shards: the label {label!r} is -1 in the sources that do not have it")
+    return widths[0], notes

@@ -1,0 +1,105 @@
+"""What the stream has handed out and what it could not read; stops the run when that is too much."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from jepa_data.config import StreamConfig
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+from jepa_data.stream.clips import Bad, Delivery
+from jepa_data.writable import check_file, writing
+
+
+@dataclass
+class LoaderStats:
+    """Since the loader was made, in this process.
+
+    Attributes:
+        clips: handed out; `drawn` says from which source.
+        wait_seconds: spent waiting for data; `seconds`: in all.
+        bad, short, lost: samples that cannot be read, are shorter than a clip, or are missing from a shard cut short.
+        skipped: samples that a quarantine file leaves out.
+        kinds: what was wrong, and how often it was met.
+        stalls: times the watchdog reported that nothing arrived.
+    """
+
+    clips: int = 0
+    wait_seconds: float = 0.0
+    seconds: float = 0.0
+    bad: int = 0
+    short: int = 0
+    skipped: int = 0
+    lost: int = 0
+    stalls: int = 0
+    drawn: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.clips / self.seconds if self.seconds else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Part of the time that was spent waiting for data."""
+        return self.wait_seconds / self.seconds if self.seconds else 0.0
+
+
+class Ledger:
+    """Counts for one split of some sources.
+
+    Attributes:
+        bad: samples that could not be read, by key; where two of them have one key, the second by shard and key.
+    """
+
+    def __init__(self, config: StreamConfig, sources: Sequence[ShardSet], split: str) -> None:
+        if config.quarantine is not None:  # before training, not at the first bad sample
+            check_file(Path(config.quarantine), "Give another file: data.quarantine")
+        self._config, self._split = config, split
+        self._urls = [source.url for source in sources]
+        self._names = [source.shards for source in config.sources]
+        found = sum(len(source.split(split)) for source in sources)
+        self._cut_off = [key for source in sources for key in source.lost_of(split)]
+        self._candidates = found + len(self._cut_off)
+        self._known: set[tuple[int, str, str]] = set()
+        self.stats, self.bad = LoaderStats(lost=len(self._cut_off)), dict[str, Bad]()
+
+    def account(self, delivery: Delivery) -> None:
+        """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
+        if delivery.error is not None:
+            raise delivery.error
+        self.stats.drawn.update(self._names[source] for source in delivery.sources)
+        for bad in delivery.bad:
+            self.stats.kinds[bad.kind] += 1
+            self.remember(bad)
+        self.check()
+
+    def remember(self, bad: Bad) -> None:
+        """Count a sample once, and write it down where the run keeps such a file."""
+        identity = bad.source, bad.shard, bad.key
+        if identity in self._known:
+            return
+        self._known.add(identity)
+        self.bad[bad.key if bad.key not in self.bad else f"{self._urls[bad.source]}/{bad.shard} {bad.key}"] = bad
+        self.stats.bad += 1
+        if self._config.quarantine is not None:
+            line = {"url": self._urls[bad.source], **asdict(bad)}
+            path = Path(self._config.quarantine)
+            with writing(path), path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def check(self) -> None:
+        """Raises DataError if more samples are bad or lost than `data.max_bad_fraction` allows."""
+        count, limit = self.stats.bad + self.stats.lost, self._config.max_bad_fraction
+        # One bad sample passes even where it is more than the fraction: small sets would have no tolerance at all.
+        if count <= (max(1, int(limit * self._candidates)) if limit > 0 else 0):
+            return
+        causes = [f"{bad.shard} {bad.key} ({bad.kind})" for bad in self.bad.values()]
+        causes += [f"{key} (cut off)" for key in self._cut_off]
+        names = ", ".join(causes[:8]) + (", …" if len(causes) > 8 else "")
+        raise DataError(
+            f"{', '.join(self._urls)}: {count} of {self._candidates} samples of {self._split!r} cannot be read: "
+            f"{names}. data.max_bad_fraction allows {limit:g}: make or copy these shards again, or raise it"
+        )

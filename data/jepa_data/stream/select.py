@@ -1,0 +1,81 @@
+"""Which samples of a source a run can draw clips from: those that are long enough, and readable."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_data.config import StreamConfig
+from jepa_data.errors import DataError, DecodeError
+from jepa_data.sampling import long_enough
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.quarantine import listed, read
+from jepa_data.stream.clips import ROWS, Bad, Corpus
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What can be drawn from, how many samples are too short or in quarantine, and which cannot be read."""
+
+    corpus: Corpus
+    short: int
+    skipped: int
+    bad: tuple[Bad, ...]
+
+
+def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) -> Selected:
+    """Looks at the table alone, and at the videos of shards whose index was lost.
+
+    Args:
+        source: number of this source among those of a mix.
+
+    Raises:
+        DataError: a video is shorter than a clip and `config.short` is "error", or nothing is left.
+    """
+    samples, bad = shards.split(split), list[Bad]()
+    for number in np.flatnonzero(samples.rows["frames"] == 0).tolist():
+        sample = samples[number]
+        try:
+            samples.replace(number, shards.probed(sample))
+        except DecodeError as error:
+            bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0, source))
+    known, enough = samples.rows["frames"] > 0, np.empty(len(samples), bool)
+    for first in range(0, len(samples), ROWS):  # in parts: what is reckoned with takes more memory than the table
+        rows = samples.rows[first : first + ROWS]
+        fits = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride)
+        enough[first : first + ROWS] = fits | rows["still"]
+    skipped = np.zeros(len(samples), np.bool_)
+    if (file := config.sources[source].skip) is not None:
+        skipped = listed(shards, split, read(Path(file)))
+    known &= ~skipped
+    short = known & ~enough
+    count = int(np.count_nonzero(short))
+    if count and config.short == "error":
+        first = samples[int(np.argmax(short))]
+        raise DataError(
+            f"{shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {_clip_text(config)}; "
+            f"{count} of {int(known.sum())} videos are too short. Lower it, or drop short videos with data.short: skip"
+        )
+    usable = known & enough
+    if not usable.any():
+        what = f"all {count} videos are shorter than a clip ({_clip_text(config)})" if count else "no samples"
+        raise DataError(f"{shards.url}: nothing to draw from in {split!r}: {what}")
+    # In shared memory, so that workers do not each copy it.
+    chosen = None if usable.all() else torch.from_numpy(np.flatnonzero(usable)).share_memory_()
+    about, stride = shards.manifest, config.stride
+    if config.fps is not None and about.action_size:
+        stride = about.action_width(config.fps) // about.action_size
+    corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names))
+    return Selected(corpus, count, int(np.count_nonzero(skipped)), tuple(bad))
+
+
+def _clip_text(config: StreamConfig) -> str:
+    rate = (
+        f" at {config.fps:g} fps"
+        if config.fps is not None
+        else f", every {config.stride}th"
+        if config.stride > 1
+        else ""
+    )
+    return f"{config.clip_frames}{rate} (data.clip_frames)"

@@ -1,0 +1,107 @@
+"""Who decodes: the training process, threads of it, or processes of their own. What is delivered is the same.
+
+    BatchPlan -> [Slot, ...] -> CutClips -> [sample, ...] -> collate -> Delivery
+    (which)                     (read, decode, cut)          (stack)
+
+Workers share out the batches: worker w of W takes batches w, w + W, w + 2W, ...
+"""
+
+import functools
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.context import BaseContext
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset.pipeline import DataPipeline
+
+from jepa_data.errors import DataError
+from jepa_data.stream.clips import CutClips, Delivery, collate
+from jepa_data.stream.plan import BatchPlan, Slot
+from jepa_data.stream.watchdog import answer_with_stacks
+
+# What takes a worker seconds to import; named one by one, because the server may not see this package on its path.
+HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
+AHEAD = 2  # batches each worker prepares before they are asked for
+
+
+class ClipStream(IterableDataset[Delivery]):
+    """Batches `first` .. `last` of a plan, this worker's share of them, through a WebDataset pipeline."""
+
+    def __init__(self, plan: BatchPlan, cut: CutClips, first: int, last: int) -> None:
+        super().__init__()
+        self._plan, self._cut, self._first, self._last = plan, cut, first, last
+
+    def __iter__(self) -> Iterator[Delivery]:
+        worker = get_worker_info()
+        number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        yield from through(self._cut, self._plan.batches(self._first + number, self._last, step))
+
+    def by(
+        self, workers: int, kind: Literal["process", "thread"]
+    ) -> tuple[Iterator[Delivery], Callable[[], Sequence[int]]]:
+        """The batches in order, and a function that gives the process numbers of the workers that are ready."""
+        if workers == 0:
+            return iter(self), lambda: ()
+        if kind == "thread":
+            return self._in_threads(workers), lambda: ()
+        # A worker that does not listen yet would be ended by the signal that asks for its stacks.
+        ready = torch.zeros(workers, dtype=torch.uint8).share_memory_()
+        found = iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                num_workers=workers,
+                multiprocessing_context=_process_context(),
+                prefetch_factor=AHEAD,
+                worker_init_fn=functools.partial(_begin, ready),
+            )
+        )
+        pids = [worker.pid for worker in getattr(found, "_workers", ())]
+        return found, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
+
+    def _in_threads(self, workers: int) -> Iterator[Delivery]:
+        """The same, by threads of this process, which share its memory of decoded pictures."""
+        plan, cut = self._plan, self._cut
+        pending: deque[Future[Delivery]] = deque()
+        with ThreadPoolExecutor(workers, "jepa-data") as pool:
+            try:
+                for number in range(self._first, self._last):
+                    pending.append(pool.submit(lambda n: next(through(cut, iter([plan.batch(n)]))), number))
+                    if len(pending) >= AHEAD * workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+def through(cut: CutClips, batches: Iterator[list[Slot]]) -> Iterator[Delivery]:
+    """The pipeline. An error of the data comes as a value: torch would bury its one line in a worker's traceback."""
+    try:
+        yield from DataPipeline(lambda: batches, cut, collate)
+    except DataError as error:
+        yield Delivery(None, (), error=error)
+
+
+def _begin(ready: torch.Tensor, worker: int) -> None:
+    """Runs first in a worker."""
+    answer_with_stacks()
+    ready[worker] = 1
+
+
+def _process_context() -> BaseContext:
+    """How workers are started: from a server without threads, which has imported what they need, where there is one.
+
+    Forking the training process can deadlock in libraries that have threads; starting each worker from nothing imports
+    torch once a worker.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY, __name__])
+    return context

@@ -1,0 +1,1 @@
+"""The world doom-rooms: map, renderer, batch."""

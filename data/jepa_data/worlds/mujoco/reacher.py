@@ -1,0 +1,218 @@
+"""Reacher: an arm of two links is turned to the pose that a picture shows.
+
+The arm is that of DeepMind's control suite (1801.00690), and a test compares its physics with the suite's; the model is
+written here because the suite cannot be installed on Python 3.13 (nobody builds its `labmaze` for it). As in DINO-WM
+(2411.04983) the goal is the whole pose, not a place of the fingertip, and the suite's red target is not there.
+
+                 o fingertip      action [2]   torque on shoulder and wrist, for 0.04 s: two steps of the physics
+                /                 state [6]    angles of shoulder (-pi to pi) and wrist (160 degrees to each side) in
+        wrist  /                               radians, their speeds in radians a second, x and y of the fingertip in m
+          ____/  0.12 m           goal [2]     both angles; reached if both are within 0.2 radians, which is our rule:
+         /                                     DINO-WM does not tell its own
+    ●___/  0.12 m
+    shoulder, fixed               The picture shows 0.62 m. Nothing is in the way of the arm, not even itself.
+
+Each episode is drawn from (seed, episode) alone.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_data.worlds.action_repeat import held_in_box
+from jepa_data.worlds.mujoco.base import Physics, Scene
+from jepa_data.worlds.packages import needed
+from jepa_data.worlds.waypoint_policy import noisy_errands
+
+NAME, EXTRA = "reacher", "reacher"
+FPS = 25.0
+VERSION = 1
+STEPS = 2  # of the physics, 0.02 s each, for an action
+LINK = 0.12  # m
+SEEN = 0.62  # m of the ground in the picture
+LIMIT = np.deg2rad(160)  # of the wrist, to each side
+NEAR = 0.2  # radians of success
+FAR = 0.6  # radians that a goal is away at least
+CHOICES = 16  # goals drawn, of which the first far one is taken
+LONGEST_HOLD = 10
+PULL, BRAKE = np.array([3.0, 2.0]), np.array([0.3, 0.0])  # of the script: torque for a radian, and a radian a second
+NOISE = 0.3
+MODEL = f"""
+<mujoco>
+  <option timestep="0.02"><flag contact="disable"/></option>
+  <visual>
+    <headlight ambient=".4 .4 .4" diffuse=".8 .8 .8" specular=".1 .1 .1"/>
+    <map znear=".01"/>
+  </visual>
+  <asset>
+    <texture name="tiles" type="2d" builtin="checker" rgb1=".1 .2 .3" rgb2=".2 .3 .4" width="300" height="300"
+             mark="edge" markrgb=".2 .3 .4"/>
+    <material name="tiles" texture="tiles" texrepeat="1 1" texuniform="true"/>
+  </asset>
+  <default>
+    <joint type="hinge" axis="0 0 1" damping="0.01"/>
+    <motor gear="0.05" ctrlrange="-1 1" ctrllimited="true"/>
+    <geom type="capsule" size="0.01" rgba=".7 .5 .3 1"/>
+    <default class="border"><geom type="plane" rgba=".3 .5 .7 1"/></default>
+  </default>
+  <worldbody>
+    <light pos="0 0 1"/>
+    <geom type="plane" size=".3 .3 10" material="tiles" rgba="1 1 1 1"/>
+    <geom class="border" pos="-.3 0 .02" zaxis="1 0 0" size=".02 .3 .02"/>
+    <geom class="border" pos=".3 0 .02" zaxis="-1 0 0" size=".02 .3 .02"/>
+    <geom class="border" pos="0 -.3 .02" zaxis="0 1 0" size=".3 .02 .02"/>
+    <geom class="border" pos="0 .3 .02" zaxis="0 -1 0" size=".3 .02 .02"/>
+    <geom type="cylinder" fromto="0 0 0 0 0 .02" size=".011" rgba=".3 .5 .7 1"/>
+    <body pos="0 0 .01">
+      <joint name="shoulder"/>
+      <geom fromto="0 0 0 {LINK} 0 0"/>
+      <body pos="{LINK} 0 0">
+        <joint name="wrist" limited="true" range="-160 160"/>
+        <geom fromto="0 0 0 .1 0 0"/>
+        <body pos="{LINK} 0 0"><geom type="sphere" rgba=".7 .4 .2 1"/></body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="shoulder"/><motor joint="wrist"/></actuator>
+</mujoco>
+"""
+
+
+class ReacherBatch:
+    """Many arms side by side, one per entry of `episodes`.
+
+    Args:
+        episodes: episode numbers; with `seed` they fix the pose in which the arm starts, at rest.
+        image_size: pixels a side, 32..256.
+
+    Raises:
+        DataError: MuJoCo is not installed.
+    """
+
+    name = NAME
+    action_size = 2
+    fps = FPS
+    version = VERSION
+    label_names: tuple[str, ...] = ()
+    state_names = ("shoulder.angle", "wrist.angle", "shoulder.speed", "wrist.speed", "finger.x", "finger.y")
+    goal_names = state_names[:2]
+    has_expert = copies = True
+    radius, unit = NEAR, "radians, of the joint that is further off"
+    policies: tuple[str, ...] = ("random", "noisy-expert")
+
+    def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
+        if not 32 <= image_size <= 256:
+            raise ValueError(f"image_size is {image_size}; reacher is drawn at 32 to 256 pixels")
+        self.image_size = image_size
+        self.labels: dict[str, NDArray[np.int64]] = {}
+        self._physics = _physics()
+        draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
+        self.place(_poses(np.stack([rng.uniform(size=2) for rng in draws])))
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def states(self) -> NDArray[np.float32]:
+        """Ground truth [E, 6] as named by `state_names`."""
+        pose = self.goal_state()
+        second = pose.sum(1)
+        finger = LINK * np.column_stack([np.cos(pose[:, 0]) + np.cos(second), np.sin(pose[:, 0]) + np.sin(second)])
+        return np.column_stack([pose, self._state[:, 2:], finger]).astype(np.float32)
+
+    def ended(self) -> NDArray[np.bool_]:
+        """No episode ends by itself."""
+        return np.zeros(len(self), dtype=bool)
+
+    def step(self, actions: NDArray[np.floating]) -> None:
+        """0.04 s under actions [E, 2], cut to -1..1."""
+        torque = np.asarray(actions, dtype=np.float64).clip(-1, 1)
+        self._state = self._physics.step(self._state, torque, STEPS)
+
+    def render(self) -> NDArray[np.uint8]:
+        """RGB pictures [E, size, size, 3]: the arm is brown, on blue tiles."""
+        return _scene(self.image_size).draw(self._state[:, :2])
+
+    def take(self, index: NDArray[np.intp]) -> "ReacherBatch":
+        """An independent copy of the chosen episodes in their present state, repeats allowed; it goes on exactly so."""
+        other = object.__new__(ReacherBatch)
+        other.image_size, other.labels = self.image_size, {}
+        other._physics, other._state = self._physics, self._state[index]
+        return other
+
+    def goal_state(self) -> NDArray[np.float64]:
+        """The pose [E, 2]; the shoulder turns without end, so its angle is brought to -pi..pi."""
+        return np.column_stack([_turned(self._state[:, 0]), self._state[:, 1]])
+
+    def place(self, goal: NDArray[np.floating]) -> None:
+        """Bring the arm to the pose `goal` [E, 2], at rest."""
+        self._state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), 2))])
+
+    def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far off [E] the joint is that is further from its angle in `goal` [E, 2], in radians."""
+        return np.abs(self._left(goal)).max(1)
+
+    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How much both joints have to turn [E] until `goal` [E, 2], in radians."""
+        return np.abs(self._left(goal)).sum(1)
+
+    def speed(self) -> NDArray[np.float64]:
+        """Of the faster joint [E], in radians a second."""
+        return np.abs(self._state[:, 2:]).max(1)
+
+    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Poses [E, 2], drawn as starts are, of which one joint at least is 0.6 radians off."""
+        return self._goals(rng.uniform(size=(len(self), 2 * CHOICES)))
+
+    def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Torques [E, 2] that turn both joints the short way to `goal` [E, 2], and brake."""
+        return (PULL * self._left(goal) - BRAKE * self._state[:, 2:]).clip(-1, 1)
+
+    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
+
+        random: torques drawn evenly, each held for 1 to 10 frames.
+        noisy-expert: from one pose to the next, with noise.
+        """
+        if policy not in self.policies:
+            raise ValueError(f"reacher has the policies {', '.join(self.policies)}, found {policy!r}")
+        if policy == "random":
+            return np.stack([held_in_box(rng, frames, 2, LONGEST_HOLD) for rng in generators])
+        world = self.take(np.arange(len(self)))
+        return noisy_errands(world, world._goals, 2 * CHOICES, generators, frames, near=NEAR, noise=NOISE)
+
+    def _left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How the joints have to turn [E, 2]: the shoulder the short way, the wrist not through its stop."""
+        left = np.asarray(goal, dtype=np.float64) - self.goal_state()
+        return np.column_stack([_turned(left[:, 0]), left[:, 1]])
+
+    def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of poses made of numbers in 0..1 [E, 2 x CHOICES] the first that is far enough away."""
+        poses = np.stack([_poses(unit[:, i : i + 2]) for i in range(0, unit.shape[1], 2)])
+        far = np.stack([self.distance(pose) for pose in poses]) >= FAR
+        return poses[far.argmax(0), np.arange(len(self))]
+
+
+def _poses(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers in 0..1 [E, 2] as poses, the suite's way: evenly, the wrist within its stops."""
+    return (2 * unit - 1) * [np.pi, LIMIT]
+
+
+def _turned(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same angle in -pi..pi."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def _model() -> Any:
+    return needed(NAME, "mujoco", EXTRA).MjModel.from_xml_string(MODEL)
+
+
+@cache
+def _physics() -> Physics:
+    return Physics(NAME, _model(), EXTRA)
+
+
+@cache
+def _scene(size: int) -> Scene:
+    return Scene(NAME, _model(), EXTRA, size, SEEN)

@@ -1,0 +1,1 @@
+"""`jepa data`: one file a verb."""

@@ -1,0 +1,56 @@
+"""`jepa data`: videos and worlds to shards, and what one does with shards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jepa.cli.data.curate import curate
+from jepa.cli.data.inspect import bench, check, index, inspect, worlds
+from jepa.cli.data.pack import pack
+
+app = typer.Typer(help="Make shards of videos and worlds, and look at them.", no_args_is_help=True)
+app.command()(pack)
+
+OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
+
+
+@app.command()
+def record(
+    world: Annotated[
+        str,
+        typer.Argument(
+            help="two-rooms, billiards-easy, push-t, point-maze-umaze, reacher, doom-rooms, gym:Pendulum-v1, …: "
+            "`jepa data worlds` lists them."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
+    frames: Annotated[int, typer.Option(help="Frames per episode, at the world's own rate.")] = 40,
+    image_size: Annotated[int, typer.Option(help="Pixels a side, 32 to 128 in every world.")] = 64,
+    policy: Annotated[
+        str, typer.Option(help="Who acts: random; in many worlds also noisy-expert, in push-t pusher.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
+    test_share: Annotated[float, typer.Option(help="Share of the episodes kept for testing.")] = 0.15,
+    overwrite: Annotated[bool, OVERWRITE] = False,
+) -> None:
+    """Let a scripted agent act in WORLD and write video, actions and ground truth to shards in OUT."""
+    from jepa.cli.show import counting
+    from jepa_data.sources.rollouts import Recording
+    from jepa_data.sources.rollouts import record as run
+
+    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy)
+    with counting("recording", episodes) as progress:
+        manifest = run(recording, out, overwrite=overwrite, progress=progress)
+    parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())
+    size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+    whole = sum(split.frames for split in manifest.splits.values()) == episodes * frames
+    length = f"{frames} frames" if whole else f"up to {frames} frames"
+    typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
+    if note := manifest.missing_note():
+        typer.echo(f"  {note}")
+
+
+for verb in (worlds, curate, index, inspect, check, bench):  # in the order of the work
+    app.command()(verb)

@@ -1,0 +1,235 @@
+"""`jepa data inspect`, `check`, `bench`, `index`, and `jepa doctor`: look at data before training on it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from jepa_data.config import StreamConfig
+
+JSON = typer.Option("--json", help="Print JSON for programs.")
+WORKERS = typer.Option(help="Processes.  [default: one a core]")
+
+
+def inspect(
+    shards: Annotated[list[str], typer.Argument(help="A folder or address of shards; several for a mix.")],
+    as_json: Annotated[bool, JSON] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this PNG.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 24,
+) -> None:
+    """What folders of shards hold: counts, lengths, codecs, labels, captions, and what is damaged.
+
+    Several folders get a line each, with their shares of the mix.
+    """
+    import json
+
+    from jepa.cli.show import table
+    from jepa_data.errors import DataError
+    from jepa_data.inspect import summary as looking
+    from jepa_data.shards.index import ShardSet
+
+    if sheet is not None and len(shards) > 1:
+        raise DataError("--sheet: one folder of shards at a time")
+    opened = [ShardSet.open(folder) for folder in shards]
+    summaries = [looking.summary(each) for each in opened]
+    if as_json:
+        typer.echo(json.dumps(summaries[0] if len(shards) == 1 else summaries, indent=2))
+    elif len(shards) > 1:
+        typer.echo(table(looking.mix(summaries)))
+    else:
+        typer.echo("\n".join(looking.lines(summaries[0])))
+    if sheet is not None:
+        from jepa_data.inspect.contact_sheet import contact_sheet
+
+        count = contact_sheet(opened[0], sheet, samples)
+        typer.echo(f"{sheet}: first, middle and last frame of {count} samples", err=as_json)
+
+
+def worlds(
+    speed: Annotated[bool, typer.Option("--speed", help="Also measure pictures a CPU-second.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw every world on this PNG.")] = None,
+) -> None:
+    """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
+    from jepa.cli.show import table
+    from jepa_data.inspect import worlds as looking
+    from jepa_data.writable import check_file
+
+    if sheet is not None:
+        check_file(sheet, "Give another file: --sheet FILE")
+    found = list(looking.sights(look=sheet is not None, time_it=speed))
+    typer.echo(table(looking.table(found)))
+    for sight in found:
+        if sight.missing is not None:
+            typer.echo(sight.missing)
+    typer.echo("gym:ID is any Gymnasium environment that draws itself; it can be recorded, but has no goals.")
+    if sheet is not None:
+        count = looking.sheet(found, sheet)
+        typer.echo(f"{sheet}: {count} worlds, an episode and a goal of each")
+
+
+def check(
+    shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
+    workers: Annotated[int | None, WORKERS] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Where findings are listed.  [default: SHARDS/quarantine.jsonl]")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without progress after which a sample is given up.")
+    ] = 60.0,
+    backend: Annotated[str, typer.Option(help="The decoder: pyav, decord or torchcodec.")] = "pyav",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Verify every checksum, decode every frame, and list what is wrong. Exit code 1 if anything is."""
+    import json
+
+    from jepa_data.decode import get_backend
+    from jepa_data.inspect import check as looking
+
+    get_backend(backend)
+    with _counting("checking") as progress:
+        found = looking.check(
+            shards,
+            workers=workers,
+            timeout_seconds=timeout,
+            quarantine_file=quarantine,
+            backend=backend,
+            progress=progress,
+        )
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.lines()))
+    if found.findings:
+        raise typer.Exit(1)
+
+
+def bench(
+    shards: Annotated[
+        str | None, typer.Argument(help="Folder or address of shards; may be left out with --config.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config of `jepa pretrain`, whose `data` is used.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per batch.  [default: 8]")] = None,
+    clip_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip.  [default: 16]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Of the clips.  [default: the video's own]")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side.  [default: 224, or as stored]")] = None,
+    clips_per_video: Annotated[int | None, typer.Option(min=1, help="Clips of each video.  [default: 1]")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to read, at least.")] = 64,
+    step_ms: Annotated[float | None, typer.Option(min=0.1, help="Also measure waiting, with steps so long.")] = None,
+    backends: Annotated[str | None, typer.Option(help="Compare decoders: pyav,decord.")] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """How fast clips can be read: the time of each stage, and the share of what this machine could decode at best."""
+    import json
+
+    from jepa.cli.show import table
+    from jepa_data.inspect import bench as looking
+
+    given = {
+        "shards": shards,
+        "batch_size": batch_size,
+        "clip_frames": clip_frames,
+        "fps": fps,
+        "image_size": image_size,
+        "clips_per_video": clips_per_video,
+        "workers": workers,
+    }
+    stream = _stream(config, {name: value for name, value in given.items() if value is not None})
+    names = backends.split(",") if backends else ()
+    with _counting("measuring") as progress:
+        found = looking.bench(
+            stream,
+            split,
+            clips=clips,
+            step_seconds=None if step_ms is None else step_ms / 1000,
+            backends=names,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        typer.echo("\n".join([*found.lines(), table(found.rows())]))
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars.")],
+    split: Annotated[
+        str | None, typer.Option(help="Of all tars: train, val or test.  [default: as their names begin]")
+    ] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest that is there.")] = False,
+) -> None:
+    """Make tars that others wrote readable: a manifest, and indices beside the tars, which stay as they are."""
+    from jepa_data.inspect import index as looking
+
+    with _counting("indexing") as progress:
+        found = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
+    typer.echo("\n".join(found.lines(folder)))
+    typer.echo(f"next: jepa data inspect {folder}")
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="A folder of videos, or of shards.")],
+    write: Annotated[Path | None, typer.Option(help="Write the recommended config to this file.")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Which videos are usable, how fast they decode, a config that fits this machine, and how long it would take."""
+    from jepa.config import UserError
+    from jepa.training.doctor import doctor as run
+    from jepa_data.writable import check_file
+
+    if write is not None and write.exists():
+        raise UserError(f"{write}: is there already. Give another file: --write FILE")
+    if write is not None:
+        check_file(write, "Give another file: --write FILE")
+    with _counting("looking") as progress:
+        advice = run(folder, workers=workers, progress=progress)
+    typer.echo("\n".join(advice.lines()))
+    if write is None:
+        typer.echo(f"\n{advice.text()}")
+        return
+    try:
+        write.write_text(advice.text(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{write}: cannot be written ({error.strerror})") from error
+    if advice.survey.shards is None:
+        typer.echo(f"next: jepa data pack {folder} {advice.config.data.folder}")
+    typer.echo(f"{'then' if advice.survey.shards is None else 'next'}: jepa pretrain {write}")
+
+
+def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
+    """The `data` of a config, or defaults, with what was given on the command line."""
+    from jepa.config import from_dict, load
+    from jepa_data.config import StreamConfig
+    from jepa_data.errors import DataError
+    from jepa_data.inspect.check import cores
+    from jepa_data.shards.index import ShardSet
+
+    if config is not None:
+        from jepa.training.config import PretrainConfig
+
+        described = load(config, PretrainConfig).data.model_dump(mode="json")
+    elif "shards" in given:
+        described = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
+        if ShardSet.open(given["shards"]).manifest.image_size is None:
+            described["image_size"] = 224
+    else:
+        raise DataError("say what to read: SHARDS, or --config run.yaml")
+    return from_dict(described | given, StreamConfig, source="command line")
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for work that says itself how much there is. Yields a function that takes done and total."""
+    from jepa.cli.show import counting
+
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(counting(what, total)))
+            bars[0](done)
+
+        yield progress

@@ -1,0 +1,82 @@
+"""`jepa data pack`: videos to shards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pack(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of videos or pictures, a table of them (csv, tsv, jsonl, parquet, V-JEPA's lists), "
+            "a LeRobot v3 data set, or a folder of shards."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted packing goes on.")],
+    short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
+        ),
+    ] = None,
+    repeat_frames: Annotated[
+        bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")
+    ] = False,
+    gop: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
+    crf: Annotated[int, typer.Option(help="x264's quality; lower is better and larger.")] = 23,
+    pixel_format: Annotated[
+        str, typer.Option(help="yuv420p, or yuv444p, which keeps the colour of very small things.")
+    ] = "yuv420p",
+    copy: Annotated[bool, typer.Option("--copy", help="Keep the videos as they are; cut only at keyframes.")] = False,
+    scenes: Annotated[bool, typer.Option("--scenes", help="Cut at changes of scene (PySceneDetect).")] = False,
+    scene_threshold: Annotated[float, typer.Option(help="Lower finds more changes.")] = 27.0,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(help="Cut what is longer into equal parts.  [default: 60; none with actions, states or --copy]"),
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(help="Drop pieces that are shorter.")] = 0.0,
+    test_share: Annotated[float, typer.Option(help="Share of the source videos kept for testing.")] = 0.1,
+    val_share: Annotated[float, typer.Option(help="Share of the source videos kept for validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the splits and the order.")] = 0,
+    shard_mib: Annotated[int, typer.Option(help="MiB a shard.")] = 64,
+    camera: Annotated[str | None, typer.Option(help="LeRobot: whose video to pack.")] = None,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Folder or column names as labels.")] = True,
+    processes: Annotated[int | None, typer.Option(help="How many work at once.  [default: one a core]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, and replace what is there.")] = False,
+) -> None:
+    """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
+    from jepa.cli.show import counting
+    from jepa_data.errors import DataError
+    from jepa_data.pack.pack import Packing, open_corpus
+    from jepa_data.pack.pack import pack as run
+    from jepa_data.pack.recipe import Recipe
+
+    if copy and (fps is not None or repeat_frames):
+        raise DataError("--copy keeps the frames that there are. Leave out --fps and --repeat-frames, or --copy")
+    if pixel_format not in ("yuv420p", "yuv444p"):
+        raise DataError(f"--pixel-format: expected yuv420p or yuv444p, found {pixel_format!r}")
+    corpus = open_corpus(source, camera=camera, labels=labels)
+    for note in corpus.notes:
+        typer.echo(f"note: {note}", err=True)
+    plain = not copy and not corpus.timed
+    recipe = Recipe(
+        video="copy" if copy else "encode",
+        short_side=short_side,
+        fps=15.0 if fps is None and plain else fps,
+        slower="repeat" if repeat_frames else "keep",
+        gop=gop,
+        crf=crf,
+        pixel_format=pixel_format,
+        scene_threshold=scene_threshold if scenes else None,
+        max_seconds=60.0 if max_seconds is None and plain else max_seconds,
+        min_seconds=min_seconds,
+    )
+    packing = Packing(recipe, val_share, test_share, seed, shard_mib)
+    with counting("packing", corpus.count) as progress:
+        report = run(corpus, out, packing, processes=processes, overwrite=overwrite, progress=progress)
+    for line in report.lines(out):
+        typer.echo(line)
+    typer.echo(f"next: jepa data inspect {out}")

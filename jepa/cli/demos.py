@@ -1,0 +1,205 @@
+"""`jepa demo`: record, pretrain, probe, plan, report, with the same functions as the single commands."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa.config import UserError, load
+from jepa.training.config import PretrainConfig
+from jepa.training.pretrain import pretrain
+from jepa_data.sources.rollouts import Recording, record
+from jepa_data.writable import check_writable
+from jepa_probes.planning.config import PlanConfig
+from jepa_probes.planning.plan import plan
+from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.probe import probe, state_row
+from jepa_probes.reporting.report import report
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is recorded, and the configs: of pretraining, of planning, of a teacher; where there are such stages."""
+
+    recording: Recording
+    config: str
+    planning: str | None = None
+    teacher: str | None = None
+
+
+DEFAULT = Path("runs/demo")
+MARK = "demo.json"  # tells the folder of a demo from any other
+BILLIARDS = Recording("billiards-easy", episodes=700)
+DEMOS = {
+    "lewm": Demo(BILLIARDS, "pretrain/demo.yaml", "plan/demo.yaml"),
+    "vjepa": Demo(BILLIARDS, "pretrain/demo_vjepa.yaml"),
+    "vjepa21": Demo(BILLIARDS, "pretrain/demo_vjepa21.yaml"),
+    "levjepa": Demo(BILLIARDS, "pretrain/demo_levjepa.yaml"),
+    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", teacher="pretrain/demo_salt_teacher.yaml"),
+    "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml", "plan/demo.yaml"),
+    "two-rooms": Demo(
+        Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
+    ),
+    "two-rooms-random-wall": Demo(
+        Recording("two-rooms-random-wall", episodes=2400, frames=201, policy="wanderer"),
+        "pretrain/two_rooms_random_wall.yaml",
+        "plan/two_rooms_random_wall.yaml",
+    ),
+    "point-maze": Demo(
+        Recording("point-maze-umaze", episodes=1000, frames=100), "pretrain/point_maze.yaml", "plan/point_maze.yaml"
+    ),
+    "push-t": Demo(
+        Recording("push-t", episodes=3000, frames=100, policy="pusher"), "pretrain/push_t.yaml", "plan/push_t.yaml"
+    ),
+}
+
+
+def check_method(name: str) -> None:
+    """Raises UserError if there is no demo of the name."""
+    if name not in DEMOS:
+        raise UserError(f"no demo of method {name!r}; there are {', '.join(DEMOS)}")
+
+
+def shipped(name: str) -> Path:
+    """A config of the repository, or of the installed package."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"no config is named {name}")
+
+
+def folder_of(method: str, seed: int, run: Path | None = None, *, several: bool = False) -> Path:
+    """Each demo has a folder of its own: `runs/demo` for the first one of the README, `runs/demo-METHOD-SEED` else.
+
+    Args:
+        run: in place of it; with `several` demos, RUN-METHOD-SEED.
+    """
+    if several:
+        run = run or DEFAULT
+        return run.with_name(f"{run.name}-{method}-{seed}")
+    if run is not None:
+        return run
+    parts = [DEFAULT.name, *([] if (method, seed) == ("lewm", 0) else [method]), *([str(seed)] if seed else [])]
+    return DEFAULT.with_name("-".join(parts))
+
+
+def check_free(run: Path, *, overwrite: bool) -> None:
+    """Raises UserError if a demo cannot be written to `run`, or would delete something unasked."""
+    check_writable(run)
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    if not (run / MARK).is_file():
+        raise UserError(f"{run} exists and is no demo; give another folder with --run")
+    if not overwrite:
+        raise UserError(
+            f"{run} already holds a demo ({_mark(run)}); give another folder with --run, or --overwrite to delete it"
+        )
+
+
+def _mark(run: Path) -> str:
+    try:
+        return ", ".join(f"{name} {value}" for name, value in json.loads((run / MARK).read_text()).items())
+    except (ValueError, AttributeError):
+        return f"{MARK} is damaged"
+
+
+def demo(
+    run: Path,
+    *,
+    seed: int = 0,
+    method: str = "lewm",
+    supervised: bool = True,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+    bar: bool = False,
+) -> dict[str, Any]:
+    """All stages into a fresh run folder.
+
+    Args:
+        overwrite: delete the demo that is there.
+        supervised: probe an encoder trained on the true states, too: it takes as long as the pretraining.
+
+    Returns:
+        The results, as in RUN/results.json.
+
+    Raises:
+        UserError: there is no such method, or `run` holds something.
+    """
+    check_method(method)
+    check_free(run, overwrite=overwrite)
+    stages = _stages(run, seed, method, supervised, say, bar)
+    if run.exists():
+        shutil.rmtree(run)
+    run.mkdir(parents=True)
+    (run / MARK).write_text(json.dumps({"method": method, "seed": seed}) + "\n")
+    timings: dict[str, float] = {}
+    try:
+        for name, command, stage in stages:
+            say(f"\n$ {command}")
+            began = time.perf_counter()
+            stage()
+            timings[name] = round(time.perf_counter() - began, 2)
+            (run / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+    finally:
+        if [path.name for path in run.iterdir()] == [MARK]:  # nothing came of it: the folder is given back
+            shutil.rmtree(run)
+    say(f"\n$ jepa report {run}")
+    return report(run, say=say)
+
+
+Stage = tuple[str, str, Callable[[], Any]]
+
+
+def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[str], None], bar: bool) -> list[Stage]:
+    """Name, command and work of each stage before the report."""
+    recipe, data = DEMOS[method], run / "data"
+    r = recipe.recording
+    overrides = [f"data.shards={data}", f"seed={seed}"]
+    probing = shipped("probe/demo.yaml")
+
+    def record_data() -> None:
+        manifest = record(r, data)
+        say(f"{', '.join(f'{s.episodes} {name}' for name, s in manifest.splits.items())} episodes of {r.frames} frames")
+
+    def pretraining(name: str, config: str, *changes: str) -> Stage:
+        path, changed = shipped(config), [*changes, *overrides]
+        described = load(path, PretrainConfig, changed)
+        command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
+        return name, command, lambda: pretrain(described, say=say, bar=bar)
+
+    longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
+    by = f" --policy {r.policy}" if r.policy != Recording.policy else ""
+    stages: list[Stage] = [
+        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}{by}", record_data)
+    ]
+    changes = [f"run={run}"]
+    if recipe.teacher:
+        stages.append(pretraining("teacher", recipe.teacher, f"run={run / 'teacher'}"))
+        changes.append(f"method.teacher_from={run / 'teacher'}")
+    stages.append(pretraining("pretrain", recipe.config, *changes))
+    choices = [] if supervised else ["supervised=false"]
+    stages.append(
+        (
+            "probe",
+            " ".join([f"jepa probe {run} --config {_short(probing)}", *choices]),
+            lambda: say(state_row(probe(run, load(probing, ProbeConfig, choices), say=say))),
+        )
+    )
+    if recipe.planning is not None:
+        planning = shipped(recipe.planning)
+        stages.append(
+            (
+                "plan",
+                f"jepa plan {run} --config {_short(planning)}",
+                lambda: plan(run, load(planning, PlanConfig, [f"seed={seed}"]), say=say),
+            )
+        )
+    return stages
+
+
+def _short(path: Path) -> str:
+    return str(Path(*path.parts[path.parts.index("configs") :]))

@@ -1,1 +1,0 @@
-"""Models to files and back."""

@@ -1,0 +1,1 @@
+"""Trained models: built from configs, saved, loaded, imported and exported."""

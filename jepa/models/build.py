@@ -1,0 +1,118 @@
+"""From the description of a part to the object: encoders, dynamics, masks, planners."""
+
+from collections.abc import Callable
+
+from jepa.config import UserError
+from jepa.encoders.config import ConvConfig, Encoder, FrameConfig, ImpalaConfig, StillsConfig, VideoViTConfig
+from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.frame import FrameEncoder
+from jepa.encoders.impala import ImpalaEncoder
+from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.video_vit import VideoViT
+from jepa.masks.causal import Causal
+from jepa.masks.config import MaskConfig
+from jepa.masks.multiblock import MultiBlock
+from jepa.masks.random_drop import RandomDrop
+from jepa.masks.tube import Tube
+from jepa.methods.vjepa import Mask
+from jepa.planners.base import Planner
+from jepa.planners.cem import CEM
+from jepa.planners.config import HybridConfig, PlannerConfig
+from jepa.planners.gradient import Gradient
+from jepa.planners.grasp import GRASP
+from jepa.planners.hybrid import Hybrid
+from jepa.planners.icem import ICEM
+from jepa.planners.mppi import MPPI
+from jepa.planners.random_shooting import RandomShooting
+from jepa.predictors.causal import CausalPredictor, add_action
+from jepa.predictors.config import CausalPredictorConfig, Dynamics, GRUConfig, MarkovConfig
+from jepa.predictors.gripper import move_gripper
+from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.mlp import MarkovPredictor
+
+AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | StillsEncoder
+
+# Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper, "predicted": None}
+PLANNERS: dict[str, Callable[..., Planner]] = {
+    "random": RandomShooting,
+    "cem": CEM,
+    "icem": ICEM,
+    "mppi": MPPI,
+    "gradient": Gradient,
+    "grasp": GRASP,
+}
+MASKS = {"multiblock": MultiBlock, "tube": Tube, "causal": Causal, "random_drop": RandomDrop}
+
+
+def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
+    """An encoder with random weights, also where training starts from others. Raises UserError if sizes do not fit."""
+    if frames % config.tubelet:
+        raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
+    try:
+        match config:
+            case ConvConfig():
+                return ConvEncoder(image_size, **config.model_dump(exclude={"kind"}))
+            case ImpalaConfig():
+                return ImpalaEncoder(image_size, **config.model_dump(exclude={"kind"}))
+            case VideoViTConfig():
+                return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind", "size"}))
+            case FrameConfig():
+                settings = config.model_dump(exclude={"kind", "model", "pretrained", "tubelet"})
+                return FrameEncoder(config.model, image_size, **settings)
+            case StillsConfig(of=of, layer_norm=layer_norm):
+                encoder = VideoViT(image_size, frames=frames, **of.model_dump(exclude={"kind", "size"}))
+                return StillsEncoder(encoder, layer_norm=layer_norm)
+    except ValueError as error:
+        raise UserError(f"encoder: {error}") from error
+
+
+def build_dynamics(
+    config: Dynamics, encoder: AnyEncoder, block_size: int
+) -> MarkovPredictor | GRUPredictor | CausalPredictor:
+    """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
+
+    Where they standardise actions or states, they do nothing to them yet.
+    """
+    match config:
+        case MarkovConfig():
+            try:
+                return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
+            except ValueError as error:
+                raise UserError(f"dynamics: {error}") from error
+        case GRUConfig():
+            return GRUPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
+        case CausalPredictorConfig():
+            try:
+                return CausalPredictor(
+                    encoder.width,
+                    block_size,
+                    config.state_size,
+                    grid=_token_grid(encoder),
+                    next_state=NEXT_STATES[config.next_state],
+                    **config.model_dump(exclude={"kind", "state_size", "next_state"}),
+                )
+            except ValueError as error:
+                raise UserError(f"dynamics: {error}") from error
+
+
+def _token_grid(encoder: AnyEncoder) -> tuple[int, int]:
+    """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
+    side = round(encoder.tokens**0.5)
+    return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)
+
+
+def build_planner(config: PlannerConfig) -> Planner:
+    """Raises UserError if its settings do not fit together."""
+    try:
+        if isinstance(config, HybridConfig):
+            return Hybrid(build_planner(config.sampler), Gradient(**config.refine.model_dump(exclude={"kind"})))
+        return PLANNERS[config.kind](**config.model_dump(exclude={"kind"}))
+    except ValueError as error:
+        raise UserError(f"planner: {error}") from error
+
+
+def build_masks(masks: tuple[MaskConfig, ...]) -> list[Mask]:
+    """What draws them."""
+    return [MASKS[mask.kind](**mask.model_dump(exclude={"kind"})) for mask in masks]

@@ -1,0 +1,230 @@
+"""Model folders: what a run leaves behind, what is imported, and what `jepa.load` opens.
+
+MODEL/model.json          how to build it, and how to prepare video for it: size, rate, mean, std
+MODEL/model.safetensors   encoder and, where there are any, dynamics
+MODEL/predictor/          V-JEPA's masked predictor, if it was kept
+MODEL/classifier/         an attentive classifier and its labels, if there is one
+"""
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from jepa.config import UserError, from_dict
+from jepa.decoders.classifier import AttentiveClassifier
+from jepa.encoders.config import StillsConfig, VideoViTConfig
+from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.video_vit import VideoViT
+from jepa.models import checkpoint, hub
+from jepa.models.build import MEAN, NEXT_STATES, STD, build_dynamics, build_encoder
+from jepa.models.classifier import FOLDER as CLASSIFIER
+from jepa.models.classifier import load_classifier, save_classifier
+from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
+from jepa.models.masked_predictor import FOLDER as PREDICTOR
+from jepa.models.masked_predictor import load_predictor, save_predictor
+from jepa.normalize import Standardise
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.config import CausalPredictorConfig
+from jepa.predictors.gripper import move_gripper
+from jepa.predictors.masked import MaskedPredictor
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.actions import assumed
+
+GRIPPER = tuple(f"gripper.{name}" for name in ("x", "y", "z", "angle.x", "angle.y", "angle.z", "closed"))
+DESCRIBED = ("format", "version", "sha256")  # of the file, by jepa.models.checkpoint
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and what belongs to it: all that a folder holds. `labels` are the classifier's, in order."""
+
+    world: LatentWorldModel
+    config: ModelConfig
+    predictor: MaskedPredictor | None = None
+    classifier: AttentiveClassifier | None = None
+    labels: tuple[str, ...] = field(default=())
+
+
+def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
+    """The model of a run folder, of a model folder, or of the Hugging Face hub, ready to use.
+
+    Args:
+        path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
+            transformers' `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+        revision: of a model of the hub: a branch, a tag or the hash of a commit.
+
+    Raises:
+        UserError: there is no model, it is damaged, or its weights belong to another model.
+    """
+    return open_model(path, revision).world
+
+
+def open_model(path: str | Path, revision: str | None = None) -> Model:
+    """The same with its masked predictor and its classifier, where the folder holds them."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if (name := hub.hub_id(str(path))) is None:
+            raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+        folder = hub.download(name, revision)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
+        return _from_hub(folder)
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
+        described["dynamics"] = {"normalize_actions": False} | dynamics
+    config = from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
+    world = _build(config)
+    checkpoint.load_into(world, folder)
+    classifier, labels = load_classifier(folder) or (None, ())
+    return Model(world.eval().requires_grad_(False), config, load_predictor(folder), classifier, labels)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a model so that `load` finds everything it needs beside the weights; parts of an older one go."""
+    for part in (PREDICTOR, CLASSIFIER):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    checkpoint.save(folder, model.world, model.config.model_dump(mode="json"))
+    if model.predictor is not None:
+        save_predictor(folder, model.predictor)
+    if model.classifier is not None:
+        save_classifier(folder, model.classifier, model.labels)
+
+
+def imported(
+    origin: str,
+    encoder: VideoViT,
+    *,
+    fps: float,
+    predictor: MaskedPredictor | CausalPredictor | None = None,
+    classifier: AttentiveClassifier | None = None,
+    labels: tuple[str, ...] = (),
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    fit: Literal["crop", "stretch"] = "crop",
+    shortest_edge: int | None = None,
+) -> Model:
+    """Weights from elsewhere as a model. A causal predictor makes it V-JEPA 2-AC: a latent step is one frame.
+
+    Args:
+        origin: where from, for `ModelConfig.method`.
+        fps: frames a second that the encoder was trained on.
+        mean, std: of the pixels in 0..1; None: ImageNet's, as in V-JEPA.
+        fit, shortest_edge: how pictures become square, see `jepa_data.preprocessing.Preprocessing`.
+
+    Raises:
+        UserError: the encoder does not read RGB pictures.
+    """
+    if (channels := encoder.patch_embed.proj.in_channels) != 3:
+        raise UserError(f"{origin}: its encoder reads {channels} channels; models here read RGB video, 3 channels")
+    preprocessing = PreprocessingConfig(
+        image_size=encoder.image_size,
+        fps=fps,
+        mean=mean or MEAN,
+        std=std or STD,
+        fit=fit,
+        shortest_edge=shortest_edge,
+        clip_frames=encoder.frames,
+    )
+    sizes = {"tokens": encoder.tokens, "width": encoder.width}
+    acts = isinstance(predictor, CausalPredictor)
+    per_step = 1 if acts else encoder.tubelet
+    spec = SpecConfig(
+        **sizes,
+        step_seconds=per_step / fps,
+        frames_per_step=per_step,
+        action_size=predictor.action_size if acts else None,
+        states=state_names(predictor) if acts else (),
+        actions=assumed(predictor.action_size) if acts else None,  # such files tell nothing of their data
+    )
+    described = describe_encoder(encoder)
+    config = ModelConfig(
+        method=origin,
+        frames=encoder.frames,
+        encoder=StillsConfig(of=described) if acts else described,
+        dynamics=describe_dynamics(predictor) if acts else None,
+        spec=spec,
+        preprocessing=preprocessing,
+    )
+    world = LatentWorldModel(
+        StillsEncoder(encoder) if acts else encoder,
+        predictor if acts else None,
+        LatentSpec(**dict(spec)),
+        Preprocessing(**preprocessing.model_dump()),
+    )
+    return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
+
+
+def describe_encoder(encoder: VideoViT) -> VideoViTConfig:
+    """What builds another one like it."""
+    return VideoViTConfig(
+        patch=encoder.patch,
+        tubelet=encoder.tubelet,
+        width=encoder.width,
+        depth=len(encoder.blocks),
+        heads=encoder.heads,
+        mlp_ratio=encoder.mlp_ratio,
+        cls_token=encoder.cls_token is not None,
+        attention=encoder.attention,
+        positions=encoder.positions,
+        levels=encoder.levels,
+        position_grid=encoder.position_grid,
+        images=encoder.images,
+    )
+
+
+def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
+    """What builds another one like it."""
+    return CausalPredictorConfig(
+        state_size=predictor.state_size,
+        hidden=predictor.hidden,
+        depth=len(predictor.predictor_blocks),
+        heads=predictor.heads,
+        mlp_ratio=predictor.mlp_ratio,
+        head_dim=predictor.head_dim,
+        positions=predictor.positions,
+        camera_size=predictor.camera_size,
+        layer_norm_out=predictor.layer_norm_out,
+        conditioning=predictor.conditioning,
+        condition_size=predictor.condition_size,
+        window=predictor.window,
+        normalize_actions=isinstance(predictor.scale_actions, Standardise),
+        normalize_states=isinstance(predictor.scale_states, Standardise),
+        next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
+    )
+
+
+def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
+    """What published weights are told of the body, by names of ours."""
+    if predictor.next_state is move_gripper and predictor.state_size == len(GRIPPER):
+        return GRIPPER
+    return tuple(f"state.{number}" for number in range(predictor.state_size))
+
+
+def _build(config: ModelConfig) -> LatentWorldModel:
+    spec = LatentSpec(**dict(config.spec))
+    preprocessing = Preprocessing(**config.preprocessing.model_dump())
+    if preprocessing.clip_frames is None:
+        preprocessing = replace(preprocessing, clip_frames=config.frames)
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
+        dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, spec.block_size)
+    return LatentWorldModel(encoder, dynamics, spec, preprocessing)
+
+
+def _from_hub(folder: Path) -> Model:
+    found = hub.read(folder)
+    return imported(
+        "huggingface",
+        found.encoder,
+        fps=found.fps,
+        predictor=found.predictor,
+        classifier=found.classifier,
+        labels=found.labels,
+        mean=found.mean,
+        std=found.std,
+        fit=found.fit,
+        shortest_edge=found.shortest_edge,
+    )

@@ -1,0 +1,105 @@
+"""The config of `jepa pretrain`. Imports no torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from jepa.config import Config
+from jepa.config.fields import Count, Positive, Share
+from jepa.encoders.config import Encoder
+from jepa.methods.config import FrozenEncoderConfig, Method
+from jepa_data.config import StreamConfig
+
+
+class OptimizerConfig(Config):
+    """AdamW; biases and other 1-D parameters are not decayed."""
+
+    lr: Positive = 1e-3
+    weight_decay: float = Field(default=0.04, ge=0)
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
+    )
+    betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+class CosineConfig(Config):
+    """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+class FlatConfig(Config):
+    """Linear warm-up from `start_lr`, then constant."""
+
+    kind: Literal["flat"] = "flat"
+    warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+
+
+class WSDConfig(Config):
+    """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+class LinearConfig(Config):
+    """A straight line from `optimizer.lr` to `final_lr` over the whole run: V-JEPA 2's cooldown."""
+
+    kind: Literal["linear"] = "linear"
+    final_lr: float = Field(default=0.0, ge=0)
+
+
+Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field(discriminator="kind")]
+
+
+class TrainerConfig(Config):
+    """How long, on what, and how often to log and save. `steps` counts optimiser steps."""
+
+    steps: Count
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
+    nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
+    clip_norm: Positive | None = 1.0
+    log_every: Count = 10
+    gauge_every: Count = 25
+    probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
+    probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
+    checkpoint_every: Count = 500
+    warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")
+
+
+class PretrainConfig(Config):
+    """`jepa pretrain`: the data, the method and its parts, how it is optimised, and where the results go."""
+
+    run: str = Field(description="folder for everything this run writes")
+    seed: int = Field(default=0, ge=0)
+    init_from: str | None = Field(
+        default=None, description="run to start from: its weights and its optimiser; the schedule starts anew"
+    )
+    data: StreamConfig
+    encoder: Encoder | None = Field(
+        default=None, description="only where method.encoder_from names one: it may be none"
+    )
+    method: Method
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
+    trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _encoder_is_somewhere(self) -> Self:
+        named = isinstance(self.method, FrozenEncoderConfig) and self.method.encoder_from is not None
+        if self.encoder is None and not named:
+            also = ", or name a run in method.encoder_from" if isinstance(self.method, FrozenEncoderConfig) else ""
+            raise ValueError(f"encoder: missing; expected a description such as {{kind: video_vit}}{also}")
+        return self

@@ -1,0 +1,85 @@
+"""Where a frozen encoder comes from: `method.encoder_from` names a run, a model folder or a hub id.
+
+Without it the encoder is as the config describes it: with timm's weights (`pretrained: true`), or random ones.
+A video encoder is given one frame at a time, twice, as in V-JEPA 2-AC."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa.config import UserError, from_dict
+from jepa.encoders.config import Encoder, FrameConfig, StillsConfig, VideoViTConfig
+from jepa.methods.config import FrozenEncoderConfig
+from jepa.models import checkpoint
+from jepa.models.config import ModelConfig
+from jepa.models.model import DESCRIBED, open_model
+from jepa.training.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `encoder_from` names: its encoder, and the pixels it was trained on."""
+
+    encoder: Encoder
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
+    """The config with the encoder that `method.encoder_from` names written out, and what was found there.
+
+    Raises:
+        UserError: there is no model, or the config describes another encoder.
+    """
+    method = config.method
+    if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is None:
+        return config, None
+    about = _description(method.encoder_from)
+    found = about.encoder
+    wrapped = StillsConfig(of=found) if isinstance(found, VideoViTConfig) else found
+    if config.encoder is not None and not _fits(config.encoder, wrapped):
+        differ = _differences(config.encoder.model_dump(), wrapped.model_dump())
+        raise UserError(
+            f"encoder: {method.encoder_from} (method.encoder_from) holds another one: {differ}; leave `encoder` out"
+        )
+    p, data = about.preprocessing, config.data
+    # What it was trained to see, unless this run says otherwise.
+    seen = {name: getattr(p, name) for name in ("fit", "shortest_edge") if name not in data.model_fields_set}
+    updated = {"encoder": config.encoder or wrapped, "data": type(data).model_validate(data.model_dump() | seen)}
+    return config.model_copy(update=updated), Source(wrapped, p.mean, p.std)
+
+
+def random_weights(config: PretrainConfig) -> bool:
+    """Whether the encoder that is frozen never learned anything."""
+    method, encoder = config.method, config.encoder
+    if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is not None:
+        return False
+    return not (isinstance(encoder, FrameConfig) and encoder.pretrained)
+
+
+def _description(name: str) -> ModelConfig:
+    """Of the model that a run, a model folder or the hub holds; its weights are not read where a file tells it."""
+    folder = Path(name)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / checkpoint.DESCRIPTION).is_file():
+        return open_model(name).config
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
+
+
+def _fits(described: Encoder, found: Encoder) -> bool:
+    """Whether these are the same, but for what weights do not depend on."""
+    return _essence(described) == _essence(found)
+
+
+def _essence(encoder: Encoder) -> dict[str, Any]:
+    if isinstance(encoder, StillsConfig):
+        return _essence(encoder.of)
+    return encoder.model_dump(exclude={"pretrained", "size", "checkpoint_every"})
+
+
+def _differences(described: dict[str, Any], found: dict[str, Any]) -> str:
+    if "of" in described and "of" in found:
+        described, found = described["of"], found["of"]
+    names = [name for name in described | found if described.get(name) != found.get(name) and name != "size"]
+    return ", ".join(f"{name} {found.get(name)!r} and not {described.get(name)!r}" for name in names[:3])

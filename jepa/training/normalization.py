@@ -1,0 +1,89 @@
+"""What a run's training data tell its model once and for all: moments of actions and states, and which states."""
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from jepa.config import UserError
+from jepa.methods.config import FrozenEncoderConfig, LeWMConfig, PLDMConfig
+from jepa.normalize import Moments, Standardise
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.config import CausalPredictorConfig
+from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.mlp import MarkovPredictor
+from jepa.training.config import PretrainConfig
+from jepa_data.actions import ActionStats
+from jepa_data.stream.action_stats import spread
+from jepa_data.stream.loader import ClipLoader
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Moments of raw actions, and of the states that the predictor is told; None where they are not wanted."""
+
+    actions: Moments | None = None
+    states: Moments | None = None
+
+
+def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]:
+    """Where the states that the method asks for stand among the recorded ones.
+
+    Raises:
+        UserError: some were not recorded.
+    """
+    wanted = config.method.states if isinstance(config.method, FrozenEncoderConfig) else ()
+    known = loader.shards.manifest.state_names if all(corpus.states for corpus in loader.corpora) else ()
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            there = f"there are {', '.join(known)}" if known else "there are none (or sources with different ones)"
+            hint = f"did you mean {near[0]!r}?" if near else there
+            raise UserError(f"method.states: {loader.shards.url} has no state {name!r}; {hint}")
+    return tuple(known.index(name) for name in wanted)
+
+
+def training_scales(config: PretrainConfig, loader: ClipLoader, stats: ActionStats | None) -> Scales:
+    """Read what the model standardises; nothing where it standardises nothing.
+
+    Args:
+        stats: of raw actions; None where there are none.
+
+    Raises:
+        UserError: a state that the method asks for is missing (NaN) in some of the data.
+    """
+    if not isinstance(config.method, LeWMConfig | PLDMConfig | FrozenEncoderConfig):
+        return Scales()
+    predictor, actions, states = config.method.predictor, None, None
+    if predictor.normalize_actions and stats is not None:
+        actions = _moments(np.array(stats.mean), np.array(stats.std))
+    columns = list(state_columns(config, loader))
+    if columns:
+        found = spread(loader, "states")
+        for name, missing in zip(config.method.states, found.missing[columns], strict=True):  # pyright: ignore[reportAttributeAccessIssue] - only these methods have columns
+            if missing > 0:
+                raise UserError(
+                    f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop "
+                    "those episodes"
+                )
+        if isinstance(predictor, CausalPredictorConfig) and predictor.normalize_states:
+            states = _moments(found.mean[columns], found.std[columns])
+    return Scales(actions, states)
+
+
+def fit_scales(dynamics: MarkovPredictor | GRUPredictor | CausalPredictor, scales: Scales) -> None:
+    """Give the dynamics the moments they standardise by. Raises UserError if they are not finite."""
+    wanted = [(dynamics.scale_actions, scales.actions)]
+    if isinstance(dynamics, CausalPredictor):
+        wanted.append((dynamics.scale_states, scales.states))
+    for module, moments in wanted:
+        if isinstance(module, Standardise) and moments is not None:
+            try:
+                module.fit(moments)
+            except ValueError as error:
+                raise UserError(f"method.predictor: {error}") from error
+
+
+def _moments(mean: np.ndarray, std: np.ndarray) -> Moments:
+    return Moments(torch.from_numpy(mean).float(), torch.from_numpy(std).float())

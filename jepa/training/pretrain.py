@@ -1,0 +1,322 @@
+"""`jepa pretrain`: from a typed description to a trained model in a run folder.
+
+RUN/config.yaml         the description with every default filled in
+RUN/checkpoints/        of the training, to resume from
+RUN/logs/               TensorBoard events and metrics.csv
+RUN/model/              safetensors + JSON, what `jepa.load` reads; in model/predictor a masked predictor
+RUN/pretrain.json       figures of the training
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from torch import nn
+
+from jepa.config import UserError, dump
+from jepa.methods.base import Method
+from jepa.methods.config import FrozenEncoderConfig, LeVJEPAConfig
+from jepa.methods.levjepa import ASPECT
+from jepa.models.build import MEAN, STD
+from jepa.models.checkpoint import DESCRIPTION
+from jepa.models.model import load, save
+from jepa.training import optim
+from jepa.training.build_method import build_method, dynamics_of, history_of, trained
+from jepa.training.callbacks.collapse import CollapseGauge
+from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.config import PretrainConfig
+from jepa.training.encoder_from import Source, random_weights, resolved
+from jepa.training.finite import check_state
+from jepa.training.init_from import start_from
+from jepa.training.module import Pretraining
+from jepa.training.normalization import state_columns, training_scales
+from jepa.training.resume import Resumption, resumption
+from jepa.training.run_folder import Claim, check_free, claim
+from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.actions import ActionStats
+from jepa_data.config import AugmentConfig, CropConfig
+from jepa_data.stream.action_stats import action_stats
+from jepa_data.stream.clips import Bad
+from jepa_data.stream.loader import ClipLoader, make_loader
+from jepa_probes.probing.online import OnlineProbe
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+    bar: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+) -> LatentWorldModel:
+    """Train, and write the run folder.
+
+    Args:
+        resume: go on from the last checkpoint of the folder.
+        overwrite: start again in a folder that already holds a run; what that run left is deleted.
+        say: told a line at a time how the run goes.
+        bar: draw a progress bar instead of printing lines.
+        callbacks: more of Lightning's, for users in Python.
+
+    Raises:
+        UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
+    """
+    run = Path(config.run)
+    config, source = resolved(config)
+    gauge, speed, probe = _gauge(config), Throughput(), _online_probe(config, say)
+    progress = RichProgressBar() if bar else Lines(say)
+    # The gauges log, so they come before the callback that saves what was logged.
+    trainer = make_trainer(config, [gauge, *([probe] if probe else []), speed, progress, *callbacks])
+    writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
+    resumed = resumption(config) if resume else None
+    if resumed is None and writes:
+        check_free(run, overwrite=overwrite)
+    if resumed and resumed.step >= config.trainer.steps and (run / "model" / DESCRIPTION).is_file():
+        say(f"{run}: all {resumed.step} steps are done, nothing is left to train; raise trainer.steps to train longer")
+        return load(run)
+    loader = _loader(config, trainer, say if writes else _silent)
+    preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
+    stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
+    scales = training_scales(config, loader, stats)
+    method = build_method(config, preprocessing.image_size, loader.action_size, scales)
+    assert isinstance(method, nn.Module)
+    if resumed:
+        resumed.check(method)
+    moments = start_from(config.init_from, method) if config.init_from and not resumed else None
+    module = _module(config, method, preprocessing, moments, columns)
+    claimed = claim(run, dump(config), resume=resume) if writes else None
+    for note in resumed.notes if resumed and writes else ():
+        say(note)
+    _fit(trainer, module, loader, resumed, claimed, say)
+    check_state(method.state_dict(), (), str(run / "model"))
+    model = trained(config, method, _spec(config, method, preprocessing, loader, stats), preprocessing)
+    left_out = _left_out(loader)
+    if writes:
+        for bad in left_out.values():
+            say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
+        save(model, run / "model")
+        _write_summary(run, config, method, trainer, gauge, probe, speed, loader, left_out)
+        say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
+    return model.world
+
+
+def _loader(config: PretrainConfig, trainer: L.Trainer, say: Callable[[str], None]) -> ClipLoader:
+    """Clips for all steps of the run, with remarks on what is amiss."""
+    loader = make_loader(
+        config.data,
+        "train",
+        seed=config.seed,
+        total_batches=config.trainer.steps * config.trainer.accumulate,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    for note in loader.notes:
+        say(note)
+    if loader.action_size and config.data.augment.flip:
+        raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
+    if random_weights(config):
+        say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
+    return loader
+
+
+def _silent(line: str) -> None:
+    """What processes that do not speak say."""
+
+
+def _fit(
+    trainer: L.Trainer,
+    module: Pretraining,
+    loader: ClipLoader,
+    resumed: Resumption | None,
+    claimed: Claim | None,
+    say: Callable[[str], None],
+) -> None:
+    """Train; if not one step is taken, the folder is given back."""
+    earlier = _read_metrics(claimed.run) if claimed and resumed else []
+    first = resumed.step if resumed else 0
+    try:
+        with quiet():
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=resumed and resumed.path, weights_only=True)
+    except BaseException as error:
+        if claimed and trainer.global_step <= first:
+            claimed.release()
+        if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+            say(f"stopped; --resume goes on from {Path(trainer.default_root_dir).parent}, if a checkpoint was written")
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if claimed:
+            _write_metrics(claimed.run, earlier)
+
+
+def _gauge(config: PretrainConfig) -> CollapseGauge:
+    """An encoder that is frozen does not collapse, so there is nothing to warn of."""
+    least = 0.0 if isinstance(config.method, FrozenEncoderConfig) else config.trainer.warn_rank_below
+    return CollapseGauge(config.trainer.gauge_every, least, _views(config))
+
+
+def _views(config: PretrainConfig) -> AugmentConfig | None:
+    """How this run makes other views of a clip; None if it does not."""
+    augment, crop = config.data.augment, config.data.augment.crop or config.data.crop
+    if isinstance(config.method, LeVJEPAConfig):
+        crop = CropConfig(scale=config.method.global_scale, ratio=ASPECT)
+    augment = augment.model_copy(update={"crop": crop})
+    return None if augment == AugmentConfig() else augment
+
+
+def _online_probe(config: PretrainConfig, say: Callable[[str], None]) -> OnlineProbe | None:
+    t = config.trainer
+    if not t.probe_every:
+        return None
+    assert config.encoder is not None
+    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
+
+
+def _left_out(loader: ClipLoader) -> dict[str, Bad]:
+    """What could not be read, by any process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return loader.bad
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, loader.bad)
+    return {key: bad for part in found for key, bad in part.items()}
+
+
+def _module(
+    config: PretrainConfig,
+    method: Method,
+    preprocessing: Preprocessing,
+    moments: dict[int, Any] | None,
+    columns: tuple[int, ...],
+) -> Pretraining:
+    first, last = config.optimizer.weight_decay, config.optimizer.final_weight_decay
+    return Pretraining(
+        method,
+        seed=config.seed,
+        total_steps=config.trainer.steps,
+        make_optimizer=optimizer_of(config),
+        lr_factor=schedule_of(config),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        augment=config.data.augment,
+        state_columns=columns,
+        weight_decay=None if last is None else optim.half_cosine(first, last, config.trainer.steps),
+        moments=moments,
+    )
+
+
+def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | None) -> Preprocessing:
+    manifest = loader.shards.manifest
+    size, fps = config.data.image_size or manifest.image_size, config.data.fps or manifest.fps
+    if size is None or fps is None:
+        what = "data.image_size" if size is None else "data.fps"
+        raise UserError(f"{loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER")
+    _check_square(config, loader)
+    data = config.data
+    return Preprocessing(
+        size,
+        fps / data.stride,
+        *((MEAN, STD) if source is None else (source.mean, source.std)),
+        fit=data.fit,
+        shortest_edge=data.shortest_edge,
+        clip_frames=data.clip_frames,
+    )
+
+
+def _check_square(config: PretrainConfig, loader: ClipLoader) -> None:
+    """Clips as stored must be square, as everything is that a model is shown later."""
+    if config.data.image_size is not None or not len(loader.corpora[0]):
+        return
+    index = loader.corpora[0][0].video_index()
+    if index is not None and index.height != index.width:
+        raise UserError(
+            f"{loader.shards.url}: its videos are {index.width}x{index.height}, and models see square pictures; give "
+            "data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
+        )
+
+
+def _spec(
+    config: PretrainConfig,
+    method: Method,
+    preprocessing: Preprocessing,
+    loader: ClipLoader,
+    stats: ActionStats | None,
+) -> LatentSpec:
+    encoder = method.evaluation_encoder()
+    assert config.encoder is not None and isinstance(encoder.tokens, int) and isinstance(encoder.width, int)
+    tubelet = config.encoder.tubelet
+    return LatentSpec(
+        encoder.tokens,
+        encoder.width,
+        tubelet / preprocessing.fps,
+        tubelet,
+        loader.action_size or None,
+        history=history_of(config),
+        states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
+        actions=stats,
+    )
+
+
+def _read_metrics(run: Path) -> list[dict[str, str]]:
+    path = run / "logs" / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_metrics(run: Path, earlier: list[dict[str, str]]) -> None:
+    """Put the rows of the part before a resume in front: Lightning's logger starts its file anew."""
+    later = _read_metrics(run)
+    if not earlier or not later:
+        return
+    first = int(later[0]["step"])
+    rows = [row for row in earlier if int(row["step"]) < first] + later
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (run / "logs" / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_summary(
+    run: Path,
+    config: PretrainConfig,
+    method: Method,
+    trainer: L.Trainer,
+    gauge: CollapseGauge,
+    probe: OnlineProbe | None,
+    speed: Throughput,
+    loader: ClipLoader,
+    left_out: dict[str, Bad],
+) -> None:
+    assert isinstance(method, nn.Module)
+    summary: dict[str, Any] = {
+        "method": config.method.kind,
+        "steps": trainer.global_step,
+        "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
+        "wait_share": round(loader.stats.wait_share, 4),
+        **gauge.values,
+        "gauge_seconds": round(gauge.seconds, 2),
+        "probe": None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
+        "seconds": round(speed.seconds, 2),
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),
+        "device": str(trainer.strategy.root_device),
+        "precision": trainer.precision,
+        "warnings": gauge.warnings,
+        "left_out": {key: bad.kind for key, bad in left_out.items()},
+        "data": {
+            "position": loader.position,
+            "mix": dict(loader.stats.drawn),
+            "errors": dict(loader.stats.kinds),
+            "stalls": loader.stats.stalls,
+        },
+    }
+    (run / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -1,0 +1,146 @@
+"""`jepa pretrain --resume`: what may differ from the run that is gone on with, and from where it goes on.
+
+May differ: how long, on what, and how often to log and save. What is learned from what, and how, may not: the state of
+the optimizer, the place in the data and the schedule are those of the run as it was started. Whoever wants another
+learning rate or other data starts another run from these weights (`init_from`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from jepa.config import UserError, load
+from jepa.models.checkpoint import check_tensors
+from jepa.training.checkpoints import FOLDER, LAST, read_checkpoint
+from jepa.training.config import PretrainConfig
+from jepa.training.frozen_parts import frozen_parts, is_frozen
+from jepa.training.trainer import schedule_of
+
+STEPS = "trainer.steps"  # may grow
+MAY_CHANGE = (
+    "run",
+    "trainer.device",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.precision",
+    "trainer.log_every",
+    "trainer.gauge_every",
+    "trainer.probe_every",
+    "trainer.probe",
+    "trainer.checkpoint_every",
+    "trainer.warn_rank_below",
+    "data.workers",
+    "data.worker_kind",
+    "data.cache_mib",
+    "data.max_bad_fraction",
+    "data.decode_seconds",
+    "data.stall_seconds",
+    "data.quarantine",
+    "data.remote",
+    "encoder.checkpoint_every",
+    "encoder.of.checkpoint_every",
+)
+SHOWN = 5  # differences in an error
+PREFIX = "method."  # of the training module's tensors
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """From where a run goes on.
+
+    Attributes:
+        path: of the checkpoint.
+        step: optimizer steps done.
+        notes: what changes, a line each.
+        weights: of the checkpoint, by name.
+    """
+
+    path: Path
+    step: int
+    notes: tuple[str, ...]
+    weights: Mapping[str, Tensor]
+
+    def check(self, method: nn.Module) -> None:
+        """Raises UserError if these are weights of another method."""
+        found = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
+        parts = frozen_parts(method)  # are in no checkpoint
+        own = {name: x for name, x in method.state_dict().items() if not is_frozen(name, parts)}
+        check_tensors(own, found, str(self.path))
+
+
+def resumption(config: PretrainConfig) -> Resumption:
+    """The checkpoint that a run goes on from.
+
+    Raises:
+        UserError: there is none, it is damaged, or the config differs in what may not change.
+    """
+    run = Path(config.run)
+    described, path = run / "config.yaml", run / FOLDER / LAST
+    if not path.is_file():
+        how = "with --overwrite" if described.is_file() else "without --resume"
+        raise UserError(f"{run}: nothing to resume: {path} does not exist. Start the run again {how}.")
+    before = load(described, PretrainConfig)
+    check_changes(before, config)
+    try:
+        found = read_checkpoint(path, mmap=True)
+    except UserError as error:
+        raise UserError(f"{error}. {_ways_out(path)}") from None
+    step = int(found["global_step"])
+    return Resumption(path, step, tuple(_notes(before, config, step)), found["state_dict"])
+
+
+def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
+    """Raises UserError naming every key that may not change when a run is resumed."""
+    was, wanted = _flat(before.model_dump()), _flat(now.model_dump())
+    refused = [
+        f"{key} is {_value(wanted.get(key))}, was {_value(was.get(key))}"
+        for key in dict.fromkeys([*was, *wanted])
+        if was.get(key) != wanted.get(key) and not _may_change(key) and key != STEPS
+    ]
+    if now.trainer.steps < before.trainer.steps:
+        refused.append(f"{STEPS} is {now.trainer.steps}, was {before.trainer.steps}, and can only grow")
+    if refused:
+        more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        raise UserError(
+            f"{now.run}: cannot be resumed with other settings: {'; '.join(refused[:SHOWN])}{more}. Give those of "
+            f"{Path(now.run) / 'config.yaml'}, or start another run from these weights: init_from={now.run} run=FOLDER"
+        )
+
+
+def _notes(before: PretrainConfig, now: PretrainConfig, step: int) -> list[str]:
+    """What happens to the schedule where the run gets longer."""
+    old, new = before.trainer.steps, now.trainer.steps
+    if old == new:
+        return []
+    rates = [config.optimizer.lr * schedule_of(config)(step) for config in (before, now)]
+    return [
+        f"{STEPS} {old} -> {new}: the {now.schedule.kind} schedule, and all else that follows the length of the run, "
+        f"is that of {new} steps from now on; at step {step} the learning rate goes from {rates[0]:.3g} to "
+        f"{rates[1]:.3g}"
+    ]
+
+
+def _ways_out(path: Path) -> str:
+    others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other.name != path.name]
+    if not others:
+        return "There is no other checkpoint here; start again with --overwrite"
+    return f"Copy another one over it ({', '.join(others)}), or start again with --overwrite"
+
+
+def _may_change(key: str) -> bool:
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return flat
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,97 @@
+"""The folder of a run: whether a run may begin in it, and what is left of a start that failed.
+
+A folder is claimed when all that can be built has been built, and given back if not one step is taken: the corrected
+command works in the same folder.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from jepa.config import UserError
+from jepa.files import replace_text
+from jepa.training.checkpoints import FOLDER as CHECKPOINTS
+from jepa_data.writable import check_writable
+
+DESCRIPTION = "config.yaml"
+LOGS = "logs"
+# What the verbs write of a model: it goes, once the model is replaced by another one.
+WRITTEN = (
+    DESCRIPTION,
+    CHECKPOINTS,
+    LOGS,
+    "model",
+    "pretrain.json",
+    "features",
+    "probe.json",
+    "plan.json",
+    "plan.yaml",
+    "dream",
+    "dream.json",
+    "figures",
+    "results.json",
+    "report.html",
+)
+
+
+def check_free(run: Path, *, overwrite: bool) -> None:
+    """Raises UserError if `run` cannot be written, or holds what a new run would delete, unless it may `overwrite`."""
+    check_writable(run)
+    if overwrite:
+        return
+    if (run / DESCRIPTION).exists():
+        raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
+    if found := [name for name in WRITTEN if _holds_files(run / name)]:
+        raise UserError(
+            f"{run} is not the folder of a run (no {DESCRIPTION}), and holds what a run would replace: "
+            f"{', '.join(found)}. Give another run=FOLDER, or delete them with --overwrite"
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that is a run's own.
+
+    Attributes:
+        before: the config.yaml of the run that is resumed; None for a new run.
+        made: whether the folder was not there before.
+    """
+
+    run: Path
+    before: str | None
+    made: bool
+
+    def release(self) -> None:
+        """Give the folder back as it was; what a new run has replaced is gone."""
+        if self.before is not None:
+            replace_text(self.run / DESCRIPTION, self.before)
+            return
+        for name in (DESCRIPTION, LOGS, CHECKPOINTS):
+            _remove(self.run / name)
+        if self.made and not any(self.run.iterdir()):
+            self.run.rmdir()
+
+
+def claim(run: Path, description: str, *, resume: bool) -> Claim:
+    """Write config.yaml; what an earlier run left goes, unless it is resumed."""
+    before = (run / DESCRIPTION).read_text() if resume else None
+    if not resume:
+        for name in WRITTEN:
+            _remove(run / name)
+    made = not run.is_dir()
+    run.mkdir(parents=True, exist_ok=True)
+    replace_text(run / DESCRIPTION, description)
+    return Claim(run, before, made)
+
+
+def _holds_files(path: Path) -> bool:
+    if path.is_dir():
+        return any(not below.is_dir() for below in path.rglob("*"))
+    return path.exists() or path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""`jepa embed`: latents of videos as tables, shards and colors."""

@@ -1,0 +1,62 @@
+"""`jepa embed --pca`: what the encoder makes of a video, as colors beside it.
+
+The features of all steps and places of the video are fitted together: their first three principal components become
+red, green and blue, so one color means the same thing everywhere in the video, and nothing in another one. What stands
+beside them is what the encoder sees: the picture as it was cropped and scaled for it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from jepa.config import UserError
+from jepa.world_model import LatentWorldModel
+from jepa_data.preprocessing import VideoFile
+from jepa_data.shards.encode import encode_mp4
+from jepa_probes.reporting.drawing import write_gif
+from jepa_probes.reporting.figures import feature_video
+from jepa_probes.reporting.gallery import feature_maps
+
+LONGEST = 120  # latent steps drawn
+
+
+def open_picture(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], None]:
+    """What writes frames, at so many a second, to `out`. Raises UserError if its name does not end in .gif or .mp4."""
+    if out.suffix.lower() not in (".gif", ".mp4"):
+        raise UserError(f"--pca is {out}; give a name that ends in .gif or .mp4")
+    return lambda frames, fps: _write(frames, out, fps)
+
+
+def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | None) -> UInt8[np.ndarray, "S Y X 3"]:
+    """What the encoder sees, a frame a latent step, and its features beside it; at most the first `LONGEST` steps.
+
+    Args:
+        clip_frames: encoded together; None: all.
+
+    Raises:
+        UserError: the video is shorter than a step, or the latents have no place in the picture.
+    """
+    per_step = model.spec.frames_per_step
+    steps = min(file.frames // per_step, LONGEST)
+    if not steps:
+        raise UserError(f"the video has {file.frames} frame(s); one latent step takes {per_step}")
+    blocks = list(file.clips(clip_frames, steps * per_step))
+    found = [maps.flatten(0, 1) for block in blocks if (maps := feature_maps(model, block)) is not None]
+    if not found or found[0].shape[1] * found[0].shape[2] == 1:
+        raise UserError(
+            f"the latents of this model are {model.spec.tokens} vector(s) a step that have no place in the picture, so "
+            "there is no map to color. --pca is for encoders with tokens on a grid"
+        )
+    return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(found))
+
+
+def _write(frames: UInt8[np.ndarray, "T Y X 3"], out: Path, fps: float) -> None:
+    if out.suffix.lower() == ".gif":
+        write_gif(frames, out, fps=fps, hold=0.0)
+        return
+    even = [(0, side % 2) for side in frames.shape[1:3]]  # what plays everywhere has even sides
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(encode_mp4(np.pad(frames, ((0, 0), *even, (0, 0)), mode="edge"), fps, pixel_format="yuv420p"))

@@ -1,0 +1,211 @@
+"""Is a dream worth what the world is? A controller that learned in dreams plays held-out episodes, and dreams them.
+
+    world   picture 0 ─> z0 ─> action ─> … picture k ─> zk     reward(z1, goal) … reward(zT, goal): of what was encoded
+    dream            z0 ─> action ─> z1' ─> …                  reward(z1', goal) … reward(zT', goal): of what was dreamt
+
+Both from the same starts, by the same controller, with the same reward; in a world that rewards by itself and sets no
+goals, its own reward, and in dreams what a head makes of it. A dream that is worth much more than the world was
+exploited: the controller found out where the model is wrong.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa.agents.controller import Controller
+from jepa.agents.imagination.dream import Dream
+from jepa.agents.imagination.policy import ImaginationPolicy
+from jepa.world_model import LatentWorldModel
+from jepa_data.worlds import make_batch
+from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_data.worlds.gym import REWARD
+from jepa_probes.planning.evaluate import random_floor, score
+from jepa_probes.planning.tasks import FIRST_EPISODE, Z95, Pictures, Tasks, check_actions, random_actions
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is played in a world that sets no goals. Saved with every result.
+
+    Attributes:
+        episodes: number i is episode 1,000,000 + i of `seed`, which nobody has recorded.
+        steps: of the world, or fewer where it ends before.
+    """
+
+    world: str
+    world_version: int
+    image_size: int
+    episodes: int
+    steps: int
+    seed: int
+
+    def start(self) -> WorldBatch:
+        """The episodes at their beginning."""
+        numbers = FIRST_EPISODE + np.arange(self.episodes)
+        return make_batch(self.world, numbers, image_size=self.image_size, seed=self.seed)
+
+
+def evaluate_controller(
+    model: LatentWorldModel, tasks: Tasks, controller: Controller, dream: Dream, horizon: int
+) -> dict[str, Any]:
+    """Play every task without planning, and dream it from the same start.
+
+    Args:
+        dream: of the model; its reward is that of both returns.
+        horizon: latent steps that the controller was trained for; returns are told for these and for the whole task.
+
+    Returns:
+        JSON-able: success with its interval, others beside it, and `returns`: horizon, task -> see `compare_returns`.
+    """
+    protocol, world = tasks.protocol, tasks.start(1)
+    check_actions(model, world)
+    policy = ImaginationPolicy(model, controller, tasks.goal_pictures, fps=world.fps)
+    starts: list[Tensor] = []
+    rewards: list[Tensor] = []
+    assert policy.goal is not None
+    goal = policy.goal
+
+    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
+        assert pictures is not None
+        decided = policy.decisions
+        action = policy.act(pictures)
+        if policy.decisions > decided:
+            assert policy.latent is not None
+            if starts:
+                rewards.append(dream.reward(policy.latent, goal))
+            else:
+                starts.append(policy.latent)
+        return action
+
+    began = time.perf_counter()
+    episodes = tasks.run(act, look=True)
+    seconds = time.perf_counter() - began
+    solved = tasks.solved(episodes.distance)
+    beside = {"random": score(random_floor(tasks, model.spec.frames_per_step * policy.stride))}
+    if world.has_expert:
+        beside["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
+    result = {
+        **score(solved),
+        "beside": beside,
+        "ever_reached": float(tasks.solved(episodes.nearest).mean()),
+        "median_distance": float(np.median(episodes.distance)),
+        "unit": world.unit,
+        "protocol": asdict(protocol),
+        "seconds": seconds,
+        "distances": episodes.distance.tolist(),
+        "returns": {},
+    }
+    if rewards:
+        in_world = torch.stack(rewards, 1)
+        result["returns"] = _returns(dream, controller, starts[0], goal, in_world, horizon, protocol.seed)
+    return result
+
+
+def evaluate_return(
+    model: LatentWorldModel, play: Play, controller: Controller, dream: Dream, horizon: int
+) -> dict[str, Any]:
+    """Play episodes of a world without goals, and dream them from the same start.
+
+    Args:
+        dream: of the model; its reward and its ends are heads that were fitted to the world's.
+        horizon: latent steps that the controller was trained for; returns are told for these and for the whole episode.
+
+    Returns:
+        JSON-able: the mean `return` of the world with its interval, that of random actions `beside`, and `returns`.
+    """
+    world = play.start()
+    check_actions(model, world)
+    policy = ImaginationPolicy(model, controller, fps=world.fps)
+    span = model.spec.frames_per_step * policy.stride
+    starts: list[Tensor] = []
+
+    def act(world: WorldBatch) -> NDArray[np.floating]:
+        action = policy.act(world.render())
+        if not starts:
+            assert policy.latent is not None
+            starts.append(policy.latent)
+        return action
+
+    began = time.perf_counter()
+    earned, lengths = _earn(world, act, play.steps)
+    seconds = time.perf_counter() - began
+    held = random_actions(play.seed, span)
+    floor, floor_lengths = _earn(play.start(), lambda world: held(None, world), play.steps)
+    whole = earned[:, : play.steps // span * span]
+    in_world = torch.from_numpy(whole.reshape(len(whole), -1, span).sum(-1)).float()
+    return {
+        **_earnings(earned, lengths),
+        "beside": {"random": _earnings(floor, floor_lengths)},
+        "protocol": asdict(play),
+        "seconds": seconds,
+        "earned": earned.sum(1).tolist(),
+        "returns": _returns(dream, controller, starts[0], starts[0], in_world, horizon, play.seed),
+    }
+
+
+def _earn(
+    world: WorldBatch, act: Callable[[WorldBatch], NDArray[np.floating]], steps: int
+) -> tuple[Float[np.ndarray, "B T"], NDArray[np.intp]]:
+    """What each step of the world was worth, 0 after the end of an episode; and how many steps each lasted."""
+    column = world.state_names.index(REWARD)
+    earned, lengths = np.zeros((len(world), steps)), np.zeros(len(world), np.intp)
+    for t in range(steps):
+        going = ~world.ended()
+        if not going.any():
+            break
+        world.step(act(world))
+        earned[going, t] = world.states()[going, column]
+        lengths += going
+    return earned, lengths
+
+
+def _earnings(earned: Float[np.ndarray, "B T"], lengths: NDArray[np.intp]) -> dict[str, float]:
+    """Mean return with its 95 % interval (of a normal mean), the number of episodes and their mean length in steps."""
+    totals = earned.sum(1)
+    mean, half = float(totals.mean()), float(Z95 * totals.std(ddof=1) / np.sqrt(len(totals)))
+    counted = {"episodes": len(totals), "length": float(lengths.mean())}
+    return {"return": mean, "low": mean - half, "high": mean + half} | counted
+
+
+@torch.no_grad()
+def _returns(
+    dream: Dream,
+    controller: Controller,
+    start: Float[Tensor, "B N D"],
+    goal: Float[Tensor, "B N D"],
+    in_world: Float[Tensor, "B T"],
+    horizon: int,
+    seed: int,
+) -> dict[str, dict[str, float | int | None]]:
+    """`horizon` and `task` -> what the first latent steps, and all, were worth in the dream and in the world."""
+    steps = in_world.shape[1]
+    in_dream = dream.run(controller.act, start, goal, steps, torch.Generator().manual_seed(seed)).worth
+    return {
+        name: compare_returns(in_dream[:, :count], in_world[:, :count])
+        for name, count in (("horizon", min(horizon, steps)), ("task", steps))
+        if count
+    }
+
+
+def compare_returns(dream: Float[Tensor, "B T"], world: Float[Tensor, "B T"]) -> dict[str, float | int | None]:
+    """Rewards of T steps added up, in the dream and in the world: their means over tasks, how far they are apart (`gap`
+    is dream - world; `apart` the mean size of the difference of one task) and Pearson's correlation over tasks, None
+    where one of them is the same in all."""
+    a, b = (x.double().sum(1) for x in (dream, world))
+    spread = a.std(correction=0) * b.std(correction=0)
+    together = ((a - a.mean()) * (b - b.mean())).mean()
+    return {
+        "steps": dream.shape[1],
+        "dream": a.mean().item(),
+        "world": b.mean().item(),
+        "gap": (a - b).mean().item(),
+        "apart": (a - b).abs().mean().item(),
+        "correlation": (together / spread).item() if spread > 1e-12 else None,
+    }

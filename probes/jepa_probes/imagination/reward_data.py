@@ -1,0 +1,156 @@
+"""What the rewards and ends in a run's recordings are to those that learn to act from them.
+
+    frames of an episode   f0 f1 f2 f3 f4 f5 f6 f7 f8 f9       reward[t] is of what led to frame t
+    latent steps, of 4           [    z0   ] [    z1   ]       laid so that the last one ends where the episode did
+    rewards                        r2+…+r5     r6+…+r9         NaN where a step begins with the episode
+
+Whole episodes are read, as a clip from the middle would never show an end; each step is encoded on its own, as the
+policy sees it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from jepa.agents.imagination.dream import Recorded
+from jepa.agents.imagination.heads import ContinueHead, HeadSettings, fit_continue, fit_reward
+from jepa.agents.imagination.reward import Head
+from jepa.agents.policy import stride_of
+from jepa.config import UserError
+from jepa.r2 import r2_score
+from jepa.world_model import LatentWorldModel
+from jepa_data.config import StreamConfig
+from jepa_data.decode import Limits, get_backend
+from jepa_data.shards.index import ShardSet
+from jepa_data.shards.read import Cut, SampleReader
+from jepa_data.worlds.gym import REWARD, TERMINATED
+from jepa_probes.imagination.config import WorldRewardConfig
+from jepa_probes.probing.features import split_episodes
+
+
+@dataclass(frozen=True)
+class Earned:
+    """Latents of whole episodes, as a controller sees them, and what they were worth.
+
+    Attributes:
+        latents: of M moments, the episodes one after the other.
+        rewards: of the latent step that led there; NaN at the first of an episode.
+        ended: whether the world terminated there; false where a time limit cut the recording.
+        episodes: of each moment.
+    """
+
+    latents: Float[Tensor, "M N D"]
+    rewards: Float[Tensor, " M"]
+    ended: Bool[Tensor, " M"]
+    episodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What is known of a world that rewards by itself.
+
+    Attributes:
+        moments: where dreams start: no ends.
+        reward, continues: of a latent; no `continues` where no recorded episode terminated.
+        told: how well that is known, on episodes that other heads were not fitted to: `reward_r2`, the share of the
+            variance of rewards explained, and the mean chance to go on, at ends and elsewhere.
+    """
+
+    moments: Recorded
+    reward: Head
+    continues: ContinueHead | None
+    told: dict[str, float]
+
+
+def heads_of(
+    model: LatentWorldModel, data: StreamConfig, config: WorldRewardConfig, seed: int, episodes: int | None
+) -> Heads:
+    """Fit them to the run's recordings; see `earned`. Raises UserError as that, or if there is one episode only."""
+    found = earned(model, data, episodes)
+    settings = HeadSettings(**config.heads.model_dump())
+    if len(set(found.episodes)) < 2:
+        raise UserError(f"{data.folder}: heads are tried on episodes held out, so two are needed, found one")
+    fit, held = split_episodes(found.episodes, seed=seed)
+    told = _tried(found, fit, held, settings, seed)
+    known = found.rewards.isfinite()
+    reward = fit_reward(found.latents[known], found.rewards[known], settings, seed)
+    continues = fit_continue(found.latents, found.ended, settings, seed) if found.ended.any() else None
+    going = ~found.ended
+    keys = [key for key, goes_on in zip(found.episodes, going.tolist(), strict=True) if goes_on]
+    return Heads(Recorded(found.latents[going][:, None], keys), Head(reward), continues, told)
+
+
+@torch.no_grad()
+def _tried(found: Earned, fit: Tensor, held: Tensor, settings: HeadSettings, seed: int) -> dict[str, float]:
+    """How well heads that are fitted to some of the episodes know the others."""
+    known = found.rewards.isfinite()
+    rows, others = fit[known[fit]], held[known[held]]
+    told: dict[str, float] = {}
+    if len(rows) and len(others):
+        head = fit_reward(found.latents[rows], found.rewards[rows], settings, seed)
+        r2 = r2_score(head(found.latents[others])[:, None], found.rewards[others, None])
+        if not r2.isnan():  # a reward that is always the same needs no head
+            told["reward_r2"] = r2.item()
+    if found.ended[fit].any() and found.ended[held].any():
+        goes_on = fit_continue(found.latents[fit], found.ended[fit], settings, seed)(found.latents[held])
+        told["goes_on_at_ends"] = goes_on[found.ended[held]].mean().item()
+        told["goes_on_elsewhere"] = goes_on[~found.ended[held]].mean().item()
+    return told
+
+
+@torch.no_grad()
+def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) -> Earned:
+    """Latents, rewards and ends of the training episodes; at most the first `episodes`, None: all.
+
+    Raises:
+        UserError: no rewards were recorded, or no episode is as long as a latent step.
+    """
+    shards = ShardSet.open(data.folder)
+    about, samples = shards.manifest, shards.split("train")
+    if {REWARD, TERMINATED} - set(about.state_names) or about.fps is None:
+        raise UserError(
+            f"{data.folder}: no rewards were recorded. `jepa data record gym:ID` keeps those of the environment: "
+            "record it again, or choose a reward of another kind"
+        )
+    columns = [about.state_names.index(name) for name in (REWARD, TERMINATED)]
+    limits = Limits(timeout_seconds=data.decode_seconds)
+    reader = SampleReader(shards.store, get_backend(data.backend), limits, None, 0, 0)
+    stride, parts, keys = stride_of(about.fps, model), list[tuple[Tensor, Tensor, Tensor]](), list[str]()
+    for number in range(len(samples) if episodes is None else min(episodes, len(samples))):
+        sample = shards.probed(samples[number])
+        pictures, told = reader.clips(sample, Cut(np.arange(sample.frames, dtype=np.int64), None))
+        assert told.states is not None
+        video, states = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(told.states[:, columns])
+        if len(video) > (model.spec.frames_per_step - 1) * stride:
+            parts.append(_moments(model, video, states, stride))
+            keys += [sample.key] * len(parts[-1][0])
+    if not parts:
+        raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
+    latents, rewards, ended = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Earned(latents, rewards, ended, tuple(keys))
+
+
+def _moments(
+    model: LatentWorldModel, video: Tensor, states: Float[Tensor, "T 2"], stride: int
+) -> tuple[Float[Tensor, "S N D"], Float[Tensor, " S"], Bool[Tensor, " S"]]:
+    """Latents of an episode with their rewards and ends: its first picture as it stands, then as in the figure above.
+
+    Every `stride`-th frame is one of the model's.
+    """
+    frames = model.spec.frames_per_step
+    span, last = frames * stride, len(video) - 1
+    at = torch.arange(last % span, last + 1, span)
+    at = at[at >= (frames - 1) * stride]
+    seen = at[:, None] + stride * torch.arange(1 - frames, 1)
+    before = at[:, None] + torch.arange(1 - span, 1)
+    earned = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
+    latents = torch.cat([model.encode_still(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
+    ended = states[at, 1] > 0
+    return (
+        latents,
+        torch.cat([torch.full((1,), torch.nan), earned]),
+        torch.cat([torch.zeros(1, dtype=torch.bool), ended]),
+    )

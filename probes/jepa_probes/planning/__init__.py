@@ -1,0 +1,1 @@
+"""Held-out tasks that a model's agent and its baselines play."""

@@ -1,0 +1,157 @@
+"""The config of `jepa plan`: tasks, costs and how they are planned. Imports no torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from jepa.config import Config
+from jepa.config.fields import Count, Positive, Share
+from jepa.planners.config import CEMConfig, PlannerConfig
+
+
+class TasksConfig(Config):
+    """Held-out tasks in the run's own world: what a protocol says, as far as it is not left to the world."""
+
+    run: str | None = Field(default=None, description="the run, where the command names this file in its place")
+    world: str | None = Field(default=None, description="refuse a run that was recorded in another world")
+    world_version: Count | None = Field(default=None, description="refuse another version of that world")
+    image_size: Count | None = Field(
+        default=None, description="pixels that the world is drawn with; none: as it was recorded"
+    )
+    tasks: int = Field(default=200, gt=1)
+    steps: Count = Field(default=40, description="budget of world steps per task")
+    radius: Positive | None = Field(
+        default=None, description="success: it ends this close to the goal, in the world's unit; none: the world's own"
+    )
+    least_distance: Positive | None = Field(
+        default=None, description="goals nearer to the start than this are drawn again; none: those within the radius"
+    )
+    goal_offset: Count | None = Field(
+        default=None, description="a goal is where goal_policy gets within so many steps; none: drawn by the world"
+    )
+    goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
+    hold: Count = Field(default=1, description="steps of the world for which an action is held")
+    seed: int = Field(default=0, ge=0)
+
+
+class InverseConfig(Config):
+    """jepa/agents/inverse.py: what was done in the recordings, as a controller: a baseline, and a start of plans."""
+
+    clip_frames: Count | None = Field(
+        default=None, description="frames of the clips whose later moments are goals; none: as the run was trained"
+    )
+    clips: Count | None = Field(default=2000, description="at most so many recorded clips; none: all")
+    clips_per_video: Count = 2
+    updates: Count = 2000
+    batch: Count = 256
+    lr: Positive = 1e-3
+    hidden: Count = 256
+    layers: int = Field(default=2, ge=0)
+    ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
+    haste: float = Field(default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all")
+    expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
+    bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
+
+
+class EffortConfig(Config):
+    """The mean square of the actions, each in half ranges of the data."""
+
+    kind: Literal["effort"] = "effort"
+    weight: Positive = 0.01
+
+
+class Placed(Config):
+    """What is told in states of the world, which are read off the latents by ridge regression (decoders/state.py)."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
+    clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
+
+
+class ForbiddenConfig(Placed):
+    """How deep a plan lies in a forbidden ball, as a share of its radius; 0 outside."""
+
+    kind: Literal["forbidden"] = "forbidden"
+    weight: Positive = 10.0
+    centre: tuple[float, ...]
+    radius: Positive
+
+    @model_validator(mode="after")
+    def _centre_fits(self) -> Self:
+        if len(self.centre) != len(self.names):
+            raise ValueError(
+                f"expected a centre with {len(self.names)} number(s), one a name; found {len(self.centre)}"
+            )
+        return self
+
+
+class StateCostConfig(Placed):
+    """The squared distance of states to a target."""
+
+    kind: Literal["state"] = "state"
+    weight: Positive = 1.0
+    target: tuple[float, ...]
+    path_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if len(self.target) != len(self.names):
+            raise ValueError(
+                f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
+            )
+        return self
+
+
+class PictureConfig(Config):
+    """The squared distance to the latent of a picture, the same for all tasks, beside their own goals."""
+
+    kind: Literal["picture"] = "picture"
+    weight: Positive = 1.0
+    file: str = Field(description="a square picture; it is scaled to the model's size")
+    path_weight: Share = 1.0
+
+
+CostConfig = Annotated[EffortConfig | ForbiddenConfig | StateCostConfig | PictureConfig, Field(discriminator="kind")]
+
+
+class PlanConfig(TasksConfig):
+    """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
+
+    simulator_tasks: int | None = Field(
+        default=None, ge=0, description="how many of the tasks are also planned on the true simulator; none: all"
+    )
+    gifs: int = Field(default=4, ge=0, le=24, description="how many tasks are drawn")
+    horizon: Count = Field(default=6, description="latent steps looked ahead")
+    execute: Count = Field(default=2, description="latent steps acted on before planning again")
+    history: Count | None = Field(
+        default=None, description="latents that a plan starts from; none: as many as the model was trained with"
+    )
+    unstick: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="an action is drawn where the last plan moved less than this share of what was imagined; 0: never",
+    )
+    bounds: Literal["box", "ball", "none"] = Field(
+        default="box",
+        description="box: actions stay in the range of the data; ball: also 1 long at most, for worlds that cut longer "
+        "ones; none: no bounds, and the planner's std counts standard deviations of the data",
+    )
+    path_weight: Share = 1.0
+    costs: tuple[CostConfig, ...] = Field(
+        default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
+    )
+    planner: PlannerConfig = CEMConfig()
+    start: Literal["previous", "nothing", "inverse", "dream"] = Field(
+        default="previous",
+        description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "
+        "or from what the controller of `jepa dream` would do",
+    )
+    inverse: InverseConfig | None = Field(
+        default=InverseConfig(), description="plays the tasks too, without planning; none: left out"
+    )
+
+    @model_validator(mode="after")
+    def _start_exists(self) -> Self:
+        if self.start == "inverse" and self.inverse is None:
+            raise ValueError("start: inverse needs inverse dynamics; leave `inverse` as it is, or start elsewhere")
+        return self

@@ -1,0 +1,80 @@
+"""Is one agent better than another on the same tasks? A paired test of two results of `jepa plan`.
+
+                 B solved   B did not
+    A solved        n11        n10          only tasks that one alone solved tell them apart: under "no difference"
+    A did not       n01        n00          n10 is binomial(n10 + n01, 1/2) (McNemar's exact test, two-sided)
+
+The interval of the difference in success is Agresti's and Min's (2005): Wald's with half a task added to each cell.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jepa.config import UserError
+from jepa_probes.planning.tasks import Z95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B on the same tasks; `difference` of the shares solved, A - B, with its 95 % interval."""
+
+    tasks: int
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
+    """Compare two results of `jepa plan`.
+
+    Raises:
+        UserError: they are not of the same tasks, or are of an older version that did not keep single tasks.
+    """
+    for name, result in (("A", a), ("B", b)):
+        if "distances" not in result:
+            raise UserError(f"result {name} does not tell single tasks; run `jepa plan` again")
+    for key in (ours := a["protocol"]) | (theirs := b["protocol"]):
+        if key != "image_size" and ours.get(key) != theirs.get(key):  # which changes what is seen, not the tasks
+            raise UserError(
+                f"the two were not given the same tasks: {key} is {ours.get(key)!r} for A and {theirs.get(key)!r} for "
+                "B. Plan one of them again with --config FOLDER/plan.yaml of the other"
+            )
+    radius = ours["radius"]
+    solved_a, solved_b = (np.asarray(result["distances"]) < radius for result in (a, b))
+    both, only_a = int((solved_a & solved_b).sum()), int((solved_a & ~solved_b).sum())
+    only_b, tasks = int((solved_b & ~solved_a).sum()), len(solved_a)
+    low, high = _interval(only_a, only_b, tasks)
+    return Comparison(
+        tasks=tasks,
+        both=both,
+        only_a=only_a,
+        only_b=only_b,
+        neither=tasks - both - only_a - only_b,
+        difference=(only_a - only_b) / tasks,
+        low=low,
+        high=high,
+        p_value=mcnemar(only_a, only_b),
+    )
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided p value of the exact test."""
+    trials = only_a + only_b
+    tail = sum(math.comb(trials, k) for k in range(min(only_a, only_b) + 1)) / 2**trials
+    return min(1.0, 2 * tail)
+
+
+def _interval(only_a: int, only_b: int, tasks: int) -> tuple[float, float]:
+    n, plus, minus = tasks + 2, only_a + 0.5, only_b + 0.5
+    middle = (plus - minus) / n
+    half = Z95 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
+    return max(-1.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,174 @@
+"""`jepa plan`: tasks in the world that a run was recorded in.
+
+RUN/plan.json            success with its interval, the same of others, the protocol, how every task ended
+RUN/plan.yaml            the protocol as a config: `jepa plan OTHER --config RUN/plan.yaml` gives OTHER the same tasks
+RUN/figures/plan_0.gif   start, goal, the first plan as it was imagined, and what happened; one for each of some tasks
+
+With `--out FOLDER` they go there.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from jepa.agents.controller import Actor
+from jepa.agents.inverse import InverseSettings, fit_inverse
+from jepa.agents.policy import PlanSettings
+from jepa.config import UserError
+from jepa.config import load as load_config
+from jepa.decoders.pixels import PixelDecoder
+from jepa.models.build import build_planner
+from jepa.models.model import load
+from jepa.training.config import PretrainConfig
+from jepa.world_model import LatentWorldModel, block_actions
+from jepa_data.config import StreamConfig
+from jepa_data.shards.index import ShardSet
+from jepa_probes.imagination.dream import load_controller
+from jepa_probes.output import output_folder
+from jepa_probes.planning.config import InverseConfig, PlanConfig
+from jepa_probes.planning.costs import build_costs, known_states
+from jepa_probes.planning.evaluate import Evaluation, evaluate
+from jepa_probes.planning.paired_test import Comparison, compare
+from jepa_probes.planning.recordings import action_space, recorded
+from jepa_probes.planning.resolve import fitted, protocol_of, score_table
+from jepa_probes.reporting.gallery import draw_plans
+from jepa_probes.reporting.results import AGENTS, number, percent, read_part
+from jepa_probes.reporting.run_decoder import pixel_decoder
+
+
+def plan(
+    run: Path, config: PlanConfig, *, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Plan the tasks with the run's model and write the result.
+
+    Args:
+        out: folder for what is written; None: the run's.
+
+    Raises:
+        UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
+            config names; or nothing can be written.
+    """
+    model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
+    if model.dynamics is None:
+        raise UserError(
+            f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
+        )
+    out = output_folder(run, out)
+    config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
+    protocol = protocol_of(config)
+    known_states(config.costs, training.data)
+    try:
+        planner = build_planner(config.planner)
+        settings = PlanSettings(
+            config.horizon,
+            config.execute,
+            config.hold,
+            config.bounds,
+            config.path_weight,
+            planner,
+            keep=config.start == "previous",
+            history=config.history,
+            unstick=config.unstick,
+        )
+        inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
+        guide = {"inverse": inverse, "dream": partial(load_controller, run, out)}.get(config.start)
+        done = evaluate(
+            model,
+            protocol,
+            settings,
+            inverse=inverse,
+            guide=guide,
+            costs=partial(build_costs, config.costs, model, training.data, config.seed),
+            simulator_tasks=config.simulator_tasks,
+        )
+    except ValueError as error:
+        raise UserError(f"{run}: {error}") from error
+    (out / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
+    described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
+    (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
+    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out, say=say), config.gifs)
+    for line in table(done.result):
+        say(line)
+    return done.result
+
+
+def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wanted: InverseConfig) -> Actor:
+    """Inverse dynamics, fitted to the run's recordings."""
+    changes = {"clip_frames": wanted.clip_frames or data.clip_frames}
+    found, goals = recorded(model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video)
+    assert found.actions is not None
+    actions = block_actions(found.actions, model.spec.frames_per_step)
+    settings = InverseSettings(**wanted.model_dump(exclude={"clip_frames", "clips", "clips_per_video"}))
+    return fit_inverse(found.latents, goals, actions, action_space(config, model, hold=1), settings, config.seed)
+
+
+def comparison(a: Path, b: Path) -> list[str]:
+    """What `jepa plan --compare A B` tells. Raises UserError if the two were not given the same tasks."""
+    results = []
+    for run in (a, b):
+        if not (run / "plan.json").is_file():
+            raise UserError(f"{run}: no plan.json here; run `jepa plan {run}` first")
+        results.append(read_part(run, "plan"))
+    found: Comparison = compare(*results)
+    return [
+        f"A {a}: {percent(results[0]['success'])} of {found.tasks} tasks",
+        f"B {b}: {percent(results[1]['success'])} of the same tasks",
+        f"both {found.both}, only A {found.only_a}, only B {found.only_b}, neither {found.neither}",
+        f"A - B: {found.difference:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f}), "
+        f"McNemar's exact test p = {found.p_value:.2g}",
+    ]
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The result as lines of a table, and what a plan took."""
+    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["beside"].items())]
+    lines = score_table(rows)
+    calls = f"{result['model_calls_per_plan']} imagined steps"
+    if result["differentiated_calls_per_plan"]:
+        calls += f" ({result['differentiated_calls_per_plan']} followed back)"
+    alone = f"{1000 * result['seconds_per_plan_alone']:.1f} ms for one alone"
+    lines.append(
+        f"{1000 * result['seconds_per_plan']:.1f} ms and {calls} a plan ({alone}), {result['plans_per_task']} plans a "
+        f"task, {result['seconds']:.0f} s"
+    )
+    for term in result["settings"]["terms"]:
+        if r2 := term.get("r2"):
+            lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {number(x, 2)}" for name, x in r2.items()))
+    if entered := result.get("entered"):
+        share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
+        lines.append(f"forbidden: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
+    return lines
+
+
+def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None], count: int) -> None:
+    """GIFs of the first tasks, in place of those of an earlier plan."""
+    for old in (out / "figures").glob("plan_*.gif"):
+        old.unlink()
+    if not count:
+        return
+    shown = _chosen(done.solved[: done.pictures.shape[1]], count)
+    draw_plans(
+        decoder(),
+        done.pictures[:, shown].swapaxes(0, 1),
+        done.tasks.goal_pictures[shown],
+        done.imagined[shown].numpy(),
+        done.solved[shown],
+        out / "figures",
+        frames_per_step=done.frames_per_step,
+        fps=done.tasks.start(1).fps,
+        distances=[f"{done.result['distances'][i]:.2f} {done.result['unit']}" for i in shown],
+    )
+
+
+def _chosen(solved: np.ndarray, count: int) -> np.ndarray:
+    """The first tasks, with at least one failure among them where there is one: a page shall not show only luck."""
+    first = np.arange(min(count, len(solved)))
+    failures = np.flatnonzero(~solved)
+    if solved[first].all() and failures.size:
+        first[-1] = failures[0]
+    return first

@@ -1,0 +1,1 @@
+"""What frozen latents know, beside what is known without pretraining."""

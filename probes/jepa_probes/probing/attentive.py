@@ -1,0 +1,124 @@
+"""Attentive probe: a learned query reads all tokens of a clip, as V-JEPA's evaluations do (arXiv 2404.08471).
+
+    tokens [S, N, D] -> linear to `width`, + time (sin-cos) + place (learned) -> `depth` self-attention blocks
+                     -> one cross-attention with a learned query, MLP -> class
+
+V-JEPA 2 uses three self-attention blocks and 16 heads; here the default is none and 4, sized for hundreds of clips.
+Time is added, so the order of the steps can be read: what only motion shows is not averaged away.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_probes.probing.reduction import Reduction
+
+WIDEST_TOKEN = 256  # wider tokens are brought to their principal components first
+
+
+class AttentiveClassifier(nn.Module):
+    """Tokens [B, S, N, D] to class scores [B, C]."""
+
+    def __init__(
+        self,
+        steps: int,
+        tokens: int,
+        token_width: int,
+        classes: int,
+        *,
+        width: int = 64,
+        heads: int = 4,
+        depth: int = 0,
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Linear(token_width, width)
+        self.time: Tensor
+        self.register_buffer("time", _time_embedding(steps, width), persistent=False)
+        self.place = nn.Parameter(
+            0.5 * torch.randn(tokens, width)
+        )  # as large as time, so that either can be attended to
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, F.gelu, batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        # With one fixed query, keys and values need no projection token by token: a head's query times its key matrix
+        # is one vector, and its value and output matrices are applied to what it has read.
+        self.queries = nn.Parameter(torch.randn(width, heads) * 0.02)
+        self.gather = nn.Linear(heads * width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
+
+    def forward(self, tokens: Float[Tensor, "B S N D"]) -> Float[Tensor, "B C"]:
+        x = (self.enter(tokens) + self.time[:, None] + self.place).flatten(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        attention = (x @ self.queries).softmax(1)  # [B, S*N, heads]
+        read = self.gather((attention.transpose(1, 2) @ x).flatten(1))
+        return self.leave(read + self.mlp(read))
+
+
+@dataclass(frozen=True)
+class AttentiveProbe:
+    """A trained classifier and the scaling of its tokens."""
+
+    reduction: Reduction
+    classifier: AttentiveClassifier
+
+    @torch.no_grad()
+    def __call__(self, latents: Float[Tensor, "n S N D"]) -> Int[Tensor, " n"]:
+        return torch.cat([self.classifier(self.reduction(part)).argmax(1) for part in latents.split(64)])
+
+
+def fit_attentive(
+    latents: Float[Tensor, "n S N D"],
+    target: Int[Tensor, " n"],
+    classes: int,
+    *,
+    seed: int = 0,
+    steps: int = 150,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    weight_decay: float = 0.05,
+    width: int = 64,
+    heads: int = 4,
+    depth: int = 0,
+) -> AttentiveProbe:
+    """AdamW for a fixed number of steps, cosine down to zero; nothing is chosen by looking at scores."""
+    reduction = Reduction.fit(latents.flatten(0, 2), WIDEST_TOKEN)
+    tokens = reduction(latents)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = AttentiveClassifier(
+            tokens.shape[1], tokens.shape[2], tokens.shape[3], classes, width=width, heads=heads, depth=depth
+        )
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / steps)))
+    for index in _batches(len(tokens), min(batch_size, len(tokens)), steps, generator):
+        optimizer.zero_grad()
+        F.cross_entropy(classifier(tokens[index]), target[index]).backward()
+        optimizer.step()
+        schedule.step()
+    return AttentiveProbe(reduction, classifier.eval())
+
+
+def _batches(clips: int, size: int, steps: int, generator: torch.Generator) -> list[Int[Tensor, " b"]]:
+    """Every clip once before any comes again, batch after batch."""
+    epochs = -(-steps * size // clips)
+    order = torch.cat([torch.randperm(clips, generator=generator) for _ in range(epochs)])
+    return list(order[: steps * size].split(size))
+
+
+def _time_embedding(steps: int, width: int) -> Float[Tensor, "S W"]:
+    """Sines and cosines of the step's number, from a period of 2 pi steps up to 100 times that."""
+    rates = 100.0 ** -(torch.arange(0, width, 2) / width)
+    angles = torch.arange(steps)[:, None] * rates
+    return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)[:, :width]

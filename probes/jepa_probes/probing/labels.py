@@ -1,0 +1,61 @@
+"""Labels of clips as classification tasks, and how answers are scored: accuracy, and accuracy averaged over classes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from jepa_probes.probing.features import Features
+
+
+@dataclass(frozen=True)
+class Task:
+    """One label of the data set, for clips to which it applies.
+
+    Attributes:
+        classes: label values; the first `trained` of them occur in training, and only those can be answered.
+        train, test: indices of the clips to which the label applies.
+        train_class, test_class: positions in `classes`.
+        dropped: clips of either split to which the label does not apply (-1).
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    trained: int
+    train: Int[Tensor, " n"]
+    test: Int[Tensor, " m"]
+    train_class: Int[Tensor, " n"]
+    test_class: Int[Tensor, " m"]
+    dropped: int
+
+    def majority(self) -> Int[Tensor, " m"]:
+        """The most frequent class of training, for every test clip."""
+        return self.train_class.bincount().argmax().expand(len(self.test))
+
+
+def make_task(name: str, train: Features, test: Features) -> Task | None:
+    """The task of a label; None if training has less than two classes, or the test split no clip of it."""
+    y, t = train.labels[name], test.labels[name]
+    train_index, test_index = (y != -1).nonzero()[:, 0], (t != -1).nonzero()[:, 0]
+    known = sorted(set(y[train_index].tolist()))
+    # A class that only the test split has cannot be answered, and counts as an error.
+    classes = tuple(known + sorted(set(t[test_index].tolist()) - set(known)))
+    if len(known) < 2 or not len(test_index):
+        return None
+    place = {value: i for i, value in enumerate(classes)}
+    y_class, t_class = (torch.tensor([place[v] for v in x.tolist()]) for x in (y[train_index], t[test_index]))
+    dropped = len(y) - len(y_class) + len(t) - len(t_class)
+    return Task(name, classes, len(known), train_index, test_index, y_class, t_class, dropped)
+
+
+def accuracies(answers: Int[Tensor, " m"], task: Task) -> dict[str, float]:
+    """`accuracy` over the test clips and `balanced`, its mean over the classes."""
+    metrics = {
+        "accuracy": MulticlassAccuracy(num_classes=len(task.classes), average="micro"),
+        "balanced": MulticlassAccuracy(num_classes=len(task.classes), average="macro"),
+    }
+    for metric in metrics.values():
+        metric.update(answers, task.test_class)
+    return {name: float(metric.compute()) for name, metric in metrics.items()}

@@ -1,0 +1,91 @@
+"""A probe while the encoder is trained: `trainer.probe_every` steps, on held-out videos, without touching the training.
+
+knn      accuracy of each label by nearest neighbours
+linear   accuracy of each label by logistic regression, and R² of the true states where the data have them
+
+It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded anew, and decoded anew
+only where `data.cache_mib` does not hold them. `jepa probe` afterwards sees all videos, beside the baselines.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import lightning as L
+
+from jepa.config import UserError
+from jepa.training.module import Pretraining, step_ended
+from jepa_data.config import StreamConfig
+from jepa_data.shards.index import ShardSet
+from jepa_data.stream.loader import make_loader
+from jepa_data.types import ClipBatch
+from jepa_probes.probing.features import Features, clip_embedding, extract
+from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing.labels import Task, accuracies, make_task
+from jepa_probes.probing.linear import fit_linear
+from jepa_probes.probing.state import find_targets, fit_state
+
+Kind = Literal["knn", "linear"]
+CLIPS = {"train": 256, "test": 128}
+BATCH = 32
+
+
+class OnlineProbe(L.Callback):
+    """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and tells them in a line.
+
+    Of several processes the first one probes, and the others wait.
+
+    Attributes:
+        scores: the last ones, without "probe/".
+        seconds: spent so far.
+
+    Raises:
+        UserError: the data have no test split, nothing that this kind of probe could find in it, or too short videos.
+    """
+
+    def __init__(
+        self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int, say: Callable[[str], None]
+    ) -> None:
+        self.every, self.kind, self.frames_per_step, self.seed, self.say = every, kind, frames_per_step, seed, say
+        where = data.sources[0].shards
+        held = ShardSet.open(where, data.remote).manifest
+        self.names, self.with_states = held.state_names, kind == "linear" and bool(find_targets(held.state_names))
+        for split in CLIPS:
+            if split not in held.splits or held.splits[split].episodes < 2:
+                raise UserError(f"trainer.probe_every: {where} has no two videos to probe in its {split} split; use 0")
+        if not self.with_states and not held.label_names:
+            other = "; trainer.probe=linear finds its states" if self.names else ""
+            raise UserError(f"trainer.probe_every: {where} has no labels that a {kind} probe could find{other}")
+        whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}
+        few = data.model_copy(update=whole)
+        self.loaders = {split: make_loader(few, split, seed=seed, shuffle=False) for split in CLIPS}
+        self.scores: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        step = step_ended(trainer, batch_idx)
+        if step is None or (step % self.every and step != module.total_steps) or not trainer.is_global_zero:
+            return
+        began = time.perf_counter()
+        train, test = (self._features(module, split) for split in ("train", "test"))
+        tasks = [task for name in sorted(train.labels) if (task := make_task(name, train, test)) is not None]
+        self.scores = {task.name: self._accuracy(task, train, test) for task in tasks}
+        if self.with_states and (r2 := fit_state(train, seed=self.seed).score(test).state_r2) is not None:
+            self.scores["state_r2"] = r2
+        self.seconds += time.perf_counter() - began
+        module.log_dict({f"probe/{name}": value for name, value in self.scores.items()}, batch_size=len(batch))
+        floors = {task.name: accuracies(task.majority(), task)["accuracy"] for task in tasks} | {"state_r2": 0.0}
+        told = "  ".join(f"{name} {value:.3f} (floor {floors[name]:.3f})" for name, value in self.scores.items())
+        self.say(f"step {step}: {self.kind} probe  {told or 'nothing to find in these videos'}")
+
+    def _features(self, module: Pretraining, split: str) -> Features:
+        return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])
+
+    def _accuracy(self, task: Task, train: Features, test: Features) -> float:
+        x, y = (clip_embedding(part.latents) for part in (train, test))
+        fit = fit_knn if self.kind == "knn" else fit_linear
+        keys = [train.keys[int(i)] for i in task.train]
+        probe = fit(x[task.train], task.train_class, keys, task.trained, seed=self.seed)
+        return accuracies(probe(y[task.test]), task)["accuracy"]

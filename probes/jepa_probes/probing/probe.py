@@ -1,0 +1,229 @@
+"""`jepa probe`: what the frozen latents know, beside what needs no pretraining.
+
+FOLDER/features/     frozen features, computed once for a model and a data set
+FOLDER/probe.json    scores by probe, columns pretrained, random_init, pixels, pca_pixels, supervised, floor
+
+FOLDER is the model's own, or that of `--out`.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jepa.config import UserError
+from jepa.config import load as load_config
+from jepa.models.build import build_encoder
+from jepa.models.model import Model, open_model
+from jepa.training.config import PretrainConfig
+from jepa.training.trainer import optimizer_of, precision, schedule_of
+from jepa.world_model import LatentWorldModel
+from jepa_data.config import StreamConfig
+from jepa_data.stream.loader import ClipLoader, make_loader
+from jepa_probes.output import output_folder
+from jepa_probes.probing import baselines
+from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.features import Features, cached, extract, fingerprint
+from jepa_probes.probing.prediction import predict_latents
+from jepa_probes.probing.state import find_targets
+from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, ProbeResults, score_features
+
+HORIZONS = (1, 10)  # latent steps
+CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encoders
+EVALUATION_BATCH = 64
+
+
+def probe(
+    folder: Path, config: ProbeConfig, *, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Score a model's encoder and its baselines on held-out episodes, and write the result.
+
+    Args:
+        folder: of a run; or of a model alone, which also needs `config.shards`.
+        out: folder for the result and the features; None: beside the model.
+
+    Raises:
+        UserError: the folder holds no model, the data cannot be probed, or nothing can be written.
+    """
+    began = time.perf_counter()
+    opened, out = open_model(folder), output_folder(folder, out)
+    trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
+    model, data = opened.world, _data(folder, opened, trained, config)
+    loaders = {split: _loader(data, config, split) for split in ("train", "test")}
+    names = _state_names(loaders, say)
+    limits = {"train": config.train_episodes, "test": config.test_episodes}
+
+    def features(
+        column: str, encode: Callable[[torch.Tensor], torch.Tensor], module: nn.Module, split: str
+    ) -> Features:
+        loader, limit = loaders[split], limits[split]
+        clips = None if limit is None else limit * config.clips_per_video
+        seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
+        wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
+        make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
+        return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
+
+    table: dict[str, tuple[Features, Features]] = {}
+    for column, encoder in _encoders(opened, trained, data, config, names, say).items():
+        encode = baselines.pixels(model.spec.frames_per_step) if encoder is None else partial(_encode, model, encoder)
+        parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
+        table[column] = (parts[0], parts[1])
+    table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
+    scored = score_features(table, labels=config.labels, seed=config.seed, say=say)
+    result = {"seed": config.seed} | _result(
+        scored, table, _prediction(model, data, config, say), time.perf_counter() - began
+    )
+    (out / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _state_names(loaders: Mapping[str, ClipLoader], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Of the states in the clips; none where sources that are mixed have different ones."""
+    names = next(iter(loaders.values())).shards.manifest.state_names
+    if all(corpus.states for loader in loaders.values() for corpus in loader.corpora):
+        return names
+    if names:
+        say("no states are probed: the sources of these clips have different ones")
+    return ()
+
+
+def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: ProbeConfig) -> StreamConfig:
+    """Clips as in training: the run's own, or of other shards at the model's rate and size."""
+    if config.shards is None:
+        if config.fps is not None:
+            raise UserError("fps goes with shards=FOLDER; the run's own clips have the rate they were trained at")
+        if trained is None:
+            raise UserError(f"{folder} is a model without a run: say what to probe it on, shards=FOLDER")
+        return trained.data
+    p = opened.world.preprocessing
+    return StreamConfig(
+        shards=config.shards,
+        batch_size=EVALUATION_BATCH,
+        clip_frames=opened.config.frames,
+        fps=config.fps or p.fps,
+        image_size=p.image_size,
+        fit=p.fit,
+        shortest_edge=p.shortest_edge,
+    )
+
+
+def _encoders(
+    opened: Model,
+    trained: PretrainConfig | None,
+    data: StreamConfig,
+    config: ProbeConfig,
+    names: tuple[str, ...],
+    say: Callable[[str], None],
+) -> dict[str, nn.Module | None]:
+    """The encoder of each column; None stands for pixels."""
+    model, seed = opened.world, config.seed if trained is None else trained.seed
+
+    def fresh() -> nn.Module:
+        return build_encoder(opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
+
+    some = make_loader(data, "train", seed=seed, total_batches=8)
+    encoders: dict[str, nn.Module | None] = {
+        PRETRAINED: model.encoder,
+        "random_init": baselines.random_init(fresh, seed, some, model.prepare_clips),
+        PIXELS: None,
+    }
+    if not (config.supervised and find_targets(names)):
+        return encoders
+    if trained is None:
+        say("no supervised baseline: it has the budget of a run, and this model comes without one")
+        return encoders
+    steps = trained.trainer.steps
+    say(f"training the supervised baseline for {steps} steps")
+    encoders["supervised"] = baselines.train_supervised(
+        fresh,
+        make_loader(data, "train", seed=seed, total_batches=steps),
+        model.prepare_clips,
+        names,
+        seed=seed,
+        make_optimizer=optimizer_of(trained),
+        lr_factor=schedule_of(trained),
+        clip_norm=trained.trainer.clip_norm,
+        bf16=precision(trained) == "bf16-mixed",
+    )
+    return encoders
+
+
+def _encode(model: LatentWorldModel, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder(model.prepare_clips(video))
+
+
+def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:
+    changes = {
+        "batch_size": EVALUATION_BATCH,
+        "clip_frames": clip_frames or config.clip_frames or data.clip_frames,
+        "clips_per_video": 1 if clip_frames else config.clips_per_video,
+        "cache_mib": CACHE_MIB,
+    }
+    return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
+
+
+def _prediction(
+    model: LatentWorldModel, data: StreamConfig, config: ProbeConfig, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Latent prediction on held-out clips, where the model has dynamics."""
+    if model.dynamics is None:
+        return {}
+    frames = (HORIZONS[-1] + 1) * model.spec.frames_per_step
+    clips = _loader(data, config, "test", frames)
+    if clips.action_size != model.spec.action_size:
+        wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
+        say(f"no latent prediction: the model's actions are {wide}")
+        return {}
+    names = _state_names({"test": clips}, lambda _: None)
+    if set(model.spec.states) - set(names):
+        say(f"no latent prediction: the model is told {', '.join(model.spec.states)}, and the clips do not hold that")
+        return {}
+    held_out = extract(model.encode_clips, clips, model.spec.frames_per_step, names)
+    assert held_out.actions is not None
+    states = held_out.states[..., [names.index(name) for name in model.spec.states]]
+    known = states.isfinite().all(-1).all(-1)
+    if not known.all():
+        left = f"{int((~known).sum())} of {len(known)} clips are left out"
+        say(f"latent prediction: {left}, in which states that the model is told are missing or infinite")
+    if known.sum() < 2:
+        return {}
+    scores = predict_latents(
+        model.dynamics,
+        held_out.latents[known],
+        held_out.actions[known],
+        model.spec.frames_per_step,
+        horizons=HORIZONS,
+        states=states[known] if model.spec.states else None,
+    )
+    return {str(score.horizon): asdict(score) for score in scores}
+
+
+def _result(
+    scored: ProbeResults, table: dict[str, tuple[Features, Features]], prediction: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    train, test = table[PRETRAINED]
+    return {
+        "scores": scored.scores,
+        "prediction": prediction,
+        "episodes": {"train": len(set(train.keys)), "test": len(set(test.keys))},
+        "clips": {"train": len(train), "test": len(test)},
+        "dropped": scored.counts,
+        "chosen": scored.chosen,
+        "seconds": round(seconds, 2),
+    }
+
+
+def state_row(result: dict[str, Any]) -> str:
+    """The headline of a probe result in one line."""
+    row = result["scores"].get("state_r2")
+    if row is None:
+        return "no ground-truth states in this data set: classification only"
+    order = [PRETRAINED, "random_init", PIXELS, PCA_PIXELS, "supervised", FLOOR]
+    return "state R²  " + "  ".join(f"{name} {row[name]:.3f}" for name in order if row.get(name) is not None)

@@ -1,0 +1,165 @@
+"""All probes on all representations: one table of scores, every pretrained number beside its baselines.
+
+rows     state_r2                                  mean R² of the states that state.py makes the headline
+         state.GROUP[.occluded]                    mean R² of the states of a group, state.py
+         state.NAME                                R² of a state
+         class.LABEL.PROBE.accuracy | .balanced    linear, attentive, knn
+columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: the mean state, the majority class
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jepa_data.types import ClipBatch
+from jepa_probes.probing import baselines
+from jepa_probes.probing.attentive import fit_attentive
+from jepa_probes.probing.features import Encode, Features, clip_embedding, extract_all
+from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing.labels import Task, accuracies, make_task
+from jepa_probes.probing.linear import fit_linear
+from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
+
+PRETRAINED, PIXELS, PCA_PIXELS, FLOOR = "pretrained", "pixels", "pca_pixels", "floor"
+
+
+@dataclass
+class ProbeResults:
+    """Scores by row and column of the table, and what is needed to judge them. Everything JSON can hold.
+
+    Attributes:
+        scores: row -> column -> score; None where there are too few samples.
+        chosen: column -> what was chosen on held-out training episodes (penalties, k).
+        counts: clips, scored and left-out samples.
+        seconds: by column, fitting and scoring.
+    """
+
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def put(self, column: str, rows: Mapping[str, float | None]) -> None:
+        for row, value in rows.items():
+            self.scores.setdefault(row, {})[column] = value
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "ProbeResults":
+        return cls(**record)
+
+
+def run_probes(
+    model_encode: Encode,
+    baseline_encodes: Mapping[str, Encode],
+    train: Iterable[ClipBatch],
+    test: Iterable[ClipBatch],
+    *,
+    frames_per_step: int,
+    state_names: Sequence[str],
+    labels: Sequence[str] | None = None,
+    train_clips: int | None = None,
+    test_clips: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> tuple[ProbeResults, dict[str, tuple[Features, Features]]]:
+    """Encode both splits once, and score. Pixels and their components are added by themselves.
+
+    Args:
+        baseline_encodes: by column of the table, such as random_init and supervised.
+        train, test: loaders with `shuffle=False`.
+        labels: to classify; None: all of the data set.
+        train_clips, test_clips: use at most so many.
+
+    Returns:
+        The results, and by column the features of both splits.
+    """
+    encodes = {PRETRAINED: model_encode, **baseline_encodes, PIXELS: baselines.pixels(frames_per_step)}
+    started = time.perf_counter()
+    splits = [
+        extract_all(encodes, loader, frames_per_step, state_names, clips=clips)
+        for loader, clips in ((train, train_clips), (test, test_clips))
+    ]
+    features = {name: (splits[0][name], splits[1][name]) for name in encodes}
+    encoding = time.perf_counter() - started
+    first = features[PRETRAINED][0].latents
+    features[PCA_PIXELS] = baselines.pca_pixels(*features[PIXELS], first.shape[2] * first.shape[3])
+    say(f"encoded {len(first)} training and {len(features[PRETRAINED][1])} test clips in {encoding:.1f} s")
+    results = score_features(features, labels=labels, seed=seed, say=say)
+    results.seconds["encoding"] = round(encoding, 3)
+    return results, features
+
+
+def score_features(
+    features: Mapping[str, tuple[Features, Features]],
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> ProbeResults:
+    """Every probe on every representation (training features, test features); all of the same clips."""
+    results = ProbeResults()
+    train, test = next(iter(features.values()))
+    names = sorted(train.labels.keys() & test.labels.keys()) if labels is None else labels
+    tasks = [task for name in names if (task := make_task(name, train, test)) is not None]
+    for name in sorted(set(names) - {task.name for task in tasks}):
+        say(f"label {name}: not probed, it has fewer than two classes here")
+    results.counts = {
+        "clips": {"train": len(train), "test": len(test)},
+        "label_dropped": {t.name: t.dropped for t in tasks},
+    }
+    with_states = bool(find_targets(train.state_names))
+    if with_states:
+        blind = mean_state(train)
+        floor, infinite = blind.score(test), blind.score(train).infinite
+        results.put(FLOOR, _state_rows(floor))
+        results.counts |= {"state": floor.samples, "state_dropped": floor.dropped, "occluded": floor.occluded}
+        results.counts["state_infinite"] = {"train": infinite, "test": floor.infinite}
+        for name in infinite | floor.infinite:
+            counted = f"{infinite.get(name, 0)} in training and {floor.infinite.get(name, 0)} in testing"
+            say(f"state {name}: infinite at some latent steps, which are left out ({counted})")
+    for task in tasks:
+        scored = accuracies(task.majority(), task)
+        for probe in ("linear", "attentive", "knn"):
+            results.put(FLOOR, {f"class.{task.name}.{probe}.{what}": value for what, value in scored.items()})
+    for column, (train, test) in features.items():
+        started = time.perf_counter()
+        chosen = results.chosen.setdefault(column, {})
+        if with_states:
+            probe = fit_state(train, seed=seed)
+            chosen["ridge_penalty"] = probe.penalties
+            results.put(column, _state_rows(probe.score(test)))
+        for task in tasks:
+            results.put(column, _classify(task, train, test, chosen, seed))
+        results.seconds[column] = round(time.perf_counter() - started, 3)
+    return results
+
+
+def _state_rows(scores: StateScores) -> dict[str, float | None]:
+    columns = {f"state.{name}": value for name, value in scores.columns.items()}
+    return {"state_r2": scores.state_r2} | {f"state.{group}": r2 for group, r2 in scores.groups.items()} | columns
+
+
+def _classify(
+    task: Task, train: Features, test: Features, chosen: dict[str, Any], seed: int
+) -> dict[str, float | None]:
+    """The three classifiers on one label."""
+    keys = [train.keys[int(i)] for i in task.train]
+    x, y = train.latents[task.train], test.latents[task.test]
+    linear = fit_linear(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
+    neighbours = fit_knn(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
+    attentive = fit_attentive(x, task.train_class, task.trained, seed=seed)
+    chosen[f"{task.name}.linear_penalty"], chosen[f"{task.name}.k"] = linear.penalty, neighbours.k
+    answers = {
+        "linear": linear(clip_embedding(y)),
+        "attentive": attentive(y),
+        "knn": neighbours(clip_embedding(y)),
+    }
+    return {
+        f"class.{task.name}.{probe}.{what}": value
+        for probe, answer in answers.items()
+        for what, value in accuracies(answer, task).items()
+    }

@@ -1,0 +1,1 @@
+"""The numbers of a run as results, figures and one HTML page."""

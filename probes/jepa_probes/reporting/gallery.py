@@ -1,0 +1,116 @@
+"""The figures of a run, drawn from its model and held-out clips into RUN/figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from jepa.decoders.pixels import PixelDecoder
+from jepa.world_model import Dynamics, LatentWorldModel, begin, block_actions, rollout
+from jepa_data.types import ClipBatch
+from jepa_probes.reporting import figures
+from jepa_probes.reporting.drawing import write_gif, write_png
+
+COLUMNS = 4  # clips side by side
+SEEN = 1  # latents that the dynamics see before they imagine
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """An encoder that shows its last feature map."""
+
+    def feature_map(self, video: Tensor) -> Tensor: ...
+
+
+def draw_model(
+    model: LatentWorldModel,
+    decoder: PixelDecoder | None,
+    clips: ClipBatch,
+    folder: Path,
+    *,
+    horizon: int = 10,
+    state_columns: Sequence[int] = (),
+) -> list[Path]:
+    """data.png, pca.gif and, with a decoder and dynamics, rollout.gif and rollout.png.
+
+    Args:
+        clips: held out; the first ones are shown.
+        horizon: latent steps imagined; fewer if the clips are shorter.
+        state_columns: of `clips.states`, what the dynamics are told; without it those that are told imagine nothing.
+    """
+    frame_seconds = model.spec.step_seconds / model.spec.frames_per_step
+    fps = 1 / model.spec.step_seconds
+    sheet = figures.contact_sheet(clips.video, seconds_per_frame=frame_seconds)
+    paths = [write_png(sheet, folder / "data.png")]
+    video = clips.video[:COLUMNS]
+    z = model.encode_clips(video)
+    maps = feature_maps(model, video)
+    paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=fps))
+    dynamics: object = model.dynamics
+    if decoder is None or not isinstance(dynamics, Dynamics) or clips.actions is None:
+        return paths
+    if len(state_columns) != len(model.spec.states):
+        return paths
+    told = None
+    if state_columns and clips.states is not None:
+        last = slice(model.spec.frames_per_step - 1, SEEN * model.spec.frames_per_step, model.spec.frames_per_step)
+        told = clips.states[:COLUMNS, last][..., list(state_columns)].to(z)
+    horizon = min(horizon, z.shape[1] - SEEN)
+    blocks = block_actions(clips.actions[:COLUMNS].to(z.device), model.spec.frames_per_step)
+    with torch.no_grad():
+        state = begin(dynamics, z[:, :SEEN], blocks[:, : SEEN - 1], told)
+        ahead = blocks[:, SEEN - 1 : SEEN - 1 + horizon]
+        imagined = decoder.decode(rollout(dynamics, state, ahead[:, None])[:, 0])
+    decoded = decoder.decode(z[:, SEEN : SEEN + horizon])
+    tubelet = model.spec.frames_per_step
+    true = video[:, (SEEN + 1) * tubelet - 1 :: tubelet][:, :horizon]
+    seconds = model.spec.step_seconds
+    moving = figures.rollout_video(true, decoded, imagined, step_seconds=seconds)
+    still = figures.rollout_strip(true[0], decoded[0], imagined[0], step_seconds=seconds)
+    return [*paths, write_gif(moving, folder / "rollout.gif", fps=fps), write_png(still, folder / "rollout.png")]
+
+
+@torch.no_grad()
+def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"] | None:
+    """The encoder's last feature map; None if it does not show one."""
+    encoder: object = model.encoder
+    if not isinstance(encoder, Mapped):
+        return None
+    return encoder.feature_map(model.prepare_clips(video.to(next(model.encoder.parameters()).device)))
+
+
+def draw_plans(
+    decoder: PixelDecoder | None,
+    real: UInt8[np.ndarray, "E T h w 3"],
+    goal: UInt8[np.ndarray, "E h w 3"],
+    imagined: Float[np.ndarray, "E H N D"],
+    success: Bool[np.ndarray, " E"],
+    folder: Path,
+    *,
+    frames_per_step: int,
+    fps: float,
+    distances: Sequence[str] | None = None,
+) -> list[Path]:
+    """plan_0.gif … of the example tasks that `jepa plan` kept.
+
+    Args:
+        decoder: shows what was imagined; None: it is left out.
+        distances: from the goal at the end, with their unit.
+    """
+    dreams = None if decoder is None else decoder.decode(torch.from_numpy(imagined))
+    paths = []
+    for i in range(len(real)):
+        moving = figures.plan_video(
+            torch.from_numpy(real[i]).permute(0, 3, 1, 2),
+            torch.from_numpy(goal[i]).permute(2, 0, 1),
+            None if dreams is None else dreams[i],
+            frames_per_step=frames_per_step,
+            reached=bool(success[i]),
+            distance=distances[i] if distances else "",
+        )
+        paths.append(write_gif(moving, folder / f"plan_{i}.gif", fps=fps))
+    return paths

@@ -1,0 +1,280 @@
+"""RUN/report.html: one self-contained page of what a run learned. It loads nothing and runs no script.
+
+Read from the run folder, all but the first optional: config.yaml, pretrain.json, logs/metrics.csv, probe.json,
+plan.json, dream.json, timings.json, and figures/ (data.png, pca.gif, rollout.gif, plan_0.gif …). What is not there is
+left out, with a line that says which command makes it.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from jepa_probes.reporting.curves import Chart, curves, learning, read_metrics
+from jepa_probes.reporting.report_text import sentences
+from jepa_probes.reporting.results import (
+    AGENTS,
+    COLUMNS,
+    METHODS,
+    SHORT,
+    agents_beside,
+    collect_results,
+    dream_beside,
+    find_part,
+    headline,
+    number,
+    percent,
+    read_config,
+    seeds_table,
+    summary_table,
+    told_of,
+)
+
+__all__ = ["collect_results", "seeds_table", "summary_table", "write_report"]
+
+TEMPLATE = "report.html.j2"
+KINDS = {".png": "image/png", ".gif": "image/gif"}
+LARGEST_FIGURE = 4 * 2**20  # bytes; a page shall open on a phone
+MOST_PLANS = 8
+CONTROLLERS = {"actor_critic": "An actor-critic", "evolution": "A linear controller, found by CMA-ES,"}
+HIGHER, LOWER = max, min
+
+
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write `report.html` into the run folder, or into `out`, which is also read first (see `collect_results`).
+
+    Raises:
+        UserError: it is no run, or a file in it is damaged.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent}
+    path = (out or run) / "report.html"
+    path.write_text(environment.get_template(TEMPLATE).render(context(run, out)), encoding="utf-8")
+    return path
+
+
+def context(run: Path, out: Path | None = None) -> dict[str, Any]:
+    """What the template shows."""
+    places = (run,) if out is None else (out, run)
+    results, config = collect_results(run, out), read_config(run)
+    probe, plan = results.get("probe", {}), results.get("plan")
+    figures, oversized = _figures([place / "figures" for place in places])
+    method = (results.get("pretrain") or {}).get("method") or config.get("method", {}).get("kind", "")
+    return {
+        "agents": AGENTS,
+        "name": run.name or str(run.resolve().name),
+        "folder": run.as_posix(),
+        "method": METHODS.get(method, method),
+        "results": results,
+        "pretrain": results.get("pretrain"),
+        "plan": plan,
+        "dream": _dream(results.get("dream") or {}),
+        "sentences": sentences(results, config),
+        "tiles": _tiles(results),
+        "config": (run / "config.yaml").read_text(),
+        "charts": [_embed_chart(chart) for chart in _charts(run)],
+        "figures": {name: uri for name, uri in figures.items() if not name.startswith("plan_")},
+        "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MOST_PLANS],
+        "oversized": oversized,
+        "bars": _bars(probe.get("state_r2", {})),
+        "probes": _probe_tables(probe),
+        "episodes": results.get("episodes") or {},
+        "left_out": _left_out(find_part(places, "probe").get("dropped") or {}),
+        "prediction": _prediction_table(results.get("prediction") or {}),
+        "seconds": {stage: s for stage, s in results["seconds"].items() if stage != "total"},
+    }
+
+
+def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The few numbers at the top."""
+    tiles = []
+    state, plan = results.get("probe", {}).get("state_r2", {}), results.get("plan") or {}
+    if state.get("pretrained") is not None:
+        before = f"random init {number(state.get('random_init'), 2)}"
+        tiles.append({"label": "world state, R²", "value": number(state["pretrained"], 2), "note": before})
+    prediction = results.get("prediction") or {}
+    if (
+        prediction
+        and (error := prediction[max(prediction, key=int)]).get("model")
+        and error.get("identity") is not None
+    ):
+        ratio, ahead = error["identity"] / error["model"], max(prediction, key=int)
+        note = f"{ahead} latent steps ahead, than assuming that nothing moves"
+        tiles.append(
+            {
+                "label": "prediction error",
+                "value": f"{ratio:.1f}× lower" if ratio >= 1 else f"{1 / ratio:.1f}× higher",
+                "note": note,
+            }
+        )
+    if plan.get("success") is not None:
+        note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
+        tiles.append({"label": "goals reached", "value": percent(plan["success"]), "note": note})
+    dream = results.get("dream") or {}
+    if dream.get(headline(dream)) is not None:
+        others = [f"{label} {told}" for label, told in dream_beside(dream).items()]
+        note = " · ".join(["earned" if headline(dream) == "return" else "goals reached", *others])
+        tiles.append({"label": "learned in dreams", "value": told_of(dream, headline(dream)), "note": note})
+    if results["seconds"]["total"]:
+        stages = " · ".join(f"{stage} {s:.0f}" for stage, s in results["seconds"].items() if stage != "total")
+        tiles.append({"label": "seconds in all", "value": f"{results['seconds']['total']:.0f}", "note": stages})
+    return tiles
+
+
+def _bars(row: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """One bar a column of the main score; R² below 0 has no length."""
+    return [
+        {"label": label, "value": number(value, 2), "width": round(100 * min(1.0, max(0.0, value)), 1), "key": key}
+        for key, label in COLUMNS.items()
+        if (value := row.get(key)) is not None
+    ]
+
+
+def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, Any]]:
+    """World state, classification, and all else; each with the columns that it has."""
+    state = {"state_r2": "world state, mean"}
+    classes, other = {}, {}
+    for name in probe:
+        if name == "state_r2":
+            continue
+        if found := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
+            state[name] = f"{found[1]} {found[2]}" + (", while hidden" if found[3] else "")
+        elif found := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
+            label, kind = found[1] or found[3], found[2] or found[4]
+            classes[name] = f"{label}, {'nearest neighbours' if kind == 'knn' else f'{kind} probe'}"
+        else:
+            other[name] = name.removeprefix("state.").removeprefix("class.").replace(".", " ").replace("_", " ")
+    shown = (
+        ("World state: R² of a ridge regression from one latent step", state, False),
+        ("Properties of a clip: accuracy of classifiers", classes, False),
+        ("All other scores", other, True),
+    )
+    return [
+        table | {"title": title, "folded": folded}
+        for title, labels, folded in shown
+        if (table := _table({labels[name]: probe[name] for name in labels if name in probe}, COLUMNS, HIGHER))["rows"]
+    ]
+
+
+def _prediction_table(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    columns = {"model": "model", "identity": "nothing moves", "shuffled": "other actions"}
+    rows = {f"{h} step{'' if h == '1' else 's'} ahead": scores[h] for h in sorted(scores, key=int)}
+    return _table(rows, columns, LOWER)
+
+
+def _dream(dream: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores with their intervals, what dreams were worth against the world, and how the controller learned."""
+    if dream.get(headline(dream)) is None:
+        return {"earns": False}
+    others = {"planning in latents": dream["planner"]} if dream.get("planner") else {}
+    beside = dream.get("beside", {})
+    others |= {AGENTS[agent]: beside[agent] for agent in AGENTS if agent in beside}
+    scores = [
+        {"label": label, "found": told_of(score, headline(dream)), "low": told_of(score, "low")}
+        | {"high": told_of(score, "high"), "length": number(score.get("length"), 0)}
+        for label, score in ({"learned in dreams": dream} | others).items()
+    ]
+    settings = dream.get("settings", {})
+    controller = settings.get("controller", {}).get("kind")
+    counted = {"actor_critic": "update", "evolution": "generation"}.get(controller, "step")
+    history = [(int(done), float(worth)) for done, worth in dream.get("history", ()) if worth is not None]
+    return {
+        "earns": headline(dream) == "return",
+        "scores": scores,
+        "returns": _returns(dream),
+        "sampled": bool(dream.get("temperatures")),
+        "chart": _embed_chart(learning(history, counted)) if history else None,
+        "controller": CONTROLLERS.get(controller, "A controller"),
+        "heads": _heads(dream.get("heads") or {}),
+        "protocol": dream.get("protocol", {}),
+        "count": dream.get("tasks", dream.get("episodes")),
+        "seconds": dream.get("training_cpu_seconds"),
+    }
+
+
+def _heads(heads: Mapping[str, float]) -> str:
+    """What is known of a world's own rewards and ends."""
+    parts = []
+    if heads.get("reward_r2") is not None:
+        parts.append(f"Rewards are known with R² {number(heads['reward_r2'], 2)}.")
+    at_ends, elsewhere = (heads.get(f"goes_on_{where}") for where in ("at_ends", "elsewhere"))
+    if at_ends is not None:
+        parts.append(f"The chance to go on is {number(at_ends, 2)} at ends and {number(elsewhere, 2)} elsewhere.")
+    return " ".join(
+        ["", *parts, "Both on held-out recordings." if len(parts) > 1 else "On held-out recordings."] * bool(parts)
+    )
+
+
+def _returns(dream: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row a temperature and number of steps."""
+    at = dream.get("temperatures") or {"": dream.get("returns", {})}
+    return [
+        {"temperature": temperature, "steps": str(found["steps"])}
+        | {name: number(found[name], 2) for name in ("dream", "world", "gap", "correlation")}
+        for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0))
+        for found in returns.values()
+    ]
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str], best: Callable[..., float]
+) -> dict[str, Any]:
+    """Cells as text, the best number of a row marked; rows and columns without any number are left out."""
+    used = [key for key in columns if any(row.get(key) is not None for row in rows.values())]
+    lines = []
+    for label, row in rows.items():
+        texts = {key: number(row.get(key)) for key in used}
+        values = [row[key] for key in used if row.get(key) is not None]
+        if values:
+            winner = number(best(values))
+            lines.append({"label": label, "cells": [{"text": t, "best": t == winner} for t in texts.values()]})
+    return {"columns": [columns[key] for key in used], "rows": lines}
+
+
+def _left_out(dropped: Mapping[str, Any]) -> list[str]:
+    """Which samples no probe could use, and why."""
+    labels = {name: n for name, n in (dropped.get("label_dropped") or {}).items() if n}
+    states = {name: n for name, n in (dropped.get("state_dropped") or {}).items() if n}
+    lines = [f"{name}: {n} clips in which the label does not apply" for name, n in labels.items()]
+    return lines + [f"{name}: {n} steps in which it does not exist or is infinite" for name, n in states.items()]
+
+
+def _charts(run: Path) -> list[Chart]:
+    path = run / "logs" / "metrics.csv"
+    return curves(read_metrics(path)) if path.is_file() else []
+
+
+def _embed_chart(chart: Chart) -> dict[str, str]:
+    themes = {theme: _uri(getattr(chart, theme), "image/png") for theme in ("light", "dark")}
+    return {"title": chart.title} | themes
+
+
+def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """Pictures by file name as data URIs, and the names of those that are too large. Plans go with the plan.json."""
+    planned = next((folder for folder in folders if (folder.parent / "plan.json").is_file()), folders[-1])
+    paths: dict[str, Path] = {}
+    for folder in reversed(folders):
+        for path in sorted(folder.glob("*")):
+            if not path.name.startswith("plan_") or folder == planned:
+                paths[path.name] = path
+    figures, oversized = {}, []
+    for _, path in sorted(paths.items()):
+        if path.suffix in KINDS and path.is_file():
+            if path.stat().st_size > LARGEST_FIGURE:
+                oversized.append(path.name)
+            else:
+                figures[path.name] = _uri(path.read_bytes(), KINDS[path.suffix])
+    return figures, oversized
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,68 @@
+"""`jepa report`: figures and one HTML page of what a run folder holds.
+
+RUN/figures/        data.png pca.gif rollout.gif …, beside the plan_0.gif … of `jepa plan`
+RUN/results.json    every figure of the run for programs
+RUN/report.html     for people, one file
+
+With `--out FOLDER` they go there; what other verbs wrote to that folder is shown rather than what is in RUN.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jepa.config import load as load_config
+from jepa.models.model import load
+from jepa.training.config import PretrainConfig
+from jepa_data.shards.index import ShardSet
+from jepa_data.stream.loader import make_loader
+from jepa_probes.output import folders, output_folder
+from jepa_probes.reporting.gallery import draw_model
+from jepa_probes.reporting.page import write_report
+from jepa_probes.reporting.results import find_part, write_results
+from jepa_probes.reporting.run_decoder import pixel_decoder
+
+SHOWN_STEPS = 15  # latent steps of the clips in the figures
+
+
+def report(
+    run: Path, *, decoder_steps: int | None = None, out: Path | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Draw the figures, write the page, and return the results.
+
+    Args:
+        decoder_steps: fit the pixel decoder anew, for so many steps; None: only if the run has none yet.
+        out: folder for what is written; None: the run's.
+
+    Raises:
+        UserError: the run holds no model, or nothing can be written.
+    """
+    began = time.perf_counter()
+    model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
+    out = output_folder(run, out)
+    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps, say=say)
+    tubelet = model.spec.frames_per_step
+    frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
+    shown = config.data.model_copy(
+        update={"clip_frames": frames, "batch_size": 8, "clips_per_video": 1, "short": "skip"}
+    )
+    loader = make_loader(shown, "test", seed=0, shuffle=False)
+    names = loader.shards.manifest.state_names
+    told = [names.index(name) for name in model.spec.states if name in names]
+    draw_model(model, decoder, next(iter(loader)), out / "figures", state_columns=told)
+    seconds = time.perf_counter() - began
+    known = find_part(folders(run, out), "timings")
+    (out / "timings.json").write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
+    results = json.loads(write_results(run, out).read_text())
+    say(f"{write_report(run, out)}")
+    return results
+
+
+def _longest(config: PretrainConfig) -> int:
+    """Frames of the longest clip that a held-out video allows, at the run's rate."""
+    rows, data = ShardSet.open(config.data.folder).split("test").rows, config.data
+    if data.fps is None:
+        return 1 + int((rows["frames"].max() - 1) // data.stride)
+    return 1 + int(rows["seconds"].max() * data.fps + 1e-3)

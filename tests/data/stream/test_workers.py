@@ -1,0 +1,185 @@
+"""Workers that die or hang: a clear error or a report, never a shorter epoch; and nothing is left running."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepa_data.config import StreamConfig
+from jepa_data.errors import DataError
+from jepa_data.shards.index import ShardSet
+from jepa_data.stream.loader import make_loader
+
+needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, write_shards: Callable[..., Path]) -> Path:
+    return write_shards(tmp_path_factory.mktemp("workers") / "s", [12, 20, 15, 30, 11, 9, 25, 14, 18, 10])
+
+
+def config(folder: Path, **settings: Any) -> StreamConfig:
+    return StreamConfig.model_validate({"shards": str(folder), "batch_size": 4, "clip_frames": 8} | settings)
+
+
+def children() -> set[int]:
+    """Process numbers of the workers that are alive."""
+    return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_worker_that_is_killed_stops_the_epoch_with_an_error(folder: Path, after: int) -> None:
+    """While batches of it are on their way, and while they are not."""
+    loader = make_loader(config(folder, workers=2), "train", seed=0, total_batches=500)
+    before = children()
+    stream = iter(loader)
+    taken = list(islice(stream, 1 + after))
+    os.kill(min(children() - before), signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(
+        DataError, match=r"a worker of the data stream ended in its work \(.*It may have run out of memory"
+    ):
+        taken.extend(stream)
+    assert time.monotonic() - began < 120 and len(taken) < 500  # the loader's own timeout is far later
+    assert loader.state_dict() == {"batch": len(taken)}, "a new loader goes on exactly here"
+
+
+def test_an_error_of_the_data_in_a_worker_is_one_line_and_leaves_no_worker(folder: Path, tmp_path: Path) -> None:
+    before = children()
+    settings = config(folder, workers=2, start_seconds=3.0)
+    loader = make_loader(settings, "train", seed=0, shuffle=False)
+    with pytest.raises(DataError, match=r"starts at 3 s ends after the video.*Lower data.start_seconds") as caught:
+        list(loader)
+    assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
+    assert children() == before, "although the error is still held"
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_pass_that_is_broken_off_leaves_no_worker_at_once(folder: Path, kind: str) -> None:
+    import threading
+
+    before, threads = children(), threading.active_count()
+    stream = iter(make_loader(config(folder, workers=2, worker_kind=kind), "train", seed=0, total_batches=500))
+    next(stream)
+    began = time.monotonic()
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert children() == before
+    allowed = threads + (kind == "process")  # torch keeps one for its own use
+    while threading.active_count() > allowed and time.monotonic() - began < 60:
+        time.sleep(0.01)  # a queue that is closed ends its thread in its own time
+    assert threading.active_count() <= allowed
+
+
+def test_an_error_that_nobody_foresaw_is_not_swallowed(folder: Path, tmp_path: Path) -> None:
+    """A file where the decoder would be an empty one is not a bad sample: the program is wrong, not the data."""
+    loader = make_loader(config(folder, workers=2), "train", seed=0)
+    object.__setattr__(loader.plan.sources[0], "run", 0)  # division by zero in the plan
+    with pytest.raises(ZeroDivisionError):
+        list(loader)
+
+
+RUN = """
+import sys, time, warnings
+from jepa_data.config import StreamConfig
+from jepa_data.shards.read import SampleReader
+from jepa_data.stream.loader import make_loader
+
+{before}
+
+if __name__ == "__main__":
+    warnings.simplefilter("always")
+    folder, workers, kind, stall = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+    config = StreamConfig(
+        shards=folder, batch_size=4, clip_frames=8, workers=workers, worker_kind=kind, stall_seconds=stall
+    )
+    loader = make_loader(config, "train", seed=0, total_batches=6)
+    batches = list(loader)
+    print(loader.stats.stalls, len(batches), loader.stats.clips)
+"""
+# Workers run what stands above the guard as well.
+SLEEPY = """
+read, opened = SampleReader._read, []
+
+def a_decoder_that_hangs(*args):
+    opened.append(1)
+    if len(opened) == 3:
+        time.sleep(3)
+    return read(*args)
+
+SampleReader._read = a_decoder_that_hangs
+"""
+LATE = """
+if __name__ == "__mp_main__":
+    time.sleep(2)
+"""
+
+
+def run(script: Path, *arguments: object) -> tuple[list[int], str]:
+    """What the script printed, and its stderr."""
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in done.stdout.split()], done.stderr
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    ("workers", "kind"), [pytest.param(0, "process", marks=pytest.mark.slow), (2, "process"), (2, "thread")]
+)
+def test_a_decoder_that_hangs_makes_the_watchdog_show_all_stacks_and_the_run_goes_on(
+    workers: int, kind: str, folder: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN.replace("{before}", SLEEPY))
+    (stalls, batches, clips), told = run(script, folder, workers, kind, 1.0)
+    assert (batches, clips) == (6, 24) and stalls >= 1
+    assert "no batch has arrived for" in told and "data.stall_seconds" in told
+    assert "a_decoder_that_hangs" in told, "where it hangs, in the worker's own stack"
+    assert "watchdog.py" in told, "and what the main process does"
+
+
+@needs_signals
+def test_a_worker_that_is_still_starting_is_not_ended_by_the_watchdog(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN.replace("{before}", LATE))
+    (stalls, batches, clips), told = run(script, folder, 2, "process", 0.2)
+    assert (batches, clips) == (6, 24) and stalls >= 1 and "no batch has arrived" in told
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(0, "process"), (2, "process"), (3, "thread")])
+def test_the_budget_stops_any_kind_of_workers_at_the_same_batch_with_the_list(
+    workers: int, kind: str, tmp_path: Path, write_shards: Callable[..., Path]
+) -> None:
+    folder = write_shards(tmp_path / "s", [12] * 20)
+    samples = ShardSet.open(folder).samples
+    for number in (3, 7, 11, 15):
+        at, size = samples[number].members["mp4"]
+        with (folder / samples[number].shard).open("r+b") as file:
+            file.seek(at + size // 2)
+            file.write(bytes(50))
+    log = tmp_path / "quarantine.jsonl"
+    settings = config(folder, workers=workers, worker_kind=kind, max_bad_fraction=0.1, quarantine=str(log))
+    loader = make_loader(settings, "train", seed=0)
+    with pytest.raises(
+        DataError, match=r"3 of 20 samples of 'train' cannot be read: (\S+ ep-\d+ \(damaged\)(, )?){3}\."
+    ):
+        list(loader)
+    assert loader.stats.bad == 3 == len(log.read_text().splitlines())
+    plain = make_loader(config(folder, max_bad_fraction=0.1), "train", seed=0)
+    with pytest.raises(DataError, match="3 of 20"):
+        list(plain)
+    assert plain.state_dict() == loader.state_dict() and list(plain.bad) == list(loader.bad)

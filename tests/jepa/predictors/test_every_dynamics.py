@@ -1,0 +1,76 @@
+"""Every kind of dynamics that a config can name keeps the contract, as it is built from its config."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+
+from jepa.config import Config, from_dict
+from jepa.encoders.conv import ConvEncoder
+from jepa.encoders.frame import FrameEncoder
+from jepa.models.build import build_dynamics
+from jepa.normalize import Moments
+from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.config import Dynamics
+from jepa.testing import check_dynamics
+from jepa.training.normalization import Scales, fit_scales
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+BLOCK = 4  # width of the actions of a latent step
+SMALL = {"hidden": 24, "depth": 2, "heads": 2}
+# Of each kind some settings; tokens: 1 for a vector, 4 for patches. A new kind has to be added here.
+CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
+    "markov": [
+        (1, {"hidden": 24}),
+        (1, {"hidden": 24, "depth": 2, "normalize_actions": True}),
+        (1, {"hidden": 24, "static": 3}),
+    ],
+    "gru": [(1, {}), (1, {"layer_norm_out": True, "normalize_actions": True})],
+    "causal": [
+        (1, SMALL | {"window": 3, "conditioning": "adaln"}),
+        (4, SMALL | {"layer_norm_out": True}),
+        (4, SMALL | {"conditioning": "concat", "window": 3, "head_dim": 8, "normalize_actions": True}),
+        (4, SMALL | {"conditioning": "concat", "state_size": 3, "next_state": "predicted", "normalize_states": True}),
+        (4, SMALL | {"conditioning": "token", "state_size": 4, "next_state": "add_action", "window": 2}),
+        (4, SMALL | {"conditioning": "adaln", "state_size": 2, "next_state": "predicted", "head_dim": 6}),
+    ],
+}
+
+
+class Named(Config):
+    dynamics: Dynamics
+
+
+def kinds() -> set[str]:
+    """What the union of the schema allows."""
+    union, *_ = get_args(Dynamics)
+    return {config.model_fields["kind"].default for config in get_args(union)}
+
+
+def test_no_kind_of_dynamics_is_forgotten_here() -> None:
+    assert set(CASES) == kinds(), "add settings of the new kind to CASES"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "settings"), [(kind, *case) for kind, cases in CASES.items() for case in cases]
+)
+def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
+    kind: str, tokens: int, settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    encoder = ConvEncoder(32, 12, channels=8, hidden=16) if tokens == 1 else FrameEncoder("test_vit", 32)
+    config = from_dict({"dynamics": {"kind": kind} | settings}, Named).dynamics
+    dynamics = build_dynamics(config, encoder, BLOCK)
+    width = getattr(config, "state_size", 0)
+    moments = [Moments(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
+    fit_scales(dynamics, Scales(*moments))
+    assert isinstance(dynamics, nn.Module)
+    with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed
+        for parameter in dynamics.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    sizes = {"tokens": tokens, "width": encoder.width, "action_size": BLOCK}
+    check_dynamics(dynamics, **sizes, state_size=width, parallel=getattr(dynamics, "parallel", None), tolerance=2e-5)
+    if isinstance(dynamics, CausalPredictor) and width:
+        with pytest.raises(ValueError, match=f"states {width} wide at every frame, found None"):
+            dynamics.init(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))

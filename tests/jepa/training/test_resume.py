@@ -1,0 +1,217 @@
+"""`jepa pretrain --resume`: more steps are trained, what cannot be honoured is refused, damage is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
+
+from jepa.cli import main
+from jepa.config import UserError, from_dict
+from jepa.config import load as load_config
+from jepa.training.config import PretrainConfig
+from jepa.training.pretrain import pretrain
+
+BASE: dict[str, Any] = {
+    "encoder": {"kind": "conv", "width": 8, "channels": 8, "hidden": 32},
+    "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 32}},
+}
+FLAT = {"kind": "flat"}
+
+
+def describe(run: Path, corpus: Path, steps: int = 4, every: int = 500, **changes: Any) -> PretrainConfig:
+    data = {"shards": str(corpus), "batch_size": 4, "clip_frames": 8} | changes.pop("data", {})
+    trainer = {"steps": steps, "checkpoint_every": every, "log_every": 1, "gauge_every": 100, "device": "cpu"}
+    trainer |= changes.pop("trainer", {})
+    return from_dict(BASE | {"run": str(run), "data": data, "trainer": trainer} | changes, PretrainConfig)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.allclose(first[n], second[n], atol=1e-6) for n in first)
+
+
+@pytest.fixture(scope="module")
+def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 steps; not to be changed."""
+    run = tmp_path_factory.mktemp("done") / "run"
+    pretrain(describe(run, corpus), say=quiet)
+    return run
+
+
+@pytest.fixture
+def run(done: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    copy = tmp_path / "run"
+    for path in done.rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(done)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return copy
+
+
+class Rates(Callback):
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("every", [2, 3, 500])
+def test_a_finished_run_resumed_with_more_steps_ends_as_one_that_was_as_long_from_the_start(
+    every: int, corpus: Path, tmp_path: Path
+) -> None:
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    pretrain(describe(whole, corpus, 8, schedule=FLAT), say=quiet)
+    pretrain(describe(longer, corpus, 4, every, schedule=FLAT), say=quiet)
+    said: list[str] = []
+    pretrain(describe(longer, corpus, 8, every, schedule=FLAT), resume=True, say=said.append)
+    assert same(whole, longer)
+    assert load_config(longer / "config.yaml", PretrainConfig).trainer.steps == 8
+    assert any("trainer.steps 4 -> 8" in line for line in said)
+    assert torch.load(longer / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+
+
+def test_the_schedule_of_a_run_that_got_longer_is_that_of_its_new_length(run: Path, corpus: Path) -> None:
+    rates, said = Rates(), list[str]()
+    pretrain(describe(run, corpus, 8), resume=True, say=said.append, callbacks=(rates,))
+    half_cosine = [1e-3 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 8)).item()) for step in range(4, 8)]
+    assert rates.seen == pytest.approx(half_cosine, rel=1e-5)
+    assert any("the learning rate goes from 0 to 0.0005" in line for line in said)
+
+
+def test_a_run_stopped_midway_goes_on_for_as_many_steps_as_are_asked_for_now(corpus: Path, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 3:
+                raise KeyboardInterrupt
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    pretrain(describe(whole, corpus, 7, schedule=FLAT), say=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(describe(stopped, corpus, 5, 2, schedule=FLAT), say=quiet, callbacks=(Stop(),))
+    pretrain(describe(stopped, corpus, 7, 2, schedule=FLAT), resume=True, say=quiet)
+    assert same(whole, stopped)
+    assert load_config(stopped / "config.yaml", PretrainConfig).trainer.steps == 7
+
+
+def test_resuming_a_finished_run_says_that_nothing_is_left_and_leaves_it_as_it_is(run: Path, corpus: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    said: list[str] = []
+    pretrain(describe(run, corpus), resume=True, say=said.append)
+    assert len(said) == 1 and "all 4 steps are done" in said[0]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_killed_before_its_model_was_written_writes_it_when_resumed(
+    done: Path, run: Path, corpus: Path
+) -> None:
+    (run / "model" / "model.json").unlink()
+    pretrain(describe(run, corpus), resume=True, say=quiet)
+    assert same(done, run)
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("trainer.steps is 2, was 4", {"steps": 2}),
+        ("optimizer.lr is 0.01, was 0.001", {"optimizer": {"lr": 0.01}}),
+        ("schedule.kind is flat, was cosine", {"schedule": FLAT}),
+        ("trainer.accumulate is 2, was 1", {"trainer": {"accumulate": 2}}),
+        ("trainer.clip_norm is none, was 1.0", {"trainer": {"clip_norm": None}}),
+        ("data.batch_size is 8, was 4", {"data": {"batch_size": 8}}),
+        ("init_from is elsewhere, was none", {"init_from": "elsewhere"}),
+        ("encoder.width is 16, was 8", {"encoder": BASE["encoder"] | {"width": 16}}),
+    ],
+)
+def test_what_cannot_be_honoured_by_a_resumed_run_is_refused_by_name(
+    key: str, changes: dict[str, Any], run: Path, corpus: Path
+) -> None:
+    before = (run / "config.yaml").read_text()
+    with pytest.raises(UserError, match=key) as caught:
+        pretrain(describe(run, corpus, **changes), resume=True, say=quiet)
+    assert "init_from=" in str(caught.value)
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_workers_intervals_and_the_device_may_change_and_stand_in_the_config_afterwards(
+    run: Path, corpus: Path
+) -> None:
+    changes = {"trainer": {"log_every": 2, "device": "auto", "precision": "fp32"}, "data": {"cache_mib": 8}}
+    config = describe(run, corpus, 6, 2, **changes)
+    pretrain(config, resume=True, say=quiet)
+    written = load_config(run / "config.yaml", PretrainConfig)
+    assert written.trainer == config.trainer and written.data.cache_mib == 8
+
+
+def test_resuming_what_is_no_run_says_how_to_begin(corpus: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing to resume.*without --resume"):
+        pretrain(describe(tmp_path / "none", corpus), resume=True)
+    (run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match=r"nothing to resume.*with --overwrite"):
+        pretrain(describe(run, corpus), resume=True)
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "one byte of a weight is another":
+        part = data.find(b"PK\x03\x04", len(data) // 2)
+        data[part + 300] ^= 0x55
+    sizes = {"empty": 0, "cut": len(data) // 2, "cut at its end": len(data) - 1}
+    text = b"not a checkpoint" if how == "text" else bytes(data[: sizes.get(how, len(data))])
+    path.write_bytes(text)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "cut at its end", "one byte of a weight is another", "text"])
+def test_a_damaged_checkpoint_is_one_line_with_the_file_and_what_to_do(
+    how: str, run: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(run / "checkpoints" / "last.ckpt", how)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(run / "config.yaml"), f"run={run}", "--resume", "trainer.steps=5"])
+    told = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(told) == 1
+    assert (
+        f"{run / 'checkpoints' / 'last.ckpt'}: damaged" in told[0]
+        and "Copy another one over it (step-4.ckpt)" in told[0]
+    )
+    assert load_config(run / "config.yaml", PretrainConfig).trainer.steps == 4
+    (run / "checkpoints" / "last.ckpt").write_bytes((run / "checkpoints" / "step-4.ckpt").read_bytes())
+    pretrain(describe(run, corpus, 5), resume=True, say=quiet)  # as the line says
+    damage(run / "checkpoints" / "last.ckpt", how)
+    with pytest.raises(UserError, match=r"init_from: .*last\.ckpt: damaged"):
+        pretrain(describe(tmp_path / "other", corpus, init_from=str(run)), say=quiet)
+
+
+@pytest.mark.parametrize("kind", ["no training", "another model"])
+def test_a_checkpoint_of_something_else_is_named(kind: str, run: Path, corpus: Path) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    found = torch.load(path, weights_only=True)
+    if kind == "no training":
+        del found["optimizer_states"]
+    else:
+        found["state_dict"]["method.encoder.convs.0.weight"] = torch.zeros(1)
+    torch.save(found, path)
+    message = "holds no optimizer_states" if kind == "no training" else "belongs to another model"
+    with pytest.raises(UserError, match=f"last.ckpt.*{message}"):
+        pretrain(describe(run, corpus, 5), resume=True, say=quiet)
+
+
+def test_a_run_that_was_copied_goes_on_in_its_own_folder(done: Path, run: Path, corpus: Path) -> None:
+    before = sorted(path.name for path in (done / "checkpoints").iterdir())
+    pretrain(describe(run, corpus, 6, 2), resume=True, say=quiet)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt", "step-6.ckpt"]
+    assert sorted(path.name for path in (done / "checkpoints").iterdir()) == before

@@ -1,0 +1,123 @@
+"""Linear, attentive and nearest-neighbour probes, and how their answers are scored."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from jepa_probes.probing.attentive import fit_attentive
+from jepa_probes.probing.features import Features, clip_embedding
+from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing.labels import accuracies, make_task
+from jepa_probes.probing.linear import fit_linear
+
+Make = Callable[..., Features]
+
+
+def clusters(n: int, seed: int, spread: float = 0.3) -> tuple[Tensor, Tensor, list[str]]:
+    """Points [n, 6] around three centres."""
+    g = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 3, (n,), generator=g)
+    points = 4 + torch.eye(3, 6)[target] + spread * torch.randn(n, 6, generator=g)
+    return points, target, [str(i) for i in range(n)]
+
+
+def in_order(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Clips [n, 8, 1, 4] of one event early and another late (class 0), or the other way round (class 1)."""
+    g = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 2, (n,), generator=g)
+    clips = 0.1 * torch.randn(n, 8, 1, 4, generator=g)
+    early, late = torch.randint(0, 4, (n,), generator=g), torch.randint(4, 8, (n,), generator=g)
+    clips[torch.arange(n), early, 0, target] += 1
+    clips[torch.arange(n), late, 0, 1 - target] += 1
+    return clips, target
+
+
+@pytest.mark.parametrize("fit", [fit_linear, fit_knn])
+def test_clusters_are_told_apart(fit: Callable) -> None:
+    x, y, keys = clusters(200, 0)
+    test_x, test_y, _ = clusters(100, 1)
+    answers = fit(x, y, keys, 3)(test_x)
+    assert (answers == test_y).float().mean() > 0.9
+
+
+def test_logistic_regression_stands_at_the_minimum_of_its_penalised_loss() -> None:
+    x, y, keys = clusters(150, 0, spread=1.0)
+    probe = fit_linear(x, y, keys, 3)
+    weight = probe.weight.clone().requires_grad_()
+    rows = torch.cat([probe.reduction(x), torch.ones(150, 1)], 1)
+    loss = torch.nn.functional.cross_entropy(rows @ weight, y) + probe.penalty / 2 * weight[:-1].square().sum()
+    loss.backward()
+    assert weight.grad is not None and weight.grad.abs().max() < 1e-3
+
+
+def test_a_linear_probe_of_noise_chooses_a_strong_penalty_and_of_clusters_a_weak_one() -> None:
+    x, y, keys = clusters(200, 0, spread=0.05)
+    noise = torch.randn(200, 100, generator=torch.Generator().manual_seed(0))
+    assert fit_linear(x, y, keys, 3).penalty < fit_linear(noise, y, keys, 3).penalty
+
+
+def test_neighbours_are_chosen_on_episodes_held_out_of_the_bank() -> None:
+    # With every point its own neighbour k = 1 would be perfect on noise; held out, it is not chosen for that.
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, generator=g)
+    y = (torch.rand(300, generator=g) < 0.2).long()
+    assert fit_knn(x, y, [str(i) for i in range(300)], 2).k > 1
+
+
+def test_the_attentive_probe_reads_an_order_that_the_mean_does_not_hold() -> None:
+    (x, y), (test_x, test_y) = in_order(400, 0), in_order(200, 1)
+    attentive = fit_attentive(x, y, 2, steps=250)
+    assert (attentive(test_x) == test_y).float().mean() > 0.95
+    linear = fit_linear(clip_embedding(x), y, [str(i) for i in range(400)], 2)
+    assert (linear(clip_embedding(test_x)) == test_y).float().mean() < 0.65
+
+
+def test_the_attentive_probe_reads_where_among_the_tokens_something_is() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = 0.1 * torch.randn(300, 3, 4, 5, generator=g), torch.randint(0, 2, (300,), generator=g)
+    x[torch.arange(300), :, 3 * y, 0] += 1  # the same mark on the first or on the last token
+    assert (fit_attentive(x[:200], y[:200], 2)(x[200:]) == y[200:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_attentive_probe_is_a_function_of_its_seed_and_leaves_the_global_one_alone(depth: int) -> None:
+    x, y = in_order(60, 0)
+    state = torch.random.get_rng_state()
+    runs = [fit_attentive(x, y, 2, steps=5, seed=seed, depth=depth).classifier.state_dict() for seed in (0, 0, 1)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_clips_without_the_label_are_left_out_and_counted(features: Make) -> None:
+    latents = torch.zeros(6, 2, 1, 3)
+    train = features(latents, labels={"heavy": torch.tensor([-1, 0, 5, 5, -1, 5])})
+    test = features(latents[:3], labels={"heavy": torch.tensor([5, -1, 0])})
+    task = make_task("heavy", train, test)
+    assert task is not None
+    assert task.classes == (0, 5) and task.train.tolist() == [1, 2, 3, 5] and task.test.tolist() == [0, 2]
+    assert task.train_class.tolist() == [0, 1, 1, 1] and task.test_class.tolist() == [1, 0] and task.dropped == 3
+    assert task.majority().tolist() == [1, 1]
+
+
+def test_a_label_with_one_class_is_no_task(features: Make) -> None:
+    one = features(torch.zeros(3, 2, 1, 3), labels={"heavy": torch.tensor([1, -1, 1])})
+    assert make_task("heavy", one, one) is None
+
+
+def test_accuracy_counts_clips_and_balanced_accuracy_counts_classes(features: Make) -> None:
+    latents = torch.zeros(10, 2, 1, 3)
+    made = features(latents, labels={"x": torch.tensor([0] * 8 + [1] * 2)})
+    task = make_task("x", made, made)
+    assert task is not None
+    assert accuracies(task.majority(), task) == pytest.approx({"accuracy": 0.8, "balanced": 0.5})
+
+
+def test_a_class_that_only_the_test_split_has_counts_as_an_error(features: Make) -> None:
+    train = features(torch.zeros(4, 2, 1, 3), labels={"x": torch.tensor([0, 1, 0, 1])})
+    test = features(torch.zeros(4, 2, 1, 3), labels={"x": torch.tensor([0, 1, 7, 7])})
+    task = make_task("x", train, test)
+    assert task is not None and task.trained == 2
+    assert accuracies(torch.tensor([0, 1, 0, 1]), task)["accuracy"] == pytest.approx(0.5)

@@ -1,0 +1,105 @@
+"""`jepa probe` on recordings that users bring: states of any name, infinite ones, and none at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jepa.config import from_dict
+from jepa.encoders.config import ConvConfig
+from jepa.models import checkpoint
+from jepa.models.build import build_encoder
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa_data.config import StreamConfig
+from jepa_data.shards.encode import encode_mp4
+from jepa_data.shards.write import ShardWriter
+from jepa_data.stream.loader import make_loader
+from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.probe import _state_names, probe, state_row
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIDE, FPS, FRAMES = 16, 10.0, 6
+ROBOT = ("observation.state.0", "observation.state.1", "joint.elbow", "gripper")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that was never trained, in a model folder of its own."""
+    torch.manual_seed(0)
+    config = ConvConfig(width=8, channels=4, hidden=16)
+    spec, seen = LatentSpec(1, 8, 2 / FPS, 2), Preprocessing(SIDE, FPS, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    world = LatentWorldModel(build_encoder(config, SIDE, FRAMES), None, spec, seen)
+    described = {
+        "method": "none",
+        "encoder": config.model_dump(mode="json"),
+        "dynamics": None,
+        "frames": FRAMES,
+        "spec": vars(spec),
+        "preprocessing": vars(seen),
+    }
+    checkpoint.save(folder := tmp_path_factory.mktemp("model"), world, described)
+    return folder
+
+
+def write(folder: Path, names: tuple[str, ...], *, broken: bool = False) -> Path:
+    """Episodes whose brightness is the last state; the label says whether they begin bright."""
+    random = np.random.default_rng(0)
+    writer = ShardWriter(
+        folder,
+        fps=FPS,
+        image_size=SIDE,
+        world=None,
+        action_size=0,
+        state_names=names,
+        label_names=("bright",),
+        seed=0,
+    )
+    with writer:
+        for number in range(30):
+            states = random.uniform(-1, 1, (FRAMES, max(1, len(names)))).astype(np.float32)
+            states[:, -1] = np.sort(states[:, -1])[:: (-1) ** number]
+            grey = np.repeat((127 + 120 * states[:, -1]).astype(np.uint8), SIDE * SIDE * 3)
+            video = encode_mp4(grey.reshape(FRAMES, SIDE, SIDE, 3), FPS)
+            if broken and number in (3, 28):
+                states[-1, 0] = np.inf
+            split, metadata = "train" if number < 20 else "test", {"labels": {"bright": number % 2}}
+            writer.write(split, f"episode-{number}", video, FRAMES, None, states if names else None, metadata)
+    return folder
+
+
+def probed(model: Path, shards: Path, out: Path) -> tuple[dict, list[str]]:
+    said: list[str] = []
+    config = from_dict({"shards": str(shards), "clips_per_video": 1}, ProbeConfig)
+    return probe(model, config, out=out, say=said.append), said
+
+
+def test_recordings_of_a_robot_are_probed_whatever_its_states_are_called(model: Path, tmp_path: Path) -> None:
+    result, said = probed(model, write(tmp_path / "robot", ROBOT, broken=True), tmp_path / "out")
+    scores = result["scores"]
+    rows = {f"state.{name}" for name in (*ROBOT, "observation.state", "joint")}
+    assert {"state_r2", "class.bright.linear.accuracy", *rows} <= set(scores)
+    assert all({"pretrained", "random_init", "pixels", "pca_pixels", "floor"} == set(scores[row]) for row in rows)
+    assert scores["state.gripper"]["pixels"] > 0.9 > 0.2 > scores["state.joint.elbow"]["pixels"]
+    known = [scores[f"state.{name}"]["pixels"] for name in ROBOT]
+    assert scores["state_r2"]["pixels"] == pytest.approx(np.mean(known))
+    assert "state observation.state.0: infinite" in " ".join(said) and "(1 in training and 1 in testing)" in said[-1]
+    assert result["dropped"]["state_infinite"] == {s: {"observation.state.0": 1} for s in ("train", "test")}
+    assert result["dropped"]["state_dropped"]["observation.state.0"] == 1
+    json.dumps(result, allow_nan=False)
+    assert state_row(result).startswith("state R²")
+
+
+def test_without_states_the_labels_are_scored(model: Path, tmp_path: Path) -> None:
+    result, _ = probed(model, write(tmp_path / "plain", ()), tmp_path / "out")
+    assert result["scores"] and all(row.startswith("class.bright.") for row in result["scores"])
+    assert "classification only" in state_row(result)
+
+
+def test_a_mix_of_corpora_with_different_states_is_probed_for_its_labels_alone(tmp_path: Path) -> None:
+    sources = tuple({"shards": str(write(tmp_path / names[0], names))} for names in (ROBOT, ("a.x", "a.y")))
+    data, said = StreamConfig.model_validate({"shards": sources, "batch_size": 4, "clip_frames": FRAMES}), list[str]()
+    loaders = {split: make_loader(data, split, seed=0, shuffle=False) for split in ("train", "test")}
+    assert _state_names(loaders, said.append) == ()
+    assert said == ["no states are probed: the sources of these clips have different ones"]

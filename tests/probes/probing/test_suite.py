@@ -1,0 +1,65 @@
+"""All probes on real shards, and the table they fill."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jepa_data.config import StreamConfig
+from jepa_data.stream.loader import make_loader
+from jepa_probes.probing.baselines import pixels
+from jepa_probes.probing.features import Features
+from jepa_probes.probing.suite import ProbeResults, run_probes, score_features
+
+COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
+
+
+def test_every_score_stands_beside_all_baselines_and_the_table_survives_json(corpus: Path) -> None:
+    config = StreamConfig(shards=str(corpus), batch_size=8, clip_frames=12)
+    train, test = (make_loader(config, split, seed=0, shuffle=False) for split in ("train", "test"))
+    said = list[str]()
+    results, features = run_probes(
+        pixels(2, 4),
+        {"other": pixels(2, 2)},
+        train,
+        test,
+        frames_per_step=2,
+        state_names=train.shards.manifest.state_names,
+        labels=["bodies"],
+        say=said.append,
+    )
+    assert set(features) == COLUMNS - {"floor"}
+    assert features["pca_pixels"][0].latents.shape[-1] == features["pretrained"][0].latents.shape[-1]
+    assert all(set(row) == COLUMNS for row in results.scores.values())
+    assert {"state_r2", "state.puck.position", "state.bodies.velocity", "state.puck.vx"} <= results.scores.keys()
+    assert {f"class.bodies.{p}.{a}" for p in ("linear", "attentive", "knn") for a in ("accuracy", "balanced")} <= (
+        results.scores.keys()
+    )
+    finer, coarser = (results.scores["state.puck.position"][name] for name in ("pretrained", "other"))
+    assert finer is not None and coarser is not None and finer > coarser
+    assert ProbeResults.from_json(json.loads(json.dumps(results.to_json()))) == results
+
+
+def test_two_runs_with_one_seed_give_the_same_numbers_and_another_label_is_left_out(
+    features: Callable[..., Features], world: Callable[..., Tensor]
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    labels = {"bouncy": torch.randint(-1, 2, (40,), generator=g), "same": torch.zeros(40, dtype=torch.long)}
+    train = features(torch.randn(40, 10, 2, 4, generator=g), world(40, 0, absent=0.3), labels)
+    test = features(torch.randn(40, 10, 2, 4, generator=g), world(40, 1, absent=0.3), labels, start=100)
+    said = list[str]()
+    first, second = (score_features({"pretrained": (train, test)}, seed=3, say=said.append) for _ in range(2))
+    assert first.scores == second.scores and first.chosen == second.chosen
+    assert said[0] == "label same: not probed, it has fewer than two classes here"
+    assert first.counts["label_dropped"]["bouncy"] == 2 * int((labels["bouncy"] == -1).sum())
+
+
+def test_plain_video_without_states_is_classified_only(features: Callable[..., Features]) -> None:
+    y = torch.arange(30) % 2
+    z = torch.randn(30, 4, 1, 3) + 3 * y[:, None, None, None]
+    made = features(z, labels={"kind": y})
+    results = score_features({"pretrained": (made, made)})
+    assert all(row.startswith("class.kind.") for row in results.scores)
+    assert results.scores["class.kind.linear.accuracy"] == {"floor": 0.5, "pretrained": 1.0}
