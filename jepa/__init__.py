@@ -5,7 +5,7 @@
     latents = model.encode(video)       # uint8 [B, T, C, h, w] -> [B, S, N, D]
 
     encoder = jepa.create_encoder("vit_base", image_size=256, frames=16)      # see jepa.encoders.create
-    tokens = encoder(normalised_video)                                        # [B, T, C, h, w] -> [B, S, N, D]
+    tokens = encoder(normalized_video)                                        # [B, T, C, h, w] -> [B, S, N, D]
 
 Importing this package is light: torch is imported by the first thing that needs it.
 """

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LEAST_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
+MIN_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Moments:
     std: Float[Tensor, " X"]
 
 
-class Standardise(nn.Module):
+class Standardize(nn.Module):
     """(x - mean) / std, number by number; before `fit` it changes nothing.
 
     Args:
@@ -43,11 +43,11 @@ class Standardise(nn.Module):
         """
         size, width = len(self.mean), len(moments.mean)
         if not width or size % width:
-            raise ValueError(f"moments of {width} numbers do not fit the {size} that are standardised")
+            raise ValueError(f"moments of {width} numbers do not fit the {size} that are standardized")
         if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
             raise ValueError("moments are finite; some of these numbers are missing (NaN) in all of the data")
         self.mean.copy_(moments.mean.repeat(size // width))
-        varies = moments.std > LEAST_STD * moments.mean.abs().clamp_min(1)
+        varies = moments.std > MIN_STD * moments.mean.abs().clamp_min(1)
         self.std.copy_(torch.where(varies, moments.std, 1.0).repeat(size // width))
 
     def forward(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
@@ -57,13 +57,13 @@ class Standardise(nn.Module):
         return x * self.std + self.mean
 
 
-class Unscaled(nn.Identity):
-    """In the place of `Standardise` where numbers stay as they are: it leaves no buffer in the model's file."""
+class NotNormalized(nn.Identity):
+    """In the place of `Standardize` where numbers stay as they are: it leaves no buffer in the model's file."""
 
     def inverse(self, x: Tensor) -> Tensor:
         return x
 
 
-def standardise(size: int, wanted: bool) -> Standardise | Unscaled:
+def standardize(size: int, wanted: bool) -> Standardize | NotNormalized:
     """What is put before an embedding of `size` numbers."""
-    return Standardise(size) if wanted else Unscaled()
+    return Standardize(size) if wanted else NotNormalized()

@@ -137,8 +137,8 @@ class _Check:
         imagined = rollout(self.dynamics, self.seen(), self.plans)
         state = self.seen()
         for h in range(HORIZON):
-            state, following = self.dynamics.step(state, self.plans[:, 1, h])
-            self.equal(imagined[:, 1, h], following.mean(), "a rollout equals single steps")
+            state, next_latent = self.dynamics.step(state, self.plans[:, 1, h])
+            self.equal(imagined[:, 1, h], next_latent.mean(), "a rollout equals single steps")
 
     def nothing_comes_from_the_future(self) -> None:
         changed = self.plans.clone()
@@ -149,7 +149,7 @@ class _Check:
 
     def noise_decides(self) -> None:
         pairs = [self.dynamics.step(self.seen(), self.action, self.noise)[1] for _ in range(2)]
-        samples = [following.sample(self.noise) for following in pairs]
+        samples = [next_latent.sample(self.noise) for next_latent in pairs]
         _promise(torch.equal(*samples), "the same noise gives the same sample")
         _promise(samples[0].shape == (BATCH, *self.size), "a sample has the shape of a latent")
         _promise(

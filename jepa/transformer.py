@@ -167,12 +167,12 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         rotary: RotaryTable | None,
-        remember: Remember,
+        append: Remember,
         mask: Bool[Tensor, "#B 1 L K"] | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """The same for tokens that follow others: `remember` takes their keys and values and gives all to be read."""
+        """The same for tokens that follow others: `append` takes their keys and values and gives all to be read."""
         query, key, value = self.attn.project(self.norm1(x), rotary)
-        x = x + self.attn.read(query, *remember(key, value), mask)
+        x = x + self.attn.read(query, *append(key, value), mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -193,7 +193,7 @@ class AdaptiveBlock(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         rotary: RotaryTable | None,
-        remember: Remember,
+        append: Remember,
         mask: Bool[Tensor, "#B 1 L K"] | None = None,
         *,
         condition: Float[Tensor, "B S D"],
@@ -202,11 +202,11 @@ class AdaptiveBlock(nn.Module):
         modulation = self.modulation(F.silu(condition)).repeat_interleave(x.shape[1] // condition.shape[1], 1)
         scale1, shift1, gate1, scale2, shift2, gate2 = modulation.chunk(6, -1)
         query, key, value = self.attn.project(self.norm1(x) * (1 + scale1) + shift1, rotary)
-        x = x + gate1 * self.attn.read(query, *remember(key, value), mask)
+        x = x + gate1 * self.attn.read(query, *append(key, value), mask)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
 
-def initialise(model: nn.Module, blocks: Sequence[Block] | Sequence[AdaptiveBlock]) -> None:
+def initialize(model: nn.Module, blocks: Sequence[Block] | Sequence[AdaptiveBlock]) -> None:
     """V-JEPA's start: truncated normal 0.02, no bias, and the last layer of each branch of block l over sqrt(2 l).
 
     Adaptive blocks start without modulation.

@@ -97,7 +97,7 @@ class State(Protocol):
 class Dynamics(Protocol):
     """Predicts the next latent from a state and an action."""
 
-    def init(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> State:
+    def initial_state(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> State:
         """State after having seen S latents and the S-1 actions between them."""
         ...
 
@@ -114,7 +114,7 @@ class SensingDynamics(Dynamics, Protocol):
 
     state_size: int
 
-    def init(
+    def initial_state(
         self,
         z: Float[Tensor, "B S N D"],
         actions: Float[Tensor, "B S-1 A"],
@@ -128,12 +128,12 @@ def begin(
     actions: Float[Tensor, "B S-1 A"],
     states: Float[Tensor, "B S X"] | None = None,
 ) -> State:
-    """`dynamics.init`, with states for those that read them. Raises ValueError if there are to be none, or others."""
+    """`dynamics.initial_state`, with states for those that read them. Raises ValueError if it reads none or others."""
     if states is None:
-        return dynamics.init(z, actions)
+        return dynamics.initial_state(z, actions)
     if not isinstance(dynamics, SensingDynamics):
         raise ValueError(f"{type(dynamics).__name__} reads no states, found {states.shape[-1]} at every step")
-    return dynamics.init(z, actions, states)
+    return dynamics.initial_state(z, actions, states)
 
 
 class WorldModel(Protocol):
@@ -146,7 +146,7 @@ class WorldModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Point:
+class Deterministic:
     """A point prediction as a NextLatent."""
 
     z: Float[Tensor, "B N D"]
@@ -182,8 +182,8 @@ def rollout(
     latents = []
     for h in range(horizon):
         step_noise = None if noise is None else noise[:, :, h].flatten(0, 1)
-        state, following = dynamics.step(state, actions[:, :, h].flatten(0, 1), step_noise)
-        latents.append(following.mean() if step_noise is None else following.sample(step_noise))
+        state, next_latent = dynamics.step(state, actions[:, :, h].flatten(0, 1), step_noise)
+        latents.append(next_latent.mean() if step_noise is None else next_latent.sample(step_noise))
     return torch.stack(latents, 1).unflatten(0, (batch, plans))
 
 
@@ -191,7 +191,7 @@ class LatentWorldModel(nn.Module):
     """A trained encoder and, where the method learns one, its dynamics: what `jepa.load` returns.
 
     Args:
-        encoder: normalised video [B, T, C, h, w] -> [B, S, N, D].
+        encoder: normalized video [B, T, C, h, w] -> [B, S, N, D].
         dynamics: predicts the next latent under an action; None if the method has none.
         spec: what a latent is.
         preprocessing: what the encoder was trained on.
@@ -228,7 +228,7 @@ class LatentWorldModel(nn.Module):
                 return torch.cat([z.flatten(0, 1) for z in self.encode_file(file, parts, chunk)])[None]
         clips, is_image = as_video(video)
         if is_image:
-            return self.encode_still(clips[:, 0])[:, None]
+            return self.encode_image(clips[:, 0])[:, None]
         parts = self._whole_steps(clips).split(chunk)
         return torch.cat([self.encode_clips(self.preprocessing.fitted(self._moved(part))) for part in parts])
 
@@ -256,7 +256,7 @@ class LatentWorldModel(nn.Module):
                 yield torch.cat([self.encode_clips(part) for part in self._whole_steps(clip).split(chunk)])
 
     @torch.no_grad()
-    def encode_still(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
+    def encode_image(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
         """Latents of still pictures.
 
         An encoder with an embedding for pictures (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the

@@ -46,10 +46,10 @@ class AugmentConfig(Config):
 
     crop: CropConfig | None = Field(default=None, description="a random part, scaled back to the size of the clip")
     flip: Share = Field(default=0.0, description="probability of a mirror image; for video without actions")
-    colour: float = Field(
+    color: float = Field(
         default=0.0, ge=0, le=1, description="strength of jitter in brightness, contrast and saturation"
     )
-    grey: Share = Field(default=0.0, description="probability of greyscale")
+    gray: Share = Field(default=0.0, description="probability of grayscale")
 
 
 class StreamConfig(Config):
@@ -89,7 +89,7 @@ class StreamConfig(Config):
     cache_mib: int = Field(default=256, ge=0, description="decoded pictures each process keeps; 0: none")
     window_shards: int = Field(default=64, gt=0, description="shards that are shuffled together")
     start_seconds: float | None = Field(
-        default=None, ge=0, description="where clips start in evaluation; none: centred"
+        default=None, ge=0, description="where clips start in evaluation; none: centered"
     )
     decode_seconds: float = Field(default=60.0, gt=0, description="longest time the decoding of one clip may take")
     stall_seconds: float = Field(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from jepa_data.errors import DataError
 
@@ -33,7 +33,7 @@ READY, ALIVE, DONE, FAILED = range(4)
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """The result of a job whose process ended, or was ended, before there was one."""
 
     kind: Literal["crashed", "timeout"]
@@ -44,12 +44,12 @@ class Lost:
 class _Task(Generic[Job, Result]):
     job: Job
     begun: bool = False
-    results: "list[Result | Lost]" = field(default_factory=list)  # none or one
+    results: "list[Result | WorkerFailure]" = field(default_factory=list)  # none or one
 
 
-def run_isolated(
+def run_in_processes(
     work: Callable[[Job, Alive], Result], jobs: Iterable[Job], processes: int, timeout_seconds: float
-) -> Generator[tuple[Job, Result | Lost], None, None]:
+) -> Generator[tuple[Job, Result | WorkerFailure], None, None]:
     """Each job with its result, in the order they are finished.
 
     Args:
@@ -68,11 +68,11 @@ def run_in_order(
     rest: Callable[[Result], Sequence[Job]],
     processes: int,
     timeout_seconds: float = math.inf,
-) -> Generator[tuple[Job, Result | Lost], None, None]:
+) -> Generator[tuple[Job, Result | WorkerFailure], None, None]:
     """Each job with its result, in the order of the jobs; at most two jobs a process are taken ahead.
 
     Args:
-        work, jobs, timeout_seconds: as for `run_isolated`.
+        work, jobs, timeout_seconds: as for `run_in_processes`.
         rest: further jobs that a result asks for; they come right after it.
     """
     source, waiting = iter(jobs), deque[_Task[Job, Result]]()
@@ -88,7 +88,8 @@ def run_in_order(
         while waiting and waiting[0].results:
             task = waiting.popleft()
             result = task.results[0]
-            waiting.extendleft(_Task(job) for job in reversed([] if isinstance(result, Lost) else rest(result)))
+            if not isinstance(result, WorkerFailure):
+                waiting.extendleft(_Task(job) for job in reversed(rest(cast(Any, result))))
             yield task.job, result
 
 
@@ -107,14 +108,14 @@ def _run(
                 if idle is None:
                     idle = _Worker[Job, Result](work, timeout_seconds)
                     workers.append(idle)
-                idle.give(tasks[0])
+                idle.submit(tasks[0])
             busy = [worker for worker in workers if worker.busy]
             if not busy:
                 return
             left = min(worker.deadline for worker in busy) - time.monotonic()
             wait([worker.connection for worker in busy], None if math.isinf(left) else max(0.0, left))
             for worker in busy:
-                yield from worker.heard()
+                yield from worker.poll()
     finally:
         for worker in workers:
             worker.end()
@@ -132,13 +133,13 @@ class _Worker(Generic[Job, Result]):
     def busy(self) -> bool:
         return bool(self._tasks)
 
-    def give(self, task: _Task[Job, Result]) -> None:
+    def submit(self, task: _Task[Job, Result]) -> None:
         """Begin a task."""
         task.begun, self._tasks = True, [task]
         if self._ready:
             self._send()
 
-    def heard(self) -> Iterator[_Task[Job, Result]]:
+    def poll(self) -> Iterator[_Task[Job, Result]]:
         """The finished task, if it is."""
         try:
             while self.busy and self.connection.poll():
@@ -186,9 +187,9 @@ class _Worker(Generic[Job, Result]):
             )
         self.end()
         self._start()
-        return self._finished(Lost(kind, detail))
+        return self._finished(WorkerFailure(kind, detail))
 
-    def _finished(self, result: Result | Lost) -> _Task[Job, Result]:
+    def _finished(self, result: Result | WorkerFailure) -> _Task[Job, Result]:
         task = self._tasks.pop()
         task.results.append(result)
         return task

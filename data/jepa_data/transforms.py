@@ -1,4 +1,4 @@
-"""Batch transforms that run on the training device: uint8 clips to floats, crops, flips, colour.
+"""Batch transforms that run on the training device: uint8 clips to floats, crops, flips, color.
 
 Every random draw comes from the generator that is passed, or from one generator per clip; it is made once per clip and
 holds for all its frames: what moves in a clip afterwards moved before. Draws are made on the generator's device.
@@ -27,7 +27,7 @@ Random = torch.Generator | Sequence[torch.Generator]  # one for all clips, or on
 def to_input(
     batch: ClipBatch, augment: AugmentConfig, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Float[Tensor, "B T C h w"]:
-    """The video of a batch as a model sees it in training: changed at random, then normalised.
+    """The video of a batch as a model sees it in training: changed at random, then normalized.
 
     What is drawn for a clip depends on its seed alone: not on the batch, the rank or the workers.
     """
@@ -41,11 +41,11 @@ def to_input(
         video = random_resized_crop(video, size, augment.crop.scale, augment.crop.ratio, generator=generators)
     if augment.flip:
         video = random_flip(video, augment.flip, generator=generators)
-    if augment.colour:
-        x = augment.colour
+    if augment.color:
+        x = augment.color
         video = color_jitter(video, 0.8 * x, 0.8 * x, 0.4 * x, 0.2 * x, generator=generators)
-    if augment.grey:
-        video = random_greyscale(video, augment.grey, generator=generators)
+    if augment.gray:
+        video = random_greyscale(video, augment.gray, generator=generators)
     return (video - _channels(mean, video.device, video.dtype)) / _channels(std, video.device, video.dtype)
 
 
@@ -139,7 +139,7 @@ def random_flip(
 def random_greyscale(
     video: Float[Tensor, "B T 3 h w"], probability: float = 0.2, *, generator: Random
 ) -> Float[Tensor, "B T 3 h w"]:
-    """Some clips without colour. RGB in 0..1."""
+    """Some clips without color. RGB in 0..1."""
     return torch.where(_chosen(video, probability, generator), _grey(video).expand_as(video), video)
 
 
@@ -156,7 +156,7 @@ def color_jitter(
 
     Args:
         brightness, contrast, saturation: factors are drawn from 1 - x .. 1 + x.
-        hue: part of a full turn, -hue .. hue; turned about the grey axis in YIQ.
+        hue: part of a full turn, -hue .. hue; turned about the gray axis in YIQ.
     """
     draws = _draws(4, len(video), 1, generator)[..., 0].to(video.device, video.dtype)
     strengths = torch.tensor([brightness, contrast, saturation, hue], device=video.device, dtype=video.dtype)
@@ -164,8 +164,8 @@ def color_jitter(
     video = (video * (1 + change[0])).clamp(0, 1)
     mean = _grey(video).mean(dim=(1, 3, 4), keepdim=True)
     video = (mean + (video - mean) * (1 + change[1])).clamp(0, 1)
-    grey = _grey(video)
-    video = grey + (video - grey) * (1 + change[2])
+    gray = _grey(video)
+    video = gray + (video - gray) * (1 + change[2])
     turn = _hue_matrix(change[3].flatten())
     return torch.einsum("bdc,btchw->btdhw", turn, video).clamp(0, 1)
 
@@ -175,16 +175,16 @@ def _weights(
 ) -> Float[Tensor, "B out pixels"]:
     """Triangle filters that scale `length` pixels from `start` to `out`, as wide as a pixel of the coarser grid."""
     step = (length / out)[:, None, None]
-    centre = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
+    center = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(pixels, device=start.device) + 0.5
-    weight = (1 - (pixel - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    weight = (1 - (pixel - center).abs() / step.clamp(min=1)).clamp(min=0)
     inside = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
     weight = weight * inside
     return weight / weight.sum(-1, keepdim=True)
 
 
 def _hue_matrix(turns: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
-    """RGB to RGB, turning the colour plane of YIQ (NTSC, 1953) by `turns` of a full circle."""
+    """RGB to RGB, turning the color plane of YIQ (NTSC, 1953) by `turns` of a full circle."""
     to_yiq = torch.tensor(
         [LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], device=turns.device, dtype=turns.dtype
     )

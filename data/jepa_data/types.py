@@ -17,12 +17,12 @@ class ClipBatch:
 
     Attributes:
         video: RGB, 0..255.
-        actions: what the agent did between neighbouring frames; None for plain video.
+        actions: what the agent did between neighboring frames; None for plain video.
         states: ground truth per frame, NaN where a quantity does not exist in an episode; None for plain video.
         labels: one integer per clip and label name; -1 where the label does not apply.
         keys: the sample each clip was cut from.
         start_seconds: where in its video each clip starts.
-        stills: whether a clip is one picture, repeated.
+        is_image: whether a clip is one picture, repeated.
         seeds: of the random numbers of each clip: the same for any number of workers and ranks.
     """
 
@@ -31,7 +31,7 @@ class ClipBatch:
     states: Float[Tensor, "B T X"] | None
     keys: tuple[str, ...]
     start_seconds: Float[Tensor, " B"]
-    stills: Bool[Tensor, " B"] | None = None
+    is_image: Bool[Tensor, " B"] | None = None
     seeds: Int64[Tensor, " B"] | None = None
     labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class ClipBatch:
             actions=move(self.actions),
             states=move(self.states),
             start_seconds=start,
-            stills=move(self.stills),
+            is_image=move(self.is_image),
             seeds=move(self.seeds),
             labels={name: x.to(device, non_blocking=non_blocking) for name, x in self.labels.items()},
         )

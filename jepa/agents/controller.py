@@ -1,7 +1,7 @@
 """Controllers: from a latent and the goal's to the actions of one latent step.
 
-    z, goal ──Senses──> features ──Linear or Actor──> decisions ──ActionSpace──> block
-            standardised          tanh, -1..1         each held for `hold` actions     [B, frames * width]
+    z, goal ──ObservationNormalizer──> features ──Linear or Actor──> decisions ──ActionSpace──> block
+            standardized          tanh, -1..1         each held for `action_repeat` actions     [B, frames * width]
                                                       in the units of the data
 
 World Models (Ha & Schmidhuber 2018) has the linear one, DreamerV3 the network with a Gaussian around its output.
@@ -23,9 +23,9 @@ from jepa_data.actions import ActionStats
 
 Latents = Float[Tensor, "B N D"]
 Bounds = Literal["box", "ball", "choice"]
-Sees = Literal["goal", "latent"]
+ActorInputs = Literal["goal", "latent"]
 Norm = type[nn.RMSNorm] | type[nn.LayerNorm]
-LEAST_STD, MOST_STD = 0.1, 1.0  # DreamerV3
+MIN_STD, MAX_STD = 0.1, 1.0  # DreamerV3
 
 
 class Controller(Protocol):
@@ -41,7 +41,7 @@ class ActionSpace:
     Attributes:
         width: of one action of the world.
         frames: actions of one latent step.
-        hold: actions for which a decision is held.
+        action_repeat: actions for which a decision is held.
         bounds: box: each number of a decision is in -1..1, which covers the range of the data; ball: also its length is
             1 at most, for worlds that cut longer actions, so that no recorded action is longer and a dream of one is
             not to be trusted; choice: one is 1 and the others are 0, for worlds with discrete actions, which are
@@ -49,18 +49,20 @@ class ActionSpace:
         actions: statistics of the data's actions; None: their range is -1..1.
 
     Raises:
-        ValueError: `hold` does not divide `frames`.
+        ValueError: `action_repeat` does not divide `frames`.
     """
 
     width: int
     frames: int = 1
-    hold: int = 1
+    action_repeat: int = 1
     bounds: Bounds = "box"
     actions: ActionStats | None = None
 
     def __post_init__(self) -> None:
-        if self.hold < 1 or self.frames % self.hold:
-            raise ValueError(f"hold must divide the {self.frames} action(s) of a latent step, found {self.hold}")
+        if self.action_repeat < 1 or self.frames % self.action_repeat:
+            raise ValueError(
+                f"hold must divide the {self.frames} action(s) of a latent step, found {self.action_repeat}"
+            )
 
     @cached_property
     def scaling(self) -> ActionScaling:
@@ -70,7 +72,7 @@ class ActionSpace:
     @property
     def size(self) -> int:
         """Width of all decisions of a latent step."""
-        return self.width * self.frames // self.hold
+        return self.width * self.frames // self.action_repeat
 
     @property
     def block_size(self) -> int:
@@ -83,26 +85,26 @@ class ActionSpace:
         actions = decisions.unflatten(-1, (-1, self.width))
         if self.bounds == "choice":
             chosen, soft = F.one_hot(actions.argmax(-1), self.width), actions.softmax(-1)
-            return (chosen + (soft - soft.detach())).repeat_interleave(self.hold, -2).flatten(-2)
+            return (chosen + (soft - soft.detach())).repeat_interleave(self.action_repeat, -2).flatten(-2)
         actions = actions + (actions.clamp(-1, 1) - actions).detach()
         if self.bounds == "ball":
             actions = within_ball(actions)
         actions = self.scaling.actions(actions)
-        return actions.repeat_interleave(self.hold, -2).flatten(-2)
+        return actions.repeat_interleave(self.action_repeat, -2).flatten(-2)
 
     def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:
-        """What was decided, of recorded actions: their mean over each `hold`."""
-        actions = blocks.unflatten(-1, (-1, self.hold, self.width)).mean(-2)
+        """What was decided, of recorded actions: their mean over each `action_repeat`."""
+        actions = blocks.unflatten(-1, (-1, self.action_repeat, self.width)).mean(-2)
         return (actions if self.bounds == "choice" else self.scaling.numbers(actions)).flatten(-2)
 
 
-class Senses(nn.Module):
-    """What a controller sees: the latent and, unless `sees` is "latent", the goal's, side by side and standardised."""
+class ObservationNormalizer(nn.Module):
+    """What a controller reads, standardized: the latent and, unless `actor_inputs` is "latent", the goal's."""
 
-    def __init__(self, tokens: int, width: int, sees: Sees = "goal") -> None:
+    def __init__(self, tokens: int, width: int, actor_inputs: ActorInputs = "goal") -> None:
         super().__init__()
-        self.sees: Sees = sees
-        self.size = tokens * width * (2 if sees == "goal" else 1)
+        self.actor_inputs: ActorInputs = actor_inputs
+        self.size = tokens * width * (2 if actor_inputs == "goal" else 1)
         self.register_buffer("mean", torch.zeros(tokens * width))
         self.register_buffer("std", torch.ones(tokens * width))
         self.mean: Tensor
@@ -115,14 +117,14 @@ class Senses(nn.Module):
         self.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B F"]:
-        seen = (z, goal) if self.sees == "goal" else (z,)
+        seen = (z, goal) if self.actor_inputs == "goal" else (z,)
         return torch.cat([(x.flatten(1) - self.mean) / self.std for x in seen], -1)
 
 
 class Linear(nn.Module):
     """tanh of a linear map: decisions = tanh(W features + b)."""
 
-    def __init__(self, senses: Senses, space: ActionSpace) -> None:
+    def __init__(self, senses: ObservationNormalizer, space: ActionSpace) -> None:
         super().__init__()
         self.senses, self.space = senses, space
         self.weight = nn.Parameter(torch.zeros(space.size, senses.size))
@@ -175,7 +177,13 @@ class Actor(nn.Module):
     """A network whose output is the mean and the spread of what to do; `act` takes the mean."""
 
     def __init__(
-        self, senses: Senses, space: ActionSpace, *, hidden: int = 256, layers: int = 2, norm: Norm = nn.RMSNorm
+        self,
+        senses: ObservationNormalizer,
+        space: ActionSpace,
+        *,
+        hidden: int = 256,
+        layers: int = 2,
+        norm: Norm = nn.RMSNorm,
     ) -> None:
         super().__init__()
         self.senses, self.space = senses, space
@@ -191,7 +199,7 @@ class Actor(nn.Module):
     def decided(self, features: Float[Tensor, "B h"]) -> Decision:
         """Of what the network's layers before the last one tell."""
         mean, spread = self.network[-1](features).chunk(2, -1)
-        return Decision(mean.tanh(), LEAST_STD + (MOST_STD - LEAST_STD) * (spread + 2).sigmoid())
+        return Decision(mean.tanh(), MIN_STD + (MAX_STD - MIN_STD) * (spread + 2).sigmoid())
 
     @torch.no_grad()
     def act(self, z: Latents, goal: Latents) -> Float[Tensor, "B E"]:

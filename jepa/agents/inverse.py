@@ -20,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.agents.controller import ActionSpace, Actor, Senses
+from jepa.agents.controller import ActionSpace, Actor, ObservationNormalizer
 
 WARM_UP = 500  # updates before anyone is told to be late
-LEAST_WEIGHT = 0.02  # squared steps beside squared actions
+MIN_WEIGHT = 0.02  # squared steps beside squared actions
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class InverseSettings:
     Attributes:
         lr: of the first step; it falls to 0 along a cosine.
         ahead: a goal is so many latent steps ahead at most; None: as many as a clip has.
-        haste: w of the module's docstring; 0: all pairs count alike.
+        time_penalty: w of the module's docstring; 0: all pairs count alike.
         expectile: of the steps taken, which counts as the fewest there are.
         bf16: the network's layers are computed in it; about three times faster on CPUs that have it.
     """
@@ -44,7 +44,7 @@ class InverseSettings:
     hidden: int = 256
     layers: int = 2
     ahead: int | None = None
-    haste: float = 0.0
+    time_penalty: float = 0.0
     expectile: float = 0.2
     bf16: bool = False
 
@@ -81,7 +81,7 @@ def fit_inverse(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        senses = Senses(latents.shape[2], latents.shape[3])
+        senses = ObservationNormalizer(latents.shape[2], latents.shape[3])
         actor = Actor(senses, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
         least = nn.Linear(settings.hidden if settings.layers else actor.senses.size, 1)
     actor.senses.fit(latents.flatten(0, 1))
@@ -99,10 +99,10 @@ def fit_inverse(
         features = features.float()
         missed = (actor.decided(features).mean - done[clip, now]).square().mean(-1)
         loss = missed.mean()
-        if settings.haste:
+        if settings.time_penalty:
             late = (later - now) - F.softplus(least(features))[:, 0]
-            loss = _in_haste(missed, late, settings.haste if update >= WARM_UP else 0.0)
-            loss = loss + LEAST_WEIGHT * expectile(late, settings.expectile)
+            loss = _in_haste(missed, late, settings.time_penalty if update >= WARM_UP else 0.0)
+            loss = loss + MIN_WEIGHT * expectile(late, settings.expectile)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -110,9 +110,9 @@ def fit_inverse(
     return actor.eval().requires_grad_(False)
 
 
-def _in_haste(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], haste: float) -> Float[Tensor, ""]:
+def _in_haste(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], time_penalty: float) -> Float[Tensor, ""]:
     """The mean of what was missed, in which those who were late count less."""
-    weight = (-haste * late.detach().clamp_min(0)).exp()
+    weight = (-time_penalty * late.detach().clamp_min(0)).exp()
     return (missed * weight).sum() / weight.sum()
 
 

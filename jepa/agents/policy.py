@@ -11,8 +11,8 @@ Models that read several frames start each plan from the last latents and what w
     plan                        z5 ─?─> ─?─> …
 
 A plan that runs against what the model does not see, a doorpost say, changes nothing, so the next one is the same. With
-`unstick`, where the world moved much less than was imagined an action is drawn at random, and planning goes on from
-wherever that leads.
+`random_action_if_stuck`, an action is drawn at random where the world moved much less than was imagined, and planning
+goes on from wherever that leads.
 """
 
 from dataclasses import dataclass, field, replace
@@ -41,23 +41,26 @@ class PlanSettings:
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
-    `unstick`: an episode is stuck if its latent moved less than this share of what was imagined; 0: none ever is.
+    `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of what was imagined.
     """
 
     horizon: int = 6
-    execute: int = 2
-    hold: int = 1
+    replan_every: int = 2
+    action_repeat: int = 1
     bounds: PlanBounds = "box"
-    path_weight: float = 1.0
+    running_cost_weight: float = 1.0
     planner: Planner = field(default_factory=CEM)
     terms: tuple[Term, ...] = ()
     keep: bool = True
     history: int | None = None
-    unstick: float = 0.0
+    random_action_if_stuck: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.unstick < 1:
-            raise ValueError(f"unstick is a share of what was imagined, from 0 to below 1; found {self.unstick}")
+        if not 0 <= self.random_action_if_stuck < 1:
+            raise ValueError(
+                "random_action_if_stuck is a share of what was imagined, from 0 to below 1; "
+                f"found {self.random_action_if_stuck}"
+            )
         if self.history is not None and self.history < 1:
             raise ValueError(f"a plan starts from the present latent at least (history 1), found {self.history}")
 
@@ -94,14 +97,14 @@ class Policy:
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
         self.goal_shape = goal.shape
-        self.goal = model.encode_still(as_pictures(goal))
+        self.goal = model.encode_image(as_pictures(goal))
         self.control = ModelPredictiveControl(
             settings.planner,
             horizon=settings.horizon,
-            execute=settings.execute,
+            replan_every=settings.replan_every,
             action_size=model.spec.block_size // (model.spec.frames_per_step * self.stride),
             frames=model.spec.frames_per_step * self.stride,
-            hold=settings.hold,
+            action_repeat=settings.action_repeat,
             bounds=settings.bounds,
             keep=settings.keep,
             seed=seed,
@@ -184,14 +187,14 @@ class Policy:
         done = torch.stack(self._done, 1).to(z) if self._done else z.new_zeros(len(z), 0, spec.block_size)
         told = torch.stack(self._told, 1).to(z) if self._told else None
         self._state = begin(dynamics, z, done, told)
-        cost = goal_distance(dynamics, self._state, self.goal, path_weight=self.settings.path_weight)
+        cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
         self.differentiated += self.last_plan.differentiated
-        acted = self.last_plan.actions[:, : self.settings.execute]
-        if self.settings.unstick:
+        acted = self.last_plan.actions[:, : self.settings.replan_every]
+        if self.settings.random_action_if_stuck:
             self._expected = z[:, -1], rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
         blocks = acted.cpu()
         if self.history > 1:  # the next plan starts before what is done now
@@ -213,7 +216,7 @@ class Policy:
             return None
         moved, imagined = ((at - self._expected[0]).flatten(1).norm(dim=1) for at in (z, self._expected[1]))
         self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
-        return (moved < self.settings.unstick * imagined) & (imagined > SHORT * self._farthest)
+        return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
     def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
         """What the guide does in the imagination."""
@@ -223,8 +226,8 @@ class Policy:
         assert dynamics is not None and state is not None
         for _ in range(self.settings.horizon):
             blocks.append(self.guide.act(z, self.goal))
-            state, following = dynamics.step(state, blocks[-1])
-            z = following.mean()
+            state, next_latent = dynamics.step(state, blocks[-1])
+            z = next_latent.mean()
         return torch.stack(blocks, 1)
 
 

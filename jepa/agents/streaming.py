@@ -61,7 +61,7 @@ class StreamingEncoder:
 
     @torch.no_grad()
     def push(self, frames: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """The latents of the steps that these normalised frames complete; S is 0 while a tubelet is not full.
+        """The latents of the steps that these normalized frames complete; S is 0 while a tubelet is not full.
 
         Raises:
             ValueError: the patch does not divide the frames, or number and size of the clips changed on the way.
@@ -100,7 +100,7 @@ class StreamingEncoder:
         mask = self._mask(tokens, frames.device)
         outputs = []
         for number, (block, cache) in enumerate(zip(encoder.blocks, self._caches, strict=True)):
-            x = block.step(x, rotary, cache.remember, mask)  # pyright: ignore[reportCallIssue]
+            x = block.step(x, rotary, cache.append, mask)  # pyright: ignore[reportCallIssue]
             if number in encoder.given_out:
                 outputs.append(x)
         self.steps += 1
@@ -128,7 +128,7 @@ class _Cache:
         self.steps = 0
         self.stored: Tensor | None = None  # [2, B, heads, room, C]
 
-    def remember(
+    def append(
         self, key: Float[Tensor, "B heads L C"], value: Float[Tensor, "B heads L C"]
     ) -> tuple[Float[Tensor, "B heads K C"], Float[Tensor, "B heads K C"]]:
         """Take those of CLS and one step; everything that may be read, in any order."""

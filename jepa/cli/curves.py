@@ -10,7 +10,7 @@ def curves(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, running or done.")],
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("curves.png"),
 ) -> None:
-    """Draw what runs logged in the same axes: loss, gauges of collapse, online probes.
+    """Draw what runs logged in the same axes: loss, monitors of collapse, online probes.
 
     Example: jepa curves runs/a runs/b --out both.png
     """

@@ -44,7 +44,7 @@ DEMOS = {
         Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
     ),
     "two-rooms-random-wall": Demo(
-        Recording("two-rooms-random-wall", episodes=2400, frames=201, policy="wanderer"),
+        Recording("two-rooms-random-wall", episodes=2400, frames=201, policy="mixed"),
         "pretrain/two_rooms_random_wall.yaml",
         "plan/two_rooms_random_wall.yaml",
     ),

@@ -17,7 +17,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.transformer import NORM_EPS, Block, initialise
+from jepa.transformer import NORM_EPS, Block, initialize
 
 
 class AttentiveClassifier(nn.Module):
@@ -53,7 +53,7 @@ class AttentiveClassifier(nn.Module):
         self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
         self.reader = Reader(width, heads, mlp_ratio)
         self.head = nn.Linear(width, classes)
-        initialise(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+        initialize(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
         with torch.no_grad():  # the reader follows the blocks: the same rule
             self.reader.mlp.fc2.weight.div_((2 * (depth + 1)) ** 0.5)
 

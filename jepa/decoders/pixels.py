@@ -108,7 +108,7 @@ def fit_pixel_decoder(
     Args:
         latents: detached; the device they are on is the device used.
         frames: square pictures, 0..255.
-        steps: optimiser steps on 64 pairs each.
+        steps: optimizer steps on 64 pairs each.
         seed: of the weights and the order; it leaves the global generator alone.
         on_step: called with (step, loss) after each step.
 
@@ -145,7 +145,7 @@ def fit_pixel_decoder(
 
 
 def _prepare(decoder: PixelDecoder, latents: Float[Tensor, "M N D"], frames: UInt8[Tensor, "M 3 h w"]) -> None:
-    """Standardise the latents and start from the mean picture."""
+    """Standardize the latents and start from the mean picture."""
     flat = latents.detach().flatten(0, 1)
     decoder.mean.copy_(flat.mean(0))
     decoder.std.copy_(flat.std(0, correction=0).clamp_min(1e-6))

@@ -1,6 +1,6 @@
 """From latents to quantities of the world that have names, such as positions: what a cost or a reward is told in.
 
-latents [M, N, D] -> rows [M, N*D] -> standardised -> W, by ridge regression in closed form -> quantities [M, X]
+latents [M, N, D] -> rows [M, N*D] -> standardized -> W, by ridge regression in closed form -> quantities [M, X]
 """
 
 import torch
@@ -16,7 +16,7 @@ class LinearRead(nn.Module):
     Args:
         z: recorded latents.
         truth: what to read from them.
-        ridge: penalty on the squared weights, for standardised latents and one sample.
+        ridge: penalty on the squared weights, for standardized latents and one sample.
 
     Raises:
         ValueError: the truth is not finite, or there are no samples.

@@ -81,10 +81,10 @@ class FrameConfig(Config):
         return latent_width(self.model, self.output)
 
 
-class StillsConfig(Config):
+class PerFrameConfig(Config):
     """jepa/encoders/per_frame.py: a video encoder that is shown one frame at a time."""
 
-    kind: Literal["stills"] = "stills"
+    kind: Literal["per_frame"] = "per_frame"
     of: VideoViTConfig
     layer_norm: bool = True
     tubelet: Literal[1] = 1
@@ -96,5 +96,5 @@ class StillsConfig(Config):
 
 
 Encoder = Annotated[
-    ConvConfig | ImpalaConfig | VideoViTConfig | FrameConfig | StillsConfig, Field(discriminator="kind")
+    ConvConfig | ImpalaConfig | VideoViTConfig | FrameConfig | PerFrameConfig, Field(discriminator="kind")
 ]

@@ -24,7 +24,7 @@ class ConvEncoder(nn.Module):
         channels: of the first layer; the later ones have twice as many.
         hidden: units between the last feature map and the latent.
 
-    The output is batch-normalised without scale or shift: each dimension has zero mean and unit variance over a batch,
+    The output is batch-normalized without scale or shift: each dimension has zero mean and unit variance over a batch,
     which is where SIGReg wants it (LeWM, arXiv 2603.19312, ends its encoder the same way).
     """
 

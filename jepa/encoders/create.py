@@ -27,9 +27,9 @@ def create_encoder(
     images: bool = False,
     checkpoint_every: int = 0,
 ) -> VideoViT:
-    """A freshly initialised video transformer of a published size.
+    """A freshly initialized video transformer of a published size.
 
-    Its forward pass takes normalised video [B, T, C, h, w], square or not, and gives latents
+    Its forward pass takes normalized video [B, T, C, h, w], square or not, and gives latents
     [B, T/tubelet, h/patch * w/patch, width]; `forward_features`, `forward_intermediates` and `feature_map` give more.
 
     Args:

@@ -6,7 +6,7 @@
                                                         and an MLP with BatchNorm behind it, if asked for (LeWM)
 
 The names are timm's (`timm.list_models()`): vit_tiny_patch16_224, vit_small_patch14_dinov2.lvd142m, resnet18, … Nothing
-else is imported and no file or hub is named by them. Frames come in normalised by ImageNet's mean and deviation, which
+else is imported and no file or hub is named by them. Frames come in normalized by ImageNet's mean and deviation, which
 is what most of these backbones were trained with. Encoders of single frames see no motion: a predictor has to.
 """
 
@@ -76,7 +76,7 @@ class FrameEncoder(nn.Module):
             )
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """Latents of each frame, normalised frames in; S = T.
+        """Latents of each frame, normalized frames in; S = T.
 
         Raises ValueError if the backbone is made of patches that do not divide the frames, or for another size.
         """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jepa.encoders.video_vit import VideoViT
 
 
-class StillsEncoder(nn.Module):
+class PerFrameEncoder(nn.Module):
     """A video encoder that is shown one frame at a time; tubelet 1, so that every frame is a latent step.
 
     Args:
@@ -28,7 +28,7 @@ class StillsEncoder(nn.Module):
         self.width, self.tokens, self.image_size, self.frames = encoder.width, encoder.tokens, encoder.image_size, 1
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B T N D"]:
-        """Normalised video to tokens. Raises ValueError if the patch does not divide the frames."""
+        """Normalized video to tokens. Raises ValueError if the patch does not divide the frames."""
         frames = video.flatten(0, 1)[:, None].expand(-1, self.encoder.tubelet, -1, -1, -1)
         z = self.encoder(frames).unflatten(0, video.shape[:2])[:, :, 0]
         return F.layer_norm(z, (self.width,)) if self.layer_norm else z

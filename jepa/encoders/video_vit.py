@@ -43,7 +43,7 @@ from jepa.transformer import (
     Modality,
     Positions,
     grid_positions,
-    initialise,
+    initialize,
     rotary_table,
     sincos_table,
 )
@@ -72,7 +72,7 @@ class VideoViT(nn.Module):
     Args:
         frames: length of the clips it is trained on.
         mlp_ratio: hidden width of the MLPs over `width`.
-        cls_token: prepend a learned token that summarises the clip (see `forward_features`).
+        cls_token: prepend a learned token that summarizes the clip (see `forward_features`).
         attention: who may read whom (figure above).
         positions: how a token knows where it stands. "rotary" is V-JEPA 2.1's; "rotary_tiled" and "sincos" are for the
             published weights of V-JEPA 2 and 1.
@@ -127,12 +127,12 @@ class VideoViT(nn.Module):
             self.image_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
         _, rows, columns = self._grid(frames, image_size, image_size)
         self.tokens = rows * columns
-        initialise(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+        initialize(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     def forward(
         self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B S N D"] | Float[Tensor, "B M D"]:
-        """Normalised video to the tokens of the last level.
+        """Normalized video to the tokens of the last level.
 
         Without `keep`: all tokens, `[B, S, N, D]`. With it: only these flat token indices are computed and read by
         one another, `[B, M, D]` in the order of `keep`. Raises ValueError if tubelet or patch do not divide the clips.
@@ -142,7 +142,7 @@ class VideoViT(nn.Module):
         return tokens if keep is not None else tokens.unflatten(1, (self.grid(video)[0], -1))
 
     def forward_features(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None) -> Features:
-        """Normalised video to the tokens of every level and CLS."""
+        """Normalized video to the tokens of every level and CLS."""
         return self.read_out(self._outputs(video, keep, self.given_out))
 
     def forward_intermediates(

@@ -49,7 +49,7 @@ class MultiBlock:
     def _distance(
         self, rows: int, columns: int, batch: int, generator: torch.Generator
     ) -> Float[Tensor, "B rows columns"]:
-        """How far each cell is from the centre of its nearest block, in half block sizes: below 1 it is in a block."""
+        """How far each cell is from the center of its nearest block, in half block sizes: below 1 it is in a block."""
         uniform = partial(torch.rand, batch, self.blocks, generator=generator)
         least, most = self.aspect
         aspect = least + (most - least) * uniform()

@@ -13,15 +13,15 @@ from jepa.world_model import Dynamics
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips on the training device, normalised to about zero mean and unit variance.
+    """Clips on the training device, normalized to about zero mean and unit variance.
 
-    `actions[:, t]` takes frame t to frame t+1; None for plain video. `stills`: which clips repeat one picture.
+    `actions[:, t]` takes frame t to frame t+1; None for plain video. `is_image`: which clips repeat one picture.
     `states`: what the body knows of itself at each frame, raw; None for methods that do not ask.
     """
 
     video: Float[Tensor, "B T C h w"]
     actions: Float[Tensor, "B T-1 A"] | None
-    stills: Bool[Tensor, " B"] | None = None
+    is_image: Bool[Tensor, " B"] | None = None
     states: Float[Tensor, "B T X"] | None = None
 
 
@@ -40,11 +40,11 @@ class Method(Protocol):
         ...
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is minimised, the others are logged. All randomness comes from `generator`."""
+        """Scalars by name; "loss" is minimized, the others are logged. All randomness comes from `generator`."""
         ...
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Called after each optimiser step (EMA teachers and the like)."""
+        """Called after each optimizer step (EMA teachers and the like)."""
         ...
 
     def evaluation_encoder(self) -> nn.Module:
@@ -52,7 +52,7 @@ class Method(Protocol):
         ...
 
 
-def weighed(
+def weighted_sum(
     terms: dict[str, Tensor], weights: dict[str, float], predicted: Tensor, target: Tensor
 ) -> dict[str, Tensor]:
     """What `loss` returns: prediction + the weighted other terms, each term, the cosine of prediction and target."""

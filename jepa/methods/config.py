@@ -10,8 +10,8 @@ from jepa.masks.config import VJEPA_MASKS, Masks
 from jepa.predictors.config import (
     ACPredictorConfig,
     DinoPredictorConfig,
-    MarkovConfig,
     MaskedPredictorConfig,
+    MLPConfig,
     VectorDynamics,
 )
 
@@ -20,7 +20,7 @@ class LeWMConfig(Config):
     """jepa/methods/lewm.py: latent prediction with actions, SIGReg, inverse dynamics, time-similarity."""
 
     kind: Literal["lewm"] = "lewm"
-    predictor: VectorDynamics = MarkovConfig()
+    predictor: VectorDynamics = MLPConfig()
     sigreg_weight: float = Field(default=0.02, ge=0)
     inverse_weight: float = Field(default=1.0, ge=0)
     similarity_weight: float = Field(default=0.5, ge=0)
@@ -40,7 +40,7 @@ class PLDMConfig(Config):
     """jepa/methods/pldm.py: latent prediction with actions, VICReg, time-similarity, inverse dynamics."""
 
     kind: Literal["pldm"] = "pldm"
-    predictor: VectorDynamics = MarkovConfig()
+    predictor: VectorDynamics = MLPConfig()
     variance_weight: float = Field(default=16.0, ge=0)
     covariance_weight: float = Field(default=8.0, ge=0)
     time_variance_weight: float = Field(default=0.0, ge=0)

@@ -14,7 +14,7 @@
 
 Where the predictor takes states and no rule moves them (`next_state: predicted`) they are predicted along with the
 patches, and are a part of x in the loss. Published, what is predicted is a learned embedding of the state; here it is
-the state itself, standardised: such a target cannot shrink. Positions are rotary, not learned, so that the memory of
+the state itself, standardized: such a target cannot shrink. Positions are rotary, not learned, so that the memory of
 past frames stays exact when it slides.
 
 Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole pass of the predictor over S-1 steps,
@@ -25,12 +25,12 @@ from typing import Literal
 
 from torch import nn
 
-from jepa.methods.frozen_encoder import OnFrozenEncoder
+from jepa.methods.frozen_encoder import FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors.causal import CausalPredictor
 
 
-class DinoWM(OnFrozenEncoder):
+class DinoWM(FrozenEncoderMethod):
     """DINO-WM, and JEPA-WMs' variant, as a method.
 
     Args:

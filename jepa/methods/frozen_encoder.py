@@ -18,7 +18,7 @@ from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import block_actions
 
 
-class OnFrozenEncoder(nn.Module):
+class FrozenEncoderMethod(nn.Module):
     """A frozen encoder and a causal predictor over its latents.
 
     Args:

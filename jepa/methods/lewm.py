@@ -29,12 +29,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch, weighed
+from jepa.methods.base import Batch, weighted_sum
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import block_actions, rollout
 
 
@@ -44,7 +44,7 @@ class LeWM(nn.Module):
     Args:
         encoder: video -> [B, S, 1, D].
         dynamics: over those latents.
-        inverse_dynamics: predicts the action between what moves in two latents, standardised as the dynamics read it.
+        inverse_dynamics: predicts the action between what moves in two latents, standardized as the dynamics read it.
         sigreg_weight, inverse_weight, similarity_weight, static_weight: the w of the module's docstring.
         directions: random projections of SIGReg, drawn anew each step.
         sigreg_samples: what SIGReg takes for one sample of embeddings: those of a latent step, averaged over the steps,
@@ -55,7 +55,7 @@ class LeWM(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        dynamics: MarkovPredictor | GRUPredictor | CausalPredictor,
+        dynamics: MLPPredictor | GRUPredictor | CausalPredictor,
         inverse_dynamics: InverseDynamics,
         *,
         sigreg_weight: float = 0.02,
@@ -69,7 +69,7 @@ class LeWM(nn.Module):
         super().__init__()
         self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
         self.weights = {"sigreg": sigreg_weight, "inverse_dynamics": inverse_weight, "similarity": similarity_weight}
-        self.static = dynamics.static if isinstance(dynamics, MarkovPredictor) else 0
+        self.static = dynamics.static if isinstance(dynamics, MLPPredictor) else 0
         if self.static:
             self.weights["static"] = static_weight
         self.directions, self.sigreg_samples, self.teacher_forced = directions, sigreg_samples, teacher_forced
@@ -89,7 +89,7 @@ class LeWM(nn.Module):
         if self.teacher_forced:
             predicted = self.dynamics.parallel(z[:, :-1], actions)
         else:
-            start = self.dynamics.init(z[:, :1], actions[:, :0])
+            start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
             predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
         samples = z.flatten(0, 2) if self.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
@@ -101,7 +101,7 @@ class LeWM(nn.Module):
         }
         if self.static:
             terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
-        return weighed(terms, self.weights, predicted, z[:, 1:])
+        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing: there is no teacher."""

@@ -1,10 +1,10 @@
 """V-Pixel: reconstruct the hidden patches of a clip from the visible ones; the first stage of SALT (arXiv 2509.24317).
 
     video ── visible tokens → encoder → predictor ──→ hidden patches ──┐
-      └───── hidden patches, each normalised by its mean and deviation ┴─ squared error
+      └───── hidden patches, each normalized by its mean and deviation ┴─ squared error
 
 Its encoder, frozen, is the teacher of the second stage: `vjepa` with `teacher: frozen`. The masks are V-JEPA's, and
-each is a pass of its own; normalised patches are those of VideoMAE (arXiv 2203.12602).
+each is a pass of its own; normalized patches are those of VideoMAE (arXiv 2203.12602).
 
 Forward FLOPs of a step on clips of L tokens, of which a mask shows M: for each mask encoder(M) + predictor(L tokens,
 L - M hidden, with the pixels of a patch in place of D on the way out).
@@ -51,7 +51,7 @@ class PixelReconstruction(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         video, losses = batch.video, []
         grid = self.encoder.grid(video)
-        truth = normalised_patches(cut(video, self.encoder.tubelet, self.encoder.patch))
+        truth = normalized_patches(cut(video, self.encoder.tubelet, self.encoder.patch))
         for kind, mask in enumerate(self.masks):
             seen, hidden = (x.to(video.device) for x in mask(grid, len(video), generator))
             prediction = self.predictor(self.encoder(video, seen), seen, hidden, grid, kind)
@@ -70,7 +70,7 @@ def patch_pixels(encoder: VideoViT) -> int:
     return encoder.patch_embed.proj.weight[0].numel()
 
 
-def normalised_patches(patches: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
+def normalized_patches(patches: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
     """Each patch at zero mean and unit variance over its pixels, in fp32."""
     patches = patches.float()
     variance, mean = torch.var_mean(patches, -1, keepdim=True)

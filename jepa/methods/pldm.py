@@ -10,7 +10,7 @@
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
 
 The default weights are EB-JEPA's for Two Rooms; PLDM's own are 3, 6.92, .245, .742 and 1.07 in this order. EB-JEPA's
-other variant, SIGReg in the place of the first two, is `lewm`. An encoder whose output is batch-normalised makes the
+other variant, SIGReg in the place of the first two, is `lewm`. An encoder whose output is batch-normalized makes the
 first term 0 by itself.
 
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and
@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch, weighed
+from jepa.methods.base import Batch, weighted_sum
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import block_actions, rollout
 
 
@@ -36,7 +36,7 @@ class PLDM(nn.Module):
     Args:
         encoder: video -> [B, S, 1, D].
         dynamics: over those latents.
-        inverse_dynamics: predicts the action between two latents, standardised as the dynamics read it.
+        inverse_dynamics: predicts the action between two latents, standardized as the dynamics read it.
         variance_weight, covariance_weight, time_variance_weight, similarity_weight, inverse_weight: the w of the
             module's docstring.
     """
@@ -44,7 +44,7 @@ class PLDM(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        dynamics: MarkovPredictor | GRUPredictor | CausalPredictor,
+        dynamics: MLPPredictor | GRUPredictor | CausalPredictor,
         inverse_dynamics: InverseDynamics,
         *,
         variance_weight: float = 16.0,
@@ -75,7 +75,7 @@ class PLDM(nn.Module):
             )
         z = self.encoder(batch.video)
         actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
-        start = self.dynamics.init(z[:, :1], actions[:, :0])
+        start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
         predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
         clips, steps = z[:, :, 0], z[:, :, 0].transpose(0, 1)  # [B, S, D], [S, B, D]
         terms = {
@@ -86,7 +86,7 @@ class PLDM(nn.Module):
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
-        return weighed(terms, self.weights, predicted, z[:, 1:])
+        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing: there is no teacher."""

@@ -10,7 +10,7 @@ for each kind of mask (short-range and long-range blocks), averaged. Only visibl
     teacher            moving average    the same     the same                          frozen, trained on pixels
     ema                0.998 … 1         0.99925      0.99925
     positions          sincos            rotary       rotary, on a 16-grid              rotary
-    levels             the last          the last     four, each normalised by itself   the last
+    levels             the last          the last     four, each normalized by itself   the last
     dense loss         no                no           + λ L1 at the visible tokens, each over the root of its
                                                       distance to the nearest hidden one
     pictures           no                no           as clips of one frame             no
@@ -33,7 +33,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 from jepa.methods.base import Batch
-from jepa.objectives.latent_regression import latent_regression, nearness, normalised
+from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Grid, Modality, grid_positions
 
@@ -108,7 +108,7 @@ class VJEPA(nn.Module):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
-        still = batch.stills if self.encoder.images else None
+        still = batch.is_image if self.encoder.images else None
         if still is None or not still.any():
             return self._loss(batch.video, "video", generator)
         pictures = self._loss(batch.video[still][:, :1], "image", generator)
@@ -132,7 +132,7 @@ class VJEPA(nn.Module):
                 found = {"loss": latent_regression(prediction, expected)}
             else:
                 prediction, known = self.predictor.forward_dense(context, seen, hidden, grid, kind, modality)
-                weights = nearness(grid_positions(seen, grid), grid_positions(hidden, grid))
+                weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
                 visible, factor = latent_regression(known, _take(truth, seen), weights), self.dense.at(self.step)
                 found = {"loss": latent_regression(prediction, expected) + factor * visible}
                 found |= {"dense": visible, "dense_weight": factor}
@@ -141,11 +141,11 @@ class VJEPA(nn.Module):
 
     @torch.no_grad()
     def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L E"]:
-        """Every level normalised by itself."""
+        """Every level normalized by itself."""
         features = (self.encoder if self.target_encoder is None else self.target_encoder).forward_features(video)
         if self.predictor.levels_out == 1:
-            return normalised(features.tokens)
-        return normalised(features.levels.unflatten(-1, (self.predictor.levels_out, -1))).flatten(-2)
+            return normalized(features.tokens)
+        return normalized(features.levels.unflatten(-1, (self.predictor.levels_out, -1))).flatten(-2)
 
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:

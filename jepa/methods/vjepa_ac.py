@@ -18,16 +18,16 @@ from typing import Literal
 
 from torch import nn
 
-from jepa.methods.frozen_encoder import OnFrozenEncoder
+from jepa.methods.frozen_encoder import FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors.causal import CausalPredictor
 
 
-class VJEPAAC(OnFrozenEncoder):
+class VJEPAAC(FrozenEncoderMethod):
     """V-JEPA 2-AC as a method.
 
     Args:
-        encoder: each frame on its own, such as `StillsEncoder`; it is frozen.
+        encoder: each frame on its own, such as `PerFrameEncoder`; it is frozen.
         dynamics: the predictor that is trained; `layer_norm_out` where the latents are LayerNormed.
         distance: "l1" as published, or "l2".
         rollout_steps: of the second term; 0 leaves it out.

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from jepa.config import UserError
-from jepa.encoders.config import ConvConfig, Encoder, FrameConfig, ImpalaConfig, StillsConfig, VideoViTConfig
+from jepa.encoders.config import ConvConfig, Encoder, FrameConfig, ImpalaConfig, PerFrameConfig, VideoViTConfig
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.impala import ImpalaEncoder
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.causal import Causal
 from jepa.masks.config import MaskConfig
@@ -25,16 +25,16 @@ from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor, add_action
-from jepa.predictors.config import CausalPredictorConfig, Dynamics, GRUConfig, MarkovConfig
-from jepa.predictors.gripper import move_gripper
+from jepa.predictors.config import CausalPredictorConfig, Dynamics, GRUConfig, MLPConfig
+from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 
-AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | StillsEncoder
+AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | PerFrameEncoder
 
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NEXT_STATES = {"add_action": add_action, "move_gripper": move_gripper, "predicted": None}
+NEXT_STATES = {"add_action": add_action, "apply_delta_pose": apply_delta_pose, "predicted": None}
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "random": RandomShooting,
     "cem": CEM,
@@ -61,24 +61,24 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
             case FrameConfig():
                 settings = config.model_dump(exclude={"kind", "model", "pretrained", "tubelet"})
                 return FrameEncoder(config.model, image_size, **settings)
-            case StillsConfig(of=of, layer_norm=layer_norm):
+            case PerFrameConfig(of=of, layer_norm=layer_norm):
                 encoder = VideoViT(image_size, frames=frames, **of.model_dump(exclude={"kind", "size"}))
-                return StillsEncoder(encoder, layer_norm=layer_norm)
+                return PerFrameEncoder(encoder, layer_norm=layer_norm)
     except ValueError as error:
         raise UserError(f"encoder: {error}") from error
 
 
 def build_dynamics(
     config: Dynamics, encoder: AnyEncoder, block_size: int
-) -> MarkovPredictor | GRUPredictor | CausalPredictor:
+) -> MLPPredictor | GRUPredictor | CausalPredictor:
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
 
-    Where they standardise actions or states, they do nothing to them yet.
+    Where they standardize actions or states, they do nothing to them yet.
     """
     match config:
-        case MarkovConfig():
+        case MLPConfig():
             try:
-                return MarkovPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
+                return MLPPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
             except ValueError as error:
                 raise UserError(f"dynamics: {error}") from error
         case GRUConfig():

@@ -15,7 +15,7 @@ import torch
 
 from jepa.config import UserError
 from jepa.encoders.config import VideoViTConfig
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import classifier, hub, huggingface, meta, meta_ac, onnx
 from jepa.models.model import Model, imported, open_model, save
@@ -134,7 +134,7 @@ def _to_huggingface(model: Model, out: Path) -> None:
 
 def _to_meta(model: Model, out: Path) -> None:
     encoder, dynamics = model.world.encoder, model.world.dynamics
-    if isinstance(encoder, StillsEncoder) and isinstance(dynamics, CausalPredictor):
+    if isinstance(encoder, PerFrameEncoder) and isinstance(dynamics, CausalPredictor):
         state = meta_ac.to_state(encoder.encoder, dynamics)
     else:
         state = meta.to_state(_video_vit(model, "meta"), model.predictor)
@@ -152,7 +152,7 @@ def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None
     about |= {"fit": p.fit} | ({} if p.shortest_edge is None else {"shortest_edge": str(p.shortest_edge)})
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = onnx.to_onnx(model.world.encoder, out, image_size=size, frames=length, about=about)
-    return f"video [batch, {length}, 3, {size}, {size}], normalised; onnxruntime differs by {difference:.1e} at most"
+    return f"video [batch, {length}, 3, {size}, {size}], normalized; onnxruntime differs by {difference:.1e} at most"
 
 
 def _from_meta(

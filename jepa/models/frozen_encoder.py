@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.encoders.config import Encoder
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.build import AnyEncoder, build_encoder
 from jepa.models.checkpoint import check_tensors
@@ -22,7 +22,7 @@ def load_frozen(name: str, described: Encoder, image_size: int, frames: int) -> 
     """
     found = open_model(name).world.encoder
     encoder = build_encoder(described, image_size, frames)
-    inner = encoder.encoder if isinstance(encoder, StillsEncoder) and isinstance(found, VideoViT) else encoder
+    inner = encoder.encoder if isinstance(encoder, PerFrameEncoder) and isinstance(found, VideoViT) else encoder
     weights = found.state_dict()
     check_tensors(inner.state_dict(), weights, f"method.encoder_from: at {image_size} px the encoder of {name}")
     inner.load_state_dict(weights)
@@ -52,5 +52,5 @@ def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
         raise UserError(
             "encoder: it cannot be frozen: the latent of a frame changes with later frames "
             f"(by {change.item():.2g} of the latents' spread), so that a prediction of it would be told the future. "
-            "Show a video encoder one frame at a time: encoder: {kind: stills, of: {kind: video_vit, …}}"
+            "Show a video encoder one frame at a time: encoder: {kind: per_frame, of: {kind: video_vit, …}}"
         )

@@ -1,6 +1,6 @@
 """Meta's checkpoints of V-JEPA 1, 2 and 2.1: their tensors to our modules, and back, bit for bit.
 
-A `.pt` file holds a dictionary: encoder, predictor, target_encoder (and the optimiser); the distilled models of 2.1
+A `.pt` file holds a dictionary: encoder, predictor, target_encoder (and the optimizer); the distilled models of 2.1
 have ema_encoder in place of target_encoder. Ours and theirs name the tensors alike, but for a prefix, the mask tokens,
 which they keep one by one, and what 2.1 added. V-JEPA 1 also stores its fixed positions: they are compared with those
 that we compute, and left out. V-JEPA 2-AC: jepa/models/meta_ac.py.

@@ -13,9 +13,9 @@ from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import meta
 from jepa.models.checkpoint import fill
-from jepa.normalize import Standardise
+from jepa.normalize import Standardize
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import move_gripper
+from jepa.predictors.gripper import apply_delta_pose
 
 EXTRINSICS = "extrinsics_encoder.weight"
 PREFIX = "module."
@@ -63,7 +63,7 @@ def build(
             positions="rotary_tiled",
             camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,
             layer_norm_out=True,
-            next_state=move_gripper,
+            next_state=apply_delta_pose,
         )
     fill(predictor, tensors, where)
     return encoder, predictor
@@ -84,10 +84,10 @@ def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[st
 
 
 def predictor_state(predictor: CausalPredictor) -> dict[str, Tensor]:
-    """The entry `predictor` alone. Where numbers are standardised, their embedding does it: W (x - m) / s + b."""
+    """The entry `predictor` alone. Where numbers are standardized, their embedding does it: W (x - m) / s + b."""
     state = {name: tensor.detach().clone() for name, tensor in predictor.state_dict().items()}
     for name, encoder in (("action", predictor.scale_actions), ("state", predictor.scale_states)):
-        if isinstance(encoder, Standardise):
+        if isinstance(encoder, Standardize):
             weight = state[f"{name}_encoder.weight"] / encoder.std
             state[f"{name}_encoder.bias"] -= weight @ encoder.mean
             state[f"{name}_encoder.weight"] = weight

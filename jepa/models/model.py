@@ -15,8 +15,8 @@ import torch
 
 from jepa.config import UserError, from_dict
 from jepa.decoders.classifier import AttentiveClassifier
-from jepa.encoders.config import StillsConfig, VideoViTConfig
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.config import PerFrameConfig, VideoViTConfig
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint, hub
 from jepa.models.build import MEAN, NEXT_STATES, STD, build_dynamics, build_encoder
@@ -25,16 +25,16 @@ from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.masked_predictor import FOLDER as PREDICTOR
 from jepa.models.masked_predictor import load_predictor, save_predictor
-from jepa.normalize import Standardise
+from jepa.normalize import Standardize
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.config import CausalPredictorConfig
-from jepa.predictors.gripper import move_gripper
+from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.actions import assumed
 
 GRIPPER = tuple(f"gripper.{name}" for name in ("x", "y", "z", "angle.x", "angle.y", "angle.z", "closed"))
-DESCRIBED = ("format", "version", "sha256")  # of the file, by jepa.models.checkpoint
+FILE_KEYS = ("format", "version", "sha256")  # of the file, by jepa.models.checkpoint
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
         return _from_hub(folder)
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
     if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
         described["dynamics"] = {"normalize_actions": False} | dynamics
     config = from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
@@ -143,13 +143,13 @@ def imported(
     config = ModelConfig(
         method=origin,
         frames=encoder.frames,
-        encoder=StillsConfig(of=described) if acts else described,
+        encoder=PerFrameConfig(of=described) if acts else described,
         dynamics=describe_dynamics(predictor) if acts else None,
         spec=spec,
         preprocessing=preprocessing,
     )
     world = LatentWorldModel(
-        StillsEncoder(encoder) if acts else encoder,
+        PerFrameEncoder(encoder) if acts else encoder,
         predictor if acts else None,
         LatentSpec(**dict(spec)),
         Preprocessing(**preprocessing.model_dump()),
@@ -190,15 +190,15 @@ def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
         conditioning=predictor.conditioning,
         condition_size=predictor.condition_size,
         window=predictor.window,
-        normalize_actions=isinstance(predictor.scale_actions, Standardise),
-        normalize_states=isinstance(predictor.scale_states, Standardise),
+        normalize_actions=isinstance(predictor.scale_actions, Standardize),
+        normalize_states=isinstance(predictor.scale_states, Standardize),
         next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
     )
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
     """What published weights are told of the body, by names of ours."""
-    if predictor.next_state is move_gripper and predictor.state_size == len(GRIPPER):
+    if predictor.next_state is apply_delta_pose and predictor.state_size == len(GRIPPER):
         return GRIPPER
     return tuple(f"state.{number}" for number in range(predictor.state_size))
 

@@ -1,6 +1,6 @@
 """An encoder as an ONNX file, for programs without torch.
 
-    video    [batch, T, 3, h, w]   float32, normalised; batch is free, T, h and w are those the file was made for
+    video    [batch, T, 3, h, w]   float32, normalized; batch is free, T, h and w are those the file was made for
     latents  [batch, S, N, D]
 
 ONNX has no complex numbers, so the rotary table of these T, h and w is stored in the file as real ones. What prepares

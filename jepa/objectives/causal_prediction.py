@@ -79,12 +79,12 @@ def rolled_out(
             f"a rollout of {steps} steps after {context} latents takes clips of {max(1, context) + max(1, steps)} "
             f"latent steps, found {x.shape[1]}: make the clips longer (data.clip_frames), or lower rollout_steps"
         )
-    following = forced[:, context - 1 : context]
-    seen, rolled = x[:, :context], [following]
+    next_latent = forced[:, context - 1 : context]
+    seen, rolled = x[:, :context], [next_latent]
     for _ in range(steps - 1):
-        seen = torch.cat((seen, following.to(seen.dtype)), 1)
-        following = predict(seen.detach() if detach else seen)[:, -1:]
-        rolled.append(following)
+        seen = torch.cat((seen, next_latent.to(seen.dtype)), 1)
+        next_latent = predict(seen.detach() if detach else seen)[:, -1:]
+        rolled.append(next_latent)
     return torch.cat(rolled, 1)
 
 

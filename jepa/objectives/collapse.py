@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAST_WITHIN = 1e-4  # LiDAR's delta
+MIN_WITHIN = 1e-4  # LiDAR's delta
 
 
 @torch.no_grad()
 def effective_rank(z: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
-    """RankMe (arXiv 2210.02885): exp of the entropy of the normalised singular values, from 1 to min(n, D).
+    """RankMe (arXiv 2210.02885): exp of the entropy of the normalized singular values, from 1 to min(n, D).
 
-    1 means that all latents are multiples of one vector. The latents are not centred: a constant plus rounding noise
+    1 means that all latents are multiples of one vector. The latents are not centered: a constant plus rounding noise
     would otherwise pass for full rank.
     """
     singular = torch.linalg.svdvals(z.float())
@@ -29,11 +29,11 @@ def dimension_std(z: Float[Tensor, "n D"]) -> Float[Tensor, " D"]:
 def lidar(z: Float[Tensor, "n q D"]) -> Float[Tensor, ""]:
     """LiDAR (arXiv 2312.04000): how many directions tell n samples apart better than the q views of each differ.
 
-    exp of the entropy of the normalised eigenvalues of W^-1/2 B W^-1/2, from 1 to min(n - 1, D): B is the covariance of
+    exp of the entropy of the normalized eigenvalues of W^-1/2 B W^-1/2, from 1 to min(n - 1, D): B is the covariance of
     the samples' means, W that of the views around them, plus 1e-4 of the identity. Computed in float64 from n*q rows,
     whatever D is.
 
-    Unlike in the paper, eigenvalues are not normalised where all of them together are below 1: rounding noise, which
+    Unlike in the paper, eigenvalues are not normalized where all of them together are below 1: rounding noise, which
     spreads over all directions, would pass for full rank.
 
     Raises:
@@ -47,8 +47,8 @@ def lidar(z: Float[Tensor, "n q D"]) -> Float[Tensor, ""]:
     between = (means - means.mean(0)) / (samples - 1) ** 0.5  # B = between' between
     within = (z - means[:, None]).flatten(0, 1) / (samples * (views - 1)) ** 0.5  # W = within' within + LEAST * 1
     # The eigenvalues of W^-1/2 B W^-1/2 are those of between W^-1 between', and W is inverted by Woodbury's identity.
-    inner = within @ within.T + LEAST_WITHIN * torch.eye(len(within), dtype=z.dtype, device=z.device)
+    inner = within @ within.T + MIN_WITHIN * torch.eye(len(within), dtype=z.dtype, device=z.device)
     across = within @ between.T
-    signal = (between @ between.T - across.T @ torch.linalg.solve(inner, across)) / LEAST_WITHIN
+    signal = (between @ between.T - across.T @ torch.linalg.solve(inner, across)) / MIN_WITHIN
     eigenvalues = torch.linalg.eigvalsh(signal).clamp_min(0)
     return torch.special.entr(eigenvalues / eigenvalues.sum().clamp_min(1.0)).sum().exp()

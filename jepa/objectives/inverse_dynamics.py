@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class InverseDynamics(nn.Module):
-    """Predicts the action block from neighbouring vector latents with one hidden layer.
+    """Predicts the action block from neighboring vector latents with one hidden layer.
 
     Args:
         width: D of the latents [B, S, 1, D].

@@ -1,4 +1,4 @@
-"""Latent regression: predict latents instead of pixels. V-JEPA's L1 distance to a normalised target.
+"""Latent regression: predict latents instead of pixels. V-JEPA's L1 distance to a normalized target.
 
 Shapes: B clips · Mc context and Mt target tokens · D width.
 """
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def normalised(target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+def normalized(target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     """Each token at zero mean and unit variance over its channels: LayerNorm without scale and shift, in fp32."""
     return F.layer_norm(target.float(), target.shape[-1:])
 
@@ -24,8 +24,8 @@ def latent_regression(
 
 
 @torch.no_grad()
-def nearness(context: Float[Tensor, "B Mc 3"], target: Float[Tensor, "B Mt 3"]) -> Float[Tensor, "B Mc"]:
-    """1 / sqrt(distance) of each context token to the nearest target token, in grid units; 1 for neighbours.
+def distance_weights(context: Float[Tensor, "B Mc 3"], target: Float[Tensor, "B Mt 3"]) -> Float[Tensor, "B Mc"]:
+    """1 / sqrt(distance) of each context token to the nearest target token, in grid units; 1 for neighbors.
 
     The weights of V-JEPA 2.1's dense loss: what is seen beside a hole has to be known as well as what is in it.
     Memory: B * Mc * Mt numbers.

@@ -32,8 +32,8 @@ def covariance(z: Float[Tensor, "*views n D"]) -> Float[Tensor, ""]:
     """
     _at_least_two(z)
     with torch.autocast(z.device.type, enabled=False):  # a difference of large sums: bf16 would lose it
-        centred = z.float() - z.float().mean(-2, keepdim=True)
-        matrix = centred.mT @ centred / (z.shape[-2] - 1)
+        centered = z.float() - z.float().mean(-2, keepdim=True)
+        matrix = centered.mT @ centered / (z.shape[-2] - 1)
     apart = matrix.square().sum((-2, -1)) - matrix.diagonal(dim1=-2, dim2=-1).square().sum(-1)
     return (apart / z.shape[-1]).mean()
 

@@ -26,7 +26,7 @@ class CEM:
         iterations: rounds of sampling.
         std: of the first Gaussian.
         min_std: below which the Gaussian is not allowed to shrink.
-        enough: stop early when the best plan of every episode costs no more; None: never.
+        cost_tolerance: stop early when the best plan of every episode costs no more; None: never.
         low, high: bounds of every action dimension.
     """
 
@@ -35,7 +35,7 @@ class CEM:
     iterations: int = 4
     std: float = 0.7
     min_std: float = 0.05
-    enough: float | None = None
+    cost_tolerance: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -53,6 +53,6 @@ class CEM:
             actions[:, 0] = mean
             elites = choose(actions, search(actions).topk(self.elites, dim=1, largest=False).indices)
             mean, std = elites.mean(1), elites.std(1).clamp_min(self.min_std)
-            if self.enough is not None and (search.best <= self.enough).all():
+            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
                 break
         return search.plan()

@@ -24,7 +24,7 @@ class CEMConfig(Config):
     iterations: Count = 4
     std: Positive = 0.7
     min_std: Positive = 0.05
-    enough: float | None = None
+    cost_tolerance: float | None = None
 
 
 class ICEMConfig(Config):
@@ -40,7 +40,7 @@ class ICEMConfig(Config):
     keep: Share = 0.3
     decay: float = Field(default=1.25, ge=1)
     momentum: float = Field(default=0.1, ge=0, lt=1)
-    enough: float | None = None
+    cost_tolerance: float | None = None
 
 
 class MPPIConfig(Config):
@@ -53,7 +53,7 @@ class MPPIConfig(Config):
     std: Positive = 0.7
     min_std: Positive = 0.05
     temperature: Positive = 0.5
-    enough: float | None = None
+    cost_tolerance: float | None = None
 
 
 class GradientConfig(Config):
@@ -64,7 +64,7 @@ class GradientConfig(Config):
     lr: Positive = 0.05
     starts: Count = 8
     std: Positive = 0.7
-    enough: float | None = None
+    cost_tolerance: float | None = None
 
 
 class GRASPConfig(Config):
@@ -79,7 +79,7 @@ class GRASPConfig(Config):
     std: Positive = 0.7
     noise: float = Field(default=0.05, ge=0)
     sync_every: Count = 10
-    enough: float | None = None
+    cost_tolerance: float | None = None
 
 
 Sampler = Annotated[RandomShootingConfig | CEMConfig | ICEMConfig | MPPIConfig, Field(discriminator="kind")]

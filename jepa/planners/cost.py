@@ -1,9 +1,9 @@
 """What a plan costs. Planners see `cost(actions [B, K, H, A]) -> [B, K]`, lower is better, and nothing else.
 
     cost = LatentCost(dynamics, state, (
-        Term(goal_reached(z_goal, path_weight=1.0)),
+        Term(goal_reached(z_goal, running_cost_weight=1.0)),
         Term(effort(), 0.01),
-        Term(inside(position, centre, radius), 10.0),     # a forbidden region
+        Term(inside(position, center, radius), 10.0),     # a forbidden region
         Term(lambda imagined: ...),                       # anything else: Imagined -> [B, K]
     ))
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from jepa.world_model import Dynamics, State, rollout
 from jepa_data.actions import ActionStats
 
-MOST_BYTES = 2**30  # of what is imagined at once
+MAX_BYTES = 2**30  # of what is imagined at once
 COPIES = 3  # of the latents, while their distances to a goal are taken
 Cost = Callable[[Float[Tensor, "B K H A"]], Float[Tensor, "B K"]]
 Decode = Callable[[Float[Tensor, "B K H N D"]], Float[Tensor, "B K H X"]]
@@ -52,14 +52,14 @@ class LatentCost:
         state: where the B episodes are now.
         terms: at least one.
         blocks: from what a planner chooses to what the dynamics take; None: the same.
-        most_bytes: of what is imagined at once; where gradients are followed, all of it is kept anyhow.
+        max_bytes: of what is imagined at once; where gradients are followed, all of it is kept anyhow.
     """
 
     dynamics: Dynamics
     state: State
     terms: tuple[Term, ...]
     blocks: Callable[[Float[Tensor, "B K Q A"]], Float[Tensor, "B K H E"]] | None = None
-    most_bytes: int = MOST_BYTES
+    max_bytes: int = MAX_BYTES
     _measured: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class LatentCost:
         return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
-        """How many of the K plans of each episode are imagined together: what `most_bytes` hold, and one at least.
+        """How many of the K plans of each episode are imagined together: what `max_bytes` hold, and one at least.
 
         What a plan takes is measured by one step from the present: its latents, and by how much the state grows.
         """
@@ -82,10 +82,10 @@ class LatentCost:
             return max(1, plans)
         if not self._measured:
             with torch.no_grad():
-                state, following = self.dynamics.step(self.state, taken[:, 0, 0])
-                latent = following.mean().nbytes
+                state, next_latent = self.dynamics.step(self.state, taken[:, 0, 0])
+                latent = next_latent.mean().nbytes
             self._measured.append(COPIES * latent + max(0, state.nbytes() - self.state.nbytes()))
-        return min(plans, max(1, self.most_bytes // (horizon * self._measured[0] + self.state.nbytes())))
+        return min(plans, max(1, self.max_bytes // (horizon * self._measured[0] + self.state.nbytes())))
 
     def taken(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K H E"]:
         """What the dynamics take."""
@@ -106,21 +106,21 @@ class LatentCost:
 
 
 def goal_distance(
-    dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0
+    dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, running_cost_weight: float = 1.0
 ) -> LatentCost:
     """The distance to a goal in latent space alone; see `goal_reached`."""
-    return LatentCost(dynamics, state, (Term(goal_reached(goal, path_weight=path_weight)),))
+    return LatentCost(dynamics, state, (Term(goal_reached(goal, running_cost_weight=running_cost_weight)),))
 
 
 def goal_reached(
-    goal: Float[Tensor, "B N D"], *, path_weight: float = 1.0
+    goal: Float[Tensor, "B N D"], *, running_cost_weight: float = 1.0
 ) -> Callable[[Imagined], Float[Tensor, "B K"]]:
     """Squared distance between imagined latents and the goal's, averaged over tokens and width.
 
     Args:
         goal: latents to reach, such as those of a goal picture: one for each episode, or one for all.
-        path_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at every step
-            alike (their mean), which makes the agent hurry.
+        running_cost_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at
+            every step alike (their mean), which makes the agent hurry.
 
     Raises:
         ValueError: the goal has other tokens or another width than what is imagined.
@@ -133,38 +133,38 @@ def goal_reached(
                 f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
             )
         distance = (imagined.latents - goal[:, None, None]).square().mean((-2, -1))
-        return _over_path(distance, path_weight)
+        return _over_path(distance, running_cost_weight)
 
     return cost
 
 
-def picture_reached(
+def image_reached(
     encode: Callable[[UInt8[Tensor, "B 3 h w"]], Float[Tensor, "B N D"]],
     picture: UInt8[Tensor, "B 3 h w"],
     *,
-    path_weight: float = 1.0,
+    running_cost_weight: float = 1.0,
 ) -> Callable[[Imagined], Float[Tensor, "B K"]]:
     """The goal as a picture of it, encoded now, and once for as many plans as are made; see `goal_reached`.
 
     Args:
-        encode: pictures as goals, such as `LatentWorldModel.encode_still`.
+        encode: pictures as goals, such as `LatentWorldModel.encode_image`.
         picture: one for each episode, or one for all.
     """
-    return goal_reached(encode(picture), path_weight=path_weight)
+    return goal_reached(encode(picture), running_cost_weight=running_cost_weight)
 
 
 def state_reached(
-    decode: Decode, target: Float[Tensor, "B X"], *, path_weight: float = 0.0
+    decode: Decode, target: Float[Tensor, "B X"], *, running_cost_weight: float = 0.0
 ) -> Callable[[Imagined], Float[Tensor, "B K"]]:
     """Squared distance between decoded states (proprioception, positions) and a target, averaged over their width."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        return _over_path((decode(imagined.latents) - target[:, None, None]).square().mean(-1), path_weight)
+        return _over_path((decode(imagined.latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
 
     return cost
 
 
-def effort(actions: ActionStats | None = None) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+def action_cost(actions: ActionStats | None = None) -> Callable[[Imagined], Float[Tensor, "B K"]]:
     """Mean square of the actions, each in half ranges of the data: 0 costs nothing, and 1 is as much in any unit.
 
     Args:
@@ -182,18 +182,18 @@ def effort(actions: ActionStats | None = None) -> Callable[[Imagined], Float[Ten
     return cost
 
 
-def inside(decode: Decode, centre: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
     """How deep the steps lie in a forbidden ball, as a share of its radius, on average over the plan; 0 outside."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
         where = decode(imagined.latents)
-        distance = (where - where.new_tensor(centre)).norm(dim=-1)
+        distance = (where - where.new_tensor(center)).norm(dim=-1)
         return (1 - distance / radius).clamp_min(0).mean(-1)
 
     return cost
 
 
-def _over_path(distance: Float[Tensor, "B K H"], path_weight: float) -> Float[Tensor, "B K"]:
-    weight = torch.full((distance.shape[-1],), path_weight, device=distance.device)
+def _over_path(distance: Float[Tensor, "B K H"], running_cost_weight: float) -> Float[Tensor, "B K"]:
+    weight = torch.full((distance.shape[-1],), running_cost_weight, device=distance.device)
     weight[-1] = 1.0
     return (distance * weight).sum(-1) / weight.sum()

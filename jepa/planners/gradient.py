@@ -25,7 +25,7 @@ class Gradient:
         lr: its learning rate, in units of the actions.
         starts: K; the first is the start itself.
         std: of the noise on the others.
-        enough: stop early when the best plan of every episode costs no more; None: never.
+        cost_tolerance: stop early when the best plan of every episode costs no more; None: never.
         low, high: bounds of every action dimension.
     """
 
@@ -33,7 +33,7 @@ class Gradient:
     lr: float = 0.05
     starts: int = 8
     std: float = 0.7
-    enough: float | None = None
+    cost_tolerance: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -61,7 +61,7 @@ class Gradient:
                 optimizer.step()
                 with torch.no_grad():
                     actions.clamp_(self.low, self.high)
-                if self.enough is not None and (search.best <= self.enough).all():
+                if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
                     break
         with torch.no_grad():
             search(actions.detach())

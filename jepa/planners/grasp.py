@@ -1,13 +1,13 @@
-"""GRASP: actions and the latents between them are optimised together (arXiv 2602.00475).
+"""GRASP: actions and the latents between them are optimized together (arXiv 2602.00475).
 
     virtual latents  z1 … z(H-1)     each step is a problem of its own:  next_t = f(stop-gradient(z_t), a_t)
-    minimise over a and z:   terms(next, a) + weight * mean_t |next_t - z_{t+1}|²          all t in one parallel call
+    minimize over a and z:   terms(next, a) + weight * mean_t |next_t - z_{t+1}|²          all t in one parallel call
     now and then:            the latents are replaced by those that the actions really lead to (a rollout)
 
 No gradient passes through more than one step of the model, so over long horizons it neither vanishes nor explodes;
 noise on the virtual latents leads out of poor valleys. An action hears of the cost of its own step only, so every step
-has to have one: path_weight above 0. Needs a `LatentCost`. A virtual latent is all that its step sees of the past, so
-dynamics with a memory lose it here.
+has to have one: running_cost_weight above 0. Needs a `LatentCost`. A virtual latent is all that its step sees of the
+past, so dynamics with a memory lose it here.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from jepa.world_model import rollout
 
 @dataclass(frozen=True)
 class GRASP:
-    """Joint optimisation of K plans for each episode.
+    """Joint optimization of K plans for each episode.
 
     Attributes:
         steps: of Adam.
@@ -32,7 +32,7 @@ class GRASP:
         starts, std: K, and the noise on all but the first.
         noise: on the virtual latents after each step, in standard deviations of the latents; falls to 0.
         sync_every: steps between rollouts.
-        enough: stop early when the best plan of every episode costs no more, at a rollout; None: never.
+        cost_tolerance: stop early when the best plan of every episode costs no more, at a rollout; None: never.
         low, high: bounds of every action dimension.
     """
 
@@ -44,7 +44,7 @@ class GRASP:
     std: float = 0.7
     noise: float = 0.05
     sync_every: int = 10
-    enough: float | None = None
+    cost_tolerance: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -73,9 +73,9 @@ class GRASP:
         for number in range(self.steps):
             with torch.enable_grad():
                 taken = cost.taken(actions)
-                following = self._steps(cost, latents, taken)
-                apart = (following[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
-                costs = cost.of(Imagined(following, taken)) + self.consistency * apart
+                next_latent = self._steps(cost, latents, taken)
+                apart = (next_latent[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
+                costs = cost.of(Imagined(next_latent, taken)) + self.consistency * apart
                 loss = costs.sum()
             search.count(costs)
             optimizer.zero_grad()
@@ -87,7 +87,7 @@ class GRASP:
                 latents += left * self.noise * spread * draw(tuple(latents.shape), latents, generator)
             if (number + 1) % self.sync_every == 0 or number + 1 == self.steps:
                 latents.data = self._synchronise(search, cost, actions).data
-                if self.enough is not None and (search.best <= self.enough).all():
+                if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
                     break
         return search.plan()
 
@@ -110,6 +110,6 @@ class GRASP:
         if horizon == 1:
             return first
         here = latents.detach().flatten(0, 2)
-        state = cost.dynamics.init(here[:, None], actions.new_zeros(len(here), 0, actions.shape[-1]))
+        state = cost.dynamics.initial_state(here[:, None], actions.new_zeros(len(here), 0, actions.shape[-1]))
         _, later = cost.dynamics.step(state, actions[:, :, 1:].flatten(0, 2))
         return torch.cat((first, later.mean().unflatten(0, latents.shape[:3])), 2)

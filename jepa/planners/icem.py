@@ -1,4 +1,4 @@
-"""iCEM: the cross-entropy method with coloured noise and kept elites (Pinneri et al., arXiv 2008.06389).
+"""iCEM: the cross-entropy method with colored noise and kept elites (Pinneri et al., arXiv 2008.06389).
 
 What differs from CEM: noise is correlated over time (power 1/f^beta), some of the elites stay in the next round, the
 population shrinks by `decay`, and mean and std move towards the elites' by 1 - momentum.
@@ -19,7 +19,7 @@ class ICEM:
     """Attributes as in CEM, and
 
     Attributes:
-        beta: colour of the noise: 0 white, 1 pink, 2 red; larger for worlds in which a push must last.
+        beta: color of the noise: 0 white, 1 pink, 2 red; larger for worlds in which a push must last.
         keep: share of the elites that stay candidates.
         decay: the next population is this many times smaller, but never below twice the elites.
         momentum: of mean and std.
@@ -34,7 +34,7 @@ class ICEM:
     keep: float = 0.3
     decay: float = 1.25
     momentum: float = 0.1
-    enough: float | None = None
+    cost_tolerance: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -54,19 +54,19 @@ class ICEM:
         kept = mean[:, None]  # the start stays a candidate
         for number in range(self.iterations):
             count = max(2 * self.elites, round(self.samples / self.decay**number))
-            noise = coloured((len(start), count, *start.shape[1:]), self.beta, start, generator)
+            noise = colored((len(start), count, *start.shape[1:]), self.beta, start, generator)
             fresh = search.bounded(mean[:, None] + std[:, None] * noise)
             actions = torch.cat((mean[:, None], kept, fresh), 1)
             elites = choose(actions, search(actions).topk(self.elites, dim=1, largest=False).indices)
             kept = elites[:, : max(1, round(self.keep * self.elites))]
             mean = self.momentum * mean + (1 - self.momentum) * elites.mean(1)
             std = (self.momentum * std + (1 - self.momentum) * elites.std(1)).clamp_min(self.min_std)
-            if self.enough is not None and (search.best <= self.enough).all():
+            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
                 break
         return search.plan()
 
 
-def coloured(
+def colored(
     shape: tuple[int, ...], beta: float, like: Tensor, generator: torch.Generator
 ) -> Float[Tensor, "*batch H A"]:
     """Gaussian noise of unit variance whose power falls with frequency f as 1/f^beta along the horizon."""

@@ -1,6 +1,6 @@
 """Model-predictive control: plan, act on the first steps, look again, plan on from the rest of the last plan.
 
-decisions  d0          d1          d2 …        what the planner chooses, -1..1, each held for `hold` actions
+decisions  d0          d1          d2 …        what the planner chooses, -1..1, each held for `action_repeat` actions
 actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the world
 blocks     [         ] [         ] [ …         `frames` actions side by side: what takes one latent step to the next
 
@@ -31,10 +31,11 @@ class ModelPredictiveControl:
     Args:
         planner: finds a plan for a cost.
         horizon: H, latent steps looked ahead.
-        execute: latent steps of a plan that are acted on before planning again.
+        replan_every: latent steps of a plan that are acted on before planning again.
         action_size: A, width of one action of the world.
         frames: actions of one latent step.
-        hold: actions for which a decision is held; fewer decisions are found sooner, and reach further by chance.
+        action_repeat: steps that each action is repeated for; fewer decisions are found sooner, and reach further by
+            chance.
         bounds: of an action: box: the range of the data, each number by itself; ball: also the decision is 1 long at
             most, for worlds that cut longer actions; none: no bounds, as DINO-WM and LeWM plan. The `std` of a
             planner counts half ranges of the data, and with bounds none its standard deviations.
@@ -49,10 +50,10 @@ class ModelPredictiveControl:
         planner: Planner,
         *,
         horizon: int,
-        execute: int,
+        replan_every: int,
         action_size: int,
         frames: int = 1,
-        hold: int = 1,
+        action_repeat: int = 1,
         bounds: PlanBounds = "box",
         keep: bool = True,
         seed: int = 0,
@@ -60,17 +61,17 @@ class ModelPredictiveControl:
     ) -> None:
         if horizon < 1:
             raise ValueError(f"the planning horizon is {horizon}; plan at least one step ahead")
-        if not 1 <= execute <= horizon:
-            raise ValueError(f"execute must lie between 1 and the horizon ({horizon}), found {execute}")
-        if hold < 1 or horizon * frames % hold or execute * frames % hold:
+        if not 1 <= replan_every <= horizon:
+            raise ValueError(f"execute must lie between 1 and the horizon ({horizon}), found {replan_every}")
+        if action_repeat < 1 or horizon * frames % action_repeat or replan_every * frames % action_repeat:
             raise ValueError(
                 f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
-                f"({execute * frames}), found {hold}"
+                f"({replan_every * frames}), found {action_repeat}"
             )
         self.planner = unbounded(planner) if bounds == "none" else planner
-        self.horizon, self.execute, self.action_size = horizon, execute, action_size
+        self.horizon, self.replan_every, self.action_size = horizon, replan_every, action_size
         self.scaling = ActionScaling(actions, action_size, standardized=bounds == "none")
-        self.frames, self.hold, self.bounds, self.keep = frames, hold, bounds, keep
+        self.frames, self.action_repeat, self.bounds, self.keep = frames, action_repeat, bounds, keep
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
 
@@ -85,14 +86,14 @@ class ModelPredictiveControl:
         suggested: Float[Tensor, "B H E"] | None = None,
         stuck: Bool[Tensor, " B"] | None = None,
     ) -> Plan:
-        """A plan of `horizon` blocks for each of `batch` episodes; its first `execute` blocks are to be acted on.
+        """A plan of `horizon` blocks for each of `batch` episodes; its first `replan_every` blocks are to be acted on.
 
         Args:
             suggested: blocks to start from; None: see `keep`.
             stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly
                 from the range (bounds none: from a deviation around the mean).
         """
-        start = torch.zeros(batch, self.horizon * self.frames // self.hold, self.action_size)
+        start = torch.zeros(batch, self.horizon * self.frames // self.action_repeat, self.action_size)
         wide = (batch, self.horizon, self.frames * self.action_size)
         if suggested is not None and suggested.shape != wide:
             raise ValueError(
@@ -110,7 +111,7 @@ class ModelPredictiveControl:
         else:
             held = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
         plan = self.planner.plan(held, start, self.generator)
-        decisions, acted = plan.actions, self.execute * self.frames // self.hold
+        decisions, acted = plan.actions, self.replan_every * self.frames // self.action_repeat
         self._rest = decisions[:, acted:]
         if stuck is not None and stuck.any():
             drawn = 2 * torch.rand(batch, 1, self.action_size, generator=self.generator).to(decisions) - 1
@@ -119,15 +120,15 @@ class ModelPredictiveControl:
         return replace(plan, actions=self.blocks(decisions))
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
-        """What a planner would have chosen to get near these: the mean over each `hold`."""
+        """What a planner would have chosen to get near these: the mean over each `action_repeat`."""
         actions = blocks.unflatten(-1, (self.frames, self.action_size)).flatten(-3, -2)
-        return self.scaling.numbers(actions.unflatten(-2, (-1, self.hold)).mean(-2))
+        return self.scaling.numbers(actions.unflatten(-2, (-1, self.action_repeat)).mean(-2))
 
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
         """What the dynamics take, of what the planner chooses."""
         if self.bounds == "ball":
             decisions = within_ball(decisions)
-        actions = self.scaling.actions(decisions).repeat_interleave(self.hold, -2)
+        actions = self.scaling.actions(decisions).repeat_interleave(self.action_repeat, -2)
         return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
 
 

@@ -2,7 +2,7 @@
 
     weight_k = softmax_k( -(cost_k - min) / (temperature * std of the costs) );  mean, std = weighted over the plans
 
-Costs are standardised in each call: with a fixed temperature the weights are uniform for small costs and one-hot for
+Costs are standardized in each call: with a fixed temperature the weights are uniform for small costs and one-hot for
 large ones.
 """
 
@@ -31,7 +31,7 @@ class MPPI:
     std: float = 0.7
     min_std: float = 0.05
     temperature: float = 0.5
-    enough: float | None = None
+    cost_tolerance: float | None = None
     low: float = -1.0
     high: float = 1.0
 
@@ -55,7 +55,7 @@ class MPPI:
             elites = choose(actions, index)
             mean = (weight * elites).sum(1)
             std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt().clamp_min(self.min_std)
-            if self.enough is not None and (search.best <= self.enough).all():
+            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
                 break
         search(mean[:, None])
         return search.plan()

@@ -40,11 +40,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from jepa.normalize import standardise
-from jepa.predictors.gripper import move_gripper
-from jepa.predictors.kv_cache import CausalState, Pair, Segment, newest, remember
-from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialise, rotary_table
-from jepa.world_model import Point, State
+from jepa.normalize import standardize
+from jepa.predictors.gripper import apply_delta_pose
+from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim
+from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
+from jepa.world_model import Deterministic, State
 
 Conditioning = Literal["token", "adaln", "concat"]
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
@@ -76,9 +76,9 @@ class CausalPredictor(nn.Module):
             stand beside each patch's own numbers.
         condition_size: numbers in which "concat" embeds the action, and the state.
         window: frames that a frame reads, its own among them; None: all before it.
-        next_state: how an action changes the state while frames are imagined; see `add_action` and `pose.move_gripper`;
-            None: it is predicted.
-        normalize_actions, normalize_states: they come raw, and are standardised before they are embedded; their moments
+        next_state: how an action changes the state while frames are imagined; see `add_action` and
+            `gripper.apply_delta_pose`; None: it is predicted.
+        normalize_actions, normalize_states: they come raw, and are standardized before they are embedded; their moments
             are buffers (`scale_actions`, `scale_states`), which training fits.
     """
 
@@ -110,7 +110,7 @@ class CausalPredictor(nn.Module):
         if camera_size and conditioning == "concat":
             raise ValueError("conditioning concat takes actions and states, and no cameras (camera_size 0)")
         if normalize_states and not state_size:
-            raise ValueError("there are no states to normalise (state_size 0): omit normalize_states")
+            raise ValueError("there are no states to normalize (state_size 0): omit normalize_states")
         self.window = window
         self.conditioning: Conditioning = conditioning
         self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
@@ -118,8 +118,8 @@ class CausalPredictor(nn.Module):
         self.hidden, self.heads, self.mlp_ratio, self.head_dim = hidden, heads, mlp_ratio, head_dim
         self.positions: Rotary = positions
         self.layer_norm_out, self.next_state, self.condition_size = layer_norm_out, next_state, condition_size
-        self.scale_actions = standardise(action_size, normalize_actions)
-        self.scale_states = standardise(state_size, normalize_states)
+        self.scale_actions = standardize(action_size, normalize_actions)
+        self.scale_states = standardize(state_size, normalize_states)
         beside = condition_size * (1 + bool(state_size)) if conditioning == "concat" else 0
         size = condition_size if beside else hidden
         self.predictor_embed = nn.Linear(width + beside, hidden)
@@ -131,7 +131,7 @@ class CausalPredictor(nn.Module):
         self.predictor_norm = nn.LayerNorm(hidden, NORM_EPS)
         self.predictor_proj = nn.Linear(hidden, width)
         self.state_proj = nn.Linear(hidden, state_size) if self.predicts_states else None
-        initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+        initialize(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     @property
     def predicts_states(self) -> bool:
@@ -160,10 +160,10 @@ class CausalPredictor(nn.Module):
         states: Float[Tensor, "B S X"] | None = None,
         cameras: Float[Tensor, "B S E"] | None = None,
     ) -> tuple[Float[Tensor, "B S N D"], Float[Tensor, "B S N X"] | None]:
-        """The same, and where states are predicted what each patch says of the next one, standardised."""
+        """The same, and where states are predicted what each patch says of the next one, standardized."""
         return self._read(*self._frames(z, actions, states, cameras), 0, (), None)
 
-    def init(
+    def initial_state(
         self,
         z: Float[Tensor, "B S N D"],
         actions: Float[Tensor, "B S-1 A"],
@@ -178,7 +178,7 @@ class CausalPredictor(nn.Module):
             before = [None if x is None else x[:, :seen] for x in (states, cameras)]
             frames, condition = self._frames(z[:, :seen], actions, *before)
             self._read(frames, condition, 0, (), pairs)
-            past = newest((Segment(tuple(pairs)),), self.window, frames.shape[2])
+            past = trim((Segment(tuple(pairs)),), self.window, frames.shape[2])
         else:
             past = ()
         state, camera = (None if x is None else x[:, -1] for x in (states, cameras))
@@ -186,19 +186,19 @@ class CausalPredictor(nn.Module):
 
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
-    ) -> tuple[CausalState, Point]:
+    ) -> tuple[CausalState, Deterministic]:
         assert isinstance(state, CausalState)
         now = [None if x is None else x[:, None] for x in (state.state, state.camera)]
         frame, condition = self._frames(state.z[:, None], action[:, None], *now)
         pairs = list[Pair]()
-        following, told = self._read(frame, condition, state.steps, state.past, pairs)
-        z, moved = following[:, 0], None
+        next_latent, told = self._read(frame, condition, state.steps, state.past, pairs)
+        z, moved = next_latent[:, 0], None
         if told is not None:
             moved = self.scale_states.inverse(told[:, 0].mean(1))
         elif state.state is not None and self.next_state is not None:
             moved = self.next_state(state.state, action)
-        past = newest((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
-        return CausalState(past, state.steps + 1, z, moved, state.camera), Point(z)
+        past = trim((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
+        return CausalState(past, state.steps + 1, z, moved, state.camera), Deterministic(z)
 
     def _frames(
         self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None
@@ -233,7 +233,7 @@ class CausalPredictor(nn.Module):
         modulated = {} if condition is None else {"condition": condition}
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
-            keep = partial(remember, [part.read(number) for part in past], pairs)
+            keep = partial(append, [part.read(number) for part in past], pairs)
             x = block.step(x, rotary, keep, mask, **modulated)  # pyright: ignore[reportCallIssue]
         patches = self.predictor_norm(x.unflatten(1, (steps, tokens))[:, :, -self.tokens :])
         z = self.predictor_proj(patches)
@@ -266,7 +266,14 @@ class CausalPredictor(nn.Module):
 def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPredictor:
     """V-JEPA 2-AC's, as it was trained on ViT-g at 256 px."""
     return CausalPredictor(
-        width, 7, 7, grid=grid, positions="rotary_tiled", camera_size=6, layer_norm_out=True, next_state=move_gripper
+        width,
+        7,
+        7,
+        grid=grid,
+        positions="rotary_tiled",
+        camera_size=6,
+        layer_norm_out=True,
+        next_state=apply_delta_pose,
     )
 
 

@@ -12,10 +12,10 @@ NORMALIZE_ACTIONS: bool = Field(
 )
 
 
-class MarkovConfig(Config):
+class MLPConfig(Config):
     """jepa/predictors/mlp.py: action-conditioned residual MLP."""
 
-    kind: Literal["markov"] = "markov"
+    kind: Literal["mlp"] = "mlp"
     hidden: Count = 384
     depth: Count = Field(default=1, description="residual blocks")
     static: int = Field(default=0, ge=0, description="the last so many numbers of a latent stay as they are")
@@ -51,19 +51,19 @@ class CausalPredictorConfig(Config):
     )
     condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
     window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
-    next_state: Literal["add_action", "move_gripper", "predicted"] = Field(
+    next_state: Literal["add_action", "apply_delta_pose", "predicted"] = Field(
         default="add_action", description="how states go on while frames are imagined"
     )
     normalize_actions: bool = NORMALIZE_ACTIONS
     normalize_states: bool = Field(default=False, description="the same for states")
 
 
-Dynamics = Annotated[MarkovConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
+Dynamics = Annotated[MLPConfig | GRUConfig | CausalPredictorConfig, Field(discriminator="kind")]
 VectorDynamics = Annotated[  # for latents of one token
-    Annotated[MarkovConfig, Tag("markov")]
+    Annotated[MLPConfig, Tag("mlp")]
     | Annotated[GRUConfig, Tag("gru")]
     | Annotated[CausalPredictorConfig, Tag("causal")],
-    kind_or("markov"),
+    kind_or("mlp"),
 ]
 
 
@@ -82,7 +82,7 @@ class DinoPredictorConfig(CausalPredictorConfig):
     head_dim: Count | None = 64
     conditioning: Literal["token", "adaln", "concat"] = "concat"
     window: Count | None = 3
-    next_state: Literal["add_action", "move_gripper", "predicted"] = "predicted"
+    next_state: Literal["add_action", "apply_delta_pose", "predicted"] = "predicted"
     normalize_actions: bool = True
     normalize_states: bool = False
 

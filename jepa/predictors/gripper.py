@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def move_gripper(state: Float[Tensor, "B 7"], action: Float[Tensor, "B 7"]) -> Float[Tensor, "B 7"]:
+def apply_delta_pose(state: Float[Tensor, "B 7"], action: Float[Tensor, "B 7"]) -> Float[Tensor, "B 7"]:
     """The state after an action; how far the gripper is closed stays within 0..1."""
     turned = rotation(action[:, 3:6]) @ rotation(state[:, 3:6])
     closed = (state[:, 6:] + action[:, 6:]).clamp(0, 1)

@@ -59,7 +59,7 @@ class CausalState:
         return own + rows + sum(k.nbytes + v.nbytes for part in self.past for k, v in part.pairs)
 
 
-def remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
+def append(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
     """Note the new keys and values, and give all that may be read."""
     if pairs is not None:  # copies: these are views of memory that holds the queries too
         pairs.append((key.clone(), value.clone()))
@@ -69,7 +69,7 @@ def remember(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: T
     return torch.cat(keys, 2), torch.cat(values, 2)
 
 
-def newest(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
+def trim(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
     """What the next frame reads of the past; `frame`: tokens of one."""
     if window is None:
         return past

@@ -26,7 +26,7 @@ from jepa.transformer import (
     Modality,
     Positions,
     grid_positions,
-    initialise,
+    initialize,
     rotary_table,
     sincos_table,
 )
@@ -97,7 +97,7 @@ class MaskedPredictor(nn.Module):
         self.predictor_proj_context = nn.Linear(width, out) if context_head else None
         marks = [nn.Parameter(torch.randn(1, 1, width) * 1e-6) if images else None for _ in range(2)]
         self.video_token, self.image_token = marks  # V-JEPA 2.1 starts them next to nothing
-        initialise(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+        initialize(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     def check_kinds(self, masks: int) -> None:
         """Raises ValueError if there are no masks, or more kinds of them than mask tokens."""

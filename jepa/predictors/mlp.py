@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.normalize import standardise
-from jepa.world_model import Point, State
+from jepa.normalize import standardize
+from jepa.world_model import Deterministic, State
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LatentState:
         return self.z.nbytes
 
 
-class MarkovPredictor(nn.Module):
+class MLPPredictor(nn.Module):
     """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`.
 
     Args:
@@ -43,7 +43,7 @@ class MarkovPredictor(nn.Module):
         hidden: units of the MLP.
         depth: its residual blocks.
         static: the last so many of the D numbers stay as they are: what a scene is, beside what moves in it.
-        normalize_actions: they come raw, and are standardised before anything reads them; see jepa/normalize.py.
+        normalize_actions: they come raw, and are standardized before anything reads them; see jepa/normalize.py.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MarkovPredictor(nn.Module):
         if not 0 <= static < width:
             raise ValueError(f"static: expected at least 0 and fewer than the {width} of a latent, found {static}")
         self.width, self.action_size, self.static = width, action_size, static
-        self.scale_actions = standardise(action_size, normalize_actions)
+        self.scale_actions = standardize(action_size, normalize_actions)
         self.enter = nn.Sequential(nn.Linear(width + action_size, hidden), nn.SiLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU()) for _ in range(depth)
@@ -83,13 +83,13 @@ class MarkovPredictor(nn.Module):
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
         return self(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
 
-    def init(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
+    def initial_state(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
         """The last latent; a Markov model forgets what came before."""
         return LatentState(z[:, -1])
 
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
-    ) -> tuple[LatentState, Point]:
+    ) -> tuple[LatentState, Deterministic]:
         assert isinstance(state, LatentState)
-        following = self(state.z, action)
-        return LatentState(following), Point(following)
+        next_latent = self(state.z, action)
+        return LatentState(next_latent), Deterministic(next_latent)

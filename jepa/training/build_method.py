@@ -32,23 +32,25 @@ from jepa.models.model import Model, load
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.config import CausalPredictorConfig, Dynamics
 from jepa.predictors.masked import MaskedPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
-from jepa.training.normalization import Scales, fit_scales
+from jepa.training.normalization import Normalization, fit_normalization
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 
 
-def build_method(config: PretrainConfig, image_size: int, action_size: int, scales: Scales | None = None) -> Method:
+def build_method(
+    config: PretrainConfig, image_size: int, action_size: int, scales: Normalization | None = None
+) -> Method:
     """The method of a run with fresh weights, drawn from the run's seed; a frozen encoder has those it was trained to.
 
     Args:
         image_size: of the clips in pixels.
         action_size: width of one raw action; 0 if the clips have none.
-        scales: moments of actions and states, for models that standardise them; None: they do nothing to them.
+        scales: moments of actions and states, for models that standardize them; None: they do nothing to them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return _method(config, _starting_encoder(config, image_size), action_size, scales or Scales())
+        return _method(config, _starting_encoder(config, image_size), action_size, scales or Normalization())
 
 
 def _starting_encoder(config: PretrainConfig, image_size: int) -> AnyEncoder:
@@ -65,7 +67,7 @@ def _starting_encoder(config: PretrainConfig, image_size: int) -> AnyEncoder:
         raise UserError(f"encoder: {error}") from error
 
 
-def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scales: Scales) -> Method:
+def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scales: Normalization) -> Method:
     method = config.method
     if isinstance(method, LeWMConfig | PLDMConfig):
         return _latent_prediction(config, method, encoder, action_size, scales)
@@ -93,7 +95,11 @@ def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scale
 
 
 def _latent_prediction(
-    config: PretrainConfig, method: LeWMConfig | PLDMConfig, encoder: AnyEncoder, action_size: int, scales: Scales
+    config: PretrainConfig,
+    method: LeWMConfig | PLDMConfig,
+    encoder: AnyEncoder,
+    action_size: int,
+    scales: Normalization,
 ) -> LeWM | PLDM:
     """Encoder and dynamics learned together, in latents of one vector a step."""
     if encoder.tokens != 1:
@@ -108,21 +114,21 @@ def _latent_prediction(
             f"method {method.kind} gives its predictor latents and actions alone: omit state_size and camera_size"
         )
     dynamics = build_dynamics(predictor, encoder, block)
-    fit_scales(dynamics, scales)
+    fit_normalization(dynamics, scales)
     learned = LeWM if isinstance(method, LeWMConfig) else PLDM
-    static = dynamics.static if learned is LeWM and isinstance(dynamics, MarkovPredictor) else 0
+    static = dynamics.static if learned is LeWM and isinstance(dynamics, MLPPredictor) else 0
     inverse = InverseDynamics(encoder.width - static, block)
     return learned(encoder, dynamics, inverse, **method.model_dump(exclude={"kind", "predictor"}))
 
 
 def _on_frozen(
-    config: PretrainConfig, method: FrozenEncoderConfig, encoder: AnyEncoder, action_size: int, scales: Scales
+    config: PretrainConfig, method: FrozenEncoderConfig, encoder: AnyEncoder, action_size: int, scales: Normalization
 ) -> VJEPAAC | DinoWM:
     """A causal predictor over the latents of an encoder that is frozen."""
     check_freezable(encoder, encoder.image_size, encoder.tubelet)
     block, predictor = _block_size(config, encoder, action_size), dynamics_of(config)
     assert isinstance(predictor, CausalPredictorConfig)
-    moved = {"add_action": block, "move_gripper": 7}.get(predictor.next_state)
+    moved = {"add_action": block, "apply_delta_pose": 7}.get(predictor.next_state)
     if predictor.state_size and moved not in (None, predictor.state_size):
         raise UserError(
             f"method.predictor.next_state: {predictor.next_state} moves states {moved} wide, found "
@@ -137,7 +143,7 @@ def _on_frozen(
             "what it predicts (method.rollout_steps)"
         )
     dynamics = build_dynamics(predictor, encoder, block)
-    fit_scales(dynamics, scales)
+    fit_normalization(dynamics, scales)
     settings = method.model_dump(exclude={"kind", "predictor", "encoder_from", "states"})
     try:
         return (VJEPAAC if isinstance(method, VJEPAACConfig) else DinoWM)(encoder, dynamics, **settings)  # pyright: ignore[reportArgumentType] - built as causal

@@ -60,7 +60,7 @@ Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field
 
 
 class TrainerConfig(Config):
-    """How long, on what, and how often to log and save. `steps` counts optimiser steps."""
+    """How long, on what, and how often to log and save. `steps` counts optimizer steps."""
 
     steps: Count
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,7 +72,7 @@ class TrainerConfig(Config):
     accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
     clip_norm: Positive | None = 1.0
     log_every: Count = 10
-    gauge_every: Count = 25
+    monitor_every: Count = 25
     probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
     probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
     checkpoint_every: Count = 500
@@ -80,12 +80,12 @@ class TrainerConfig(Config):
 
 
 class PretrainConfig(Config):
-    """`jepa pretrain`: the data, the method and its parts, how it is optimised, and where the results go."""
+    """`jepa pretrain`: the data, the method and its parts, how it is optimized, and where the results go."""
 
     run: str = Field(description="folder for everything this run writes")
     seed: int = Field(default=0, ge=0)
     init_from: str | None = Field(
-        default=None, description="run to start from: its weights and its optimiser; the schedule starts anew"
+        default=None, description="run to start from: its weights and its optimizer; the schedule starts anew"
     )
     data: StreamConfig
     encoder: Encoder | None = Field(

@@ -34,7 +34,7 @@ class StepSize:
         encoder, predictor: parameters.
         tokens: of a clip.
         flops: of a clip, forward and backward.
-        fixed_bytes: weights, gradients, optimiser and teacher.
+        fixed_bytes: weights, gradients, optimizer and teacher.
         clip_bytes: of a clip, kept for the backward pass.
     """
 

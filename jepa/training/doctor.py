@@ -44,7 +44,7 @@ PATCH, TUBELET, CLIP_FRAMES = 16, 2, 16  # V-JEPA
 CLIP_FPS = 7.5  # V-JEPA takes every fourth frame of 30 a second
 PACKED_FPS, PACKED_SIDE = 15.0, 256  # what `jepa data pack` makes by default
 EPOCHS = 100  # over the videos, or as many clips as:
-LEAST_CLIPS = {True: 500_000, False: 64_000}  # with a GPU, without: thousands of steps
+MIN_CLIPS = {True: 500_000, False: 64_000}  # with a GPU, without: thousands of steps
 BUDGET_HOURS = {True: 24.0, False: 10.0}
 BATCHES = {True: (256, 128, 64, 32, 16), False: (32, 16, 8)}
 USED_MEMORY = {True: 0.85, False: 0.5}  # of what is free; a CPU shares it with the workers and everything else
@@ -88,7 +88,7 @@ class Advice:
             f"recommended: V-JEPA, encoder '{self.name}' ({size.encoder / million:.1f} M parameters), "
             f"{size.tokens} tokens a clip, batches of {batch}",
             f"  memory about {memory / 2**30:.2f} GiB ({memory / self.hardware.training_memory:.0%} {device}): "
-            f"weights, optimiser and teacher {size.fixed_bytes / mib:.0f} MiB, {batch} clips of "
+            f"weights, optimizer and teacher {size.fixed_bytes / mib:.0f} MiB, {batch} clips of "
             f"{size.clip_bytes / mib:.0f} MiB, + 15 %",
             f"  a step about {max(self.step_seconds, self.data_seconds):.2f} s: {self.step_seconds:.2f} s computing "
             f"({size.flops / 1e9:.1f} GFLOP a clip), {self.data_seconds:.2f} s reading",
@@ -148,7 +148,7 @@ def advise(found: Survey, machine: Hardware, rate: float) -> Advice:
     side = int(np.median([min(video.width, video.height) for video in found.videos]))
     side = min(side, PACKED_SIDE) if found.shards is None else side
     gpu = machine.gpu is not None
-    clips = max(EPOCHS * found.usable, LEAST_CLIPS[gpu])
+    clips = max(EPOCHS * found.usable, MIN_CLIPS[gpu])
     for name, encoder, predictor, wanted in LADDER:
         size = max(32, min(wanted, side // PATCH * PATCH))
         tree = _tree(found, machine, encoder, predictor, size, frames, fps)

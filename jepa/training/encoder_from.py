@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import Encoder, FrameConfig, StillsConfig, VideoViTConfig
+from jepa.encoders.config import Encoder, FrameConfig, PerFrameConfig, VideoViTConfig
 from jepa.methods.config import FrozenEncoderConfig
 from jepa.models import checkpoint
 from jepa.models.config import ModelConfig
-from jepa.models.model import DESCRIBED, open_model
+from jepa.models.model import FILE_KEYS, open_model
 from jepa.training.config import PretrainConfig
 
 
@@ -36,7 +36,7 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
         return config, None
     about = _description(method.encoder_from)
     found = about.encoder
-    wrapped = StillsConfig(of=found) if isinstance(found, VideoViTConfig) else found
+    wrapped = PerFrameConfig(of=found) if isinstance(found, VideoViTConfig) else found
     if config.encoder is not None and not _fits(config.encoder, wrapped):
         differ = _differences(config.encoder.model_dump(), wrapped.model_dump())
         raise UserError(
@@ -63,7 +63,7 @@ def _description(name: str) -> ModelConfig:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / checkpoint.DESCRIPTION).is_file():
         return open_model(name).config
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
     return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
@@ -73,7 +73,7 @@ def _fits(described: Encoder, found: Encoder) -> bool:
 
 
 def _essence(encoder: Encoder) -> dict[str, Any]:
-    if isinstance(encoder, StillsConfig):
+    if isinstance(encoder, PerFrameConfig):
         return _essence(encoder.of)
     return encoder.model_dump(exclude={"pretrained", "size", "checkpoint_every"})
 

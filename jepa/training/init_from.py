@@ -1,6 +1,6 @@
 """A run that starts from another: V-JEPA 2's cooldown at more frames or pixels, from the checkpoint of its first phase.
 
-All weights of the method (encoder, predictor, teacher) and the moments of the optimiser are taken over; an encoder that
+All weights of the method (encoder, predictor, teacher) and the moments of the optimizer are taken over; an encoder that
 is frozen has to be the same in both. Schedules, data and the number of steps are the new run's own.
 """
 
@@ -18,7 +18,7 @@ PREFIX = "method."  # of the training module's tensors
 
 
 def start_from(source: str, method: nn.Module) -> dict[int, Any]:
-    """Fill `method` with the weights of a run, and return the state of its optimiser, by parameter number.
+    """Fill `method` with the weights of a run, and return the state of its optimizer, by parameter number.
 
     Args:
         source: a run folder, or one of its checkpoints (.ckpt).

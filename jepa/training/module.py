@@ -19,18 +19,18 @@ from jepa_data.types import ClipBatch
 
 
 class Pretraining(L.LightningModule):
-    """Feeds normalised clips to a method and steps its optimiser.
+    """Feeds normalized clips to a method and steps its optimizer.
 
     Every random number of a step is drawn from a generator seeded by (seed, step, rank): a run that was killed and
     resumed goes on with the very numbers of one that was not.
 
     Args:
         method: what is trained.
-        make_optimizer: builds the optimiser over the method.
-        lr_factor: of the step, times the optimiser's learning rate.
-        weight_decay: of the step, for the parameters that are decayed; None leaves the optimiser's.
-        moments: the state of another run's optimiser over the same parameters, to go on from.
-        mean, std: normalise pixels in 0..1.
+        make_optimizer: builds the optimizer over the method.
+        lr_factor: of the step, times the optimizer's learning rate.
+        weight_decay: of the step, for the parameters that are decayed; None leaves the optimizer's.
+        moments: the state of another run's optimizer over the same parameters, to go on from.
+        mean, std: normalize pixels in 0..1.
         state_columns: which of the recorded states the method is told; (): none.
         augment: how clips are changed at random before.
     """
@@ -104,7 +104,7 @@ class Pretraining(L.LightningModule):
         states = None
         if self.state_columns and batch.states is not None:
             states = batch.states[..., self.state_columns]
-        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.stills, states)
+        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.is_image, states)
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
@@ -112,7 +112,7 @@ class Pretraining(L.LightningModule):
 
     @torch.no_grad()
     def encode_input(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """The same of normalised video; what is trained is left as it is."""
+        """The same of normalized video; what is trained is left as it is."""
         encoder = self.method.evaluation_encoder()
         training = encoder.training
         encoder.eval()
@@ -170,6 +170,6 @@ class Pretraining(L.LightningModule):
 
 
 def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:
-    """How many optimiser steps are done, if this batch ended one; None while gradients are gathered."""
+    """How many optimizer steps are done, if this batch ended one; None while gradients are gathered."""
     step, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
     return None if rest else step

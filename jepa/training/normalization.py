@@ -8,11 +8,11 @@ import torch
 
 from jepa.config import UserError
 from jepa.methods.config import FrozenEncoderConfig, LeWMConfig, PLDMConfig
-from jepa.normalize import Moments, Standardise
+from jepa.normalize import Moments, Standardize
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.config import CausalPredictorConfig
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
 from jepa_data.actions import ActionStats
 from jepa_data.stream.action_stats import spread
@@ -20,7 +20,7 @@ from jepa_data.stream.loader import ClipLoader
 
 
 @dataclass(frozen=True)
-class Scales:
+class Normalization:
     """Moments of raw actions, and of the states that the predictor is told; None where they are not wanted."""
 
     actions: Moments | None = None
@@ -44,8 +44,8 @@ def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]
     return tuple(known.index(name) for name in wanted)
 
 
-def training_scales(config: PretrainConfig, loader: ClipLoader, stats: ActionStats | None) -> Scales:
-    """Read what the model standardises; nothing where it standardises nothing.
+def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: ActionStats | None) -> Normalization:
+    """Read what the model standardizes; nothing where it standardizes nothing.
 
     Args:
         stats: of raw actions; None where there are none.
@@ -54,7 +54,7 @@ def training_scales(config: PretrainConfig, loader: ClipLoader, stats: ActionSta
         UserError: a state that the method asks for is missing (NaN) in some of the data.
     """
     if not isinstance(config.method, LeWMConfig | PLDMConfig | FrozenEncoderConfig):
-        return Scales()
+        return Normalization()
     predictor, actions, states = config.method.predictor, None, None
     if predictor.normalize_actions and stats is not None:
         actions = _moments(np.array(stats.mean), np.array(stats.std))
@@ -69,16 +69,16 @@ def training_scales(config: PretrainConfig, loader: ClipLoader, stats: ActionSta
                 )
         if isinstance(predictor, CausalPredictorConfig) and predictor.normalize_states:
             states = _moments(found.mean[columns], found.std[columns])
-    return Scales(actions, states)
+    return Normalization(actions, states)
 
 
-def fit_scales(dynamics: MarkovPredictor | GRUPredictor | CausalPredictor, scales: Scales) -> None:
-    """Give the dynamics the moments they standardise by. Raises UserError if they are not finite."""
+def fit_normalization(dynamics: MLPPredictor | GRUPredictor | CausalPredictor, scales: Normalization) -> None:
+    """Give the dynamics the moments they standardize by. Raises UserError if they are not finite."""
     wanted = [(dynamics.scale_actions, scales.actions)]
     if isinstance(dynamics, CausalPredictor):
         wanted.append((dynamics.scale_states, scales.states))
     for module, moments in wanted:
-        if isinstance(module, Standardise) and moments is not None:
+        if isinstance(module, Standardize) and moments is not None:
             try:
                 module.fit(moments)
             except ValueError as error:

@@ -27,14 +27,14 @@ from jepa.models.checkpoint import DESCRIPTION
 from jepa.models.model import load, save
 from jepa.training import optim
 from jepa.training.build_method import build_method, dynamics_of, history_of, trained
-from jepa.training.callbacks.collapse import CollapseGauge
+from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import Lines, Throughput
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
 from jepa.training.finite import check_state
 from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
-from jepa.training.normalization import state_columns, training_scales
+from jepa.training.normalization import state_columns, training_normalization
 from jepa.training.resume import Resumption, resumption
 from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
@@ -70,10 +70,10 @@ def pretrain(
     """
     run = Path(config.run)
     config, source = resolved(config)
-    gauge, speed, probe = _gauge(config), Throughput(), _online_probe(config, say)
+    monitor, speed, probe = _monitor(config), Throughput(), _online_probe(config, say)
     progress = RichProgressBar() if bar else Lines(say)
-    # The gauges log, so they come before the callback that saves what was logged.
-    trainer = make_trainer(config, [gauge, *([probe] if probe else []), speed, progress, *callbacks])
+    # The monitors log, so they come before the callback that saves what was logged.
+    trainer = make_trainer(config, [monitor, *([probe] if probe else []), speed, progress, *callbacks])
     writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
     resumed = resumption(config) if resume else None
     if resumed is None and writes:
@@ -84,7 +84,7 @@ def pretrain(
     loader = _loader(config, trainer, say if writes else _silent)
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
     stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
-    scales = training_scales(config, loader, stats)
+    scales = training_normalization(config, loader, stats)
     method = build_method(config, preprocessing.image_size, loader.action_size, scales)
     assert isinstance(method, nn.Module)
     if resumed:
@@ -102,7 +102,7 @@ def pretrain(
         for bad in left_out.values():
             say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_summary(run, config, method, trainer, gauge, probe, speed, loader, left_out)
+        _write_summary(run, config, method, trainer, monitor, probe, speed, loader, left_out)
         say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
@@ -156,10 +156,10 @@ def _fit(
             _write_metrics(claimed.run, earlier)
 
 
-def _gauge(config: PretrainConfig) -> CollapseGauge:
+def _monitor(config: PretrainConfig) -> CollapseMonitor:
     """An encoder that is frozen does not collapse, so there is nothing to warn of."""
     least = 0.0 if isinstance(config.method, FrozenEncoderConfig) else config.trainer.warn_rank_below
-    return CollapseGauge(config.trainer.gauge_every, least, _views(config))
+    return CollapseMonitor(config.trainer.monitor_every, least, _views(config))
 
 
 def _views(config: PretrainConfig) -> AugmentConfig | None:
@@ -290,7 +290,7 @@ def _write_summary(
     config: PretrainConfig,
     method: Method,
     trainer: L.Trainer,
-    gauge: CollapseGauge,
+    monitor: CollapseMonitor,
     probe: OnlineProbe | None,
     speed: Throughput,
     loader: ClipLoader,
@@ -302,15 +302,15 @@ def _write_summary(
         "steps": trainer.global_step,
         "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
         "wait_share": round(loader.stats.wait_share, 4),
-        **gauge.values,
-        "gauge_seconds": round(gauge.seconds, 2),
+        **monitor.values,
+        "monitor_seconds": round(monitor.seconds, 2),
         "probe": None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
         "seconds": round(speed.seconds, 2),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),
         "device": str(trainer.strategy.root_device),
         "precision": trainer.precision,
-        "warnings": gauge.warnings,
+        "warnings": monitor.warnings,
         "left_out": {key: bad.kind for key, bad in left_out.items()},
         "data": {
             "position": loader.position,

@@ -27,7 +27,7 @@ MAY_CHANGE = (
     "trainer.nodes",
     "trainer.precision",
     "trainer.log_every",
-    "trainer.gauge_every",
+    "trainer.monitor_every",
     "trainer.probe_every",
     "trainer.probe",
     "trainer.checkpoint_every",

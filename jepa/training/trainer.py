@@ -26,7 +26,7 @@ from jepa.training.run_folder import LOGS
 
 
 def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """What makes the optimiser of a module."""
+    """What makes the optimizer of a module."""
     return partial(optim.adamw, **config.optimizer.model_dump(exclude={"final_weight_decay"}))
 
 

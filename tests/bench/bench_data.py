@@ -74,7 +74,7 @@ def packed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class NaiveClips(Dataset[torch.Tensor]):
-    """V-JEPA 2's way: open the file with all threads, decode at full size, to floats, crop and scale, flip, normalise.
+    """V-JEPA 2's way: open the file with all threads, decode at full size, to floats, crop and scale, flip, normalize.
 
     Source: facebookresearch/vjepa2, src/datasets/video_dataset.py and its pretraining transform.
     """

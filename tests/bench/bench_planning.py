@@ -46,8 +46,8 @@ class Model:
     @torch.no_grad()
     def plan(self, pictures: Tensor, seen: Tensor, goal: Tensor, iterations: int) -> Tensor:
         """Ours."""
-        state = self.dynamics.init(self.encoder(pictures), seen)
-        cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], path_weight=0.0)
+        state = self.dynamics.initial_state(self.encoder(pictures), seen)
+        cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], running_cost_weight=0.0)
         planner = CEM(SAMPLES, ELITES, iterations, enough=None)
         start = torch.zeros(len(pictures), HORIZON, ACTION)
         return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jepa.encoders.conv import ConvEncoder
 from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa_data.config import StreamConfig
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.stream.loader import make_loader
@@ -37,11 +37,11 @@ def test_wide_stem_against_four_layers_of_stride_2(compare: Compare) -> None:
 
 
 def test_all_episodes_at_once_against_one_after_the_other(compare: Compare) -> None:
-    dynamics, planner = MarkovPredictor(64, 4), CEM()
+    dynamics, planner = MLPPredictor(64, 4), CEM()
     z, goal = torch.randn(50, 1, 1, 64), torch.randn(50, 1, 64)
 
     def plan(rows: slice) -> None:
-        state = dynamics.init(z[rows], torch.zeros(len(z[rows]), 0, 4))
+        state = dynamics.initial_state(z[rows], torch.zeros(len(z[rows]), 0, 4))
         start = torch.zeros(len(z[rows]), 6, 4)
         planner.plan(goal_distance(dynamics, state, goal[rows]), start, torch.Generator().manual_seed(0))
 

@@ -19,7 +19,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.methods.base import Batch
 from jepa.methods.vjepa import VJEPA
 from jepa.models.huggingface import to_transformers
-from jepa.objectives.latent_regression import latent_regression, normalised
+from jepa.objectives.latent_regression import latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
 from jepa.training.optim import adamw
 from tests.bench.conftest import RESULTS
@@ -81,7 +81,7 @@ class FromTransformers(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         masks, grid = self.drawn
         with torch.no_grad():
-            truth = normalised(self.target(batch.video).last_hidden_state)
+            truth = normalized(self.target(batch.video).last_hidden_state)
         losses = []
         for mask in masks:
             seen, hidden = mask(grid(batch.video), len(batch.video), generator)

@@ -30,7 +30,7 @@ def still(b: int = 6, t: int = 3, h: int = 40, w: int = 56, seed: int = 0) -> to
     return torch.rand(b, 1, 3, h, w, generator=generator(seed)).expand(b, t, 3, h, w).contiguous()
 
 
-def test_normalise_is_torchvision_s_and_can_be_undone() -> None:
+def test_normalize_is_torchvision_s_and_can_be_undone() -> None:
     video = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=generator())
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
     torch.testing.assert_close(normalize(video, mean, std), tv.normalize(video / 255, list(mean), list(std)))
@@ -73,7 +73,7 @@ def test_random_boxes_keep_to_their_ranges() -> None:
         lambda x, g: random_greyscale(x, 0.5, generator=g),
         lambda x, g: color_jitter(x, generator=g),
     ],
-    ids=["crop", "flip", "greyscale", "jitter"],
+    ids=["crop", "flip", "grayscale", "jitter"],
 )
 def test_a_draw_holds_for_all_frames_of_a_clip_and_comes_from_the_generator(transform) -> None:
     video = still(b=1).expand(16, 3, 3, 40, 56).contiguous()
@@ -84,7 +84,7 @@ def test_a_draw_holds_for_all_frames_of_a_clip_and_comes_from_the_generator(tran
     assert out.min() >= -1e-6 and out.max() <= 1 + 1e-6
 
 
-def test_colour_jitter_is_torchvision_s_where_the_two_agree() -> None:
+def test_color_jitter_is_torchvision_s_where_the_two_agree() -> None:
     video = still(b=1, t=1) * 0.3 + 0.3  # far from black and white, so that nothing is clipped
     for strength, adjust in (((0.5, 0.0, 0.0), tv.adjust_brightness), ((0.0, 0.5, 0.0), tv.adjust_contrast)):
         out = color_jitter(video, *strength, 0.0, generator=generator(3))
@@ -94,8 +94,8 @@ def test_colour_jitter_is_torchvision_s_where_the_two_agree() -> None:
 
 
 def test_hue_leaves_grey_and_brightness_alone() -> None:
-    grey = torch.rand(4, 2, 1, 8, 8, generator=generator()).expand(4, 2, 3, 8, 8)
-    torch.testing.assert_close(color_jitter(grey, 0.0, 0.0, 0.0, 0.5, generator=generator()), grey, atol=1e-5, rtol=0)
+    gray = torch.rand(4, 2, 1, 8, 8, generator=generator()).expand(4, 2, 3, 8, 8)
+    torch.testing.assert_close(color_jitter(gray, 0.0, 0.0, 0.0, 0.5, generator=generator()), gray, atol=1e-5, rtol=0)
     video = still(b=4) * 0.2 + 0.4
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     out = color_jitter(video, 0.0, 0.0, 0.0, 0.5, generator=generator())
@@ -115,7 +115,7 @@ def batch_of(video: torch.Tensor, seeds: list[int]) -> ClipBatch:
 
 
 def test_what_is_drawn_for_a_clip_depends_on_its_seed_alone() -> None:
-    config = AugmentConfig.model_validate({"crop": {}, "flip": 0.5, "colour": 0.5, "grey": 0.3})
+    config = AugmentConfig.model_validate({"crop": {}, "flip": 0.5, "color": 0.5, "gray": 0.3})
     video, seeds = still(), [5, 9, 2, 7, 11, 3]
     whole = to_input(batch_of(video, seeds), config)
     assert not torch.allclose(whole, normalize((video * 255).to(torch.uint8)))
@@ -127,6 +127,6 @@ def test_what_is_drawn_for_a_clip_depends_on_its_seed_alone() -> None:
     assert all(not torch.allclose(a, b) for a, b in zip(whole, other, strict=True))
 
 
-def test_without_changes_a_batch_is_only_normalised() -> None:
+def test_without_changes_a_batch_is_only_normalized() -> None:
     batch = batch_of(still(), [1] * 6)
     assert torch.equal(to_input(batch, AugmentConfig.model_validate({})), normalize(batch.video))

@@ -9,20 +9,22 @@ from jepa.agents.imagination.actor_critic import ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.reward import Distance
 from jepa.predictors.mlp import LatentState
-from jepa.world_model import Point
+from jepa.world_model import Deterministic
 
 
 class PointMass:
     """Exact dynamics of a toy world: position and velocity [x, y, vx, vy]; an action pushes, friction brakes."""
 
-    def init(self, z: Tensor, actions: Tensor) -> LatentState:
+    def initial_state(self, z: Tensor, actions: Tensor) -> LatentState:
         return LatentState(z[:, -1])
 
-    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
+    def step(
+        self, state: LatentState, action: Tensor, noise: Tensor | None = None
+    ) -> tuple[LatentState, Deterministic]:
         position, velocity = state.z[:, 0].split(2, -1)
         velocity = 0.5 * velocity + 0.2 * action
         z = torch.cat([position + velocity, velocity], -1)[:, None]
-        return LatentState(z), Point(z)
+        return LatentState(z), Deterministic(z)
 
 
 def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:

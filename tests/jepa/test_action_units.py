@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 import jepa
-from jepa.agents.controller import ActionSpace, Linear, Senses
+from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError, from_dict
 from jepa.methods.lewm import LeWM
-from jepa.normalize import Moments, Standardise
+from jepa.normalize import Moments, Standardize
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.planners.cem import CEM
-from jepa.planners.cost import Imagined, effort
+from jepa.planners.cost import Imagined, action_cost
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.planners.random_shooting import RandomShooting
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
 from jepa.training.pretrain import pretrain
@@ -68,8 +68,8 @@ def train(run: Path, shards: Path, steps: int = 8, **predictor: Any) -> None:
         "run": str(run),
         "data": {"shards": str(shards), "batch_size": 8, "clip_frames": 8},
         "encoder": {"kind": "conv", "width": 8, "channels": 8, "hidden": 32},
-        "method": {"kind": "lewm", "directions": 16, "predictor": {"kind": "markov", "hidden": 32} | predictor},
-        "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "gauge_every": 1000, "log_every": 1},
+        "method": {"kind": "lewm", "directions": 16, "predictor": {"kind": "mlp", "hidden": 32} | predictor},
+        "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "monitor_every": 1000, "log_every": 1},
     }
     pretrain(from_dict(description, PretrainConfig), say=lambda _: None)
 
@@ -95,7 +95,7 @@ def test_the_model_tells_the_range_of_its_actions(runs: dict[str, Path]) -> None
 def acted(model: LatentWorldModel, **settings: Any) -> np.ndarray:
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     planner = CEM(samples=32, elites=4, iterations=3)
-    policy = Policy(model, pictures[::-1].copy(), PlanSettings(horizon=3, execute=1, planner=planner, **settings))
+    policy = Policy(model, pictures[::-1].copy(), PlanSettings(horizon=3, replan_every=1, planner=planner, **settings))
     return np.stack([policy.act(pictures) for _ in range(4)])
 
 
@@ -119,7 +119,7 @@ def test_data_of_minus_one_to_one_are_planned_exactly_as_without_a_range(bounds:
 
 
 def control_of(planner: Any, **settings: Any) -> ModelPredictiveControl:
-    return ModelPredictiveControl(planner, horizon=2, execute=1, action_size=2, **settings)
+    return ModelPredictiveControl(planner, horizon=2, replan_every=1, action_size=2, **settings)
 
 
 JOINTS = ActionStats(low=(2.0, -0.5), high=(4.0, 0.5), mean=(3.2, 0.0), std=(0.25, 0.1))
@@ -158,7 +158,7 @@ def test_a_suggestion_comes_back_in_its_units_and_a_number_that_never_varies_sta
 
 def test_a_controller_covers_the_range_of_the_data() -> None:
     space = ActionSpace(2, frames=2, actions=JOINTS)
-    controller = Linear(Senses(1, 4), space)
+    controller = Linear(ObservationNormalizer(1, 4), space)
     controller.set(20 * torch.randn(controller.parameter_count, generator=torch.Generator().manual_seed(0)))
     done = controller.act(torch.randn(50, 1, 4), torch.randn(50, 1, 4)).unflatten(-1, (2, 2))
     low, high = torch.tensor(JOINTS.low), torch.tensor(JOINTS.high)
@@ -182,12 +182,12 @@ def test_inverse_dynamics_learn_pixels_as_they_learn_minus_one_to_one() -> None:
 def test_effort_is_the_same_in_any_unit() -> None:
     actions, latents = torch.rand(2, 5, 3, 4) * 2 - 1, torch.zeros(2, 5, 3, 1, 1)
     metres = ActionStats(low=(-0.05,) * 2, high=(0.05,) * 2, mean=(0.0,) * 2, std=(0.01,) * 2)
-    found = effort(metres)(Imagined(latents, 0.05 * actions))
-    torch.testing.assert_close(found, effort()(Imagined(latents, actions)))
+    found = action_cost(metres)(Imagined(latents, 0.05 * actions))
+    torch.testing.assert_close(found, action_cost()(Imagined(latents, actions)))
 
 
 def test_a_number_that_hardly_varies_beside_its_mean_is_not_blown_up() -> None:
-    scale = Standardise(1)
+    scale = Standardize(1)
     scale.fit(Moments(torch.tensor([512.3]), torch.tensor([1e-5])))  # what rounding leaves of a constant
     assert scale(torch.tensor([[512.3001]])).abs().item() < 1e-2
 
@@ -213,7 +213,7 @@ def test_a_state_that_the_predictor_is_told_and_a_sample_has_not_is_named_before
     def module(*columns: int) -> Pretraining:
         settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "augment": AugmentConfig()}
         settings |= {"make_optimizer": torch.optim.SGD, "lr_factor": lambda step: 1.0, "seed": 0, "total_steps": 1}
-        encoder, dynamics = nn.Identity(), MarkovPredictor(2, 2, hidden=4)
+        encoder, dynamics = nn.Identity(), MLPPredictor(2, 2, hidden=4)
         return Pretraining(LeWM(encoder, dynamics, InverseDynamics(2, 2)), state_columns=columns, **settings)
 
     assert module(0, 1).on_before_batch_transfer(batch, 0) is batch

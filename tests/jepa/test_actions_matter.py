@@ -67,7 +67,7 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def imagined(model: LatentWorldModel, z: Tensor, actions: Tensor) -> Tensor:
     assert model.dynamics is not None
     with torch.no_grad():
-        return rollout(model.dynamics, model.dynamics.init(z[:, :1], actions[:, :0]), actions[:, None])[:, 0]
+        return rollout(model.dynamics, model.dynamics.initial_state(z[:, :1], actions[:, :0]), actions[:, None])[:, 0]
 
 
 def test_a_trained_model_beats_that_nothing_changes(learned) -> None:

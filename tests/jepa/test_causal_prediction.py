@@ -34,12 +34,12 @@ def test_the_loss_equals_a_loop_written_by_hand(distance, steps: int, context: i
     measure = F.l1_loss if distance == "l1" else F.mse_loss
     expected = 0.0
     for s in range(S - 1):  # every latent from the truth before it, one at a time
-        state = model.init(x[:, : s + 1], actions[:, :s])
-        following = model.step(state, actions[:, s])[1].mean()
-        torch.testing.assert_close(forced[:, s], following, atol=1e-5, rtol=1e-5)
-        expected += measure(following, x[:, s + 1]).item() / (S - 1)
+        state = model.initial_state(x[:, : s + 1], actions[:, :s])
+        next_latent = model.step(state, actions[:, s])[1].mean()
+        torch.testing.assert_close(forced[:, s], next_latent, atol=1e-5, rtol=1e-5)
+        expected += measure(next_latent, x[:, s + 1]).item() / (S - 1)
     assert terms["forced"].item() == pytest.approx(expected, rel=1e-4)
-    state, expected = model.init(x[:, :context], actions[:, : context - 1]), 0.0
+    state, expected = model.initial_state(x[:, :context], actions[:, : context - 1]), 0.0
     for n in range(steps):
         state, ahead = model.step(state, actions[:, context - 1 + n])
         expected += measure(ahead.mean(), x[:, context + n]).item() / steps

@@ -19,7 +19,7 @@ from jepa.models import checkpoint, hub
 from jepa.models.build import build_encoder
 from jepa.models.export import export
 from jepa.models.model import imported
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
@@ -42,9 +42,9 @@ def circle(height: int, width: int, frames: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     video = np.empty((frames, height, width, 3), np.uint8)
     for t in range(frames):
-        inside = (y - height / 2) ** 2 + (x - width / 2 - 10 * (t / frames - 0.5)) ** 2 < 22**2
+        keep_out = (y - height / 2) ** 2 + (x - width / 2 - 10 * (t / frames - 0.5)) ** 2 < 22**2
         video[t] = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], -1)
-        video[t][inside] = (230, 40, 30)
+        video[t][keep_out] = (230, 40, 30)
     return video
 
 
@@ -191,9 +191,7 @@ class Pooled(torch.nn.Module):
 def test_a_policy_sees_what_training_saw(model_folder: Path, videos: Path) -> None:
     loaded = jepa.load(model_folder)
     spec = LatentSpec(1, 24, 2 / FPS, 2, action_size=2)
-    model = LatentWorldModel(
-        Pooled(loaded.encoder), MarkovPredictor(24, 4, hidden=8), spec, loaded.preprocessing
-    ).eval()
+    model = LatentWorldModel(Pooled(loaded.encoder), MLPPredictor(24, 4, hidden=8), spec, loaded.preprocessing).eval()
     for path in sorted(videos.iterdir()):
         frames = native_frames(path, loaded.preprocessing)
         policy = Policy(model, frames[-1])
@@ -326,7 +324,7 @@ def test_a_model_with_an_embedding_for_pictures_uses_it(tmp_path: Path) -> None:
     torch.testing.assert_close(model.encode(picture), expected, atol=1e-6, rtol=0)
     repeated = model.encode(still.expand(-1, 2, -1, -1, -1))
     assert (model.encode(picture) - repeated).abs().max() > 1e-2
-    acting = LatentWorldModel(encoder, MarkovPredictor(24, 4), LatentSpec(16, 24, 0.5, 2, 2), model.preprocessing)
+    acting = LatentWorldModel(encoder, MLPPredictor(24, 4), LatentSpec(16, 24, 0.5, 2, 2), model.preprocessing)
     torch.testing.assert_close(acting.encode(picture), repeated, atol=1e-6, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Masks: every token is context or target, counts are equal, nothing is favoured, the generator decides."""
+"""Masks: every token is context or target, counts are equal, nothing is favored, the generator decides."""
 
 import random
 import statistics
@@ -54,7 +54,7 @@ def test_every_step_of_time_is_supervised_alike(mask):
     assert (share - 1).abs().max() < 0.02
 
 
-def test_blocks_span_the_whole_clip_and_favour_no_side():
+def test_blocks_span_the_whole_clip_and_favor_no_side():
     _, target = SHORT_RANGE((3, 9, 9), 10_000, seeded())
     assert torch.equal(
         target[:, : target.shape[1] // 3] + 81, target[:, target.shape[1] // 3 : 2 * target.shape[1] // 3]
@@ -65,13 +65,13 @@ def test_blocks_span_the_whole_clip_and_favour_no_side():
     assert (covered - covered.T).abs().max() < 0.06  # aspects of 0.75 to 1.5 are a little taller than wide
 
 
-def test_random_drop_favours_no_token():
+def test_random_drop_favors_no_token():
     context, _ = RandomDrop(0.9)((4, 5, 5), 20_000, seeded())
     kept = torch.bincount(context.flatten(), minlength=100) / 20_000
     assert (kept - 0.1).abs().max() < 0.01
 
 
-def test_a_tube_hides_the_same_cells_at_every_step_and_favours_none():
+def test_a_tube_hides_the_same_cells_at_every_step_and_favors_none():
     _, target = Tube(0.5)((3, 4, 5), 20_000, seeded())
     cells = (target % 20).view(-1, 3, 10)
     assert torch.equal(cells[:, 0], cells[:, 1]) and torch.equal(cells[:, 0], cells[:, 2])

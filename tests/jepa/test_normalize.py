@@ -1,4 +1,4 @@
-"""Actions and states of any scale: standardised inside the model by what it was trained on, raw everywhere else."""
+"""Actions and states of any scale: standardized inside the model by what it was trained on, raw everywhere else."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ import jepa
 from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import meta, meta_ac
-from jepa.normalize import Moments, Standardise, standardise
+from jepa.normalize import Moments, Standardize, standardize
 from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
 from jepa.predictors.causal import CausalPredictor
@@ -77,18 +77,18 @@ def everything(shards: Path, name: str) -> np.ndarray:
 
 def test_numbers_come_out_at_zero_mean_and_unit_variance_and_back() -> None:
     x = torch.randn(500, 3) * torch.tensor([0.1, 1.0, 50.0]) + torch.tensor([0.0, -3.0, 7.0])
-    scale = Standardise(6)
+    scale = Standardize(6)
     twice = torch.cat([x, x], -1)
     assert torch.equal(scale(twice), twice), "before it is fitted"
     scale.fit(Moments(x.mean(0), x.std(0)))
     torch.testing.assert_close(scale(twice).mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(scale(twice).std(0), torch.ones(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(scale.inverse(scale(twice)), twice, atol=1e-4, rtol=1e-4)
-    assert not list(standardise(6, False).state_dict()) and list(scale.state_dict()) == ["mean", "std"]
+    assert not list(standardize(6, False).state_dict()) and list(scale.state_dict()) == ["mean", "std"]
 
 
 def test_what_does_not_vary_is_not_blown_up_and_what_does_not_fit_is_refused() -> None:
-    scale = Standardise(2)
+    scale = Standardize(2)
     scale.fit(Moments(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 2.0])))
     assert scale(torch.tensor([[3.5, 4.0]])).tolist() == [[0.5, 2.0]]
     with pytest.raises(ValueError, match="moments of 3 numbers do not fit the 2"):
@@ -145,12 +145,12 @@ def train(run: Path, shards: Path, predictor: dict[str, Any], steps: int = 25) -
         "data": {"shards": str(shards), "batch_size": 8, "clip_frames": 8},
         "encoder": {"kind": "conv", "width": 8, "channels": 8, "hidden": 32},
         "method": {"kind": "lewm", "directions": 16, "predictor": predictor},
-        "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "gauge_every": 1000},
+        "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "monitor_every": 1000},
     }
     return pretrain(from_dict(description, PretrainConfig), say=lambda _: None)
 
 
-MARKOV = {"kind": "markov", "hidden": 32, "normalize_actions": True}
+MARKOV = {"kind": "mlp", "hidden": 32, "normalize_actions": True}
 
 
 def test_a_model_trained_on_actions_of_another_scale_plans_in_their_units(
@@ -162,7 +162,7 @@ def test_a_model_trained_on_actions_of_another_scale_plans_in_their_units(
     assert unit.dynamics is not None and raw.dynamics is not None
     z, goal = torch.randn(3, 1, 1, 8), torch.randn(3, 1, 8)
     actions = torch.rand(3, 20, 5, 4) * 2 - 1
-    starts = [model.dynamics.init(z, z.new_zeros(3, 0, 4)) for model in (unit, raw)]  # pyright: ignore[reportOptionalMemberAccess]
+    starts = [model.dynamics.initial_state(z, z.new_zeros(3, 0, 4)) for model in (unit, raw)]  # pyright: ignore[reportOptionalMemberAccess]
     one = rollout(unit.dynamics, starts[0], actions)
     other = rollout(raw.dynamics, starts[1], FACTOR * actions + SHIFT)
     torch.testing.assert_close(one, other, atol=5e-3, rtol=5e-3)
@@ -192,11 +192,11 @@ def test_moments_lie_in_the_models_file_and_come_back(scaled: Path, tmp_path: Pa
         steps = []
         for model in (trained, jepa.load(run)):
             assert model.dynamics is not None
-            steps.append(model.dynamics.step(model.dynamics.init(z, z.new_zeros(1, 0, 4)), action)[1].mean())
+            steps.append(model.dynamics.step(model.dynamics.initial_state(z, z.new_zeros(1, 0, 4)), action)[1].mean())
         assert torch.equal(*steps)
 
 
-def test_a_model_that_standardises_nothing_has_no_buffers_for_it(corpus: Path, tmp_path: Path) -> None:
+def test_a_model_that_standardizes_nothing_has_no_buffers_for_it(corpus: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", corpus, MARKOV | {"normalize_actions": False}, steps=1)
     names = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert not [name for name in names if "scale" in name]
@@ -208,7 +208,7 @@ def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
     encoder = VideoViT(32, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
     sizes: dict[str, Any] = {"grid": (2, 2), "hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
     ours = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, normalize_actions=True, normalize_states=True).eval()
-    assert isinstance(ours.scale_actions, Standardise) and isinstance(ours.scale_states, Standardise)
+    assert isinstance(ours.scale_actions, Standardize) and isinstance(ours.scale_states, Standardize)
     ours.scale_actions.fit(Moments(torch.arange(7.0), torch.arange(1.0, 8.0)))
     ours.scale_states.fit(Moments(-torch.arange(7.0), torch.full((7,), 20.0)))
     torch.save(meta_ac.to_state(encoder, ours), tmp_path / "meta.pt")
@@ -221,7 +221,7 @@ def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
         meta_ac.to_state(encoder, told)
 
 
-def test_inverse_dynamics_learn_standardised_actions(scaled: Path, tmp_path: Path) -> None:
+def test_inverse_dynamics_learn_standardized_actions(scaled: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", scaled, MARKOV, steps=10)
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
         names, values = file.readline().strip().split(","), file.readline().strip().split(",")

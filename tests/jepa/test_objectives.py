@@ -1,4 +1,4 @@
-"""SIGReg against direct integration, its gradient and its ranks; latent regression; the collapse gauges."""
+"""SIGReg against direct integration, its gradient and its ranks; latent regression; the collapse monitors."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
-from jepa.objectives.latent_regression import latent_regression, normalised
+from jepa.objectives.latent_regression import latent_regression, normalized
 from jepa.objectives.sigreg import sigreg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,8 +126,8 @@ def test_latent_regression_is_the_mean_distance_and_leaves_the_target_alone():
     assert loss.item() == 2.0 and prediction.grad is not None and target.grad is None
 
 
-def test_normalised_targets_have_no_mean_and_unit_variance_per_token():
-    z = normalised(3 + 7 * torch.randn(5, 6, 64))
+def test_normalized_targets_have_no_mean_and_unit_variance_per_token():
+    z = normalized(3 + 7 * torch.randn(5, 6, 64))
     torch.testing.assert_close(z.mean(-1), torch.zeros(5, 6), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.var(-1, correction=0), torch.ones(5, 6), atol=1e-4, rtol=0)
 

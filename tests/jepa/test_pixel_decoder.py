@@ -20,8 +20,8 @@ def dots(count: int, size: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch
 def as_tokens(at: torch.Tensor, grid: int = 4) -> torch.Tensor:
     """Tokens [M, grid², 3] that each know where the dot is, seen from their own place."""
     y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    centre = (torch.stack([x, y], -1).flatten(0, 1) + 0.5) / grid
-    offset = at[:, None] - centre
+    center = (torch.stack([x, y], -1).flatten(0, 1) + 0.5) / grid
+    offset = at[:, None] - center
     return torch.cat([offset, offset.square().sum(-1, keepdim=True)], -1)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
-from jepa.predictors.mlp import LatentState, MarkovPredictor
+from jepa.predictors.mlp import LatentState, MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, block_actions, rollout
 from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4
@@ -19,13 +19,13 @@ def model() -> LatentWorldModel:
     torch.manual_seed(0)
     return LatentWorldModel(
         ConvEncoder(32, 8, channels=8, hidden=16),
-        MarkovPredictor(8, 4, hidden=16),
+        MLPPredictor(8, 4, hidden=16),
         LatentSpec(tokens=1, width=8, step_seconds=0.2, frames_per_step=2, action_size=2),
         Preprocessing(32, 10.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     ).eval()
 
 
-def test_a_block_holds_the_actions_between_the_last_frames_of_neighbouring_tubelets() -> None:
+def test_a_block_holds_the_actions_between_the_last_frames_of_neighboring_tubelets() -> None:
     actions = torch.arange(7.0)[None, :, None]  # 8 frames: action t takes frame t to t+1
     assert block_actions(actions, 2)[0].tolist() == [[1, 2], [3, 4], [5, 6]]
     assert block_actions(actions, 4)[0].tolist() == [[3, 4, 5, 6]]
@@ -37,7 +37,7 @@ def test_a_block_holds_the_actions_between_the_last_frames_of_neighbouring_tubel
 def test_a_rollout_equals_single_steps_and_leaves_the_state_as_it_was(model: LatentWorldModel) -> None:
     assert model.dynamics is not None
     z, actions = torch.randn(2, 1, 1, 8), torch.randn(2, 3, 4, 4)
-    state = model.dynamics.init(z, actions[:, 0, :0])
+    state = model.dynamics.initial_state(z, actions[:, 0, :0])
     before = state.z.clone()
     imagined = rollout(model.dynamics, state, actions)
     assert imagined.shape == (2, 3, 4, 1, 8)
@@ -45,8 +45,8 @@ def test_a_rollout_equals_single_steps_and_leaves_the_state_as_it_was(model: Lat
     for b, k in ((0, 0), (1, 2)):
         single = LatentState(z[b])
         for h in range(4):
-            single, following = model.dynamics.step(single, actions[b, k, h][None])
-            torch.testing.assert_close(following.mean()[0], imagined[b, k, h])
+            single, next_latent = model.dynamics.step(single, actions[b, k, h][None])
+            torch.testing.assert_close(next_latent.mean()[0], imagined[b, k, h])
 
 
 def test_states_repeat_row_by_row_and_gather() -> None:
@@ -83,7 +83,7 @@ def test_a_video_file_is_read_at_the_rate_and_size_of_the_model(model: LatentWor
 
 def test_a_still_picture_is_a_clip_that_does_not_move(model: LatentWorldModel) -> None:
     picture = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    torch.testing.assert_close(model.encode_still(picture), model.encode(torch.stack([picture, picture], 1))[:, 0])
+    torch.testing.assert_close(model.encode_image(picture), model.encode(torch.stack([picture, picture], 1))[:, 0])
 
 
 def test_a_video_shorter_than_one_latent_step_is_refused(model: LatentWorldModel) -> None:

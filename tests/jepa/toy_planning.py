@@ -12,7 +12,7 @@ from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
 from jepa.predictors.mlp import LatentState
-from jepa.world_model import Point
+from jepa.world_model import Deterministic
 
 PLANNERS: dict[str, Planner] = {
     "cem": CEM(samples=200, elites=20, iterations=12, min_std=1e-3),
@@ -28,12 +28,14 @@ BUDGET = 4000  # candidates for each episode, about
 class Add:
     """Exact dynamics of a toy world: the action is added to the latent."""
 
-    def init(self, z: Tensor, actions: Tensor) -> LatentState:
+    def initial_state(self, z: Tensor, actions: Tensor) -> LatentState:
         return LatentState(z[:, -1])
 
-    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
+    def step(
+        self, state: LatentState, action: Tensor, noise: Tensor | None = None
+    ) -> tuple[LatentState, Deterministic]:
         z = state.z + action[:, None]
-        return LatentState(z), Point(z)
+        return LatentState(z), Deterministic(z)
 
 
 def generator() -> torch.Generator:

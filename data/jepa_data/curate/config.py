@@ -28,17 +28,17 @@ class TooShort(Config):
 
 
 class Static(Config):
-    """Videos in which nothing moves: the mean absolute difference of neighbouring frames that were looked at."""
+    """Videos in which nothing moves: the mean absolute difference of neighboring frames that were looked at."""
 
     kind: Literal["static"] = "static"
-    min_motion: float = Field(0.5, gt=0, le=255, description="grey levels of 255, at 64 x 64 pixels")
+    min_motion: float = Field(0.5, gt=0, le=255, description="gray levels of 255, at 64 x 64 pixels")
 
 
 class Dark(Config):
-    """Videos that show too little light: the mean grey level."""
+    """Videos that show too little light: the mean gray level."""
 
     kind: Literal["dark"] = "dark"
-    min_brightness: float = Field(16.0, gt=0, le=255, description="grey levels of 255")
+    min_brightness: float = Field(16.0, gt=0, le=255, description="gray levels of 255")
 
 
 class Blurred(Config):
@@ -48,7 +48,7 @@ class Blurred(Config):
     """
 
     kind: Literal["blurred"] = "blurred"
-    min_sharpness: float = Field(20.0, gt=0, description="grey levels, squared")
+    min_sharpness: float = Field(20.0, gt=0, description="gray levels, squared")
 
 
 class NearDuplicates(Config):
@@ -66,12 +66,12 @@ class NearDuplicates(Config):
         None, description="a table that `jepa embed` wrote of these shards (.npz or .parquet)"
     )
     min_cosine: float | None = Field(None, gt=0, le=1, description="of two mean latents; 0.95 if unset")
-    centre: bool = Field(False, description="take the mean of all samples off the latents first")
+    center: bool = Field(False, description="take the mean of all samples off the latents first")
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
-        if self.embeddings is None and (self.min_cosine is not None or self.centre):
-            raise ValueError("min_cosine and centre compare embeddings; name their file: embeddings")
+        if self.embeddings is None and (self.min_cosine is not None or self.center):
+            raise ValueError("min_cosine and center compare embeddings; name their file: embeddings")
         if self.embeddings is not None and self.max_bits is not None:
             raise ValueError(
                 "max_bits compares hashes, embeddings are compared by min_cosine; list two stages for both"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt64
 
 from jepa_data.curate.config import NearDuplicates
-from jepa_data.curate.embeddings import Embeddings, directions, most_alike
+from jepa_data.curate.embeddings import Embeddings, directions, max_similar
 from jepa_data.curate.frame_stats import HASHED
 from jepa_data.curate.hamming_index import closest, differing_bits
 from jepa_data.curate.table import Decision, Drop, Rows, Table
@@ -57,7 +57,7 @@ def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings:
     """By the cosine of mean latents. Samples that are not in the table stay."""
     known = rows[embeddings.there[rows]]
     units = np.zeros(embeddings.vectors.shape, np.float32)
-    units[known] = directions(embeddings.vectors[known], stage.centre)
+    units[known] = directions(embeddings.vectors[known], stage.center)
     found = first_come(_in_order(table, known), _Directions(units, -stage.cosine))
     drops = tuple(
         Drop(
@@ -131,7 +131,7 @@ class _Directions:
     limit: float
 
     def nearest(self, wanted: Rows, among: Rows) -> Near:
-        place, cosine = most_alike(self.units[wanted], self.units[among])
+        place, cosine = max_similar(self.units[wanted], self.units[among])
         return np.where(-cosine <= self.limit, place, -1), -cosine.astype(np.float64)
 
     def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:

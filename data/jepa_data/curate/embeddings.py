@@ -52,14 +52,14 @@ def read_embeddings(path: str, keys: Sequence[str]) -> Embeddings:
     return Embeddings(path, vectors, there)
 
 
-def directions(vectors: Float32[np.ndarray, "R D"], centre: bool) -> Float32[np.ndarray, "R D"]:
+def directions(vectors: Float32[np.ndarray, "R D"], center: bool) -> Float32[np.ndarray, "R D"]:
     """Vectors of length 1; of length 0 where there is nothing but the mean."""
-    moved = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32) if centre and len(vectors) else vectors
+    moved = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32) if center and len(vectors) else vectors
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     return moved / np.where(lengths > 1e-12, lengths, 1.0)
 
 
-def most_alike(
+def max_similar(
     wanted: Float32[np.ndarray, "Q D"], among: Float32[np.ndarray, "K D"]
 ) -> tuple[Int64[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
     """For each direction the most similar of the others, and the cosine; -1 and -1 if there are none."""
@@ -77,33 +77,33 @@ def most_alike(
 def clusters(x: Float[np.ndarray, "R D"], count: int, seed: int) -> Int64[np.ndarray, " R"]:
     """Lloyd's k-means from k-means++ (D. Arthur, S. Vassilvitskii, 2007): the number of each row's cluster."""
     random = np.random.default_rng(seed)
-    centres, nearest = x[[int(random.integers(len(x)))]], np.full(len(x), np.inf)
+    centers, nearest = x[[int(random.integers(len(x)))]], np.full(len(x), np.inf)
     for _ in range(min(count, len(x)) - 1):
-        nearest = np.minimum(nearest, _squared(x, centres[-1:])[:, 0])
+        nearest = np.minimum(nearest, _squared(x, centers[-1:])[:, 0])
         if not nearest.any():
             break  # fewer different rows than clusters
-        centres = np.concatenate([centres, x[[int(random.choice(len(x), p=nearest / nearest.sum()))]]])
+        centers = np.concatenate([centers, x[[int(random.choice(len(x), p=nearest / nearest.sum()))]]])
     members = np.full(len(x), -1)
     for _ in range(STEPS):
-        before, members = members, _nearest(x, centres)
+        before, members = members, _nearest(x, centers)
         if np.array_equal(before, members):
             break
-        sums, sizes = np.zeros(centres.shape), np.bincount(members, minlength=len(centres))
+        sums, sizes = np.zeros(centers.shape), np.bincount(members, minlength=len(centers))
         np.add.at(sums, members, x)
-        centres = np.where(sizes[:, None] > 0, sums / np.maximum(1, sizes)[:, None], centres).astype(x.dtype)
+        centers = np.where(sizes[:, None] > 0, sums / np.maximum(1, sizes)[:, None], centers).astype(x.dtype)
     return members
 
 
-def _nearest(x: np.ndarray, centres: np.ndarray) -> Int64[np.ndarray, " R"]:
-    step = max(1, CHUNK // len(centres))
-    parts = [_squared(x[i : i + step], centres).argmin(axis=1) for i in range(0, len(x), step)]
+def _nearest(x: np.ndarray, centers: np.ndarray) -> Int64[np.ndarray, " R"]:
+    step = max(1, CHUNK // len(centers))
+    parts = [_squared(x[i : i + step], centers).argmin(axis=1) for i in range(0, len(x), step)]
     return np.concatenate(parts).astype(np.int64)
 
 
-def _squared(x: np.ndarray, centres: np.ndarray) -> Float[np.ndarray, "R C"]:
+def _squared(x: np.ndarray, centers: np.ndarray) -> Float[np.ndarray, "R C"]:
     """Squared distances, in double precision."""
-    x, centres = x.astype(np.float64), centres.astype(np.float64)
-    return np.maximum(0.0, (x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1))
+    x, centers = x.astype(np.float64), centers.astype(np.float64)
+    return np.maximum(0.0, (x**2).sum(axis=1)[:, None] - 2 * x @ centers.T + (centers**2).sum(axis=1))
 
 
 def _read_npz(path: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:

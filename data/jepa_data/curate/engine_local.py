@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DecodeError
-from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.process_pool import WorkerFailure, run_in_processes
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 
 Job = tuple[int, Sample]  # row, sample
 
 
-def in_pool(
+def measure_local(
     shards: ShardSet,
     rows: Sequence[int],
     measurer: Measurer,
@@ -56,5 +56,5 @@ def _results(
     if not processes:
         yield from ((row, measurer(sample)) for row, sample in jobs)
         return
-    for (row, _), result in run_isolated(Isolated(measurer), jobs, processes, timeout_seconds):
-        yield row, Measured(problem=(result.kind, result.detail)) if isinstance(result, Lost) else result
+    for (row, _), result in run_in_processes(Isolated(measurer), jobs, processes, timeout_seconds):
+        yield row, Measured(problem=(result.kind, result.detail)) if isinstance(result, WorkerFailure) else result

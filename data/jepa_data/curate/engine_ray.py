@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jepa_data.config import Access
-from jepa_data.curate.engine_local import in_pool
+from jepa_data.curate.engine_local import measure_local
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
@@ -26,14 +26,14 @@ TASK = 256  # samples, at most: each task starts a process, which takes a second
 INSTALL = "pip install 'openjepa[ray]'"
 
 
-def on_ray(
+def measure_ray(
     shards: ShardSet,
     measurer: Measurer,
     processes: int,
     timeout_seconds: float,
     progress: Callable[[int], None],
 ) -> dict[int, Measured]:
-    """Measurements by row; see `in_pool`.
+    """Measurements by row; see `measure_local`.
 
     Args:
         processes: tasks at a time; 0: as many as the cluster has cores.
@@ -99,7 +99,7 @@ def measure_rows(
 ) -> dict[str, Any]:
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     rows = batch["id"].tolist()
-    found = in_pool(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    found = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
     return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(found[row]) for row in rows], object)}
 
 

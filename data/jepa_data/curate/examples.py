@@ -1,8 +1,8 @@
 """Contact sheets: for each stage what it dropped nearest to its threshold, and what just stayed.
 
-static: motion below 0.5 grey levels
+static: motion below 0.5 gray levels
 ┌──────┬──────┬──────┬──────┐
-│      │      │      │      │  dropped  clip-0017   motion 0.47 grey levels, at least 0.5
+│      │      │      │      │  dropped  clip-0017   motion 0.47 gray levels, at least 0.5
 └──────┴──────┴──────┴──────┘
 ┌──────┬──────┬──────┬──────┐
 │      │      │      │      │  kept     clip-0431   0.52
@@ -104,7 +104,7 @@ def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.I
 
 
 def _pictures(shards: ShardSet, files: ShardFiles, row: int) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """A few frames; grey boxes for what could be measured and cannot be read any more."""
+    """A few frames; gray boxes for what could be measured and cannot be read any more."""
     try:
         sample = shards.samples[row]
         data = files.read(sample)[sample.media]

@@ -1,8 +1,8 @@
 """What a few frames of a video say about it: light, motion, sharpness, and a hash that copies of it share.
 
-Shapes: T frames looked at · h w pixels · all in grey levels, 0..255.
+Shapes: T frames looked at · h w pixels · all in gray levels, 0..255.
 
-The hash is that of "perceptual hashing": the signs of the lowest frequencies of a small grey picture (DCT-II), which
+The hash is that of "perceptual hashing": the signs of the lowest frequencies of a small gray picture (DCT-II), which
 scaling and compression leave as they are; see C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash
 Functions" (2010). Frequencies that are hardly there count as negative, so that noise does not decide.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 SIDE = 64  # of the pictures that motion and hashes are taken of
 HASHED = 4  # frames of a video that are hashed
 DCT_SIDE, DCT_BLOCK = 32, 12
-FAINT = 4.0  # of a coefficient of the orthonormal DCT of 32 x 32 pixels: an amplitude of a quarter of a grey level
+FAINT = 4.0  # of a coefficient of the orthonormal DCT of 32 x 32 pixels: an amplitude of a quarter of a gray level
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -25,8 +25,8 @@ class Looks:
     """What frames look like.
 
     Attributes:
-        brightness: mean grey level.
-        motion: mean absolute difference of neighbouring frames; 0 for a single frame.
+        brightness: mean gray level.
+        motion: mean absolute difference of neighboring frames; 0 for a single frame.
         sharpness: variance of the Laplacian, the median over the frames.
         hashes: 64 bits for each of four frames.
     """
@@ -39,28 +39,28 @@ class Looks:
 
 def look(frames: UInt8[np.ndarray, "T h w 3"]) -> Looks:
     """Measure frames, in the order they are shown."""
-    grey = frames.astype(np.float32) @ LUMA
-    small = shrunk(grey)
+    gray = frames.astype(np.float32) @ LUMA
+    small = shrunk(gray)
     return Looks(
         brightness=float(small.mean()),
         motion=float(np.abs(np.diff(small, axis=0)).mean()) if len(small) > 1 else 0.0,
-        sharpness=float(np.median([sharpness(picture) for picture in grey])),
+        sharpness=float(np.median([sharpness(picture) for picture in gray])),
         hashes=np.array([picture_hash(small[i]) for i in _hashed(len(small))], np.uint64),
     )
 
 
-def shrunk(grey: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T 64 64"]:
+def shrunk(gray: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T 64 64"]:
     """The pictures out of proportion, each pixel the mean of what it covers."""
-    pictures = [Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX) for picture in grey]
+    pictures = [Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX) for picture in gray]
     return np.stack([np.asarray(picture, np.float32) for picture in pictures])
 
 
-def sharpness(grey: Float32[np.ndarray, "h w"]) -> float:
-    """Variance of the Laplacian (four neighbours) inside the picture; 0 if it has no inside."""
-    if min(grey.shape) < 3:
+def sharpness(gray: Float32[np.ndarray, "h w"]) -> float:
+    """Variance of the Laplacian (four neighbors) inside the picture; 0 if it has no inside."""
+    if min(gray.shape) < 3:
         return 0.0
-    middle = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    middle = gray[1:-1, 1:-1]
+    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
     return float((around - 4 * middle).var())
 
 

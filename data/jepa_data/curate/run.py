@@ -23,7 +23,7 @@ import numpy as np
 from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
-from jepa_data.curate.engine_local import in_pool
+from jepa_data.curate.engine_local import measure_local
 from jepa_data.curate.examples import remove_examples, write_examples
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
@@ -49,7 +49,7 @@ def measure(
     """Every sample of a folder, in its order; what is damaged, crashes or hangs is in `problem`.
 
     Args:
-        processes, timeout_seconds: see `in_pool` and `on_ray`.
+        processes, timeout_seconds: see `measure_local` and `measure_ray`.
         progress: is told how many samples are done.
 
     Raises:
@@ -57,11 +57,11 @@ def measure(
     """
     rows = range(len(shards.samples))
     if engine == "pool":
-        found = in_pool(shards, rows, measurer, processes, timeout_seconds, progress)
+        found = measure_local(shards, rows, measurer, processes, timeout_seconds, progress)
     else:
-        from jepa_data.curate.engine_ray import on_ray
+        from jepa_data.curate.engine_ray import measure_ray
 
-        found = on_ray(shards, measurer, processes, timeout_seconds, progress)
+        found = measure_ray(shards, measurer, processes, timeout_seconds, progress)
     return [found[row] for row in rows]
 
 
@@ -88,7 +88,7 @@ def curate(
     Args:
         annotate: callables by the name under which what they say is written to metadata.json. They are called in this
             process, for what stays only, with the frames that were looked at (uint8 [T, h, w, 3]) and the metadata.
-        engine: "pool": processes of this machine; "ray": Ray Data, see `on_ray`.
+        engine: "pool": processes of this machine; "ray": Ray Data, see `measure_ray`.
         processes: that measure at a time; None: one a core of the machine, or of Ray's cluster; 0: this process does it
             (with Ray as None).
         timeout_seconds: a sample whose measuring takes longer is given up as unreadable.

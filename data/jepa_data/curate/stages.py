@@ -29,11 +29,11 @@ def decide(stage: Stage, table: Table, rows: Rows, embeddings: Mapping[str, Embe
             return too_short(stage, table, rows)
         case Static():
             moving = rows[~table.still[rows]]
-            return _below(table.motion, moving, stage.min_motion, "motion", "grey levels")
+            return _below(table.motion, moving, stage.min_motion, "motion", "gray levels")
         case Dark():
-            return _below(table.brightness, rows, stage.min_brightness, "brightness", "grey levels")
+            return _below(table.brightness, rows, stage.min_brightness, "brightness", "gray levels")
         case Blurred():
-            return _below(table.sharpness, rows, stage.min_sharpness, "sharpness", "grey levels squared")
+            return _below(table.sharpness, rows, stage.min_sharpness, "sharpness", "gray levels squared")
         case NearDuplicates(embeddings=None):
             return near_hashes(stage, table, rows)
         case NearDuplicates(embeddings=str(path)):
@@ -75,7 +75,7 @@ def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, E
         there = known.there[rows]
         groups, what, left_out = np.full(len(rows), -1), "cluster", f"are not in {stage.embeddings}"
         if there.any():
-            groups[there] = clusters(directions(known.vectors[rows[there]], centre=False), stage.clusters, stage.seed)
+            groups[there] = clusters(directions(known.vectors[rows[there]], center=False), stage.clusters, stage.seed)
     splits = [table.splits[row] for row in rows.tolist()]
     members: dict[tuple[str, int], list[int]] = {}
     for row, split, group in zip(rows.tolist(), splits, groups.tolist(), strict=True):

@@ -14,7 +14,7 @@ from jepa_data.errors import DecodeError
 
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 File = io.BytesIO | io.BufferedReader
-MOST_BOXES = 100_000  # a fragmented hour has some thousands
+MAX_BOXES = 100_000  # a fragmented hour has some thousands
 
 
 def check_whole(src: Source) -> None:
@@ -37,7 +37,7 @@ def check_whole(src: Source) -> None:
 
 def _end_of_boxes(file: File, size: int) -> int:
     at = 0
-    for _ in range(MOST_BOXES):
+    for _ in range(MAX_BOXES):
         file.seek(at)
         head = file.read(16)
         length, kind = int.from_bytes(head[:4]), head[4:8]

@@ -1,6 +1,6 @@
 """decord: fast, and right on H.264 in closed groups of pictures, which is what the packer writes.
 
-On other files it returns a neighbouring frame in silence. So the packets are looked at first (`VideoIndex.hazards`),
+On other files it returns a neighboring frame in silence. So the packets are looked at first (`VideoIndex.hazards`),
 and what it is known to get wrong is refused: codecs other than H.264, HEVC, VP8 and VP9; rotation; edit lists and
 stream-copied cuts; open groups of pictures; fragmented mp4; containers other than mp4 and Matroska (MPEG-TS, AVI);
 H.264 and HEVC whose pictures change their size (it scales them in silence, those of VP8 and VP9 too).
@@ -41,7 +41,7 @@ finally:
     ctypes.RTLD_GLOBAL = _everybody
 
 CODECS = ("h264", "hevc", "vp8", "vp9")
-HARMLESS = ("colours of more than 8 bits",)
+HARMLESS = ("colors of more than 8 bits",)
 
 
 class DecordBackend:
@@ -60,7 +60,7 @@ class DecordBackend:
 
 
 class DecordReader(OnePassReader):
-    """See `Reader`. Scales inside the decoder, so it opens the video once for each size asked for.
+    """See `Reader`. Normalization inside the decoder, so it opens the video once for each size asked for.
 
     Raises:
         DecodeError: "not supported" where decord would return other frames than those asked for.
@@ -83,7 +83,7 @@ class DecordReader(OnePassReader):
     ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
         native = (self._index.height, self._index.width)
         # Whole pictures are scaled inside the decoder and parts of them here, whatever else is asked for beside them:
-        # the pixels of a clip must not depend on its neighbours.
+        # the pixels of a clip must not depend on its neighbors.
         whole = [number for number, crops in wanted.items() if None in crops]
         for number, picture in self._decoded(whole, size or native):
             yield number, None, picture

@@ -1,6 +1,6 @@
 """Still pictures, JPEG and PNG, as videos of one frame: upright, RGB, 8 bits.
 
-Pillow reads them. A palette, grey, CMYK and 16 bits become RGB of 8 bits; what is transparent is put on white; the
+Pillow reads them. A palette, gray, CMYK and 16 bits become RGB of 8 bits; what is transparent is put on white; the
 orientation that a camera noted (EXIF) is applied.
 """
 
@@ -134,9 +134,9 @@ def _check_png(data: bytes) -> None:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):  # grey of 16 bits: the upper eight
-        grey = np.clip(np.asarray(picture, np.float64) / 257 + 0.5, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):  # gray of 16 bits: the upper eight
+        gray = np.clip(np.asarray(picture, np.float64) / 257 + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

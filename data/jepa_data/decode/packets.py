@@ -244,7 +244,7 @@ def _hazards(container: InputContainer, stream: VideoStream, found: _Found) -> t
         "a moving refresh in place of keyframes": found.refresh,
         DAMAGED: found.damaged,
         "parameters that change in mid-stream": found.changes,
-        "colours of more than 8 bits": pixels is not None and pixels.components[0].bits > 8,
+        "colors of more than 8 bits": pixels is not None and pixels.components[0].bits > 8,
     }
     return tuple(name for name, there in seen.items() if there)
 

@@ -1,8 +1,8 @@
 """PyAV, the default decoder: right on every seekable file, because frames are found by their time stamps.
 
 A pass over the packets (no decoding) gives the time of every frame and the keyframes. A frame is then reached by
-seeking to the last keyframe shown at or before it, and is recognised by its time stamp: where a file's own seek table
-is wrong, decoding starts earlier and never returns a neighbour. Pictures that nothing depends on are decoded only if
+seeking to the last keyframe shown at or before it, and is recognized by its time stamp: where a file's own seek table
+is wrong, decoding starts earlier and never returns a neighbor. Pictures that nothing depends on are decoded only if
 they are asked for. A picture that FFmpeg patched up, and any that was made from it, is an error.
 """
 

@@ -2,7 +2,7 @@
 
 How exact a crop is:
     without a size    the pixels of the uncropped picture, bit for bit.
-    with a size       brightness is cut at the pixel asked for. Colour is stored at half the resolution in most video;
+    with a size       brightness is cut at the pixel asked for. Color is stored at half the resolution in most video;
                       where the crop's left or top edge is odd, it lies up to one pixel off. To the scaler the edge of
                       the crop is the edge of the picture, so that pixels near it differ by a few levels from a crop of
                       the scaled picture; and where the crop is the whole picture, from no crop (at most 4 of 255).
@@ -41,8 +41,8 @@ class Scaler:
             top, left, height, width = part
             rgb = self._whole(frame, stored)[top : top + height, left : left + width]
         elif part[1] % 2 and frame.format.components[0].bits > 8:
-            # FFmpeg's crop cuts the colour of deep pictures in the middle of a number there: 31 columns are 62 bytes
-            # of brightness and 31 of colour.
+            # FFmpeg's crop cuts the color of deep pictures in the middle of a number there: 31 columns are 62 bytes
+            # of brightness and 31 of color.
             rgb = self.rgb(self._whole(frame, stored), size, part)
         else:
             rgb = self._part(frame, size, part)

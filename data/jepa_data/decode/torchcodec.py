@@ -29,7 +29,7 @@ except (ImportError, OSError, RuntimeError) as error:  # the last two: it is the
         "torch, or finds no FFmpeg (apt install ffmpeg). Or use data.backend=pyav"
     ) from error
 
-HARMLESS = ("an edit list", "colours of more than 8 bits")
+HARMLESS = ("an edit list", "colors of more than 8 bits")
 PIECE = 16  # frames decoded at a time: it hands out all frames of a call at once, at full size
 
 

@@ -2,7 +2,7 @@
 
 Where decoding can start. Containers mark packets as keyframes that are none: H.264 streams with a moving refresh have
 no keyframes at all but "recovery points", from which a picture becomes whole over the next second; a decoder that
-starts there hands out grey pictures without a word.
+starts there hands out gray pictures without a word.
 
     H.264 (ITU-T H.264, 7.4.1 and D.2.8):  no SEI recovery point whose recovery_frame_cnt is above 0
     HEVC  (ITU-T H.265, 7.4.2.2):          a NAL unit of type 16 to 23 (IRAP)

@@ -14,7 +14,7 @@ from typing import Any
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.verify import Verifier
-from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.process_pool import WorkerFailure, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample, ShardRecord
@@ -100,11 +100,11 @@ def check(
     ]
     frames = 0
     work = Verifier(shards.store, shards.manifest, backend)
-    done = run_isolated(work, _jobs(shards, records, findings), workers or cores(), timeout_seconds)
+    done = run_in_processes(work, _jobs(shards, records, findings), workers or cores(), timeout_seconds)
     for count, (job, result) in enumerate(done, 1):
         key, file = ("", job.file) if isinstance(job, ShardRecord) else (job.key, job.shard)
-        problems = ((result.kind, result.detail),) if isinstance(result, Lost) else result.problems
-        frames += 0 if isinstance(result, Lost) else result.frames
+        problems = ((result.kind, result.detail),) if isinstance(result, WorkerFailure) else result.problems
+        frames += 0 if isinstance(result, WorkerFailure) else result.frames
         findings += [Finding(key, file, kind, detail) for kind, detail in problems]
         progress(count, total)
     findings.sort(key=lambda finding: (order[finding.shard], finding.key))

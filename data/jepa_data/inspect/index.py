@@ -23,7 +23,7 @@ from jepa_data.inspect.check import cores
 from jepa_data.inspect.external_index import CLASS, Place, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
 from jepa_data.inspect.tars import find_tars, named_split
-from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.process_pool import WorkerFailure, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,
@@ -133,7 +133,7 @@ def index(
             rejected.append(Finding("", tar.name, error.kind, error.detail))
     jobs: list[Path | Place] = [*tars, *found]
     entries, digests = dict[str, Entry](), dict[str, str]()
-    for count, (job, result) in enumerate(run_isolated(_look, jobs, workers or cores(), timeout_seconds), 1):
+    for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
         file, key = (job.tar.name, job.key) if isinstance(job, Place) else (job.name, "")
         if isinstance(result, Entry):
             entries[key] = result
@@ -141,7 +141,7 @@ def index(
         elif isinstance(result, str):
             digests[file] = result
         else:
-            kind, detail = (result.kind, result.detail) if isinstance(result, Lost) else result
+            kind, detail = (result.kind, result.detail) if isinstance(result, WorkerFailure) else result
             rejected.append(Finding(key, file, kind, detail))
         progress(count, len(jobs))
     if not entries:

@@ -13,7 +13,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.check import cores
 from jepa_data.inspect.summary import seconds_of, spread
 from jepa_data.printable import printable
-from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.process_pool import WorkerFailure, run_in_processes
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
@@ -174,12 +174,12 @@ def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> 
         raise DataError("; ".join([f"{folder}: {known}", *inside.notes]))
     chosen = [paths[number] for number in spread(len(paths), LOOKED_AT)]
     found, broken = dict[Path, Video](), list[Finding]()
-    for done, (path, result) in enumerate(run_isolated(_probe, chosen, min(workers, len(chosen)), 60.0), 1):
+    for done, (path, result) in enumerate(run_in_processes(_probe, chosen, min(workers, len(chosen)), 60.0), 1):
         name = path.relative_to(folder).as_posix()
         if isinstance(result, VideoIndex):
             found[path] = _video(name, result)
         else:
-            kind, detail = (result.kind, result.detail) if isinstance(result, Lost) else result
+            kind, detail = (result.kind, result.detail) if isinstance(result, WorkerFailure) else result
             broken.append(Finding("", printable(name), kind, detail))
         progress(done, len(chosen))
     videos = tuple(found[path] for path in chosen if path in found)

@@ -29,7 +29,7 @@ HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below
 
 
 @dataclass(frozen=True)
-class Sight:
+class WorldSummary:
     """What there is to tell of a world. `missing` says why it is not here; the rest is empty then.
 
     Attributes:
@@ -45,7 +45,7 @@ class Sight:
     speed: float | None = None
 
 
-def sights(*, look: bool = False, time_it: bool = False) -> Iterator[Sight]:
+def sights(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
     """All worlds that set tasks, one after the other; with pictures, or speeds, where asked."""
     for name in world_names():
         if name.startswith(PREFIX):
@@ -53,12 +53,12 @@ def sights(*, look: bool = False, time_it: bool = False) -> Iterator[Sight]:
         try:
             world = make_goal_batch(name, np.arange(1))
             pictures = _pictures(name) if look else None
-            yield Sight(name, None, _row(world), pictures, _speed(name) if time_it else None)
+            yield WorldSummary(name, None, _row(world), pictures, _speed(name) if time_it else None)
         except DataError as error:
-            yield Sight(name, missing=str(error))
+            yield WorldSummary(name, missing=str(error))
 
 
-def table(found: list[Sight]) -> list[tuple[str, ...]]:
+def table(found: list[WorldSummary]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
     timed = any(sight.speed is not None for sight in found)
     rows: list[tuple[str, ...]] = [HEADER + (("pictures a CPU-second",) if timed else ())]
@@ -71,7 +71,7 @@ def table(found: list[Sight]) -> list[tuple[str, ...]]:
     return rows
 
 
-def sheet(found: list[Sight], out: Path) -> int:
+def sheet(found: list[WorldSummary], out: Path) -> int:
     """Write the pictures as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
     shown = [(sight.name, sight.pictures) for sight in found if sight.pictures is not None]
     step = SIDE + GAP
@@ -99,7 +99,7 @@ def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
     world = make_goal_batch(name, np.arange(1))
     actions = world.act(world.policies[-1], [np.random.default_rng(0)], FRAMES)
     at_goal = world.take(np.zeros(1, dtype=np.intp))
-    at_goal.place(world.draw_goals(np.random.default_rng(0)))
+    at_goal.set_goal_state(world.draw_goals(np.random.default_rng(0)))
     wanted, seen = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist()), [world.render()]
     for t in range(FRAMES - 1):
         world.step(actions[:, t])

@@ -40,7 +40,7 @@ def cut(start: float, end: float, scenes: Sequence[float], max_seconds: float | 
 
 
 def batches(pieces: Sequence[Cut], seconds: float) -> list[tuple[Cut, ...]]:
-    """Neighbouring pieces together, each batch no longer than `seconds` unless it is a single piece."""
+    """Neighboring pieces together, each batch no longer than `seconds` unless it is a single piece."""
     found, batch, length = list[tuple[Cut, ...]](), list[Cut](), 0.0
     for piece in pieces:
         if batch and length + piece.seconds > seconds:

@@ -20,7 +20,7 @@ from jepa_data.pack.progress import FINISHED, REJECTED, Progress
 from jepa_data.pack.recipe import Recipe, scaled
 from jepa_data.pack.scenes import check_installed
 from jepa_data.pack.workers import Job, crashed, work
-from jepa_data.process_pool import Lost, run_in_order
+from jepa_data.process_pool import WorkerFailure, run_in_order
 from jepa_data.sampling import action_stride
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
@@ -172,7 +172,7 @@ def _run(
     # Closed at once when the writing fails: nobody waits for the jobs at work.
     with closing(run_in_order(work, jobs(), lambda packed: packed.rest, processes)) as results:
         for job, result in results:
-            packed = crashed(job, result) if isinstance(result, Lost) else result
+            packed = crashed(job, result) if isinstance(result, WorkerFailure) else result
             split = split_of(packed.item, packing.seed, packing.val_share, packing.test_share)
             for piece in packed.pieces:
                 writer.write(

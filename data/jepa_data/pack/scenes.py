@@ -1,6 +1,6 @@
 """Changes of scene, found by PySceneDetect in frames that the decoder of the project delivers.
 
-PySceneDetect is B. Castellano's; its content detector compares hue, saturation and brightness of neighbouring frames.
+PySceneDetect is B. Castellano's; its content detector compares hue, saturation and brightness of neighboring frames.
 """
 
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ from jepa_data.pack.copy import Span, at_borders, borders, copy_packets, whole_f
 from jepa_data.pack.cuts import Cut, batches, cut
 from jepa_data.pack.recipe import Piece, Recipe, Rejected
 from jepa_data.pack.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
-from jepa_data.process_pool import Alive, Lost
+from jepa_data.process_pool import Alive, WorkerFailure
 from jepa_data.sampling import clip_actions
 from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES
@@ -92,7 +92,7 @@ def work(job: Job, alive: Alive) -> Packed:
         return Packed(job.item, rejected=(_rejected(job.item, missing),))
 
 
-def crashed(job: Job, lost: Lost) -> Packed:
+def crashed(job: Job, lost: WorkerFailure) -> Packed:
     """What became of a job that took its process with it."""
     error = DecodeError("crash", f"{lost.detail}: out of memory, or a defect of FFmpeg")
     return Packed(job.item, rejected=(_rejected(job.item, error),))

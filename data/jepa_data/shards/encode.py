@@ -26,7 +26,7 @@ class Mp4Encoder:
         fps: frames per second; 29.97 becomes 30000/1001.
         gop: frames from one keyframe to the next: what a reader decodes at most before the frame it wants.
         crf: x264's constant quality; 0 keeps every pixel of 4:4:4, 23 is its default.
-        pixel_format: "yuv444p" keeps colour as sharp as brightness, which matters for discs a few pixels wide
+        pixel_format: "yuv444p" keeps color as sharp as brightness, which matters for discs a few pixels wide
             (64 px billiards: 48 dB against 36 dB at the same size). "yuv420p" plays in every browser, phones included,
             and needs even sides.
 

@@ -64,7 +64,7 @@ class ShardFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ClipSpec:
     """Which frames of a video make a clip, and which part of the picture (None: all of it)."""
 
     indices: Int64[np.ndarray, " T"]
@@ -117,7 +117,9 @@ class SampleReader:
                 self._waiting_held -= found[0].nbytes
         return found
 
-    def clips(self, sample: Sample, cut: Cut, later: Sequence[tuple[Place, Cut]] = ()) -> tuple[Pictures, Decoded]:
+    def clips(
+        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[Place, ClipSpec]] = ()
+    ) -> tuple[Pictures, Decoded]:
         """The frames of a clip, and what else the sample holds.
 
         Args:
@@ -134,7 +136,7 @@ class SampleReader:
         except DecodeError as error:
             raise error.named(sample.key, f"{self._files.store.url}/{sample.shard}") from error
 
-    def _read(self, sample: Sample, cut: Cut, later: Sequence[tuple[Place, Cut]]) -> tuple[Pictures, Decoded]:
+    def _read(self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[Place, ClipSpec]]) -> tuple[Pictures, Decoded]:
         members = self._files.read(sample)
         data, index = members[sample.media], sample.video_index()
         decoded = self._rest(sample, members, index or probe_media(data, sample.media))
@@ -177,7 +179,7 @@ class SampleReader:
         with self._lock:
             self._waiting[place] = frames, decoded
             self._waiting_held += frames.nbytes
-            # The oldest go first: with other worker counts than the plan favours, their clips are taken elsewhere.
+            # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
             while self._waiting_held > self._waiting_bytes:
                 self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
 

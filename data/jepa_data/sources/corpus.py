@@ -95,7 +95,7 @@ class Corpus:
 
 
 def key_of(name: str, *parts: object) -> str:
-    """A key that people recognise and that no other name, or other part of the same file, has."""
+    """A key that people recognize and that no other name, or other part of the same file, has."""
     text = "\0".join([name, *map(str, parts)])
     readable = clean_key(name.rpartition(".")[0] or name)
     # Six places are left free for the number of a piece.

@@ -164,8 +164,8 @@ def _layout(root: Path, camera: str | None) -> _Layout:
                 "lerobot.scripts.convert_dataset_v21_to_v30 (LeRobot's own)"
             )
         cameras = [name for name, feature in features.items() if feature["dtype"] == "video"]
-        stills = [name for name, feature in features.items() if feature["dtype"] == "image"]
-        chosen = _camera(root, cameras, stills, camera)
+        is_image = [name for name, feature in features.items() if feature["dtype"] == "image"]
+        chosen = _camera(root, cameras, is_image, camera)
         return _Layout(
             root=root,
             fps=float(info["fps"]),
@@ -183,9 +183,9 @@ def _layout(root: Path, camera: str | None) -> _Layout:
         raise DataError(f"{root / INFO}: is not the info.json of a LeRobot data set ({error!r})") from error
 
 
-def _camera(root: Path, cameras: list[str], stills: list[str], wanted: str | None) -> str:
+def _camera(root: Path, cameras: list[str], is_image: list[str], wanted: str | None) -> str:
     if not cameras:
-        hint = f". Its pictures are stored as images ({', '.join(stills)}), which is not read" if stills else ""
+        hint = f". Its pictures are stored as images ({', '.join(is_image)}), which is not read" if is_image else ""
         raise DataError(f"{root}: has no video{hint}")
     if wanted is None and len(cameras) == 1:
         return cameras[0]

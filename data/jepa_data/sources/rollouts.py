@@ -114,7 +114,7 @@ def _simulate(r: Recording) -> Iterator[tuple]:
         actions = batch.act(r.policy, generators, r.frames)
         pictures, states, lengths = [batch.render()], [batch.states()], np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
-            lengths += ~batch.ended()
+            lengths += ~batch.terminated()
             batch.step(actions[:, t])
             pictures.append(batch.render())
             states.append(batch.states())

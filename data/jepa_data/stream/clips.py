@@ -33,10 +33,10 @@ from jepa_data.sampling import (
 )
 from jepa_data.shards.finite import NOT_FINITE, check_actions
 from jepa_data.shards.manifest import IMAGES, Sample
-from jepa_data.shards.read import Cut, Decoded, SampleReader
+from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
-from jepa_data.stream.plan import BatchPlan, Slot
+from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
 
 ROWS = 2**20  # of the table, looked at together
@@ -93,7 +93,7 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class WorkerBatch:
     """What a worker hands over for one batch. `batch` is None if all its samples were dropped."""
 
     batch: ClipBatch | None
@@ -110,13 +110,13 @@ class CutClips:
         self._readers: dict[int, SampleReader] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, batches: Iterable[list[Slot]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
+    def __call__(self, batches: Iterable[list[ClipIndex]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
         for slots in batches:
             bad: list[Bad] = []
             found = [self._sample(slot, bad) for slot in slots]
             yield [sample for sample in found if sample is not None], bad
 
-    def _sample(self, slot: Slot, bad: list[Bad]) -> dict[str, Any] | None:
+    def _sample(self, slot: ClipIndex, bad: list[Bad]) -> dict[str, Any] | None:
         corpus, video, name = self._corpora[slot.source], slot.video, ("?", "?")
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -136,7 +136,7 @@ class CutClips:
             f"{bad[-1].key}: {bad[-1].kind}: {bad[-1].detail}"
         )
 
-    def _cut(self, sample: Sample, slot: Slot, attempt: int) -> dict[str, Any]:
+    def _cut(self, sample: Sample, slot: ClipIndex, attempt: int) -> dict[str, Any]:
         corpus, index = self._corpora[slot.source], sample.video_index()
         assert index is not None
         reader, place = self._open(slot.source), (slot.source, slot.epoch, slot.place)
@@ -159,22 +159,22 @@ class CutClips:
             "seed": int(random.integers(2**62)),
         }
 
-    def _later(self, sample: Sample, index: VideoIndex, slot: Slot) -> list[tuple[tuple[int, int, int], Cut]]:
+    def _later(self, sample: Sample, index: VideoIndex, slot: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
         """The other clips of a video that come after this one in the epoch, and where they stand."""
         slots = self._plan.later(slot)
         return [((s.source, s.epoch, s.place), self._choose(sample, index, s, 0)[1]) for s in slots]
 
-    def _choose(self, sample: Sample, index: VideoIndex, slot: Slot, attempt: int) -> tuple[int, Cut]:
+    def _choose(self, sample: Sample, index: VideoIndex, slot: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
         """Start frame, and frames and part of the picture, of a clip."""
         config, seconds = self._config, index.seconds
         if sample.media in IMAGES:
-            return 0, Cut(np.zeros(config.clip_frames, np.int64), self._crop(index, slot, attempt))
+            return 0, ClipSpec(np.zeros(config.clip_frames, np.int64), self._crop(index, slot, attempt))
         starts = possible_starts(seconds, config.clip_frames, config.fps, config.stride)
         start = self._start(sample, slot, attempt, starts, seconds)
         indices = clip_indices(seconds, start, config.clip_frames, config.fps, config.stride)
-        return start, Cut(indices, self._crop(index, slot, attempt))
+        return start, ClipSpec(indices, self._crop(index, slot, attempt))
 
-    def _start(self, sample: Sample, slot: Slot, attempt: int, starts: int, seconds: np.ndarray) -> int:
+    def _start(self, sample: Sample, slot: ClipIndex, attempt: int, starts: int, seconds: np.ndarray) -> int:
         clips = self._plan.sources[slot.source].clips
         if self._plan.endless:
             random = slot_generator(self._plan.seed, START, slot.epoch, slot.number, attempt)
@@ -192,7 +192,7 @@ class CutClips:
             )
         return start
 
-    def _crop(self, index: VideoIndex, slot: Slot, attempt: int) -> Crop | None:
+    def _crop(self, index: VideoIndex, slot: ClipIndex, attempt: int) -> Crop | None:
         config, height, width = self._config, index.height, index.width
         if config.crop is not None and self._plan.endless:
             random = slot_generator(self._plan.seed, CROP, slot.epoch, slot.number, attempt)
@@ -221,7 +221,7 @@ class CutClips:
         self.__init__(*state)
 
 
-def actions_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
+def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
     """Actions of a clip. Raises DecodeError if they are not finite or not what the manifest promises, or the frames not
     even."""
     if not corpus.action_size:
@@ -238,7 +238,7 @@ def actions_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
     return clip_actions(found, cut.indices, stride)
 
 
-def states_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
+def states_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
     """States of a clip. Raises DecodeError if they are infinite or not what the manifest promises."""
     if not corpus.states:
         return None
@@ -251,11 +251,11 @@ def states_of(corpus: Corpus, decoded: Decoded, cut: Cut) -> np.ndarray | None:
     return found[cut.indices]
 
 
-def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[Delivery]:
+def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[WorkerBatch]:
     """Pipeline stage: samples of a batch -> the batch."""
     for samples, bad in groups:
         sources = tuple(sample["source"] for sample in samples)
-        yield Delivery(_stack(samples) if samples else None, tuple(bad), sources)
+        yield WorkerBatch(_stack(samples) if samples else None, tuple(bad), sources)
 
 
 def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
@@ -278,7 +278,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         states=stacked("states"),
         keys=tuple(sample["__key__"] for sample in samples),
         start_seconds=torch.tensor([sample["start_seconds"] for sample in samples], dtype=torch.float32),
-        stills=torch.tensor([sample["still"] for sample in samples]),
+        is_image=torch.tensor([sample["still"] for sample in samples]),
         seeds=torch.tensor([sample["seed"] for sample in samples]),
         labels={name: torch.tensor([s["labels"][name] for s in samples]) for name in samples[0]["labels"]},
     )

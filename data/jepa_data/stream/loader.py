@@ -13,8 +13,8 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.stream.clips import Corpus, CutClips, Delivery
-from jepa_data.stream.loader_stats import Ledger
+from jepa_data.stream.clips import Corpus, CutClips, WorkerBatch
+from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
 from jepa_data.stream.watchdog import Watchdog
@@ -82,7 +82,7 @@ class ClipLoader:
         world_size: int,
     ) -> None:
         self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
-        self._ledger = Ledger(config, sources, split)
+        self._ledger = StatsRecorder(config, sources, split)
         self.stats, self.bad = self._ledger.stats, self._ledger.bad
         self.action_size, mismatches = fitting(sources, config)
         self.notes = (*(note for source in sources for note in source.notes), *mismatches)
@@ -145,7 +145,7 @@ class ClipLoader:
             # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
             del found
 
-    def _next(self, found: Iterator[Delivery]) -> Delivery | None:
+    def _next(self, found: Iterator[WorkerBatch]) -> WorkerBatch | None:
         try:
             return next(found, None)
         # The last three: torch was fetching a batch from the worker when it ended.

@@ -9,7 +9,7 @@ from pathlib import Path
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.stream.clips import Bad, Delivery
+from jepa_data.stream.clips import Bad, WorkerBatch
 from jepa_data.writable import check_file, writing
 
 
@@ -47,7 +47,7 @@ class LoaderStats:
         return self.wait_seconds / self.seconds if self.seconds else 0.0
 
 
-class Ledger:
+class StatsRecorder:
     """Counts for one split of some sources.
 
     Attributes:
@@ -66,7 +66,7 @@ class Ledger:
         self._known: set[tuple[int, str, str]] = set()
         self.stats, self.bad = LoaderStats(lost=len(self._cut_off)), dict[str, Bad]()
 
-    def account(self, delivery: Delivery) -> None:
+    def account(self, delivery: WorkerBatch) -> None:
         """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
         if delivery.error is not None:
             raise delivery.error

@@ -33,7 +33,7 @@ SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ClipIndex:
     """One place of one batch. `clip` numbers the clips of a video within an epoch, `place` those of the epoch."""
 
     source: int
@@ -74,21 +74,21 @@ class SourcePlan:
     def epoch_places(self) -> int:
         return self.videos * self.clips
 
-    def draw(self, count: int) -> Slot:
+    def draw(self, count: int) -> ClipIndex:
         """Clip number `count`, counted through all epochs."""
         epoch, place = divmod(count, self.epoch_places)
         window, offset = self._window(epoch, place)
         order = self._order(epoch, window)
         clip, at = self._within(offset, len(order))
-        return Slot(self.number, epoch, place, int(order[at]), clip)
+        return ClipIndex(self.number, epoch, place, int(order[at]), clip)
 
-    def later(self, slot: Slot) -> list[Slot]:
+    def later(self, slot: ClipIndex) -> list[ClipIndex]:
         """The other clips of the same video that come after this one in the epoch."""
         window, offset = self._window(slot.epoch, slot.place)
         first = offset // (self.run * self.clips) * self.run
         size = min(self.run, len(self._order(slot.epoch, window)) - first)
         return [
-            Slot(slot.source, slot.epoch, slot.place + (clip - slot.clip) * size, slot.video, clip)
+            ClipIndex(slot.source, slot.epoch, slot.place + (clip - slot.clip) * size, slot.video, clip)
             for clip in range(slot.clip + 1, self.clips)
         ]
 
@@ -169,7 +169,7 @@ class BatchPlan:
         """Batches that hold as many clips as all sources have together, the last one counted even if not full."""
         return -(-self.epoch_places // self.batch_size)
 
-    def batch(self, number: int) -> list[Slot]:
+    def batch(self, number: int) -> list[ClipIndex]:
         """This rank's places of one batch."""
         share = self.batch_size // self.world_size
         first = self.rank * share
@@ -186,7 +186,7 @@ class BatchPlan:
             earlier[source] += 1
         return slots
 
-    def later(self, slot: Slot) -> list[Slot]:
+    def later(self, slot: ClipIndex) -> list[ClipIndex]:
         """The other clips of the same video that come after this one in the epoch."""
         source = self.sources[slot.source]
         if slot.clip + 1 == source.clips:
@@ -196,7 +196,7 @@ class BatchPlan:
         steps = range(1, source.clips - slot.clip)
         return [replace(slot, place=slot.place + step, clip=slot.clip + step) for step in steps]
 
-    def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[Slot]]:
+    def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[ClipIndex]]:
         """Batches `first`, `first + step`, ... below `last`."""
         for number in range(first, last, step):
             yield self.batch(number)
@@ -217,11 +217,11 @@ class BatchPlan:
     def _quotas(self) -> Int64[np.ndarray, "C K"]:
         return quotas(self.weights, self.batch_size, CYCLE)
 
-    def _in_order(self, place: int) -> Slot:
+    def _in_order(self, place: int) -> ClipIndex:
         for number, source in enumerate(self.sources):
             if place < source.epoch_places:
                 video, clip = divmod(place, source.clips)
-                return Slot(number, 0, place, video, clip)
+                return ClipIndex(number, 0, place, video, clip)
             place -= source.epoch_places
         raise IndexError(place)
 

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from jepa_data.errors import DataError
-from jepa_data.stream.clips import CutClips, Delivery, collate
-from jepa_data.stream.plan import BatchPlan, Slot
+from jepa_data.stream.clips import CutClips, WorkerBatch, collate
+from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.stream.watchdog import answer_with_stacks
 
 # What takes a worker seconds to import; named one by one, because the server may not see this package on its path.
@@ -28,21 +28,21 @@ HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
 AHEAD = 2  # batches each worker prepares before they are asked for
 
 
-class ClipStream(IterableDataset[Delivery]):
+class ClipStream(IterableDataset[WorkerBatch]):
     """Batches `first` .. `last` of a plan, this worker's share of them, through a WebDataset pipeline."""
 
     def __init__(self, plan: BatchPlan, cut: CutClips, first: int, last: int) -> None:
         super().__init__()
         self._plan, self._cut, self._first, self._last = plan, cut, first, last
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[WorkerBatch]:
         worker = get_worker_info()
         number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         yield from through(self._cut, self._plan.batches(self._first + number, self._last, step))
 
     def by(
         self, workers: int, kind: Literal["process", "thread"]
-    ) -> tuple[Iterator[Delivery], Callable[[], Sequence[int]]]:
+    ) -> tuple[Iterator[WorkerBatch], Callable[[], Sequence[int]]]:
         """The batches in order, and a function that gives the process numbers of the workers that are ready."""
         if workers == 0:
             return iter(self), lambda: ()
@@ -63,10 +63,10 @@ class ClipStream(IterableDataset[Delivery]):
         pids = [worker.pid for worker in getattr(found, "_workers", ())]
         return found, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
 
-    def _in_threads(self, workers: int) -> Iterator[Delivery]:
+    def _in_threads(self, workers: int) -> Iterator[WorkerBatch]:
         """The same, by threads of this process, which share its memory of decoded pictures."""
         plan, cut = self._plan, self._cut
-        pending: deque[Future[Delivery]] = deque()
+        pending: deque[Future[WorkerBatch]] = deque()
         with ThreadPoolExecutor(workers, "jepa-data") as pool:
             try:
                 for number in range(self._first, self._last):
@@ -80,12 +80,12 @@ class ClipStream(IterableDataset[Delivery]):
                     future.cancel()
 
 
-def through(cut: CutClips, batches: Iterator[list[Slot]]) -> Iterator[Delivery]:
+def through(cut: CutClips, batches: Iterator[list[ClipIndex]]) -> Iterator[WorkerBatch]:
     """The pipeline. An error of the data comes as a value: torch would bury its one line in a worker's traceback."""
     try:
         yield from DataPipeline(lambda: batches, cut, collate)
     except DataError as error:
-        yield Delivery(None, (), error=error)
+        yield WorkerBatch(None, (), error=error)
 
 
 def _begin(ready: torch.Tensor, worker: int) -> None:

@@ -48,7 +48,7 @@ class WorldBatch(Protocol):
         """One frame under actions [E, A]. Episodes that have ended stay as they are."""
         ...
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """Which episodes are over [E]: a recording of them stops there."""
         ...
 
@@ -94,7 +94,7 @@ class GoalBatch(WorldBatch, Protocol):
         """The goal [E, G] that the present state reaches."""
         ...
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Go to where a goal [E, G] is reached, at rest: what is rendered then is the picture of the goal."""
         ...
 
@@ -102,7 +102,7 @@ class GoalBatch(WorldBatch, Protocol):
         """How far [E] the present state is from a goal [E, G], in `unit`."""
         ...
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """What [E] a planner that is told the truth makes small: the distance along a way that can be gone."""
         ...
 

@@ -2,9 +2,9 @@
 
 The world is both the corpus and the place to act in. Three levels:
 
-    easy     0-2 discs told apart by colour, dark table, no band
-    medium   1-3 discs told apart by colour, an opaque band over a quarter of the table
-    hard     4-8 discs told apart by size only; colours, texture and light change by episode; a band
+    easy     0-2 discs told apart by color, dark table, no band
+    medium   1-3 discs told apart by color, an opaque band over a quarter of the table
+    hard     4-8 discs told apart by size only; colors, texture and light change by episode; a band
 
 Ground truth for every disc: position, velocity, visible or not, contact. Two labels of an episode show only in
 motion: `bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed).
@@ -61,12 +61,12 @@ SPRING, DAMPING = 5.0, 1.5  # of the scripted agent: force per table width, and 
 class Look:
     """How each episode is painted."""
 
-    colour: NDArray[np.float32]  # [E, M, 3]
+    color: NDArray[np.float32]  # [E, M, 3]
     table: NDArray[np.float32]  # [E, 3]
     texture: NDArray[np.float32]  # [E, g, g]
     light: NDArray[np.float32]  # [E, 2]
     band: NDArray[np.float32]  # [E, 2] left and right edge, equal = none
-    band_colour: NDArray[np.float32]  # [E, 3]
+    band_color: NDArray[np.float32]  # [E, 3]
 
     def take(self, index: NDArray[np.intp]) -> "Look":
         return Look(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
@@ -125,7 +125,7 @@ class BilliardsBatch:
         x, r, band = self.discs.position[..., 0], self.discs.radius, self.look.band[:, None]
         return ~((x - r >= band[..., 0]) & (x + r <= band[..., 1]))
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -141,9 +141,9 @@ class BilliardsBatch:
         picture = self._table.copy()
         position, radius = d.position.astype(np.float32), d.radius.astype(np.float32)
         for m in reversed(range(self.level.discs)):  # the puck is painted last, over the others
-            render.paint_discs(picture, position[:, m], radius[:, m], look.colour[:, m], d.present[:, m])
+            render.paint_discs(picture, position[:, m], radius[:, m], look.color[:, m], d.present[:, m])
         if self.level.band_width:
-            render.paint_band(picture, look.band[:, 0], look.band[:, 1], look.band_colour)
+            render.paint_band(picture, look.band[:, 0], look.band[:, 1], look.band_color)
         picture *= 255.0
         picture += 0.5
         return picture.astype(np.uint8)
@@ -165,7 +165,7 @@ class BilliardsBatch:
         """How far the pucks are from `goal` [E, 2]."""
         return np.linalg.norm(self.goal_state() - goal, axis=-1)
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The distance: nothing lies in the way that could not be pushed aside."""
         return self.distance(goal)
 
@@ -191,7 +191,7 @@ class BilliardsBatch:
             raise ValueError(f"billiards has the policies {', '.join(self.policies)}, found {policy!r}")
         return np.stack([held_in_disc(rng, frames, LONGEST_HOLD) for rng in generators])
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the puck of each table at `goal` [E, 2], at rest."""
         self.discs.position[:, 0] = goal
         self.discs.velocity[:, 0] = 0.0
@@ -236,23 +236,23 @@ def _draw_look(level: Level, rng: np.random.Generator) -> dict:
     discs = level.discs
     left = rng.uniform(0.2, 0.8 - level.band_width) if level.band_width else 0.0
     look = {
-        "colour": np.array([PALETTE[m % len(PALETTE)] for m in range(discs)], dtype=np.float32),
+        "color": np.array([PALETTE[m % len(PALETTE)] for m in range(discs)], dtype=np.float32),
         "table": np.full(3, 0.08, dtype=np.float32),
         "texture": np.zeros((TEXTURE_GRID, TEXTURE_GRID), dtype=np.float32),
         "light": np.zeros(2, dtype=np.float32),
         "band": np.array([left, left + level.band_width], dtype=np.float32),
-        "band_colour": np.full(3, 0.45, dtype=np.float32),
+        "band_color": np.full(3, 0.45, dtype=np.float32),
     }
     if level.varied_look:
         table = rng.uniform(0.1, 0.5, 3)
         body = (table + rng.uniform(0.3, 0.5, 3)).clip(0, 1)
-        colours = np.tile(body, (discs, 1))
-        colours[0] = rng.uniform(0.6, 1.0, 3)
+        colors = np.tile(body, (discs, 1))
+        colors[0] = rng.uniform(0.6, 1.0, 3)
         look |= {
-            "colour": colours.astype(np.float32),
+            "color": colors.astype(np.float32),
             "table": table.astype(np.float32),
             "texture": rng.normal(0, 0.06, (TEXTURE_GRID, TEXTURE_GRID)).astype(np.float32),
             "light": rng.uniform(-0.15, 0.15, 2).astype(np.float32),
-            "band_colour": rng.uniform(0.1, 0.7, 3).astype(np.float32),
+            "band_color": rng.uniform(0.1, 0.7, 3).astype(np.float32),
         }
     return look

@@ -109,7 +109,7 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         free = self._goals.draw_goals(self.np_random)[0]
         self.goal = np.asarray(options.get("goal", free), dtype=np.float64)
         at_goal = self._goals.take(np.zeros(1, dtype=np.intp))
-        at_goal.place(self.goal[None])
+        at_goal.set_goal_state(self.goal[None])
         self.goal_picture = at_goal.render()[0]
         return self.render(), self._info()
 
@@ -122,9 +122,9 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._steps += 1
         info, over = self._info(), self._steps >= self.max_steps
         if self._goals is not None:
-            return self.render(), -info["distance"], bool(self.table.ended()[0]), over, info
+            return self.render(), -info["distance"], bool(self.table.terminated()[0]), over, info
         terminated = bool(info["state"][TERMINATED])
-        over |= bool(self.table.ended()[0]) and not terminated
+        over |= bool(self.table.terminated()[0]) and not terminated
         return self.render(), info["state"][REWARD], terminated, over, info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -74,7 +74,7 @@ class GymBatch:
         seen = np.stack([_flat(space, seen) for seen in self._seen])
         return np.column_stack([seen, self._reward, self._terminated]).astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
         return self._ended.copy()
 

@@ -32,7 +32,7 @@ AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goa
 PAPER, SLATE, BLUE = ((0.96, 0.96, 0.94), (0.35, 0.42, 0.5), (0.1, 0.3, 0.95))
 BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STEM))
 LONGEST_HOLD = 7
-AROUND = 105.0  # px from the T's centre of mass at which the script walks around it: the T reaches to 77
+AROUND = 105.0  # px from the T's center of mass at which the script walks around it: the T reaches to 77
 PUSHES = 40  # more than fit into any episode
 
 
@@ -71,7 +71,7 @@ class PushTBatch:
         """Ground truth [E, 7] as named by `state_names`."""
         return np.column_stack([self.goal_state(), self.table.agent_velocity]).astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -81,14 +81,14 @@ class PushTBatch:
         self._physics.step(self.table, wanted.clip(*INSIDE))
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]: the T is grey, the pusher blue."""
+        """RGB pictures [E, size, size, 3]: the T is gray, the pusher blue."""
         count, size = len(self), self.image_size
         picture = np.broadcast_to(np.array(PAPER, np.float32), (count, size, size, 3)).copy()
         pose = (self.table.block / (TABLE, TABLE, 1.0)).astype(np.float32)
         render.paint_boxes(picture, pose, BOXES, np.array(SLATE, np.float32))
-        radius, colour = np.full(count, PUSHER / TABLE, np.float32), np.tile(np.array(BLUE, np.float32), (count, 1))
+        radius, color = np.full(count, PUSHER / TABLE, np.float32), np.tile(np.array(BLUE, np.float32), (count, 1))
         agent = (self.table.agent / TABLE).astype(np.float32)
-        render.paint_discs(picture, agent, radius, colour, np.ones(count, dtype=bool))
+        render.paint_discs(picture, agent, radius, color, np.ones(count, dtype=bool))
         return (picture * 255 + 0.5).astype(np.uint8)
 
     def take(self, index: NDArray[np.intp]) -> "PushTBatch":
@@ -107,7 +107,7 @@ class PushTBatch:
         """The worse [E] of what is left in position and in angle, as a share of what is allowed."""
         return np.maximum(*self._left(goal))
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Their sum, which falls whichever of them is mended."""
         return np.add(*self._left(goal))
 
@@ -119,7 +119,7 @@ class PushTBatch:
         """There is none (`has_expert`)."""
         raise NotImplementedError("no script is known that solves push-t")
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put pusher and T at `goal` [E, 5], at rest."""
         self.table = _at_rest(np.asarray(goal, dtype=np.float64))
 
@@ -158,7 +158,7 @@ class _Script:
     """Pushes one after another, each for many tables at once; drawn before, so that acting needs no more chance."""
 
     aims: NDArray[np.float64]  # [E, P, 2] px: where each push would bring the T
-    beside: NDArray[np.float64]  # [E, P] px by which it misses the centre of mass, so that the T turns
+    beside: NDArray[np.float64]  # [E, P] px by which it misses the center of mass, so that the T turns
     lengths: NDArray[np.int64]  # [E, P] frames of each push
     vigour: NDArray[np.float64]  # [E, P] length of its actions
     noise: NDArray[np.float64]  # [E, T-1, 2]
@@ -187,26 +187,26 @@ class _Script:
         over = self.pushed >= self.lengths[rows, self.number]
         self.number[over] = (self.number[over] + 1) % PUSHES
         self.pushed[over] = 0
-        centre = _centre_of_mass(table.block)
-        aim = self.aims[rows, self.number] - centre
+        center = _centre_of_mass(table.block)
+        aim = self.aims[rows, self.number] - center
         ahead = aim / np.maximum(np.linalg.norm(aim, axis=-1, keepdims=True), 1e-9)
         side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.beside[rows, self.number, None]
-        behind = (centre - AROUND * ahead + side).clip(*INSIDE)
+        behind = (center - AROUND * ahead + side).clip(*INSIDE)
         there = np.linalg.norm(behind - table.agent, axis=-1) < 25
         self.pushed += there | (self.pushed > 0)
-        walk = (_around(table.agent, centre, behind) - table.agent) / REACH
+        walk = (_around(table.agent, center, behind) - table.agent) / REACH
         action = np.where(self.pushed[:, None] > 0, self.vigour[rows, self.number, None] * ahead, walk)
         action = action / np.maximum(1.0, np.linalg.norm(action, axis=-1, keepdims=True))
         return (action + self.noise[:, t]).clip(-1, 1)
 
 
-def _around(here: NDArray[np.float64], centre: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where to go next [E, 2] on the way `there` that does not touch what lies at `centre`."""
-    out, wanted = here - centre, there - centre
+def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where to go next [E, 2] on the way `there` that does not touch what lies at `center`."""
+    out, wanted = here - center, there - center
     angle = np.arctan2(out[:, 1], out[:, 0])
     turn = (np.arctan2(wanted[:, 1], wanted[:, 0]) - angle + np.pi) % (2 * np.pi) - np.pi
     following = angle + np.clip(turn, -0.6, 0.6)
-    on_circle = centre + AROUND * np.column_stack([np.cos(following), np.sin(following)])
+    on_circle = center + AROUND * np.column_stack([np.cos(following), np.sin(following)])
     return np.where((np.abs(turn) < 0.4)[:, None], there, on_circle)
 
 

@@ -82,7 +82,7 @@ class Pushing:
         agent.position, agent.velocity = tuple(table.agent[e].tolist()), tuple(table.agent_velocity[e].tolist())
         self._pymunk.Body.update_position(block, 0.0)  # forgets how overlaps were about to be undone
         x, y, angle = table.block[e].tolist()
-        block.angle = angle  # before the position: turning moves the T about its centre of mass
+        block.angle = angle  # before the position: turning moves the T about its center of mass
         block.position = (x, y)
         vx, vy, block.angular_velocity = table.block_velocity[e].tolist()
         block.velocity = (vx, vy)

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-def paint_discs(picture: Floats, centre: Floats, radius: Floats, colour: Floats, present: NDArray[np.bool_]) -> None:
+def paint_discs(picture: Floats, center: Floats, radius: Floats, color: Floats, present: NDArray[np.bool_]) -> None:
     """Paint one disc a picture, in place.
 
     Args:
         picture: [E, h, w, 3], 0..1.
-        centre: [E, 2] (x to the right, y downwards) in 0..1.
+        center: [E, 2] (x to the right, y downwards) in 0..1.
         radius: [E] in picture widths.
-        colour: [E, 3], 0..1.
+        color: [E, 3], 0..1.
         present: [E]; the others are left as they are.
     """
     height, width = picture.shape[1:3]
@@ -22,41 +22,41 @@ def paint_discs(picture: Floats, centre: Floats, radius: Floats, colour: Floats,
         return
     # Only a square window around each disc is touched: 3-6 times faster than whole pictures.
     reach = int(np.ceil(radius[rows].max() * width)) + 1
-    left = np.floor(centre[rows, 0] * width).astype(np.intp)
-    top = np.floor(centre[rows, 1] * height).astype(np.intp)
+    left = np.floor(center[rows, 0] * width).astype(np.intp)
+    top = np.floor(center[rows, 1] * height).astype(np.intp)
     span = np.arange(-reach, reach + 1)
     x, y = left[:, None] + span, top[:, None] + span  # [R, P]
-    dx = (x + 0.5) - centre[rows, 0:1] * width
-    dy = (y + 0.5) - centre[rows, 1:2] * height
+    dx = (x + 0.5) - center[rows, 0:1] * width
+    dy = (y + 0.5) - center[rows, 1:2] * height
     distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)
     cover = np.clip(radius[rows, None, None] * width - distance + 0.5, 0.0, 1.0)
     inside = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
     cover = np.where(inside, cover, 0.0)[..., None].astype(np.float32)
     at = (rows[:, None, None], np.clip(y, 0, height - 1)[:, :, None], np.clip(x, 0, width - 1)[:, None, :])
     window = picture[at]
-    painted = window + cover * (colour[rows][:, None, None] - window)
+    painted = window + cover * (color[rows][:, None, None] - window)
     # Clipped indices repeat the border pixels: write back only what lies inside, so that none is written twice.
     keep = np.nonzero(inside)
     picture[rows[keep[0]], y[keep[0], keep[1]], x[keep[0], keep[2]]] = painted[keep]
 
 
-def paint_band(picture: Floats, left: Floats, right: Floats, colour: Floats) -> None:
+def paint_band(picture: Floats, left: Floats, right: Floats, color: Floats) -> None:
     """Paint an upright band from `left` to `right` (both [E], 0..1; equal = no band) over everything, in place."""
     width = picture.shape[2]
     column = np.arange(width, dtype=np.float32)
     cover = np.clip(np.minimum(right[:, None] * width - column, 1), 0, 1) - np.clip(
         np.minimum(left[:, None] * width - column, 1), 0, 1
     )
-    picture += cover[:, None, :, None] * (colour[:, None, None] - picture)
+    picture += cover[:, None, :, None] * (color[:, None, None] - picture)
 
 
-def background(texture: Floats, light: Floats, colour: Floats, size: int) -> Floats:
-    """Table pictures [E, size, size, 3] from a coarse texture, a light gradient and a base colour.
+def background(texture: Floats, light: Floats, color: Floats, size: int) -> Floats:
+    """Table pictures [E, size, size, 3] from a coarse texture, a light gradient and a base color.
 
     Args:
         texture: [E, g, g] added brightness on a coarse grid, interpolated.
         light: [E, 2] brightness gained from left to right and from top to bottom.
-        colour: [E, 3], 0..1.
+        color: [E, 3], 0..1.
     """
     grid = texture.shape[-1]
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -66,11 +66,11 @@ def background(texture: Floats, light: Floats, colour: Floats, size: int) -> Flo
     rows = texture[:, low] * (1 - share)[None, :, None] + texture[:, low + 1] * share[None, :, None]
     smooth = rows[:, :, low] * (1 - share) + rows[:, :, low + 1] * share
     slope = light[:, 1, None, None] * (at - 0.5)[None, :, None] + light[:, 0, None, None] * (at - 0.5)[None, None, :]
-    return np.clip(colour[:, None, None] + (smooth + slope)[..., None], 0, 1).astype(np.float32)
+    return np.clip(color[:, None, None] + (smooth + slope)[..., None], 0, 1).astype(np.float32)
 
 
 def paint_boxes(
-    picture: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, float], ...], ...], colour: Floats
+    picture: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, float], ...], ...], color: Floats
 ) -> None:
     """Paint a thing made of boxes into every picture, in place.
 
@@ -78,7 +78,7 @@ def paint_boxes(
         picture: [E, h, w, 3], 0..1.
         pose: [E, 3] x and y of its origin in picture widths, and the angle it is turned by, clockwise in radians.
         boxes: upper left and lower right corner of each, about the origin, in picture widths.
-        colour: [3], 0..1.
+        color: [3], 0..1.
     """
     height, width = picture.shape[1:3]
     dx = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :] - pose[:, 0, None, None]
@@ -87,4 +87,4 @@ def paint_boxes(
     x, y = cos * dx + sin * dy, cos * dy - sin * dx
     outside = [np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1)) for (x0, y0), (x1, y1) in boxes]
     cover = np.clip(0.5 - np.min(outside, 0) * width, 0.0, 1.0)[..., None]
-    picture += cover * (colour - picture)
+    picture += cover * (color - picture)

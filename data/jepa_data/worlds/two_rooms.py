@@ -27,7 +27,7 @@ WALL_X, DOOR_Y = (20.0, 44.0), (10.0, 54.0)
 DOT, DOT_REACH = 1.3, 5  # standard deviation, and how far it is painted
 TURN, STEP = 5.0, (1.0, 0.4, 0.2)  # the walk: kappa of its turns; mean, spread and least length of its steps
 THROUGH = 0.35  # share of walks that go through the door
-LONGEST_ERRAND = 160  # steps after which a wanderer gives up a way
+LONGEST_ERRAND = 160  # steps after which a mixed gives up a way
 HOLD, HELD = 5, 0.5  # share of walks that do each action so many times: planners do, and get stuck at other places
 
 
@@ -57,7 +57,7 @@ class TwoRoomsBatch:
     has_expert = copies = True
     radius, unit = 4.5 / 64, "widths of the picture"  # as in EB-JEPA and PLDM
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
-    policies: tuple[str, ...] = ("random", "noisy-expert", "wanderer")
+    policies: tuple[str, ...] = ("random", "noisy-expert", "mixed")
 
     def __init__(
         self, random_wall: bool, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0
@@ -80,7 +80,7 @@ class TwoRoomsBatch:
         r = self.rooms
         return (np.column_stack([r.position, r.wall, r.door]) / 64).astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -96,7 +96,7 @@ class TwoRoomsBatch:
         """How far the dots are from `goal` [E, 2] as the crow flies."""
         return np.linalg.norm(self.goal_state() - goal, axis=-1)
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far it is to walk to `goal` [E, 2], through the door if it is in the other room; both in widths."""
         r, goal = self.rooms, np.asarray(goal, dtype=np.float64) * 64
         door = np.column_stack([r.wall, r.door])
@@ -109,7 +109,7 @@ class TwoRoomsBatch:
         """Nothing moves by itself here."""
         return np.zeros(len(self))
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the dots at `goal` [E, 2], in widths of the picture."""
         self.rooms.position = np.asarray(goal, dtype=np.float64) * 64
 
@@ -139,12 +139,12 @@ class TwoRoomsBatch:
         random: a walk whose heading turns a little at every step; a third of them are led through the door. Half of
             all do each action five times.
         noisy-expert: to a goal in the other room and then to one in this, and so on, with noise.
-        wanderer: by turns a walk of one to four seconds and a way to a goal in the other room, at any speed.
+        mixed: by turns a walk of one to four seconds and a way to a goal in the other room, at any speed.
         """
         if policy not in self.policies:
             raise ValueError(f"two rooms have the policies {', '.join(self.policies)}, found {policy!r}")
         world = self.take(np.arange(len(self)))
-        if policy == "wanderer":
+        if policy == "mixed":
             return world._wander([_Leg.draw(rng, frames) for rng in generators], frames)
         draws = [_Walk.draw(rng, frames) for rng in generators]
         turns, lengths = (np.stack([getattr(d, name) for d in draws]) for name in ("turns", "lengths"))
@@ -275,7 +275,7 @@ class _Walk:
 
 @dataclass(frozen=True)
 class _Leg:
-    """The random numbers of a wanderer's legs [L], and of its steps [frames]."""
+    """The random numbers of a mixed's legs [L], and of its steps [frames]."""
 
     length: NDArray[np.intp]
     errand: NDArray[np.bool_]

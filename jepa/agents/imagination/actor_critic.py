@@ -8,7 +8,7 @@
              both        - entropy * H(pi),    S = max(1, slow average of P95 - P5 of the returns)
     all      step t counts by c1 … c_t, the chance that there was one
 
-The policy sees the goal's latent beside its own, or its own alone. Unlike DreamerV3's, the optimiser is Adam with the
+The policy sees the goal's latent beside its own, or its own alone. Unlike DreamerV3's, the optimizer is Adam with the
 gradient's norm clipped.
 """
 
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.agents.controller import ActionSpace, Actor, Decision, Latents, Sees, Senses, mlp
+from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer, mlp
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
 
@@ -42,10 +42,10 @@ class ActorCriticSettings:
         entropy: weight of the bonus for spread.
         return_rate: of the slow average that scales the returns.
         critic_rate: of the slow critic.
-        lr, clip_norm: of both optimisers.
+        lr, clip_norm: of both optimizers.
         hidden, layers: of both networks.
         goals: of other episodes too ("any"), or of the start's own.
-        sees: what the actor sees.
+        actor_inputs: what the actor sees.
     """
 
     updates: int = 2000
@@ -62,13 +62,13 @@ class ActorCriticSettings:
     hidden: int = 256
     layers: int = 2
     goals: Goals = "episode"
-    sees: Sees = "goal"
+    actor_inputs: ActorInputs = "goal"
 
 
 class Critic(nn.Module):
     """The value of being at a latent with a goal: a distribution over symexp bins that begins as exactly 0."""
 
-    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
         self.senses = senses
         self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
@@ -123,7 +123,7 @@ class ActorCritic:
     ) -> None:
         self.dream, self.recorded, self.settings = dream, recorded, settings or ActorCriticSettings()
         s = self.settings
-        senses = Senses(recorded.z.shape[1], recorded.z.shape[2], s.sees)
+        senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], s.actor_inputs)
         senses.fit(recorded.z)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -234,8 +234,8 @@ def lambda_returns(
         raise ValueError(
             f"expected {rewards.shape[1] + 1} values for {rewards.shape[1]} rewards, found {len(values[0])}"
         )
-    following, returns = values[:, -1], []
+    next_latent, returns = values[:, -1], []
     for t in reversed(range(rewards.shape[1])):
-        following = rewards[:, t] + discount[:, t] * ((1 - trace) * values[:, t + 1] + trace * following)
-        returns.append(following)
+        next_latent = rewards[:, t] + discount[:, t] * ((1 - trace) * values[:, t + 1] + trace * next_latent)
+        returns.append(next_latent)
     return torch.stack(returns[::-1], 1)

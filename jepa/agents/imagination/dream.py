@@ -93,13 +93,13 @@ class Dream:
         """
         if self.sampled and generator is None:
             raise ValueError("a dream that is sampled needs a generator")
-        state = self.dynamics.init(start[:, None], start.new_zeros(len(start), 0, self.action_size))
+        state = self.dynamics.initial_state(start[:, None], start.new_zeros(len(start), 0, self.action_size))
         z, latents, actions, rewards, continues = start, [start], [], [], []
         for _ in range(steps):
             action = act(z, goal)
             noise = torch.randn(z.shape, generator=generator).to(z) if self.sampled else None
-            state, following = self.dynamics.step(state, action, noise)
-            z = following.mean() if noise is None else following.sample(noise, self.temperature)
+            state, next_latent = self.dynamics.step(state, action, noise)
+            z = next_latent.mean() if noise is None else next_latent.sample(noise, self.temperature)
             latents.append(z)
             actions.append(action)
             rewards.append(self.reward(z, goal))

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace, Linear, Sees, Senses
+from jepa.agents.controller import ActionSpace, ActorInputs, Linear, ObservationNormalizer
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.config import UserError
 
 CHECKS = 256  # dreams by which the best is kept
-MOST_PARAMETERS = 5000  # the covariance has the square of them
+MAX_PARAMETERS = 5000  # the covariance has the square of them
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class EvolutionSettings:
         population: P, candidates of a generation.
         rollouts: R, dreams of each candidate.
         horizon: H, latent steps of a dream.
-        std: of the first generation, in units of the weights of standardised features.
+        std: of the first generation, in units of the weights of standardized features.
         mirrored: share of the candidates that mirror another one at the mean (antithetic sampling); at most half, and
             pycma advises against more than a quarter, where the search becomes biased.
         goals: of other episodes too ("any"), or of the start's own.
-        sees: what the controller sees.
+        actor_inputs: what the controller sees.
     """
 
     generations: int = 300
@@ -49,7 +49,7 @@ class EvolutionSettings:
     std: float = 0.1
     mirrored: float = 0.0
     goals: Goals = "episode"
-    sees: Sees = "goal"
+    actor_inputs: ActorInputs = "goal"
 
     def __post_init__(self) -> None:
         if self.population < 4:
@@ -82,13 +82,13 @@ def evolve(
         ValueError: there are too many weights for a covariance matrix.
     """
     s = settings or EvolutionSettings()
-    senses = Senses(recorded.z.shape[1], recorded.z.shape[2], s.sees)
+    senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], s.actor_inputs)
     senses.fit(recorded.z)
     controller = Linear(senses, space)
-    if controller.parameter_count > MOST_PARAMETERS:
+    if controller.parameter_count > MAX_PARAMETERS:
         raise ValueError(
             f"a linear controller of these latents has {controller.parameter_count} weights, too many for CMA-ES "
-            f"({MOST_PARAMETERS} at most); use an actor-critic, or a model with one token"
+            f"({MAX_PARAMETERS} at most); use an actor-critic, or a model with one token"
         )
     generator = torch.Generator().manual_seed(seed)
     checks = recorded.draw(CHECKS, generator, s.goals)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.agents.controller import Latents, Senses, mlp
+from jepa.agents.controller import Latents, ObservationNormalizer, mlp
 from jepa.objectives import two_hot
 
 AnyHead = TypeVar("AnyHead", bound=nn.Module)
@@ -37,7 +37,7 @@ class HeadSettings:
 class RewardHead(nn.Module):
     """The reward of the step that led to a latent: begins as exactly 0, and takes rewards of any scale."""
 
-    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
         self.senses = senses
         self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
@@ -56,7 +56,7 @@ class RewardHead(nn.Module):
 class ContinueHead(nn.Module):
     """The chance that an episode goes on at a latent."""
 
-    def __init__(self, senses: Senses, *, hidden: int, layers: int) -> None:
+    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
         self.senses = senses
         self.network = mlp(senses.size, hidden, layers, 1)
@@ -106,8 +106,8 @@ def fit_continue(
     )
 
 
-def _senses(z: Float[Tensor, "M N D"]) -> Senses:
-    senses = Senses(z.shape[1], z.shape[2], "latent")
+def _senses(z: Float[Tensor, "M N D"]) -> ObservationNormalizer:
+    senses = ObservationNormalizer(z.shape[1], z.shape[2], "latent")
     senses.fit(z)
     return senses
 

@@ -40,12 +40,12 @@ class ImaginationPolicy:
         goal: UInt8[np.ndarray, "*B h w 3"] | None = None,
         fps: float | None = None,
     ) -> None:
-        if goal is None and isinstance(controller, Actor | Linear) and controller.senses.sees == "goal":
+        if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
             raise UserError("this controller sees the goal beside the present: give a picture of it")
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal_shape = None if goal is None else goal.shape
-        self.goal = None if goal is None else model.encode_still(as_pictures(goal))
+        self.goal = None if goal is None else model.encode_image(as_pictures(goal))
         self.reset()
 
     def reset(self) -> None:

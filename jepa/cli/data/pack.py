@@ -28,7 +28,7 @@ def pack(
     gop: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
     crf: Annotated[int, typer.Option(help="x264's quality; lower is better and larger.")] = 23,
     pixel_format: Annotated[
-        str, typer.Option(help="yuv420p, or yuv444p, which keeps the colour of very small things.")
+        str, typer.Option(help="yuv420p, or yuv444p, which keeps the color of very small things.")
     ] = "yuv420p",
     copy: Annotated[bool, typer.Option("--copy", help="Keep the videos as they are; cut only at keyframes.")] = False,
     scenes: Annotated[bool, typer.Option("--scenes", help="Cut at changes of scene (PySceneDetect).")] = False,

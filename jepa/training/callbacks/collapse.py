@@ -1,4 +1,4 @@
-"""The collapse gauges: effective rank and spread of the latents while they are learned.
+"""The collapse monitors: effective rank and spread of the latents while they are learned.
 
 Every `every` steps: one forward pass of at most 16 clips, two more for LiDAR, and an SVD of at most 1024 latents.
 `seconds` counts what that takes; docs/collapse.md has figures.
@@ -23,12 +23,12 @@ CLIPS, LATENTS = 16, 1024
 SETTLING_STEPS = 50  # a fresh encoder's latents point one way; training turns that within some dozens of steps
 
 
-class CollapseGauge(L.Callback):
-    """Logs the gauges, and warns once when the effective rank is below `warn_below`.
+class CollapseMonitor(L.Callback):
+    """Logs the monitors, and warns once when the effective rank is below `warn_below`.
 
-    gauge/effective_rank   RankMe of the latents, tokens apart
-    gauge/std, least_std   spread over the latents: mean of the dimensions, and the dimension of the least
-    gauge/lidar            where the run changes its clips at random: two views of each of the clips
+    monitor/effective_rank   RankMe of the latents, tokens apart
+    monitor/std, min_std   spread over the latents: mean of the dimensions, and the dimension of the least
+    monitor/lidar            where the run changes its clips at random: two views of each of the clips
 
     Of several processes the first one measures, on its own clips.
 
@@ -36,7 +36,7 @@ class CollapseGauge(L.Callback):
         views: how clips are changed to views; None: not at all, and there is no LiDAR.
 
     Attributes:
-        values: the last ones, without "gauge/"; empty before the first.
+        values: the last ones, without "monitor/"; empty before the first.
         warnings: what was said.
         seconds: spent so far.
     """
@@ -56,7 +56,7 @@ class CollapseGauge(L.Callback):
         began = time.perf_counter()
         self.values = self._measure(module, batch)
         self.seconds += time.perf_counter() - began
-        module.log_dict({f"gauge/{name}": value for name, value in self.values.items()}, batch_size=len(batch))
+        module.log_dict({f"monitor/{name}": value for name, value in self.values.items()}, batch_size=len(batch))
         rank = self.values["effective_rank"]
         if rank < self.warn_below and step >= SETTLING_STEPS and not self.warnings:
             text = (
@@ -71,7 +71,7 @@ class CollapseGauge(L.Callback):
         latents = module.encode(batch.video[:CLIPS]).flatten(0, 2)
         latents = latents[:: -(-len(latents) // LATENTS)]
         spread = dimension_std(latents)
-        found = {"effective_rank": effective_rank(latents), "std": spread.mean(), "least_std": spread.min()}
+        found = {"effective_rank": effective_rank(latents), "std": spread.mean(), "min_std": spread.min()}
         if self.views is not None and len(batch) > 1:
             found["lidar"] = lidar(torch.stack([self._view(module, batch, number) for number in range(2)], 1))
         return {name: value.item() for name, value in found.items()}

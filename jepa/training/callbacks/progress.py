@@ -74,7 +74,7 @@ class Lines(L.Callback):
         metrics = trainer.callback_metrics
         seconds = time.perf_counter() - self._began
         left = seconds / (step - self._first) * (total - step)
-        rank = metrics.get("gauge/effective_rank")
+        rank = metrics.get("monitor/effective_rank")
         self.say(
             f"step {step}/{total}  loss {metrics['train/loss'].item():.4f}"
             + (f"  rank {rank.item():.1f}" if rank is not None else "")

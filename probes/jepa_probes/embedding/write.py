@@ -287,15 +287,15 @@ class ShardWriter(Writer):
 
 
 @contextmanager
-def _stored(video: EncodedVideo, beside: Path, clip_steps: list[int] | None = None) -> Iterator[tuple[Any, str]]:
+def _stored(video: EncodedVideo, baselines: Path, clip_steps: list[int] | None = None) -> Iterator[tuple[Any, str]]:
     """The latents [S, N, D] of a video as a .npy file, read from its beginning, and what they are in words.
 
     Args:
-        beside: where large ones wait.
+        baselines: where large ones wait.
         clip_steps: is filled with the steps of each clip.
     """
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(beside), prefix=".latents-") as file:
+    baselines.mkdir(parents=True, exist_ok=True)
+    with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(baselines), prefix=".latents-") as file:
         about = ""
         for part in video.parts:
             if not about:

@@ -53,7 +53,7 @@ class DistanceConfig(Config):
     measure: Literal["squared", "root"] = "squared"
     bonus: float = Field(default=0.0, ge=0, description="for every step that ends near the goal")
     near: Positive | None = Field(
-        default=None, description="with a bonus: at most so far; none: as far as recorded neighbours in time, at median"
+        default=None, description="with a bonus: at most so far; none: as far as recorded neighbors in time, at median"
     )
 
 
@@ -123,11 +123,11 @@ class ControllerConfig(Config):
     width: Count
     action_size: Count = Field(description="width of one action of the world")
     frames: Count = Field(description="actions of one latent step")
-    hold: Count
+    action_repeat: Count
     actions: ActionStats | None = Field(
         default=None, description="of the model's data, whose range the controller covers; none: -1..1"
     )
     bounds: Literal["box", "ball", "choice"]
-    sees: Literal["goal", "latent"] = "goal"
+    actor_inputs: Literal["goal", "latent"] = "goal"
     hidden: Count | None = None
     layers: int | None = None

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jepa.agents.controller import ActionSpace, Actor, Linear, Sees, Senses
+from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Linear, ObservationNormalizer
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
@@ -24,7 +24,7 @@ from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
 from jepa.decoders.state import LinearRead
 from jepa.models import checkpoint
-from jepa.models.model import DESCRIBED, load
+from jepa.models.model import FILE_KEYS, load
 from jepa.training.config import PretrainConfig
 from jepa.world_model import Dynamics, LatentWorldModel
 from jepa_data.config import StreamConfig
@@ -62,7 +62,7 @@ class Stage:
         space: of the actions.
         recorded: where dreams start, and their goals.
         dream: at the temperature of the config.
-        sees: whether controllers are shown a goal.
+        actor_inputs: whether controllers are shown a goal.
         evaluate: a controller that was trained for so many latent steps, in the world and in a dream.
         heads: how well rewards and ends are known, in words of `heads_of`; empty where they are not learned.
     """
@@ -71,7 +71,7 @@ class Stage:
     space: ActionSpace
     recorded: Recorded
     dream: Dream
-    sees: Sees
+    actor_inputs: ActorInputs
     evaluate: Callable[[Actor | Linear, Dream, int], dict[str, Any]]
     heads: dict[str, float]
 
@@ -133,10 +133,10 @@ def load_controller(run: Path | str, out: Path | None = None) -> Actor | Linear:
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise UserError(f"{run}: no controller here; run `jepa dream {run}` first")
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in DESCRIBED}
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
     config = from_dict(described, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
-    senses = Senses(config.tokens, config.width, config.sees)
-    space = ActionSpace(config.action_size, config.frames, config.hold, config.bounds, config.actions)
+    senses = ObservationNormalizer(config.tokens, config.width, config.actor_inputs)
+    space = ActionSpace(config.action_size, config.frames, config.action_repeat, config.bounds, config.actions)
     if config.kind == "evolution":
         controller = Linear(senses, space)
     else:
@@ -165,11 +165,11 @@ def table(result: dict[str, Any]) -> list[str]:
 def _successes(result: dict[str, Any]) -> list[str]:
     rows = [(LEARNED, result)]
     rows += [(PLANNER, result["planner"])] if result["planner"] else []
-    return score_table(rows + [(AGENTS[name], score) for name, score in result["beside"].items()])
+    return score_table(rows + [(AGENTS[name], score) for name, score in result["baselines"].items()])
 
 
 def _earnings(result: dict[str, Any]) -> list[str]:
-    rows = [(LEARNED, result), *((AGENTS[name], score) for name, score in result["beside"].items())]
+    rows = [(LEARNED, result), *((AGENTS[name], score) for name, score in result["baselines"].items())]
     width = max(len(label) for label, _ in rows)
     lines = [f"{'':{width}}    earned      95 % interval    steps  episodes"]
     for label, score in rows:
@@ -213,7 +213,7 @@ def _reward(wanted: DistanceConfig | StateConfig, found: Features) -> Reward:
         return distance
     if (near := wanted.near) is None:
         if found.latents.shape[1] < 2:
-            raise UserError("reward.near: clips of one latent step have no neighbours in time; say how near")
+            raise UserError("reward.near: clips of one latent step have no neighbors in time; say how near")
         pairs = (found.latents[:, 1:].flatten(0, 1), found.latents[:, :-1].flatten(0, 1))
         near = -distance(*pairs).median().item()
     return Within(distance, near, wanted.bonus)
@@ -223,7 +223,7 @@ def _trained(stage: Stage, dreams: Dream, say: Callable[[str], None]) -> tuple[A
     """A controller that learned in such dreams, and its result: how it did, how it learned, what that took."""
     config, began, cpu = stage.config, time.perf_counter(), time.process_time()
     settings: dict[str, Any] = config.controller.model_dump(exclude={"kind"})
-    settings |= {"goals": config.goals, "sees": stage.sees}
+    settings |= {"goals": config.goals, "actor_inputs": stage.actor_inputs}
     if isinstance(config.controller, ActorCriticConfig):
         learner = ActorCritic(dreams, stage.recorded, stage.space, ActorCriticSettings(**settings), config.seed)
         history, controller = learner.train(say), learner.actor
@@ -244,10 +244,10 @@ def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, sta
         width=model.spec.width,
         action_size=space.width,
         frames=space.frames,
-        hold=space.hold,
+        action_repeat=space.action_repeat,
         actions=space.actions,
         bounds=space.bounds,
-        sees=stage.sees,
+        actor_inputs=stage.actor_inputs,
         hidden=learned.hidden if isinstance(learned, ActorCriticConfig) else None,
         layers=learned.layers if isinstance(learned, ActorCriticConfig) else None,
     )

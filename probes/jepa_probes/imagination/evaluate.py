@@ -88,12 +88,12 @@ def evaluate_controller(
     episodes = tasks.run(act, look=True)
     seconds = time.perf_counter() - began
     solved = tasks.solved(episodes.distance)
-    beside = {"random": score(random_floor(tasks, model.spec.frames_per_step * policy.stride))}
+    baselines = {"random": score(random_floor(tasks, model.spec.frames_per_step * policy.stride))}
     if world.has_expert:
-        beside["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
+        baselines["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
     result = {
         **score(solved),
-        "beside": beside,
+        "baselines": baselines,
         "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
@@ -118,7 +118,7 @@ def evaluate_return(
         horizon: latent steps that the controller was trained for; returns are told for these and for the whole episode.
 
     Returns:
-        JSON-able: the mean `return` of the world with its interval, that of random actions `beside`, and `returns`.
+        JSON-able: the mean `return` of the world with its interval, that of random actions `baselines`, and `returns`.
     """
     world = play.start()
     check_actions(model, world)
@@ -142,7 +142,7 @@ def evaluate_return(
     in_world = torch.from_numpy(whole.reshape(len(whole), -1, span).sum(-1)).float()
     return {
         **_earnings(earned, lengths),
-        "beside": {"random": _earnings(floor, floor_lengths)},
+        "baselines": {"random": _earnings(floor, floor_lengths)},
         "protocol": asdict(play),
         "seconds": seconds,
         "earned": earned.sum(1).tolist(),
@@ -157,7 +157,7 @@ def _earn(
     column = world.state_names.index(REWARD)
     earned, lengths = np.zeros((len(world), steps)), np.zeros(len(world), np.intp)
     for t in range(steps):
-        going = ~world.ended()
+        going = ~world.terminated()
         if not going.any():
             break
         world.step(act(world))

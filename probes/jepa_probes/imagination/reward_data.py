@@ -25,14 +25,14 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Limits, get_backend
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.read import Cut, SampleReader
+from jepa_data.shards.read import ClipSpec, SampleReader
 from jepa_data.worlds.gym import REWARD, TERMINATED
 from jepa_probes.imagination.config import WorldRewardConfig
 from jepa_probes.probing.features import split_episodes
 
 
 @dataclass(frozen=True)
-class Earned:
+class RewardData:
     """Latents of whole episodes, as a controller sees them, and what they were worth.
 
     Attributes:
@@ -84,7 +84,7 @@ def heads_of(
 
 
 @torch.no_grad()
-def _tried(found: Earned, fit: Tensor, held: Tensor, settings: HeadSettings, seed: int) -> dict[str, float]:
+def _tried(found: RewardData, fit: Tensor, held: Tensor, settings: HeadSettings, seed: int) -> dict[str, float]:
     """How well heads that are fitted to some of the episodes know the others."""
     known = found.rewards.isfinite()
     rows, others = fit[known[fit]], held[known[held]]
@@ -102,7 +102,7 @@ def _tried(found: Earned, fit: Tensor, held: Tensor, settings: HeadSettings, see
 
 
 @torch.no_grad()
-def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) -> Earned:
+def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) -> RewardData:
     """Latents, rewards and ends of the training episodes; at most the first `episodes`, None: all.
 
     Raises:
@@ -121,7 +121,7 @@ def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) ->
     stride, parts, keys = stride_of(about.fps, model), list[tuple[Tensor, Tensor, Tensor]](), list[str]()
     for number in range(len(samples) if episodes is None else min(episodes, len(samples))):
         sample = shards.probed(samples[number])
-        pictures, told = reader.clips(sample, Cut(np.arange(sample.frames, dtype=np.int64), None))
+        pictures, told = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
         assert told.states is not None
         video, states = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(told.states[:, columns])
         if len(video) > (model.spec.frames_per_step - 1) * stride:
@@ -130,7 +130,7 @@ def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) ->
     if not parts:
         raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
     latents, rewards, ended = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Earned(latents, rewards, ended, tuple(keys))
+    return RewardData(latents, rewards, ended, tuple(keys))
 
 
 def _moments(
@@ -147,7 +147,7 @@ def _moments(
     seen = at[:, None] + stride * torch.arange(1 - frames, 1)
     before = at[:, None] + torch.arange(1 - span, 1)
     earned = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
-    latents = torch.cat([model.encode_still(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
+    latents = torch.cat([model.encode_image(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
     ended = states[at, 1] > 0
     return (
         latents,

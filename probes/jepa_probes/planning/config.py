@@ -23,14 +23,14 @@ class TasksConfig(Config):
     radius: Positive | None = Field(
         default=None, description="success: it ends this close to the goal, in the world's unit; none: the world's own"
     )
-    least_distance: Positive | None = Field(
+    min_distance: Positive | None = Field(
         default=None, description="goals nearer to the start than this are drawn again; none: those within the radius"
     )
     goal_offset: Count | None = Field(
         default=None, description="a goal is where goal_policy gets within so many steps; none: drawn by the world"
     )
     goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
-    hold: Count = Field(default=1, description="steps of the world for which an action is held")
+    action_repeat: Count = Field(default=1, description="steps of the world for which an action is held")
     seed: int = Field(default=0, ge=0)
 
 
@@ -48,49 +48,51 @@ class InverseConfig(Config):
     hidden: Count = 256
     layers: int = Field(default=2, ge=0)
     ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
-    haste: float = Field(default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all")
+    time_penalty: float = Field(
+        default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all"
+    )
     expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
     bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
 
 
-class EffortConfig(Config):
+class ActionCostConfig(Config):
     """The mean square of the actions, each in half ranges of the data."""
 
-    kind: Literal["effort"] = "effort"
+    kind: Literal["action_cost"] = "action_cost"
     weight: Positive = 0.01
 
 
-class Placed(Config):
+class StateTermConfig(Config):
     """What is told in states of the world, which are read off the latents by ridge regression (decoders/state.py)."""
 
     names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
     clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
 
 
-class ForbiddenConfig(Placed):
+class KeepOutConfig(StateTermConfig):
     """How deep a plan lies in a forbidden ball, as a share of its radius; 0 outside."""
 
-    kind: Literal["forbidden"] = "forbidden"
+    kind: Literal["keep_out"] = "keep_out"
     weight: Positive = 10.0
-    centre: tuple[float, ...]
+    center: tuple[float, ...]
     radius: Positive
 
     @model_validator(mode="after")
     def _centre_fits(self) -> Self:
-        if len(self.centre) != len(self.names):
+        if len(self.center) != len(self.names):
             raise ValueError(
-                f"expected a centre with {len(self.names)} number(s), one a name; found {len(self.centre)}"
+                f"expected a center with {len(self.names)} number(s), one a name; found {len(self.center)}"
             )
         return self
 
 
-class StateCostConfig(Placed):
+class StateCostConfig(StateTermConfig):
     """The squared distance of states to a target."""
 
     kind: Literal["state"] = "state"
     weight: Positive = 1.0
     target: tuple[float, ...]
-    path_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
+    running_cost_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
 
     @model_validator(mode="after")
     def _target_fits(self) -> Self:
@@ -101,16 +103,18 @@ class StateCostConfig(Placed):
         return self
 
 
-class PictureConfig(Config):
+class ImageCostConfig(Config):
     """The squared distance to the latent of a picture, the same for all tasks, beside their own goals."""
 
-    kind: Literal["picture"] = "picture"
+    kind: Literal["image"] = "image"
     weight: Positive = 1.0
     file: str = Field(description="a square picture; it is scaled to the model's size")
-    path_weight: Share = 1.0
+    running_cost_weight: Share = 1.0
 
 
-CostConfig = Annotated[EffortConfig | ForbiddenConfig | StateCostConfig | PictureConfig, Field(discriminator="kind")]
+CostConfig = Annotated[
+    ActionCostConfig | KeepOutConfig | StateCostConfig | ImageCostConfig, Field(discriminator="kind")
+]
 
 
 class PlanConfig(TasksConfig):
@@ -121,11 +125,11 @@ class PlanConfig(TasksConfig):
     )
     gifs: int = Field(default=4, ge=0, le=24, description="how many tasks are drawn")
     horizon: Count = Field(default=6, description="latent steps looked ahead")
-    execute: Count = Field(default=2, description="latent steps acted on before planning again")
+    replan_every: Count = Field(default=2, description="latent steps acted on before planning again")
     history: Count | None = Field(
         default=None, description="latents that a plan starts from; none: as many as the model was trained with"
     )
-    unstick: float = Field(
+    random_action_if_stuck: float = Field(
         default=0.0,
         ge=0,
         lt=1,
@@ -136,12 +140,12 @@ class PlanConfig(TasksConfig):
         description="box: actions stay in the range of the data; ball: also 1 long at most, for worlds that cut longer "
         "ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
-    path_weight: Share = 1.0
+    running_cost_weight: Share = 1.0
     costs: tuple[CostConfig, ...] = Field(
         default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
     )
     planner: PlannerConfig = CEMConfig()
-    start: Literal["previous", "nothing", "inverse", "dream"] = Field(
+    warm_start: Literal["previous", "none", "inverse_dynamics", "controller"] = Field(
         default="previous",
         description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "
         "or from what the controller of `jepa dream` would do",
@@ -152,6 +156,8 @@ class PlanConfig(TasksConfig):
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:
-        if self.start == "inverse" and self.inverse is None:
-            raise ValueError("start: inverse needs inverse dynamics; leave `inverse` as it is, or start elsewhere")
+        if self.warm_start == "inverse_dynamics" and self.inverse is None:
+            raise ValueError(
+                "warm_start: inverse_dynamics needs inverse dynamics; leave `inverse` as it is, or start elsewhere"
+            )
         return self

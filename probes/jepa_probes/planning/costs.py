@@ -1,6 +1,8 @@
 """From the `costs:` of a config to terms of a cost, for planners.
 
-    costs: [{kind: effort, weight: 0.01}, {kind: forbidden, names: [agent.x, agent.y], centre: [0.5, 0.3], radius: 0.1}]
+    costs:
+      - {kind: action_cost, weight: 0.01}
+      - {kind: keep_out, names: [agent.x, agent.y], center: [0.5, 0.3], radius: 0.1}
 
 What is told in states of the world is read off the latents; how well that can be done is told with it.
 """
@@ -16,17 +18,17 @@ from PIL import Image, UnidentifiedImageError
 
 from jepa.config import UserError
 from jepa.decoders.state import LinearRead
-from jepa.planners.cost import Imagined, Term, effort, inside, picture_reached, state_reached
+from jepa.planners.cost import Imagined, Term, action_cost, image_reached, keep_out, state_reached
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_probes.planning.config import (
+    ActionCostConfig,
     CostConfig,
-    EffortConfig,
-    ForbiddenConfig,
-    PictureConfig,
-    Placed,
+    ImageCostConfig,
+    KeepOutConfig,
     StateCostConfig,
+    StateTermConfig,
 )
 from jepa_probes.planning.evaluate import Costs, Region
 from jepa_probes.planning.recordings import recorded
@@ -37,7 +39,7 @@ def known_states(costs: Sequence[CostConfig], data: StreamConfig) -> None:
     """Raises UserError if a cost names a state that was not recorded. Asked first: it costs nothing."""
     names = ShardSet.open(data.folder).manifest.state_names
     for number, cost in enumerate(costs):
-        unknown = [name for name in cost.names if name not in names] if isinstance(cost, Placed) else []
+        unknown = [name for name in cost.names if name not in names] if isinstance(cost, StateTermConfig) else []
         if unknown:
             known = ", ".join(names) or "none"
             raise UserError(f"costs.{number}: no state {unknown[0]!r} was recorded; there are: {known}")
@@ -54,17 +56,19 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
         about: dict[str, Any] = cost.model_dump(mode="json")
         try:
             match cost:
-                case EffortConfig():
-                    value = effort(model.spec.actions)
-                case PictureConfig():
+                case ActionCostConfig():
+                    value = action_cost(model.spec.actions)
+                case ImageCostConfig():
                     value = _picture(cost, model)
-                case ForbiddenConfig():
+                case KeepOutConfig():
                     read, about["r2"] = _reading(cost, model, data, seed)
-                    value = inside(read, cost.centre, cost.radius)
-                    regions.append(Region(cost.names, cost.centre, cost.radius))
+                    value = keep_out(read, cost.center, cost.radius)
+                    regions.append(Region(cost.names, cost.center, cost.radius))
                 case StateCostConfig():
                     read, about["r2"] = _reading(cost, model, data, seed)
-                    value = state_reached(read, torch.tensor([cost.target]), path_weight=cost.path_weight)
+                    value = state_reached(
+                        read, torch.tensor([cost.target]), running_cost_weight=cost.running_cost_weight
+                    )
         except ValueError as error:
             raise UserError(f"costs.{number}: {error}") from error
         terms.append(Term(value, cost.weight))
@@ -73,7 +77,7 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
 
 
 def _reading(
-    cost: Placed, model: LatentWorldModel, data: StreamConfig, seed: int
+    cost: StateTermConfig, model: LatentWorldModel, data: StreamConfig, seed: int
 ) -> tuple[LinearRead, dict[str, float | None]]:
     """States off latents, fitted to all recorded clips; and the R² of each when it is fitted to some for the others.
 
@@ -91,7 +95,7 @@ def _reading(
     return whole, {name: None if isnan(x) else round(x, 4) for name, x in zip(cost.names, r2.tolist(), strict=True)}
 
 
-def _picture(cost: PictureConfig, model: LatentWorldModel) -> Callable[[Imagined], torch.Tensor]:
+def _picture(cost: ImageCostConfig, model: LatentWorldModel) -> Callable[[Imagined], torch.Tensor]:
     try:
         with Image.open(Path(cost.file)) as file:
             picture = np.array(file.convert("RGB"))
@@ -100,6 +104,8 @@ def _picture(cost: PictureConfig, model: LatentWorldModel) -> Callable[[Imagined
     if picture.shape[0] != picture.shape[1]:
         height, width = picture.shape[:2]
         raise UserError(f"{cost.file}: expected a square picture, as the model sees, found {width} x {height}")
-    return picture_reached(
-        model.encode_still, torch.from_numpy(picture).permute(2, 0, 1)[None], path_weight=cost.path_weight
+    return image_reached(
+        model.encode_image,
+        torch.from_numpy(picture).permute(2, 0, 1)[None],
+        running_cost_weight=cost.running_cost_weight,
     )

@@ -46,13 +46,13 @@ class Region:
     """A ball of the world's true state: `names` are its axes."""
 
     names: tuple[str, ...]
-    centre: tuple[float, ...]
+    center: tuple[float, ...]
     radius: float
 
-    def holds(self, world: WorldBatch) -> NDArray[np.bool_]:
+    def contains(self, world: WorldBatch) -> NDArray[np.bool_]:
         """Which episodes are in it now [B]."""
         columns = [list(world.state_names).index(name) for name in self.names]
-        return np.linalg.norm(world.states()[:, columns] - self.centre, axis=-1) < self.radius
+        return np.linalg.norm(world.states()[:, columns] - self.center, axis=-1) < self.radius
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate(
     alone = Policy(model, tasks.goal_pictures[:1], settings, seed=protocol.seed, fps=world.fps, guide=leads)
     result = {
         **score(solved),
-        "beside": _beside(model, tasks, frames, settings, inverse, simulator_tasks, leads),
+        "baselines": _baselines(model, tasks, frames, settings, inverse, simulator_tasks, leads),
         "ever_reached": float(tasks.solved(episodes.nearest).mean()),
         "median_distance": float(np.median(episodes.distance)),
         "unit": world.unit,
@@ -138,7 +138,7 @@ def evaluate(
         "distances": episodes.distance.tolist(),
     }
     if more.regions:
-        ends = np.logical_or.reduce([r.holds(at) for r in more.regions for at in (tasks.start(), tasks.at_goal())])
+        ends = np.logical_or.reduce([r.contains(at) for r in more.regions for at in (tasks.start(), tasks.at_goal())])
         free = playing.entered[~ends]
         result["entered"] = {"share": float(free.mean()) if len(free) else None, "tasks": len(free)}
     assert playing.imagined is not None
@@ -161,7 +161,7 @@ class _Playing:
 
     def __call__(self, pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         for region in self.regions:
-            self.entered |= region.holds(world)
+            self.entered |= region.contains(world)
         known, began = told(self.policy.model, world), time.perf_counter()
         action = self.policy.act(_seen(pictures), known)
         self.seconds += time.perf_counter() - began
@@ -192,7 +192,7 @@ def _time_of_one(policy: Policy, world: GoalBatch) -> float:
     return time.perf_counter() - began
 
 
-def _beside(
+def _baselines(
     model: LatentWorldModel,
     tasks: Tasks,
     frames: int,
@@ -275,10 +275,10 @@ def simulator_ceiling(
     control = ModelPredictiveControl(
         settings.planner,
         horizon=settings.horizon,
-        execute=settings.execute,
+        replan_every=settings.replan_every,
         action_size=width,
         frames=frames,
-        hold=settings.hold,
+        action_repeat=settings.action_repeat,
         bounds=settings.bounds,
         keep=settings.keep,
         seed=tasks.protocol.seed,
@@ -291,7 +291,7 @@ def simulator_ceiling(
             goal = tasks.goal[: len(world)]
             start = None if lead is None else lead(world).unflatten(1, (-1, frames)).flatten(2)
             plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world), start)
-            steps = plan.actions[:, : settings.execute].unflatten(-1, (frames, width)).flatten(1, 2)
+            steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
         return queue.pop(0)
 
@@ -309,6 +309,6 @@ def _true_cost(
     total = np.zeros(len(imagined))
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
-        total += imagined.way_left(target)
+        total += imagined.distance_to_goal(target)
     total = total / forces.shape[1] + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

@@ -66,17 +66,17 @@ def plan(
         planner = build_planner(config.planner)
         settings = PlanSettings(
             config.horizon,
-            config.execute,
-            config.hold,
+            config.replan_every,
+            config.action_repeat,
             config.bounds,
-            config.path_weight,
+            config.running_cost_weight,
             planner,
-            keep=config.start == "previous",
+            keep=config.warm_start == "previous",
             history=config.history,
-            unstick=config.unstick,
+            random_action_if_stuck=config.random_action_if_stuck,
         )
         inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
-        guide = {"inverse": inverse, "dream": partial(load_controller, run, out)}.get(config.start)
+        guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
         done = evaluate(
             model,
             protocol,
@@ -104,7 +104,9 @@ def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wa
     assert found.actions is not None
     actions = block_actions(found.actions, model.spec.frames_per_step)
     settings = InverseSettings(**wanted.model_dump(exclude={"clip_frames", "clips", "clips_per_video"}))
-    return fit_inverse(found.latents, goals, actions, action_space(config, model, hold=1), settings, config.seed)
+    return fit_inverse(
+        found.latents, goals, actions, action_space(config, model, action_repeat=1), settings, config.seed
+    )
 
 
 def comparison(a: Path, b: Path) -> list[str]:
@@ -126,7 +128,7 @@ def comparison(a: Path, b: Path) -> list[str]:
 
 def table(result: dict[str, Any]) -> list[str]:
     """The result as lines of a table, and what a plan took."""
-    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["beside"].items())]
+    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["baselines"].items())]
     lines = score_table(rows)
     calls = f"{result['model_calls_per_plan']} imagined steps"
     if result["differentiated_calls_per_plan"]:
@@ -141,7 +143,7 @@ def table(result: dict[str, Any]) -> list[str]:
             lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {number(x, 2)}" for name, x in r2.items()))
     if entered := result.get("entered"):
         share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
-        lines.append(f"forbidden: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
+        lines.append(f"keep_out: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
     return lines
 
 

@@ -47,13 +47,13 @@ def recorded(
 
 
 def action_space(
-    config: TasksConfig, model: LatentWorldModel, bounds: Bounds | None = None, hold: int | None = None
+    config: TasksConfig, model: LatentWorldModel, bounds: Bounds | None = None, action_repeat: int | None = None
 ) -> ActionSpace:
     """What a controller of the config's world decides.
 
     Args:
         bounds: None: a choice where the world's actions are discrete, else a box.
-        hold: None: as the config says.
+        action_repeat: None: as the config says.
     """
     world = make_batch(str(config.world), np.arange(1), image_size=model.preprocessing.image_size)
     if bounds is None:
@@ -61,4 +61,4 @@ def action_space(
     stride, wide = stride_of(world.fps, model), model.spec.action_size
     assert wide is not None
     frames = model.spec.frames_per_step * stride
-    return ActionSpace(wide // stride, frames, hold or config.hold, bounds, model.spec.actions)
+    return ActionSpace(wide // stride, frames, action_repeat or config.action_repeat, bounds, model.spec.actions)

@@ -43,7 +43,7 @@ def fitted(run: Path, config: AnyTasks, recording: Manifest, model: LatentWorldM
     about = make_goal_batch(str(config.world), np.arange(1))
     radius = config.radius or about.radius
     policy = (config.goal_policy or about.policies[0]) if config.goal_offset else None
-    chosen = {"radius": radius, "least_distance": config.least_distance or radius, "goal_policy": policy}
+    chosen = {"radius": radius, "min_distance": config.min_distance or radius, "goal_policy": policy}
     return config.model_copy(update=chosen)
 
 
@@ -65,7 +65,7 @@ def score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 def protocol_of(config: TasksConfig) -> Protocol:
     """The protocol of a config that `fitted` has seen."""
-    assert config.world and config.world_version and config.image_size and config.radius and config.least_distance
+    assert config.world and config.world_version and config.image_size and config.radius and config.min_distance
     return Protocol(
         world=config.world,
         world_version=config.world_version,
@@ -73,7 +73,7 @@ def protocol_of(config: TasksConfig) -> Protocol:
         tasks=config.tasks,
         steps=config.steps,
         radius=config.radius,
-        least_distance=config.least_distance,
+        min_distance=config.min_distance,
         seed=config.seed,
         goal_offset=config.goal_offset,
         goal_policy=config.goal_policy,

@@ -39,7 +39,7 @@ class Protocol:
         tasks: number of (start, goal) pairs; task i is episode 1,000,000 + i of `seed`.
         steps: budget of world steps.
         radius: success if it ends this close to the goal, in the world's unit.
-        least_distance: goals nearer to the start are drawn again, so that no task begins solved.
+        min_distance: goals nearer to the start are drawn again, so that no task begins solved.
         goal_offset: a goal is where `goal_policy` gets from the start within so many steps; None: any that the world
             draws.
     """
@@ -50,7 +50,7 @@ class Protocol:
     tasks: int
     steps: int
     radius: float
-    least_distance: float
+    min_distance: float
     seed: int
     goal_offset: int | None = None
     goal_policy: str | None = None
@@ -76,9 +76,9 @@ class Tasks:
     """
 
     def __init__(self, protocol: Protocol) -> None:
-        if protocol.least_distance < protocol.radius:
+        if protocol.min_distance < protocol.radius:
             raise UserError(
-                f"least_distance ({protocol.least_distance:g}) is below the radius of success ({protocol.radius:g}): "
+                f"min_distance ({protocol.min_distance:g}) is below the radius of success ({protocol.radius:g}): "
                 "some tasks would begin solved"
             )
         self.protocol = protocol
@@ -102,7 +102,7 @@ class Tasks:
     def at_goal(self) -> GoalBatch:
         """All tasks where they shall end, at rest."""
         world = self.start()
-        world.place(self.goal)
+        world.set_goal_state(self.goal)
         return world
 
     def run(self, act: Act, *, count: int | None = None, look: bool = False, keep: int = 0) -> Episodes:
@@ -143,12 +143,12 @@ class Tasks:
                 goal[again] = world.draw_goals(rng)
             else:
                 goal[again], recorded[again] = self._reached(world, again, attempt)
-            again = np.flatnonzero(self._start.distance(goal) < p.least_distance)
+            again = np.flatnonzero(self._start.distance(goal) < p.min_distance)
             if not again.size:
                 return goal, recorded
         raise UserError(
-            f"{again.size} of {len(goal)} tasks of {p.world} found no goal at least {p.least_distance:g} from their "
-            f"start (least_distance), in {self._start.unit}, in {ATTEMPTS} attempts. Lower it"
+            f"{again.size} of {len(goal)} tasks of {p.world} found no goal at least {p.min_distance:g} from their "
+            f"start (min_distance), in {self._start.unit}, in {ATTEMPTS} attempts. Lower it"
             + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
         )
 
@@ -192,8 +192,8 @@ def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBa
 def wilson(successes: int, trials: int) -> tuple[float, float, float]:
     """Share of successes and its 95 % Wilson score interval."""
     z, share = Z95, successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    low = 0.0 if successes == 0 else float(centre - half)  # exactly: rounding would leave a little
-    high = 1.0 if successes == trials else float(centre + half)
+    low = 0.0 if successes == 0 else float(center - half)  # exactly: rounding would leave a little
+    high = 1.0 if successes == trials else float(center + half)
     return share, low, high

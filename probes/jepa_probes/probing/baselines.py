@@ -95,12 +95,12 @@ def train_supervised(
     """An encoder trained with a linear head on positions and velocities, or on all states where there are none of
     these (see state.py); the head is thrown away.
 
-    Equal budget is up to the caller: `batches` of the same length and size as pretraining saw, its optimiser, schedule,
+    Equal budget is up to the caller: `batches` of the same length and size as pretraining saw, its optimizer, schedule,
     clipping and precision. Squared errors of targets scaled by the first batch; what is NaN or infinite does not count.
 
     Args:
         make_encoder: its encoder tells `tokens` and `width`, as all of jepa.encoders do.
-        batches: training clips with states; one optimiser step each.
+        batches: training clips with states; one optimizer step each.
         state_names: of the columns of `ClipBatch.states`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""k-nearest-neighbour probe: cosine similarity between clip embeddings, votes weighted as in DINO (arXiv 2104.14294).
+"""k-nearest-neighbor probe: cosine similarity between clip embeddings, votes weighted as in DINO (arXiv 2104.14294).
 
 k is the one of the highest accuracy on held-out training episodes; of equal ones the largest.
 """
@@ -18,7 +18,7 @@ TEMPERATURE = 0.07  # DINO
 
 
 @dataclass(frozen=True)
-class NeighbourProbe:
+class NeighborProbe:
     """All training clips, and how many of them vote."""
 
     reduction: Reduction
@@ -34,8 +34,8 @@ class NeighbourProbe:
 
 def fit_knn(
     embedding: Float[Tensor, "n F"], target: Int[Tensor, " n"], keys: Sequence[str], classes: int, *, seed: int = 0
-) -> NeighbourProbe:
-    """Remember the training clips, and choose k. Embeddings are standardised: angles are about the training mean."""
+) -> NeighborProbe:
+    """Remember the training clips, and choose k. Embeddings are standardized: angles are about the training mean."""
     reduction = Reduction.fit(embedding)
     bank = F.normalize(reduction(embedding), dim=-1)
     fit, held = split_episodes(keys, seed=seed)
@@ -44,7 +44,7 @@ def fit_knn(
         k: int((_vote(similarity, target[fit], classes, k) == target[held]).sum()) for k in NEIGHBOURS if k <= len(fit)
     }
     k = max(right, key=lambda k: (right[k], k))
-    return NeighbourProbe(reduction, bank, target, classes, k)
+    return NeighborProbe(reduction, bank, target, classes, k)
 
 
 def _vote(similarity: Float[Tensor, "m n"], target: Int[Tensor, " n"], classes: int, k: int) -> Int[Tensor, " m"]:

@@ -1,6 +1,6 @@
 """A probe while the encoder is trained: `trainer.probe_every` steps, on held-out videos, without touching the training.
 
-knn      accuracy of each label by nearest neighbours
+knn      accuracy of each label by nearest neighbors
 linear   accuracy of each label by logistic regression, and R² of the true states where the data have them
 
 It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded anew, and decoded anew

@@ -41,21 +41,21 @@ class Reduction:
 
 
 def principal_components(
-    centred: Float[Tensor, "n F"], components: int
+    centered: Float[Tensor, "n F"], components: int
 ) -> tuple[Float[Tensor, "F Q"], Float[Tensor, " Q"]]:
     """The first `components` directions, strongest first, and the standard deviation along each.
 
     There are no more than the features, or the rows they are computed from, can span.
     """
-    n, width = centred.shape
+    n, width = centered.shape
     if width <= ROWS:
-        values, vectors = torch.linalg.eigh(_gram(centred.T) / n)
+        values, vectors = torch.linalg.eigh(_gram(centered.T) / n)
         keep = min(components, n, width)
         return vectors.flip(1)[:, :keep].float(), values.flip(0)[:keep].clamp(min=0).sqrt().float()
-    rows = centred[torch.linspace(0, n - 1, min(n, ROWS)).long()]
+    rows = centered[torch.linspace(0, n - 1, min(n, ROWS)).long()]
     values, vectors = torch.linalg.eigh(_gram(rows))
     lengths = values.flip(0)[:components].clamp(min=0).sqrt()
-    # Centring costs one direction, equal rows cost more; of constant features one is kept, as zeros.
+    # Centering costs one direction, equal rows cost more; of constant features one is kept, as zeros.
     lengths = lengths[: max(1, int((lengths > 1e-6 * lengths[0]).sum()))]
     basis = rows.T @ (vectors.flip(1)[:, : len(lengths)] / lengths.clamp(min=1e-12)).float()
     return basis, (lengths / len(rows) ** 0.5).float()

@@ -32,7 +32,7 @@ from jepa_probes.probing.reduction import WIDEST, Reduction
 
 PENALTIES = tuple(10.0**e for e in range(-6, 2))
 ROWS_AT_ONCE = 16_384
-LEAST_OCCLUDED = 50  # samples; R² of fewer says little
+MIN_OCCLUDED = 50  # samples; R² of fewer says little
 KINDS = dict.fromkeys("xyz", "position") | {f"v{axis}": "velocity" for axis in "xyz"}
 
 
@@ -174,7 +174,7 @@ def score(targets: Sequence[Target], predicted: Float[Tensor, "E S C"], states: 
         if target.visible is not None:
             unseen = there & (states[..., target.visible] == 0)
             occluded[target.group] = occluded.get(target.group, 0) + int(unseen.sum())
-            enough = int(unseen.sum()) >= LEAST_OCCLUDED
+            enough = int(unseen.sum()) >= MIN_OCCLUDED
             hidden[target.name] = _r2(predicted[..., c][unseen], truth[unseen]) if enough else None
     groups: dict[str, float | None] = {}
     for group in dict.fromkeys(t.group for t in targets):

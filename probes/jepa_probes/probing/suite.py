@@ -150,13 +150,13 @@ def _classify(
     keys = [train.keys[int(i)] for i in task.train]
     x, y = train.latents[task.train], test.latents[task.test]
     linear = fit_linear(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
-    neighbours = fit_knn(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
+    neighbors = fit_knn(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
     attentive = fit_attentive(x, task.train_class, task.trained, seed=seed)
-    chosen[f"{task.name}.linear_penalty"], chosen[f"{task.name}.k"] = linear.penalty, neighbours.k
+    chosen[f"{task.name}.linear_penalty"], chosen[f"{task.name}.k"] = linear.penalty, neighbors.k
     answers = {
         "linear": linear(clip_embedding(y)),
         "attentive": attentive(y),
-        "knn": neighbours(clip_embedding(y)),
+        "knn": neighbors(clip_embedding(y)),
     }
     return {
         f"class.{task.name}.{probe}.{what}": value

@@ -27,10 +27,10 @@ COLOURS = {
 OVERLAID = {
     "train/loss": "loss",
     "train/cosine": "cosine of prediction and target",
-    "gauge/effective_rank": "effective rank",
-    "gauge/std": "std of the latents, mean",
-    "gauge/least_std": "std, least dimension",
-    "gauge/lidar": "LiDAR",
+    "monitor/effective_rank": "effective rank",
+    "monitor/std": "std of the latents, mean",
+    "monitor/min_std": "std, least dimension",
+    "monitor/lidar": "LiDAR",
 }
 
 
@@ -57,14 +57,14 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 def curves(metrics: Mapping[str, Series]) -> list[Chart]:
-    """Loss and its terms, gauges, online probe, clips a second: those that were logged."""
+    """Loss and its terms, monitors, online probe, clips a second: those that were logged."""
     terms = [name for name in metrics if name.startswith("train/") and name != "train/loss"]
     loss = ["train/loss"] if "train/loss" in metrics else []
     probes = [name for name in metrics if name.startswith("probe/")]
     wanted = [
         ("loss and its terms", [*loss, *terms], True),
-        ("effective rank of the latents", ["gauge/effective_rank", "gauge/lidar"], False),
-        ("spread of the latents", ["gauge/std", "gauge/least_std"], False),
+        ("effective rank of the latents", ["monitor/effective_rank", "monitor/lidar"], False),
+        ("spread of the latents", ["monitor/std", "monitor/min_std"], False),
         ("online probe", probes, False),
         ("clips per second", ["speed/clips_per_second"], False),
     ]
@@ -99,26 +99,26 @@ def overlay(runs: Mapping[str, Mapping[str, Series]]) -> bytes:
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.3 * rows + 0.4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
-    colours = COLOURS["light"]
+    colors = COLOURS["light"]
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
         drawn = [(i, metrics[name]) for i, metrics in enumerate(runs.values()) if metrics.get(name)]
         for i, points in drawn:
-            axes.plot(*zip(*points, strict=True), color=colours[i % len(colours)], linewidth=1.6)
+            axes.plot(*zip(*points, strict=True), color=colors[i % len(colors)], linewidth=1.6)
         axes.set_title(OVERLAID.get(name, name.replace("_", " ")), fontsize=9, color=INK["light"], loc="left")
         _dress(axes, "light", [value for _, points in drawn for _, value in points], name == "train/loss")
-    lines = [Line2D([], [], color=colours[i % len(colours)], label=run) for i, run in enumerate(runs)]
+    lines = [Line2D([], [], color=colors[i % len(colors)], label=run) for i, run in enumerate(runs)]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(runs), frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
 
 
-def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: str = "optimiser step") -> bytes:
+def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: str = "optimizer step") -> bytes:
     figure = Figure(figsize=(3.6, 2.5), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    colours = COLOURS[theme]
+    colors = COLOURS[theme]
     for i, (name, points) in enumerate(series.items()):
         steps, values = zip(*points, strict=True)
         marker = "o" if len(points) < 3 else None
@@ -126,7 +126,7 @@ def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: 
         axes.plot(
             steps,
             values,
-            color=colours[i % len(colours)],
+            color=colors[i % len(colors)],
             linewidth=2.0 if main else 1.2,
             marker=marker,
             label=name.replace("_", " "),
@@ -143,7 +143,7 @@ def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: 
     return buffer.getvalue()
 
 
-def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool, counted: str = "optimiser step") -> None:
+def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool, counted: str = "optimizer step") -> None:
     """A quiet frame; a logarithmic axis only where values are positive and spread."""
     if logarithmic and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")

@@ -31,7 +31,7 @@ def enlarge(frames: UInt8[np.ndarray, "T h w 3"], side: int = TILE) -> UInt8[np.
 
 
 def fit_to(frames: UInt8[np.ndarray, "T h w 3"], height: int, width: int) -> UInt8[np.ndarray, "T H W 3"]:
-    """Nearest-neighbour resampling to another size, also by factors that are no whole numbers."""
+    """Nearest-neighbor resampling to another size, also by factors that are no whole numbers."""
     rows = np.arange(height) * frames.shape[1] // height
     columns = np.arange(width) * frames.shape[2] // width
     return frames[:, rows][:, :, columns]
@@ -70,14 +70,14 @@ def tile(
 def write_on(
     picture: UInt8[np.ndarray, "Y X 3"],
     marks: Sequence[tuple[int, int, str, str]],
-    colour: tuple[int, int, int] = INK,
+    color: tuple[int, int, int] = INK,
     size: int = FONT_SIZE,
 ) -> UInt8[np.ndarray, "Y X 3"]:
     """A copy with texts (x, y, text, anchor as in Pillow) on it."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for x, y, text, anchor in marks:
-        draw.text((x, y), text, fill=colour, font=font(size), anchor=anchor)
+        draw.text((x, y), text, fill=color, font=font(size), anchor=anchor)
     return np.asarray(image)
 
 
@@ -107,32 +107,32 @@ def write_png(picture: UInt8[np.ndarray, "Y X 3"], path: Path) -> Path:
 def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 5.0, hold: float = 1.0) -> Path:
     """An endless GIF. All frames share one palette, so still parts do not flicker; the last one stays for `hold` s.
 
-    Equal neighbours stay frames of their own: T frames go in, T come out.
+    Equal neighbors stay frames of their own: T frames go in, T come out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     palette = _palette(frames)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     step = max(20, round(100 / fps) * 10)  # browsers slow down anything faster than 20 ms
     durations = [step] * (len(images) - 1) + [step + round(hold * 100) * 10]
-    _keep_equal_neighbours(images)
+    _keep_equal_neighbors(images)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
     return path
 
 
 def _palette(frames: UInt8[np.ndarray, "T Y X 3"]) -> Image.Image:
-    """255 colours for all frames. A colour counts by the logarithm of its area, or small things would lose theirs."""
+    """255 colors for all frames. A color counts by the logarithm of its area, or small things would lose theirs."""
     shown = frames[np.linspace(0, len(frames) - 1, min(PALETTE_FRAMES, len(frames))).astype(int)]
-    levels = shown.astype(np.int32) >> 3  # 32 of each primary colour are told apart
+    levels = shown.astype(np.int32) >> 3  # 32 of each primary color are told apart
     packed = levels[..., 0] << 10 | levels[..., 1] << 5 | levels[..., 2]
     counts = np.bincount(packed.ravel(), minlength=2**15)
     present = np.flatnonzero(counts)
-    colours = np.stack([present >> 10, present >> 5 & 31, present & 31], -1) << 3 | 4
-    weighted = colours.astype(np.uint8).repeat(np.log2(counts[present]).astype(int) + 1, axis=0)
+    colors = np.stack([present >> 10, present >> 5 & 31, present & 31], -1) << 3 | 4
+    weighted = colors.astype(np.uint8).repeat(np.log2(counts[present]).astype(int) + 1, axis=0)
     return Image.fromarray(weighted[None]).quantize(255, method=Image.Quantize.MEDIANCUT)
 
 
-def _keep_equal_neighbours(images: list[Image.Image]) -> None:
-    """Pillow merges equal frames. A corner pixel, set to a second palette entry of the same colour, prevents it."""
+def _keep_equal_neighbors(images: list[Image.Image]) -> None:
+    """Pillow merges equal frames. A corner pixel, set to a second palette entry of the same color, prevents it."""
     palette = (images[0].getpalette() or [])[: 255 * 3]
     corner = images[0].getpixel((0, 0))
     assert isinstance(corner, int)

@@ -1,6 +1,6 @@
 """What a model sees, imagines and does, as pictures. Each function returns frames; `drawing` writes the files.
 
-    contact_sheet   the data                          pca_video      features as colours, below the inputs of clips
+    contact_sheet   the data                          pca_video      features as colors, below the inputs of clips
     rollout_video   imagined against true             feature_video  the same beside the input of one video
     plan_video      start, goal, imagined, real       rollout_strip  imagined against true, on paper
 
@@ -20,8 +20,8 @@ from jepa_data.transforms import resize
 from jepa_probes.probing import reduction
 from jepa_probes.reporting.drawing import PAPER, caption, enlarge, fit_to, tile, to_frames
 
-TRACE_COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127))  # told apart by colour-blind readers (IBM's set)
-ROBUST = (0.01, 0.99)  # quantiles that become black and full colour
+TRACE_COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127))  # told apart by color-blind readers (IBM's set)
+ROBUST = (0.01, 0.99)  # quantiles that become black and full color
 
 
 def contact_sheet(
@@ -41,9 +41,9 @@ def pca_video(
 ) -> UInt8[np.ndarray, "S Y X 3"]:
     """The first three principal components of what the encoder makes of each step, under the input.
 
-    Spatial features become colours: tokens of a square grid, or `maps` (of a convolutional encoder). A latent that is
+    Spatial features become colors: tokens of a square grid, or `maps` (of a convolutional encoder). A latent that is
     one vector per step has no place in the picture: its components are drawn over time.
-    The components are those of all clips together, so a colour means the same everywhere.
+    The components are those of all clips together, so a color means the same everywhere.
 
     Raises:
         ValueError: the tokens are no square and no maps are given.
@@ -59,7 +59,7 @@ def pca_video(
             raise ValueError(f"{tokens} tokens are no square grid; give their maps [B, S, h', w', E]")
         maps = latents.unflatten(2, (side, side))
     if maps is not None:
-        cells.append([fit_to(clip, height, width) for clip in feature_colours(maps)])
+        cells.append([fit_to(clip, height, width) for clip in feature_colors(maps)])
         rows.append("features")
     if tokens == 1:
         traces = _unit(principal_components(latents))[:, :, 0].cpu().numpy()
@@ -69,13 +69,13 @@ def pca_video(
 
 
 def feature_video(video: UInt8[Tensor, "T 3 h w"], maps: Float[Tensor, "S hh ww E"]) -> UInt8[np.ndarray, "S Y X 3"]:
-    """One video and, beside it, its features as colours that are those of this video alone."""
+    """One video and, beside it, its features as colors that are those of this video alone."""
     picture = enlarge(to_frames(video[_last_frames(len(video), len(maps))]))
-    colours = fit_to(feature_colours(maps), *picture.shape[1:3])
-    return tile([[picture, colours]], columns=["input", "features"])
+    colors = fit_to(feature_colors(maps), *picture.shape[1:3])
+    return tile([[picture, colors]], columns=["input", "features"])
 
 
-def feature_colours(maps: Float[Tensor, "*any E"]) -> UInt8[np.ndarray, "*any 3"]:
+def feature_colors(maps: Float[Tensor, "*any E"]) -> UInt8[np.ndarray, "*any 3"]:
     """The first three principal components of all features together as red, green and blue."""
     return (_unit(principal_components(maps)) * 255).round().to(torch.uint8).cpu().numpy()
 
@@ -83,11 +83,11 @@ def feature_colours(maps: Float[Tensor, "*any E"]) -> UInt8[np.ndarray, "*any 3"
 def principal_components(features: Float[Tensor, "*any E"], count: int = 3) -> Float[Tensor, "*any count"]:
     """Features along their strongest directions, each of a sign that does not depend on the machine."""
     flat = features.flatten(0, -2).float()
-    centred = flat - flat.mean(0)
-    vectors, _ = reduction.principal_components(centred, count)
+    centered = flat - flat.mean(0)
+    vectors, _ = reduction.principal_components(centered, count)
     largest = vectors.abs().argmax(0)
     vectors = vectors * vectors[largest, torch.arange(vectors.shape[1], device=vectors.device)].sign()
-    found = (centred @ vectors).reshape(*features.shape[:-1], -1)
+    found = (centered @ vectors).reshape(*features.shape[:-1], -1)
     missing = count - found.shape[-1]
     return torch.cat([found, found.new_zeros(*found.shape[:-1], missing)], -1) if missing else found
 
@@ -170,11 +170,11 @@ def _trace(values: Float[np.ndarray, "S 3"], width: int, height: int) -> UInt8[n
     for s in range(len(values)):
         image = Image.new("RGB", (width * scale, height * scale), tuple(c // 2 for c in PAPER))
         draw = ImageDraw.Draw(image)
-        for c, colour in enumerate(TRACE_COLOURS):
+        for c, color in enumerate(TRACE_COLOURS):
             points = list(zip(x.tolist(), y[:, c].tolist(), strict=True))
-            draw.line(points, tuple(v // 4 for v in colour), 2 * scale)
-            draw.line([*points[: s + 1], points[s]], colour, 2 * scale)
+            draw.line(points, tuple(v // 4 for v in color), 2 * scale)
+            draw.line([*points[: s + 1], points[s]], color, 2 * scale)
             px, py = points[s]
-            draw.ellipse((px - 7, py - 7, px + 7, py + 7), colour)
+            draw.ellipse((px - 7, py - 7, px + 7, py + 7), color)
         frames.append(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)))
     return np.stack(frames)

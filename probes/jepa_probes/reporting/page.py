@@ -20,13 +20,13 @@ from jepa_probes.reporting.results import (
     COLUMNS,
     METHODS,
     SHORT,
-    agents_beside,
     collect_results,
-    dream_beside,
+    dream_baselines,
     find_part,
     headline,
     number,
     percent,
+    planning_baselines,
     read_config,
     seeds_table,
     summary_table,
@@ -38,7 +38,7 @@ __all__ = ["collect_results", "seeds_table", "summary_table", "write_report"]
 TEMPLATE = "report.html.j2"
 KINDS = {".png": "image/png", ".gif": "image/gif"}
 LARGEST_FIGURE = 4 * 2**20  # bytes; a page shall open on a phone
-MOST_PLANS = 8
+MAX_PLANS = 8
 CONTROLLERS = {"actor_critic": "An actor-critic", "evolution": "A linear controller, found by CMA-ES,"}
 HIGHER, LOWER = max, min
 
@@ -83,7 +83,7 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
         "config": (run / "config.yaml").read_text(),
         "charts": [_embed_chart(chart) for chart in _charts(run)],
         "figures": {name: uri for name, uri in figures.items() if not name.startswith("plan_")},
-        "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MOST_PLANS],
+        "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MAX_PLANS],
         "oversized": oversized,
         "bars": _bars(probe.get("state_r2", {})),
         "probes": _probe_tables(probe),
@@ -117,11 +117,11 @@ def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     if plan.get("success") is not None:
-        note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
+        note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in planning_baselines(plan).items())
         tiles.append({"label": "goals reached", "value": percent(plan["success"]), "note": note})
     dream = results.get("dream") or {}
     if dream.get(headline(dream)) is not None:
-        others = [f"{label} {told}" for label, told in dream_beside(dream).items()]
+        others = [f"{label} {told}" for label, told in dream_baselines(dream).items()]
         note = " · ".join(["earned" if headline(dream) == "return" else "goals reached", *others])
         tiles.append({"label": "learned in dreams", "value": told_of(dream, headline(dream)), "note": note})
     if results["seconds"]["total"]:
@@ -150,7 +150,7 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
             state[name] = f"{found[1]} {found[2]}" + (", while hidden" if found[3] else "")
         elif found := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
             label, kind = found[1] or found[3], found[2] or found[4]
-            classes[name] = f"{label}, {'nearest neighbours' if kind == 'knn' else f'{kind} probe'}"
+            classes[name] = f"{label}, {'nearest neighbors' if kind == 'knn' else f'{kind} probe'}"
         else:
             other[name] = name.removeprefix("state.").removeprefix("class.").replace(".", " ").replace("_", " ")
     shown = (
@@ -176,8 +176,8 @@ def _dream(dream: Mapping[str, Any]) -> dict[str, Any]:
     if dream.get(headline(dream)) is None:
         return {"earns": False}
     others = {"planning in latents": dream["planner"]} if dream.get("planner") else {}
-    beside = dream.get("beside", {})
-    others |= {AGENTS[agent]: beside[agent] for agent in AGENTS if agent in beside}
+    baselines = dream.get("baselines", {})
+    others |= {AGENTS[agent]: baselines[agent] for agent in AGENTS if agent in baselines}
     scores = [
         {"label": label, "found": told_of(score, headline(dream)), "low": told_of(score, "low")}
         | {"high": told_of(score, "high"), "length": number(score.get("length"), 0)}

@@ -6,11 +6,11 @@ from typing import Any
 from jepa_probes.reporting.results import (
     AGENTS,
     METHODS,
-    agents_beside,
-    dream_beside,
+    dream_baselines,
     headline,
     number,
     percent,
+    planning_baselines,
     told_of,
 )
 
@@ -58,12 +58,12 @@ def _state(results: Mapping[str, Any]) -> str:
         text += f" The same encoder before training reaches {number(before, 2)}: training made this worse."
     else:
         text += f" The same encoder before training reaches {number(before, 2)}: training made no difference here."
-    beside = {
+    baselines = {
         "raw pixels": "pixels",
         "PCA of pixels": "pca_pixels",
         "an encoder trained on the true state": "supervised",
     }
-    known = [f"{label} {number(row[key], 2)}" for label, key in beside.items() if row.get(key) is not None]
+    known = [f"{label} {number(row[key], 2)}" for label, key in baselines.items() if row.get(key) is not None]
     return text + (f" Beside it: {', '.join(known)}." if known else "")
 
 
@@ -78,10 +78,12 @@ def _prediction(results: Mapping[str, Any]) -> str:
         return ""
     steps = "One latent step" if ahead == "1" else f"{ahead} latent steps"
     text = f"{steps} ahead, its squared error is {number(model, 2)}"
-    beside = f"{number(identity, 2)} if nothing moved, and {number(shuffled, 2)} for the same model told other actions"
+    baselines = (
+        f"{number(identity, 2)} if nothing moved, and {number(shuffled, 2)} for the same model told other actions"
+    )
     if model < min(identity, shuffled):
-        return f"{text}, against {beside}: it uses the actions it is given."
-    return f"{text}, which does not beat both references ({beside})."
+        return f"{text}, against {baselines}: it uses the actions it is given."
+    return f"{text}, which does not beat both references ({baselines})."
 
 
 def _planning(results: Mapping[str, Any]) -> str:
@@ -92,9 +94,9 @@ def _planning(results: Mapping[str, Any]) -> str:
         f"Given only a picture of the goal, it planned its way there in {percent(p['success'])} of {p.get('tasks')} "
         f"held-out tasks (95 % interval {percent(p.get('low'))} to {percent(p.get('high'))})"
     )
-    beside = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in agents_beside(p).items()]
-    text += f"; {', '.join(beside)}." if beside else "."
-    chance = p.get("beside", {}).get("random")
+    baselines = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in planning_baselines(p).items()]
+    text += f"; {', '.join(baselines)}." if baselines else "."
+    chance = p.get("baselines", {}).get("random")
     if chance and p.get("low") is not None and p["low"] <= chance["high"]:
         text += " That is not clearly better than chance."
     return text
@@ -110,8 +112,8 @@ def _dreaming(results: Mapping[str, Any]) -> str:
     else:
         text = f"A controller that learned in its dreams alone solved {found} of {d.get('tasks')} held-out tasks"
     text += f" (95 % interval {low} to {high})"
-    beside = [f"{label} {told}" for label, told in dream_beside(d).items()]
-    text += f"; beside it: {', '.join(beside)}." if beside else "."
+    baselines = [f"{label} {told}" for label, told in dream_baselines(d).items()]
+    text += f"; beside it: {', '.join(baselines)}." if baselines else "."
     whole = d.get("returns", {}).get("task")
     if whole:
         text += f" A dream of {whole['steps']} latent steps was worth {number(whole['dream'], 1)}"

@@ -6,8 +6,8 @@ recipe      of `jepa demo`, if that made the run
 pretrain    method, steps, clips_per_second, effective_rank, …
 probe       row of the probe table -> column -> score, with at least state_r2.{pretrained, random_init, pixels, …}
 prediction  latent steps ahead -> {model, identity, shuffled}
-plan        success, low, high, tasks, …, and `beside`: agent -> the same of others that played these tasks
-dream       what learned in dreams: success, low, high, tasks (or return, low, high, episodes), `beside`, `planner`,
+plan        success, low, high, tasks, …, and `baselines`: agent -> the same of others that played these tasks
+dream       what learned in dreams: success, low, high, tasks (or return, low, high, episodes), `baselines`, `planner`,
             `returns` in the dream and in the world (at each of the `temperatures`), `history`
 seconds     by stage, and `total`         seeds, versions
 """
@@ -122,19 +122,19 @@ def summary_table(results: Mapping[str, Any]) -> list[Row]:
         rows.append(("world state, R²", number(state.get("pretrained")), " · ".join(others[1:])))
     for ahead, error in sorted(results.get("prediction", {}).items(), key=lambda item: int(item[0])):
         steps = "1 step" if ahead == "1" else f"{ahead} steps"
-        beside = f"nothing moves {number(error.get('identity'))} · shuffled actions {number(error.get('shuffled'))}"
-        rows.append((f"latent prediction error, {steps}", number(error.get("model")), beside))
+        baselines = f"nothing moves {number(error.get('identity'))} · shuffled actions {number(error.get('shuffled'))}"
+        rows.append((f"latent prediction error, {steps}", number(error.get("model")), baselines))
     plan = results.get("plan")
     if plan:
-        beside = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in agents_beside(plan).items())
+        baselines = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in planning_baselines(plan).items())
         found = f"{percent(plan.get('success'))} ({percent(plan.get('low'))} to {percent(plan.get('high'))})"
-        rows.append((f"planning success, {plan.get('tasks')} tasks", found, beside))
+        rows.append((f"planning success, {plan.get('tasks')} tasks", found, baselines))
     dream = results.get("dream")
     if dream:
-        beside = " · ".join(f"{label} {told}" for label, told in dream_beside(dream).items())
+        baselines = " · ".join(f"{label} {told}" for label, told in dream_baselines(dream).items())
         what = f"{dream['tasks']} tasks" if "success" in dream else f"{dream.get('episodes')} episodes"
         found, low, high = (told_of(dream, key) for key in (headline(dream), "low", "high"))
-        rows.append((f"learned in dreams, {what}", f"{found} ({low} to {high})", beside))
+        rows.append((f"learned in dreams, {what}", f"{found} ({low} to {high})", baselines))
     pretrain = results.get("pretrain")
     if pretrain:
         speed = f"{number(pretrain.get('clips_per_second'), 0)} clips a second, {pretrain.get('steps')} steps"
@@ -147,7 +147,7 @@ def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Several runs, one row per method: mean ± standard deviation (lowest to highest). The first row is a heading.
 
     `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive. `kNN`
-    is the balanced accuracy of nearest neighbours, averaged over the labels.
+    is the balanced accuracy of nearest neighbors, averaged over the labels.
     """
 
     def state(result: Mapping[str, Any], column: str) -> float | None:
@@ -157,7 +157,7 @@ def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         before, after = state(result, "random_init"), state(result, "pretrained")
         return None if before is None or after is None else after - before
 
-    def neighbours(result: Mapping[str, Any], column: str) -> float | None:
+    def neighbors(result: Mapping[str, Any], column: str) -> float | None:
         rows = result.get("probe", {})
         found = [row.get(column) for name, row in rows.items() if name.endswith(".knn.balanced")]
         known = [score for score in found if score is not None]
@@ -169,9 +169,9 @@ def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         "gain": (gain, 3),
         "pixels": (lambda r: state(r, "pixels"), 2),
         "supervised": (lambda r: state(r, "supervised"), 2),
-        "kNN": (lambda r: neighbours(r, "pretrained"), 2),
-        "kNN, random init": (lambda r: neighbours(r, "random_init"), 2),
-        "kNN, pixels": (lambda r: neighbours(r, "pixels"), 2),
+        "kNN": (lambda r: neighbors(r, "pretrained"), 2),
+        "kNN, random init": (lambda r: neighbors(r, "random_init"), 2),
+        "kNN, pixels": (lambda r: neighbors(r, "pixels"), 2),
         "planning success": (lambda r: r.get("plan", {}).get("success"), 2),
         "effective rank": (lambda r: r.get("pretrain", {}).get("effective_rank"), 1),
         "seconds": (lambda r: r.get("seconds", {}).get("total"), 0),
@@ -236,9 +236,9 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def agents_beside(plan: Mapping[str, Any]) -> dict[str, float]:
+def planning_baselines(plan: Mapping[str, Any]) -> dict[str, float]:
     """Share of tasks that others solved, by agent, in the order of `AGENTS`."""
-    scores = plan.get("beside", {})
+    scores = plan.get("baselines", {})
     return {agent: scores[agent]["success"] for agent in AGENTS if agent in scores}
 
 
@@ -252,11 +252,11 @@ def told_of(dream: Mapping[str, Any], key: str) -> str:
     return number(dream.get(key), 1) if headline(dream) == "return" else percent(dream.get(key))
 
 
-def dream_beside(dream: Mapping[str, Any]) -> dict[str, str]:
+def dream_baselines(dream: Mapping[str, Any]) -> dict[str, str]:
     """Scores of others in the same tasks as text, by their short names: the planner first, if it had the same."""
     others = {"planning": dream["planner"]} if dream.get("planner") else {}
-    beside = dream.get("beside", {})
-    others |= {SHORT[agent]: beside[agent] for agent in SHORT if agent in beside}
+    baselines = dream.get("baselines", {})
+    others |= {SHORT[agent]: baselines[agent] for agent in SHORT if agent in baselines}
     return {label: told_of(score, headline(dream)) for label, score in others.items()}
 
 

@@ -47,7 +47,7 @@ def test_every_stage_drops_what_it_is_for_and_nothing_else(curated: tuple[Curate
     }
     assert found["broken"][1] == "damaged: its bytes are not those that were written (CRC-32)"
     assert found["short"][1] == "length 0.3 s, at least 1"
-    assert re.fullmatch(r"motion 0(\.\d+)? grey levels, at least 0\.5", found["static"][1])
+    assert re.fullmatch(r"motion 0(\.\d+)? gray levels, at least 0\.5", found["static"][1])
     assert re.fullmatch(r"[\d.]+ of 64 bits differ from test 'test-0', at most 4", found["copy-of-test"][1])
     assert re.fullmatch(r"[\d.]+ of 64 bits differ from train 'good-0', at most 4", found["copy-of-good-0"][1])
     assert len(balanced) == 1 and balanced < {"good-0", "good-2", "good-4"}  # classes alternate: three have class 0
@@ -193,7 +193,7 @@ def test_a_config_that_asks_for_what_is_not_there_is_told_before_the_work(
 ) -> None:
     monkeypatch.setattr("jepa_data.curate.run.measure", lambda *rest: pytest.fail("it was measured"))
     for stage, words in (
-        ({"kind": "balance", "label": "colour", "at_most": 2}, r"stages\.0\.label: the shards have no label 'colour'"),
+        ({"kind": "balance", "label": "color", "at_most": 2}, r"stages\.0\.label: the shards have no label 'color'"),
         ({"kind": "near_duplicates", "embeddings": str(tmp_path / "e.npz")}, "no such file. Make it: jepa embed"),
     ):
         with pytest.raises(DataError, match=words):

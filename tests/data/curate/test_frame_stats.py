@@ -46,17 +46,17 @@ def test_green_counts_more_than_blue() -> None:
 
 def test_a_small_picture_keeps_its_mean_whatever_its_shape() -> None:
     for shape in ((90, 256), (256, 91), (64, 64), (20, 30)):
-        grey = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
-        small = shrunk(grey)
+        gray = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
+        small = shrunk(gray)
         assert small.shape == (2, 64, 64)
-        assert np.allclose(small.mean(axis=(1, 2)), grey.mean(axis=(1, 2)), atol=0.6)
+        assert np.allclose(small.mean(axis=(1, 2)), gray.mean(axis=(1, 2)), atol=0.6)
 
 
 def test_the_laplacian_of_a_single_bright_pixel_is_known() -> None:
-    grey = np.zeros((5, 5), np.float32)
-    grey[2, 2] = 9.0
+    gray = np.zeros((5, 5), np.float32)
+    gray[2, 2] = 9.0
     inside = np.array([[0, 9, 0], [9, -36, 9], [0, 9, 0]])
-    assert sharpness(grey) == pytest.approx(inside.var())
+    assert sharpness(gray) == pytest.approx(inside.var())
     assert sharpness(np.zeros((2, 9), np.float32)) == 0.0
 
 

@@ -43,7 +43,7 @@ def test_thresholds_are_the_least_that_stays() -> None:
         assert dropped(decide(stage, found, everything(found), {})) == [0]
     (drop,) = decide(Static(min_motion=0.5), found, everything(found), {}).drops
     assert (drop.value, drop.threshold) == (0.4, 0.5)
-    assert drop.reason == "motion 0.4 grey levels, at least 0.5"
+    assert drop.reason == "motion 0.4 gray levels, at least 0.5"
 
 
 def test_pictures_are_neither_short_nor_static() -> None:
@@ -158,11 +158,11 @@ def test_the_mean_of_all_can_be_taken_off() -> None:
     vectors = np.array([[100, 1], [100, -1], [100, 1.01]], np.float32)
     known = {"e": Embeddings("e", vectors, np.ones(3, np.bool_))}
     found = table([Measured()] * 3)
-    raw, centred = (
-        decide(NearDuplicates(embeddings="e", min_cosine=0.9, centre=c), found, everything(found), known)
+    raw, centered = (
+        decide(NearDuplicates(embeddings="e", min_cosine=0.9, center=c), found, everything(found), known)
         for c in (False, True)
     )
-    assert (dropped(raw), dropped(centred)) == ([1, 2], [2])
+    assert (dropped(raw), dropped(centered)) == ([1, 2], [2])
 
 
 def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
@@ -196,12 +196,12 @@ def test_k_means_finds_separate_groups() -> None:
 # ---- balance ---------------------------------------------------------------------------------------------------------
 
 
-def labelled(values: Sequence[int], splits: Sequence[str] | None = None) -> Table:
+def labeled(values: Sequence[int], splits: Sequence[str] | None = None) -> Table:
     return table([Measured(labels={"class": value}) for value in values], splits)
 
 
 def test_no_class_has_more_than_its_share_and_small_ones_stay_whole() -> None:
-    found = labelled([0] * 50 + [1] * 5 + [-1] * 20)
+    found = labeled([0] * 50 + [1] * 5 + [-1] * 20)
     decision = decide(Balance(label="class", at_most=10), found, everything(found), {})
     left = np.delete(found.labels["class"], dropped(decision))
     assert np.bincount(left + 1).tolist() == [20, 10, 5]
@@ -210,7 +210,7 @@ def test_no_class_has_more_than_its_share_and_small_ones_stay_whole() -> None:
 
 
 def test_who_stays_depends_on_the_seed_and_not_on_the_others() -> None:
-    found = labelled([0] * 60)
+    found = labeled([0] * 60)
     first, again, other = (
         dropped(decide(Balance(label="class", at_most=20, seed=s), found, everything(found), {})) for s in (0, 0, 1)
     )
@@ -220,7 +220,7 @@ def test_who_stays_depends_on_the_seed_and_not_on_the_others() -> None:
 
 
 def test_other_splits_stay_as_they_are_unless_named() -> None:
-    found = labelled([0] * 9, ["train"] * 3 + ["val"] * 3 + ["test"] * 3)
+    found = labeled([0] * 9, ["train"] * 3 + ["val"] * 3 + ["test"] * 3)
     rows = everything(found)
     assert {r // 3 for r in dropped(decide(Balance(label="class", at_most=1), found, rows, {}))} == {0}
     both = dropped(decide(Balance(label="class", at_most=1, splits=("train", "val")), found, rows, {}))
@@ -238,8 +238,8 @@ def test_clusters_of_embeddings_are_balanced() -> None:
 
 
 def test_a_label_that_is_not_there_is_told_before_the_work() -> None:
-    with pytest.raises(DataError, match=r"stages\.1\.label: the shards have no label 'colour'\. They have: class"):
-        check((Dark(), Balance(label="colour", at_most=3)), ("class",))
+    with pytest.raises(DataError, match=r"stages\.1\.label: the shards have no label 'color'\. They have: class"):
+        check((Dark(), Balance(label="color", at_most=3)), ("class",))
 
 
 # ---- clock -----------------------------------------------------------------------------------------------------------

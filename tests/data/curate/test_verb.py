@@ -115,7 +115,7 @@ def test_the_command_prints_a_table_and_where_to_look(
         ["static", "14", "1"],
         ["dark", "13", "1"],
     ]
-    assert lines[2].endswith("cannot be read") and lines[4].endswith("brightness below 16 grey levels")
+    assert lines[2].endswith("cannot be read") and lines[4].endswith("brightness below 16 gray levels")
     assert lines[5].startswith("kept: train 10 of 13, val 1 of 1, test 1 of 1")
     assert any(re.search(r"static: for example static: motion .*, at least 0\.5", line) for line in lines)
     assert lines[-1].endswith("02-dark.png")

@@ -63,7 +63,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
 def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures]) -> None:
     needs("decord")
     pictures = numbered(20)
-    pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # colour too
+    pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # color too
     data = encode_mp4(pictures, 20)
     with get_backend("pyav").open(data) as a, get_backend("decord").open(data) as b:
         np.testing.assert_array_equal(a.frames(range(20)), b.frames(range(20)))

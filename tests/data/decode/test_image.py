@@ -39,13 +39,13 @@ def test_a_png_comes_back_bit_for_bit_and_a_jpeg_nearly() -> None:
 
 
 def test_every_kind_of_pixel_becomes_rgb_of_8_bits() -> None:
-    grey = COLOURS[..., 0]
-    np.testing.assert_array_equal(decode_image(stored(grey)), np.repeat(grey[..., None], 3, axis=2))
+    gray = COLOURS[..., 0]
+    np.testing.assert_array_equal(decode_image(stored(gray)), np.repeat(gray[..., None], 3, axis=2))
     fine = (np.arange(24 * 36, dtype=np.uint16) * 75).reshape(24, 36)
     assert np.abs(decode_image(stored(fine))[..., 1] - fine / 257).max() < 0.51
     palette = Image.fromarray(COLOURS).quantize(16)
     np.testing.assert_array_equal(decode_image(stored(palette)), np.asarray(palette.convert("RGB")))
-    np.testing.assert_array_equal(decode_image(stored(Image.fromarray(grey > 99)))[..., 2], (grey > 99) * 255)
+    np.testing.assert_array_equal(decode_image(stored(Image.fromarray(gray > 99)))[..., 2], (gray > 99) * 255)
     cmyk = decode_image(stored(Image.fromarray(SMOOTH).convert("CMYK"), "jpeg", quality=95))
     assert cmyk.shape == SMOOTH.shape and np.abs(cmyk.astype(int) - SMOOTH).mean() < 4
 

@@ -12,7 +12,7 @@ import pytest
 
 from jepa_data.errors import DataError
 from jepa_data.inspect.check import Checked, check
-from jepa_data.process_pool import Lost, run_isolated
+from jepa_data.process_pool import WorkerFailure, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
@@ -135,10 +135,10 @@ def misbehave(job: str, alive: Callable[[], None]) -> str:
 def test_a_crash_and_a_hang_cost_themselves_and_nothing_else() -> None:
     jobs = ["a", "crash", "b", "hang", "c", "slow", "exit", "d"]
     began = time.monotonic()
-    found = dict(run_isolated(misbehave, jobs, processes=2, timeout_seconds=3.0))
-    assert found["crash"] == Lost("crashed", "its decoder ended the process (SIGSEGV)")
-    assert found["exit"] == Lost("crashed", "its decoder ended the process (exit code 3)")
-    assert found["hang"] == Lost("timeout", "nothing was heard of it for 3 s")
+    found = dict(run_in_processes(misbehave, jobs, processes=2, timeout_seconds=3.0))
+    assert found["crash"] == WorkerFailure("crashed", "its decoder ended the process (SIGSEGV)")
+    assert found["exit"] == WorkerFailure("crashed", "its decoder ended the process (exit code 3)")
+    assert found["hang"] == WorkerFailure("timeout", "nothing was heard of it for 3 s")
     assert found["slow"] == "SLOW"  # four seconds in all, and never silent for three
     assert [found[job] for job in "abcd"] == ["A", "B", "C", "D"] and len(found) == len(jobs)
     assert time.monotonic() - began < 300  # the one that hangs would take 600
@@ -146,7 +146,7 @@ def test_a_crash_and_a_hang_cost_themselves_and_nothing_else() -> None:
 
 def test_an_error_of_the_work_itself_is_raised() -> None:
     with pytest.raises(DataError, match="the folder is gone"):
-        list(run_isolated(misbehave, ["a", "raise"], processes=1, timeout_seconds=5.0))
+        list(run_in_processes(misbehave, ["a", "raise"], processes=1, timeout_seconds=5.0))
 
 
 def flip(path: Path, offset: int) -> None:

@@ -212,8 +212,8 @@ def test_slower_videos_reach_the_rate_by_repeating_frames_where_that_is_asked_fo
 
 def test_scenes_are_cut_where_the_picture_changes(tmp_path: Path) -> None:
     rng, pictures = np.random.default_rng(0), np.zeros((60, 64, 96, 3), np.uint8)
-    for first, colour in ((0, (40, 40, 200)), (20, (230, 230, 180)), (45, (40, 140, 60))):
-        pictures[first:] = colour
+    for first, color in ((0, (40, 40, 200)), (20, (230, 230, 180)), (45, (40, 140, 60))):
+        pictures[first:] = color
     pictures += rng.integers(0, 20, pictures.shape, dtype=np.uint8)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "v.mp4").write_bytes(encode_mp4(pictures, 10))

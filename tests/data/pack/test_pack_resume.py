@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jepa_data.errors import DataError
 from jepa_data.pack.pack import Packing, Report, open_corpus, pack
 from jepa_data.pack.recipe import Recipe
-from jepa_data.process_pool import Alive, Lost, run_in_order
+from jepa_data.process_pool import Alive, WorkerFailure, run_in_order
 from jepa_data.shards.encode import encode_mp4
 
 VIDEOS = 14
@@ -129,7 +129,8 @@ def no_rest(result: float) -> tuple[float, ...]:
 def test_a_job_that_kills_its_process_is_given_up_and_the_others_are_done() -> None:
     jobs, killed = [0.2, 0.0, -9.0, 0.1, 0.0, 0.0, -6.0, 0.0], {-9.0: "SIGKILL", -6.0: "SIGABRT"}
     expected = [
-        (job, Lost("crashed", f"its decoder ended the process ({killed[job]})") if job < 0 else job) for job in jobs
+        (job, WorkerFailure("crashed", f"its decoder ended the process ({killed[job]})") if job < 0 else job)
+        for job in jobs
     ]
     for processes in (1, 3):
         assert list(run_in_order(obey, jobs, no_rest, processes)) == expected

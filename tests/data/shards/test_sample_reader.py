@@ -16,7 +16,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
-from jepa_data.shards.read import Cut, SampleReader, ShardFiles
+from jepa_data.shards.read import ClipSpec, SampleReader, ShardFiles
 from jepa_data.shards.store import LocalStore
 from jepa_data.shards.write import ShardWriter
 from jepa_data.stream.loader import make_loader
@@ -56,7 +56,9 @@ def test_the_clips_of_a_video_are_decoded_in_one_pass_whatever_their_crops(
     crops: list[Crop | None], shards: ShardSet
 ) -> None:
     sample: Sample = shards.samples[0]
-    cuts = [Cut(np.arange(a, b, 2), crop) for (a, b), crop in zip(((30, 46), (10, 26), (40, 56)), crops, strict=True)]
+    cuts = [
+        ClipSpec(np.arange(a, b, 2), crop) for (a, b), crop in zip(((30, 46), (10, 26), (40, 56)), crops, strict=True)
+    ]
     alone = [reader(shards, PyAVBackend(), 0).clips(sample, cut)[0] for cut in cuts]
     backend = Counting()
     shared = reader(shards, backend, 2**20)
@@ -73,7 +75,7 @@ def test_the_clips_of_a_video_are_decoded_in_one_pass_whatever_their_crops(
 
 def test_clips_that_would_not_fit_are_not_kept(shards: ShardSet) -> None:
     backend, sample = Counting(), shards.samples[0]
-    cut, later = Cut(np.arange(8), None), Cut(np.arange(50, 58), None)
+    cut, later = ClipSpec(np.arange(8), None), ClipSpec(np.arange(50, 58), None)
     shared = reader(shards, backend, 8 * 32 * 32 * 3 - 1)
     shared.clips(sample, cut, [((0, 0, 1), later)])
     assert shared.take((0, 0, 1)) is None and backend.readers[0].decoded == 8, "the other clip was not decoded either"
@@ -83,8 +85,8 @@ def test_a_small_video_is_decoded_once_for_good(shards: ShardSet) -> None:
     backend, sample = Counting(), shards.samples[0]
     kept = reader(shards, backend, 0, whole=16 * FRAMES * 32 * 32 * 3)
     for start in (0, 20, 40):
-        pictures, _ = kept.clips(sample, Cut(np.arange(start, start + 8), None))
-        alone, _ = reader(shards, PyAVBackend(), 0).clips(sample, Cut(np.arange(start, start + 8), None))
+        pictures, _ = kept.clips(sample, ClipSpec(np.arange(start, start + 8), None))
+        alone, _ = reader(shards, PyAVBackend(), 0).clips(sample, ClipSpec(np.arange(start, start + 8), None))
         np.testing.assert_array_equal(pictures, alone)
     assert [r.decoded for r in backend.readers] == [FRAMES]
 

@@ -77,13 +77,13 @@ def videos(numbered: Numbered) -> Callable[..., list[tuple[bytes, int, str]]]:
 
 
 @pytest.fixture(scope="module")
-def stills(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> Path:
+def is_image(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> Path:
     """Six pictures that carry the numbers 5000 … 5005, half of them PNG, half JPEG."""
     media = []
     for i in range(6):
         codec, ending = ("png", "png") if i % 2 else ("mjpeg", "jpg")
         media.append((picture(numbered(1, 5000 + i)[0], codec), 1, ending))
-    return write(tmp_path_factory.mktemp("stills") / "s", media)
+    return write(tmp_path_factory.mktemp("is_image") / "s", media)
 
 
 def config(*sources: tuple[Path, float], **settings: Any) -> StreamConfig:
@@ -100,16 +100,18 @@ def first_numbers(batch: ClipBatch, read_numbers: ReadNumbers) -> list[int]:
 def test_pictures_stream_beside_videos_as_clips_that_stand_still(
     workers: int,
     tmp_path: Path,
-    stills: Path,
+    is_image: Path,
     videos: Callable[..., list[tuple[bytes, int, str]]],
     read_numbers: ReadNumbers,
 ) -> None:
     moving = write(tmp_path / "m", videos(5, 0))
-    loader = make_loader(config((moving, 3.0), (stills, 1.0), workers=workers), "train", seed=0, total_batches=9)
+    loader = make_loader(config((moving, 3.0), (is_image, 1.0), workers=workers), "train", seed=0, total_batches=9)
     seen = Counter[int]()
     for batch in loader:
-        assert batch.stills is not None and batch.stills.sum() == 2, "a quarter of every batch"
-        for clip, still, seconds in zip(batch.video, batch.stills.tolist(), batch.start_seconds.tolist(), strict=True):
+        assert batch.is_image is not None and batch.is_image.sum() == 2, "a quarter of every batch"
+        for clip, still, seconds in zip(
+            batch.video, batch.is_image.tolist(), batch.start_seconds.tolist(), strict=True
+        ):
             numbers = read_numbers(clip.permute(0, 2, 3, 1).numpy())
             first = numbers[0]
             assert numbers == ([first] * 4 if still else list(range(first, first + 4)))
@@ -117,14 +119,14 @@ def test_pictures_stream_beside_videos_as_clips_that_stand_still(
             seen[first] += still
     # Eighteen pictures drawn from six: each three times.
     assert {n: seen[n] for n in range(5000, 5006)} == dict.fromkeys(range(5000, 5006), 3)
-    assert loader.stats.drawn == {str(moving): 54, str(stills): 18}
+    assert loader.stats.drawn == {str(moving): 54, str(is_image): 18}
 
 
-def test_pictures_alone_can_be_streamed_and_evaluated(stills: Path, read_numbers: ReadNumbers) -> None:
-    settings = StreamConfig.model_validate({"shards": str(stills), "batch_size": 4, "clip_frames": 3, "fps": 2.0})
+def test_pictures_alone_can_be_streamed_and_evaluated(is_image: Path, read_numbers: ReadNumbers) -> None:
+    settings = StreamConfig.model_validate({"shards": str(is_image), "batch_size": 4, "clip_frames": 3, "fps": 2.0})
     batches = list(make_loader(settings, "train", seed=0, shuffle=False))
     assert [n for b in batches for n in first_numbers(b, read_numbers)] == [5000 + i for i in range(6)]
-    assert all(b.stills is not None and b.stills.all() and b.video.shape[1] == 3 for b in batches)
+    assert all(b.is_image is not None and b.is_image.all() and b.video.shape[1] == 3 for b in batches)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.6, 0.3, 0.1)])
@@ -172,9 +174,9 @@ def test_two_corpora_with_the_same_names_of_samples_are_told_apart(
 def test_states_and_labels_that_sources_do_not_share_are_left_out_and_said(
     tmp_path: Path, videos: Callable[..., list[tuple[bytes, int, str]]]
 ) -> None:
-    ball = write(tmp_path / "ball", videos(3, 0), states=("x",), labels={"colour": ("red", "blue")})
+    ball = write(tmp_path / "ball", videos(3, 0), states=("x",), labels={"color": ("red", "blue")})
     cart = write(
-        tmp_path / "cart", videos(3, 1000), states=("angle",), labels={"colour": ("blue", "red"), "size": ("s",)}
+        tmp_path / "cart", videos(3, 1000), states=("angle",), labels={"color": ("blue", "red"), "size": ("s",)}
     )
     plain = write(tmp_path / "plain", videos(3, 2000))
     alone = make_loader(config((ball, 1.0)), "train", seed=0)
@@ -182,21 +184,21 @@ def test_states_and_labels_that_sources_do_not_share_are_left_out_and_said(
     mixed = make_loader(config((ball, 1.0), (cart, 1.0), (plain, 1.0)), "train", seed=0, total_batches=4)
     assert [note.split(": ", 1)[1] for note in mixed.notes] == [
         "the sources have different states; batches carry none",
-        "the classes of the label 'colour' have other numbers in other sources",
+        "the classes of the label 'color' have other numbers in other sources",
         "the label 'size' is -1 in the sources that do not have it",
     ]
     for batch in mixed:
         assert batch.states is None, "one number each, of other things"
-        assert sorted(batch.labels) == ["colour", "size"], "the same in every batch"
+        assert sorted(batch.labels) == ["color", "size"], "the same in every batch"
     values = {value for batch in mixed for value in batch.labels["size"].tolist()}
     assert values == {0, -1}
 
 
 def test_sources_whose_actions_differ_are_refused(
-    tmp_path: Path, stills: Path, videos: Callable[..., list[tuple[bytes, int, str]]]
+    tmp_path: Path, is_image: Path, videos: Callable[..., list[tuple[bytes, int, str]]]
 ) -> None:
     two, three = (write(tmp_path / str(n), videos(2, 0), actions=n) for n in (2, 3))
-    for other, width in ((three, 3), (stills, 0)):
+    for other, width in ((three, 3), (is_image, 0)):
         with pytest.raises(DataError, match=rf"actions of the sources have different widths.*: 2.*: {width}\)"):
             make_loader(config((two, 1.0), (other, 1.0)), "train", seed=0)
     assert make_loader(config((two, 1.0), (two, 2.0)), "train", seed=0).action_size == 2

@@ -55,7 +55,7 @@ def test_rubber_leaves_the_wall_faster_than_clay() -> None:
     assert speeds[1] == pytest.approx(0.95, rel=0.05)
 
 
-def test_an_episode_does_not_depend_on_its_neighbours() -> None:
+def test_an_episode_does_not_depend_on_its_neighbors() -> None:
     alone, among = BilliardsBatch("hard", np.array([7])), BilliardsBatch("hard", np.arange(10))
     for _ in range(10):
         alone.step(np.full((1, 2), 0.5))
@@ -80,8 +80,8 @@ def test_the_picture_shows_the_puck_where_the_state_says() -> None:
     lit = world.render().astype(float).sum(-1) - 60
     lit[lit < 10] = 0
     y, x = np.indices((128, 128)) + 0.5
-    centre = np.stack([(lit * x).sum((1, 2)), (lit * y).sum((1, 2))], -1) / lit.sum((1, 2))[:, None] / 128
-    np.testing.assert_allclose(centre, world.discs.position[:, 0], atol=2e-3)
+    center = np.stack([(lit * x).sum((1, 2)), (lit * y).sum((1, 2))], -1) / lit.sum((1, 2))[:, None] / 128
+    np.testing.assert_allclose(center, world.discs.position[:, 0], atol=2e-3)
 
 
 def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
@@ -94,13 +94,13 @@ def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
 
 def test_what_lies_wholly_under_the_band_is_hidden_from_the_picture_and_marked() -> None:
     world = BilliardsBatch("medium", np.arange(1))
-    world.place(world.look.band.mean(-1, keepdims=True).repeat(2, -1))
+    world.set_goal_state(world.look.band.mean(-1, keepdims=True).repeat(2, -1))
     hidden = world.render()
     world.discs.present[:, 0] = False
     np.testing.assert_array_equal(hidden, world.render())
     world.discs.present[:, 0] = True
     assert world.states()[0, world.state_names.index("puck.visible")] == 0
-    world.place(np.array([[0.1, 0.5]]))
+    world.set_goal_state(np.array([[0.1, 0.5]]))
     assert world.states()[0, world.state_names.index("puck.visible")] == 1
 
 

@@ -20,7 +20,7 @@ WEST, EAST = (-256.0, 256.0), (256.0, 256.0)  # the middles of rooms a and b
 
 def placed(*goals: tuple[float, float, float]) -> DoomRoomsBatch:
     world = DoomRoomsBatch(np.arange(len(goals)), image_size=32)
-    world.place(np.array(goals, dtype=float))
+    world.set_goal_state(np.array(goals, dtype=float))
     return world
 
 
@@ -58,7 +58,7 @@ def test_a_picture_is_a_function_of_the_pose_whatever_was_drawn_before() -> None
     np.testing.assert_array_equal(placed(*poses[order]).render(), first[order])
     for turns in (-2, 1):
         again = placed(*poses)
-        again.place(poses + np.array([0, 0, 2 * np.pi * turns]))
+        again.set_goal_state(poses + np.array([0, 0, 2 * np.pi * turns]))
         np.testing.assert_array_equal(again.render(), first)
     other = np.abs(first[:, None].astype(int) - first).mean((2, 3, 4))
     assert other[~np.eye(40, dtype=bool)].min() > 3, "no two poses look alike"
@@ -71,7 +71,7 @@ def test_the_walls_of_room_a_are_where_the_map_says() -> None:
     seen = [view[6:14, 4:28].reshape(-1, 3).mean(0) for view in (north, east, south, west)]
     assert seen[3][2] > 2 * seen[3][0], "blue bricks in the west"
     assert seen[1][0] > 1.15 * seen[1][2], "orange panels in the east"
-    assert np.ptp(seen[2]) < 30, "grey tiles in the south"
+    assert np.ptp(seen[2]) < 30, "gray tiles in the south"
     assert seen[0][0] > seen[0][1], "wood and banners in the north"
 
 
@@ -96,7 +96,7 @@ def test_success_is_48_units_and_20_degrees_and_the_way_leads_through_doors() ->
     south_west, south_east = (-256.0, -256.0, 0.0), (384.0, -256.0, 0.0)
     far = placed(south_west)
     straight = far.distance(np.array([south_east]))[0]
-    assert far.way_left(np.array([south_east]))[0] > 2 * straight, "through a and b"
+    assert far.distance_to_goal(np.array([south_east]))[0] > 2 * straight, "through a and b"
 
 
 def test_goals_are_far_and_anywhere() -> None:

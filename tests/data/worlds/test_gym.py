@@ -153,7 +153,7 @@ def test_each_frame_tells_what_led_to_it_was_worth_and_whether_it_was_the_end(li
     last = [3, 0 if truncates else 1]
     for episode in np.stack(told, 1):
         np.testing.assert_array_equal(episode, [[np.nan, 0], [1, 0], [2, 0], last, last])
-    assert world.ended().all()
+    assert world.terminated().all()
     np.testing.assert_array_equal(world.take(np.array([1, 1])).states()[:, -2:], [last, last])
     env = make_env(name, image_size=32)
     assert "reward" not in env.reset(seed=0)[1]["state"]

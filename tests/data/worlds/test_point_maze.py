@@ -21,7 +21,7 @@ from jepa_data.worlds.mujoco.point_maze import FAR, MAZES, PointMazeBatch
 
 def placed(*goals: tuple[float, float], maze: str = "umaze") -> PointMazeBatch:
     world = PointMazeBatch(maze, np.arange(len(goals)))
-    world.place(np.array(goals, dtype=float))
+    world.set_goal_state(np.array(goals, dtype=float))
     return world
 
 
@@ -31,7 +31,7 @@ def test_the_ball_moves_as_in_gymnasium_robotics() -> None:
     env.reset(seed=0)
     world = placed((0.9, -1.1))
     env.point_env.set_state(world.states()[0, :2].astype(float), np.zeros(2))
-    world.place(env.point_env.data.qpos[None].copy())
+    world.set_goal_state(env.point_env.data.qpos[None].copy())
     rng = np.random.default_rng(0)
     for _ in range(40):
         action = rng.uniform(-1, 1, 2)
@@ -56,7 +56,7 @@ def test_walls_stop_the_ball_and_nothing_is_faster_than_5_m_a_second() -> None:
 def test_the_way_through_the_maze_is_longer_than_the_crow_flies() -> None:
     world = placed((-1.0, 1.0), (1.0, 0.9), (0.0, 1.2))
     goal = np.array([[-1.0, -1.0], [1.0, 0.3], [-0.2, 0.9]])
-    np.testing.assert_allclose(world.way_left(goal), [6, 0.6, np.hypot(0.2, 0.3)])
+    np.testing.assert_allclose(world.distance_to_goal(goal), [6, 0.6, np.hypot(0.2, 0.3)])
     np.testing.assert_allclose(world.distance(goal), [2, 0.6, np.hypot(0.2, 0.3)])
 
 
@@ -70,7 +70,7 @@ def test_goals_lie_in_free_cells_and_far_away(maze: str) -> None:
     assert (np.abs(goals - ways.middles[there]) <= 0.25).all()
 
 
-def test_ways_are_shortest_and_go_from_cell_to_neighbour() -> None:
+def test_ways_are_shortest_and_go_from_cell_to_neighbor() -> None:
     plan = ["#######", "#..#..#", "#.##.##", "#.....#", "#######"]
     ways = Ways(np.array([[c == "#" for c in row] for row in plan]), size=2.0)
     steps = ways.steps

@@ -12,7 +12,7 @@ from jepa_data.worlds.push_t import PushTBatch
 
 def placed(*goals: list[float]) -> PushTBatch:
     world = PushTBatch(np.arange(len(goals)))
-    world.place(np.array(goals, dtype=float))
+    world.set_goal_state(np.array(goals, dtype=float))
     return world
 
 

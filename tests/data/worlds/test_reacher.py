@@ -16,7 +16,7 @@ from jepa_data.worlds.mujoco.reacher import EXTRA, FAR, LIMIT, LINK, NAME, SEEN,
 
 def placed(*poses: tuple[float, float]) -> ReacherBatch:
     world = ReacherBatch(np.arange(len(poses)))
-    world.place(np.array(poses, dtype=float))
+    world.set_goal_state(np.array(poses, dtype=float))
     return world
 
 
@@ -69,7 +69,7 @@ def test_the_fingertip_is_where_the_arm_ends_and_the_picture_shows_it() -> None:
 def test_the_shoulder_turns_the_short_way_and_the_wrist_does_not_pass_its_stop() -> None:
     world, goal = placed((3.0, 2.5), (0.0, 0.0)), np.array([[-3.0, -2.5], [0.1, -0.05]])
     np.testing.assert_allclose(world.distance(goal), [5.0, 0.1])
-    np.testing.assert_allclose(world.way_left(goal), [2 * np.pi - 6 + 5, 0.15])
+    np.testing.assert_allclose(world.distance_to_goal(goal), [2 * np.pi - 6 + 5, 0.15])
     torques = world.expert(goal)
     assert torques[0, 0] > 0 > torques[0, 1]
     turned = placed((3.0 + 2 * np.pi, 0.0))

@@ -43,7 +43,7 @@ def test_nobody_gets_into_a_wall_or_across_it_but_through_the_door(random_wall: 
 
 def test_a_blocked_step_stays_put() -> None:
     w = world(1, random_wall=False)
-    w.place(np.array([[30.5, 10.0]]) / 64)
+    w.set_goal_state(np.array([[30.5, 10.0]]) / 64)
     w.step(np.array([[1.0, 0.0]]))
     np.testing.assert_allclose(w.goal_state() * 64, [[30.5, 10.0]])
     w.step(np.array([[0.0, 1.0]]))
@@ -60,7 +60,7 @@ def test_the_expert_gets_to_every_goal_of_the_other_room(random_wall: bool) -> N
     assert w.distance(goal).max() < 1 / 64
 
 
-@pytest.mark.parametrize("policy", ["random", "noisy-expert", "wanderer"])
+@pytest.mark.parametrize("policy", ["random", "noisy-expert", "mixed"])
 def test_recorded_walks_go_through_the_door_and_repeat_themselves(policy: str) -> None:
     w = world(200)
     actions = [w.act(policy, [np.random.default_rng(e) for e in range(200)], 90) for _ in range(2)]
@@ -102,7 +102,7 @@ def test_replaying_recorded_actions_gives_the_recorded_states(tmp_path: Path) ->
 
 
 def test_unknown_policies_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="two-rooms has the policies random, noisy-expert, wanderer, found 'expert'"):
+    with pytest.raises(DataError, match="two-rooms has the policies random, noisy-expert, mixed, found 'expert'"):
         record(Recording("two-rooms", episodes=4, policy="expert"), tmp_path / "shards")
     with pytest.raises(DataError, match=r"there are billiards-easy, .*two-rooms"):
         make_batch("three-rooms", np.arange(1))

@@ -116,10 +116,10 @@ def test_goals_can_be_reached_and_are_reached_where_they_are_placed(name: str) -
     assert goal.shape == (16, len(batch.goal_names))
     assert (batch.distance(goal) >= batch.radius).mean() > 0.5
     np.testing.assert_allclose(batch.distance(batch.goal_state()), 0, atol=1e-6)
-    batch.place(goal)
+    batch.set_goal_state(goal)
     assert (batch.distance(goal) < 0.05 * batch.radius).all()
     np.testing.assert_allclose(batch.goal_state(), goal, atol=1e-4)
-    assert (batch.way_left(goal) < 0.1 * batch.radius).all() and (batch.speed() < 1e-6).all()
+    assert (batch.distance_to_goal(goal) < 0.1 * batch.radius).all() and (batch.speed() < 1e-6).all()
 
 
 @pytest.mark.parametrize("name", WITH_GOALS)
@@ -129,12 +129,12 @@ def test_every_place_has_a_picture_of_its_own(name: str) -> None:
     start = batch.render()
     assert (start == start[0]).all()
     goal = batch.draw_goals(np.random.default_rng(0))
-    batch.place(goal)
+    batch.set_goal_state(goal)
     pictures = batch.render().astype(int)
     changed = (np.abs(pictures[:, None] - pictures) > 20).any(-1).sum((2, 3))
     differ = changed[~np.eye(12, dtype=bool)] >= 2  # pixels
     assert differ.all() if name != "billiards-medium" else differ.mean() > 0.9, "its band hides some places"
-    batch.place(goal[::-1])
+    batch.set_goal_state(goal[::-1])
     np.testing.assert_array_equal(batch.render(), pictures[::-1])  # whatever was there before
 
 
@@ -160,7 +160,7 @@ def test_the_script_solves_tasks_that_random_actions_do_not_and_ends_at_what_the
     # Beside the goal's picture as it would be now: other things may have moved meanwhile.
     seen, pictures = ended["script"].render().astype(int), []
     for there in (goal, start):
-        ended["script"].place(there)
+        ended["script"].set_goal_state(there)
         pictures.append(ended["script"].render().astype(int))
     assert np.abs(seen - pictures[0]).mean() < 0.5 * np.abs(pictures[1] - pictures[0]).mean()
 

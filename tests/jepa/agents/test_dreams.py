@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.agents.controller import Senses
+from jepa.agents.controller import ObservationNormalizer
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
@@ -14,7 +14,7 @@ from jepa.agents.imagination.heads import HeadSettings, RewardHead, fit_continue
 from jepa.agents.imagination.reward import Distance, Head, Within
 from jepa.decoders.state import LinearRead
 from jepa.predictors.mlp import LatentState
-from jepa.world_model import Point
+from jepa.world_model import Deterministic
 from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,8 +72,8 @@ class Cloud:
 
 class NoisyMass(PointMass):
     def step(self, state, action, noise=None):
-        _, following = super().step(state, action)
-        return LatentState(following.z if noise is None else following.z + 0.1 * noise), Cloud(following.z)
+        _, next_latent = super().step(state, action)
+        return LatentState(next_latent.z if noise is None else next_latent.z + 0.1 * noise), Cloud(next_latent.z)
 
 
 def stand(z: Tensor, goal: Tensor) -> Tensor:
@@ -126,16 +126,16 @@ def test_an_actor_learns_to_stay_alive(gradient) -> None:
 
     class Wind(PointMass):
         def step(self, state, action, noise=None):
-            state, following = super().step(state, action)
-            z = following.z + torch.tensor([-0.25, 0, 0, 0])
-            return LatentState(z), Point(z)
+            state, next_latent = super().step(state, action)
+            z = next_latent.z + torch.tensor([-0.25, 0, 0, 0])
+            return LatentState(z), Deterministic(z)
 
     def goes_on(z: Tensor) -> Tensor:
         return (8 * (z[:, 0, 0] + 1.5)).sigmoid()
 
     dream = Dream(Wind(), 2, lambda z, goal: torch.ones(len(z)) + 0 * z[:, 0, 0], continues=goes_on)
     settings = ActorCriticSettings(
-        80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3, sees="latent"
+        80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3, actor_inputs="latent"
     )
     learner = ActorCritic(dream, recorded(), SPACE, settings)
     history = learner.train()
@@ -143,14 +143,14 @@ def test_an_actor_learns_to_stay_alive(gradient) -> None:
     alive = dream.run(learner.actor.act, start, goal, 12).alive[:, -1].mean()
     assert alive > 0.9 > 0.5 > dream.run(stand, start, goal, 12).alive[:, -1].mean()
     assert history[-1][1] > history[0][1] + 1
-    few = EvolutionSettings(generations=15, population=12, rollouts=8, horizon=12, std=0.5, sees="latent")
+    few = EvolutionSettings(generations=15, population=12, rollouts=8, horizon=12, std=0.5, actor_inputs="latent")
     controller, _ = evolve(dream, recorded(), SPACE, few)
     assert dream.run(controller.act, start, goal, 12).alive[:, -1].mean() > 0.9
 
 
 def test_a_reward_head_begins_at_zero_and_learns_rewards_of_any_scale() -> None:
     z = recorded(2000).z
-    assert torch.equal(RewardHead(Senses(1, 4, "latent"), hidden=8, layers=1)(z), torch.zeros(len(z)))
+    assert torch.equal(RewardHead(ObservationNormalizer(1, 4, "latent"), hidden=8, layers=1)(z), torch.zeros(len(z)))
     true = 300 * z[:, 0, 0].square() - 0.5
     head = fit_reward(z[:1500], true[:1500], SMALL_HEAD)
     wrong = (head(z[1500:]) - true[1500:]).square().mean() / true.var()
@@ -182,7 +182,7 @@ def test_a_controller_may_see_the_latent_alone_and_follow_a_reward_head() -> Non
             return z[:, 0, 0]
 
     dream = replace(DREAM, reward=Head(GoRight()))
-    few = EvolutionSettings(generations=10, population=8, rollouts=4, horizon=5, std=0.5, sees="latent")
+    few = EvolutionSettings(generations=10, population=8, rollouts=4, horizon=5, std=0.5, actor_inputs="latent")
     controller, history = evolve(dream, recorded(), SPACE, few)
     start, goal = recorded().draw(20, generator())
     assert controller.weight.shape == (2, 4) and history[-1][1] > history[0][1] + 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace, Decision, Linear, Senses
+from jepa.agents.controller import ActionSpace, Decision, Linear, ObservationNormalizer
 from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import EvolutionSettings, evolve
@@ -19,7 +19,7 @@ from jepa.config import UserError
 from jepa.objectives import two_hot
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, push, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,7 +86,7 @@ def test_a_decision_is_torchs_gaussian() -> None:
 
 
 def test_decisions_are_held_and_kept_within_the_bounds() -> None:
-    space = ActionSpace(2, frames=4, hold=2)
+    space = ActionSpace(2, frames=4, action_repeat=2)
     decisions = torch.tensor([[3.0, -0.5, 0.6, 0.8]], requires_grad=True)
     block = space.block(decisions)
     assert space.size == 4 and space.block_size == 8
@@ -94,20 +94,20 @@ def test_decisions_are_held_and_kept_within_the_bounds() -> None:
     block.sum().backward()
     assert decisions.grad is not None and (decisions.grad == 2).all()  # straight through what was cut off
     decisions.grad = None
-    choice = ActionSpace(2, frames=4, hold=2, bounds="choice").block(decisions)
+    choice = ActionSpace(2, frames=4, action_repeat=2, bounds="choice").block(decisions)
     assert torch.equal(choice, torch.tensor([[1.0, 0, 1, 0, 0, 1, 0, 1]]))
     (choice * torch.tensor([1.0, 0, 1, 0, 0, 0, 0, 0])).sum().backward()
     assert decisions.grad is not None and (decisions.grad[0].sign() == torch.tensor([1, -1, 0, 0])).all()
-    ball = ActionSpace(2, frames=4, hold=2, bounds="ball").block(decisions.detach()).view(4, 2)
+    ball = ActionSpace(2, frames=4, action_repeat=2, bounds="ball").block(decisions.detach()).view(4, 2)
     torch.testing.assert_close(ball.norm(dim=-1), torch.ones(4))
     with pytest.raises(ValueError, match="hold must divide the 4 action"):
-        ActionSpace(2, frames=4, hold=3)
+        ActionSpace(2, frames=4, action_repeat=3)
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
 def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
     torch.manual_seed(0)
-    model = MarkovPredictor(4, 2, hidden=16)
+    model = MLPPredictor(4, 2, hidden=16)
     assert all(p.requires_grad for p in model.parameters())
     before = copy.deepcopy(model.state_dict())
     learner = ActorCritic(Dream(model, 2, Distance()), recorded(), SPACE, replace(SMALL, gradient=gradient))
@@ -182,7 +182,7 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
-    senses = Senses(1, 4)
+    senses = ObservationNormalizer(1, 4)
     senses.fit(recorded().z)
     controller, others = Linear(senses, SPACE), torch.randn(3, 18, generator=generator())
     z, goal = recorded().draw(12, generator(), "any")
@@ -210,7 +210,9 @@ def test_some_candidates_mirror_others_at_the_mean(mirrored: float, pairs: int) 
 
     still = Recorded(torch.ones(4, 1, 1, 4), list("abcd"))
     dream = Dream(Spy(), 2, PLACE)
-    settings = EvolutionSettings(generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored, sees="latent")
+    settings = EvolutionSettings(
+        generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored, actor_inputs="latent"
+    )
     evolve(dream, still, SPACE, settings)
     decided = found[1].clamp(-0.999, 0.999).atanh()  # of the candidates, each a linear map of the same latent
     opposite = (decided[:, None] + decided[None]).abs().amax(-1) < 1e-5

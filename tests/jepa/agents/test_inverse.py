@@ -13,7 +13,7 @@ from jepa.planners.mpc import ModelPredictiveControl
 from jepa.planners.random_shooting import RandomShooting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SPACE = ActionSpace(2, frames=2, hold=2)
+SPACE = ActionSpace(2, frames=2, action_repeat=2)
 SMALL = InverseSettings(updates=600, batch=128, hidden=64)
 
 
@@ -61,8 +61,10 @@ def test_in_haste_it_does_as_those_did_who_were_there_soon() -> None:
     z, actions = dawdlers()
     here, goal = torch.zeros(1, 1, 1), torch.tensor([[[0.5]]])
     speeds = [
-        fit_inverse(z, z, actions, ActionSpace(1), replace(SMALL, updates=1200, haste=haste)).act(here, goal).item()
-        for haste in (0.0, 1.0)
+        fit_inverse(z, z, actions, ActionSpace(1), replace(SMALL, updates=1200, time_penalty=time_penalty))
+        .act(here, goal)
+        .item()
+        for time_penalty in (0.0, 1.0)
     ]
     assert speeds[0] + 0.08 < speeds[1] < 1.0
 
@@ -116,16 +118,18 @@ def test_clips_that_do_not_fit_are_refused(steps: int, width: int, message: str)
 
 def test_decisions_and_blocks_are_each_others_inverse() -> None:
     decisions = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
-    space = ActionSpace(2, frames=6, hold=3)
+    space = ActionSpace(2, frames=6, action_repeat=3)
     torch.testing.assert_close(space.decisions(space.block(decisions)), decisions)
-    control = ModelPredictiveControl(RandomShooting(4), horizon=3, execute=1, action_size=2, frames=2, hold=2)
+    control = ModelPredictiveControl(
+        RandomShooting(4), horizon=3, replan_every=1, action_size=2, frames=2, action_repeat=2
+    )
     plan = torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(control.decisions(control.blocks(plan)), plan)
 
 
 def test_in_a_ball_no_action_is_longer_than_one_and_shorter_ones_are_left_alone() -> None:
     control = ModelPredictiveControl(
-        RandomShooting(4), horizon=2, execute=1, action_size=2, frames=2, hold=2, bounds="ball"
+        RandomShooting(4), horizon=2, replan_every=1, action_size=2, frames=2, action_repeat=2, bounds="ball"
     )
     blocks = control.blocks(torch.tensor([[[1.0, -1.0], [0.3, 0.4]]]))
     half = 0.5**0.5
@@ -141,7 +145,7 @@ def test_a_plan_starts_from_what_is_suggested_else_from_the_last_one_if_that_is_
             starts.append(start.numpy().copy())
             return super().plan(cost, start, generator)
 
-    control = ModelPredictiveControl(Spy(8), horizon=3, execute=1, action_size=2, keep=keep)
+    control = ModelPredictiveControl(Spy(8), horizon=3, replan_every=1, action_size=2, keep=keep)
     suggested = torch.full((1, 3, 2), 0.25) if suggest else None
     plans = [control.plan(lambda actions: actions.square().sum((-2, -1)), 1, suggested) for _ in range(2)]
     if suggest:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa.agents.controller import ActionSpace, Linear, Senses
+from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError
 from jepa.planners.cem import CEM
-from jepa.planners.cost import Term, effort
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.planners.cost import Term, action_cost
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.worlds import make_batch, make_env
 from jepa_probes.planning.evaluate import evaluate
@@ -39,12 +39,12 @@ class Counting(nn.Module):
 def model(action_size: int = 2) -> LatentWorldModel:
     torch.manual_seed(0)
     spec = LatentSpec(tokens=1, width=WIDTH, step_seconds=0.2, frames_per_step=2, action_size=action_size)
-    dynamics = MarkovPredictor(WIDTH, spec.block_size, hidden=16)
+    dynamics = MLPPredictor(WIDTH, spec.block_size, hidden=16)
     seen = Preprocessing(SIZE, 10.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return LatentWorldModel(Counting(), dynamics, spec, seen).eval().requires_grad_(False)
 
 
-SETTINGS = PlanSettings(horizon=3, execute=1, planner=CEM(samples=64, elites=8, iterations=3))
+SETTINGS = PlanSettings(horizon=3, replan_every=1, planner=CEM(samples=64, elites=8, iterations=3))
 
 
 def test_a_plan_encodes_each_episode_once_and_no_candidate() -> None:
@@ -62,12 +62,12 @@ def test_a_plan_encodes_each_episode_once_and_no_candidate() -> None:
 
 def test_other_terms_of_the_cost_change_what_is_done() -> None:
     goal = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
-    lazy = PlanSettings(horizon=3, execute=1, planner=SETTINGS.planner, terms=(Term(effort(), 1000.0),))
+    lazy = PlanSettings(horizon=3, replan_every=1, planner=SETTINGS.planner, terms=(Term(action_cost(), 1000.0),))
     done = [np.abs(Policy(model(), goal, settings).act(0 * goal)).max() for settings in (SETTINGS, lazy)]
     assert done[0] > 0.3 > 0.15 > done[1]
 
 
-@pytest.mark.parametrize("settings", [{"horizon": 0, "execute": 0}, {"horizon": 2, "execute": 3}])
+@pytest.mark.parametrize("settings", [{"horizon": 0, "replan_every": 0}, {"horizon": 2, "replan_every": 3}])
 def test_a_loop_that_cannot_run_is_refused_before_anything_is_seen(settings: dict) -> None:
     with pytest.raises(ValueError, match=r"the planning horizon is 0|execute must lie between 1 and the horizon \(2\)"):
         Policy(model(), np.zeros((SIZE, SIZE, 3), np.uint8), PlanSettings(**settings))
@@ -75,7 +75,7 @@ def test_a_loop_that_cannot_run_is_refused_before_anything_is_seen(settings: dic
 
 def test_a_goal_of_another_size_is_told_by_both_kinds_of_policy() -> None:
     goal, seen = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((48, 48, 3), np.uint8)
-    controller = Linear(Senses(1, WIDTH), ActionSpace(2, frames=2))
+    controller = Linear(ObservationNormalizer(1, WIDTH), ActionSpace(2, frames=2))
     for policy in (Policy(model(), goal, SETTINGS), ImaginationPolicy(model(), controller, goal)):
         with pytest.raises(UserError, match=r"the goal has shape \(32, 32, 3\), the observation \(48, 48, 3\)"):
             policy.act(seen)
@@ -96,7 +96,7 @@ def test_actions_of_another_width_than_the_worlds_are_told() -> None:
 def test_costs_that_are_not_finite_are_named_with_their_episodes_and_leave_no_plan() -> None:
     broken = model()
     dynamics = broken.dynamics
-    assert isinstance(dynamics, MarkovPredictor)
+    assert isinstance(dynamics, MLPPredictor)
     dynamics.leave.bias[0] = float("nan")
     goals = np.zeros((3, SIZE, SIZE, 3), np.uint8)
     policy = Policy(broken, goals, SETTINGS)
@@ -115,8 +115,8 @@ def test_a_model_without_dynamics_plans_nothing() -> None:
 def test_where_nothing_moved_as_imagined_one_action_is_drawn_and_held(monkeypatch: pytest.MonkeyPatch) -> None:
     goals = np.zeros((2, SIZE, SIZE, 3), np.uint8)
     done = []
-    for unstick in (0.0, 0.2):
-        policy = Policy(model(), goals, replace(SETTINGS, unstick=unstick, keep=False))
+    for random_action_if_stuck in (0.0, 0.2):
+        policy = Policy(model(), goals, replace(SETTINGS, random_action_if_stuck=random_action_if_stuck, keep=False))
         seen = torch.randn(2, 1, 1, WIDTH, generator=torch.Generator().manual_seed(0))
         monkeypatch.setattr(policy, "_encoded", lambda seen=seen: seen)
         first = [policy.act(goals), policy.act(goals)]
@@ -130,7 +130,7 @@ def test_where_nothing_moved_as_imagined_one_action_is_drawn_and_held(monkeypatc
 
 def test_where_little_was_imagined_nobody_is_stuck() -> None:
     goals = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    policy = Policy(model(), goals, replace(SETTINGS, unstick=0.2))
+    policy = Policy(model(), goals, replace(SETTINGS, random_action_if_stuck=0.2))
     policy.act(goals)
     began, there = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
     policy._expected = began, there
@@ -143,4 +143,4 @@ def test_where_little_was_imagined_nobody_is_stuck() -> None:
 
 def test_an_unstick_of_more_than_all_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from 0 to below 1; found 1\.5"):
-        PlanSettings(unstick=1.5)
+        PlanSettings(random_action_if_stuck=1.5)

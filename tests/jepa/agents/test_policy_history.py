@@ -18,7 +18,7 @@ from jepa.planners.cost import goal_distance
 from jepa.planners.grasp import GRASP
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import move_gripper
+from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.gru import GRUPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, begin
 
@@ -41,9 +41,11 @@ class Watched(ConvEncoder):
 class Told(CausalPredictor):
     """Notes what plans start from."""
 
-    def init(self, z: Tensor, actions: Tensor, states: Tensor | None = None, cameras: Tensor | None = None) -> Any:
+    def initial_state(
+        self, z: Tensor, actions: Tensor, states: Tensor | None = None, cameras: Tensor | None = None
+    ) -> Any:
         self.starts = [*getattr(self, "starts", []), (z.clone(), actions.clone(), states)]
-        return super().init(z, actions, states, cameras)
+        return super().initial_state(z, actions, states, cameras)
 
 
 def model(history: int, window: int | None = None, tubelet: int = 1, states: tuple[str, ...] = ()) -> LatentWorldModel:
@@ -64,20 +66,20 @@ def frames(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array).permute(1, 0, 4, 2, 3)
 
 
-@pytest.mark.parametrize(("execute", "tubelet"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
-def test_a_plan_starts_from_the_last_latents_and_what_was_done_between_them(execute: int, tubelet: int) -> None:
+@pytest.mark.parametrize(("replan_every", "tubelet"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
+def test_a_plan_starts_from_the_last_latents_and_what_was_done_between_them(replan_every: int, tubelet: int) -> None:
     world, count = model(3, window=3, tubelet=tubelet), 8 * tubelet
     seen = pictures(count)
-    policy = Policy(world, seen[0], PlanSettings(horizon=3, execute=execute, planner=CHEAP))
+    policy = Policy(world, seen[0], PlanSettings(horizon=3, replan_every=replan_every, planner=CHEAP))
     done = np.stack([policy.act(picture) for picture in seen], 1)  # [B, T, A]
     encoder, dynamics = world.encoder, world.dynamics
     assert isinstance(dynamics, Told) and isinstance(encoder, Watched) and policy.history == 3
     shown = encoder.frames
     starts = dynamics.starts
-    assert len(starts) == policy.plans == -(-8 // execute)
+    assert len(starts) == policy.plans == -(-8 // replan_every)
     # a latent step ends where actions of a step begin: at frame 0 (which stands still before), at tubelet, …
     for number, (z, actions, states) in enumerate(starts):
-        now = number * execute  # in latent steps
+        now = number * replan_every  # in latent steps
         first = max(0, now - 2)
         assert z.shape[1] == now - first + 1 and actions.shape[1] == now - first and states is None
         for step in range(first, now + 1):
@@ -89,13 +91,13 @@ def test_a_plan_starts_from_the_last_latents_and_what_was_done_between_them(exec
         taken = torch.from_numpy(done[:, first * tubelet : now * tubelet]).unflatten(1, (-1, tubelet)).flatten(2)
         assert torch.equal(actions, taken)
     goal = B * tubelet
-    new = {1: 8, 2: 7, 3: 7}[execute]  # steps up to the last plan
+    new = {1: 8, 2: 7, 3: 7}[replan_every]  # steps up to the last plan
     assert shown == goal + B * tubelet * new, "each step is encoded once"
 
 
 def test_a_model_of_one_latent_encodes_only_what_it_plans_from() -> None:
     world = model(1)
-    policy = Policy(world, pictures(1)[0], PlanSettings(horizon=4, execute=4, planner=CHEAP))
+    policy = Policy(world, pictures(1)[0], PlanSettings(horizon=4, replan_every=4, planner=CHEAP))
     for picture in pictures(8):
         policy.act(picture)
     assert isinstance(world.encoder, Watched) and world.encoder.frames == B + 2 * B
@@ -109,7 +111,7 @@ def test_history_is_what_training_had_and_is_never_read_beyond() -> None:
     world = model(1)
     world.dynamics = GRUPredictor(D, A)
     assert history_of(world, horizon=6) == 1
-    policy = Policy(model(7), pictures(1)[0], PlanSettings(horizon=6, execute=1, planner=CHEAP, history=4))
+    policy = Policy(model(7), pictures(1)[0], PlanSettings(horizon=6, replan_every=1, planner=CHEAP, history=4))
     assert policy.history == 4, "asked for"
     with pytest.raises(ValueError, match=r"history 1.* found 0"):
         PlanSettings(history=0)
@@ -117,7 +119,7 @@ def test_history_is_what_training_had_and_is_never_read_beyond() -> None:
 
 def test_a_new_episode_forgets_the_last_one() -> None:
     world, seen = model(3, window=3), pictures(4)
-    policy = Policy(world, seen[0], PlanSettings(horizon=2, execute=1, planner=CHEAP))
+    policy = Policy(world, seen[0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
     for picture in seen:
         policy.act(picture)
     policy.reset()
@@ -129,7 +131,7 @@ def test_a_new_episode_forgets_the_last_one() -> None:
 
 def test_states_are_told_at_the_same_steps_as_latents() -> None:
     world, seen = model(2, window=2, states=("agent.x", "agent.y")), pictures(5)
-    policy = Policy(world, seen[0], PlanSettings(horizon=2, execute=2, planner=CHEAP))
+    policy = Policy(world, seen[0], PlanSettings(horizon=2, replan_every=2, planner=CHEAP))
     said = np.random.default_rng(1).normal(size=(5, B, 2))
     for picture, state in zip(seen, said, strict=True):
         policy.act(picture, state)
@@ -140,7 +142,7 @@ def test_states_are_told_at_the_same_steps_as_latents() -> None:
         now = 2 * number
         expected = torch.from_numpy(said[max(0, now - 1) : now + 1]).float().transpose(0, 1)
         assert states is not None and torch.equal(states, expected) and z.shape[1] == states.shape[1]
-    one = Policy(world, seen[0, 0], PlanSettings(horizon=2, execute=1, planner=CHEAP))
+    one = Policy(world, seen[0, 0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
     assert one.act(seen[0, 0], said[0, 0]).shape == (A,)
 
 
@@ -154,7 +156,7 @@ def test_states_are_told_at_the_same_steps_as_latents() -> None:
     ids=["missing", "wide", "surplus"],
 )
 def test_a_state_that_is_missing_or_of_another_width_is_refused(states, given, message: str) -> None:
-    policy = Policy(model(1, states=states), pictures(1)[0], PlanSettings(horizon=2, execute=1, planner=CHEAP))
+    policy = Policy(model(1, states=states), pictures(1)[0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
     with pytest.raises(UserError, match=message):
         policy.act(pictures(1)[0], given)
 
@@ -169,10 +171,10 @@ def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -
     torch.manual_seed(0)
     vit = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
     sizes: dict[str, Any] = {"grid": (2, 2), "hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
-    predictor = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, camera_size=6, next_state=move_gripper)
+    predictor = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, camera_size=6, next_state=apply_delta_pose)
     world = imported("meta", vit, fps=4.0, predictor=predictor).world
     assert world.spec.states[0] == "gripper.x" and len(world.spec.states) == 7
-    policy = Policy(world, pictures(1)[0, 0], PlanSettings(horizon=2, execute=1, planner=CHEAP))
+    policy = Policy(world, pictures(1)[0, 0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
     actions = [policy.act(picture, np.zeros(7)) for picture in pictures(3)[:, 0]]
     assert policy.plans == 3 and all(action.shape == (7,) and np.isfinite(action).all() for action in actions)
     with pytest.raises(UserError, match=r"\[1, 7\]: gripper.x, .*; found none"):
@@ -181,7 +183,7 @@ def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -
 
 def test_a_horizon_of_zero_is_refused_by_a_policy() -> None:
     with pytest.raises(ValueError, match=r"the planning horizon is 0"):
-        Policy(model(1), pictures(1)[0], PlanSettings(horizon=0, execute=1, planner=CHEAP))
+        Policy(model(1), pictures(1)[0], PlanSettings(horizon=0, replan_every=1, planner=CHEAP))
 
 
 class Counted(CausalPredictor):
@@ -199,12 +201,12 @@ def test_plans_of_many_tokens_are_imagined_in_parts_that_fit_the_memory(history:
     torch.manual_seed(0)
     dynamics = Counted(D, A, grid=(4, 4), hidden=24, depth=2, heads=2, window=3).eval().requires_grad_(False)
     z, goal = torch.randn(2, history, 16, D), torch.randn(2, 16, D)
-    state = dynamics.init(z, torch.randn(2, history - 1, A))
+    state = dynamics.initial_state(z, torch.randn(2, history - 1, A))
     plans = torch.randn(2, 50, 4, A)
     whole = goal_distance(dynamics, state, goal)
     expected = whole(plans)
     assert dynamics.most == 2 * 50
-    parts = replace(goal_distance(dynamics, state, goal), most_bytes=2**20)
+    parts = replace(goal_distance(dynamics, state, goal), max_bytes=2**20)
     at_once = parts.plans_at_once(plans)
     assert 1 < at_once < 50
     dynamics.most = 0
@@ -213,7 +215,7 @@ def test_plans_of_many_tokens_are_imagined_in_parts_that_fit_the_memory(history:
     # what they take, counted from below: latents of all steps, and keys and values of all blocks
     keys = 4 * 2 * 24 * (16 + 1) * 2  # bytes of a frame: fp32, keys and values, width, tokens, blocks
     assert at_once * 2 * (4 * (16 * D * 4) + min(4, 2) * keys) <= 2**20
-    tight = replace(goal_distance(dynamics, state, goal), most_bytes=1)
+    tight = replace(goal_distance(dynamics, state, goal), max_bytes=1)
     assert tight.plans_at_once(plans) == 1
     torch.testing.assert_close(tight(plans), expected, atol=1e-6, rtol=1e-5)
 
@@ -221,10 +223,10 @@ def test_plans_of_many_tokens_are_imagined_in_parts_that_fit_the_memory(history:
 def test_plans_in_parts_are_the_plans_that_they_are_at_once() -> None:
     torch.manual_seed(0)
     dynamics = CausalPredictor(D, A, grid=(2, 2), hidden=24, depth=1, heads=2).eval().requires_grad_(False)
-    state, goal = dynamics.init(torch.randn(2, 1, 4, D), torch.zeros(2, 0, A)), torch.randn(2, 4, D)
+    state, goal = dynamics.initial_state(torch.randn(2, 1, 4, D), torch.zeros(2, 0, A)), torch.randn(2, 4, D)
     found = []
     for most in (2**30, 1):
-        cost = replace(goal_distance(dynamics, state, goal), most_bytes=most)
+        cost = replace(goal_distance(dynamics, state, goal), max_bytes=most)
         plan = RandomShooting(64).plan(cost, torch.zeros(2, 3, A), torch.Generator().manual_seed(0))
         found.append(plan.actions)
     torch.testing.assert_close(*found)
@@ -233,8 +235,8 @@ def test_plans_in_parts_are_the_plans_that_they_are_at_once() -> None:
 def test_where_gradients_are_followed_nothing_is_split() -> None:
     torch.manual_seed(0)
     dynamics = CausalPredictor(D, A, grid=(2, 2), hidden=24, depth=1, heads=2).eval().requires_grad_(False)
-    state, goal = dynamics.init(torch.randn(1, 1, 4, D), torch.zeros(1, 0, A)), torch.randn(1, 4, D)
-    cost = replace(goal_distance(dynamics, state, goal), most_bytes=1)
+    state, goal = dynamics.initial_state(torch.randn(1, 1, 4, D), torch.zeros(1, 0, A)), torch.randn(1, 4, D)
+    cost = replace(goal_distance(dynamics, state, goal), max_bytes=1)
     assert cost.plans_at_once(torch.zeros(1, 5, 3, A, requires_grad=True)) == 5
     plan = GRASP(steps=3, starts=2, sync_every=3).plan(cost, torch.zeros(1, 3, A), torch.Generator().manual_seed(0))
     assert plan.actions.shape == (1, 3, A)

@@ -104,8 +104,10 @@ def test_features_are_computed_once(run: Path, run_jepa: Jepa) -> None:
 def test_a_plan_is_saved_with_its_protocol_floor_and_ceiling(run: Path) -> None:
     result = json.loads((run / "plan.json").read_text())
     assert 0 <= result["low"] <= result["success"] <= result["high"] <= 1
-    assert {"random", "expert", "simulator"} <= set(result["beside"])
-    assert all(0 <= beside["low"] <= beside["success"] <= beside["high"] <= 1 for beside in result["beside"].values())
+    assert {"random", "expert", "simulator"} <= set(result["baselines"])
+    assert all(
+        0 <= beside["low"] <= beside["success"] <= beside["high"] <= 1 for beside in result["baselines"].values()
+    )
     assert result["seconds_per_plan"] > 0 and result["model_calls_per_plan"] == 48 and len(result["distances"]) == 4
     assert len(list((run / "figures").glob("plan_*.gif"))) == 4
     assert result["protocol"]["world"] == "billiards-easy" and result["protocol"]["tasks"] == 4
@@ -116,14 +118,14 @@ def test_the_same_plan_comes_out_twice(run: Path, run_jepa: Jepa) -> None:
     for _ in range(2):
         run_jepa("plan", run, "tasks=3", "steps=4", *FAST, "gifs=1")
         kept.append(json.loads((run / "plan.json").read_text()))
-    assert kept[0]["distances"] == kept[1]["distances"] and kept[0]["beside"] == kept[1]["beside"]
+    assert kept[0]["distances"] == kept[1]["distances"] and kept[0]["baselines"] == kept[1]["baselines"]
 
 
 def test_a_protocol_is_a_config_that_gives_another_run_the_same_tasks(
     run: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:
     few = [*FAST, "planner.iterations=1", "gifs=0", "simulator_tasks=0"]
-    run_jepa("plan", run, "tasks=5", "steps=6", "goal_offset=6", "least_distance=0.1", "seed=3", *few)
+    run_jepa("plan", run, "tasks=5", "steps=6", "goal_offset=6", "min_distance=0.1", "seed=3", *few)
     assert "policy: random" in (run / "plan.yaml").read_text()
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -183,7 +185,7 @@ def test_a_shared_model_is_worked_with_from_a_folder_of_ones_own(
     shown = json.loads((out / "results.json").read_text())
     assert shown["plan"]["tasks"] == 2 and shown["dream"]["tasks"] == 2 and shown["pretrain"]["steps"] == 20
     assert shown["probe"]["state_r2"].keys() == {"pretrained", "random_init", "pixels", "pca_pixels", "floor"}
-    run_jepa("plan", read_only, *SHARED["plan"][0], "start=dream", "gifs=0", "--out", out)
+    run_jepa("plan", read_only, *SHARED["plan"][0], "warm_start=controller", "gifs=0", "--out", out)
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(
@@ -211,7 +213,7 @@ def test_the_report_is_one_file_and_the_results_hold_what_programs_look_for(run:
     assert all(source.startswith(("data:", "#")) for source in page.sources)
     results = json.loads((run / "results.json").read_text())
     assert {"pretrained", "random_init", "pixels", "supervised"} <= set(results["probe"]["state_r2"])
-    assert {"success", "low", "high", "beside", "tasks"} <= set(results["plan"])
+    assert {"success", "low", "high", "baselines", "tasks"} <= set(results["plan"])
     assert {"method", "steps", "clips_per_second", "effective_rank"} <= set(results["pretrain"])
     assert results["seconds"]["total"] > 0 and "torch" in results["versions"] and "seeds" in results
 
@@ -264,9 +266,9 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         found[start] = json.loads((run / "plan.json").read_text())
         assert f"start: {start}" in (run / "plan.yaml").read_text()
     assert found["nothing"]["distances"] != found["inverse"]["distances"]
-    assert found["nothing"]["beside"]["inverse_dynamics"] == found["inverse"]["beside"]["inverse_dynamics"]
+    assert found["nothing"]["baselines"]["inverse_dynamics"] == found["inverse"]["baselines"]["inverse_dynamics"]
     run_jepa("plan", run, *few, "inverse=null")
-    assert "inverse_dynamics" not in json.loads((run / "plan.json").read_text())["beside"]
+    assert "inverse_dynamics" not in json.loads((run / "plan.json").read_text())["baselines"]
 
 
 @pytest.mark.parametrize(
@@ -277,13 +279,16 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         (["pretrain", "TRAIN"], "already holds a run"),
         (["probe", "NOWHERE"], "NOWHERE"),
         (["plan", "RUN", "tasks=two"], "tasks"),
-        (["plan", "RUN", "least_distance=0.01"], "begin solved"),
+        (["plan", "RUN", "min_distance=0.01"], "begin solved"),
         (["plan", "RUN", "world=two-rooms"], "world is 'two-rooms' in the config, and 'billiards-easy' where"),
-        (["plan", "RUN", "goal_offset=1", "least_distance=0.5"], "or raise goal_offset (1)"),
+        (["plan", "RUN", "goal_offset=1", "min_distance=0.5"], "or raise goal_offset (1)"),
         (["plan", "RUN", "goal_offset=5", "goal_policy=expert"], "goal_policy is 'expert'"),
         (["plan", "RUN", "horizon=0"], "horizon"),
-        (["plan", "RUN", "start=dream"], "run `jepa dream"),
-        (["plan", "RUN", "start=inverse", "inverse=null"], "start: inverse needs inverse dynamics"),
+        (["plan", "RUN", "warm_start=controller"], "run `jepa dream"),
+        (
+            ["plan", "RUN", "warm_start=inverse_dynamics", "inverse=null"],
+            "warm_start: inverse_dynamics needs inverse dynamics",
+        ),
         (["plan", "TASKS"], "names no run"),
         (["plan", "--compare", "RUN"], "takes two run folders"),
         (["plan", "--compare", "RUN", "NOWHERE"], "no plan.json here"),

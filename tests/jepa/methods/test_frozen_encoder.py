@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.encoders.frame import FrameEncoder
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.methods.base import Batch, Method
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.models.frozen_encoder import check_freezable
-from jepa.normalize import Moments, Standardise
+from jepa.normalize import Moments, Standardize
 from jepa.predictors.causal import CausalPredictor
 from jepa.training.optim import adamw
 from jepa.world_model import rollout
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 A, FRAMES, SIZE = 2, 6, 32
 
 
-def stills() -> StillsEncoder:
+def is_image() -> PerFrameEncoder:
     torch.manual_seed(0)
     vit = VideoViT(SIZE, frames=2, patch=16, tubelet=2, width=24, depth=1, heads=2)
-    return StillsEncoder(vit)
+    return PerFrameEncoder(vit)
 
 
 def backbone(name: str = "test_vit") -> FrameEncoder:
@@ -44,7 +44,7 @@ def predictor(encoder: Any, **changes: Any) -> CausalPredictor:
 
 
 def ac(states: int = 0, **changes: Any) -> VJEPAAC:
-    encoder = stills()
+    encoder = is_image()
     settings = {"layer_norm_out": True, "state_size": states, "next_state": None if states else lambda s, a: s}
     return VJEPAAC(encoder, predictor(encoder, **settings), **changes)
 
@@ -123,12 +123,14 @@ def test_the_loss_is_that_of_the_paper(make) -> None:
         assert data.actions is not None
         forced = torch.stack(
             [
-                method.dynamics.step(method.dynamics.init(z[:, : s + 1], data.actions[:, :s]), data.actions[:, s])[1].z
+                method.dynamics.step(
+                    method.dynamics.initial_state(z[:, : s + 1], data.actions[:, :s]), data.actions[:, s]
+                )[1].z
                 for s in range(FRAMES - 1)
             ],
             1,
         )
-        state = method.dynamics.init(z[:, :2], data.actions[:, :1])
+        state = method.dynamics.initial_state(z[:, :2], data.actions[:, :1])
         rolled = rollout(method.dynamics, state, data.actions[:, None, 1:3])[:, 0]
         expected = measure(forced, z[:, 1:]) + measure(rolled, z[:, 2:4])
         found = method.loss(data, generator())
@@ -189,7 +191,7 @@ def test_states_are_predicted_along_with_the_patches_in_training_as_in_imaginati
     method = dino(3)
     assert isinstance(method.dynamics.scale_states, nn.Identity)
     scaled = dino(3, predictor={"normalize_states": True})
-    assert isinstance(scaled.dynamics.scale_states, Standardise)
+    assert isinstance(scaled.dynamics.scale_states, Standardize)
     scaled.dynamics.load_state_dict(method.dynamics.state_dict(), strict=False)
     scaled.dynamics.scale_states.fit(Moments(torch.full((3,), 5.0), torch.full((3,), 100.0)))
     data = batch(3)
@@ -200,17 +202,17 @@ def test_states_are_predicted_along_with_the_patches_in_training_as_in_imaginati
         x, predict = one.sequence(clips)
         assert x.shape[-1] == one.encoder.width + 3
         torch.testing.assert_close(x[:, :, 1, -3:], data.states, atol=1e-4, rtol=1e-4)
-        state = one.dynamics.init(x[:, :2, :, :-3], data.actions[:, :1], clips.states[:, :2])
-        state, following = one.dynamics.step(state, data.actions[:, 1])
+        state = one.dynamics.initial_state(x[:, :2, :, :-3], data.actions[:, :1], clips.states[:, :2])
+        state, next_latent = one.dynamics.step(state, data.actions[:, 1])
         both = predict(x[:, :2])[:, -1]
-        torch.testing.assert_close(following.mean(), both[..., :-3], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(next_latent.mean(), both[..., :-3], atol=1e-4, rtol=1e-4)
         assert state.state is not None
         torch.testing.assert_close(one.dynamics.scale_states(state.state), both[..., -3:].mean(1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(*(m.loss(d, generator())["loss"] for m, d in ((method, data), (scaled, wide))))
 
 
 def test_states_that_a_rule_moves_are_told_and_not_predicted() -> None:
-    encoder = stills()
+    encoder = is_image()
     method = VJEPAAC(encoder, predictor(encoder, state_size=A, layer_norm_out=True))
     x, predict = method.sequence(batch(A))
     assert x.shape[-1] == encoder.width and not method.dynamics.predicts_states
@@ -251,16 +253,16 @@ def test_a_predictor_of_other_latents_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"the predictor is for \[4, 24\] numbers a frame, the encoder gives \[4, 64\]"
     ):
-        DinoWM(encoder, predictor(stills()))
+        DinoWM(encoder, predictor(is_image()))
     with pytest.raises(ValueError, match="camera_size 0"):
-        VJEPAAC(stills(), predictor(stills(), camera_size=6))
+        VJEPAAC(is_image(), predictor(is_image(), camera_size=6))
 
 
 def test_an_encoder_that_looks_ahead_cannot_be_frozen_and_others_can() -> None:
     video = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2)
-    with pytest.raises(UserError, match=r"changes with later frames.*kind: stills"):
+    with pytest.raises(UserError, match=r"changes with later frames.*kind: per_frame"):
         check_freezable(video, SIZE, 2)
-    for encoder in (stills(), backbone(), backbone("test_resnet")):
+    for encoder in (is_image(), backbone(), backbone("test_resnet")):
         modes = [m.training for m in encoder.modules()]
         check_freezable(encoder, SIZE, 1)
         assert [m.training for m in encoder.modules()] == modes

@@ -24,11 +24,11 @@ def method(cls_token: bool = True, **settings) -> LeVJEPA:
     return LeVJEPA(encoder, **(small | settings))
 
 
-def coloured_noise(clips: int, seed: int = 0) -> Batch:
-    """Every clip is static noise on a colour of its own, which survives any crop."""
+def colored_noise(clips: int, seed: int = 0) -> Batch:
+    """Every clip is static noise on a color of its own, which survives any crop."""
     generator = seeded(seed)
-    colour = 2 * torch.randn(clips, 1, 3, 1, 1, generator=generator)
-    return Batch(colour + 0.5 * torch.randn(clips, 4, 3, 32, 32, generator=generator), None)
+    color = 2 * torch.randn(clips, 1, 3, 1, 1, generator=generator)
+    return Batch(color + 0.5 * torch.randn(clips, 4, 3, 32, 32, generator=generator), None)
 
 
 def test_levjepa_is_a_method():
@@ -38,25 +38,25 @@ def test_levjepa_is_a_method():
 @pytest.mark.parametrize("cls_token", [True, False])
 def test_gradients_reach_every_weight(cls_token):
     model = method(cls_token)
-    model.loss(coloured_noise(4), seeded())["loss"].backward()
+    model.loss(colored_noise(4), seeded())["loss"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_the_loss_is_agreement_plus_weighted_sigreg():
-    losses = method(sigreg_weight=0.3).loss(coloured_noise(4), seeded())
+    losses = method(sigreg_weight=0.3).loss(colored_noise(4), seeded())
     torch.testing.assert_close(losses["loss"], losses["agreement"] + 0.3 * losses["sigreg"])
 
 
 def test_the_cosine_of_the_views_is_1_where_all_are_mapped_to_one_vector():
     model = method()
-    fresh = model.loss(coloured_noise(4), seeded())["cosine"]
+    fresh = model.loss(colored_noise(4), seeded())["cosine"]
     torch.nn.init.zeros_(model.projector[-1].weight)
-    collapsed = model.loss(coloured_noise(4), seeded())["cosine"]
+    collapsed = model.loss(colored_noise(4), seeded())["cosine"]
     assert fresh < 0.99 and collapsed.item() == pytest.approx(1) and not collapsed.requires_grad
 
 
 def test_the_generator_alone_decides_the_loss():
-    model, batch = method(), coloured_noise(4)
+    model, batch = method(), colored_noise(4)
     losses = []
     for seed in (1, 1, 2):
         torch.rand(3)
@@ -68,13 +68,13 @@ def _train(weight: float) -> tuple[list[float], float]:
     model = method(sigreg_weight=weight)
     optimizer, losses = torch.optim.AdamW(model.parameters(), 2e-3), []
     for step in range(60):
-        loss = model.loss(coloured_noise(16, step), seeded(step))["loss"]
+        loss = model.loss(colored_noise(16, step), seeded(step))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
-        clips = coloured_noise(64, 99).video
+        clips = colored_noise(64, 99).video
         z = model.projector(model.encoder.forward_features(clips).cls)
     return losses, dimension_std(z).mean().item()
 
@@ -111,7 +111,7 @@ def test_dropping_tokens_saves_compute():
     def flops(drop: float) -> int:
         model, counter = method(drop=drop), FlopCounterMode(display=False)
         with counter:
-            model.loss(coloured_noise(2), seeded())["loss"].backward()
+            model.loss(colored_noise(2), seeded())["loss"].backward()
         return counter.get_total_flops()
 
     assert flops(0.9) < 0.3 * flops(0.0)

@@ -14,13 +14,13 @@ from jepa.methods.lewm import LeWM
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 
 
 def lewm(**settings: Any) -> LeWM:
     torch.manual_seed(0)
     return LeWM(
-        ConvEncoder(32, 8, channels=8, hidden=32), MarkovPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
+        ConvEncoder(32, 8, channels=8, hidden=32), MLPPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
     )
 
 
@@ -65,7 +65,7 @@ def test_sigreg_is_taken_step_by_step_as_published_and_over_all_steps_if_asked()
 
 def with_static(**settings: float) -> LeWM:
     torch.manual_seed(0)
-    dynamics = MarkovPredictor(8, 4, hidden=32, static=3)
+    dynamics = MLPPredictor(8, 4, hidden=32, static=3)
     return LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(5, 4), **settings)
 
 
@@ -87,18 +87,18 @@ def test_what_is_static_is_to_stay_as_it_is() -> None:
 def test_dynamics_with_a_static_part_leave_it_alone_and_read_it() -> None:
     dynamics = with_static().dynamics
     z, actions = torch.randn(6, 1, 8), torch.randn(6, 4)
-    following = dynamics(z, actions)
-    assert torch.equal(following[..., 5:], z[..., 5:]) and not torch.isclose(following, z)[..., :5].any()
+    next_latent = dynamics(z, actions)
+    assert torch.equal(next_latent[..., 5:], z[..., 5:]) and not torch.isclose(next_latent, z)[..., :5].any()
     other = torch.cat([z[..., :5], z[..., 5:] + 1], -1)
-    assert not torch.isclose(dynamics(other, actions), following)[..., :5].any()
+    assert not torch.isclose(dynamics(other, actions), next_latent)[..., :5].any()
     with pytest.raises(ValueError, match="at least 0 and fewer than the 8 of a latent, found 8"):
-        MarkovPredictor(8, 4, static=8)
+        MLPPredictor(8, 4, static=8)
 
 
 def test_the_cosine_is_that_of_prediction_and_target() -> None:
     method, data = lewm(), batch()
     dynamics = method.dynamics
-    assert isinstance(dynamics, MarkovPredictor)
+    assert isinstance(dynamics, MLPPredictor)
     torch.nn.init.zeros_(dynamics.leave.weight)
     torch.nn.init.zeros_(dynamics.leave.bias)  # it predicts that nothing changes
     z = method.encoder(data.video)
@@ -123,7 +123,7 @@ def test_all_randomness_comes_from_the_generator() -> None:
 
 def test_the_last_action_changes_the_last_prediction_only() -> None:
     dynamics = lewm().dynamics
-    assert isinstance(dynamics, MarkovPredictor)
+    assert isinstance(dynamics, MLPPredictor)
     z, action = torch.randn(1, 1, 8), torch.randn(1, 4)
     assert not torch.equal(dynamics(z, action), dynamics(z, -action))
 
@@ -150,8 +150,8 @@ CAUSAL = {"hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln"}
 
 @pytest.mark.parametrize(
     "dynamics",
-    [MarkovPredictor(8, 4, hidden=32), GRUPredictor(8, 4), CausalPredictor(8, 4, **CAUSAL)],
-    ids=["markov", "gru", "causal"],
+    [MLPPredictor(8, 4, hidden=32), GRUPredictor(8, 4), CausalPredictor(8, 4, **CAUSAL)],
+    ids=["mlp", "gru", "causal"],
 )
 def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the_open_loop(dynamics) -> None:
     torch.manual_seed(0)
@@ -167,5 +167,7 @@ def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the
     with torch.no_grad():
         forced = dynamics.parallel(z[:, :-1], actions)
         for seen in range(1, 4):
-            _, following = dynamics.step(dynamics.init(z[:, :seen], actions[:, : seen - 1]), actions[:, seen - 1])
-            torch.testing.assert_close(forced[:, seen - 1], following.mean(), atol=1e-5, rtol=1e-5)
+            _, next_latent = dynamics.step(
+                dynamics.initial_state(z[:, :seen], actions[:, : seen - 1]), actions[:, seen - 1]
+            )
+            torch.testing.assert_close(forced[:, seen - 1], next_latent.mean(), atol=1e-5, rtol=1e-5)

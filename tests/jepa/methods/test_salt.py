@@ -11,7 +11,7 @@ from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import SHORT_RANGE
 from jepa.methods.base import Batch, Method
-from jepa.methods.pixel_reconstruction import PixelReconstruction, normalised_patches, patch_pixels
+from jepa.methods.pixel_reconstruction import PixelReconstruction, normalized_patches, patch_pixels
 from jepa.methods.vjepa import VJEPA
 from jepa.models.model import load
 from jepa.predictors.masked import MaskedPredictor
@@ -41,17 +41,17 @@ def describe(run: Path, corpus: Path, method: dict[str, Any], **encoder: Any) ->
             "data": {"shards": str(corpus), "batch_size": 4, "clip_frames": 8},
             "encoder": {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2} | encoder,
             "method": {"predictor": PREDICTOR} | method,
-            "trainer": {"steps": 4, "log_every": 2, "gauge_every": 4, "device": "cpu"},
+            "trainer": {"steps": 4, "log_every": 2, "monitor_every": 4, "device": "cpu"},
         },
         PretrainConfig,
     )
 
 
-def test_patches_are_normalised_one_by_one():
-    patches = normalised_patches(torch.randn(2, 5, 96) * 3 + 7)
+def test_patches_are_normalized_one_by_one():
+    patches = normalized_patches(torch.randn(2, 5, 96) * 3 + 7)
     torch.testing.assert_close(patches.mean(-1), torch.zeros(2, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(patches.std(-1), torch.ones(2, 5), atol=1e-4, rtol=0)
-    assert normalised_patches(torch.full((1, 1, 96), 3.0)).abs().max() == 0  # a flat patch is no division by zero
+    assert normalized_patches(torch.full((1, 1, 96), 3.0)).abs().max() == 0  # a flat patch is no division by zero
 
 
 def test_pixels_of_hidden_patches_are_the_target():
@@ -59,7 +59,7 @@ def test_pixels_of_hidden_patches_are_the_target():
     predictor = MaskedPredictor(24, 24, 1, 2, target_width=patch_pixels(encoder))
     model = PixelReconstruction(encoder, predictor, masks=[SHORT_RANGE])
     assert isinstance(model, Method) and patch_pixels(encoder) == 3 * 2 * 8 * 8
-    with torch.no_grad():  # predicts 0 everywhere: what is left is the variance of normalised patches
+    with torch.no_grad():  # predicts 0 everywhere: what is left is the variance of normalized patches
         predictor.predictor_proj.weight.zero_()
         predictor.predictor_proj.bias.zero_()
     loss = model.loss(Batch(torch.randn(2, 8, 3, 32, 32), None), seeded())["loss"]

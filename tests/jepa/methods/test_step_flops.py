@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.encoders.conv import ConvEncoder
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 from jepa.methods.base import Batch
@@ -20,7 +20,7 @@ from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa_data.transforms import random_resized_crop
 
 WIDTH, DEPTH, PATCH, NARROW, SHALLOW = 48, 4, 8, 24, 2
@@ -122,7 +122,7 @@ def test_levjepa():
 
 def test_lewm():
     torch.manual_seed(0)
-    conv, dynamics, inverse = ConvEncoder(32, 16), MarkovPredictor(16, 4, hidden=24), InverseDynamics(16, 4)
+    conv, dynamics, inverse = ConvEncoder(32, 16), MLPPredictor(16, 4, hidden=24), InverseDynamics(16, 4)
 
     def alone(module: nn.Module, *inputs: torch.Tensor) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -132,7 +132,7 @@ def test_lewm():
     batch = video(actions=True)
     z, actions = torch.randn(CLIPS, 4, 1, 16), torch.randn(CLIPS, 3, 4)
     with FlopCounterMode(display=False) as counter:
-        dynamics.step(dynamics.init(z[:, :1], actions[:, :0]), actions[:, 0])
+        dynamics.step(dynamics.initial_state(z[:, :1], actions[:, :0]), actions[:, 0])
     steps = 3 * counter.get_total_flops()
     parts = alone(conv, batch.video) + steps + alone(inverse, z, actions)
     found = counted(LeWM(conv, dynamics, inverse, directions=8), batch)
@@ -142,15 +142,15 @@ def test_lewm():
 @pytest.mark.parametrize("method", [VJEPAAC, DinoWM])
 def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
     torch.manual_seed(0)
-    frozen = StillsEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
+    frozen = PerFrameEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
     dynamics = CausalPredictor(WIDTH, 2, grid=(4, 4), hidden=NARROW, depth=SHALLOW, heads=2)
     ours, batch = method(frozen, dynamics, rollout_steps=3, rollout_context=2), video(actions=True)
     encoding = 8 * (16 * PIXELS + blocks(16, WIDTH, DEPTH))  # a frame is 16 patches, doubled to a tubelet
 
     def passes(steps: int) -> int:
         """Of a whole pass over so many frames: 16 patches and the action's token each."""
-        inside = steps * 17 * SHALLOW * (24 * NARROW**2 + 4 * steps * 17 * NARROW)
-        return inside + steps * (2 * 2 * 16 * WIDTH * NARROW + 2 * 2 * NARROW)
+        keep_out = steps * 17 * SHALLOW * (24 * NARROW**2 + 4 * steps * 17 * NARROW)
+        return keep_out + steps * (2 * 2 * 16 * WIDTH * NARROW + 2 * 2 * NARROW)
 
     forward = passes(7) + passes(3) + passes(4)  # teacher forcing, and two of the three steps of the rollout
     assert counted(ours, batch) == CLIPS * (encoding + forward)

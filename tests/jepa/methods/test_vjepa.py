@@ -31,8 +31,8 @@ def moving_squares(clips: int, seed: int = 0) -> Batch:
     start, speed = torch.rand(clips, 2, generator=generator) * 24, torch.randn(clips, 2, generator=generator)
     corner = (start[:, None] + torch.arange(8)[:, None] * speed[:, None]) % 28
     pixels = torch.arange(32)
-    inside = [(pixels >= corner[..., a, None]) & (pixels < corner[..., a, None] + 6) for a in (0, 1)]
-    square = (inside[0][..., :, None] & inside[1][..., None, :]).float()
+    keep_out = [(pixels >= corner[..., a, None]) & (pixels < corner[..., a, None] + 6) for a in (0, 1)]
+    square = (keep_out[0][..., :, None] & keep_out[1][..., None, :]).float()
     return Batch(4 * square[:, :, None].expand(-1, -1, 3, -1, -1) - 0.2, None)
 
 
@@ -96,15 +96,15 @@ def test_a_few_steps_reduce_the_loss():
 
 
 def test_without_teacher_and_regulariser_it_collapses_and_the_rank_shows_it():
-    gauges = {}
+    monitors = {}
     for teacher in ("none", "ema"):
         model = method(teacher=teacher)
         train(model, 50, rate=2e-2)
         with torch.no_grad():
             latents = model.evaluation_encoder()(moving_squares(32, 99).video).flatten(0, 2)
         latents = latents[torch.randperm(len(latents), generator=seeded())[:256]]
-        gauges[teacher] = effective_rank(latents).item()
-    assert gauges["none"] < 4 and gauges["none"] < gauges["ema"] / 3, gauges
+        monitors[teacher] = effective_rank(latents).item()
+    assert monitors["none"] < 4 and monitors["none"] < monitors["ema"] / 3, monitors
 
 
 def test_a_masked_step_costs_less_than_an_unmasked_one():

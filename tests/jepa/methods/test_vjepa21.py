@@ -10,7 +10,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.masks.random_drop import RandomDrop
 from jepa.methods.base import Batch
 from jepa.methods.vjepa import VJEPA, Dense
-from jepa.objectives.latent_regression import latent_regression, nearness, normalised
+from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import grid_positions
 
@@ -31,13 +31,13 @@ def method(*, dense: Dense | None = DENSE, images: bool = True, **settings) -> V
     return VJEPA(encoder, predictor, dense=dense, **settings)
 
 
-def clips(count: int, stills: tuple[int, ...] = (), seed: int = 0) -> Batch:
+def clips(count: int, is_image: tuple[int, ...] = (), seed: int = 0) -> Batch:
     coarse = torch.randn(
         count, 3, 4, 4, 4, generator=seeded(seed)
     )  # smooth in space and time: there is a way to predict
     video = F.interpolate(coarse, (8, 32, 32), mode="trilinear").transpose(1, 2).contiguous()
     flags = torch.zeros(count, dtype=torch.bool)
-    flags[list(stills)] = True
+    flags[list(is_image)] = True
     video[flags] = video[flags][:, :1]
     return Batch(video, None, flags)
 
@@ -45,7 +45,7 @@ def clips(count: int, stills: tuple[int, ...] = (), seed: int = 0) -> Batch:
 def test_context_tokens_weigh_by_the_root_of_their_distance_to_the_nearest_hidden_one():
     grid = (3, 4, 5)
     seen, hidden = RandomDrop(0.2)(grid, 2, seeded())
-    weights = nearness(grid_positions(seen, grid), grid_positions(hidden, grid))
+    weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
 
     def place(token: int) -> tuple[int, int, int]:
         return token // 20, token % 20 // 5, token % 5
@@ -106,19 +106,19 @@ def test_the_context_head_learns_only_with_the_dense_loss():
 
 
 @torch.no_grad()
-def test_every_level_of_the_target_is_normalised_by_itself():
+def test_every_level_of_the_target_is_normalized_by_itself():
     model, batch = method(), clips(2)
     for size, norm in enumerate(model.target_encoder.norms, start=1):
         norm.weight.mul_(size)
     levels = model.target_encoder.forward_features(batch.video).levels.split(48, -1)
     expected = torch.cat([F.layer_norm(level, (48,)) for level in levels], -1)
     torch.testing.assert_close(model._targets(batch.video), expected)
-    assert not torch.allclose(expected, normalised(torch.cat(levels, -1)), atol=1e-2)
+    assert not torch.allclose(expected, normalized(torch.cat(levels, -1)), atol=1e-2)
 
 
 def test_stills_pass_as_one_frame_and_count_by_their_share():
     model = method(ema=(1.0, 1.0))
-    both, generator = clips(4, stills=(1,)), seeded()
+    both, generator = clips(4, is_image=(1,)), seeded()
     loss = model.loss(both, generator)["loss"]
     generator = seeded()
     picture = model.loss(Batch(both.video[1:2], None, torch.tensor([True])), generator)["loss"]
@@ -131,7 +131,7 @@ def test_stills_pass_as_one_frame_and_count_by_their_share():
 
 def test_pictures_train_their_own_embedding_and_marks():
     model = method()
-    model.loss(clips(3, stills=(0, 1, 2)), seeded())["loss"].backward()
+    model.loss(clips(3, is_image=(0, 1, 2)), seeded())["loss"].backward()
     encoder, predictor = model.encoder, model.predictor
     assert encoder.patch_embed_image.proj.weight.grad.any() and encoder.patch_embed.proj.weight.grad is None
     assert predictor.image_token.grad.any() and predictor.video_token.grad is None
@@ -142,8 +142,8 @@ def test_pictures_train_their_own_embedding_and_marks():
 
 def test_stills_are_clips_to_an_encoder_without_pictures():
     model = method(images=False)
-    flagged, plain = clips(3, stills=(0,)), clips(3, stills=(0,))
-    plain = replace(plain, stills=None)
+    flagged, plain = clips(3, is_image=(0,)), clips(3, is_image=(0,))
+    plain = replace(plain, is_image=None)
     assert torch.equal(model.loss(flagged, seeded())["loss"], model.loss(plain, seeded())["loss"])
 
 
@@ -151,7 +151,7 @@ def test_a_few_steps_reduce_the_loss():
     model, losses = method(dense=Dense(0.5, 0, 0), ema=(0.99, 0.99)), []
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
     for step in range(30):
-        loss = model.loss(clips(6, stills=(0, 1), seed=step), seeded(step))["loss"]
+        loss = model.loss(clips(6, is_image=(0, 1), seed=step), seeded(step))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

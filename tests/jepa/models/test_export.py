@@ -18,7 +18,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import move_gripper
+from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Positions
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, rollout
@@ -63,7 +63,7 @@ def acting(tmp_path: Path) -> Path:
         positions="rotary_tiled",
         camera_size=6,
         layer_norm_out=True,
-        next_state=move_gripper,
+        next_state=apply_delta_pose,
     )
     save(imported("test", encoder(), fps=FPS, predictor=predictor), tmp_path / "acting")
     return tmp_path / "acting"
@@ -132,10 +132,10 @@ def test_vjepa_2_ac_goes_out_and_comes_back_and_imagines_the_same(acting: Path, 
     z = after.encode(video)
     assert z.shape == (1, 3, 16, 48) and torch.equal(z, before.encode(video))
     torch.testing.assert_close(z.mean(-1), torch.zeros(1, 3, 16), atol=1e-5, rtol=0)
-    torch.testing.assert_close(z[:, 1], after.encode_still(video[:, 1]), atol=1e-5, rtol=1e-5)  # a still of its own
+    torch.testing.assert_close(z[:, 1], after.encode_image(video[:, 1]), atol=1e-5, rtol=1e-5)  # a still of its own
     poses = 0.1 * torch.randn(1, 3, 7)
     ahead = [
-        rollout(model.dynamics, model.dynamics.init(z, poses[:, :2], poses), 0.1 * torch.ones(1, 2, 2, 7))
+        rollout(model.dynamics, model.dynamics.initial_state(z, poses[:, :2], poses), 0.1 * torch.ones(1, 2, 2, 7))
         for model in (before, after)
         if isinstance(model.dynamics, CausalPredictor)
     ]
@@ -170,7 +170,7 @@ def test_to_onnx(vjepa2: Path, capsys) -> None:
     import onnxruntime
 
     told = run_jepa(capsys, "export", vjepa2, "--to", "onnx", "--image-size", 48)
-    assert "video [batch, 4, 3, 48, 48], normalised; onnxruntime differs by" in told
+    assert "video [batch, 4, 3, 48, 48], normalized; onnxruntime differs by" in told
     session = onnxruntime.InferenceSession(vjepa2 / "export/model.onnx", providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert (about["fps"], about["tubelet"], about["mean"], about["image_size"]) == ("8", "2", "0.4 0.5 0.6", "48")

@@ -10,7 +10,7 @@ from torch import nn
 
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
-from jepa.encoders.per_frame import StillsEncoder
+from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.onnx import to_onnx
 from jepa.transformer import grid_positions, rotary_table, rotate
@@ -49,7 +49,7 @@ def test_onnxruntime_computes_the_same_latents(tmp_path, kind, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", [ConvEncoder(32, 24), StillsEncoder(video_vit())], ids=["conv", "stills"])
+@pytest.mark.parametrize("encoder", [ConvEncoder(32, 24), PerFrameEncoder(video_vit())], ids=["conv", "stills"])
 def test_encoders_of_other_kinds(tmp_path, encoder):
     encoder.eval()
     to_onnx(encoder, tmp_path / "a.onnx", image_size=32, frames=4)

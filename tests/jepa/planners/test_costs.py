@@ -9,11 +9,11 @@ from jepa.planners.cem import CEM
 from jepa.planners.cost import (
     LatentCost,
     Term,
-    effort,
+    action_cost,
     goal_distance,
     goal_reached,
-    inside,
-    picture_reached,
+    image_reached,
+    keep_out,
     state_reached,
 )
 from jepa.planners.grasp import GRASP
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_planning_again_from_the_rest_of_the_last_plan_reaches_a_goal_that_one_plan_cannot() -> None:
     z, goal, control = torch.zeros(5, 1, 2), torch.full((5, 1, 2), 3.0), None
-    control = ModelPredictiveControl(CEM(iterations=6), horizon=3, execute=1, action_size=2)
+    control = ModelPredictiveControl(CEM(iterations=6), horizon=3, replan_every=1, action_size=2)
     for _ in range(6):
         state = LatentState(z)
         plan = control.plan(goal_distance(Add(), state, goal), len(z))
@@ -37,7 +37,7 @@ def test_planning_again_from_the_rest_of_the_last_plan_reaches_a_goal_that_one_p
 def test_the_path_weight_makes_the_agent_hurry() -> None:
     goal, state = torch.ones(1, 1, 1), LatentState(torch.zeros(1, 1, 1))
     early, late = torch.tensor([[[[1.0], [0.0]], [[0.0], [1.0]]]]).unbind(1)
-    at_end, along = (goal_distance(Add(), state, goal, path_weight=w) for w in (0.0, 1.0))
+    at_end, along = (goal_distance(Add(), state, goal, running_cost_weight=w) for w in (0.0, 1.0))
     assert at_end(early[:, None]) == at_end(late[:, None])
     assert along(early[:, None]) < along(late[:, None])
 
@@ -50,14 +50,16 @@ def test_terms_of_a_cost_add_up() -> None:
         return z[..., 0, :]
 
     alone = {
-        "goal": goal_reached(goal, path_weight=0.0),
-        "effort": effort(),
+        "goal": goal_reached(goal, running_cost_weight=0.0),
+        "action_cost": action_cost(),
         "state": state_reached(position, torch.zeros(2, 2)),
-        "inside": inside(position, [2.0, 2.0], 1.0),
+        "keep_out": keep_out(position, [2.0, 2.0], 1.0),
     }
     found = {name: LatentCost(Add(), state, (Term(term),))(actions)[0, 0].item() for name, term in alone.items()}
     # The steps lie at 0.5, 1.0, 1.5 and 2.0; the forbidden ball reaches from 1.29 to 2.71 along the diagonal.
-    assert found == pytest.approx({"goal": 1.0, "effort": 0.25, "state": 4.0, "inside": (1 + 1 - 0.5 * 2**0.5) / 4})
+    assert found == pytest.approx(
+        {"goal": 1.0, "action_cost": 0.25, "state": 4.0, "keep_out": (1 + 1 - 0.5 * 2**0.5) / 4}
+    )
     total = LatentCost(Add(), state, tuple(Term(term, 2.0) for term in alone.values()))(actions)
     torch.testing.assert_close(total, torch.full((2, 3), 2 * sum(found.values())))
     with pytest.raises(ValueError, match="at least one term"):
@@ -79,7 +81,7 @@ def test_a_forbidden_region_is_gone_around() -> None:
         return (at - torch.tensor([2.0, 0.0])).norm(dim=-1).min().item(), (at[:, -1] - goal[:, 0]).norm().item()
 
     through, _ = depth(Term(goal_reached(goal)))
-    around, left = depth(Term(goal_reached(goal)), Term(inside(position, [2.0, 0.0], 1.0), 20.0))
+    around, left = depth(Term(goal_reached(goal)), Term(keep_out(position, [2.0, 0.0], 1.0), 20.0))
     assert through < 0.7 and around > 0.95 and left < 0.3
 
 
@@ -101,7 +103,7 @@ def test_a_forbidden_region_is_told_in_states_that_are_read_off_the_latents() ->
         at = CEM(samples=400, elites=20, iterations=20).plan(cost, torch.zeros(1, 8, 2), generator()).actions.cumsum(1)
         return (at - torch.tensor([2.0, 0.0])).norm(dim=-1).min().item()
 
-    assert nearest() < 0.7 and nearest(Term(inside(read, [160.0, 32.0], 64.0), 20.0)) > 0.95
+    assert nearest() < 0.7 and nearest(Term(keep_out(read, [160.0, 32.0], 64.0), 20.0)) > 0.95
 
 
 def test_the_goal_may_be_a_picture_which_is_encoded_once() -> None:
@@ -112,7 +114,7 @@ def test_the_goal_may_be_a_picture_which_is_encoded_once() -> None:
         return pictures.float().mean((2, 3))[:, None, :2]
 
     picture = torch.full((1, 3, 8, 8), 2, dtype=torch.uint8)
-    cost = LatentCost(Add(), LatentState(torch.zeros(5, 1, 2)), (Term(picture_reached(encode, picture)),))
+    cost = LatentCost(Add(), LatentState(torch.zeros(5, 1, 2)), (Term(image_reached(encode, picture)),))
     plan = CEM(iterations=8).plan(cost, torch.zeros(5, 3, 2), generator())
     torch.testing.assert_close(plan.actions[:, :2], torch.ones(5, 2, 2), atol=0.15, rtol=0)
     assert asked == [1]  # one picture for all five episodes
@@ -125,7 +127,7 @@ def test_a_goal_of_another_size_is_told() -> None:
 
 
 def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, execute=1, action_size=1, frames=4, hold=2)
+    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2)
     seen: list[int] = []
 
     def cost(actions: Tensor) -> Tensor:
@@ -139,19 +141,19 @@ def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
     with pytest.raises(
         ValueError, match=r"the actions of the horizon \(6\) and those that are executed \(3\), found 2"
     ):
-        ModelPredictiveControl(CEM(), horizon=6, execute=3, action_size=1, hold=2)
+        ModelPredictiveControl(CEM(), horizon=6, replan_every=3, action_size=1, action_repeat=2)
 
 
 def test_grasp_plans_in_blocks_of_held_actions() -> None:
     cost = goal_distance(Add(), LatentState(torch.zeros(2, 1, 4)), torch.full((2, 1, 4), 2.0))
-    control = ModelPredictiveControl(GRASP(), horizon=3, execute=1, action_size=1, frames=4, hold=2)
+    control = ModelPredictiveControl(GRASP(), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2)
     plan = control.plan(cost, 2)
     assert plan.actions.shape == (2, 3, 4) and torch.equal(plan.actions[..., ::2], plan.actions[..., 1::2])
     torch.testing.assert_close(plan.actions.sum(1), torch.full((2, 4), 2.0), atol=0.2, rtol=0)
 
 
 def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, execute=1, action_size=2)
+    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=2)
     control.plan(lambda a: a.square().sum((-2, -1)), 2)
     with pytest.raises(ValueError, match="reset"):
         control.plan(lambda a: a.square().sum((-2, -1)), 3)
@@ -162,8 +164,8 @@ def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"horizon": 0, "execute": 0}, "the planning horizon is 0"),
-        ({"horizon": 3, "execute": 4}, r"execute must lie between 1 and the horizon \(3\), found 4"),
+        ({"horizon": 0, "replan_every": 0}, "the planning horizon is 0"),
+        ({"horizon": 3, "replan_every": 4}, r"execute must lie between 1 and the horizon \(3\), found 4"),
     ],
 )
 def test_a_loop_that_cannot_run_is_refused(settings: dict, message: str) -> None:
@@ -172,6 +174,6 @@ def test_a_loop_that_cannot_run_is_refused(settings: dict, message: str) -> None
 
 
 def test_a_suggestion_of_another_width_is_refused() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, execute=1, action_size=2)
+    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=2)
     with pytest.raises(ValueError, match=r"= \[4, 3, 2\], found \[4, 3, 3\]"):
         control.plan(lambda a: a.square().sum((-2, -1)), 4, torch.zeros(4, 3, 3))

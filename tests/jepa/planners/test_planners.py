@@ -14,10 +14,10 @@ from jepa.planners.cost import Imagined, LatentCost, Term, goal_distance
 from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
-from jepa.planners.icem import ICEM, coloured
+from jepa.planners.icem import ICEM, colored
 from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
-from jepa.predictors.mlp import LatentState, MarkovPredictor
+from jepa.predictors.mlp import LatentState, MLPPredictor
 from tests.jepa.toy_planning import BUDGET, PLANNERS, Add, generator, quadratic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,7 +64,7 @@ def test_planners_find_the_better_of_two_modes(planner: Planner) -> None:
         ("hybrid", finds_the_optimum_of_a_quadratic),  # which of two modes it is in, its sampler finds
     ],
 )
-def test_planners_with_gradients_fail_these_if_their_optimiser_is_never_stepped(
+def test_planners_with_gradients_fail_these_if_their_optimizer_is_never_stepped(
     name: str, finds: Callable[[Planner], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So what the two tests above find was found by steps, and not by the starts."""
@@ -115,10 +115,14 @@ def test_grasp_reaches_a_goal_over_a_long_horizon() -> None:
 
 def test_planners_stop_early_when_all_plans_are_good_enough() -> None:
     best = torch.zeros(2, 3, 1)
-    for planner in (CEM(enough=0.5, iterations=50), ICEM(enough=0.5, iterations=50), MPPI(enough=0.5, iterations=50)):
+    for planner in (
+        CEM(cost_tolerance=0.5, iterations=50),
+        ICEM(cost_tolerance=0.5, iterations=50),
+        MPPI(cost_tolerance=0.5, iterations=50),
+    ):
         assert planner.plan(quadratic(best), best, generator()).evaluations <= 110
-    assert Gradient(enough=0.5).plan(quadratic(best), best, generator()).evaluations == 16
-    assert GRASP(enough=0.5, sync_every=2).plan(quadratic(best), best, generator()).evaluations == 8 + 2 * 8 + 8
+    assert Gradient(cost_tolerance=0.5).plan(quadratic(best), best, generator()).evaluations == 16
+    assert GRASP(cost_tolerance=0.5, sync_every=2).plan(quadratic(best), best, generator()).evaluations == 8 + 2 * 8 + 8
 
 
 class Counted(Add):
@@ -163,7 +167,7 @@ def test_an_episode_of_a_batch_gets_the_plan_that_it_gets_alone(
 ) -> None:
     """Given the same noise: a generator deals it out in turn, so that whoever stands beside gets other numbers."""
     torch.manual_seed(0)
-    dynamics = MarkovPredictor(4, 2, hidden=16).requires_grad_(False)
+    dynamics = MLPPredictor(4, 2, hidden=16).requires_grad_(False)
     z, goals = torch.randn(2, 5, 1, 4, generator=generator())
 
     def plans(episodes: list[int]) -> Tensor:
@@ -204,8 +208,8 @@ def test_mppi_weighs_plans_alike_whatever_the_scale_of_the_costs() -> None:
 
 @pytest.mark.parametrize("horizon", [1, 2, 7, 16])
 @pytest.mark.parametrize("beta", [0.0, 2.0])
-def test_coloured_noise_has_unit_variance_and_its_colour(horizon: int, beta: float) -> None:
-    noise = coloured((20_000, horizon, 2), beta, torch.zeros(()), generator())
+def test_colored_noise_has_unit_variance_and_its_color(horizon: int, beta: float) -> None:
+    noise = colored((20_000, horizon, 2), beta, torch.zeros(()), generator())
     assert noise.square().mean().item() == pytest.approx(1, abs=0.05)
     if horizon == 16:
         together = (noise[:, 1:] * noise[:, :-1]).mean().item()
@@ -245,6 +249,6 @@ def test_a_horizon_of_zero_is_refused(planner: Planner) -> None:
 
 
 def test_an_action_of_another_width_is_refused_by_the_dynamics() -> None:
-    dynamics = MarkovPredictor(8, 4)
+    dynamics = MLPPredictor(8, 4)
     with pytest.raises(ValueError, match="4 wide"):
         dynamics(torch.zeros(2, 1, 8), torch.zeros(2, 2))

@@ -10,7 +10,7 @@ from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.meta_ac import predictor_state, to_state
 from jepa.predictors.causal import CausalPredictor, CausalState, add_action, published
-from jepa.predictors.gripper import angles, move_gripper, rotation
+from jepa.predictors.gripper import angles, apply_delta_pose, rotation
 from jepa.transformer import NORM_EPS, AdaptiveBlock
 from jepa.world_model import Dynamics, rollout
 
@@ -47,9 +47,11 @@ def test_step_by_step_equals_the_whole_pass(
     z, actions, states = inputs(predictor)
     whole = predictor(z, actions, states)
     for seen in range(1, S + 1):
-        state = predictor.init(z[:, :seen], actions[:, : seen - 1], None if states is None else states[:, :seen])
-        _, following = predictor.step(state, actions[:, seen - 1])
-        torch.testing.assert_close(following.mean(), whole[:, seen - 1], atol=1e-5, rtol=1e-5)
+        state = predictor.initial_state(
+            z[:, :seen], actions[:, : seen - 1], None if states is None else states[:, :seen]
+        )
+        _, next_latent = predictor.step(state, actions[:, seen - 1])
+        torch.testing.assert_close(next_latent.mean(), whole[:, seen - 1], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -58,7 +60,7 @@ def test_an_imagined_rollout_equals_the_whole_pass_over_what_was_imagined() -> N
     z, actions, states = inputs(predictor)
     assert states is not None
     cameras = torch.randn(B, 1, 4).expand(-1, S, -1)
-    state = predictor.init(z[:, :2], actions[:, :1], states[:, :2], cameras[:, :2])
+    state = predictor.initial_state(z[:, :2], actions[:, :1], states[:, :2], cameras[:, :2])
     ahead = rollout(predictor, state, actions[:, None, 1:])[:, 0]  # z2 … z5
     seen = torch.cat((z[:, :2], ahead[:, :-1]), 1)
     moved = [states[:, 0], states[:, 1]]
@@ -102,7 +104,7 @@ def test_candidates_share_their_beginning_and_the_state_stays_as_it_was() -> Non
     predictor = make()
     z, actions, states = inputs(predictor)
     assert states is not None
-    state = predictor.init(z[:, :4], actions[:, :3], states[:, :4])
+    state = predictor.initial_state(z[:, :4], actions[:, :3], states[:, :4])
     kept = [x.clone() for pair in state.past[0].pairs for x in pair] + [state.z.clone()]
     many = state.repeat(50)
     assert many.past[0].pairs[0][0] is state.past[0].pairs[0][0]
@@ -116,8 +118,8 @@ def test_candidates_share_their_beginning_and_the_state_stays_as_it_was() -> Non
     for b, k in ((0, 0), (0, 49), (1, 7)):
         single = state.gather(torch.tensor([b]))
         for h in range(3):
-            single, following = predictor.step(single, plans[b, k, h][None])
-            torch.testing.assert_close(following.mean()[0], imagined[b, k, h], atol=1e-5, rtol=1e-5)
+            single, next_latent = predictor.step(single, plans[b, k, h][None])
+            torch.testing.assert_close(next_latent.mean()[0], imagined[b, k, h], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -125,7 +127,7 @@ def test_gathered_states_go_on_as_their_own_rows_did() -> None:
     predictor = make()
     z, actions, states = inputs(predictor)
     assert states is not None
-    state = predictor.init(z[:, :2], actions[:, :1], states[:, :2]).repeat(3)
+    state = predictor.initial_state(z[:, :2], actions[:, :1], states[:, :2]).repeat(3)
     plans = torch.randn(2 * 3, 2, A)
     after, _ = predictor.step(state, plans[:, 0])
     chosen = torch.tensor([4, 4, 1])
@@ -139,10 +141,10 @@ def test_gradients_reach_the_actions_through_the_cache_and_detach_cuts_them() ->
     z, actions, states = inputs(predictor)
     assert states is not None
     actions.requires_grad_()
-    state = predictor.init(z[:, :1], actions[:, :0], states[:, :1])
+    state = predictor.initial_state(z[:, :1], actions[:, :0], states[:, :1])
     for t in range(3):
-        state, following = predictor.step(state, actions[:, t])
-    following.mean().sum().backward()
+        state, next_latent = predictor.step(state, actions[:, t])
+    next_latent.mean().sum().backward()
     assert actions.grad is not None
     assert (actions.grad[:, :3].abs().amax((0, 2)) > 0).all() and (actions.grad[:, 3:] == 0).all()
     cut = state.detach()
@@ -217,7 +219,7 @@ def test_wrong_widths_are_told() -> None:
     with pytest.raises(ValueError, match="actions 3 wide"):
         predictor(z, actions[..., :2], states)
     with pytest.raises(ValueError, match="states 3 wide at every frame, found None"):
-        predictor.init(z, actions[:, 1:])
+        predictor.initial_state(z, actions[:, 1:])
     with pytest.raises(ValueError, match="camera poses 0 wide, found 4"):
         predictor(z, actions, states, torch.zeros(B, S, 4))
     with pytest.raises(ValueError, match="next_state"):
@@ -227,7 +229,7 @@ def test_wrong_widths_are_told() -> None:
 def test_a_gripper_turns_by_the_product_of_rotations() -> None:
     g = torch.Generator().manual_seed(0)
     state, action = ((torch.rand(64, 7, generator=g, dtype=torch.float64) - 0.5) * 2 for _ in range(2))
-    after = move_gripper(state, action)
+    after = apply_delta_pose(state, action)
     axes = torch.tensor(
         [[[0, 0, 0], [0, 0, -1], [0, 1, 0]], [[0, 0, 1], [0, 0, 0], [-1, 0, 0]], [[0, -1, 0], [1, 0, 0], [0, 0, 0]]]
     )
@@ -245,8 +247,8 @@ def test_a_gripper_turns_by_the_product_of_rotations() -> None:
 @torch.no_grad()
 def test_a_predictor_may_be_told_how_its_state_moves() -> None:
     torch.manual_seed(0)
-    predictor = CausalPredictor(D, 7, 7, grid=(2, 2), hidden=24, depth=1, heads=2, next_state=move_gripper)
-    state = predictor.init(torch.randn(1, 1, 4, D), torch.zeros(1, 0, 7), torch.zeros(1, 1, 7))
+    predictor = CausalPredictor(D, 7, 7, grid=(2, 2), hidden=24, depth=1, heads=2, next_state=apply_delta_pose)
+    state = predictor.initial_state(torch.randn(1, 1, 4, D), torch.zeros(1, 0, 7), torch.zeros(1, 1, 7))
     after, _ = predictor.step(state, torch.full((1, 7), 0.6))
     after, _ = predictor.step(after, torch.full((1, 7), 0.6))
     assert isinstance(after, CausalState)
@@ -262,11 +264,11 @@ def test_with_a_window_the_cache_is_exact_also_after_it_slid_and_stops_growing(w
     assert states is not None
     whole = predictor(z, actions, states)
     for seen in (1, 4):
-        state, sizes = predictor.init(z[:, :seen], actions[:, : seen - 1], states[:, :seen]), []
+        state, sizes = predictor.initial_state(z[:, :seen], actions[:, : seen - 1], states[:, :seen]), []
         for t in range(seen - 1, 9):  # what was seen takes the place of what was imagined
             state = CausalState(state.past, state.steps, z[:, t], states[:, t])
-            state, following = predictor.step(state, actions[:, t])
-            torch.testing.assert_close(following.mean(), whole[:, t], atol=1e-5, rtol=1e-5)
+            state, next_latent = predictor.step(state, actions[:, t])
+            torch.testing.assert_close(next_latent.mean(), whole[:, t], atol=1e-5, rtol=1e-5)
             sizes.append(state.nbytes())
         assert len(set(sizes[window - 1 :])) == 1, sizes
 

@@ -6,21 +6,21 @@ from torch import Tensor
 
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import LatentState, MarkovPredictor
+from jepa.predictors.mlp import LatentState, MLPPredictor
 from jepa.testing import ContractError, check_dynamics
 from jepa.transformer import AdaptiveBlock
-from jepa.world_model import Point
+from jepa.world_model import Deterministic
 
 WIDTH, ACTION = 12, 4
 
 
-def markov() -> MarkovPredictor:
+def mlp() -> MLPPredictor:
     torch.manual_seed(0)
-    return MarkovPredictor(WIDTH, ACTION, hidden=24)
+    return MLPPredictor(WIDTH, ACTION, hidden=24)
 
 
 def test_the_markov_predictor_passes() -> None:
-    check_dynamics(markov(), tokens=1, width=WIDTH, action_size=ACTION)
+    check_dynamics(mlp(), tokens=1, width=WIDTH, action_size=ACTION)
 
 
 def test_the_gru_passes_and_stays_in_training_mode() -> None:
@@ -52,7 +52,7 @@ def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(
     check_dynamics(predictor, tokens=grid[0] * grid[1], width=WIDTH, action_size=ACTION, parallel=parallel)
 
 
-class Broken(MarkovPredictor):
+class Broken(MLPPredictor):
     """One promise is broken, which `how` says."""
 
     def __init__(self, how: str) -> None:
@@ -66,28 +66,28 @@ class Broken(MarkovPredictor):
             action = action[:, :ACTION]
         if self.how == "gradient":
             action = action.detach()
-        following = self(state.z, action)
+        next_latent = self(state.z, action)
         if self.how == "mutates":
-            state.z.copy_(following)
+            state.z.copy_(next_latent)
         if self.how == "batch":
-            following = following + following.mean(0, keepdim=True)
+            next_latent = next_latent + next_latent.mean(0, keepdim=True)
         if self.how == "shape":
-            following = following[:, :, 1:]
+            next_latent = next_latent[:, :, 1:]
         if self.how == "nan":
-            following = following / 0.0 * 0.0
+            next_latent = next_latent / 0.0 * 0.0
         if self.how == "random":
-            return LatentState(following), Noisy(following)
+            return LatentState(next_latent), Noisy(next_latent)
         if self.how == "temperature":
-            return LatentState(following), Cold(following)
-        return (Ordered if self.how == "repeat" else LatentState)(following), Point(following)
+            return LatentState(next_latent), Cold(next_latent)
+        return (Ordered if self.how == "repeat" else LatentState)(next_latent), Deterministic(next_latent)
 
 
-class Noisy(Point):
+class Noisy(Deterministic):
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return self.z + torch.randn_like(self.z)
 
 
-class Cold(Point):
+class Cold(Deterministic):
     def sample(self, noise: Tensor | None = None, temperature: float = 0.5) -> Tensor:
         assert noise is not None
         return self.z + temperature * noise
@@ -127,4 +127,4 @@ def test_a_parallel_pass_that_sees_the_future_is_found() -> None:
         return z.mean(1, keepdim=True).expand_as(z)
 
     with pytest.raises(ContractError, match="a step equals the teacher-forced parallel pass"):
-        check_dynamics(markov(), tokens=1, width=WIDTH, action_size=ACTION, parallel=peeks)
+        check_dynamics(mlp(), tokens=1, width=WIDTH, action_size=ACTION, parallel=peeks)

@@ -14,14 +14,14 @@ from jepa.normalize import Moments
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.config import Dynamics
 from jepa.testing import check_dynamics
-from jepa.training.normalization import Scales, fit_scales
+from jepa.training.normalization import Normalization, fit_normalization
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCK = 4  # width of the actions of a latent step
 SMALL = {"hidden": 24, "depth": 2, "heads": 2}
 # Of each kind some settings; tokens: 1 for a vector, 4 for patches. A new kind has to be added here.
 CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
-    "markov": [
+    "mlp": [
         (1, {"hidden": 24}),
         (1, {"hidden": 24, "depth": 2, "normalize_actions": True}),
         (1, {"hidden": 24, "static": 3}),
@@ -64,7 +64,7 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     dynamics = build_dynamics(config, encoder, BLOCK)
     width = getattr(config, "state_size", 0)
     moments = [Moments(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
-    fit_scales(dynamics, Scales(*moments))
+    fit_normalization(dynamics, Normalization(*moments))
     assert isinstance(dynamics, nn.Module)
     with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed
         for parameter in dynamics.parameters():
@@ -73,4 +73,4 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     check_dynamics(dynamics, **sizes, state_size=width, parallel=getattr(dynamics, "parallel", None), tolerance=2e-5)
     if isinstance(dynamics, CausalPredictor) and width:
         with pytest.raises(ValueError, match=f"states {width} wide at every frame, found None"):
-            dynamics.init(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))
+            dynamics.initial_state(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))

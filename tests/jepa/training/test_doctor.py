@@ -112,7 +112,7 @@ method.loss(Batch(torch.randn(1, 16, 3, 32, 32), None), torch.Generator())["loss
 before = status("VmRSS")
 method = build_method(config, config.data.image_size, 0)
 optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad])
-step(1)  # makes the optimiser's state
+step(1)  # makes the optimizer's state
 open("/proc/self/clear_refs", "w").write("5")
 step(config.data.batch_size)
 print(status("VmHWM") - before)

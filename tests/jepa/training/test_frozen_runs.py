@@ -25,7 +25,7 @@ from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.probe import probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TRAINER = {"steps": 6, "log_every": 2, "gauge_every": 6, "checkpoint_every": 3, "device": "cpu", "precision": "fp32"}
+TRAINER = {"steps": 6, "log_every": 2, "monitor_every": 6, "checkpoint_every": 3, "device": "cpu", "precision": "fp32"}
 SMALL = {"hidden": 24, "depth": 1, "heads": 2}
 VIT = {"kind": "video_vit", "patch": 16, "width": 24, "depth": 1, "heads": 2}
 BACKBONE = {"kind": "frame", "model": "test_vit"}
@@ -79,7 +79,7 @@ def patches(run: Path, rooms: Path, method: dict[str, Any] | None = None, **chan
 
 @pytest.fixture(scope="module")
 def runs(folder: Path, rooms: Path, video: Path) -> dict[str, Path]:
-    """A run of each method; DINO-WM's with states, JEPA-WMs' rollout and actions that are standardised."""
+    """A run of each method; DINO-WM's with states, JEPA-WMs' rollout and actions that are standardized."""
     told: list[str] = []
     pretrain(acting(folder / "acting", rooms, video), say=told.append)
     assert not [line for line in told if "random weights" in line]
@@ -132,13 +132,13 @@ def test_every_verb_works_on_a_run(runs: dict[str, Path], name: str, capsys: pyt
     assert {"pretrained", "random_init", "pixels"} <= set(scores["scores"]["state_r2"])
     assert set(scores["prediction"]) == {"1", "10"} and scores["prediction"]["1"]["model"] > 0
     config = from_dict(
-        {"tasks": 3, "steps": 4, "horizon": 2, "execute": 1, "planner": FEW, "simulator_tasks": 0, "gifs": 0}
+        {"tasks": 3, "steps": 4, "horizon": 2, "replan_every": 1, "planner": FEW, "simulator_tasks": 0, "gifs": 0}
         | {"inverse": {"updates": 3, "batch": 8}},
         PlanConfig,
     )
     result = plan(run, config, say=lambda _: None)
     assert result["plans_per_task"] == 4 and len(result["distances"]) == 3
-    assert {"random", "expert", "inverse_dynamics"} <= set(result["beside"])
+    assert {"random", "expert", "inverse_dynamics"} <= set(result["baselines"])
     if name == "dino_wm":  # whose dynamics are told states
         with pytest.raises(SystemExit) as ended:
             main(["report", str(run), "--decoder-steps", "2"])
@@ -228,7 +228,7 @@ def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path]
 @pytest.mark.parametrize(
     ("method", "encoder", "changes", "message"),
     [
-        ({}, VIT | {"tubelet": 2}, {}, r"it cannot be frozen: .*kind: stills"),
+        ({}, VIT | {"tubelet": 2}, {}, r"it cannot be frozen: .*kind: per_frame"),
         ({"states": ["agent.x", "agnt.y"]}, BACKBONE, {}, r"no state 'agnt.y'; did you mean 'agent.y'\?"),
         ({"states": ["speed"]}, BACKBONE, {}, "no state 'speed'; there are agent.x, agent.y, wall.x, door.y"),
         ({"rollout_steps": 4}, BACKBONE, {}, "clip_frames is 4, 4 latent .* expected 5 or more"),
@@ -237,7 +237,7 @@ def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path]
         ({"states": ["agent.x", "agent.x"]}, BACKBONE, {}, "each once"),
         ({"predictor": {"state_size": 2}}, BACKBONE, {}, "state_size is 2, and method.states names 0"),
         ({"predictor": {"camera_size": 6}}, BACKBONE, {}, "camera_size 0"),
-        ({"predictor": {"normalize_states": True}}, BACKBONE, {}, "no states to normalise"),
+        ({"predictor": {"normalize_states": True}}, BACKBONE, {}, "no states to normalize"),
         (
             {"states": ["agent.x"], "predictor": {"next_state": "add_action"}},
             BACKBONE,
@@ -246,7 +246,7 @@ def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path]
         ),
         ({"encoder_from": "nowhere/at/all"}, BACKBONE, {}, "no such folder"),
         ({"encoder_from": "VIDEO"}, BACKBONE, {}, r"holds another one: kind 'stills' and not 'frame'"),
-        ({"encoder_from": "VIDEO"}, {"kind": "stills", "of": VIT | {"width": 48}}, {}, "width 24 and not 48"),
+        ({"encoder_from": "VIDEO"}, {"kind": "per_frame", "of": VIT | {"width": 48}}, {}, "width 24 and not 48"),
         ({"encoder_from": "VIDEO"}, None, {"data__image_size": 24}, "24 px|patch"),
         ({}, None, {}, "encoder: missing; .*or name a run in method.encoder_from"),
     ],

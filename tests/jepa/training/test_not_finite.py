@@ -20,7 +20,7 @@ def describe(run: Path, corpus: Path, *changes: str) -> PretrainConfig:
         "data": {"shards": str(corpus), "batch_size": 4, "clip_frames": 8},
         "encoder": {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2},
         "method": {"kind": "vjepa", "ema": [0.5, 0.5], "predictor": {"width": 24, "depth": 1, "heads": 2}},
-        "trainer": {"steps": 6, "checkpoint_every": 1, "log_every": 1, "gauge_every": 100, "device": "cpu"},
+        "trainer": {"steps": 6, "checkpoint_every": 1, "log_every": 1, "monitor_every": 100, "device": "cpu"},
     }
     return from_dict(description, PretrainConfig, changes)
 

@@ -34,7 +34,7 @@ def describe(run: Path, corpus: Path, **changes: Any) -> PretrainConfig:
         "data": {"shards": str(corpus), "batch_size": 4, "clip_frames": 4, "image_size": 16},
         "encoder": {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2},
         "method": {"kind": "vjepa", "ema": [0.9, 0.9], "predictor": {"width": 24, "depth": 1, "heads": 2}},
-        "trainer": {"steps": 6, "log_every": 1, "gauge_every": 2, "checkpoint_every": 3, "device": "cpu"},
+        "trainer": {"steps": 6, "log_every": 1, "monitor_every": 2, "checkpoint_every": 3, "device": "cpu"},
     }
     for key, value in changes.items():
         part, _, name = key.partition("__")
@@ -123,7 +123,7 @@ def rows(run: Path) -> list[str]:
     return (run / "logs" / "metrics.csv").read_text().splitlines()
 
 
-def test_a_run_counts_steps_of_the_optimiser_and_resumes_among_gathered_batches(tmp_path: Path, corpus: Path):
+def test_a_run_counts_steps_of_the_optimizer_and_resumes_among_gathered_batches(tmp_path: Path, corpus: Path):
     whole = pretrain(describe(tmp_path / "whole", corpus, trainer__accumulate=2), say=quiet)
     assert len(rows(tmp_path / "whole")) == 1 + 6
 
@@ -165,7 +165,7 @@ def test_weight_decay_follows_its_schedule_where_there_is_any(tmp_path: Path, co
     assert all(pair[1] == 0 for pair in seen)
 
 
-def test_a_cooldown_starts_from_weights_and_optimiser_at_more_frames_and_pixels(tmp_path: Path, corpus: Path):
+def test_a_cooldown_starts_from_weights_and_optimizer_at_more_frames_and_pixels(tmp_path: Path, corpus: Path):
     pretrain(describe(tmp_path / "first", corpus), say=quiet)
     larger = {"init_from": str(tmp_path / "first"), "data__clip_frames": 8, "data__image_size": 24}
     config = describe(

@@ -53,7 +53,7 @@ def describe(run: Path, corpus: Path, kind: str = "lewm", **changes: Any) -> Pre
     description: dict[str, Any] = {
         "run": str(run),
         "data": {"shards": str(corpus), "batch_size": 4, "clip_frames": 8},
-        "trainer": {"steps": 12, "log_every": 2, "gauge_every": 4, "checkpoint_every": 5, "device": "cpu"},
+        "trainer": {"steps": 12, "log_every": 2, "monitor_every": 4, "checkpoint_every": 5, "device": "cpu"},
         **METHODS[kind],
     }
     for key, value in changes.items():
@@ -84,7 +84,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(method: str, corp
     assert summary["steps"] == 12 and summary["method"] == method.split()[0] and summary["effective_rank"] > 1
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
         names = csv.DictReader(file).fieldnames or []
-    assert {"train/loss", "gauge/effective_rank", "gauge/std", "speed/clips_per_second"} <= set(names)
+    assert {"train/loss", "monitor/effective_rank", "monitor/std", "speed/clips_per_second"} <= set(names)
     assert list((tmp_path / "run" / "logs").glob("events*")), "TensorBoard events"
     assert said[-2].startswith("step 12/12")
 
@@ -172,8 +172,8 @@ def test_lidar_is_logged_where_the_run_makes_views_of_a_clip(corpus: Path, tmp_p
         name: json.loads((tmp_path / name / "pretrain.json").read_text()) for name in ("crops", "levjepa", "plain")
     }
     assert 1 <= found["crops"]["lidar"] <= 15 and 1 <= found["levjepa"]["lidar"] <= 3 and "lidar" not in found["plain"]
-    assert 0 < found["plain"]["least_std"] <= found["plain"]["std"]
-    # A run is what it was without the gauge.
+    assert 0 < found["plain"]["min_std"] <= found["plain"]["std"]
+    # A run is what it was without the monitor.
     pretrain(describe(tmp_path / "unwatched", corpus, "vjepa", **steps, **crop, trainer__gauge_every=1000))
     assert same(tmp_path / "crops", tmp_path / "unwatched")
 

@@ -45,7 +45,7 @@ run: {run}
 data: {{shards: {data}, batch_size: 8, clip_frames: 4, image_size: 32}}
 encoder: {encoder}
 method: {method}
-trainer: {{steps: 4, device: cpu, devices: 2, log_every: 1, gauge_every: 2}}
+trainer: {{steps: 4, device: cpu, devices: 2, log_every: 1, monitor_every: 2}}
 """
 VIT = "kind: video_vit, patch: 8, width: 24, depth: 2, heads: 2"
 RUNS = {

@@ -23,7 +23,7 @@ FLAT = {"kind": "flat"}
 
 def describe(run: Path, corpus: Path, steps: int = 4, every: int = 500, **changes: Any) -> PretrainConfig:
     data = {"shards": str(corpus), "batch_size": 4, "clip_frames": 8} | changes.pop("data", {})
-    trainer = {"steps": steps, "checkpoint_every": every, "log_every": 1, "gauge_every": 100, "device": "cpu"}
+    trainer = {"steps": steps, "checkpoint_every": every, "log_every": 1, "monitor_every": 100, "device": "cpu"}
     trainer |= changes.pop("trainer", {})
     return from_dict(BASE | {"run": str(run), "data": data, "trainer": trainer} | changes, PretrainConfig)
 

@@ -24,7 +24,7 @@ def describe(run: Path, corpus: Path, steps: int = 2, **changes: Any) -> Pretrai
         "data": {"shards": str(corpus), "batch_size": 4, "clip_frames": 8},
         "encoder": {"kind": "conv", "width": 8, "channels": 8, "hidden": 32},
         "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 32}},
-        "trainer": {"steps": steps, "log_every": 1, "gauge_every": 100, "device": "cpu"},
+        "trainer": {"steps": steps, "log_every": 1, "monitor_every": 100, "device": "cpu"},
     }
     return from_dict(description, PretrainConfig, [f"{key.replace('__', '.')}={x}" for key, x in changes.items()])
 

@@ -240,7 +240,7 @@ def frames_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_a_picture_shows_the_input_and_beside_it_colours_that_follow_the_features(
+def test_a_picture_shows_the_input_and_beside_it_colors_that_follow_the_features(
     model: Path, videos: Path, tmp_path: Path
 ) -> None:
     said = told(draw, videos, model, tmp_path / "x.gif")
@@ -253,7 +253,7 @@ def test_a_picture_shows_the_input_and_beside_it_colours_that_follow_the_feature
     mp4 = frames_of(tmp_path / "x.mp4")
     assert len(mp4) == 6 and not any(side % 2 for side in mp4.shape[1:3])
     side = SIDE * round(144 / SIDE)
-    features = drawn[:, -6 - side : -6, -6 - side : -6]  # four by four patches, each of one colour
+    features = drawn[:, -6 - side : -6, -6 - side : -6]  # four by four patches, each of one color
     cells = features.reshape(6, 4, side // 4, 4, side // 4, 3)
     assert (cells == cells[:, :, :1, :, :1]).all()
     assert features.std((0, 1, 2)).min() > 10  # all three components are used

@@ -77,7 +77,7 @@ def test_what_learned_in_dreams_is_scored_saved_and_acts(run: Path, controller, 
     told = run_jepa("dream", run, *SMALL, *controller)
     result = json.loads((run / "dream.json").read_text())
     assert 0 <= result["low"] <= result["success"] + 1e-9 <= result["high"] + 1e-9 <= 1 + 1e-9
-    assert {"random", "expert"} == set(result["beside"]) and result["planner"] is None
+    assert {"random", "expert"} == set(result["baselines"]) and result["planner"] is None
     assert result["returns"]["horizon"]["steps"] == 3 and result["returns"]["task"]["steps"] == 5
     for found in result["returns"].values():
         assert found["gap"] == pytest.approx(found["dream"] - found["world"]) and abs(found["gap"]) <= found["apart"]
@@ -123,8 +123,16 @@ def test_the_planner_stands_beside_where_it_had_the_same_tasks(run: Path, tmp_pa
 
 def test_rewards_of_states_and_bonuses_and_gradients_through_the_model(run: Path, run_jepa: Jepa) -> None:
     through = [ACTOR[0].replace("updates", "gradient: dynamics, updates")]
-    run_jepa("dream", run, *SMALL, *through, "reward={kind: state, names: [puck.x, puck.y]}", "hold=2", "bounds=ball")
-    assert json.loads((run / "dream" / "model.json").read_text())["hold"] == 2
+    run_jepa(
+        "dream",
+        run,
+        *SMALL,
+        *through,
+        "reward={kind: state, names: [puck.x, puck.y]}",
+        "action_repeat=2",
+        "bounds=ball",
+    )
+    assert json.loads((run / "dream" / "model.json").read_text())["action_repeat"] == 2
     run_jepa("dream", run, *SMALL, *ACTOR, "reward={kind: distance, measure: root, bonus: 1.0}", "sampled=true")
 
 
@@ -153,9 +161,9 @@ def test_a_controller_is_trained_at_each_temperature_and_one_is_kept(run: Path, 
         (["RUN", "world=two-rooms"], "world is 'two-rooms' in the config, and 'billiards-easy' where"),
         (["RUN", "controller.kind=dream"], "controller.kind"),
         (["RUN", "controller.generations=3"], "generations"),
-        (["RUN", "hold=3"], "hold must divide the 2 action(s) of a latent step, found 3"),
+        (["RUN", "action_repeat=3"], "hold must divide the 2 action(s) of a latent step, found 3"),
         (["RUN", "reward={kind: state, names: [puck.z]}"], "no state 'puck.z' was recorded; there are: "),
-        (["RUN", "least_distance=0.01"], "begin solved"),
+        (["RUN", "min_distance=0.01"], "begin solved"),
         (["TASKS"], "names no run"),
         (["NOWHERE"], "NOWHERE"),
     ],

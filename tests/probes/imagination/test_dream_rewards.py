@@ -110,7 +110,7 @@ EVOLUTION = "controller={kind: evolution, generations: 10, population: 8, rollou
 def test_it_learns_from_the_worlds_own_reward_and_stays_alive(run: Path, run_jepa: Jepa, controller: str) -> None:
     told = run_jepa("dream", run, *OWN, controller)
     result = json.loads((run / "dream.json").read_text())
-    floor = result["beside"]["random"]
+    floor = result["baselines"]["random"]
     assert result["low"] > floor["high"] and result["length"] > 1.3 * floor["length"]
     assert result["low"] < result["return"] < result["high"] and result["episodes"] == len(result["earned"]) == 20
     assert result["return"] == pytest.approx(np.mean(result["earned"]))
@@ -129,7 +129,7 @@ def test_its_controller_acts_in_the_environment_without_a_goal(run: Path, run_je
     env = make_env("gym:DriftChoice-v0", image_size=32, max_steps=5)
     picture, _ = env.reset(seed=0)
     learned = load_controller(run)
-    assert learned.senses.sees == "latent" and learned.space.bounds == "choice"
+    assert learned.senses.actor_inputs == "latent" and learned.space.bounds == "choice"
     policy = ImaginationPolicy(jepa.load(run), learned, fps=10.0)
     for _ in range(5):
         action = policy.act(picture)
@@ -181,10 +181,10 @@ def test_a_mistake_is_told_in_one_line(arguments: list[str], message: str, run: 
 
 
 def test_a_controller_that_sees_the_goal_wants_one(run: Path, corpus: Path) -> None:
-    from jepa.agents.controller import ActionSpace, Linear, Senses
+    from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 
     with pytest.raises(UserError, match="give a picture of it"):
-        ImaginationPolicy(jepa.load(run), Linear(Senses(1, 8), ActionSpace(2)), fps=10.0)
+        ImaginationPolicy(jepa.load(run), Linear(ObservationNormalizer(1, 8), ActionSpace(2)), fps=10.0)
     data = StreamConfig.model_validate({"shards": str(corpus), "batch_size": 4, "clip_frames": 6})
     with pytest.raises(UserError, match="no rewards were recorded"):
         earned(jepa.load(run), data, None)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jepa.cli import main
 from jepa.models.model import open_model, save
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.write import ShardWriter
 
@@ -29,7 +29,7 @@ trainer: {{steps: 5, checkpoint_every: 10, device: cpu}}
 CONV = "{kind: conv, width: 8, channels: 8, hidden: 32}"
 FEW = ["tasks=4", "steps=6", "gifs=0", "simulator_tasks=0", "inverse=null"]
 SMALL = ["planner.samples=8", "planner.elites=2", "planner.iterations=1"]
-BALL = "kind: forbidden, names: [puck.x, puck.y], clips: 10"
+BALL = "kind: keep_out, names: [puck.x, puck.y], clips: 10"
 
 
 def call(*arguments: object) -> int:
@@ -74,18 +74,18 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
     picture = run / "goal.png"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(picture)
     costs = [
-        "{kind: effort, weight: 0.5}",
-        f"{{{BALL}, centre: [0.5, 0.5], radius: 0.1}}",
+        "{kind: action_cost, weight: 0.5}",
+        f"{{{BALL}, center: [0.5, 0.5], radius: 0.1}}",
         "{kind: state, names: [puck.vx], target: [0.0], clips: 10}",
-        f"{{kind: picture, file: {picture}}}",
+        f"{{kind: image, file: {picture}}}",
     ]
     told = run_jepa("plan", run, *FEW, *SMALL, f"costs=[{', '.join(costs)}]")
     first = planned(run)
     terms = first["settings"]["terms"]
-    assert [term["kind"] for term in terms] == ["effort", "forbidden", "state", "picture"]
+    assert [term["kind"] for term in terms] == ["action_cost", "keep_out", "state", "picture"]
     assert set(terms[1]["r2"]) == {"puck.x", "puck.y"} and all(x <= 1 for x in terms[1]["r2"].values())
     assert first["entered"]["tasks"] <= 4
-    assert "forbidden: R² of puck.x" in told and "tasks that neither begin nor end there" in told
+    assert "keep_out: R² of puck.x" in told and "tasks that neither begin nor end there" in told
     run_jepa("plan", run, "--config", run / "plan.yaml")
     assert planned(run)["distances"] == first["distances"] and planned(run)["settings"]["terms"] == terms
     run_jepa("plan", run, *FEW, *SMALL)
@@ -93,8 +93,8 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
 
 
 def test_who_enters_a_forbidden_region_is_watched_in_the_world_itself(run: Path, run_jepa: Jepa) -> None:
-    def entered(centre: str, radius: float) -> dict:
-        run_jepa("plan", run, *FEW, *SMALL, "tasks=12", f"costs=[{{{BALL}, centre: {centre}, radius: {radius}}}]")
+    def entered(center: str, radius: float) -> dict:
+        run_jepa("plan", run, *FEW, *SMALL, "tasks=12", f"costs=[{{{BALL}, center: {center}, radius: {radius}}}]")
         return planned(run)["entered"]
 
     assert entered("[0.5, 0.5]", 0.9) == {"share": None, "tasks": 0}  # the whole table: all begin there
@@ -104,15 +104,15 @@ def test_who_enters_a_forbidden_region_is_watched_in_the_world_itself(run: Path,
 
 
 def test_with_a_high_price_of_effort_hardly_anything_is_done(run: Path, run_jepa: Jepa) -> None:
-    more = ["planner.samples=32", "planner.elites=4", "steps=12", "costs=[{kind: effort, weight: 1000}]"]
-    run_jepa("plan", run, *FEW, *more, "start=nothing")
+    more = ["planner.samples=32", "planner.elites=4", "steps=12", "costs=[{kind: action_cost, weight: 1000}]"]
+    run_jepa("plan", run, *FEW, *more, "warm_start=none")
     lazy = planned(run)["distances"]
-    run_jepa("plan", run, *FEW, *more[:3], "start=nothing")
+    run_jepa("plan", run, *FEW, *more[:3], "warm_start=none")
     assert planned(run)["distances"] != lazy
 
 
 def test_a_result_tells_what_a_plan_took(run: Path, run_jepa: Jepa) -> None:
-    told = run_jepa("plan", run, *FEW, "planner={kind: gradient, steps: 4, starts: 2}", "horizon=3", "execute=3")
+    told = run_jepa("plan", run, *FEW, "planner={kind: gradient, steps: 4, starts: 2}", "horizon=3", "replan_every=3")
     result = planned(run)
     assert result["model_calls_per_plan"] == 3 * (4 + 1) * 2 and result["differentiated_calls_per_plan"] == 3 * 4 * 2
     assert result["seconds_per_plan"] > 0 and result["seconds_per_plan_alone"] > 0
@@ -121,11 +121,11 @@ def test_a_result_tells_what_a_plan_took(run: Path, run_jepa: Jepa) -> None:
 
 
 def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_jepa: Jepa) -> None:
-    run_jepa("plan", run, *FEW, *SMALL, "goal_offset=6", "least_distance=0.1", "seed=5", "horizon=4")
+    run_jepa("plan", run, *FEW, *SMALL, "goal_offset=6", "min_distance=0.1", "seed=5", "horizon=4")
     protocol, written = planned(run)["protocol"], (run / "plan.yaml").read_text()
     expected = {"world": "billiards-easy", "world_version": 1, "tasks": 4, "steps": 6, "seed": 5, "goal_offset": 6}
     assert expected.items() <= protocol.items() and protocol["radius"] > 0 and protocol["goal_policy"] == "random"
-    for name in (*expected, "radius", "least_distance", "goal_policy", "horizon"):
+    for name in (*expected, "radius", "min_distance", "goal_policy", "horizon"):
         assert f"\n{name}: " in f"\n{written}"
     assert planned(run)["settings"]["horizon"] == 4
 
@@ -134,18 +134,18 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
     ("arguments", "message"),
     [
         (["costs=[{kind: laziness}]"], "costs.0"),
-        (["costs=[{kind: effort, weight: -1}]"], "costs.0"),
-        (["costs=[{" + BALL + ", centre: [0.5], radius: 0.1}]"], "a centre with 2 number(s), one a name; found 1"),
-        (["costs=[{" + BALL + ", centre: [0.5, 0.5], radius: 0}]"], "radius"),
+        (["costs=[{kind: action_cost, weight: -1}]"], "costs.0"),
+        (["costs=[{" + BALL + ", center: [0.5], radius: 0.1}]"], "a center with 2 number(s), one a name; found 1"),
+        (["costs=[{" + BALL + ", center: [0.5, 0.5], radius: 0}]"], "radius"),
         (
-            ["costs=[{kind: effort}, {kind: state, names: [puck.z], target: [0]}]"],
+            ["costs=[{kind: action_cost}, {kind: state, names: [puck.z], target: [0]}]"],
             "costs.1: no state 'puck.z' was recorded",
         ),
         (["costs=[{kind: state, names: [puck.x], target: [0, 1]}]"], "a target with 1 number(s), one a name; found 2"),
-        (["costs=[{kind: picture, file: NOWHERE}]"], "costs.0: NOWHERE: no picture that can be read"),
-        (["costs=[{kind: picture, file: WIDE}]"], "expected a square picture, as the model sees, found 30 x 20"),
+        (["costs=[{kind: image, file: NOWHERE}]"], "costs.0: NOWHERE: no picture that can be read"),
+        (["costs=[{kind: image, file: WIDE}]"], "expected a square picture, as the model sees, found 30 x 20"),
         (["horizon=0"], "horizon"),
-        (["horizon=2", "execute=3"], "execute must lie between 1 and the horizon (2), found 3"),
+        (["horizon=2", "replan_every=3"], "execute must lie between 1 and the horizon (2), found 3"),
         (["planner={kind: grasp}", "planner.enough=soon"], "planner.enough"),
         (["tasks=1"], "tasks"),
     ],
@@ -203,7 +203,7 @@ def test_a_world_that_does_not_exist_is_told_with_the_nearest_name(copy: Path, v
 
 def test_costs_that_are_not_finite_are_named_with_their_tasks(copy: Path, run_jepa: Jepa) -> None:
     model = open_model(copy)
-    assert isinstance(model.world.dynamics, MarkovPredictor)
+    assert isinstance(model.world.dynamics, MLPPredictor)
     with torch.no_grad():
         model.world.dynamics.leave.bias[0] = float("nan")
     save(model, copy / "model")

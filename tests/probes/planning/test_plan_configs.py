@@ -34,10 +34,10 @@ def test_a_plan_fits_the_run_that_it_names(path: Path) -> None:
     control = ModelPredictiveControl(
         build_planner(plan.planner),
         horizon=plan.horizon,
-        execute=plan.execute,
+        replan_every=plan.replan_every,
         action_size=world.action_size,
         frames=int(frames),
-        hold=plan.hold,
+        action_repeat=plan.action_repeat,
     )
     assert control.horizon * control.frames <= plan.steps, "no plan goes beyond the end of its task"
     assert plan.tasks >= 200 or path.stem == "demo"
@@ -54,7 +54,13 @@ def test_push_t_is_planned_as_published() -> None:
     for name in ("dino_wm_pusht", "lewm_pusht"):
         plan = load(CONFIGS / "plan" / "published" / f"{name}.yaml", PlanConfig)
         training = load(CONFIGS / "pretrain" / "published" / f"{name}.yaml", PretrainConfig)
-        assert (plan.goal_offset, plan.steps, plan.horizon, plan.execute, plan.path_weight) == (25, 50, 5, 5, 0)
+        assert (plan.goal_offset, plan.steps, plan.horizon, plan.replan_every, plan.running_cost_weight) == (
+            25,
+            50,
+            5,
+            5,
+            0,
+        )
         assert plan.planner.model_dump()["samples"] == 300 and training.data.fps == 2
     ours = load(CONFIGS / "plan" / "push_t.yaml", PlanConfig)
     assert (ours.goal_offset, ours.goal_policy, ours.steps) == (25, "pusher", 50)

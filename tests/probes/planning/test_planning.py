@@ -17,7 +17,9 @@ from jepa_probes.planning.tasks import Protocol, Tasks, wilson
 def test_cem_over_true_dynamics_solves_two_rooms():
     about = make_batch("two-rooms", np.arange(1))
     tasks = Tasks(Protocol("two-rooms", about.version, 64, 200, 200, about.radius, about.radius, seed=7))
-    settings = PlanSettings(horizon=4, execute=1, hold=5, planner=CEM(samples=100, elites=10, iterations=4))
+    settings = PlanSettings(
+        horizon=4, replan_every=1, action_repeat=5, planner=CEM(samples=100, elites=10, iterations=4)
+    )
     solved = simulator_ceiling(tasks, 5, settings, None)
     assert solved.mean() >= 0.99
     assert random_floor(tasks, 5).mean() < 0.05
@@ -55,8 +57,8 @@ def test_the_tasks_are_a_function_of_the_protocol_and_are_held_out():
     recorded = make_batch("two-rooms-random-wall", np.arange(2000), seed=4).states()
     told = first.start().states()
     assert not (told[:, None] == recorded[None]).all(-1).any()
-    with pytest.raises(UserError, match=r"least_distance \(0.05\) is below the radius of success \(0.07\)"):
-        Tasks(replace(protocol, least_distance=0.05))
+    with pytest.raises(UserError, match=r"min_distance \(0.05\) is below the radius of success \(0.07\)"):
+        Tasks(replace(protocol, min_distance=0.05))
 
 
 @pytest.mark.parametrize(("solved", "tasks"), [(1, 200), (94, 100), (7, 10), (50, 100)])
@@ -97,7 +99,7 @@ def test_plans_on_the_simulator_start_where_they_are_led() -> None:
     about = make_goal_batch("two-rooms", np.arange(1))
     tasks = Tasks(Protocol("two-rooms", about.version, 64, 6, 60, about.radius, about.radius, seed=3))
     narrow = PlanSettings(
-        horizon=12, execute=12, planner=CEM(samples=4, elites=2, iterations=1, std=1e-3, min_std=1e-4)
+        horizon=12, replan_every=12, planner=CEM(samples=4, elites=2, iterations=1, std=1e-3, min_std=1e-4)
     )
 
     def lead(world):

@@ -1,4 +1,4 @@
-"""Linear, attentive and nearest-neighbour probes, and how their answers are scored."""
+"""Linear, attentive and nearest-neighbor probes, and how their answers are scored."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Make = Callable[..., Features]
 
 
 def clusters(n: int, seed: int, spread: float = 0.3) -> tuple[Tensor, Tensor, list[str]]:
-    """Points [n, 6] around three centres."""
+    """Points [n, 6] around three centers."""
     g = torch.Generator().manual_seed(seed)
     target = torch.randint(0, 3, (n,), generator=g)
     points = 4 + torch.eye(3, 6)[target] + spread * torch.randn(n, 6, generator=g)
@@ -58,8 +58,8 @@ def test_a_linear_probe_of_noise_chooses_a_strong_penalty_and_of_clusters_a_weak
     assert fit_linear(x, y, keys, 3).penalty < fit_linear(noise, y, keys, 3).penalty
 
 
-def test_neighbours_are_chosen_on_episodes_held_out_of_the_bank() -> None:
-    # With every point its own neighbour k = 1 would be perfect on noise; held out, it is not chosen for that.
+def test_neighbors_are_chosen_on_episodes_held_out_of_the_bank() -> None:
+    # With every point its own neighbor k = 1 would be perfect on noise; held out, it is not chosen for that.
     g = torch.Generator().manual_seed(0)
     x = torch.randn(300, 4, generator=g)
     y = (torch.rand(300, generator=g) < 0.2).long()

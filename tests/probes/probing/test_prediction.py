@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jepa.config import UserError
 from jepa.predictors.mlp import LatentState
-from jepa.world_model import Point, block_actions
+from jepa.world_model import Deterministic, block_actions
 from jepa_probes.probing.prediction import _derangement, predict_latents
 
 
@@ -18,13 +18,15 @@ class Drift:
         self.scale = scale
         self.seen: list[tuple[int, int]] = []
 
-    def init(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
+    def initial_state(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
         self.seen.append((z.shape[1], actions.shape[1]))
         return LatentState(z[:, -1])
 
-    def step(self, state: LatentState, action: Tensor, noise: Tensor | None = None) -> tuple[LatentState, Point]:
-        following = state.z + self.scale * action.unflatten(1, (-1, 2)).sum(1)[:, None]
-        return LatentState(following), Point(following)
+    def step(
+        self, state: LatentState, action: Tensor, noise: Tensor | None = None
+    ) -> tuple[LatentState, Deterministic]:
+        next_latent = state.z + self.scale * action.unflatten(1, (-1, 2)).sum(1)[:, None]
+        return LatentState(next_latent), Deterministic(next_latent)
 
 
 def drifting(clips: int = 40, steps: int = 14) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,8 @@ def write(folder: Path, names: tuple[str, ...], *, broken: bool = False) -> Path
         for number in range(30):
             states = random.uniform(-1, 1, (FRAMES, max(1, len(names)))).astype(np.float32)
             states[:, -1] = np.sort(states[:, -1])[:: (-1) ** number]
-            grey = np.repeat((127 + 120 * states[:, -1]).astype(np.uint8), SIDE * SIDE * 3)
-            video = encode_mp4(grey.reshape(FRAMES, SIDE, SIDE, 3), FPS)
+            gray = np.repeat((127 + 120 * states[:, -1]).astype(np.uint8), SIDE * SIDE * 3)
+            video = encode_mp4(gray.reshape(FRAMES, SIDE, SIDE, 3), FPS)
             if broken and number in (3, 28):
                 states[-1, 0] = np.inf
             split, metadata = "train" if number < 20 else "test", {"labels": {"bright": number % 2}}

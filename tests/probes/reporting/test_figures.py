@@ -1,4 +1,4 @@
-"""Figures show what they are given: frame for frame, in the same colours everywhere, in files that open."""
+"""Figures show what they are given: frame for frame, in the same colors everywhere, in files that open."""
 
 import io
 from itertools import pairwise
@@ -11,7 +11,7 @@ from PIL import Image
 from jepa.config import UserError
 from jepa.decoders.pixels import PixelDecoder
 from jepa.encoders.conv import ConvEncoder
-from jepa.predictors.mlp import MarkovPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.types import ClipBatch
 from jepa_data.worlds.billiards import BilliardsBatch
@@ -39,7 +39,7 @@ def model() -> LatentWorldModel:
     spec = LatentSpec(tokens=1, width=8, step_seconds=0.2, frames_per_step=2, action_size=2)
     encoder = ConvEncoder(32, 8, channels=8, hidden=16)
     return LatentWorldModel(
-        encoder, MarkovPredictor(8, 4, hidden=16), spec, Preprocessing(32, 10.0, (0.5,) * 3, (0.2,) * 3)
+        encoder, MLPPredictor(8, 4, hidden=16), spec, Preprocessing(32, 10.0, (0.5,) * 3, (0.2,) * 3)
     ).eval()
 
 
@@ -54,7 +54,7 @@ def opened(path) -> tuple[list[np.ndarray], list[int]]:
     return frames, durations
 
 
-def test_a_gif_has_every_frame_and_nearly_its_colours(tmp_path, video):
+def test_a_gif_has_every_frame_and_nearly_its_colors(tmp_path, video):
     frames = enlarge(figures.to_frames(video[0]), 64)
     shown, durations = opened(write_gif(frames, tmp_path / "deep" / "x.gif", fps=5.0, hold=1.0))
     assert len(shown) == FRAMES
@@ -62,13 +62,13 @@ def test_a_gif_has_every_frame_and_nearly_its_colours(tmp_path, video):
     assert np.abs(np.stack(shown).astype(int) - frames).mean() < 4
 
 
-def test_equal_neighbours_stay_frames(tmp_path):
+def test_equal_neighbors_stay_frames(tmp_path):
     still = np.full((5, 20, 20, 3), 77, dtype=np.uint8)
     shown, _ = opened(write_gif(still, tmp_path / "still.gif"))
     assert len(shown) == 5 and all((frame == shown[0]).all() for frame in shown)
 
 
-def test_a_small_thing_keeps_its_colour(tmp_path):
+def test_a_small_thing_keeps_its_color(tmp_path):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 60, (4, 100, 100, 3)).astype(np.uint8)
     frames[:, 10:13, 10:13] = (240, 60, 60)
@@ -108,13 +108,13 @@ def test_narrow_features_have_empty_components():
     assert figures.principal_components(torch.randn(5, 2))[:, 2].abs().max() == 0
 
 
-def test_equal_features_have_equal_colours_in_every_clip(video):
+def test_equal_features_have_equal_colors_in_every_clip(video):
     latents = torch.randn(3, 4, 16, 8, generator=torch.Generator().manual_seed(0))
     latents[1, 2, 5] = latents[0, 0, 0]
     frames = figures.pca_video(video, latents)
     assert len(frames) == 4
     side = enlarge(figures.to_frames(video[0, :1])).shape[1]
-    top = frames.shape[1] - 6 - side  # the colours are the last row
+    top = frames.shape[1] - 6 - side  # the colors are the last row
     left = frames.shape[2] - 3 * (side + 6)
     first = frames[0, top + side // 8, left + side // 8]
     second = frames[2, top + side // 8 + side // 4, left + side + 6 + side // 8 + side // 4]
@@ -160,7 +160,7 @@ def test_a_plan_lasts_as_long_as_the_episode(video, imagined):
 def test_curves_are_drawn_for_what_was_logged(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text(
-        "epoch,gauge/effective_rank,speed/clips_per_second,step,train/loss,train/sigreg\n"
+        "epoch,monitor/effective_rank,speed/clips_per_second,step,train/loss,train/sigreg\n"
         "0,,,10,2.5,30\n0,3.1,,25,,\n0,,180,30,0.1,nan\n0,,,40,-,inf\n"
     )
     metrics = read_metrics(path)
@@ -180,7 +180,7 @@ def test_curves_are_drawn_for_what_was_logged(tmp_path):
 def test_runs_are_drawn_in_the_same_axes():
     run = {
         "train/loss": [(1, 2.0), (9, 0.1)],
-        "gauge/effective_rank": [(5, 3.0)],
+        "monitor/effective_rank": [(5, 3.0)],
         "probe/state_r2": [(5, 0.4), (9, 0.5)],
     }
     alone, both = (
@@ -189,7 +189,7 @@ def test_runs_are_drawn_in_the_same_axes():
     )
     (width, height), size = (Image.open(io.BytesIO(data)).size for data in (alone, both))
     assert (width, height) == size and width > 800 and alone != both
-    taller = overlay({"a": run | {"gauge/std": [(1, 1.0)]}})
+    taller = overlay({"a": run | {"monitor/std": [(1, 1.0)]}})
     assert Image.open(io.BytesIO(taller)).size[1] > 1.5 * height
     with pytest.raises(UserError, match="a, b: nothing was logged yet"):
         overlay({"a": {}, "b": {"data/bad": [(1, 0.0)]}})

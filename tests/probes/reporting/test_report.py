@@ -54,14 +54,14 @@ PLAN = {
     "success": 0.71,
     "low": 0.61,
     "high": 0.79,
-    "beside": {
+    "baselines": {
         "random": {"success": 0.05, "low": 0.02, "high": 0.11, "tasks": 100},
         "simulator": {"success": 1.0, "low": 0.96, "high": 1.0, "tasks": 100},
     },
     "unit": "widths of the picture",
     "tasks": 100,
     "seconds_per_plan": 0.004,
-    "protocol": {"seed": 3, "radius": 0.08, "steps": 40, "least_distance": 0.3},
+    "protocol": {"seed": 3, "radius": 0.08, "steps": 40, "min_distance": 0.3},
     "seconds": 12.0,
 }
 
@@ -70,7 +70,7 @@ DREAM = {
     "low": 0.74,
     "high": 0.89,
     "tasks": 100,
-    "beside": {"random": PLAN["beside"]["random"], "expert": PLAN["beside"]["simulator"]},
+    "baselines": {"random": PLAN["baselines"]["random"], "expert": PLAN["baselines"]["simulator"]},
     "planner": {"success": 0.71, "low": 0.61, "high": 0.79, "tasks": 100},
     "returns": {
         "horizon": {"steps": 15, "dream": -3.21, "world": -4.56, "gap": 1.35, "apart": 1.4, "correlation": 0.77},
@@ -101,7 +101,7 @@ def run(tmp_path) -> Path:
     """A run with everything in it."""
     run = make_run(tmp_path / "demo", pretrain=PRETRAIN, probe=PROBE, plan=PLAN, dream=DREAM)
     (run / "logs").mkdir()
-    (run / "logs" / "metrics.csv").write_text("step,train/loss,gauge/effective_rank\n10,2.0,\n20,1.0,5.5\n")
+    (run / "logs" / "metrics.csv").write_text("step,train/loss,monitor/effective_rank\n10,2.0,\n20,1.0,5.5\n")
     frames = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3)).astype(np.uint8)
     write_png(frames[0], run / "figures" / "data.png")
     for name in ("pca", "rollout", "plan_0", "plan_1"):
@@ -239,7 +239,7 @@ def test_dreams_at_several_temperatures_are_rows_in_the_order_of_their_temperatu
 def test_what_a_world_rewards_is_told_as_what_was_earned(tmp_path):
     earned = {name: DREAM[name] for name in ("returns", "history", "protocol", "seconds", "training_seconds")}
     earned |= {"return": 58.1, "low": 50.9, "high": 65.2, "episodes": 50, "length": 58.1, "planner": None}
-    earned["beside"] = {"random": {"return": 16.2, "low": 14.1, "high": 18.3, "episodes": 50, "length": 16.2}}
+    earned["baselines"] = {"random": {"return": 16.2, "low": 14.1, "high": 18.3, "episodes": 50, "length": 16.2}}
     earned["heads"] = {"reward_r2": 0.94, "goes_on_at_ends": 0.08, "goes_on_elsewhere": 0.99}
     earned["settings"] = {"controller": {"kind": "evolution"}}
     run = make_run(tmp_path / "run", dream=earned)
@@ -290,7 +290,7 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
 def test_results_hold_what_programs_look_for(run):
     found = json.loads(write_results(run).read_text())
     assert found["probe"]["state_r2"]["supervised"] == 0.8 and found["probe"]["state_r2"]["random_init"] == 0.3
-    assert {"success", "low", "high", "beside", "tasks"} <= found["plan"].keys()
+    assert {"success", "low", "high", "baselines", "tasks"} <= found["plan"].keys()
     assert {"method", "steps", "clips_per_second", "effective_rank"} <= found["pretrain"].keys()
     assert found["seconds"] == {"pretrain": 61.5, "probe": 30.0, "plan": 12.0, "dream": 65.0, "total": 168.5}
     assert found["seeds"] == {"pretrain": 7, "plan": 3, "dream": 3} and found["dream"] == DREAM
@@ -339,7 +339,7 @@ def test_the_summary_is_a_rectangle_of_text(run):
     assert len(summary_table(collect_results(make_run(run.parent / "bare")))) == 2
 
 
-def test_the_recipe_of_a_demo_names_the_row_and_labels_share_a_neighbour_score(tmp_path: Path):
+def test_the_recipe_of_a_demo_names_the_row_and_labels_share_a_neighbor_score(tmp_path: Path):
     labels = {"class.heavy.knn.balanced": {"pretrained": 0.6, "random_init": 0.5}, "class.heavy.linear.balanced": {}}
     labels["class.bouncy.knn.balanced"] = {"pretrained": 0.8, "random_init": 0.5, "pixels": 0.7}
     run = make_run(tmp_path / "run", probe={"scores": labels, "seconds": 1.0})

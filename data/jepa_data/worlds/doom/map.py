@@ -39,7 +39,7 @@ WALLS = {
     "d": ("ZZWOLF11", "PIPES", "ICKWALL1", "TANROCK8"),
     "+": ("GRAY1", "GRAY1", "GRAY1", "GRAY1"),
 }
-TOWARDS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # row and column of the neighbour to the north, east, south, west
+TOWARDS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # row and column of the neighbor to the north, east, south, west
 
 
 def wall_cells() -> NDArray[np.bool_]:

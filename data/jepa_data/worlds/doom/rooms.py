@@ -70,7 +70,7 @@ class DoomRoomsBatch:
         draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
         unit = np.stack([rng.uniform(size=4) for rng in draws])
         cells = np.floor(unit[:, 0] * len(self._ways.middles)).astype(int)
-        self.place(self._pose(cells, unit[:, 1:]))
+        self.set_goal_state(self._pose(cells, unit[:, 1:]))
 
     def __len__(self) -> int:
         return len(self._at)
@@ -79,7 +79,7 @@ class DoomRoomsBatch:
         """Ground truth [E, 3] as named by `state_names`."""
         return self._at.astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -108,7 +108,7 @@ class DoomRoomsBatch:
         """Where the walkers are and look [E, 3]."""
         return self._at.copy()
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the walkers to `goal` [E, 3].
 
         Raises:
@@ -126,7 +126,7 @@ class DoomRoomsBatch:
         away = np.linalg.norm(self._at[:, :2] - goal[:, :2], axis=-1)
         return np.maximum(away / NEAR, self._turn_left(goal))
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The sum [E] of the way through the doors and of the turn that are left, as a share of what is allowed."""
         goal = np.asarray(goal, dtype=np.float64)
         return self._ways.length(self._at[:, :2], goal[:, :2]) / NEAR + self._turn_left(goal)

@@ -78,7 +78,7 @@ class PointMazeBatch:
         cells = len(self._rules.ways.middles)
         starts = [(rng.integers(cells), rng.uniform(-BESIDE, BESIDE, 2)) for rng in draws]
         self._state = np.zeros((len(starts), 4))
-        self.place(np.stack([self._rules.ways.middles[cell] + beside for cell, beside in starts]))
+        self.set_goal_state(np.stack([self._rules.ways.middles[cell] + beside for cell, beside in starts]))
 
     def __len__(self) -> int:
         return len(self._state)
@@ -87,7 +87,7 @@ class PointMazeBatch:
         """Ground truth [E, 4] as named by `state_names`."""
         return self._state.astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -111,7 +111,7 @@ class PointMazeBatch:
         """Where the balls are [E, 2]."""
         return self._state[:, :2].copy()
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the balls at `goal` [E, 2], at rest."""
         self._state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), 2))])
 
@@ -119,7 +119,7 @@ class PointMazeBatch:
         """How far [E] the balls are from `goal` [E, 2] as the crow flies, in m."""
         return np.linalg.norm(self._state[:, :2] - goal, axis=-1)
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far [E] it is to `goal` [E, 2] along the maze, in m."""
         return self._rules.ways.length(self._state[:, :2], np.asarray(goal, dtype=np.float64))
 

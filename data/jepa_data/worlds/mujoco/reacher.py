@@ -109,7 +109,7 @@ class ReacherBatch:
         self.labels: dict[str, NDArray[np.int64]] = {}
         self._physics = _physics()
         draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
-        self.place(_poses(np.stack([rng.uniform(size=2) for rng in draws])))
+        self.set_goal_state(_poses(np.stack([rng.uniform(size=2) for rng in draws])))
 
     def __len__(self) -> int:
         return len(self._state)
@@ -121,7 +121,7 @@ class ReacherBatch:
         finger = LINK * np.column_stack([np.cos(pose[:, 0]) + np.cos(second), np.sin(pose[:, 0]) + np.sin(second)])
         return np.column_stack([pose, self._state[:, 2:], finger]).astype(np.float32)
 
-    def ended(self) -> NDArray[np.bool_]:
+    def terminated(self) -> NDArray[np.bool_]:
         """No episode ends by itself."""
         return np.zeros(len(self), dtype=bool)
 
@@ -145,7 +145,7 @@ class ReacherBatch:
         """The pose [E, 2]; the shoulder turns without end, so its angle is brought to -pi..pi."""
         return np.column_stack([_turned(self._state[:, 0]), self._state[:, 1]])
 
-    def place(self, goal: NDArray[np.floating]) -> None:
+    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Bring the arm to the pose `goal` [E, 2], at rest."""
         self._state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), 2))])
 
@@ -153,7 +153,7 @@ class ReacherBatch:
         """How far off [E] the joint is that is further from its angle in `goal` [E, 2], in radians."""
         return np.abs(self._left(goal)).max(1)
 
-    def way_left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+    def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How much both joints have to turn [E] until `goal` [E, 2], in radians."""
         return np.abs(self._left(goal)).sum(1)
 
