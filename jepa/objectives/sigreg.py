@@ -5,9 +5,9 @@ projections x = z·a with that of a standard normal:
 
     n * ∫ |mean exp(i t x) - exp(-t²/2)|² exp(-t²/2) dt,     t from -3 to 3 by the trapezoid rule
 
-and the directions' mean is the loss. About 1 for a Gaussian sample of any size; it grows with n for anything else. So it
-matters what counts as one sample: LeWM takes the B embeddings of a latent step, and averages over the S steps. All B*S
-as one sample come to up to S times as much.
+and the directions' mean is the loss. About 1 for a Gaussian sample of any size; it grows with n for anything else. So
+it matters what counts as one sample: LeWM takes the B embeddings of a latent step, and averages over the S steps. All
+B*S as one sample come to up to S times as much.
 """
 
 import torch

@@ -259,7 +259,7 @@ def _embed_chart(chart: Chart) -> dict[str, str]:
 
 
 def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
-    """Pictures by file name as data URIs, and the names of those that are too large. Plans are those of the plan.json shown."""
+    """Pictures by file name as data URIs, and the names of those that are too large; plans beside one plan.json."""
     planned = next((folder for folder in folders if (folder.parent / "plan.json").is_file()), folders[-1])
     paths: dict[str, Path] = {}
     for folder in reversed(folders):
