@@ -293,7 +293,7 @@ class LatentWorldModel(nn.Module):
     def _moved(self, video: Tensor) -> Tensor:
         return video.to(next(self.encoder.parameters()).device)
 
-    def _whole_steps(self, clips: UInt8[Tensor, "B T C h w"]) -> UInt8[Tensor, "B T C h w"]:
+    def _whole_steps(self, clips: UInt8[Tensor, "B T C h w"]) -> UInt8[Tensor, "B W C h w"]:
         whole = clips.shape[1] - clips.shape[1] % self.spec.frames_per_step
         if not whole:
             raise self._too_short(clips.shape[1])

@@ -49,6 +49,7 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "method": {
             "kind": "lewm",
             "directions": 64,
+            "sigreg_samples": "pooled",
             "inverse_weight": 10.0,
             "predictor": {"hidden": 128, "normalize_actions": False},
         },

@@ -22,7 +22,7 @@ from jepa_data.inspect.bench import STAGES, Bench, Timing, bench
 from jepa_data.inspect.decode_only import decode_only
 from jepa_data.inspect.processes import descendants, memory_of
 from jepa_data.shards.encode import encode_mp4
-from jepa_data.stream.loader import make_loader
+from jepa_data.stream.loader import ClipLoader
 
 Writer = Callable[..., Path]
 Numbered = Callable[..., np.ndarray]
@@ -62,14 +62,15 @@ def test_waiting_is_measured_with_steps_of_a_given_length(
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    def slow_loader(*args: Any, **settings: Any) -> Iterator[Any]:
-        for batch in make_loader(*args, **settings):
+    def deliver(loader: ClipLoader) -> Iterator[Any]:
+        for batch in batches(loader):
             sleep(0.125)
             yield batch
 
+    batches = ClipLoader.__iter__
     clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time, sleep=sleep)
     monkeypatch.setattr("jepa_data.inspect.bench.time", clock)
-    monkeypatch.setattr("jepa_data.inspect.bench.make_loader", slow_loader)
+    monkeypatch.setattr(ClipLoader, "__iter__", deliver)
     found = bench(config(folder), "train", clips=8, step_seconds=0.5)
     (timing,) = found.timings
     assert timing.wait_share == pytest.approx(0.125 / (0.125 + 0.5))

@@ -227,7 +227,7 @@ def test_embed_writes_the_latents_of_a_folder_and_names_what_it_cannot_read(
     (videos / "inner" / "a.mp4").write_bytes(encode_mp4(frames, 10.0))
     (videos / "broken.mp4").write_bytes(b"no video")
     told = run_jepa("embed", videos, "--model", run, "--out", out)
-    assert "left out: broken.mp4" in told and "1 video(s), 1 left out" in told
+    assert "left out: broken.mp4" in told and "1 file(s), 1 left out" in told
     with np.load(out, allow_pickle=False) as features:
         assert features["inner/a.mp4"].shape == (5, 1, 8)
         np.testing.assert_allclose(features["inner/a.mp4.seconds"], [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)

@@ -75,7 +75,11 @@ def probed(model: Path, shards: Path, out: Path) -> tuple[dict, list[str]]:
     return probe(model, config, out=out, say=said.append), said
 
 
-def test_recordings_of_a_robot_are_probed_whatever_its_states_are_called(model: Path, tmp_path: Path) -> None:
+def test_recordings_of_a_robot_are_probed_whatever_its_states_are_called(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Shards that others wrote may hold infinite states; ours refuses to.
+    monkeypatch.setattr("jepa_data.shards.write.check_states", lambda states, names: ())
     result, said = probed(model, write(tmp_path / "robot", ROBOT, broken=True), tmp_path / "out")
     scores = result["scores"]
     rows = {f"state.{name}" for name in (*ROBOT, "observation.state", "joint")}
