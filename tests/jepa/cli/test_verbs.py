@@ -261,12 +261,12 @@ def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
 def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -> None:
     few = ["tasks=4", "steps=4", *FAST, "gifs=0", "simulator_tasks=0"]
     found = {}
-    for start in ("nothing", "inverse"):
-        run_jepa("plan", run, *few, f"start={start}")
+    for start in ("none", "inverse_dynamics"):
+        run_jepa("plan", run, *few, f"warm_start={start}")
         found[start] = json.loads((run / "plan.json").read_text())
-        assert f"start: {start}" in (run / "plan.yaml").read_text()
-    assert found["nothing"]["distances"] != found["inverse"]["distances"]
-    assert found["nothing"]["baselines"]["inverse_dynamics"] == found["inverse"]["baselines"]["inverse_dynamics"]
+        assert f"warm_start: {start}" in (run / "plan.yaml").read_text()
+    assert found["none"]["distances"] != found["inverse_dynamics"]["distances"]
+    assert found["none"]["baselines"]["inverse_dynamics"] == found["inverse_dynamics"]["baselines"]["inverse_dynamics"]
     run_jepa("plan", run, *few, "inverse=null")
     assert "inverse_dynamics" not in json.loads((run / "plan.json").read_text())["baselines"]
 

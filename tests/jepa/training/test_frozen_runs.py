@@ -98,7 +98,7 @@ def test_a_run_leaves_a_model_that_encodes_and_predicts_alike_after_loading(runs
     assert model.spec.frames_per_step == 1 and model.spec.tokens == 4 and model.spec.history == 3
     assert model.spec.states == (() if name == "vjepa_ac" else ("agent.x", "agent.y"))
     config = load_config(runs[name] / "config.yaml", PretrainConfig)
-    assert config.encoder is not None and config.encoder.kind == ("stills" if name == "vjepa_ac" else "frame")
+    assert config.encoder is not None and config.encoder.kind == ("per_frame" if name == "vjepa_ac" else "frame")
     again = jepa.load(runs[name] / "model")
     clips = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
     z = model.encode(clips)
@@ -245,7 +245,7 @@ def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path]
             r"add_action moves states 2 wide, found 1 in method.states; let them be predicted",
         ),
         ({"encoder_from": "nowhere/at/all"}, BACKBONE, {}, "no such folder"),
-        ({"encoder_from": "VIDEO"}, BACKBONE, {}, r"holds another one: kind 'stills' and not 'frame'"),
+        ({"encoder_from": "VIDEO"}, BACKBONE, {}, r"holds another one: kind 'per_frame' and not 'frame'"),
         ({"encoder_from": "VIDEO"}, {"kind": "per_frame", "of": VIT | {"width": 48}}, {}, "width 24 and not 48"),
         ({"encoder_from": "VIDEO"}, None, {"data__image_size": 24}, "24 px|patch"),
         ({}, None, {}, "encoder: missing; .*or name a run in method.encoder_from"),

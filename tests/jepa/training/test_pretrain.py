@@ -174,7 +174,7 @@ def test_lidar_is_logged_where_the_run_makes_views_of_a_clip(corpus: Path, tmp_p
     assert 1 <= found["crops"]["lidar"] <= 15 and 1 <= found["levjepa"]["lidar"] <= 3 and "lidar" not in found["plain"]
     assert 0 < found["plain"]["min_std"] <= found["plain"]["std"]
     # A run is what it was without the monitor.
-    pretrain(describe(tmp_path / "unwatched", corpus, "vjepa", **steps, **crop, trainer__gauge_every=1000))
+    pretrain(describe(tmp_path / "unwatched", corpus, "vjepa", **steps, **crop, trainer__monitor_every=1000))
     assert same(tmp_path / "crops", tmp_path / "unwatched")
 
 
@@ -212,7 +212,7 @@ def test_a_collapse_is_reported_within_100_steps(
         method=method,
         optimizer={"lr": 3e-3},
         trainer__steps=100,
-        trainer__gauge_every=10,
+        trainer__monitor_every=10,
     )
     pretrain(config)
     assert "collapsing" in caplog.text and "teacher" in caplog.text
@@ -220,7 +220,7 @@ def test_a_collapse_is_reported_within_100_steps(
 
 
 def test_a_healthy_run_is_not_reported(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pretrain(describe(tmp_path / "run", corpus, trainer__steps=80, trainer__gauge_every=10))
+    pretrain(describe(tmp_path / "run", corpus, trainer__steps=80, trainer__monitor_every=10))
     assert caplog.text == ""
 
 

@@ -82,7 +82,7 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
     told = run_jepa("plan", run, *FEW, *SMALL, f"costs=[{', '.join(costs)}]")
     first = planned(run)
     terms = first["settings"]["terms"]
-    assert [term["kind"] for term in terms] == ["action_cost", "keep_out", "state", "picture"]
+    assert [term["kind"] for term in terms] == ["action_cost", "keep_out", "state", "image"]
     assert set(terms[1]["r2"]) == {"puck.x", "puck.y"} and all(x <= 1 for x in terms[1]["r2"].values())
     assert first["entered"]["tasks"] <= 4
     assert "keep_out: R² of puck.x" in told and "tasks that neither begin nor end there" in told
