@@ -36,12 +36,12 @@ def plan(
     tasks=200 steps=40 seed=0    how many tasks, and the steps of the world for each
     goal_offset=25               goals that a policy of the world reaches so soon
     horizon=6 replan_every=2 action_repeat=1   latent steps looked ahead, and acted on before the
-                                 next plan; steps for which an action is held
+                                 next plan; steps that each action is repeated for
     planner.kind=cem             random, cem, icem, mppi, gradient, hybrid, grasp
-    'costs=[{kind: action_cost}]'     beside the goal: effort, forbidden, state, picture
-    warm_start=previous               plans start from the last one (previous), none,
+    'costs=[{kind: action_cost}]'  beside the goal: action_cost, keep_out, state, image
+    warm_start=previous          plans start from the last one (previous), none,
                                  inverse_dynamics, or `jepa dream` (controller)
-    random_action_if_stuck=0.2                  draw an action where less of a plan than that came true
+    random_action_if_stuck=0.2   draw an action where less of a plan than that came true
     """
     from jepa.config import UserError
     from jepa_probes.planning.config import PlanConfig

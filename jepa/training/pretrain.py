@@ -29,6 +29,7 @@ from jepa.training import optim
 from jepa.training.build_method import build_method, dynamics_of, history_of, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
 from jepa.training.finite import check_state
@@ -44,7 +45,6 @@ from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader, make_loader
-from jepa_probes.probing.online import OnlineProbe
 
 
 def pretrain(
@@ -55,6 +55,7 @@ def pretrain(
     say: Callable[[str], None] = print,
     bar: bool = False,
     callbacks: tuple[Callback, ...] = (),
+    probe: ScoringCallback | None = None,
 ) -> LatentWorldModel:
     """Train, and write the run folder.
 
@@ -64,13 +65,17 @@ def pretrain(
         say: told a line at a time how the run goes.
         bar: draw a progress bar instead of printing lines.
         callbacks: more of Lightning's, for users in Python.
+        probe: scores the encoder every `trainer.probe_every` steps (`jepa_probes.probing.online.online_probe`).
 
     Raises:
         UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
+        ValueError: the config asks for a probe, and none is given.
     """
+    if config.trainer.probe_every and probe is None:
+        raise ValueError("trainer.probe_every needs a probe: call jepa.pretrain, or give probe=online_probe(config)")
     run = Path(config.run)
     config, source = resolved(config)
-    monitor, speed, probe = _monitor(config), Throughput(), _online_probe(config, say)
+    monitor, speed = _monitor(config), Throughput()
     progress = RichProgressBar() if bar else Lines(say)
     # The monitors log, so they come before the callback that saves what was logged.
     trainer = make_trainer(config, [monitor, *([probe] if probe else []), speed, progress, *callbacks])
@@ -169,14 +174,6 @@ def _views(config: PretrainConfig) -> AugmentConfig | None:
         crop = CropConfig(scale=config.method.global_scale, ratio=ASPECT)
     augment = augment.model_copy(update={"crop": crop})
     return None if augment == AugmentConfig() else augment
-
-
-def _online_probe(config: PretrainConfig, say: Callable[[str], None]) -> OnlineProbe | None:
-    t = config.trainer
-    if not t.probe_every:
-        return None
-    assert config.encoder is not None
-    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
 
 
 def _left_out(loader: ClipLoader) -> dict[str, Bad]:
@@ -291,7 +288,7 @@ def _write_summary(
     method: Method,
     trainer: L.Trainer,
     monitor: CollapseMonitor,
-    probe: OnlineProbe | None,
+    probe: ScoringCallback | None,
     speed: Throughput,
     loader: ClipLoader,
     left_out: dict[str, Bad],

@@ -14,6 +14,9 @@ from typing import Literal
 import lightning as L
 
 from jepa.config import UserError
+from jepa.training.callbacks.scoring import ScoringCallback
+from jepa.training.config import PretrainConfig
+from jepa.training.encoder_from import resolved
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -30,7 +33,21 @@ CLIPS = {"train": 256, "test": 128}
 BATCH = 32
 
 
-class OnlineProbe(L.Callback):
+def online_probe(config: PretrainConfig, say: Callable[[str], None] = print) -> "OnlineProbe | None":
+    """The probe that a config asks for with `trainer.probe_every`; None if it asks for none.
+
+    Raises:
+        UserError: as `OnlineProbe`; or the encoder that the config names cannot be found.
+    """
+    if not config.trainer.probe_every:
+        return None
+    config, _ = resolved(config)
+    assert config.encoder is not None
+    t = config.trainer
+    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
+
+
+class OnlineProbe(ScoringCallback):
     """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and tells them in a line.
 
     Of several processes the first one probes, and the others wait.

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
+import jepa
 import jepa.cli.demos as demos
 from jepa.cli import main
 from jepa.cli.demos import check_free, folder_of
@@ -55,7 +56,7 @@ def test_the_corrected_command_works_in_the_folder_of_a_start_that_failed(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(UserError):
-        pretrain(describe(run, corpus, **wrong), say=quiet)
+        jepa.pretrain(describe(run, corpus, **wrong), say=quiet)
     assert not run.exists()
 
 

@@ -1,0 +1,171 @@
+"""What each verb does, as a function: `jepa.pretrain`, `jepa.probe`, `jepa.plan`, `jepa.dream`, `jepa.report`.
+
+A config is an object (`PretrainConfig`, …), or the path of a YAML file with `KEY=VALUE` overrides, as at the command
+line. `jepa` imports these functions when they are first used.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from lightning.pytorch.callbacks import Callback
+
+from jepa.config import Config, UserError, from_dict
+from jepa.config import load as load_config
+from jepa.encoders.config import Encoder
+from jepa.encoders.sizes import SIZES
+from jepa.methods.config import Method
+from jepa.training.config import PretrainConfig
+from jepa.training.pretrain import pretrain as run_pretrain
+from jepa.world_model import LatentWorldModel
+from jepa_data.worlds import world_names
+from jepa_probes.imagination.config import DreamConfig
+from jepa_probes.imagination.dream import dream as run_dream
+from jepa_probes.planning.config import PlanConfig
+from jepa_probes.planning.plan import plan as run_plan
+from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.online import online_probe
+from jepa_probes.probing.probe import probe as run_probe
+from jepa_probes.reporting.report import report as run_report
+
+Described = TypeVar("Described", bound=Config)
+Say = Callable[[str], None]
+
+
+def pretrain(
+    config: PretrainConfig | Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+    say: Say = print,
+) -> LatentWorldModel:
+    """Train, and write the run folder that the config names (`jepa pretrain`).
+
+    Args:
+        config: or the path of a YAML file such as configs/pretrain/demo.yaml.
+        overrides: "KEY=VALUE", such as "optimizer.lr=1e-3"; for a file.
+        resume: go on from the last checkpoint of the folder.
+        overwrite: start again in a folder that already holds a run; what that run left is deleted.
+        callbacks: more of Lightning's.
+        say: is given a line at a time about how the run goes.
+
+    Returns:
+        The trained model, as `jepa.load` gives it.
+
+    Raises:
+        UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
+    """
+    described = _described(config, overrides, PretrainConfig)
+    probe = online_probe(described, say)
+    return run_pretrain(described, resume=resume, overwrite=overwrite, callbacks=callbacks, probe=probe, say=say)
+
+
+def probe(
+    run: Path | str,
+    config: ProbeConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Score a model's encoder beside its baselines on held-out episodes (`jepa probe`).
+
+    Args:
+        run: folder of a run; or of a model alone, which also needs `shards`.
+        out: folder for the result and the features; None: the run's.
+
+    Returns:
+        What probe.json holds: "scores" by probe and column, "prediction" by horizon, counts, and what was left out.
+
+    Raises:
+        UserError: there is no model, the data cannot be probed, or nothing can be written.
+    """
+    return run_probe(Path(run), _described(config, overrides, ProbeConfig), out=_path(out), say=say)
+
+
+def plan(
+    run: Path | str,
+    config: PlanConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Plan tasks in the world that a run was recorded in, with its model (`jepa plan`).
+
+    Returns:
+        What plan.json holds: "success" with its interval, the "baselines", the protocol, and how every task ended.
+
+    Raises:
+        UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
+    """
+    return run_plan(Path(run), _described(config, overrides, PlanConfig), out=_path(out), say=say)
+
+
+def dream(
+    run: Path | str,
+    config: DreamConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Train a controller in the model's imagination, and try it in the world (`jepa dream`).
+
+    Returns:
+        What dream.json holds: the return in imagination and in the world, with its interval and its baselines.
+
+    Raises:
+        UserError: the model has no dynamics, settings do not fit together, or nothing can be written.
+    """
+    return run_dream(Path(run), _described(config, overrides, DreamConfig), out=_path(out), say=say)
+
+
+def report(run: Path | str, *, out: Path | str | None = None, say: Say = print) -> dict[str, Any]:
+    """Write one HTML page about a run (`jepa report`); the headline results of all its parts.
+
+    Raises:
+        UserError: the folder holds no model, or nothing can be written.
+    """
+    return run_report(Path(run), out=_path(out), say=say)
+
+
+def list_methods() -> tuple[str, ...]:
+    """The kinds that `method.kind` of a pretraining config takes."""
+    return _kinds(Method)
+
+
+def list_encoders() -> tuple[str, ...]:
+    """The kinds that `encoder.kind` of a pretraining config takes."""
+    return _kinds(Encoder)
+
+
+def list_encoder_sizes() -> tuple[str, ...]:
+    """The sizes of `encoder.size`; with "vit_" before it, what `jepa.create_encoder` takes."""
+    return tuple(SIZES)
+
+
+def list_worlds() -> tuple[str, ...]:
+    """The worlds that `jepa data record` and `make_env` know; any Gymnasium id as "gym:ID" as well."""
+    return tuple(world_names())
+
+
+def _described(config: Described | Path | str | None, overrides: Sequence[str], kind: type[Described]) -> Described:
+    if isinstance(config, (str, Path)):
+        return load_config(Path(config), kind, overrides)
+    if config is None:
+        return from_dict({}, kind, overrides)
+    if overrides:
+        raise UserError("overrides go with the path of a config; change an object with model_copy(update=…)")
+    return config
+
+
+def _path(out: Path | str | None) -> Path | None:
+    return None if out is None else Path(out).expanduser()
+
+
+def _kinds(union: Any) -> tuple[str, ...]:
+    """The `kind` of every config in an annotated union."""
+    return tuple(part.model_fields["kind"].default for part in get_args(get_args(union)[0]))
