@@ -222,6 +222,8 @@ class LatentWorldModel(nn.Module):
             UserError: the video is shorter than a latent step, or it is none of these (expected and found are named).
             DecodeError: a file cannot be read.
         """
+        if chunk < 1:
+            raise UserError(f"chunk is the number of clips encoded at once, at least 1; found {chunk}")
         if isinstance(video, (str, Path, bytes)):
             with self.open_video(video) as file:
                 parts = file.clips(self.preprocessing.clip_frames)
@@ -233,7 +235,7 @@ class LatentWorldModel(nn.Module):
         return torch.cat([self.encode_clips(self.preprocessing.fitted(self._moved(part))) for part in parts])
 
     @torch.no_grad()
-    def encode_clips(self, clips: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B S N D"]:
+    def encode_clips(self, clips: Tensor) -> Float[Tensor, "B S N D"]:
         """Latents of clips that were cropped and scaled already: those of the loader and of `VideoFile.clips`."""
         return self.encoder(self.prepare_clips(self._moved(clips)))
 
@@ -256,20 +258,23 @@ class LatentWorldModel(nn.Module):
                 yield torch.cat([self.encode_clips(part) for part in self._whole_steps(clip).split(chunk)])
 
     @torch.no_grad()
-    def encode_image(self, picture: UInt8[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
-        """Latents of still pictures.
+    def encode_image(self, picture: Any) -> Float[Tensor, "B N D"]:
+        """Latents of still pictures [B, 3, h, w], channels first or last, uint8 0..255 or float 0..1.
 
         An encoder with an embedding for pictures (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
         dynamics, each picture is repeated to fill a step, as V-JEPA 2-AC does.
         """
-        return self._encode_stills(self.preprocessing.fitted(self._moved(picture)[:, None])[:, 0])
+        pictures, _ = as_video(picture)
+        return self._encode_stills(self.preprocessing.fitted(self._moved(pictures))[0])
 
-    def prepare(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B T C H W"]:
+    def prepare(self, video: Any) -> Float[Tensor, "B T C H W"]:
         """What the encoder reads: cropped, scaled and normalized as in training, on the device where `video` is."""
-        return self.prepare_clips(self.preprocessing.fitted(video))
+        return self.prepare_clips(self.preprocessing.fitted(as_video(video)[0]))
 
-    def prepare_clips(self, clips: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B T C H W"]:
-        """The same of clips that were cropped and scaled already."""
+    def prepare_clips(self, clips: Tensor) -> Float[Tensor, "B T C H W"]:
+        """The same of clips [B, T, C, H, W] that were cropped and scaled already, uint8 0..255."""
+        if clips.dtype != torch.uint8:
+            raise UserError(f"expected clips of the loader, uint8 0..255, found {clips.dtype}; use encode or prepare")
         return self.preprocessing.normalized(clips, next(self.encoder.parameters()).dtype)
 
     @contextmanager

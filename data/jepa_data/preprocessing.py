@@ -7,6 +7,7 @@
 (`fitted_box`), so that a model sees in use what it saw in training. Arrays are taken at the model's rate as they are.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ LAYOUTS = (
     "0..255 or float 0..1; a PIL image; a list of frames; or a file"
 )
 END_SLACK = 4e-4  # seconds: times are rounded to ticks, so the last frame may seem to come a little early
+OVERSHOOT = 1e-3  # of floats beyond 0..1 after resizing
+WIDE = (torch.uint16, torch.uint32, torch.uint64)  # torch does not compute with them
 BLOCK_FRAMES = 128  # decoded and held at once
 
 
@@ -138,6 +141,8 @@ def open_video(source: bytes | Path, preprocessing: Preprocessing, limits: Limit
         DecodeError: it cannot be read.
     """
     limits = limits or Limits()
+    if not isinstance(source, bytes) and re.match(r"[a-z0-9+]+:/", str(source)):
+        raise DataError(f"{source}: an address, and files of this machine are read; download it first")
     if is_image(source):
         data = source if isinstance(source, bytes) else source.read_bytes()
         index, size = probe_image(data, limits), preprocessing.image_size
@@ -194,14 +199,18 @@ def _frames(pictures: Sequence[Any]) -> UInt8[Tensor, "1 T 3 h w"]:
 
 def _array(pictures: Any) -> Tensor:
     if isinstance(pictures, Tensor):
-        return pictures
+        return pictures.to(torch.int64) if pictures.dtype in WIDE else pictures
     if isinstance(pictures, np.ndarray):
-        if pictures.dtype.kind not in "uif":
+        if pictures.dtype.kind not in "uif" or pictures.dtype.itemsize > 8:
             raise DataError(f"found a numpy array of {pictures.dtype}; {LAYOUTS}")
-        return torch.from_numpy(np.ascontiguousarray(pictures, pictures.dtype.newbyteorder("=")))
+        kind = np.dtype(np.int64) if pictures.dtype.kind == "u" and pictures.dtype.itemsize > 1 else pictures.dtype
+        return torch.from_numpy(np.ascontiguousarray(pictures, kind.newbyteorder("=")))
     if hasattr(pictures, "convert") and hasattr(pictures, "mode"):  # a PIL image, without importing PIL
         from jepa_data.decode.image import upright_rgb
 
+        if pictures.mode in ("F", "I") or getattr(pictures, "n_frames", 1) > 1:
+            what = f"mode {pictures.mode}" if pictures.mode in ("F", "I") else f"{pictures.n_frames} frames"
+            raise DataError(f"found a PIL image of {what}; give one of mode RGB or L, or a list of its frames")
         return torch.from_numpy(np.array(upright_rgb(pictures)))
     raise DataError(f"found {type(pictures).__name__}; {LAYOUTS}")
 
@@ -222,20 +231,21 @@ def _channels_first(array: Tensor) -> Tensor:
 
 def _levels(video: Tensor) -> UInt8[Tensor, "B T 3 h w"]:
     """Numbers as 0..255."""
+    if not video.numel():
+        raise DataError(f"found {_described(video)}, which holds no pixels; {LAYOUTS}")
     if video.dtype == torch.uint8:
         return video
-    if not video.numel():
-        return video.to(torch.uint8)
     if video.dtype == torch.bool or video.is_complex():
         raise DataError(f"found {_described(video)}; {LAYOUTS}")
     low, high = float(video.min()), float(video.max())
     top = 1 if video.is_floating_point() else 255
-    if not 0 <= low <= high <= top:  # false where there is NaN
+    slack = OVERSHOOT if top == 1 else 0
+    if not -slack <= low <= high <= top + slack:  # false where there is NaN
         kind = "floats are read as 0..1" if top == 1 else "integers are read as 0..255"
         raise DataError(
             f"{kind}, found {low:g}..{high:g}. Give pixels before they are normalized, as uint8 0..255 or float 0..1"
         )
-    return (video.float() * 255).round().to(torch.uint8) if top == 1 else video.to(torch.uint8)
+    return (video.float().clamp(0, 1) * 255).round().to(torch.uint8) if top == 1 else video.to(torch.uint8)
 
 
 def _described(array: Tensor) -> str:

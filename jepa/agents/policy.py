@@ -16,6 +16,7 @@ goes on from wherever that leads.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import LatentWorldModel, State, begin, rollout
+from jepa_data.preprocessing import as_video
 
 SHORT = 0.4  # of the longest way that was imagined between two plans: less is a short one
 
@@ -84,7 +86,7 @@ class Policy:
     def __init__(
         self,
         model: LatentWorldModel,
-        goal: UInt8[np.ndarray, "*B h w 3"],
+        goal: Any,
         settings: PlanSettings | None = None,
         seed: int = 0,
         fps: float | None = None,
@@ -96,8 +98,8 @@ class Policy:
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
-        self.goal_shape = goal.shape
         self.goal = model.encode_image(as_pictures(goal))
+        self.goal_shape = goal.shape
         self.control = ModelPredictiveControl(
             settings.planner,
             horizon=settings.horizon,
@@ -127,9 +129,7 @@ class Policy:
         self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
         self.plans = self.evaluations = self.differentiated = self._observed = 0
 
-    def act(
-        self, observation: UInt8[np.ndarray, "*B h w 3"], state: Float[np.ndarray, "*B X"] | None = None
-    ) -> Float32[np.ndarray, "*B A"]:
+    def act(self, observation: Any, state: Float[np.ndarray, "*B X"] | None = None) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
 
         Args:
@@ -251,7 +251,10 @@ def stride_of(fps: float, model: LatentWorldModel) -> int:
     return round(stride)
 
 
-def as_pictures(array: UInt8[np.ndarray, "*B h w 3"]) -> UInt8[Tensor, "B 3 h w"]:
-    """Observations as a batch of pictures."""
-    pictures = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, -3)
-    return pictures if pictures.ndim == 4 else pictures[None]
+def as_pictures(array: Any) -> UInt8[Tensor, "B 3 h w"]:
+    """Observations [h, w, 3] or [B, h, w, 3] as a batch of pictures; see `as_video` for what is accepted."""
+    if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.shape[-1] != 3:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {found}")
+    video, _ = as_video(array if array.ndim == 4 else array[None])
+    return video[0]

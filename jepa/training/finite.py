@@ -42,6 +42,20 @@ def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str,
         optimizers: their state dicts.
         what: is not written for that reason.
     """
+    if bad := _not_finite(tensors, optimizers):
+        raise UserError(
+            f"{what} is not written: {_listed(bad)} is not finite. The last checkpoint is older and was left as it is; "
+            "start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
+        )
+
+
+def check_read(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], path: str, advice: str) -> None:
+    """Raises UserError naming what is not finite in a checkpoint that was read."""
+    if bad := _not_finite(tensors, optimizers):
+        raise UserError(f"{path}: damaged: {_listed(bad)} is not finite. {advice}")
+
+
+def _not_finite(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]]) -> list[str]:
     named = {name: x for name, x in tensors.items() if x.is_floating_point()}
     for optimizer in optimizers:
         for number, state in optimizer["state"].items():
@@ -50,12 +64,8 @@ def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str,
     for x in named.values():
         devices.setdefault(x.device, []).append(x.isfinite().all())
     if all(torch.stack(flags).all() for flags in devices.values()):  # one wait for a GPU, not one a tensor
-        return
-    bad = [name for name, x in named.items() if not x.isfinite().all()]
-    raise UserError(
-        f"{what} is not written: {_listed(bad)} is not finite. The last checkpoint is older and was left as it is; "
-        "start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
-    )
+        return []
+    return [name for name, x in named.items() if not x.isfinite().all()]
 
 
 def _listed(names: list[str]) -> str:

@@ -18,6 +18,8 @@ from jepa_data.actions import ActionStats
 from jepa_data.stream.action_stats import spread
 from jepa_data.stream.loader import ClipLoader
 
+RAW_LIMIT = 10.0  # that raw actions may reach without being standardized
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -56,6 +58,8 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
     if not isinstance(config.method, LeWMConfig | PLDMConfig | FrozenEncoderConfig):
         return Normalization()
     predictor, actions, states = config.method.predictor, None, None
+    if stats is not None and not predictor.normalize_actions:
+        _check_raw(stats)
     if predictor.normalize_actions and stats is not None:
         actions = _moments(np.array(stats.mean), np.array(stats.std))
     columns = list(state_columns(config, loader))
@@ -70,6 +74,16 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
         if isinstance(predictor, CausalPredictorConfig) and predictor.normalize_states:
             states = _moments(found.mean[columns], found.std[columns])
     return Normalization(actions, states)
+
+
+def _check_raw(stats: ActionStats) -> None:
+    """Raises UserError where actions are far from the size that a predictor can read as they are."""
+    largest = max(abs(value) for value in (*stats.low, *stats.high))
+    if largest > RAW_LIMIT:
+        raise UserError(
+            f"method.predictor.normalize_actions is false, and the actions of the data reach {largest:g}: a predictor "
+            "reads raw actions of about -1..1. Give method.predictor.normalize_actions=true"
+        )
 
 
 def fit_normalization(dynamics: MLPPredictor | GRUPredictor | CausalPredictor, scales: Normalization) -> None:

@@ -16,6 +16,7 @@ from jepa.config import UserError, load
 from jepa.models.checkpoint import check_tensors
 from jepa.training.checkpoints import FOLDER, LAST, read_checkpoint
 from jepa.training.config import PretrainConfig
+from jepa.training.finite import check_read
 from jepa.training.frozen_parts import frozen_parts, is_frozen
 from jepa.training.trainer import schedule_of
 
@@ -80,14 +81,15 @@ def resumption(config: PretrainConfig) -> Resumption:
     run = Path(config.run)
     described, path = run / "config.yaml", run / FOLDER / LAST
     if not path.is_file():
-        how = "with --overwrite" if described.is_file() else "without --resume"
-        raise UserError(f"{run}: nothing to resume: {path} does not exist. Start the run again {how}.")
+        how = _ways_out(path) if described.is_file() else "Start the run without --resume"
+        raise UserError(f"{run}: nothing to resume: {path} is not there. {how}")
     before = load(described, PretrainConfig)
     check_changes(before, config)
     try:
         found = read_checkpoint(path, mmap=True)
     except UserError as error:
         raise UserError(f"{error}. {_ways_out(path)}") from None
+    check_read(found["state_dict"], found["optimizer_states"], f"{path}", _ways_out(path))
     step = int(found["global_step"])
     return Resumption(path, step, tuple(_notes(before, config, step)), found["state_dict"])
 

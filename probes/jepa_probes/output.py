@@ -16,6 +16,8 @@ def output_folder(run: Path, out: Path | None) -> Path:
         UserError: nothing can be written there.
     """
     folder = run if out is None else out
+    if folder != run and (folder / "config.yaml").is_file():
+        raise UserError(f"--out is {folder}, which holds a run of its own; give another folder")
     try:
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)

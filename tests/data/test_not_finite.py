@@ -138,3 +138,12 @@ def test_a_label_that_is_no_whole_number_is_refused(tmp_path: Path, label: objec
         ShardWriter(tmp_path / "shards", **about, label_names=("kind",), seed=0) as writer,
     ):
         writer.write("train", "a", video, 2, None, None, {"labels": {"kind": label}})
+
+
+def test_states_that_vary_by_less_than_float32_can_tell_are_refused() -> None:
+    seconds = 1.7e9 + 0.1 * np.arange(20)[:, None]
+    with pytest.raises(DecodeError, match=r"too fine.*column 1 varies by 1\.9 around 1\.7e\+09"):
+        as_float32(seconds)
+    assert as_float32(seconds - seconds[0]).dtype == np.float32
+    assert as_float32(np.full((20, 1), 1.7e9)).shape == (20, 1)  # nothing varies, so nothing is lost
+    assert as_float32(1000 + 0.1 * np.arange(20.0)[:, None]).dtype == np.float32

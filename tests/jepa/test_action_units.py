@@ -84,6 +84,13 @@ def test_actions_in_pixels_train_to_the_loss_of_the_same_actions_in_minus_one_to
     np.testing.assert_allclose(losses(runs["pixels"]), losses(runs["unit"]), rtol=1e-3)
 
 
+def test_raw_actions_in_pixels_are_refused_where_a_config_turns_standardizing_off(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"actions of the data reach 5.*: .*normalize_actions=true"):
+        train(tmp_path / "run", runs["pixels"].parent / "pixels", normalize_actions=False)
+
+
 def test_the_model_tells_the_range_of_its_actions(runs: dict[str, Path]) -> None:
     found = jepa.load(runs["pixels"]).spec.actions
     assert found is not None and found.origin == "data" and min(found.low) >= 0 and 1 < max(found.high) <= 512

@@ -282,6 +282,9 @@ def test_onnx_files_give_the_same_latents_and_say_how_to_prepare_video(tmp_path:
         (np.zeros((32, 32), np.uint8), r"found uint8 \[32, 32\]; expected RGB video"),
         (np.zeros((4, 32, 32, 3), bool), "found a numpy array of bool"),
         (["a.png"], "found str"),
+        (np.full((4, 32, 32, 3), 300, np.uint16), "integers are read as 0..255, found 300..300"),
+        (np.zeros((4, 0, 32, 3), np.uint8), "holds no pixels"),
+        (Image.fromarray(np.zeros((8, 8), np.float32)), "PIL image of mode F"),
         ([], "the list of frames is empty"),
         ([np.zeros((32, 32, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)], "alike in size and kind"),
         (object(), "found object; expected RGB video"),
@@ -408,3 +411,20 @@ def test_shards_that_are_not_square_ask_for_the_size_of_the_pictures(shards: Pat
 
     with pytest.raises(UserError, match=r"its videos are 96x64.*data.image_size=NUMBER"):
         pretrain(load(config, PretrainConfig), say=lambda line: None)
+
+
+def test_a_goal_of_floats_is_the_same_goal(videos: Path) -> None:
+    torch.manual_seed(0)
+    spec, seen = LatentSpec(16, 24, 0.5, 2, 2), Preprocessing(SIDE, 4.0, MEAN, STD)
+    model = LatentWorldModel(VideoViT(SIDE, 8, 2, 24, 1, 2, 4), MLPPredictor(24, 4), spec, seen).eval()
+    picture = circle(64, 96, 1)[0]
+    expected = Policy(model, picture).goal
+    for goal in (picture / 255, (picture / 255).astype(np.float32)):
+        torch.testing.assert_close(Policy(model, goal).goal, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.encode_image(goal[None]), expected, atol=1e-5, rtol=0)
+        assert model.prepare(goal[None, None]).shape == (1, 1, 3, SIDE, SIDE)
+    for wrong in (picture[..., 0], Image.fromarray(picture), picture.transpose(2, 0, 1)):
+        with pytest.raises(UserError, match=r"expected RGB pictures as a numpy array \[h, w, 3\]"):
+            Policy(model, wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"found torch\.float32; use encode or prepare"):
+        model.encode_clips(torch.zeros(1, 2, 3, SIDE, SIDE))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 from jepa_data.errors import DecodeError
 
 NOT_FINITE = "not finite"  # kind of the error
+LOST_SHARE = 0.01  # of the range of a column: rounding to float32 may cost so much
 
 
 def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -32,7 +33,28 @@ def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
             f"it holds integers up to {max(-int(array.min()), int(array.max()))}; float32 tells integers apart up to "
             f"{2**24}. Store differences, or another unit",
         )
+    _check_detail(array, stored)
     return stored
+
+
+def _check_detail(array: np.ndarray, stored: Float32[np.ndarray, "..."]) -> None:
+    """Raises DecodeError for a column that varies by less than float32 can tell at its size (Unix times, UTM)."""
+    if array.dtype.itemsize <= stored.dtype.itemsize or array.ndim == 0 or not array.size:
+        return
+    wide = array.reshape(len(array), -1).astype(np.float64)
+    wide = np.where(np.isfinite(wide), wide, np.nan)
+    lost = np.nan_to_num(np.abs(wide - stored.reshape(len(array), -1))).max(0)
+    known = np.where(np.isnan(wide), -np.inf, wide).max(0), np.where(np.isnan(wide), np.inf, wide).min(0)
+    spread = np.nan_to_num(known[0] - known[1], neginf=0.0)
+    fine = np.flatnonzero(lost > LOST_SHARE * spread) if len(array) > 1 else np.zeros(0, np.int64)
+    fine = [column for column in fine.tolist() if spread[column] > 0]
+    if fine:
+        column = fine[0]
+        raise DecodeError(
+            "too fine",
+            f"column {column + 1} varies by {spread[column]:.3g} around {known[1][column]:.9g}: float32 stores it with "
+            f"errors of {lost[column]:.2g}. Store differences from its first value, or another unit",
+        )
 
 
 def check_actions(actions: Float[np.ndarray, "P A"]) -> None:

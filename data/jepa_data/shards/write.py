@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from jepa_data.actions import ActionStats, ActionSums, stats_of
 from jepa_data.decode.base import VideoIndex
@@ -112,7 +112,7 @@ class ShardWriter:
         media: bytes,
         frames: int,
         actions: Float32[np.ndarray, "P A"] | None,
-        states: Float32[np.ndarray, "T X"] | None,
+        states: Float[np.ndarray, "T X"] | None,
         metadata: Mapping[str, Any],
         *,
         ending: str = "mp4",
@@ -245,7 +245,7 @@ class ShardWriter:
         frames: int,
         index: VideoIndex,
         actions: Float32[np.ndarray, "P A"] | None,
-        states: Float32[np.ndarray, "T X"] | None,
+        states: Float[np.ndarray, "T X"] | None,
         labels: Mapping[str, int],
     ) -> None:
         if index.frames != frames:
@@ -268,7 +268,7 @@ class ShardWriter:
 def _checked_numbers(
     key: str,
     actions: Float32[np.ndarray, "P A"] | None,
-    states: Float32[np.ndarray, "T X"] | None,
+    states: Float[np.ndarray, "T X"] | None,
     names: Sequence[str],
 ) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
     """Actions and states as they are stored, and the names of the states that do not exist in the sample.

@@ -4,6 +4,7 @@ What stands in a batch depends on (seed, epoch, place) alone; workers only share
 yields the same ones, and a run resumed at batch k continues exactly.
 """
 
+import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,7 @@ class ClipLoader:
         labels = sorted({name for source in sources for name in source.manifest.label_names})
         self._cut = CutClips(config, self.corpora, self.plan, labels)
         self._consumed = 0
+        self._data = [hashlib.sha256(source.manifest.model_dump_json().encode()).hexdigest() for source in sources]
 
     def __len__(self) -> int:
         return self._batches
@@ -110,10 +112,16 @@ class ClipLoader:
         epochs = [round(n / source.epoch_places, 4) for n, source in zip(drawn, self.plan.sources, strict=True)]
         return {"batch": self._consumed, "epochs": epochs}
 
-    def state_dict(self) -> dict[str, int]:
-        return {"batch": self._consumed}
+    def state_dict(self) -> dict[str, Any]:
+        return {"batch": self._consumed, "data": self._data}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches of a state. Raises DataError if the shards have changed since."""
+        if state.get("data", self._data) != self._data:
+            raise DataError(
+                f"{self.shards.url}: these shards have changed since the state was saved, so its place in them means "
+                "nothing. Restore them, or start another run from these weights with init_from"
+            )
         self._consumed = int(state["batch"])
 
     def __iter__(self) -> Iterator[ClipBatch]:

@@ -40,7 +40,7 @@ class WorldBatch(Protocol):
 
     def __len__(self) -> int: ...
 
-    def states(self) -> NDArray[np.float32]:
+    def states(self) -> NDArray[np.floating]:
         """Ground truth [E, X]."""
         ...
 

@@ -68,11 +68,11 @@ class GymBatch:
     def __len__(self) -> int:
         return len(self._envs)
 
-    def states(self) -> NDArray[np.float32]:
+    def states(self) -> NDArray[np.float64]:
         """The last observations, rewards and ends [E, X] as named by `state_names`."""
         space = self._envs[0].observation_space
         seen = np.stack([_flat(space, seen) for seen in self._seen])
-        return np.column_stack([seen, self._reward, self._terminated]).astype(np.float32)
+        return np.column_stack([seen, self._reward, self._terminated])
 
     def terminated(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
@@ -230,11 +230,11 @@ def _names(space: spaces.Space) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _flat(space: spaces.Space, seen: Any) -> NDArray[np.float32]:
-    """An observation as `_names` names it."""
+def _flat(space: spaces.Space, seen: Any) -> NDArray[np.float64]:
+    """An observation as `_names` names it, not rounded: whoever stores it looks at what float32 would lose."""
     kept = [
-        np.atleast_1d(np.asarray(value, dtype=np.float32))
+        np.atleast_1d(np.asarray(value, dtype=np.float64))
         for (_, part), value in zip(_parts(space), _values(space, seen), strict=True)
         if _is_state(part)
     ]
-    return np.concatenate(kept) if kept else np.zeros(0, np.float32)
+    return np.concatenate(kept) if kept else np.zeros(0)

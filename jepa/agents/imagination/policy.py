@@ -5,9 +5,11 @@ policy = ImaginationPolicy(jepa.load("runs/two-rooms"), controller, goal)   # go
 action = policy.act(observation)
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from jepa.agents.controller import Actor, Controller, Linear
@@ -37,7 +39,7 @@ class ImaginationPolicy:
         self,
         model: LatentWorldModel,
         controller: Controller,
-        goal: UInt8[np.ndarray, "*B h w 3"] | None = None,
+        goal: Any = None,
         fps: float | None = None,
     ) -> None:
         if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
@@ -56,7 +58,7 @@ class ImaginationPolicy:
         self._queue: list[Tensor] = []
 
     @torch.no_grad()
-    def act(self, observation: UInt8[np.ndarray, "*B h w 3"]) -> Float32[np.ndarray, "*B A"]:
+    def act(self, observation: Any) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
         if self.goal_shape not in (None, observation.shape):
             raise UserError(

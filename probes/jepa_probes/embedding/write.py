@@ -320,5 +320,9 @@ def _npy(array: np.ndarray) -> io.BytesIO:
 def _kept(partial: Path, out: Path) -> Path:
     """A name that can be opened, and cannot be mistaken for the whole."""
     kept = out.with_name(f"{out.stem}.incomplete{out.suffix}")
+    number = 2
+    while kept.exists():  # of an earlier job that was stopped
+        kept = out.with_name(f"{out.stem}.incomplete-{number}{out.suffix}")
+        number += 1
     os.replace(partial, kept)
     return kept

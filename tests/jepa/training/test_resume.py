@@ -1,5 +1,7 @@
 """`jepa pretrain --resume`: more steps are trained, what cannot be honoured is refused, damage is named."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from jepa.config import UserError, from_dict
 from jepa.config import load as load_config
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
+from jepa_data.sources.rollouts import Recording, record
 
 BASE: dict[str, Any] = {
     "encoder": {"kind": "conv", "width": 8, "channels": 8, "hidden": 32},
@@ -215,3 +218,35 @@ def test_a_run_that_was_copied_goes_on_in_its_own_folder(done: Path, run: Path, 
     pretrain(describe(run, corpus, 6, 2), resume=True, say=quiet)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt", "step-6.ckpt"]
     assert sorted(path.name for path in (done / "checkpoints").iterdir()) == before
+
+
+def test_shards_that_have_changed_are_noticed_when_a_run_is_resumed(run: Path, corpus: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(corpus, moved)
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace(str(corpus), str(moved)))
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    record(Recording("billiards-easy", episodes=20, frames=14, image_size=32), moved, overwrite=True)
+    with pytest.raises(UserError, match="these shards have changed since the state was saved"):
+        pretrain(describe(run, moved, steps=6), resume=True, say=quiet)
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    shutil.rmtree(moved)
+    shutil.copytree(corpus, moved)  # the same shards elsewhere
+    pretrain(describe(run, moved, steps=6), resume=True, say=quiet)
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_named(run: Path, corpus: Path) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    found = torch.load(path, weights_only=True)
+    name = next(name for name, x in found["state_dict"].items() if x.is_floating_point())
+    found["state_dict"][name].fill_(torch.nan)
+    torch.save(found, path)
+    with pytest.raises(UserError, match=rf"last\.ckpt: damaged: {re.escape(name)} is not finite"):
+        pretrain(describe(run, corpus, steps=6), resume=True, say=quiet)
+
+
+def test_a_missing_last_checkpoint_points_to_the_others(run: Path, corpus: Path) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    path.rename(path.with_name("step-4.ckpt"))
+    with pytest.raises(UserError, match=r"last\.ckpt is not there\. Copy another one over it \(step-4\.ckpt"):
+        pretrain(describe(run, corpus, steps=6), resume=True, say=quiet)
