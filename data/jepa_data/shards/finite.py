@@ -14,6 +14,7 @@ from jepa_data.errors import DecodeError
 
 NOT_FINITE = "not finite"  # kind of the error
 LOST_SHARE = 0.01  # of the range of a column: rounding to float32 may cost so much
+ROUNDING = 64 * np.finfo(np.float64).eps  # a column that varies by less, at its size, is a constant that was computed
 
 
 def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -47,7 +48,8 @@ def _check_detail(array: np.ndarray, stored: Float32[np.ndarray, "..."]) -> None
     known = np.where(np.isnan(wide), -np.inf, wide).max(0), np.where(np.isnan(wide), np.inf, wide).min(0)
     spread = np.nan_to_num(known[0] - known[1], neginf=0.0)
     fine = np.flatnonzero(lost > LOST_SHARE * spread) if len(array) > 1 else np.zeros(0, np.int64)
-    fine = [column for column in fine.tolist() if spread[column] > 0]
+    size = np.maximum(np.abs(known[0]), np.abs(known[1]))
+    fine = [column for column in fine.tolist() if spread[column] > ROUNDING * size[column]]
     if fine:
         column = fine[0]
         raise DecodeError(
