@@ -16,6 +16,7 @@ from jepa_data.writable import check_writable
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.plan import plan
 from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.online import online_probe
 from jepa_probes.probing.probe import probe, state_row
 from jepa_probes.reporting.report import report
 
@@ -169,7 +170,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
         path, changed = shipped(config), [*changes, *overrides]
         described = load(path, PretrainConfig, changed)
         command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
-        return name, command, lambda: pretrain(described, say=say, bar=bar)
+        return name, command, lambda: pretrain(described, say=say, bar=bar, online_probe=online_probe)
 
     longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
     by = f" --policy {r.policy}" if r.policy != Recording.policy else ""

@@ -24,5 +24,7 @@ def pretrain(
 
     described = load(config, PretrainConfig, overrides or ())
     from jepa.training.pretrain import pretrain as run
+    from jepa_probes.probing.online import online_probe
 
-    run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=sys.stdout.isatty())
+    bar = sys.stdout.isatty()
+    run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=bar, online_probe=online_probe)

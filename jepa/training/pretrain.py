@@ -29,6 +29,7 @@ from jepa.training import optim
 from jepa.training.build_method import build_method, dynamics_of, history_of, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
 from jepa.training.finite import check_state
@@ -44,7 +45,6 @@ from jepa_data.config import AugmentConfig, CropConfig
 from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader, make_loader
-from jepa_probes.probing.online import OnlineProbe
 
 
 def pretrain(
@@ -54,6 +54,7 @@ def pretrain(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
     bar: bool = False,
+    online_probe: Callable[[PretrainConfig], ScoringCallback | None] | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> LatentWorldModel:
     """Train, and write the run folder.
@@ -63,6 +64,7 @@ def pretrain(
         overwrite: start again in a folder that already holds a run; what that run left is deleted.
         say: told a line at a time how the run goes.
         bar: draw a progress bar instead of printing lines.
+        online_probe: makes what `trainer.probe_every` asks for, `jepa_probes.probing.online.online_probe`.
         callbacks: more of Lightning's, for users in Python.
 
     Raises:
@@ -70,10 +72,13 @@ def pretrain(
     """
     run = Path(config.run)
     config, source = resolved(config)
-    monitor, speed, probe = _monitor(config), Throughput(), _online_probe(config, say)
+    if config.trainer.probe_every and online_probe is None:
+        raise UserError("trainer.probe_every: no probe was passed; call jepa.pretrain, or give online_probe, or use 0")
+    monitor, speed = _monitor(config), Throughput()
+    scoring = online_probe(config) if online_probe else None
     progress = RichProgressBar() if bar else Lines(say)
     # The monitors log, so they come before the callback that saves what was logged.
-    trainer = make_trainer(config, [monitor, *([probe] if probe else []), speed, progress, *callbacks])
+    trainer = make_trainer(config, [monitor, *([scoring] if scoring else []), speed, progress, *callbacks])
     writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
     resumed = resumption(config) if resume else None
     if resumed is None and writes:
@@ -102,7 +107,7 @@ def pretrain(
         for bad in left_out.values():
             say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_summary(run, config, method, trainer, monitor, probe, speed, loader, left_out)
+        _write_summary(run, config, method, trainer, monitor, scoring, speed, loader, left_out)
         say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
@@ -169,14 +174,6 @@ def _views(config: PretrainConfig) -> AugmentConfig | None:
         crop = CropConfig(scale=config.method.global_scale, ratio=ASPECT)
     augment = augment.model_copy(update={"crop": crop})
     return None if augment == AugmentConfig() else augment
-
-
-def _online_probe(config: PretrainConfig, say: Callable[[str], None]) -> OnlineProbe | None:
-    t = config.trainer
-    if not t.probe_every:
-        return None
-    assert config.encoder is not None
-    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
 
 
 def _left_out(loader: ClipLoader) -> dict[str, Bad]:
@@ -291,7 +288,7 @@ def _write_summary(
     method: Method,
     trainer: L.Trainer,
     monitor: CollapseMonitor,
-    probe: OnlineProbe | None,
+    scoring: ScoringCallback | None,
     speed: Throughput,
     loader: ClipLoader,
     left_out: dict[str, Bad],
@@ -304,7 +301,7 @@ def _write_summary(
         "wait_share": round(loader.stats.wait_share, 4),
         **monitor.values,
         "monitor_seconds": round(monitor.seconds, 2),
-        "probe": None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
+        "probe": None if scoring is None else scoring.scores | {"seconds": round(scoring.seconds, 2)},
         "seconds": round(speed.seconds, 2),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),

@@ -14,6 +14,8 @@ from typing import Literal
 import lightning as L
 
 from jepa.config import UserError
+from jepa.training.callbacks.scoring import ScoringCallback
+from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
@@ -30,7 +32,16 @@ CLIPS = {"train": 256, "test": 128}
 BATCH = 32
 
 
-class OnlineProbe(L.Callback):
+def online_probe(config: PretrainConfig, say: Callable[[str], None] = print) -> "OnlineProbe | None":
+    """The probe that `trainer.probe_every` asks for; None if it is 0."""
+    t = config.trainer
+    if not t.probe_every:
+        return None
+    assert config.encoder is not None
+    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
+
+
+class OnlineProbe(ScoringCallback):
     """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and tells them in a line.
 
     Of several processes the first one probes, and the others wait.
@@ -46,6 +57,7 @@ class OnlineProbe(L.Callback):
     def __init__(
         self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int, say: Callable[[str], None]
     ) -> None:
+        super().__init__()
         self.every, self.kind, self.frames_per_step, self.seed, self.say = every, kind, frames_per_step, seed, say
         where = data.sources[0].shards
         held = ShardSet.open(where, data.remote).manifest
@@ -59,8 +71,6 @@ class OnlineProbe(L.Callback):
         whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}
         few = data.model_copy(update=whole)
         self.loaders = {split: make_loader(few, split, seed=seed, shuffle=False) for split in CLIPS}
-        self.scores: dict[str, float] = {}
-        self.seconds = 0.0
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jepa.models.model import load
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa_data.shards.encode import encode_mp4
+from jepa_probes.probing.online import online_probe
 
 CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 32}
 VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
@@ -139,7 +141,10 @@ def test_an_online_probe_tells_how_it_goes_and_leaves_the_training_alone(
     said: list[str] = []
     steps = {"trainer__steps": 6, "trainer__probe": kind}
     pretrain(describe(tmp_path / "alone", corpus, "vjepa", **steps))
-    pretrain(describe(tmp_path / "probed", corpus, "vjepa", **steps, trainer__probe_every=3), say=said.append)
+    config = describe(tmp_path / "probed", corpus, "vjepa", **steps, trainer__probe_every=3)
+    with pytest.raises(UserError, match=r"trainer\.probe_every"):
+        pretrain(config)
+    pretrain(config, online_probe=partial(online_probe, say=said.append))
     assert same(tmp_path / "alone", tmp_path / "probed")
     told = [line for line in said if f"{kind} probe" in line]
     assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
@@ -159,7 +164,7 @@ def test_an_online_probe_that_cannot_find_anything_is_refused_before_training(tm
     with pytest.raises(SystemExit):
         main(["data", "pack", str(videos), str(shards), "--test-share", "0", "--fps", "8"])
     with pytest.raises(UserError, match="no two videos to probe in its test split; use 0"):
-        pretrain(describe(tmp_path / "run", shards, "vjepa", trainer__probe_every=3))
+        pretrain(describe(tmp_path / "run", shards, "vjepa", trainer__probe_every=3), online_probe=online_probe)
 
 
 def test_lidar_is_logged_where_the_run_makes_views_of_a_clip(corpus: Path, tmp_path: Path) -> None:

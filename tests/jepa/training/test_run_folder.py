@@ -16,6 +16,7 @@ from jepa.cli.demos import check_free, folder_of
 from jepa.config import UserError, from_dict
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
+from jepa_probes.probing.online import online_probe
 
 
 def describe(run: Path, corpus: Path, steps: int = 2, **changes: Any) -> PretrainConfig:
@@ -55,7 +56,7 @@ def test_the_corrected_command_works_in_the_folder_of_a_start_that_failed(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(UserError):
-        pretrain(describe(run, corpus, **wrong), say=quiet)
+        pretrain(describe(run, corpus, **wrong), say=quiet, online_probe=online_probe)
     assert not run.exists()
 
 
