@@ -27,4 +27,4 @@ def pretrain(
     from jepa_probes.probing.online import online_probe
 
     bar = sys.stdout.isatty()
-    run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=bar, online_probe=online_probe)
+    run(described, resume=resume, overwrite=overwrite, bar=bar, online_probe=online_probe)

@@ -8,6 +8,7 @@ With `--out FOLDER` they go there.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ from jepa_probes.planning.tasks import Tasks
 from jepa_probes.probing.features import Features
 from jepa_probes.reporting.results import AGENTS, find_part
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "dream"
 PLANNER = "planning in latents (plan.json)"
 LEARNED = "learned in dreams"
@@ -76,9 +79,7 @@ class Stage:
     heads: dict[str, float]
 
 
-def dream(
-    run: Path, config: DreamConfig, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> dict[str, Any]:
     """Train a controller in the run's model, save it, try it in the world and write the result.
 
     Args:
@@ -102,14 +103,14 @@ def dream(
     try:
         stage = _stage(run, config, about, model, model.dynamics, training.data)
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
-            say("this model predicts one outcome, which sampling does not change, at whatever temperature")
-        controller, result = _trained(stage, stage.dream, say)
+            logger.info("this model predicts one outcome, which sampling does not change, at whatever temperature")
+        controller, result = _trained(stage, stage.dream)
         at = {f"{config.temperature:g}": result["returns"]} if config.sampled else {}
         for temperature in dict.fromkeys(config.temperatures):
             if temperature != config.temperature:
-                say(f"temperature {temperature:g}:")
+                logger.info(f"temperature {temperature:g}:")
                 other = replace(stage.dream, temperature=temperature)
-                at[f"{temperature:g}"] = _trained(stage, other, say)[1]["returns"]
+                at[f"{temperature:g}"] = _trained(stage, other)[1]["returns"]
     except UserError:
         raise
     except ValueError as error:
@@ -118,8 +119,6 @@ def dream(
     result |= {"planner": _planned(folders(run, out), result), "temperatures": at, "heads": stage.heads}
     result["settings"] = stage.config.model_dump(mode="json", exclude={"run"})
     (out / "dream.json").write_text(json.dumps(result, indent=2) + "\n")
-    for line in table(result):
-        say(line)
     return result
 
 
@@ -219,18 +218,16 @@ def _reward(wanted: DistanceConfig | StateConfig, found: Features) -> Reward:
     return Within(distance, near, wanted.bonus)
 
 
-def _trained(stage: Stage, dreams: Dream, say: Callable[[str], None]) -> tuple[Actor | Linear, dict[str, Any]]:
+def _trained(stage: Stage, dreams: Dream) -> tuple[Actor | Linear, dict[str, Any]]:
     """A controller that learned in such dreams, and its result: how it did, how it learned, what that took."""
     config, began, cpu = stage.config, time.perf_counter(), time.process_time()
     settings: dict[str, Any] = config.controller.model_dump(exclude={"kind"})
     settings |= {"goals": config.goals, "actor_inputs": stage.actor_inputs}
     if isinstance(config.controller, ActorCriticConfig):
         learner = ActorCritic(dreams, stage.recorded, stage.space, ActorCriticSettings(**settings), config.seed)
-        history, controller = learner.train(say), learner.actor
+        history, controller = learner.train(), learner.actor
     else:
-        controller, history = evolve(
-            dreams, stage.recorded, stage.space, EvolutionSettings(**settings), config.seed, say
-        )
+        controller, history = evolve(dreams, stage.recorded, stage.space, EvolutionSettings(**settings), config.seed)
     spent = {"training_seconds": time.perf_counter() - began, "training_cpu_seconds": time.process_time() - cpu}
     result = stage.evaluate(controller, dreams, config.controller.horizon)
     return controller, result | {"history": history} | spent

@@ -8,6 +8,7 @@ With `--out FOLDER` they go there.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -40,10 +41,10 @@ from jepa_probes.reporting.gallery import draw_plans
 from jepa_probes.reporting.results import AGENTS, number, percent, read_part
 from jepa_probes.reporting.run_decoder import pixel_decoder
 
+logger = logging.getLogger(__name__)
 
-def plan(
-    run: Path, config: PlanConfig, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+
+def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> dict[str, Any]:
     """Plan the tasks with the run's model and write the result.
 
     Args:
@@ -91,9 +92,7 @@ def plan(
     (out / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
     described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
-    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out, say=say), config.gifs)
-    for line in table(done.result):
-        say(line)
+    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
     return done.result
 
 

@@ -9,7 +9,6 @@ With `--out FOLDER` they go there; what other verbs wrote to that folder is show
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,7 @@ from jepa_probes.reporting.run_decoder import pixel_decoder
 SHOWN_STEPS = 15  # latent steps of the clips in the figures
 
 
-def report(
-    run: Path, *, decoder_steps: int | None = None, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = None) -> dict[str, Any]:
     """Draw the figures, write the page, and return the results.
 
     Args:
@@ -42,7 +39,7 @@ def report(
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
     out = output_folder(run, out)
-    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps, say=say)
+    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps)
     tubelet = model.spec.frames_per_step
     frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
     shown = config.data.model_copy(
@@ -56,7 +53,7 @@ def report(
     known = find_part(folders(run, out), "timings")
     (out / "timings.json").write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
     results = json.loads(write_results(run, out).read_text())
-    say(f"{write_report(run, out)}")
+    write_report(run, out)
     return results
 
 
