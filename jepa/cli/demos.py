@@ -20,6 +20,7 @@ from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.online import online_probe
 from jepa_probes.probing.probe import probe, state_row
 from jepa_probes.reporting.report import report
+from jepa_probes.reporting.results import RunResults
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def demo(
     supervised: bool = True,
     overwrite: bool = False,
     bar: bool = False,
-) -> dict[str, Any]:
+) -> RunResults:
     """All stages into a fresh run folder.
 
     Args:

@@ -8,7 +8,6 @@ RUN/pretrain.json       figures of the training
 """
 
 import csv
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from jepa.training.finite import check_state
 from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
 from jepa.training.normalization import state_columns, training_normalization
+from jepa.training.result import PretrainResult, StreamedData
 from jepa.training.resume import Resumption, resumption
 from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
@@ -110,7 +110,7 @@ def pretrain(
         for bad in left_out.values():
             logger.info(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_summary(run, config, method, trainer, monitor, scoring, speed, loader, left_out)
+        _write_result(run, config, method, trainer, monitor, scoring, speed, loader, left_out)
         logger.info(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
@@ -285,7 +285,7 @@ def _write_metrics(run: Path, earlier: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _write_summary(
+def _write_result(
     run: Path,
     config: PretrainConfig,
     method: Method,
@@ -297,26 +297,27 @@ def _write_summary(
     left_out: dict[str, Bad],
 ) -> None:
     assert isinstance(method, nn.Module)
-    summary: dict[str, Any] = {
-        "method": config.method.kind,
-        "steps": trainer.global_step,
-        "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
-        "wait_share": round(loader.stats.wait_share, 4),
-        **monitor.values,
-        "monitor_seconds": round(monitor.seconds, 2),
-        "probe": None if scoring is None else scoring.scores | {"seconds": round(scoring.seconds, 2)},
-        "seconds": round(speed.seconds, 2),
-        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),
-        "device": str(trainer.strategy.root_device),
-        "precision": trainer.precision,
-        "warnings": monitor.warnings,
-        "left_out": {key: bad.kind for key, bad in left_out.items()},
-        "data": {
-            "position": loader.position,
-            "mix": dict(loader.stats.drawn),
-            "errors": dict(loader.stats.kinds),
-            "stalls": loader.stats.stalls,
-        },
-    }
-    (run / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n")
+    monitors: dict[str, Any] = dict(monitor.values)
+    result = PretrainResult(
+        method=config.method.kind,
+        steps=trainer.global_step,
+        clips_per_second=round(speed.clips / speed.seconds, 2) if speed.seconds else None,
+        wait_share=round(loader.stats.wait_share, 4),
+        **monitors,
+        monitor_seconds=round(monitor.seconds, 2),
+        probe=None if scoring is None else scoring.scores | {"seconds": round(scoring.seconds, 2)},
+        seconds=round(speed.seconds, 2),
+        parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        encoder_parameters=sum(p.numel() for p in method.evaluation_encoder().parameters()),
+        device=str(trainer.strategy.root_device),
+        precision=str(trainer.precision),
+        warnings=monitor.warnings,
+        left_out={key: bad.kind for key, bad in left_out.items()},
+        data=StreamedData(
+            position=loader.position,
+            mix=dict(loader.stats.drawn),
+            errors=dict(loader.stats.kinds),
+            stalls=loader.stats.stalls,
+        ),
+    )
+    result.write(run)

@@ -6,14 +6,12 @@ FOLDER/probe.json    scores by probe, columns pretrained, random_init, pixels, p
 FOLDER is the model's own, or that of `--out`.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -32,8 +30,9 @@ from jepa_probes.probing import baselines
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.features import Features, cached, extract, fingerprint
 from jepa_probes.probing.prediction import predict_latents
+from jepa_probes.probing.result import PredictionErrors, ProbeResult
 from jepa_probes.probing.state import find_targets
-from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, ProbeResults, score_features
+from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, score_features
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encode
 EVALUATION_BATCH = 64
 
 
-def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> dict[str, Any]:
+def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> ProbeResult:
     """Score a model's encoder and its baselines on held-out episodes, and write the result.
 
     Args:
@@ -79,10 +78,18 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> dict
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
     scored = score_features(table, labels=config.labels, seed=config.seed)
-    result = {"seed": config.seed} | _result(
-        scored, table, _prediction(model, data, config), time.perf_counter() - began
+    train, test = table[PRETRAINED]
+    result = ProbeResult(
+        seed=config.seed,
+        scores=scored.scores,
+        prediction=_prediction(model, data, config),
+        episodes={"train": len(set(train.keys)), "test": len(set(test.keys))},
+        clips={"train": len(train), "test": len(test)},
+        dropped=scored.counts,
+        chosen=scored.chosen,
+        seconds=round(time.perf_counter() - began, 2),
     )
-    (out / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
+    result.write(out)
     return result
 
 
@@ -169,7 +176,7 @@ def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: in
     return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
 
 
-def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig) -> dict[str, Any]:
+def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig) -> dict[str, PredictionErrors]:
     """Latent prediction on held-out clips, where the model has dynamics."""
     if model.dynamics is None:
         return {}
@@ -202,27 +209,12 @@ def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig
         horizons=HORIZONS,
         states=states[known] if model.spec.states else None,
     )
-    return {str(score.horizon): asdict(score) for score in scores}
+    return {str(score.horizon): PredictionErrors(**asdict(score)) for score in scores}
 
 
-def _result(
-    scored: ProbeResults, table: dict[str, tuple[Features, Features]], prediction: dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    train, test = table[PRETRAINED]
-    return {
-        "scores": scored.scores,
-        "prediction": prediction,
-        "episodes": {"train": len(set(train.keys)), "test": len(set(test.keys))},
-        "clips": {"train": len(train), "test": len(test)},
-        "dropped": scored.counts,
-        "chosen": scored.chosen,
-        "seconds": round(seconds, 2),
-    }
-
-
-def state_row(result: dict[str, Any]) -> str:
+def state_row(result: ProbeResult) -> str:
     """The headline of a probe result in one line."""
-    row = result["scores"].get("state_r2")
+    row = result.scores.get("state_r2")
     if row is None:
         return "no ground-truth states in this data set: classification only"
     order = [PRETRAINED, "random_init", PIXELS, PCA_PIXELS, "supervised", FLOOR]

@@ -10,7 +10,7 @@ columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: t
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from jepa_data.types import ClipBatch
@@ -28,8 +28,8 @@ PRETRAINED, PIXELS, PCA_PIXELS, FLOOR = "pretrained", "pixels", "pca_pixels", "f
 
 
 @dataclass
-class ProbeResults:
-    """Scores by row and column of the table, and what is needed to judge them. Everything JSON can hold.
+class ProbeTable:
+    """Scores by row and column of the table, and what is needed to judge them.
 
     Attributes:
         scores: row -> column -> score; None where there are too few samples.
@@ -47,13 +47,6 @@ class ProbeResults:
         for row, value in rows.items():
             self.scores.setdefault(row, {})[column] = value
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "ProbeResults":
-        return cls(**record)
-
 
 def run_probes(
     model_encode: Encode,
@@ -67,7 +60,7 @@ def run_probes(
     train_clips: int | None = None,
     test_clips: int | None = None,
     seed: int = 0,
-) -> tuple[ProbeResults, dict[str, tuple[Features, Features]]]:
+) -> tuple[ProbeTable, dict[str, tuple[Features, Features]]]:
     """Encode both splits once, and score. Pixels and their components are added by themselves.
 
     Args:
@@ -100,9 +93,9 @@ def score_features(
     *,
     labels: Sequence[str] | None = None,
     seed: int = 0,
-) -> ProbeResults:
+) -> ProbeTable:
     """Every probe on every representation (training features, test features); all of the same clips."""
-    results = ProbeResults()
+    results = ProbeTable()
     train, test = next(iter(features.values()))
     names = sorted(train.labels.keys() & test.labels.keys()) if labels is None else labels
     tasks = [task for name in names if (task := make_task(name, train, test)) is not None]

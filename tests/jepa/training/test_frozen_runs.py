@@ -126,16 +126,16 @@ def test_checkpoints_hold_what_is_trained_and_not_the_encoder(runs: dict[str, Pa
 def test_every_verb_works_on_a_run(runs: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = runs[name]
     scores = probe(run, ProbeConfig(supervised=False, clip_frames=4, clips_per_video=1, labels=()))
-    assert {"pretrained", "random_init", "pixels"} <= set(scores["scores"]["state_r2"])
-    assert set(scores["prediction"]) == {"1", "10"} and scores["prediction"]["1"]["model"] > 0
+    assert {"pretrained", "random_init", "pixels"} <= set(scores.scores["state_r2"])
+    assert set(scores.prediction) == {"1", "10"} and scores.prediction["1"].model > 0
     config = from_dict(
         {"tasks": 3, "steps": 4, "horizon": 2, "replan_every": 1, "planner": FEW, "simulator_tasks": 0, "gifs": 0}
         | {"inverse": {"updates": 3, "batch": 8}},
         PlanConfig,
     )
     result = plan(run, config)
-    assert result["plans_per_task"] == 4 and len(result["distances"]) == 3
-    assert {"random", "expert", "inverse_dynamics"} <= set(result["baselines"])
+    assert result.plans_per_task == 4 and len(result.distances) == 3
+    assert {"random", "expert", "inverse_dynamics"} <= set(result.baselines)
     if name == "dino_wm":  # whose dynamics are told states
         with pytest.raises(SystemExit) as ended:
             main(["report", str(run), "--decoder-steps", "2"])
@@ -155,7 +155,7 @@ def test_controllers_learn_in_dreams_of_a_run_and_are_refused_where_states_would
         DreamConfig,
     )
     result = dream(runs["vjepa_ac"], config)
-    assert len(result["distances"]) == 2
+    assert len(result.distances or ()) == 2
     with pytest.raises(UserError, match=r"told agent.x, agent.y, and dreams start from latents alone"):
         dream(runs["dino_wm"], config)
 

@@ -1,6 +1,5 @@
 """All probes on real shards, and the table they fill."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
 from jepa_probes.probing.baselines import pixels
 from jepa_probes.probing.features import Features
-from jepa_probes.probing.suite import ProbeResults, run_probes, score_features
+from jepa_probes.probing.suite import run_probes, score_features
 
 COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
 
 
-def test_every_score_stands_beside_all_baselines_and_the_table_survives_json(corpus: Path) -> None:
+def test_every_score_stands_beside_all_baselines(corpus: Path) -> None:
     config = StreamConfig(shards=str(corpus), batch_size=8, clip_frames=12)
     train, test = (make_loader(config, split, seed=0, shuffle=False) for split in ("train", "test"))
     results, features = run_probes(
@@ -38,7 +37,6 @@ def test_every_score_stands_beside_all_baselines_and_the_table_survives_json(cor
     )
     finer, coarser = (results.scores["state.puck.position"][name] for name in ("pretrained", "other"))
     assert finer is not None and coarser is not None and finer > coarser
-    assert ProbeResults.from_json(json.loads(json.dumps(results.to_json()))) == results
 
 
 def test_two_runs_with_one_seed_give_the_same_numbers_and_another_label_is_left_out(
