@@ -4,7 +4,7 @@ A config is an object (`PretrainConfig`, …), or the path of a YAML file with `
 line. `jepa` imports these functions when they are first used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -21,15 +21,18 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import world_names
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.imagination.dream import dream as run_dream
+from jepa_probes.imagination.result import DreamResult
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.plan import plan as run_plan
+from jepa_probes.planning.result import PlanResult
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.online import online_probe
 from jepa_probes.probing.probe import probe as run_probe
+from jepa_probes.probing.result import ProbeResult
 from jepa_probes.reporting.report import report as run_report
+from jepa_probes.reporting.results import RunResults
 
 Described = TypeVar("Described", bound=Config)
-Say = Callable[[str], None]
 
 
 def pretrain(
@@ -39,7 +42,6 @@ def pretrain(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: tuple[Callback, ...] = (),
-    say: Say = print,
 ) -> LatentWorldModel:
     """Train, and write the run folder that the config names (`jepa pretrain`).
 
@@ -49,7 +51,6 @@ def pretrain(
         resume: go on from the last checkpoint of the folder.
         overwrite: start again in a folder that already holds a run; what that run left is deleted.
         callbacks: more of Lightning's.
-        say: is given a line at a time about how the run goes.
 
     Returns:
         The trained model, as `jepa.load` gives it.
@@ -58,8 +59,8 @@ def pretrain(
         UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
     """
     described = _described(config, overrides, PretrainConfig)
-    probe = online_probe(described, say)
-    return run_pretrain(described, resume=resume, overwrite=overwrite, callbacks=callbacks, probe=probe, say=say)
+    probe = online_probe(described)
+    return run_pretrain(described, resume=resume, overwrite=overwrite, callbacks=callbacks, probe=probe)
 
 
 def probe(
@@ -68,8 +69,7 @@ def probe(
     overrides: Sequence[str] = (),
     *,
     out: Path | str | None = None,
-    say: Say = print,
-) -> dict[str, Any]:
+) -> ProbeResult:
     """Score a model's encoder beside its baselines on held-out episodes (`jepa probe`).
 
     Args:
@@ -82,7 +82,7 @@ def probe(
     Raises:
         UserError: there is no model, the data cannot be probed, or nothing can be written.
     """
-    return run_probe(Path(run), _described(config, overrides, ProbeConfig), out=_path(out), say=say)
+    return run_probe(Path(run), _described(config, overrides, ProbeConfig), out=_path(out))
 
 
 def plan(
@@ -91,8 +91,7 @@ def plan(
     overrides: Sequence[str] = (),
     *,
     out: Path | str | None = None,
-    say: Say = print,
-) -> dict[str, Any]:
+) -> PlanResult:
     """Plan tasks in the world that a run was recorded in, with its model (`jepa plan`).
 
     Returns:
@@ -101,7 +100,7 @@ def plan(
     Raises:
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
     """
-    return run_plan(Path(run), _described(config, overrides, PlanConfig), out=_path(out), say=say)
+    return run_plan(Path(run), _described(config, overrides, PlanConfig), out=_path(out))
 
 
 def dream(
@@ -110,8 +109,7 @@ def dream(
     overrides: Sequence[str] = (),
     *,
     out: Path | str | None = None,
-    say: Say = print,
-) -> dict[str, Any]:
+) -> DreamResult:
     """Train a controller in the model's imagination, and try it in the world (`jepa dream`).
 
     Returns:
@@ -120,16 +118,16 @@ def dream(
     Raises:
         UserError: the model has no dynamics, settings do not fit together, or nothing can be written.
     """
-    return run_dream(Path(run), _described(config, overrides, DreamConfig), out=_path(out), say=say)
+    return run_dream(Path(run), _described(config, overrides, DreamConfig), out=_path(out))
 
 
-def report(run: Path | str, *, out: Path | str | None = None, say: Say = print) -> dict[str, Any]:
+def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:
     """Write one HTML page about a run (`jepa report`); the headline results of all its parts.
 
     Raises:
         UserError: the folder holds no model, or nothing can be written.
     """
-    return run_report(Path(run), out=_path(out), say=say)
+    return run_report(Path(run), out=_path(out))
 
 
 def list_methods() -> tuple[str, ...]:

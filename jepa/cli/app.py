@@ -18,7 +18,8 @@ import typer.core
 from jepa import __version__
 from jepa.cli import curves, demo, dream, embed, export, plan, pretrain, probe, report
 from jepa.cli.data import app as data
-from jepa.cli.data import inspect as looking
+from jepa.cli.data import inspect
+from jepa.cli.messages import show_messages
 
 ADVICE = {
     errno.EACCES: "give another path, or allow reading and writing there",
@@ -59,7 +60,7 @@ app = typer.Typer(
 
 # Verbs, in the order of the work.
 app.command("demo")(demo.demo)
-app.command("doctor")(looking.doctor)
+app.command("doctor")(inspect.doctor)
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
 app.command("curves")(curves.curves)
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    show_messages()
     try:
         app([_expand_home(each) for each in (sys.argv[1:] if arguments is None else arguments)], prog_name="jepa")
     except KeyboardInterrupt:

@@ -60,7 +60,6 @@ def demo(
                 method=method,
                 supervised=supervised,
                 overwrite=overwrite,
-                say=typer.echo,
                 bar=bar,
             )
         )

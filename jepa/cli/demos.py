@@ -1,6 +1,7 @@
 """`jepa demo`: record, pretrain, probe, plan, report, with the same functions as the single commands."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from jepa.training.pretrain import pretrain
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.writable import check_writable
 from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.plan import plan
+from jepa_probes.planning.plan import plan, table
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.online import online_probe
 from jepa_probes.probing.probe import probe, state_row
 from jepa_probes.reporting.report import report
+from jepa_probes.reporting.results import RunResults
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,8 @@ def demo(
     method: str = "lewm",
     supervised: bool = True,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
     bar: bool = False,
-) -> dict[str, Any]:
+) -> RunResults:
     """All stages into a fresh run folder.
 
     Args:
@@ -132,7 +135,7 @@ def demo(
     """
     check_method(method)
     check_free(run, overwrite=overwrite)
-    stages = _stages(run, seed, method, supervised, say, bar)
+    stages = _stages(run, seed, method, supervised, bar)
     if run.exists():
         shutil.rmtree(run)
     run.mkdir(parents=True)
@@ -140,7 +143,7 @@ def demo(
     timings: dict[str, float] = {}
     try:
         for name, command, stage in stages:
-            say(f"\n$ {command}")
+            logger.info(f"\n$ {command}")
             began = time.perf_counter()
             stage()
             timings[name] = round(time.perf_counter() - began, 2)
@@ -148,14 +151,16 @@ def demo(
     finally:
         if [path.name for path in run.iterdir()] == [MARK]:  # nothing came of it: the folder is given back
             shutil.rmtree(run)
-    say(f"\n$ jepa report {run}")
-    return report(run, say=say)
+    logger.info(f"\n$ jepa report {run}")
+    results = report(run)
+    logger.info(f"{run / 'report.html'}")
+    return results
 
 
 Stage = tuple[str, str, Callable[[], Any]]
 
 
-def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[str], None], bar: bool) -> list[Stage]:
+def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> list[Stage]:
     """Name, command and work of each stage before the report."""
     recipe, data = DEMOS[method], run / "data"
     r = recipe.recording
@@ -164,13 +169,14 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
 
     def record_data() -> None:
         manifest = record(r, data)
-        say(f"{', '.join(f'{s.episodes} {name}' for name, s in manifest.splits.items())} episodes of {r.frames} frames")
+        splits = ", ".join(f"{s.episodes} {name}" for name, s in manifest.splits.items())
+        logger.info(f"{splits} episodes of {r.frames} frames")
 
     def pretraining(name: str, config: str, *changes: str) -> Stage:
         path, changed = shipped(config), [*changes, *overrides]
         described = load(path, PretrainConfig, changed)
         command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
-        return name, command, lambda: pretrain(described, say=say, bar=bar, probe=online_probe(described, say))
+        return name, command, lambda: pretrain(described, bar=bar, probe=online_probe(described))
 
     longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
     by = f" --policy {r.policy}" if r.policy != Recording.policy else ""
@@ -187,7 +193,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
         (
             "probe",
             " ".join([f"jepa probe {run} --config {_short(probing)}", *choices]),
-            lambda: say(state_row(probe(run, load(probing, ProbeConfig, choices), say=say))),
+            lambda: logger.info(state_row(probe(run, load(probing, ProbeConfig, choices)))),
         )
     )
     if recipe.planning is not None:
@@ -196,7 +202,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, say: Callable[[
             (
                 "plan",
                 f"jepa plan {run} --config {_short(planning)}",
-                lambda: plan(run, load(planning, PlanConfig, [f"seed={seed}"]), say=say),
+                lambda: logger.info("\n".join(table(plan(run, load(planning, PlanConfig, [f"seed={seed}"]))))),
             )
         )
     return stages

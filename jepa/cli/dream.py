@@ -41,6 +41,7 @@ def dream(
 
     run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
     from jepa_probes.imagination.dream import dream as execute
+    from jepa_probes.imagination.dream import table
 
-    execute(run, described, out=out, say=typer.echo)
+    typer.echo("\n".join(table(execute(run, described, out=out))))
     typer.echo(f"{(out or run) / 'dream.json'}")

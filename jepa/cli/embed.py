@@ -41,8 +41,8 @@ def embed(
     from jepa_probes.embedding import embed as run
 
     if pca is not None:
-        run.draw(source, model, pca, clip_frames=clip_frames, say=typer.echo)
+        run.draw(source, model, pca, clip_frames=clip_frames)
     if pca is None or out is not None or kind is not None:
         features = out or Path("features.npz")
         settings: dict[str, Any] = {"kind": kind, "clip_frames": clip_frames, "timeout_seconds": timeout_seconds}
-        run.embed(source, model, features, **settings, say=typer.echo)
+        run.embed(source, model, features, **settings)

@@ -47,7 +47,7 @@ def export(
     """
     from jepa.models.export import export as execute
 
-    execute(source, to.value, out, image_size=image_size, frames=frames, overwrite=overwrite, say=typer.echo)
+    execute(source, to.value, out, image_size=image_size, frames=frames, overwrite=overwrite)
 
 
 def import_(
@@ -90,5 +90,4 @@ def import_(
         predictor_heads=predictor_heads,
         weights=weights.value,
         overwrite=overwrite,
-        say=typer.echo,
     )

@@ -57,6 +57,7 @@ def plan(
         return
     run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
     from jepa_probes.planning.plan import plan as execute
+    from jepa_probes.planning.plan import table
 
-    execute(run, described, out=out, say=typer.echo)
+    typer.echo("\n".join(table(execute(run, described, out=out))))
     typer.echo(f"{(out or run) / 'plan.json'}")

@@ -26,5 +26,5 @@ def pretrain(
     from jepa.training.pretrain import pretrain as run
     from jepa_probes.probing.online import online_probe
 
-    probe = online_probe(described, typer.echo)
-    run(described, resume=resume, overwrite=overwrite, say=typer.echo, bar=sys.stdout.isatty(), probe=probe)
+    probe = online_probe(described)
+    run(described, resume=resume, overwrite=overwrite, bar=sys.stdout.isatty(), probe=probe)

@@ -26,5 +26,5 @@ def probe(
     from jepa_probes.probing.probe import probe as execute
     from jepa_probes.probing.probe import state_row
 
-    typer.echo(state_row(execute(run, described, out=out, say=typer.echo)))
+    typer.echo(state_row(execute(run, described, out=out)))
     typer.echo(f"{(out or run) / 'probe.json'}")

@@ -16,4 +16,5 @@ def report(
     """Draw what a run learned and write RUN/report.html, one self-contained page, and RUN/results.json."""
     from jepa_probes.reporting.report import report as run_report
 
-    run_report(run, decoder_steps=decoder_steps, out=out, say=typer.echo)
+    run_report(run, decoder_steps=decoder_steps, out=out)
+    typer.echo(f"{(out or run) / 'report.html'}")

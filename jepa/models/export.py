@@ -6,8 +6,9 @@ meta          FILE.pt  what Meta's code reads of V-JEPA 1, 2, 2.1 and 2-AC
 onnx          FILE     the encoder alone, for clips of one size; the only one that does not come back
 """
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +23,10 @@ from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
 from jepa_data.writable import check_writable
 
+logger = logging.getLogger(__name__)
+
 To = Literal["openjepa", "huggingface", "meta", "onnx"]
 From = Literal["huggingface", "meta"]
-Say = Callable[[str], None]
 DEFAULT = {"openjepa": "openjepa", "huggingface": "huggingface", "meta": "meta.pt", "onnx": "model.onnx"}
 
 
@@ -36,7 +38,6 @@ def export(
     image_size: int | None = None,
     frames: int | None = None,
     overwrite: bool = False,
-    say: Say = print,
 ) -> Path:
     """Write the model of a run, a model folder or the hub in another format.
 
@@ -61,8 +62,8 @@ def export(
         case "meta":
             _to_meta(model, out)
         case "onnx":
-            say(_to_onnx(model, out, image_size, frames))
-    say(f"{out}: {_summary(model)}")
+            logger.info(_to_onnx(model, out, image_size, frames))
+    logger.info(f"{out}: {_summary(model)}")
     return out
 
 
@@ -78,7 +79,6 @@ def import_(
     predictor_heads: int | None = None,
     weights: meta.Which = "target_encoder",
     overwrite: bool = False,
-    say: Say = print,
 ) -> Path:
     """Write published weights as a model folder, which `jepa.load` opens.
 
@@ -104,7 +104,7 @@ def import_(
     else:
         model = open_model(source)
     save(model, out)
-    say(f"{out}: {_summary(model)}. Next: jepa embed VIDEOS --model {out}")
+    logger.info(f"{out}: {_summary(model)}. Next: jepa embed VIDEOS --model {out}")
     return out
 
 

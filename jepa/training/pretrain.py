@@ -8,8 +8,7 @@ RUN/pretrain.json       figures of the training
 """
 
 import csv
-import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from jepa.models.model import load, save
 from jepa.training import optim
 from jepa.training.build_method import build_method, dynamics_of, history_of, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
-from jepa.training.callbacks.progress import Lines, Throughput
+from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
@@ -36,6 +35,7 @@ from jepa.training.finite import check_state
 from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
 from jepa.training.normalization import state_columns, training_normalization
+from jepa.training.result import PretrainResult, StreamedData
 from jepa.training.resume import Resumption, resumption
 from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
@@ -46,13 +46,14 @@ from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader, make_loader
 
+logger = logging.getLogger(__name__)
+
 
 def pretrain(
     config: PretrainConfig,
     *,
     resume: bool = False,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
     bar: bool = False,
     callbacks: tuple[Callback, ...] = (),
     probe: ScoringCallback | None = None,
@@ -62,7 +63,6 @@ def pretrain(
     Args:
         resume: go on from the last checkpoint of the folder.
         overwrite: start again in a folder that already holds a run; what that run left is deleted.
-        say: told a line at a time how the run goes.
         bar: draw a progress bar instead of printing lines.
         callbacks: more of Lightning's, for users in Python.
         probe: scores the encoder every `trainer.probe_every` steps (`jepa_probes.probing.online.online_probe`).
@@ -76,7 +76,7 @@ def pretrain(
     run = Path(config.run)
     config, source = resolved(config)
     monitor, speed = _monitor(config), Throughput()
-    progress = RichProgressBar() if bar else Lines(say)
+    progress = RichProgressBar() if bar else ProgressLines()
     # The monitors log, so they come before the callback that saves what was logged.
     trainer = make_trainer(config, [monitor, *([probe] if probe else []), speed, progress, *callbacks])
     writes = trainer.is_global_zero  # of several processes, the one that writes and speaks
@@ -84,9 +84,11 @@ def pretrain(
     if resumed is None and writes:
         check_free(run, overwrite=overwrite)
     if resumed and resumed.step >= config.trainer.steps and (run / "model" / DESCRIPTION).is_file():
-        say(f"{run}: all {resumed.step} steps are done, nothing is left to train; raise trainer.steps to train longer")
+        logger.info(f"{run}: all {resumed.step} steps are done; raise trainer.steps to train longer")
         return load(run)
-    loader = _loader(config, trainer, say if writes else _silent)
+    loader = _loader(config, trainer)
+    for note in _remarks(config, loader) if writes else ():
+        logger.info(note)
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
     stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
     scales = training_normalization(config, loader, stats)
@@ -98,22 +100,22 @@ def pretrain(
     module = _module(config, method, preprocessing, moments, columns)
     claimed = claim(run, dump(config), resume=resume) if writes else None
     for note in resumed.notes if resumed and writes else ():
-        say(note)
-    _fit(trainer, module, loader, resumed, claimed, say)
+        logger.info(note)
+    _fit(trainer, module, loader, resumed, claimed)
     check_state(method.state_dict(), (), str(run / "model"))
     model = trained(config, method, _spec(config, method, preprocessing, loader, stats), preprocessing)
     left_out = _left_out(loader)
     if writes:
         for bad in left_out.values():
-            say(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
+            logger.info(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_summary(run, config, method, trainer, monitor, probe, speed, loader, left_out)
-        say(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
+        _write_result(run, config, method, trainer, monitor, probe, speed, loader, left_out)
+        logger.info(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
 
-def _loader(config: PretrainConfig, trainer: L.Trainer, say: Callable[[str], None]) -> ClipLoader:
-    """Clips for all steps of the run, with remarks on what is amiss."""
+def _loader(config: PretrainConfig, trainer: L.Trainer) -> ClipLoader:
+    """Clips for all steps of the run."""
     loader = make_loader(
         config.data,
         "train",
@@ -122,17 +124,17 @@ def _loader(config: PretrainConfig, trainer: L.Trainer, say: Callable[[str], Non
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    for note in loader.notes:
-        say(note)
     if loader.action_size and config.data.augment.flip:
         raise UserError("data.augment.flip mirrors the pictures and not the actions; use it for video without actions")
-    if random_weights(config):
-        say("the encoder is frozen with random weights; name trained ones: method.encoder_from, or encoder.pretrained")
     return loader
 
 
-def _silent(line: str) -> None:
-    """What processes that do not speak say."""
+def _remarks(config: PretrainConfig, loader: ClipLoader) -> list[str]:
+    """What a user should know of the data and the encoder before the training."""
+    if not random_weights(config):
+        return list(loader.notes)
+    advice = "name trained ones: method.encoder_from, or encoder.pretrained"
+    return [*loader.notes, f"the encoder is frozen with random weights; {advice}"]
 
 
 def _fit(
@@ -141,7 +143,6 @@ def _fit(
     loader: ClipLoader,
     resumed: Resumption | None,
     claimed: Claim | None,
-    say: Callable[[str], None],
 ) -> None:
     """Train; if not one step is taken, the folder is given back."""
     earlier = _read_metrics(claimed.run) if claimed and resumed else []
@@ -153,7 +154,8 @@ def _fit(
         if claimed and trainer.global_step <= first:
             claimed.release()
         if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
-            say(f"stopped; --resume goes on from {Path(trainer.default_root_dir).parent}, if a checkpoint was written")
+            run = Path(trainer.default_root_dir).parent
+            logger.info(f"stopped; --resume goes on from {run}, if a checkpoint was written")
             raise KeyboardInterrupt from error
         raise
     finally:
@@ -282,7 +284,7 @@ def _write_metrics(run: Path, earlier: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _write_summary(
+def _write_result(
     run: Path,
     config: PretrainConfig,
     method: Method,
@@ -294,26 +296,27 @@ def _write_summary(
     left_out: dict[str, Bad],
 ) -> None:
     assert isinstance(method, nn.Module)
-    summary: dict[str, Any] = {
-        "method": config.method.kind,
-        "steps": trainer.global_step,
-        "clips_per_second": round(speed.clips / speed.seconds, 2) if speed.seconds else None,
-        "wait_share": round(loader.stats.wait_share, 4),
-        **monitor.values,
-        "monitor_seconds": round(monitor.seconds, 2),
-        "probe": None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
-        "seconds": round(speed.seconds, 2),
-        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        "encoder_parameters": sum(p.numel() for p in method.evaluation_encoder().parameters()),
-        "device": str(trainer.strategy.root_device),
-        "precision": trainer.precision,
-        "warnings": monitor.warnings,
-        "left_out": {key: bad.kind for key, bad in left_out.items()},
-        "data": {
-            "position": loader.position,
-            "mix": dict(loader.stats.drawn),
-            "errors": dict(loader.stats.kinds),
-            "stalls": loader.stats.stalls,
-        },
-    }
-    (run / "pretrain.json").write_text(json.dumps(summary, indent=2) + "\n")
+    monitors: dict[str, Any] = dict(monitor.values)
+    result = PretrainResult(
+        method=config.method.kind,
+        steps=trainer.global_step,
+        clips_per_second=round(speed.clips / speed.seconds, 2) if speed.seconds else None,
+        wait_share=round(loader.stats.wait_share, 4),
+        **monitors,
+        monitor_seconds=round(monitor.seconds, 2),
+        probe=None if probe is None else probe.scores | {"seconds": round(probe.seconds, 2)},
+        seconds=round(speed.seconds, 2),
+        parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        encoder_parameters=sum(p.numel() for p in method.evaluation_encoder().parameters()),
+        device=str(trainer.strategy.root_device),
+        precision=str(trainer.precision),
+        warnings=monitor.warnings,
+        left_out={key: bad.kind for key, bad in left_out.items()},
+        data=StreamedData(
+            position=loader.position,
+            mix=dict(loader.stats.drawn),
+            errors=dict(loader.stats.kinds),
+            stalls=loader.stats.stalls,
+        ),
+    )
+    result.write(run)

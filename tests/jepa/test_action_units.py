@@ -71,7 +71,7 @@ def train(run: Path, shards: Path, steps: int = 8, **predictor: Any) -> None:
         "method": {"kind": "lewm", "directions": 16, "predictor": {"kind": "mlp", "hidden": 32} | predictor},
         "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "monitor_every": 1000, "log_every": 1},
     }
-    pretrain(from_dict(description, PretrainConfig), say=lambda _: None)
+    pretrain(from_dict(description, PretrainConfig))
 
 
 def losses(run: Path) -> np.ndarray:

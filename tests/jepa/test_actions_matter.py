@@ -57,7 +57,7 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "schedule": {"kind": "cosine"},
         "trainer": {"steps": steps, "device": "cpu", "precision": "fp32"},
     }
-    model = pretrain(from_dict(description, PretrainConfig), say=lambda _: None)
+    model = pretrain(from_dict(description, PretrainConfig))
     data = StreamConfig.model_validate({"shards": str(folder / "data"), **DATA, "clips_per_video": 4})
     batches = list(make_loader(data, "test", seed=1, shuffle=False))
     z = torch.cat([model.encode(batch.video) for batch in batches])

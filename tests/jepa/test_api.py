@@ -19,16 +19,18 @@ trainer: {steps: 3, device: cpu}
 FEW = ("tasks=2", "steps=2", "gifs=0", "simulator_tasks=0", "inverse.updates=2", "horizon=2")
 
 
-def test_a_model_is_trained_probed_and_planned_with(corpus: Path, tmp_path: Path) -> None:
+def test_a_model_is_trained_probed_and_planned_with(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config, run = tmp_path / "c.yaml", tmp_path / "run"
     config.write_text(CONFIG.replace("SHARDS", str(corpus)))
-    said: list[str] = []
-    model = jepa.pretrain(config, [f"run={run}", "trainer.steps=2"], say=said.append)
-    assert model.spec == jepa.load(run).spec and any("step 2/2" in line for line in said)
-    scores = jepa.probe(run, None, ["supervised=false"], say=said.append)["scores"]
+    caplog.set_level("INFO", "jepa")
+    model = jepa.pretrain(config, [f"run={run}", "trainer.steps=2"])
+    assert model.spec == jepa.load(run).spec and any("step 2/2" in line for line in caplog.messages)
+    scores = jepa.probe(run, None, ["supervised=false"]).scores
     assert {"pretrained", "random_init", "pixels"} <= set(scores["state_r2"])
-    result = jepa.plan(str(run), None, FEW, out=tmp_path / "out", say=said.append)
-    assert result["tasks"] == 2 and (tmp_path / "out" / "plan.json").is_file()
+    result = jepa.plan(str(run), None, FEW, out=tmp_path / "out")
+    assert result.tasks == 2 and (tmp_path / "out" / "plan.json").is_file()
     with pytest.raises(UserError, match="overrides go with the path of a config"):
         jepa.plan(run, PlanConfig(), ["tasks=2"])
 

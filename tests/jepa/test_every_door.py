@@ -122,9 +122,9 @@ def test_the_loader_files_and_embeddings_give_the_same_latents(
 ) -> None:
     model = jepa.load(model_folder)
     clips = loaded_clips(shards, model.preprocessing)
-    embed(videos, model_folder, tmp_path / "folder.npz", say=lambda line: None)
-    embed(shards, model_folder, tmp_path / "shards", say=lambda line: None)
-    embed(shards, model_folder, tmp_path / "shards.npz", say=lambda line: None)
+    embed(videos, model_folder, tmp_path / "folder.npz")
+    embed(shards, model_folder, tmp_path / "shards")
+    embed(shards, model_folder, tmp_path / "shards.npz")
     folder, packed = np.load(tmp_path / "folder.npz"), np.load(tmp_path / "shards.npz")
     names = {key: json.loads(text)["source"] for key, text in metadata(shards)}
     keys = {name: key for key, name in names.items()}
@@ -220,7 +220,7 @@ def test_transformers_prepares_and_encodes_an_exported_model_alike(
     from transformers import AutoVideoProcessor, VJEPA2Model
 
     model = jepa.load(model_folder)
-    export(str(model_folder), "huggingface", tmp_path / "hf", say=lambda line: None)
+    export(str(model_folder), "huggingface", tmp_path / "hf")
     processor, theirs = (
         AutoVideoProcessor.from_pretrained(tmp_path / "hf"),
         VJEPA2Model.from_pretrained(tmp_path / "hf"),
@@ -261,7 +261,7 @@ def test_onnx_files_give_the_same_latents_and_say_how_to_prepare_video(tmp_path:
     from jepa.models.model import save
 
     save(model, tmp_path / "model")
-    export(str(tmp_path / "model"), "onnx", tmp_path / "a.onnx", say=lambda line: None)
+    export(str(tmp_path / "model"), "onnx", tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert (about["fit"], about["shortest_edge"], about["image_size"]) == ("crop", "36", str(SIDE))
@@ -335,7 +335,7 @@ def test_a_folder_of_pictures_is_embedded(model_folder: Path, tmp_path: Path) ->
     (tmp_path / "in").mkdir()
     Image.fromarray(circle(64, 96, 1)[0]).save(tmp_path / "in" / "a.png")
     Image.fromarray(circle(96, 64, 1)[0]).save(tmp_path / "in" / "b.jpg")
-    assert embed(tmp_path / "in", model_folder, tmp_path / "x.npz", say=lambda line: None) == 2
+    assert embed(tmp_path / "in", model_folder, tmp_path / "x.npz") == 2
     model = jepa.load(model_folder)
     with np.load(tmp_path / "x.npz") as table:
         for name in ("a.png", "b.jpg"):
@@ -410,7 +410,7 @@ def test_shards_that_are_not_square_ask_for_the_size_of_the_pictures(shards: Pat
     from jepa.training.pretrain import pretrain
 
     with pytest.raises(UserError, match=r"its videos are 96x64.*data.image_size=NUMBER"):
-        pretrain(load(config, PretrainConfig), say=lambda line: None)
+        pretrain(load(config, PretrainConfig))
 
 
 def test_a_goal_of_floats_is_the_same_goal(videos: Path) -> None:

@@ -147,7 +147,7 @@ def train(run: Path, shards: Path, predictor: dict[str, Any], steps: int = 25) -
         "method": {"kind": "lewm", "directions": 16, "predictor": predictor},
         "trainer": {"steps": steps, "device": "cpu", "precision": "fp32", "monitor_every": 1000},
     }
-    return pretrain(from_dict(description, PretrainConfig), say=lambda _: None)
+    return pretrain(from_dict(description, PretrainConfig))
 
 
 MARKOV = {"kind": "mlp", "hidden": 32, "normalize_actions": True}

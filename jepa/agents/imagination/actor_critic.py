@@ -13,7 +13,7 @@ gradient's norm clipped.
 """
 
 import copy
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer, mlp
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.objectives import two_hot
+
+logger = logging.getLogger(__name__)
 
 CHECKS = 256  # dreams by which progress is told, always the same
 TOLD = 20  # times that it is told
@@ -136,15 +138,14 @@ class ActorCritic:
         self._actor_step = torch.optim.Adam(self.actor.parameters(), s.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
 
-    def train(self, say: Callable[[str], None] | None = None) -> list[tuple[int, float]]:
+    def train(self) -> list[tuple[int, float]]:
         """All updates. Returns the mean return of the same dreams (updates done, return): before, and on the way."""
         history, every = [(0, self.score())], max(1, self.settings.updates // TOLD)
         for number in range(1, self.settings.updates + 1):
             self.update()
             if number % every == 0 or number == self.settings.updates:
                 history.append((number, self.score()))
-                if say is not None:
-                    say(f"update {number}/{self.settings.updates}  return in the dream {history[-1][1]:.3f}")
+                logger.info(f"update {number}/{self.settings.updates}  return in the dream {history[-1][1]:.3f}")
         return history
 
     @torch.no_grad()

@@ -9,7 +9,7 @@
 Needs the package cma: pip install 'openjepa[dream]'.
 """
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from jepa.agents.controller import ActionSpace, ActorInputs, Linear, ObservationNormalizer
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.config import UserError
+
+logger = logging.getLogger(__name__)
 
 CHECKS = 256  # dreams by which the best is kept
 MAX_PARAMETERS = 5000  # the covariance has the square of them
@@ -65,7 +67,6 @@ def evolve(
     space: ActionSpace,
     settings: EvolutionSettings | None = None,
     seed: int = 0,
-    say: Callable[[str], None] | None = None,
 ) -> tuple[Linear, list[tuple[int, float]]]:
     """The best controller that was found, and the mean return of the best so far, before and after each generation:
     (generations done, return).
@@ -109,8 +110,8 @@ def evolve(
         if scores.max() > history[-1][1]:
             best = contenders[scores.argmax()]
         history.append((number, max(history[-1][1], scores.max().item())))
-        if say is not None and number % max(1, s.generations // 20) == 0:
-            say(f"generation {number}/{s.generations}  return in the dream {history[-1][1]:.3f}")
+        if number % max(1, s.generations // 20) == 0:
+            logger.info(f"generation {number}/{s.generations}  return in the dream {history[-1][1]:.3f}")
         if search.stop().keys() & {"tolx", "conditioncov"}:
             break
     controller.set(best)

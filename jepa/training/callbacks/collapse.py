@@ -18,7 +18,7 @@ from jepa_data.config import AugmentConfig
 from jepa_data.transforms import to_input
 from jepa_data.types import ClipBatch
 
-log = logging.getLogger("jepa")
+logger = logging.getLogger(__name__)
 CLIPS, LATENTS = 16, 1024
 SETTLING_STEPS = 50  # a fresh encoder's latents point one way; training turns that within some dozens of steps
 
@@ -65,7 +65,7 @@ class CollapseMonitor(L.Callback):
                 "(method.teacher=ema) that moves slowly (method.ema), or lower optimizer.lr. See docs/collapse.md"
             )
             self.warnings.append(text)
-            log.warning(text)
+            logger.warning(text)
 
     def _measure(self, module: Pretraining, batch: ClipBatch) -> dict[str, float]:
         latents = module.encode(batch.video[:CLIPS]).flatten(0, 2)

@@ -1,7 +1,7 @@
 """Speed, and a line of progress where no progress bar can be drawn."""
 
+import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -9,6 +9,8 @@ import lightning as L
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
+
+logger = logging.getLogger(__name__)
 
 
 class Throughput(L.Callback):
@@ -56,11 +58,8 @@ class Throughput(L.Callback):
         return found
 
 
-class Lines(L.Callback):
-    """Tells a line of progress every tenth of the run, for logs and pipes."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+class ProgressLines(L.Callback):
+    """Logs a line of progress every tenth of the run, for logs and pipes."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began, self._first = time.perf_counter(), trainer.global_step
@@ -75,7 +74,7 @@ class Lines(L.Callback):
         seconds = time.perf_counter() - self._began
         left = seconds / (step - self._first) * (total - step)
         rank = metrics.get("monitor/effective_rank")
-        self.say(
+        logger.info(
             f"step {step}/{total}  loss {metrics['train/loss'].item():.4f}"
             + (f"  rank {rank.item():.1f}" if rank is not None else "")
             + f"  {seconds:.0f} s, {left:.0f} s left"

@@ -1,4 +1,4 @@
-"""What `pretrain` asks of a callback that scores the encoder while it is trained, whoever wrote it."""
+"""What `pretrain` asks of a callback that scores the encoder while it is trained, such as the online probe."""
 
 import lightning as L
 
@@ -11,5 +11,6 @@ class ScoringCallback(L.Callback):
         seconds: spent so far.
     """
 
-    scores: dict[str, float]
-    seconds: float
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+        self.seconds = 0.0

@@ -8,6 +8,7 @@ does not grow with its length. The last clip is shorter, and frames that fill no
 order is that of sorted names, or of the shards.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ from jepa_data.sources.walk import walk
 from jepa_probes.embedding.pca import draw_features, open_picture
 from jepa_probes.embedding.write import EncodedVideo, open_writer
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 8  # clips encoded at once
 REPORT_SECONDS = 10.0  # between two lines about the progress of one file
 UNREADABLE = (DecodeError, UserError, OSError)  # what is wrong with one file, and no reason to stop
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,6 @@ def embed(
     kind: str | None = None,
     clip_frames: int | None = None,
     timeout_seconds: float = Limits.timeout_seconds,
-    say: Say,
 ) -> int:
     """Write the latents of a file, of every video and picture below a folder, or of every sample of a folder of shards.
 
@@ -71,7 +72,7 @@ def embed(
         UserError: there is no video or picture, none can be read, `out` cannot be written, or the model cannot take
             such clips. What was embedded before the writing failed is kept, in a file that the last line names.
     """
-    videos = _videos(source, say)
+    videos = _videos(source)
     writer = open_writer(out, kind)
     model = load(model_path)
     clip_frames = _checked_clip(model, clip_frames)
@@ -83,24 +84,24 @@ def embed(
                     raise UserError("another one before it has this name")
                 names.add(video.name)
                 with model.open_video(video.read(), limits) as file:
-                    writer.add(_encoded(model, file, video.name, clip_frames, partial(_progress, video.name, say)))
+                    writer.add(_encoded(model, file, video.name, clip_frames, partial(_progress, video.name)))
             except UNREADABLE as error:
                 if writer.failed:
                     raise
                 left_out += 1
-                say(f"left out: {video.name}: {error}")
+                logger.info(f"left out: {video.name}: {error}")
         if not writer.count:
             raise UserError(f"{source}: none of its {left_out} videos and pictures could be embedded")
         written = writer.close()
     except BaseException:
         if kept := writer.abandon():
-            say(f"stopped: what was embedded until then, {writer.count} file(s), is in {kept}")
+            logger.info(f"stopped: what was embedded until then, {writer.count} file(s), is in {kept}")
         raise
-    say(f"{out}: {writer.count} file(s), {left_out} left out; {written}")
+    logger.info(f"{out}: {writer.count} file(s), {left_out} left out; {written}")
     return writer.count
 
 
-def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | None = None, say: Say) -> str:
+def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | None = None) -> str:
     """Draw what the encoder makes of a video as colors beside it, into `out` (.gif or .mp4).
 
     Returns:
@@ -109,7 +110,7 @@ def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | 
     Raises:
         UserError: as `embed`, or the latents have no place in the picture.
     """
-    videos = list(_videos(source, say))
+    videos = list(_videos(source))
     write = open_picture(out)
     model = load(model_path)
     clip_frames = _checked_clip(model, clip_frames)
@@ -118,13 +119,15 @@ def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | 
             with model.open_video(video.read()) as file:
                 drawn = draw_features(model, file, clip_frames)
         except DecodeError as error:
-            say(f"left out: {video.name}: {error}")
+            logger.info(f"left out: {video.name}: {error}")
             continue
         write(drawn, 1 / model.spec.step_seconds)
         which = video.name if len(videos) == 1 else f"{video.name}, the first of {len(videos)} files"
         whole = max(1, file.frames // model.spec.frames_per_step)
         steps = f"{len(drawn)} steps" if len(drawn) == whole else f"the first {len(drawn)} of {whole} steps"
-        say(f"{out}: {which}; {steps} every {model.spec.step_seconds:g} s, colors are three principal components")
+        logger.info(
+            f"{out}: {which}; {steps} every {model.spec.step_seconds:g} s, colors are three principal components"
+        )
         return video.name
     raise UserError(f"{source}: none of its {len(videos)} videos can be read")
 
@@ -150,7 +153,7 @@ def _encoded(
 
 
 def _progress(
-    name: str, say: Say, parts: Iterator[Float32[np.ndarray, "K S N D"]], steps: int
+    name: str, parts: Iterator[Float32[np.ndarray, "K S N D"]], steps: int
 ) -> Iterator[Float32[np.ndarray, "K S N D"]]:
     """The same parts; a line now and then where a file takes long."""
     done, spoken = 0, time.monotonic()
@@ -159,7 +162,7 @@ def _progress(
         done += part.shape[0] * part.shape[1]
         if time.monotonic() - spoken > REPORT_SECONDS:
             spoken = time.monotonic()
-            say(f"{name}: {done} of {steps} latent steps")
+            logger.info(f"{name}: {done} of {steps} latent steps")
 
 
 def _checked_clip(model: LatentWorldModel, clip_frames: int | None) -> int | None:
@@ -175,7 +178,7 @@ def _checked_clip(model: LatentWorldModel, clip_frames: int | None) -> int | Non
     return clip_frames
 
 
-def _videos(source: Path, say: Say) -> Iterator[Video]:
+def _videos(source: Path) -> Iterator[Video]:
     """Every video and picture of a source, in order. Raises UserError, before anything is done, if there is none."""
     source = source.expanduser()
     if source.is_file():
@@ -186,7 +189,7 @@ def _videos(source: Path, say: Say) -> Iterator[Video]:
         return _samples(source)
     found = walk(source, VIDEO_FILES | IMAGE_FILES)
     for note in found.notes:
-        say(note)
+        logger.info(note)
     if not found.files:
         endings = ", ".join("." + ending for ending in sorted(VIDEO_FILES | IMAGE_FILES))
         raise UserError(f"{source}: no videos or pictures ({endings}) and no shards (manifest.json) in this folder")

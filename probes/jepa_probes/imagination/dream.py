@@ -7,7 +7,7 @@ RUN/dream.json   how it did in held-out tasks with its interval (in a world with
 With `--out FOLDER` they go there.
 """
 
-import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -40,13 +40,17 @@ from jepa_probes.imagination.config import (
     WorldRewardConfig,
 )
 from jepa_probes.imagination.evaluate import evaluate_controller, evaluate_return
+from jepa_probes.imagination.result import DreamResult, DreamScore
 from jepa_probes.imagination.reward_data import heads_of
 from jepa_probes.output import folders, output_folder
 from jepa_probes.planning.recordings import action_space, recorded
 from jepa_probes.planning.resolve import fitted, play_of, protocol_of, recorded_in, score_table
+from jepa_probes.planning.result import PlanResult, Success
 from jepa_probes.planning.tasks import Tasks
 from jepa_probes.probing.features import Features
-from jepa_probes.reporting.results import AGENTS, find_part
+from jepa_probes.reporting.results import AGENTS
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "dream"
 PLANNER = "planning in latents (plan.json)"
@@ -72,13 +76,11 @@ class Stage:
     recorded: Recorded
     dream: Dream
     actor_inputs: ActorInputs
-    evaluate: Callable[[Actor | Linear, Dream, int], dict[str, Any]]
+    evaluate: Callable[[Actor | Linear, Dream, int], DreamScore]
     heads: dict[str, float]
 
 
-def dream(
-    run: Path, config: DreamConfig, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamResult:
     """Train a controller in the run's model, save it, try it in the world and write the result.
 
     Args:
@@ -102,24 +104,28 @@ def dream(
     try:
         stage = _stage(run, config, about, model, model.dynamics, training.data)
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
-            say("this model predicts one outcome, which sampling does not change, at whatever temperature")
-        controller, result = _trained(stage, stage.dream, say)
-        at = {f"{config.temperature:g}": result["returns"]} if config.sampled else {}
+            logger.info("this model predicts one outcome, which sampling does not change, at whatever temperature")
+        controller, score, learning = _trained(stage, stage.dream)
+        at = {f"{config.temperature:g}": score.returns} if config.sampled else {}
         for temperature in dict.fromkeys(config.temperatures):
             if temperature != config.temperature:
-                say(f"temperature {temperature:g}:")
+                logger.info(f"temperature {temperature:g}:")
                 other = replace(stage.dream, temperature=temperature)
-                at[f"{temperature:g}"] = _trained(stage, other, say)[1]["returns"]
+                at[f"{temperature:g}"] = _trained(stage, other)[1].returns
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     _save(out / FOLDER, controller, model, stage)
-    result |= {"planner": _planned(folders(run, out), result), "temperatures": at, "heads": stage.heads}
-    result["settings"] = stage.config.model_dump(mode="json", exclude={"run"})
-    (out / "dream.json").write_text(json.dumps(result, indent=2) + "\n")
-    for line in table(result):
-        say(line)
+    result = DreamResult(
+        **dict(score),
+        **learning,
+        planner=_planned(folders(run, out), score),
+        temperatures=at,
+        heads=stage.heads,
+        settings=stage.config.model_dump(mode="json", exclude={"run"}),
+    )
+    result.write(out)
     return result
 
 
@@ -145,37 +151,37 @@ def load_controller(run: Path | str, out: Path | None = None) -> Actor | Linear:
     return controller.eval().requires_grad_(False)
 
 
-def table(result: dict[str, Any]) -> list[str]:
+def table(result: DreamResult) -> list[str]:
     """The result as lines: who solves the tasks or what was earned, and what dreams are worth."""
-    lines = _earnings(result) if "return" in result else _successes(result)
-    sampled = bool(result["temperatures"])
+    lines = _returns(result) if result.tasks is None else _successes(result)
+    sampled = bool(result.temperatures)
     lines.append("")
     lines.append(f"{'return of':15}{'  temperature' * sampled}  in the dream  in the world       gap  correlation")
-    at = result["temperatures"] or {"": result["returns"]}
+    at = result.temperatures or {"": result.returns}
     for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0)):
         for found in returns.values():
-            correlation = "" if found["correlation"] is None else f"{found['correlation']:.2f}"
-            label = f"{found['steps']} latent steps"
-            numbers = f"{found['dream']:12.3f}  {found['world']:12.3f}  {found['gap']:+8.3f}  {correlation:>11}"
+            correlation = "" if found.correlation is None else f"{found.correlation:.2f}"
+            label = f"{found.steps} latent steps"
+            numbers = f"{found.dream or 0:12.3f}  {found.world or 0:12.3f}  {found.gap or 0:+8.3f}  {correlation:>11}"
             lines.append(f"{label:15}" + f"  {temperature:>11}" * sampled + f"  {numbers}")
-    lines += [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in result["heads"].items()]
-    return [*lines, f"trained in {result['training_cpu_seconds']:.0f} s of CPU, played in {result['seconds']:.0f} s"]
+    lines += [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in result.heads.items()]
+    return [*lines, f"trained in {result.training_cpu_seconds:.0f} s of CPU, played in {result.seconds:.0f} s"]
 
 
-def _successes(result: dict[str, Any]) -> list[str]:
-    rows = [(LEARNED, result)]
-    rows += [(PLANNER, result["planner"])] if result["planner"] else []
-    return score_table(rows + [(AGENTS[name], score) for name, score in result["baselines"].items()])
+def _successes(result: DreamResult) -> list[str]:
+    rows = [(LEARNED, result.as_success())]
+    rows += [(PLANNER, result.planner)] if result.planner else []
+    return score_table(rows + [(AGENTS[name], score.as_success()) for name, score in result.baselines.items()])
 
 
-def _earnings(result: dict[str, Any]) -> list[str]:
-    rows = [(LEARNED, result), *((AGENTS[name], score) for name, score in result["baselines"].items())]
+def _returns(result: DreamResult) -> list[str]:
+    rows = [(LEARNED, result), *((AGENTS[name], score) for name, score in result.baselines.items())]
     width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}    earned      95 % interval    steps  episodes"]
+    lines = [f"{'':{width}}    return      95 % interval    steps  episodes"]
     for label, score in rows:
-        interval = f"{score['low']:9.1f} … {score['high']:.1f}"
-        counted = f"{score['length']:7.1f}  {score['episodes']:8d}"
-        lines.append(f"{label:{width}}  {score['return']:8.1f}  {interval:19}{counted}")
+        interval = f"{score.low:9.1f} … {score.high:.1f}"
+        counted = f"{score.length:7.1f}  {score.episodes:8d}"
+        lines.append(f"{label:{width}}  {score.mean_return:8.1f}  {interval:19}{counted}")
     return lines
 
 
@@ -219,21 +225,19 @@ def _reward(wanted: DistanceConfig | StateConfig, found: Features) -> Reward:
     return Within(distance, near, wanted.bonus)
 
 
-def _trained(stage: Stage, dreams: Dream, say: Callable[[str], None]) -> tuple[Actor | Linear, dict[str, Any]]:
-    """A controller that learned in such dreams, and its result: how it did, how it learned, what that took."""
+def _trained(stage: Stage, dreams: Dream) -> tuple[Actor | Linear, DreamScore, dict[str, Any]]:
+    """A controller that learned in such dreams, and its score, and how it learned: history, seconds."""
     config, began, cpu = stage.config, time.perf_counter(), time.process_time()
     settings: dict[str, Any] = config.controller.model_dump(exclude={"kind"})
     settings |= {"goals": config.goals, "actor_inputs": stage.actor_inputs}
     if isinstance(config.controller, ActorCriticConfig):
         learner = ActorCritic(dreams, stage.recorded, stage.space, ActorCriticSettings(**settings), config.seed)
-        history, controller = learner.train(say), learner.actor
+        history, controller = learner.train(), learner.actor
     else:
-        controller, history = evolve(
-            dreams, stage.recorded, stage.space, EvolutionSettings(**settings), config.seed, say
-        )
+        controller, history = evolve(dreams, stage.recorded, stage.space, EvolutionSettings(**settings), config.seed)
     spent = {"training_seconds": time.perf_counter() - began, "training_cpu_seconds": time.process_time() - cpu}
-    result = stage.evaluate(controller, dreams, config.controller.horizon)
-    return controller, result | {"history": history} | spent
+    score = stage.evaluate(controller, dreams, config.controller.horizon)
+    return controller, score, {"history": history} | spent
 
 
 def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, stage: Stage) -> None:
@@ -254,9 +258,9 @@ def _save(folder: Path, controller: Actor | Linear, model: LatentWorldModel, sta
     checkpoint.save(folder, controller, described.model_dump(mode="json"))
 
 
-def _planned(places: Sequence[Path], result: dict[str, Any]) -> dict[str, Any] | None:
+def _planned(places: Sequence[Path], score: DreamScore) -> Success | None:
     """The score of `jepa plan` on the same tasks, if there is one."""
-    planned = find_part(places, "plan")
-    if planned.get("protocol") != result["protocol"]:
+    planned = PlanResult.find(places)
+    if planned is None or planned.protocol != score.protocol:
         return None
-    return {key: planned[key] for key in ("success", "low", "high", "tasks")}
+    return Success.model_validate(planned.model_dump(include=set(Success.model_fields)))

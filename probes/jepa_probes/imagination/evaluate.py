@@ -10,8 +10,6 @@ exploited: the controller found out where the model is wrong.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,38 +21,17 @@ from jepa.agents.controller import Controller
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_batch
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import REWARD
+from jepa_probes.imagination.play import Play
+from jepa_probes.imagination.result import DreamScore, Returns, Score
 from jepa_probes.planning.evaluate import random_floor, score
-from jepa_probes.planning.tasks import FIRST_EPISODE, Z95, Pictures, Tasks, check_actions, random_actions
-
-
-@dataclass(frozen=True)
-class Play:
-    """What is played in a world that sets no goals. Saved with every result.
-
-    Attributes:
-        episodes: number i is episode 1,000,000 + i of `seed`, which nobody has recorded.
-        steps: of the world, or fewer where it ends before.
-    """
-
-    world: str
-    world_version: int
-    image_size: int
-    episodes: int
-    steps: int
-    seed: int
-
-    def start(self) -> WorldBatch:
-        """The episodes at their beginning."""
-        numbers = FIRST_EPISODE + np.arange(self.episodes)
-        return make_batch(self.world, numbers, image_size=self.image_size, seed=self.seed)
+from jepa_probes.planning.tasks import Z95, Pictures, Tasks, check_actions, random_actions
 
 
 def evaluate_controller(
     model: LatentWorldModel, tasks: Tasks, controller: Controller, dream: Dream, horizon: int
-) -> dict[str, Any]:
+) -> DreamScore:
     """Play every task without planning, and dream it from the same start.
 
     Args:
@@ -62,7 +39,7 @@ def evaluate_controller(
         horizon: latent steps that the controller was trained for; returns are told for these and for the whole task.
 
     Returns:
-        JSON-able: success with its interval, others beside it, and `returns`: horizon, task -> see `compare_returns`.
+        Success with its interval, those of others, and `returns`.
     """
     protocol, world = tasks.protocol, tasks.start(1)
     check_actions(model, world)
@@ -88,29 +65,31 @@ def evaluate_controller(
     episodes = tasks.run(act, look=True)
     seconds = time.perf_counter() - began
     solved = tasks.solved(episodes.distance)
-    baselines = {"random": score(random_floor(tasks, model.spec.frames_per_step * policy.stride))}
+    floor = score(random_floor(tasks, model.spec.frames_per_step * policy.stride))
+    baselines = {"random": Score(**dict(floor))}
     if world.has_expert:
-        baselines["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-    result = {
-        **score(solved),
-        "baselines": baselines,
-        "ever_reached": float(tasks.solved(episodes.nearest).mean()),
-        "median_distance": float(np.median(episodes.distance)),
-        "unit": world.unit,
-        "protocol": asdict(protocol),
-        "seconds": seconds,
-        "distances": episodes.distance.tolist(),
-        "returns": {},
-    }
+        expert = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
+        baselines["expert"] = Score(**dict(expert))
+    returns: dict[str, Returns] = {}
     if rewards:
         in_world = torch.stack(rewards, 1)
-        result["returns"] = _returns(dream, controller, starts[0], goal, in_world, horizon, protocol.seed)
-    return result
+        returns = _returns(dream, controller, starts[0], goal, in_world, horizon, protocol.seed)
+    return DreamScore(
+        **dict(score(solved)),
+        baselines=baselines,
+        ever_reached=float(tasks.solved(episodes.nearest).mean()),
+        median_distance=float(np.median(episodes.distance)),
+        unit=world.unit,
+        protocol=protocol,
+        seconds=seconds,
+        distances=episodes.distance.tolist(),
+        returns=returns,
+    )
 
 
 def evaluate_return(
     model: LatentWorldModel, play: Play, controller: Controller, dream: Dream, horizon: int
-) -> dict[str, Any]:
+) -> DreamScore:
     """Play episodes of a world without goals, and dream them from the same start.
 
     Args:
@@ -118,7 +97,7 @@ def evaluate_return(
         horizon: latent steps that the controller was trained for; returns are told for these and for the whole episode.
 
     Returns:
-        JSON-able: the mean `return` of the world with its interval, that of random actions `baselines`, and `returns`.
+        The mean return in the world with its interval, that of random actions, and `returns`.
     """
     world = play.start()
     check_actions(model, world)
@@ -134,44 +113,45 @@ def evaluate_return(
         return action
 
     began = time.perf_counter()
-    earned, lengths = _earn(world, act, play.steps)
+    rewards, lengths = _collect(world, act, play.steps)
     seconds = time.perf_counter() - began
-    held = random_actions(play.seed, span)
-    floor, floor_lengths = _earn(play.start(), lambda world: held(None, world), play.steps)
-    whole = earned[:, : play.steps // span * span]
+    random = random_actions(play.seed, span)
+    floor, floor_lengths = _collect(play.start(), lambda world: random(None, world), play.steps)
+    whole = rewards[:, : play.steps // span * span]
     in_world = torch.from_numpy(whole.reshape(len(whole), -1, span).sum(-1)).float()
-    return {
-        **_earnings(earned, lengths),
-        "baselines": {"random": _earnings(floor, floor_lengths)},
-        "protocol": asdict(play),
-        "seconds": seconds,
-        "earned": earned.sum(1).tolist(),
-        "returns": _returns(dream, controller, starts[0], starts[0], in_world, horizon, play.seed),
-    }
+    return DreamScore(
+        **dict(_mean_return(rewards, lengths)),
+        baselines={"random": _mean_return(floor, floor_lengths)},
+        protocol=play,
+        seconds=seconds,
+        collected_rewards=rewards.sum(1).tolist(),
+        returns=_returns(dream, controller, starts[0], starts[0], in_world, horizon, play.seed),
+    )
 
 
-def _earn(
+def _collect(
     world: WorldBatch, act: Callable[[WorldBatch], NDArray[np.floating]], steps: int
 ) -> tuple[Float[np.ndarray, "B T"], NDArray[np.intp]]:
-    """What each step of the world was worth, 0 after the end of an episode; and how many steps each lasted."""
+    """The reward of each step, 0 after the end of an episode; and how many steps each lasted."""
     column = world.state_names.index(REWARD)
-    earned, lengths = np.zeros((len(world), steps)), np.zeros(len(world), np.intp)
+    rewards = np.zeros((len(world), steps))
+    lengths = np.zeros(len(world), np.intp)
     for t in range(steps):
         going = ~world.terminated()
         if not going.any():
             break
         world.step(act(world))
-        earned[going, t] = world.states()[going, column]
+        rewards[going, t] = world.states()[going, column]
         lengths += going
-    return earned, lengths
+    return rewards, lengths
 
 
-def _earnings(earned: Float[np.ndarray, "B T"], lengths: NDArray[np.intp]) -> dict[str, float]:
+def _mean_return(rewards: Float[np.ndarray, "B T"], lengths: NDArray[np.intp]) -> Score:
     """Mean return with its 95 % interval (of a normal mean), the number of episodes and their mean length in steps."""
-    totals = earned.sum(1)
+    totals = rewards.sum(1)
     mean, half = float(totals.mean()), float(Z95 * totals.std(ddof=1) / np.sqrt(len(totals)))
-    counted = {"episodes": len(totals), "length": float(lengths.mean())}
-    return {"return": mean, "low": mean - half, "high": mean + half} | counted
+    low, high = mean - half, mean + half
+    return Score(mean_return=mean, low=low, high=high, episodes=len(totals), length=float(lengths.mean()))
 
 
 @torch.no_grad()
@@ -183,7 +163,7 @@ def _returns(
     in_world: Float[Tensor, "B T"],
     horizon: int,
     seed: int,
-) -> dict[str, dict[str, float | int | None]]:
+) -> dict[str, Returns]:
     """`horizon` and `task` -> what the first latent steps, and all, were worth in the dream and in the world."""
     steps = in_world.shape[1]
     in_dream = dream.run(controller.act, start, goal, steps, torch.Generator().manual_seed(seed)).worth
@@ -194,18 +174,18 @@ def _returns(
     }
 
 
-def compare_returns(dream: Float[Tensor, "B T"], world: Float[Tensor, "B T"]) -> dict[str, float | int | None]:
+def compare_returns(dream: Float[Tensor, "B T"], world: Float[Tensor, "B T"]) -> Returns:
     """Rewards of T steps added up, in the dream and in the world: their means over tasks, how far they are apart (`gap`
     is dream - world; `apart` the mean size of the difference of one task) and Pearson's correlation over tasks, None
     where one of them is the same in all."""
     a, b = (x.double().sum(1) for x in (dream, world))
     spread = a.std(correction=0) * b.std(correction=0)
     together = ((a - a.mean()) * (b - b.mean())).mean()
-    return {
-        "steps": dream.shape[1],
-        "dream": a.mean().item(),
-        "world": b.mean().item(),
-        "gap": (a - b).mean().item(),
-        "apart": (a - b).abs().mean().item(),
-        "correlation": (together / spread).item() if spread > 1e-12 else None,
-    }
+    return Returns(
+        steps=dream.shape[1],
+        dream=a.mean().item(),
+        world=b.mean().item(),
+        gap=(a - b).mean().item(),
+        apart=(a - b).abs().mean().item(),
+        correlation=(together / spread).item() if spread > 1e-12 else None,
+    )

@@ -51,7 +51,7 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
     Raises:
         UserError: a state does not exist in all episodes, or a picture cannot be read or is not square.
     """
-    terms, regions, told = [], [], []
+    terms, regions, described = [], [], []
     for number, cost in enumerate(costs):
         about: dict[str, Any] = cost.model_dump(mode="json")
         try:
@@ -72,8 +72,8 @@ def build_costs(costs: Sequence[CostConfig], model: LatentWorldModel, data: Stre
         except ValueError as error:
             raise UserError(f"costs.{number}: {error}") from error
         terms.append(Term(value, cost.weight))
-        told.append(about)
-    return Costs(tuple(terms), tuple(regions), told)
+        described.append(about)
+    return Costs(tuple(terms), tuple(regions), described)
 
 
 def _reading(

@@ -36,6 +36,7 @@ from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_probes.planning.result import Entered, PlanResult, Success
 from jepa_probes.planning.tasks import Pictures, Protocol, Tasks, check_actions, random_actions, wilson
 
 Fit = Callable[[], Controller]
@@ -62,22 +63,22 @@ class Costs:
     Attributes:
         terms: with their weights.
         regions: that are forbidden; it is watched who enters them, of the tasks that neither begin nor end there.
-        told: what the terms are, JSON-able.
+        described: the terms' configs, JSON-able.
     """
 
     terms: tuple[Term, ...] = ()
     regions: tuple[Region, ...] = ()
-    told: list[dict[str, Any]] = field(default_factory=list)
+    described: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A result (JSON-able), and of the first tasks what was seen and imagined.
+    """A result, and of the first tasks what was seen and imagined.
 
     `pictures` of all frames of the kept tasks; `imagined`: the latents that their first plans lead to.
     """
 
-    result: dict[str, Any]
+    result: PlanResult
     tasks: Tasks
     solved: NDArray[np.bool_]
     pictures: UInt8[np.ndarray, "T E h w 3"]
@@ -121,28 +122,31 @@ def evaluate(
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
     alone = Policy(model, tasks.goal_pictures[:1], settings, seed=protocol.seed, fps=world.fps, guide=leads)
-    result = {
-        **score(solved),
-        "baselines": _baselines(model, tasks, frames, settings, inverse, simulator_tasks, leads),
-        "ever_reached": float(tasks.solved(episodes.nearest).mean()),
-        "median_distance": float(np.median(episodes.distance)),
-        "unit": world.unit,
-        "plans_per_task": policy.plans,
-        "seconds_per_plan": playing.seconds / (policy.plans * protocol.tasks),
-        "seconds_per_plan_alone": _time_of_one(alone, world),
-        "model_calls_per_plan": round(policy.evaluations * steps),
-        "differentiated_calls_per_plan": round(policy.differentiated * steps),
-        "protocol": asdict(protocol),
-        "settings": asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": more.told},
-        "seconds": seconds,
-        "distances": episodes.distance.tolist(),
-    }
-    if more.regions:
-        ends = np.logical_or.reduce([r.contains(at) for r in more.regions for at in (tasks.start(), tasks.at_goal())])
-        free = playing.entered[~ends]
-        result["entered"] = {"share": float(free.mean()) if len(free) else None, "tasks": len(free)}
+    result = PlanResult(
+        **dict(score(solved)),
+        baselines=_baselines(model, tasks, frames, settings, inverse, simulator_tasks, leads),
+        ever_reached=float(tasks.solved(episodes.nearest).mean()),
+        median_distance=float(np.median(episodes.distance)),
+        unit=world.unit,
+        plans_per_task=policy.plans,
+        seconds_per_plan=playing.seconds / (policy.plans * protocol.tasks),
+        seconds_per_plan_alone=_time_of_one(alone, world),
+        model_calls_per_plan=round(policy.evaluations * steps),
+        differentiated_calls_per_plan=round(policy.differentiated * steps),
+        protocol=protocol,
+        settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": more.described},
+        seconds=seconds,
+        distances=episodes.distance.tolist(),
+        entered=_entered(playing.entered, tasks, more.regions) if more.regions else None,
+    )
     assert playing.imagined is not None
     return Evaluation(result, tasks, solved, episodes.pictures, playing.imagined[:keep], frames)
+
+
+def _entered(entered: NDArray[np.bool_], tasks: Tasks, regions: Sequence[Region]) -> Entered:
+    ends = np.logical_or.reduce([r.contains(at) for r in regions for at in (tasks.start(), tasks.at_goal())])
+    free = entered[~ends]
+    return Entered(share=float(free.mean()) if len(free) else None, tasks=len(free))
 
 
 class _Playing:
@@ -162,7 +166,7 @@ class _Playing:
     def __call__(self, pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         for region in self.regions:
             self.entered |= region.contains(world)
-        known, began = told(self.policy.model, world), time.perf_counter()
+        known, began = proprioception(self.policy.model, world), time.perf_counter()
         action = self.policy.act(_seen(pictures), known)
         self.seconds += time.perf_counter() - began
         if self.imagined is None:
@@ -170,7 +174,7 @@ class _Playing:
         return action
 
 
-def told(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
+def proprioception(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
     """What the model has to be told of the body [B, X], of the world's true state; None if nothing.
 
     Raises:
@@ -188,7 +192,7 @@ def _time_of_one(policy: Policy, world: GoalBatch) -> float:
     for _ in range(2):
         policy.reset()
         began = time.perf_counter()
-        policy.act(world.render(), told(policy.model, world))
+        policy.act(world.render(), proprioception(policy.model, world))
     return time.perf_counter() - began
 
 
@@ -200,7 +204,7 @@ def _baselines(
     inverse: Fit | None,
     simulator_tasks: int | None,
     guide: Controller | None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Success]:
     """Scores of the other agents, by name, see above."""
     world = tasks.start(1)
     scores = {"random": score(random_floor(tasks, frames))}
@@ -227,10 +231,10 @@ def _seen(pictures: Pictures | None) -> Pictures:
     return pictures
 
 
-def score(solved: NDArray[np.bool_]) -> dict[str, float]:
+def score(solved: NDArray[np.bool_]) -> Success:
     """Share of tasks, its interval and their number."""
     share, low, high = wilson(int(solved.sum()), len(solved))
-    return {"success": share, "low": low, "high": high, "tasks": len(solved)}
+    return Success(success=share, low=low, high=high, tasks=len(solved))
 
 
 def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:

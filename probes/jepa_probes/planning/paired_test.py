@@ -8,13 +8,12 @@ The interval of the difference in success is Agresti's and Min's (2005): Wald's 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from jepa.config import UserError
+from jepa_probes.planning.result import PlanResult
 from jepa_probes.planning.tasks import Z95
 
 
@@ -33,23 +32,21 @@ class Comparison:
     p_value: float
 
 
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
+def compare(a: PlanResult, b: PlanResult) -> Comparison:
     """Compare two results of `jepa plan`.
 
     Raises:
-        UserError: they are not of the same tasks, or are of an older version that did not keep single tasks.
+        UserError: they are not of the same tasks.
     """
-    for name, result in (("A", a), ("B", b)):
-        if "distances" not in result:
-            raise UserError(f"result {name} does not tell single tasks; run `jepa plan` again")
-    for key in (ours := a["protocol"]) | (theirs := b["protocol"]):
-        if key != "image_size" and ours.get(key) != theirs.get(key):  # which changes what is seen, not the tasks
+    theirs = asdict(b.protocol)
+    for key, ours in asdict(a.protocol).items():
+        if key != "image_size" and ours != theirs[key]:  # which changes what is seen, not the tasks
             raise UserError(
-                f"the two were not given the same tasks: {key} is {ours.get(key)!r} for A and {theirs.get(key)!r} for "
+                f"the two were not given the same tasks: {key} is {ours!r} for A and {theirs[key]!r} for "
                 "B. Plan one of them again with --config FOLDER/plan.yaml of the other"
             )
-    radius = ours["radius"]
-    solved_a, solved_b = (np.asarray(result["distances"]) < radius for result in (a, b))
+    solved_a = np.asarray(a.distances, dtype=float) < a.protocol.radius
+    solved_b = np.asarray(b.distances, dtype=float) < b.protocol.radius
     both, only_a = int((solved_a & solved_b).sum()), int((solved_a & ~solved_b).sum())
     only_b, tasks = int((solved_b & ~solved_a).sum()), len(solved_a)
     low, high = _interval(only_a, only_b, tasks)

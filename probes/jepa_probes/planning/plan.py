@@ -7,11 +7,9 @@ RUN/figures/plan_0.gif   start, goal, the first plan as it was imagined, and wha
 With `--out FOLDER` they go there.
 """
 
-import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -33,17 +31,16 @@ from jepa_probes.output import output_folder
 from jepa_probes.planning.config import InverseConfig, PlanConfig
 from jepa_probes.planning.costs import build_costs, known_states
 from jepa_probes.planning.evaluate import Evaluation, evaluate
-from jepa_probes.planning.paired_test import Comparison, compare
+from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, recorded
 from jepa_probes.planning.resolve import fitted, protocol_of, score_table
+from jepa_probes.planning.result import PlanResult
 from jepa_probes.reporting.gallery import draw_plans
-from jepa_probes.reporting.results import AGENTS, number, percent, read_part
+from jepa_probes.reporting.results import AGENTS, number, percent
 from jepa_probes.reporting.run_decoder import pixel_decoder
 
 
-def plan(
-    run: Path, config: PlanConfig, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResult:
     """Plan the tasks with the run's model and write the result.
 
     Args:
@@ -88,12 +85,10 @@ def plan(
         )
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
-    (out / "plan.json").write_text(json.dumps(done.result, indent=2) + "\n")
+    done.result.write(out)
     described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
-    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out, say=say), config.gifs)
-    for line in table(done.result):
-        say(line)
+    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
     return done.result
 
 
@@ -111,39 +106,35 @@ def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wa
 
 def comparison(a: Path, b: Path) -> list[str]:
     """What `jepa plan --compare A B` tells. Raises UserError if the two were not given the same tasks."""
-    results = []
-    for run in (a, b):
-        if not (run / "plan.json").is_file():
-            raise UserError(f"{run}: no plan.json here; run `jepa plan {run}` first")
-        results.append(read_part(run, "plan"))
-    found: Comparison = compare(*results)
+    first, second = PlanResult.read(a), PlanResult.read(b)
+    test = compare(first, second)
     return [
-        f"A {a}: {percent(results[0]['success'])} of {found.tasks} tasks",
-        f"B {b}: {percent(results[1]['success'])} of the same tasks",
-        f"both {found.both}, only A {found.only_a}, only B {found.only_b}, neither {found.neither}",
-        f"A - B: {found.difference:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f}), "
-        f"McNemar's exact test p = {found.p_value:.2g}",
+        f"A {a}: {percent(first.success)} of {test.tasks} tasks",
+        f"B {b}: {percent(second.success)} of the same tasks",
+        f"both {test.both}, only A {test.only_a}, only B {test.only_b}, neither {test.neither}",
+        f"A - B: {test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f}), "
+        f"McNemar's exact test p = {test.p_value:.2g}",
     ]
 
 
-def table(result: dict[str, Any]) -> list[str]:
+def table(result: PlanResult) -> list[str]:
     """The result as lines of a table, and what a plan took."""
-    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result["baselines"].items())]
+    rows = [("planning in latents", result), *((AGENTS[name], score) for name, score in result.baselines.items())]
     lines = score_table(rows)
-    calls = f"{result['model_calls_per_plan']} imagined steps"
-    if result["differentiated_calls_per_plan"]:
-        calls += f" ({result['differentiated_calls_per_plan']} followed back)"
-    alone = f"{1000 * result['seconds_per_plan_alone']:.1f} ms for one alone"
+    calls = f"{result.model_calls_per_plan} imagined steps"
+    if result.differentiated_calls_per_plan:
+        calls += f" ({result.differentiated_calls_per_plan} followed back)"
+    alone = f"{1000 * result.seconds_per_plan_alone:.1f} ms for one alone"
     lines.append(
-        f"{1000 * result['seconds_per_plan']:.1f} ms and {calls} a plan ({alone}), {result['plans_per_task']} plans a "
-        f"task, {result['seconds']:.0f} s"
+        f"{1000 * result.seconds_per_plan:.1f} ms and {calls} a plan ({alone}), {result.plans_per_task} plans a "
+        f"task, {result.seconds:.0f} s"
     )
-    for term in result["settings"]["terms"]:
+    for term in result.settings["terms"]:
         if r2 := term.get("r2"):
             lines.append(f"{term['kind']}: R² of " + ", ".join(f"{name} {number(x, 2)}" for name, x in r2.items()))
-    if entered := result.get("entered"):
-        share = "none" if entered["share"] is None else f"{100 * entered['share']:.1f} %"
-        lines.append(f"keep_out: entered in {share} of the {entered['tasks']} tasks that neither begin nor end there")
+    if entered := result.entered:
+        share = "none" if entered.share is None else f"{100 * entered.share:.1f} %"
+        lines.append(f"keep_out: entered in {share} of the {entered.tasks} tasks that neither begin nor end there")
     return lines
 
 
@@ -163,7 +154,7 @@ def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None
         out / "figures",
         frames_per_step=done.frames_per_step,
         fps=done.tasks.start(1).fps,
-        distances=[f"{done.result['distances'][i]:.2f} {done.result['unit']}" for i in shown],
+        distances=[f"{number(done.result.distances[i], 2)} {done.result.unit}" for i in shown],
     )
 
 

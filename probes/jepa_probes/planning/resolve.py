@@ -1,9 +1,9 @@
 """From the description of tasks to their protocol, where what a config leaves open is the world's own; and their scores
 as lines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds import make_batch, make_goal_batch, world_names
-from jepa_probes.imagination.evaluate import Play
+from jepa_probes.imagination.play import Play
 from jepa_probes.planning.config import TasksConfig
+from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Protocol, check_actions
 
 AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
@@ -53,13 +54,13 @@ def play_of(config: TasksConfig) -> Play:
     return Play(config.world, config.world_version, config.image_size, config.tasks, config.steps, config.seed)
 
 
-def score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def score_table(rows: Sequence[tuple[str, Success]]) -> list[str]:
     """Lines that tell of agents by name the share of tasks they solved, its interval, and their number."""
     width = max(len(label) for label, _ in rows)
     lines = [f"{'':{width}}  solved   95 % interval   tasks"]
     for label, score in rows:
-        interval = f"{100 * score['low']:5.1f} … {100 * score['high']:5.1f} %"
-        lines.append(f"{label:{width}}  {100 * score['success']:5.1f} %  {interval}  {score['tasks']:5d}")
+        interval = f"{100 * score.low:5.1f} … {100 * score.high:5.1f} %"
+        lines.append(f"{label:{width}}  {100 * score.success:5.1f} %  {interval}  {score.tasks:5d}")
     return lines
 
 

@@ -10,6 +10,7 @@ made them: E * S * N * D * 4 bytes (500 clips of 20 steps with one token of 64: 
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from jepa.config import UserError
 from jepa_data.shards.manifest import MANIFEST
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
+
+logger = logging.getLogger(__name__)
 
 Encode = Callable[[UInt8[Tensor, "B T C h w"]], Float[Tensor, "B S N D"]]
 
@@ -168,15 +171,12 @@ def fingerprint(module: nn.Module, loader: ClipLoader) -> dict[str, Any]:
     }
 
 
-def cached(
-    path: Path, wanted: Mapping[str, Any], make: Callable[[], Features], *, say: Callable[[str], None] = print
-) -> Features:
+def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) -> Features:
     """The features in `path` if they were made from what is wanted, else `make()`, which is then stored there.
 
     Args:
         path: a .safetensors file; fingerprint, keys and names stand as JSON in its header. Replaced in one step.
         wanted: see `fingerprint`; anything that JSON can hold.
-        say: told why features on disk could not be used.
     """
     wanted = json.loads(json.dumps(wanted))  # tuples become lists, as they do in the file
     if path.is_file():
@@ -186,9 +186,9 @@ def cached(
                 changed = sorted(k for k in wanted | about["of"] if wanted.get(k) != about["of"].get(k))
                 if not changed:
                     return _assemble({name: file.get_tensor(name) for name in file.keys()}, about)  # noqa: SIM118
-            say(f"{path}: features of another {' and '.join(changed)}; computed again")
+            logger.info(f"{path}: features of another {' and '.join(changed)}; computed again")
         except (SafetensorError, KeyError, ValueError) as error:
-            say(f"{path}: not readable ({error}); computed again")
+            logger.info(f"{path}: not readable ({error}); computed again")
     features = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -7,8 +7,8 @@ It sees one clip each of at most 256 training and 128 test videos, the same each
 only where `data.cache_mib` does not hold them. `jepa probe` afterwards sees all videos, beside the baselines.
 """
 
+import logging
 import time
-from collections.abc import Callable
 from typing import Literal
 
 import lightning as L
@@ -28,12 +28,14 @@ from jepa_probes.probing.labels import Task, accuracies, make_task
 from jepa_probes.probing.linear import fit_linear
 from jepa_probes.probing.state import find_targets, fit_state
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["knn", "linear"]
 CLIPS = {"train": 256, "test": 128}
 BATCH = 32
 
 
-def online_probe(config: PretrainConfig, say: Callable[[str], None] = print) -> "OnlineProbe | None":
+def online_probe(config: PretrainConfig) -> "OnlineProbe | None":
     """The probe that a config asks for with `trainer.probe_every`; None if it asks for none.
 
     Raises:
@@ -44,11 +46,11 @@ def online_probe(config: PretrainConfig, say: Callable[[str], None] = print) -> 
     config, _ = resolved(config)
     assert config.encoder is not None
     t = config.trainer
-    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed, say)
+    return OnlineProbe(config.data, t.probe_every, t.probe, config.encoder.tubelet, config.seed)
 
 
 class OnlineProbe(ScoringCallback):
-    """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and tells them in a line.
+    """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and writes them to the log.
 
     Of several processes the first one probes, and the others wait.
 
@@ -60,10 +62,9 @@ class OnlineProbe(ScoringCallback):
         UserError: the data have no test split, nothing that this kind of probe could find in it, or too short videos.
     """
 
-    def __init__(
-        self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int, say: Callable[[str], None]
-    ) -> None:
-        self.every, self.kind, self.frames_per_step, self.seed, self.say = every, kind, frames_per_step, seed, say
+    def __init__(self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int) -> None:
+        super().__init__()
+        self.every, self.kind, self.frames_per_step, self.seed = every, kind, frames_per_step, seed
         where = data.sources[0].shards
         held = ShardSet.open(where, data.remote).manifest
         self.names, self.with_states = held.state_names, kind == "linear" and bool(find_targets(held.state_names))
@@ -76,8 +77,6 @@ class OnlineProbe(ScoringCallback):
         whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}
         few = data.model_copy(update=whole)
         self.loaders = {split: make_loader(few, split, seed=seed, shuffle=False) for split in CLIPS}
-        self.scores: dict[str, float] = {}
-        self.seconds = 0.0
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
@@ -95,7 +94,7 @@ class OnlineProbe(ScoringCallback):
         module.log_dict({f"probe/{name}": value for name, value in self.scores.items()}, batch_size=len(batch))
         floors = {task.name: accuracies(task.majority(), task)["accuracy"] for task in tasks} | {"state_r2": 0.0}
         told = "  ".join(f"{name} {value:.3f} (floor {floors[name]:.3f})" for name, value in self.scores.items())
-        self.say(f"step {step}: {self.kind} probe  {told or 'nothing to find in these videos'}")
+        logger.info(f"step {step}: {self.kind} probe  {told or 'nothing to find in these videos'}")
 
     def _features(self, module: Pretraining, split: str) -> Features:
         return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])

@@ -6,13 +6,12 @@ FOLDER/probe.json    scores by probe, columns pretrained, random_init, pixels, p
 FOLDER is the model's own, or that of `--out`.
 """
 
-import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,17 +30,18 @@ from jepa_probes.probing import baselines
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.features import Features, cached, extract, fingerprint
 from jepa_probes.probing.prediction import predict_latents
+from jepa_probes.probing.result import PredictionErrors, ProbeResult
 from jepa_probes.probing.state import find_targets
-from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, ProbeResults, score_features
+from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, score_features
+
+logger = logging.getLogger(__name__)
 
 HORIZONS = (1, 10)  # latent steps
 CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encoders
 EVALUATION_BATCH = 64
 
 
-def probe(
-    folder: Path, config: ProbeConfig, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> ProbeResult:
     """Score a model's encoder and its baselines on held-out episodes, and write the result.
 
     Args:
@@ -56,7 +56,9 @@ def probe(
     trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
     model, data = opened.world, _data(folder, opened, trained, config)
     loaders = {split: _loader(data, config, split) for split in ("train", "test")}
-    names = _state_names(loaders, say)
+    names = _state_names(loaders)
+    if not names and loaders["train"].shards.manifest.state_names:
+        logger.info("no states are probed: the sources of these clips have different ones")
     limits = {"train": config.train_episodes, "test": config.test_episodes}
 
     def features(
@@ -67,29 +69,35 @@ def probe(
         seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
-        return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make, say=say)
+        return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make)
 
     table: dict[str, tuple[Features, Features]] = {}
-    for column, encoder in _encoders(opened, trained, data, config, names, say).items():
+    for column, encoder in _encoders(opened, trained, data, config, names).items():
         encode = baselines.pixels(model.spec.frames_per_step) if encoder is None else partial(_encode, model, encoder)
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
-    scored = score_features(table, labels=config.labels, seed=config.seed, say=say)
-    result = {"seed": config.seed} | _result(
-        scored, table, _prediction(model, data, config, say), time.perf_counter() - began
+    scored = score_features(table, labels=config.labels, seed=config.seed)
+    train, test = table[PRETRAINED]
+    result = ProbeResult(
+        seed=config.seed,
+        scores=scored.scores,
+        prediction=_prediction(model, data, config),
+        episodes={"train": len(set(train.keys)), "test": len(set(test.keys))},
+        clips={"train": len(train), "test": len(test)},
+        dropped=scored.counts,
+        chosen=scored.chosen,
+        seconds=round(time.perf_counter() - began, 2),
     )
-    (out / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
+    result.write(out)
     return result
 
 
-def _state_names(loaders: Mapping[str, ClipLoader], say: Callable[[str], None]) -> tuple[str, ...]:
+def _state_names(loaders: Mapping[str, ClipLoader]) -> tuple[str, ...]:
     """Of the states in the clips; none where sources that are mixed have different ones."""
     names = next(iter(loaders.values())).shards.manifest.state_names
     if all(corpus.states for loader in loaders.values() for corpus in loader.corpora):
         return names
-    if names:
-        say("no states are probed: the sources of these clips have different ones")
     return ()
 
 
@@ -119,7 +127,6 @@ def _encoders(
     data: StreamConfig,
     config: ProbeConfig,
     names: tuple[str, ...],
-    say: Callable[[str], None],
 ) -> dict[str, nn.Module | None]:
     """The encoder of each column; None stands for pixels."""
     model, seed = opened.world, config.seed if trained is None else trained.seed
@@ -136,10 +143,10 @@ def _encoders(
     if not (config.supervised and find_targets(names)):
         return encoders
     if trained is None:
-        say("no supervised baseline: it has the budget of a run, and this model comes without one")
+        logger.info("no supervised baseline: it has the budget of a run, and this model comes without one")
         return encoders
     steps = trained.trainer.steps
-    say(f"training the supervised baseline for {steps} steps")
+    logger.info(f"training the supervised baseline for {steps} steps")
     encoders["supervised"] = baselines.train_supervised(
         fresh,
         make_loader(data, "train", seed=seed, total_batches=steps),
@@ -169,9 +176,7 @@ def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: in
     return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
 
 
-def _prediction(
-    model: LatentWorldModel, data: StreamConfig, config: ProbeConfig, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig) -> dict[str, PredictionErrors]:
     """Latent prediction on held-out clips, where the model has dynamics."""
     if model.dynamics is None:
         return {}
@@ -179,11 +184,13 @@ def _prediction(
     clips = _loader(data, config, "test", frames)
     if clips.action_size != model.spec.action_size:
         wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
-        say(f"no latent prediction: the model's actions are {wide}")
+        logger.info(f"no latent prediction: the model's actions are {wide}")
         return {}
-    names = _state_names({"test": clips}, lambda _: None)
+    names = _state_names({"test": clips})
     if set(model.spec.states) - set(names):
-        say(f"no latent prediction: the model is told {', '.join(model.spec.states)}, and the clips do not hold that")
+        logger.info(
+            f"no latent prediction: the model reads {', '.join(model.spec.states)}, which the clips do not hold"
+        )
         return {}
     held_out = extract(model.encode_clips, clips, model.spec.frames_per_step, names)
     assert held_out.actions is not None
@@ -191,7 +198,7 @@ def _prediction(
     known = states.isfinite().all(-1).all(-1)
     if not known.all():
         left = f"{int((~known).sum())} of {len(known)} clips are left out"
-        say(f"latent prediction: {left}, in which states that the model is told are missing or infinite")
+        logger.info(f"latent prediction: {left}, in which states that the model reads are missing or infinite")
     if known.sum() < 2:
         return {}
     scores = predict_latents(
@@ -202,27 +209,12 @@ def _prediction(
         horizons=HORIZONS,
         states=states[known] if model.spec.states else None,
     )
-    return {str(score.horizon): asdict(score) for score in scores}
+    return {str(score.horizon): PredictionErrors(**asdict(score)) for score in scores}
 
 
-def _result(
-    scored: ProbeResults, table: dict[str, tuple[Features, Features]], prediction: dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    train, test = table[PRETRAINED]
-    return {
-        "scores": scored.scores,
-        "prediction": prediction,
-        "episodes": {"train": len(set(train.keys)), "test": len(set(test.keys))},
-        "clips": {"train": len(train), "test": len(test)},
-        "dropped": scored.counts,
-        "chosen": scored.chosen,
-        "seconds": round(seconds, 2),
-    }
-
-
-def state_row(result: dict[str, Any]) -> str:
+def state_row(result: ProbeResult) -> str:
     """The headline of a probe result in one line."""
-    row = result["scores"].get("state_r2")
+    row = result.scores.get("state_r2")
     if row is None:
         return "no ground-truth states in this data set: classification only"
     order = [PRETRAINED, "random_init", PIXELS, PCA_PIXELS, "supervised", FLOOR]

@@ -7,9 +7,10 @@ rows     state_r2                                  mean R² of the states that s
 columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: the mean state, the majority class
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jepa_data.types import ClipBatch
@@ -21,12 +22,14 @@ from jepa_probes.probing.labels import Task, accuracies, make_task
 from jepa_probes.probing.linear import fit_linear
 from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
 
+logger = logging.getLogger(__name__)
+
 PRETRAINED, PIXELS, PCA_PIXELS, FLOOR = "pretrained", "pixels", "pca_pixels", "floor"
 
 
 @dataclass
-class ProbeResults:
-    """Scores by row and column of the table, and what is needed to judge them. Everything JSON can hold.
+class ProbeTable:
+    """Scores by row and column of the table, and what is needed to judge them.
 
     Attributes:
         scores: row -> column -> score; None where there are too few samples.
@@ -44,13 +47,6 @@ class ProbeResults:
         for row, value in rows.items():
             self.scores.setdefault(row, {})[column] = value
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "ProbeResults":
-        return cls(**record)
-
 
 def run_probes(
     model_encode: Encode,
@@ -64,8 +60,7 @@ def run_probes(
     train_clips: int | None = None,
     test_clips: int | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = print,
-) -> tuple[ProbeResults, dict[str, tuple[Features, Features]]]:
+) -> tuple[ProbeTable, dict[str, tuple[Features, Features]]]:
     """Encode both splits once, and score. Pixels and their components are added by themselves.
 
     Args:
@@ -87,8 +82,8 @@ def run_probes(
     encoding = time.perf_counter() - started
     first = features[PRETRAINED][0].latents
     features[PCA_PIXELS] = baselines.pca_pixels(*features[PIXELS], first.shape[2] * first.shape[3])
-    say(f"encoded {len(first)} training and {len(features[PRETRAINED][1])} test clips in {encoding:.1f} s")
-    results = score_features(features, labels=labels, seed=seed, say=say)
+    logger.info(f"encoded {len(first)} training and {len(features[PRETRAINED][1])} test clips in {encoding:.1f} s")
+    results = score_features(features, labels=labels, seed=seed)
     results.seconds["encoding"] = round(encoding, 3)
     return results, features
 
@@ -98,15 +93,14 @@ def score_features(
     *,
     labels: Sequence[str] | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = print,
-) -> ProbeResults:
+) -> ProbeTable:
     """Every probe on every representation (training features, test features); all of the same clips."""
-    results = ProbeResults()
+    results = ProbeTable()
     train, test = next(iter(features.values()))
     names = sorted(train.labels.keys() & test.labels.keys()) if labels is None else labels
     tasks = [task for name in names if (task := make_task(name, train, test)) is not None]
     for name in sorted(set(names) - {task.name for task in tasks}):
-        say(f"label {name}: not probed, it has fewer than two classes here")
+        logger.info(f"label {name}: not probed, it has fewer than two classes here")
     results.counts = {
         "clips": {"train": len(train), "test": len(test)},
         "label_dropped": {t.name: t.dropped for t in tasks},
@@ -120,7 +114,7 @@ def score_features(
         results.counts["state_infinite"] = {"train": infinite, "test": floor.infinite}
         for name in infinite | floor.infinite:
             counted = f"{infinite.get(name, 0)} in training and {floor.infinite.get(name, 0)} in testing"
-            say(f"state {name}: infinite at some latent steps, which are left out ({counted})")
+            logger.info(f"state {name}: infinite at some latent steps, which are left out ({counted})")
     for task in tasks:
         scored = accuracies(task.majority(), task)
         for probe in ("linear", "attentive", "knn"):

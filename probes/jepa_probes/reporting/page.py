@@ -13,6 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from jepa_probes.imagination.result import DreamResult, Score
+from jepa_probes.output import folders
+from jepa_probes.probing.result import PredictionErrors
 from jepa_probes.reporting.curves import Chart, curves, learning, read_metrics
 from jepa_probes.reporting.report_text import sentences
 from jepa_probes.reporting.results import (
@@ -20,17 +23,16 @@ from jepa_probes.reporting.results import (
     COLUMNS,
     METHODS,
     SHORT,
+    RunResults,
     collect_results,
     dream_baselines,
-    find_part,
-    headline,
     number,
     percent,
     planning_baselines,
     read_config,
+    score_text,
     seeds_table,
     summary_table,
-    told_of,
 )
 
 __all__ = ["collect_results", "seeds_table", "summary_table", "write_report"]
@@ -64,20 +66,19 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 def context(run: Path, out: Path | None = None) -> dict[str, Any]:
     """What the template shows."""
-    places = (run,) if out is None else (out, run)
+    places = folders(run, out)
     results, config = collect_results(run, out), read_config(run)
-    probe, plan = results.get("probe", {}), results.get("plan")
     figures, oversized = _figures([place / "figures" for place in places])
-    method = (results.get("pretrain") or {}).get("method") or config.get("method", {}).get("kind", "")
+    method = results.pretrain.method if results.pretrain else config.get("method", {}).get("kind", "")
     return {
         "agents": AGENTS,
         "name": run.name or str(run.resolve().name),
         "folder": run.as_posix(),
         "method": METHODS.get(method, method),
         "results": results,
-        "pretrain": results.get("pretrain"),
-        "plan": plan,
-        "dream": _dream(results.get("dream") or {}),
+        "pretrain": results.pretrain,
+        "plan": results.plan,
+        "dream": _dream(results.dream),
         "sentences": sentences(results, config),
         "tiles": _tiles(results),
         "config": (run / "config.yaml").read_text(),
@@ -85,48 +86,38 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
         "figures": {name: uri for name, uri in figures.items() if not name.startswith("plan_")},
         "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MAX_PLANS],
         "oversized": oversized,
-        "bars": _bars(probe.get("state_r2", {})),
-        "probes": _probe_tables(probe),
-        "episodes": results.get("episodes") or {},
-        "left_out": _left_out(find_part(places, "probe").get("dropped") or {}),
-        "prediction": _prediction_table(results.get("prediction") or {}),
-        "seconds": {stage: s for stage, s in results["seconds"].items() if stage != "total"},
+        "bars": _bars(results.probe.get("state_r2", {})),
+        "probes": _probe_tables(results.probe),
+        "episodes": results.episodes,
+        "left_out": _left_out(results.dropped),
+        "prediction": _prediction_table(results.prediction),
+        "seconds": {stage: s for stage, s in results.seconds.items() if stage != "total"},
     }
 
 
-def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
+def _tiles(results: RunResults) -> list[dict[str, str]]:
     """The few numbers at the top."""
     tiles = []
-    state, plan = results.get("probe", {}).get("state_r2", {}), results.get("plan") or {}
-    if state.get("pretrained") is not None:
-        before = f"random init {number(state.get('random_init'), 2)}"
-        tiles.append({"label": "world state, R²", "value": number(state["pretrained"], 2), "note": before})
-    prediction = results.get("prediction") or {}
-    if (
-        prediction
-        and (error := prediction[max(prediction, key=int)]).get("model")
-        and error.get("identity") is not None
-    ):
-        ratio, ahead = error["identity"] / error["model"], max(prediction, key=int)
+    if (learned := results.state_r2("pretrained")) is not None:
+        before = f"random init {number(results.state_r2('random_init'), 2)}"
+        tiles.append({"label": "world state, R²", "value": number(learned, 2), "note": before})
+    ahead = max(results.prediction, key=int, default="")
+    error = results.prediction.get(ahead)
+    if error and error.model and error.identity is not None:
+        ratio = error.identity / error.model
+        value = f"{ratio:.1f}× lower" if ratio >= 1 else f"{1 / ratio:.1f}× higher"
         note = f"{ahead} latent steps ahead, than assuming that nothing moves"
-        tiles.append(
-            {
-                "label": "prediction error",
-                "value": f"{ratio:.1f}× lower" if ratio >= 1 else f"{1 / ratio:.1f}× higher",
-                "note": note,
-            }
-        )
-    if plan.get("success") is not None:
+        tiles.append({"label": "prediction error", "value": value, "note": note})
+    if plan := results.plan:
         note = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in planning_baselines(plan).items())
-        tiles.append({"label": "goals reached", "value": percent(plan["success"]), "note": note})
-    dream = results.get("dream") or {}
-    if dream.get(headline(dream)) is not None:
-        others = [f"{label} {told}" for label, told in dream_baselines(dream).items()]
-        note = " · ".join(["earned" if headline(dream) == "return" else "goals reached", *others])
-        tiles.append({"label": "learned in dreams", "value": told_of(dream, headline(dream)), "note": note})
-    if results["seconds"]["total"]:
-        stages = " · ".join(f"{stage} {s:.0f}" for stage, s in results["seconds"].items() if stage != "total")
-        tiles.append({"label": "seconds in all", "value": f"{results['seconds']['total']:.0f}", "note": stages})
+        tiles.append({"label": "goals reached", "value": percent(plan.success), "note": note})
+    if (dream := results.dream) and dream.value is not None:
+        others = [f"{label} {score}" for label, score in dream_baselines(dream).items()]
+        note = " · ".join(["mean return" if dream.tasks is None else "goals reached", *others])
+        tiles.append({"label": "learned in dreams", "value": score_text(dream, dream.value), "note": note})
+    if results.seconds["total"]:
+        stages = " · ".join(f"{stage} {s:.0f}" for stage, s in results.seconds.items() if stage != "total")
+        tiles.append({"label": "seconds in all", "value": f"{results.seconds['total']:.0f}", "note": stages})
     return tiles
 
 
@@ -165,43 +156,43 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
     ]
 
 
-def _prediction_table(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _prediction_table(scores: Mapping[str, PredictionErrors]) -> dict[str, Any]:
     columns = {"model": "model", "identity": "nothing moves", "shuffled": "other actions"}
-    rows = {f"{h} step{'' if h == '1' else 's'} ahead": scores[h] for h in sorted(scores, key=int)}
+    rows = {f"{h} step{'' if h == '1' else 's'} ahead": dict(scores[h]) for h in sorted(scores, key=int)}
     return _table(rows, columns, LOWER)
 
 
-def _dream(dream: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores with their intervals, what dreams were worth against the world, and how the controller learned."""
-    if dream.get(headline(dream)) is None:
-        return {"earns": False}
-    others = {"planning in latents": dream["planner"]} if dream.get("planner") else {}
-    baselines = dream.get("baselines", {})
-    others |= {AGENTS[agent]: baselines[agent] for agent in AGENTS if agent in baselines}
+def _dream(dream: DreamResult | None) -> dict[str, Any]:
+    """Scores with their intervals, returns in dreams and in the world, and how the controller learned."""
+    if dream is None or dream.value is None:
+        return {"by_return": False}
+    rows: dict[str, Score] = {"learned in dreams": dream}
+    if dream.planner:
+        rows["planning in latents"] = Score(**dict(dream.planner))
+    rows |= {AGENTS[agent]: dream.baselines[agent] for agent in AGENTS if agent in dream.baselines}
     scores = [
-        {"label": label, "found": told_of(score, headline(dream)), "low": told_of(score, "low")}
-        | {"high": told_of(score, "high"), "length": number(score.get("length"), 0)}
-        for label, score in ({"learned in dreams": dream} | others).items()
+        {"label": label, "value": score_text(dream, score.value), "low": score_text(dream, score.low)}
+        | {"high": score_text(dream, score.high), "length": number(score.length, 0)}
+        for label, score in rows.items()
     ]
-    settings = dream.get("settings", {})
-    controller = settings.get("controller", {}).get("kind")
+    controller = dream.settings["controller"]["kind"]
     counted = {"actor_critic": "update", "evolution": "generation"}.get(controller, "step")
-    history = [(int(done), float(worth)) for done, worth in dream.get("history", ()) if worth is not None]
+    history = [(done, value) for done, value in dream.history if value is not None]
     return {
-        "earns": headline(dream) == "return",
+        "by_return": dream.tasks is None,
         "scores": scores,
         "returns": _returns(dream),
-        "sampled": bool(dream.get("temperatures")),
+        "sampled": bool(dream.temperatures),
         "chart": _embed_chart(learning(history, counted)) if history else None,
         "controller": CONTROLLERS.get(controller, "A controller"),
-        "heads": _heads(dream.get("heads") or {}),
-        "protocol": dream.get("protocol", {}),
-        "count": dream.get("tasks", dream.get("episodes")),
-        "seconds": dream.get("training_cpu_seconds"),
+        "heads": _heads(dream.heads),
+        "protocol": dream.protocol,
+        "count": dream.episodes if dream.tasks is None else dream.tasks,
+        "seconds": dream.training_cpu_seconds,
     }
 
 
-def _heads(heads: Mapping[str, float]) -> str:
+def _heads(heads: Mapping[str, float | None]) -> str:
     """What is known of a world's own rewards and ends."""
     parts = []
     if heads.get("reward_r2") is not None:
@@ -214,14 +205,14 @@ def _heads(heads: Mapping[str, float]) -> str:
     )
 
 
-def _returns(dream: Mapping[str, Any]) -> list[dict[str, str]]:
+def _returns(dream: DreamResult) -> list[dict[str, str]]:
     """One row a temperature and number of steps."""
-    at = dream.get("temperatures") or {"": dream.get("returns", {})}
+    at = dream.temperatures or {"": dream.returns}
     return [
-        {"temperature": temperature, "steps": str(found["steps"])}
-        | {name: number(found[name], 2) for name in ("dream", "world", "gap", "correlation")}
+        {"temperature": temperature, "steps": str(row.steps), "dream": number(row.dream, 2)}
+        | {"world": number(row.world, 2), "gap": number(row.gap, 2), "correlation": number(row.correlation, 2)}
         for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0))
-        for found in returns.values()
+        for row in returns.values()
     ]
 
 

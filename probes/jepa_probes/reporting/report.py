@@ -9,9 +9,7 @@ With `--out FOLDER` they go there; what other verbs wrote to that folder is show
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jepa.config import load as load_config
 from jepa.models.model import load
@@ -21,15 +19,13 @@ from jepa_data.stream.loader import make_loader
 from jepa_probes.output import folders, output_folder
 from jepa_probes.reporting.gallery import draw_model
 from jepa_probes.reporting.page import write_report
-from jepa_probes.reporting.results import find_part, write_results
+from jepa_probes.reporting.results import RunResults, collect_results, read_json
 from jepa_probes.reporting.run_decoder import pixel_decoder
 
 SHOWN_STEPS = 15  # latent steps of the clips in the figures
 
 
-def report(
-    run: Path, *, decoder_steps: int | None = None, out: Path | None = None, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = None) -> RunResults:
     """Draw the figures, write the page, and return the results.
 
     Args:
@@ -42,7 +38,7 @@ def report(
     began = time.perf_counter()
     model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
     out = output_folder(run, out)
-    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps, say=say)
+    decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps)
     tubelet = model.spec.frames_per_step
     frames = min(SHOWN_STEPS, _longest(config) // tubelet) * tubelet
     shown = config.data.model_copy(
@@ -50,13 +46,14 @@ def report(
     )
     loader = make_loader(shown, "test", seed=0, shuffle=False)
     names = loader.shards.manifest.state_names
-    told = [names.index(name) for name in model.spec.states if name in names]
-    draw_model(model, decoder, next(iter(loader)), out / "figures", state_columns=told)
+    columns = [names.index(name) for name in model.spec.states if name in names]
+    draw_model(model, decoder, next(iter(loader)), out / "figures", state_columns=columns)
     seconds = time.perf_counter() - began
-    known = find_part(folders(run, out), "timings")
+    known = read_json(folders(run, out), "timings.json")
     (out / "timings.json").write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
-    results = json.loads(write_results(run, out).read_text())
-    say(f"{write_report(run, out)}")
+    results = collect_results(run, out)
+    results.write(out)
+    write_report(run, out)
     return results
 
 

@@ -6,42 +6,39 @@ from typing import Any
 from jepa_probes.reporting.results import (
     AGENTS,
     METHODS,
+    RunResults,
     dream_baselines,
-    headline,
     number,
     percent,
     planning_baselines,
-    told_of,
+    score_text,
 )
 
 CLOSE = 0.01  # R²: smaller differences are called none
 
 
-def sentences(results: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+def sentences(results: RunResults, config: Mapping[str, Any]) -> list[str]:
     """One sentence or two for each thing that was measured."""
     parts = [_training(results, config), _state(results), _prediction(results), _planning(results), _dreaming(results)]
     return [part for part in parts if part]
 
 
-def _training(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    p = results.get("pretrain")
+def _training(results: RunResults, config: Mapping[str, Any]) -> str:
+    p = results.pretrain
     if not p:
         return ""
-    method = METHODS.get(p.get("method") or "", p.get("method") or "The method")
-    text = f"{method} trained for {p.get('steps')} steps"
-    if p.get("seconds") is not None:
-        text += f" in {p['seconds']:.0f} s"
-    if p.get("clips_per_second") is not None:
-        text += f", at {p['clips_per_second']:.0f} clips a second on {p.get('device', 'this machine')}"
-    if p.get("effective_rank") is not None:
+    text = f"{METHODS.get(p.method, p.method)} trained for {p.steps} steps in {p.seconds:.0f} s"
+    if p.clips_per_second is not None:
+        text += f", at {p.clips_per_second:.0f} clips a second on {p.device}"
+    if p.effective_rank is not None:
         width = config.get("encoder", {}).get("width")
-        text += f"; its latents spread over about {p['effective_rank']:.0f}"
+        text += f"; its latents spread over about {p.effective_rank:.0f}"
         text += f" of {width} directions (effective rank)" if width else " directions (effective rank)"
     return text + "."
 
 
-def _state(results: Mapping[str, Any]) -> str:
-    row = results.get("probe", {}).get("state_r2", {})
+def _state(results: RunResults) -> str:
+    row = results.probe.get("state_r2", {})
     learned, before = row.get("pretrained"), row.get("random_init")
     if learned is None:
         return ""
@@ -64,58 +61,55 @@ def _state(results: Mapping[str, Any]) -> str:
         "an encoder trained on the true state": "supervised",
     }
     known = [f"{label} {number(row[key], 2)}" for label, key in baselines.items() if row.get(key) is not None]
-    return text + (f" Beside it: {', '.join(known)}." if known else "")
+    return text + (f" Baselines: {', '.join(known)}." if known else "")
 
 
-def _prediction(results: Mapping[str, Any]) -> str:
-    scores = results.get("prediction") or {}
+def _prediction(results: RunResults) -> str:
+    scores = results.prediction
     if not scores:
         return ""
     ahead = max(scores, key=int)
-    s = scores[ahead]
-    model, identity, shuffled = (s.get(name) for name in ("model", "identity", "shuffled"))
+    model, identity, shuffled = scores[ahead].model, scores[ahead].identity, scores[ahead].shuffled
     if model is None or identity is None or shuffled is None:
         return ""
     steps = "One latent step" if ahead == "1" else f"{ahead} latent steps"
     text = f"{steps} ahead, its squared error is {number(model, 2)}"
     baselines = (
-        f"{number(identity, 2)} if nothing moved, and {number(shuffled, 2)} for the same model told other actions"
+        f"{number(identity, 2)} if nothing moved, and {number(shuffled, 2)} for the same model given other actions"
     )
     if model < min(identity, shuffled):
         return f"{text}, against {baselines}: it uses the actions it is given."
     return f"{text}, which does not beat both references ({baselines})."
 
 
-def _planning(results: Mapping[str, Any]) -> str:
-    p = results.get("plan")
-    if not p or p.get("success") is None:
+def _planning(results: RunResults) -> str:
+    p = results.plan
+    if not p:
         return ""
     text = (
-        f"Given only a picture of the goal, it planned its way there in {percent(p['success'])} of {p.get('tasks')} "
-        f"held-out tasks (95 % interval {percent(p.get('low'))} to {percent(p.get('high'))})"
+        f"Given only a picture of the goal, it planned its way there in {percent(p.success)} of {p.tasks} "
+        f"held-out tasks (95 % interval {percent(p.low)} to {percent(p.high)})"
     )
     baselines = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in planning_baselines(p).items()]
     text += f"; {', '.join(baselines)}." if baselines else "."
-    chance = p.get("baselines", {}).get("random")
-    if chance and p.get("low") is not None and p["low"] <= chance["high"]:
+    if "random" in p.baselines and p.low <= p.baselines["random"].high:
         text += " That is not clearly better than chance."
     return text
 
 
-def _dreaming(results: Mapping[str, Any]) -> str:
-    d = results.get("dream")
-    if not d or d.get(headline(d)) is None:
+def _dreaming(results: RunResults) -> str:
+    d = results.dream
+    if not d or d.value is None:
         return ""
-    found, low, high = (told_of(d, key) for key in (headline(d), "low", "high"))
-    if headline(d) == "return":
-        text = f"A controller that learned in its dreams alone earned {found} an episode of the world, on average"
+    score = score_text(d, d.value)
+    if d.tasks is None:
+        text = f"A controller that learned in its dreams alone collected a mean return of {score} in the world"
     else:
-        text = f"A controller that learned in its dreams alone solved {found} of {d.get('tasks')} held-out tasks"
-    text += f" (95 % interval {low} to {high})"
-    baselines = [f"{label} {told}" for label, told in dream_baselines(d).items()]
-    text += f"; beside it: {', '.join(baselines)}." if baselines else "."
-    whole = d.get("returns", {}).get("task")
-    if whole:
-        text += f" A dream of {whole['steps']} latent steps was worth {number(whole['dream'], 1)}"
-        text += f", and the world {number(whole['world'], 1)}."
+        text = f"A controller that learned in its dreams alone solved {score} of {d.tasks} held-out tasks"
+    text += f" (95 % interval {score_text(d, d.low)} to {score_text(d, d.high)})"
+    baselines = [f"{label} {score}" for label, score in dream_baselines(d).items()]
+    text += f"; baselines: {', '.join(baselines)}." if baselines else "."
+    if whole := d.returns.get("task"):
+        text += f" Over {whole.steps} latent steps the return was {number(whole.dream, 1)} in the dream"
+        text += f" and {number(whole.world, 1)} in the world."
     return text

@@ -1,31 +1,26 @@
 """The numbers of a run in one place: what the verbs wrote, as `results.json`, as rows to print, and over several seeds.
 
 RUN/config.yaml  pretrain.json  probe.json  plan.json  dream.json  timings.json   ->   collect_results(RUN)
-
-recipe      of `jepa demo`, if that made the run
-pretrain    method, steps, clips_per_second, effective_rank, …
-probe       row of the probe table -> column -> score, with at least state_r2.{pretrained, random_init, pixels, …}
-prediction  latent steps ahead -> {model, identity, shuffled}
-plan        success, low, high, tasks, …, and `baselines`: agent -> the same of others that played these tasks
-dream       what learned in dreams: success, low, high, tasks (or return, low, high, episodes), `baselines`, `planner`,
-            `returns` in the dream and in the world (at each of the `temperatures`), `history`
-seconds     by stage, and `total`         seeds, versions
 """
 
 import importlib.metadata
 import json
-import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from jepa.config import UserError
+from jepa.config.result import Result
+from jepa.training.result import PretrainResult
+from jepa_probes.imagination.result import DreamResult
+from jepa_probes.output import folders
+from jepa_probes.planning.result import PlanResult
+from jepa_probes.probing.result import PredictionErrors, ProbeResult, Table
 
-STAGES = ("pretrain", "probe", "plan")
 PACKAGES = ("openjepa", "torch", "lightning", "numpy")
 COLUMNS = {
     "pretrained": "pretrained",
@@ -52,8 +47,8 @@ METHODS = {
 AGENTS = {
     "random": "random actions",
     "inverse_dynamics": "inverse dynamics, without planning",
-    "replay": "the recorded actions once more",
-    "expert": "a script that is told the true state",
+    "replay": "action replay",
+    "expert": "expert (oracle) policy",
     "simulator": "the same planner on the true simulator",
 }
 SHORT = {
@@ -66,8 +61,42 @@ SHORT = {
 Row = tuple[str, ...]
 
 
-def collect_results(run: Path, out: Path | None = None) -> dict[str, Any]:
-    """Everything that was measured of a run; parts that were not run are left out. Free of NaN.
+class RunResults(Result):
+    """Everything that was measured of a run; parts that were not run are None or empty.
+
+    Attributes:
+        recipe: of `jepa demo`, if that made the run.
+        probe: with one name, `floor`, for the mean state and the majority class.
+        dropped: by the probes.
+        seconds: by stage, and `total`.
+    """
+
+    FILE: ClassVar[str] = "results.json"
+    run: str
+    recipe: str | None = None
+    pretrain: PretrainResult | None = None
+    probe: Table
+    prediction: dict[str, PredictionErrors]
+    episodes: dict[str, int]
+    dropped: dict[str, Any]
+    plan: PlanResult | None = None
+    dream: DreamResult | None = None
+    seconds: dict[str, float]
+    seeds: dict[str, int]
+    versions: dict[str, str]
+
+    def state_r2(self, column: str) -> float | None:
+        """The headline of the probes."""
+        return self.probe.get("state_r2", {}).get(column)
+
+    @property
+    def method(self) -> str:
+        """What the run is called in tables."""
+        return self.recipe or (self.pretrain.method if self.pretrain else "?")
+
+
+def collect_results(run: Path, out: Path | None = None) -> RunResults:
+    """Everything that was measured of a run.
 
     Parts are read from `out`, if it holds them, and else from the run folder.
 
@@ -78,107 +107,95 @@ def collect_results(run: Path, out: Path | None = None) -> dict[str, Any]:
         UserError: the folder is not a run, or a file in it is damaged.
     """
     config = read_config(run)
-    places = (run,) if out is None else (out, run)
-    parts = {stage: find_part(places, stage) for stage in STAGES}
-    pretrain, probe, plan = (parts[stage] for stage in STAGES)
-    results: dict[str, Any] = {"run": run.name}
-    if recipe := find_part(places, "demo").get("method"):
-        results["recipe"] = recipe
-    if pretrain:
-        results["pretrain"] = {"method": config.get("method", {}).get("kind")} | pretrain
-    if probe:
-        results["probe"] = {name: merge_floors(row) for name, row in probe.get("scores", {}).items()}
-        results["prediction"] = probe.get("prediction", {})
-        results["episodes"] = probe.get("episodes", {})
-    if plan:
-        results["plan"] = plan
-    if dream := find_part(places, "dream"):
-        results["dream"] = dream
-        parts["dream"] = {"seconds": dream.get("training_seconds", 0) + dream.get("seconds", 0)}
-    seconds = {stage: part["seconds"] for stage, part in parts.items() if part.get("seconds") is not None}
-    seconds |= find_part(places, "timings")
-    total = seconds.pop("total", None)
-    results["seconds"] = seconds | {"total": round(sum(seconds.values()), 2) if total is None else total}
-    seeds = {"pretrain": config.get("seed"), "plan": plan.get("protocol", {}).get("seed"), "probe": probe.get("seed")}
-    seeds["dream"] = dream.get("protocol", {}).get("seed")
-    results["seeds"] = {stage: seed for stage, seed in seeds.items() if seed is not None}
-    results["versions"] = _versions()
-    return without_nan(results)
+    places = folders(run, out)
+    pretrain, probe = PretrainResult.find(places), ProbeResult.find(places)
+    plan, dream = PlanResult.find(places), DreamResult.find(places)
+    seconds = {
+        stage: part.seconds for stage, part in (("pretrain", pretrain), ("probe", probe), ("plan", plan)) if part
+    }
+    if dream:
+        seconds["dream"] = dream.training_seconds + dream.seconds
+    seconds |= read_json(places, "timings.json")
+    seeds = {
+        "pretrain": config.get("seed"),
+        "plan": plan and plan.protocol.seed,
+        "probe": probe and probe.seed,
+        "dream": dream and dream.protocol.seed,
+    }
+    return RunResults(
+        run=run.name,
+        recipe=read_json(places, "demo.json").get("method"),
+        pretrain=pretrain,
+        probe={name: merge_floors(row) for name, row in probe.scores.items()} if probe else {},
+        prediction=probe.prediction if probe else {},
+        episodes=probe.episodes if probe else {},
+        dropped=probe.dropped if probe else {},
+        plan=plan,
+        dream=dream,
+        seconds={"total": round(sum(seconds.values()), 2)} | seconds,
+        seeds={stage: seed for stage, seed in seeds.items() if seed is not None},
+        versions=_versions(),
+    )
 
 
-def write_results(run: Path, out: Path | None = None) -> Path:
-    """`results.json` of a run, in its folder or in `out`."""
-    path = (out or run) / "results.json"
-    path.write_text(json.dumps(collect_results(run, out), indent=2, allow_nan=False) + "\n")
-    return path
-
-
-def summary_table(results: Mapping[str, Any]) -> list[Row]:
-    """The headline numbers as rows (what, result, beside it); the first row is a heading."""
-    rows: list[Row] = [("", "result", "beside it")]
-    state = results.get("probe", {}).get("state_r2")
-    if state:
+def summary_table(results: RunResults) -> list[Row]:
+    """The headline numbers as rows (what, result, baselines); the first row is a heading."""
+    rows: list[Row] = [("", "result", "baselines")]
+    if state := results.probe.get("state_r2"):
         others = [f"{label} {number(state[key])}" for key, label in COLUMNS.items() if key in state]
         rows.append(("world state, R²", number(state.get("pretrained")), " · ".join(others[1:])))
-    for ahead, error in sorted(results.get("prediction", {}).items(), key=lambda item: int(item[0])):
+    for ahead, error in sorted(results.prediction.items(), key=lambda item: int(item[0])):
         steps = "1 step" if ahead == "1" else f"{ahead} steps"
-        baselines = f"nothing moves {number(error.get('identity'))} · shuffled actions {number(error.get('shuffled'))}"
-        rows.append((f"latent prediction error, {steps}", number(error.get("model")), baselines))
-    plan = results.get("plan")
-    if plan:
+        baselines = f"nothing moves {number(error.identity)} · shuffled actions {number(error.shuffled)}"
+        rows.append((f"latent prediction error, {steps}", number(error.model), baselines))
+    if plan := results.plan:
         baselines = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in planning_baselines(plan).items())
-        found = f"{percent(plan.get('success'))} ({percent(plan.get('low'))} to {percent(plan.get('high'))})"
-        rows.append((f"planning success, {plan.get('tasks')} tasks", found, baselines))
-    dream = results.get("dream")
-    if dream:
-        baselines = " · ".join(f"{label} {told}" for label, told in dream_baselines(dream).items())
-        what = f"{dream['tasks']} tasks" if "success" in dream else f"{dream.get('episodes')} episodes"
-        found, low, high = (told_of(dream, key) for key in (headline(dream), "low", "high"))
-        rows.append((f"learned in dreams, {what}", f"{found} ({low} to {high})", baselines))
-    pretrain = results.get("pretrain")
-    if pretrain:
-        speed = f"{number(pretrain.get('clips_per_second'), 0)} clips a second, {pretrain.get('steps')} steps"
-        rows.append(("effective rank of the latents", number(pretrain.get("effective_rank"), 1), speed))
-    stages = [f"{stage} {s:.0f}" for stage, s in results["seconds"].items() if stage != "total"]
-    return [*rows, ("seconds", f"{results['seconds']['total']:.0f}", " · ".join(stages))]
+        result = f"{percent(plan.success)} ({percent(plan.low)} to {percent(plan.high)})"
+        rows.append((f"planning success, {plan.tasks} tasks", result, baselines))
+    if dream := results.dream:
+        baselines = " · ".join(f"{label} {score}" for label, score in dream_baselines(dream).items())
+        what = f"{dream.episodes} episodes" if dream.tasks is None else f"{dream.tasks} tasks"
+        result = f"{score_text(dream, dream.value)} ({score_text(dream, dream.low)} to {score_text(dream, dream.high)})"
+        rows.append((f"learned in dreams, {what}", result, baselines))
+    if pretrain := results.pretrain:
+        speed = f"{number(pretrain.clips_per_second, 0)} clips a second, {pretrain.steps} steps"
+        rows.append(("effective rank of the latents", number(pretrain.effective_rank, 1), speed))
+    stages = [f"{stage} {s:.0f}" for stage, s in results.seconds.items() if stage != "total"]
+    return [*rows, ("seconds", f"{results.seconds['total']:.0f}", " · ".join(stages))]
 
 
-def seeds_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
+def seeds_table(results: Sequence[RunResults]) -> list[Row]:
     """Several runs, one row per method: mean ± standard deviation (lowest to highest). The first row is a heading.
 
     `gain` is pretrained minus random init in the same run; `seeds won` counts the runs in which it is positive. `kNN`
     is the balanced accuracy of nearest neighbors, averaged over the labels.
     """
 
-    def state(result: Mapping[str, Any], column: str) -> float | None:
-        return result.get("probe", {}).get("state_r2", {}).get(column)
-
-    def gain(result: Mapping[str, Any]) -> float | None:
-        before, after = state(result, "random_init"), state(result, "pretrained")
+    def gain(result: RunResults) -> float | None:
+        before, after = result.state_r2("random_init"), result.state_r2("pretrained")
         return None if before is None or after is None else after - before
 
-    def neighbors(result: Mapping[str, Any], column: str) -> float | None:
-        rows = result.get("probe", {})
-        found = [row.get(column) for name, row in rows.items() if name.endswith(".knn.balanced")]
-        known = [score for score in found if score is not None]
+    def neighbors(result: RunResults, column: str) -> float | None:
+        scores = [row.get(column) for name, row in result.probe.items() if name.endswith(".knn.balanced")]
+        known = [score for score in scores if score is not None]
         return statistics.fmean(known) if known else None
 
-    measures: dict[str, tuple[Callable[[Mapping[str, Any]], float | None], int]] = {
-        "state R²": (lambda r: state(r, "pretrained"), 2),
-        "random init": (lambda r: state(r, "random_init"), 2),
+    measures: dict[str, tuple[Callable[[RunResults], float | None], int]] = {
+        "state R²": (lambda r: r.state_r2("pretrained"), 2),
+        "random init": (lambda r: r.state_r2("random_init"), 2),
         "gain": (gain, 3),
-        "pixels": (lambda r: state(r, "pixels"), 2),
-        "supervised": (lambda r: state(r, "supervised"), 2),
+        "pixels": (lambda r: r.state_r2("pixels"), 2),
+        "supervised": (lambda r: r.state_r2("supervised"), 2),
         "kNN": (lambda r: neighbors(r, "pretrained"), 2),
         "kNN, random init": (lambda r: neighbors(r, "random_init"), 2),
         "kNN, pixels": (lambda r: neighbors(r, "pixels"), 2),
-        "planning success": (lambda r: r.get("plan", {}).get("success"), 2),
-        "effective rank": (lambda r: r.get("pretrain", {}).get("effective_rank"), 1),
-        "seconds": (lambda r: r.get("seconds", {}).get("total"), 0),
+        "planning success": (lambda r: r.plan and r.plan.success, 2),
+        "effective rank": (lambda r: r.pretrain and r.pretrain.effective_rank, 1),
+        "seconds": (lambda r: r.seconds["total"], 0),
     }
     rows: list[Row] = [("method", "seeds", *measures, "seeds won")]
-    for method in dict.fromkeys(_method(result) for result in results):
-        runs = [result for result in results if _method(result) == method]
+    for method in dict.fromkeys(result.method for result in results):
+        runs = [result for result in results if result.method == method]
         gains = [g for g in map(gain, runs) if g is not None]
         cells = [_spread([value for r in runs if (value := read(r)) is not None], d) for read, d in measures.values()]
         won = f"{sum(g > 0 for g in gains)} of {len(gains)}" if gains else "–"
@@ -200,64 +217,42 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def read_part(run: Path, name: str) -> dict[str, Any]:
-    """`NAME.json` of a run; empty if it was not written. Raises UserError if it is damaged."""
-    path = run / f"{name}.json"
-    if not path.is_file():
-        return {}
-    try:
-        part = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); run the command that writes it again") from None
-    if not isinstance(part, dict):
-        raise UserError(f"{path}: expected an object, found {type(part).__name__}")
-    return without_nan(part)
+def read_json(places: Sequence[Path], name: str) -> dict[str, Any]:
+    """The file of the first folder that has one; empty if none has. Raises UserError if it is damaged."""
+    for place in places:
+        path = place / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path}: not readable as JSON ({error}); run the command that writes it again") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected an object, found {type(content).__name__}")
+        return content
+    return {}
 
 
-def find_part(places: Sequence[Path], name: str) -> dict[str, Any]:
-    """`NAME.json` of the first of the folders that has one; empty if none has. Raises UserError if it is damaged."""
-    return next((part for place in places if (part := read_part(place, name))), {})
-
-
-def merge_floors(row: Mapping[str, Any]) -> dict[str, Any]:
+def merge_floors(row: Mapping[str, float | None]) -> dict[str, float | None]:
     """One name, `floor`, for what knows nothing: the mean state, the majority class."""
     return {"floor" if column in ("mean", "majority") else column: value for column, value in row.items()}
 
 
-def without_nan(value: Any) -> Any:
-    """The same JSON value with None for every number that is not finite."""
-    match value:
-        case dict():
-            return {key: without_nan(item) for key, item in value.items()}
-        case list() | tuple():
-            return [without_nan(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
-
-
-def planning_baselines(plan: Mapping[str, Any]) -> dict[str, float]:
+def planning_baselines(plan: PlanResult) -> dict[str, float]:
     """Share of tasks that others solved, by agent, in the order of `AGENTS`."""
-    scores = plan.get("baselines", {})
-    return {agent: scores[agent]["success"] for agent in AGENTS if agent in scores}
+    return {agent: plan.baselines[agent].success for agent in AGENTS if agent in plan.baselines}
 
 
-def headline(dream: Mapping[str, Any]) -> str:
-    """What a controller that learned in dreams is scored by: tasks solved, or what it earned."""
-    return "return" if "return" in dream else "success"
+def score_text(dream: DreamResult, value: float | None) -> str:
+    """A score as text: a share of tasks, or a return."""
+    return number(value, 1) if dream.tasks is None else percent(value)
 
 
-def told_of(dream: Mapping[str, Any], key: str) -> str:
-    """A headline, or an end of its interval, as text."""
-    return number(dream.get(key), 1) if headline(dream) == "return" else percent(dream.get(key))
-
-
-def dream_baselines(dream: Mapping[str, Any]) -> dict[str, str]:
+def dream_baselines(dream: DreamResult) -> dict[str, str]:
     """Scores of others in the same tasks as text, by their short names: the planner first, if it had the same."""
-    others = {"planning": dream["planner"]} if dream.get("planner") else {}
-    baselines = dream.get("baselines", {})
-    others |= {SHORT[agent]: baselines[agent] for agent in SHORT if agent in baselines}
-    return {label: told_of(score, headline(dream)) for label, score in others.items()}
+    planner = {"planning": percent(dream.planner.success)} if dream.planner else {}
+    baselines = dream.baselines
+    return planner | {SHORT[a]: score_text(dream, baselines[a].value) for a in SHORT if a in baselines}
 
 
 def number(value: float | int | None, digits: int = 3) -> str:
@@ -270,10 +265,6 @@ def percent(share: float | int | None) -> str:
         return "–"
     whole = f"{100 * share:.0f}"
     return f"{100 * share:.1f} %" if whole in ("0", "100") and share not in (0, 1) else f"{whole} %"
-
-
-def _method(result: Mapping[str, Any]) -> str:
-    return result.get("recipe") or result.get("pretrain", {}).get("method") or "?"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

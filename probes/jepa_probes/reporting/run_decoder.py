@@ -3,7 +3,7 @@
 RUN/model/pixels/, or pixels/ in the folder of `--out`
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +14,8 @@ from jepa.training.config import PretrainConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.stream.loader import make_loader
 from jepa_probes.output import folders
+
+logger = logging.getLogger(__name__)
 
 FITTING_CLIPS = 320  # of training
 STEPS = 250  # at 64 pixels; of smaller pictures as many more as take about as long, up to four times
@@ -26,14 +28,14 @@ def pixel_decoder(
     *,
     out: Path | None = None,
     steps: int | None = None,
-    say: Callable[[str], None] = print,
 ) -> PixelDecoder | None:
-    """The run's decoder: the saved one, or one that is fitted and saved now; None if `say` is told why there is none.
+    """The run's decoder: the saved one, or one that is fitted and saved now.
+
+    None if its latents cannot be decoded; the log says why.
 
     Args:
         out: where a decoder is saved, and looked for first; None: the run's model folder.
         steps: fit it anew, for so many steps; None: only if there is none, for `STEPS`.
-        say: told of latents that have a form which cannot be decoded (see PixelDecoder).
     """
     places = folders(run / "model", None if out == run else out)
     for place in places:
@@ -42,7 +44,7 @@ def pixel_decoder(
     try:
         PixelDecoder(model.spec.tokens, model.spec.width, model.preprocessing.image_size)
     except ValueError as error:
-        say(f"nothing that is imagined can be shown: {error}")
+        logger.info(f"nothing that is imagined can be shown: {error}")
         return None
     steps = steps or round(STEPS * min(4.0, max(1.0, (64 / model.preprocessing.image_size) ** 2)))
     batches = -(-FITTING_CLIPS // config.data.batch_size)

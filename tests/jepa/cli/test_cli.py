@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -203,3 +204,14 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(capsys: pytest.CaptureFixtu
 
     assert exit_code_of(verb) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_what_a_package_logs_is_printed_once_bare_and_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> None:
+        logging.getLogger("jepa_probes.probing").info("state R²  0.9")
+        logging.getLogger("jepa.training").warning("the latents are collapsing")
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            main(["do"], app_that(action))
+        assert capsys.readouterr() == ("state R²  0.9\n", "the latents are collapsing\n")

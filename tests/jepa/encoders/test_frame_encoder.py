@@ -125,7 +125,7 @@ def config(run, shards, output: str) -> PretrainConfig:
 def test_lewm_learns_with_a_pooled_backbone_and_the_model_is_read_back(corpus, tmp_path):
     described = config(tmp_path, corpus, "pooled")
     fresh = build_method(described, 32, action_size=2).encoder.backbone.state_dict()
-    model = pretrain(described, say=lambda line: None)
+    model = pretrain(described)
     assert model.spec.tokens == 1 and model.spec.width == 96 and model.spec.frames_per_step == 1
     assert not torch.equal(model.encoder.backbone.conv1[0].weight, fresh["conv1.0.weight"])
     video = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)

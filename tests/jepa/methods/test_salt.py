@@ -81,14 +81,14 @@ def test_only_the_student_learns_from_a_frozen_teacher():
 
 def test_a_run_of_vpixel_is_the_teacher_of_another_run(tmp_path: Path, corpus: Path):
     teacher = tmp_path / "teacher"
-    pretrain(describe(teacher, corpus, {"kind": "vpixel"}), say=lambda _: None)
+    pretrain(describe(teacher, corpus, {"kind": "vpixel"}))
     settings = {"kind": "vjepa", "teacher": "frozen", "teacher_from": str(teacher)}
     config = describe(tmp_path / "student", corpus, settings, width=48, depth=2)
     method = build_method(config, 32, 0)
     assert isinstance(method, VJEPA) and method.target_encoder is not None
     kept = load(teacher).encoder.state_dict()
     assert all(torch.equal(kept[name], x) for name, x in method.target_encoder.state_dict().items())
-    model = pretrain(config, say=lambda _: None)
+    model = pretrain(config)
     assert model.spec.width == 48
 
 

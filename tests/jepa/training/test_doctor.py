@@ -213,7 +213,7 @@ def test_the_config_for_shards_trains(corpus: Path, tmp_path: Path, one_thread: 
     file = tmp_path / "pretrain.yaml"
     file.write_text(advice.text())
     small = ["trainer.steps=2", "trainer.device=cpu", "data.batch_size=2", "data.workers=0", "encoder.depth=1"]
-    pretrain(load(file, PretrainConfig, [*small, f"run={tmp_path / 'run'}"]), say=lambda line: None)
+    pretrain(load(file, PretrainConfig, [*small, f"run={tmp_path / 'run'}"]))
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 

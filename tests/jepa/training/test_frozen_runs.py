@@ -47,7 +47,7 @@ def rooms(folder: Path) -> Path:
 def video(folder: Path, rooms: Path) -> Path:
     """A run of V-JEPA, whose encoder others freeze."""
     method = {"kind": "vjepa", "predictor": {"width": 24, "depth": 1, "heads": 2}}
-    pretrain(describe(folder / "video", rooms, method, VIT), say=lambda _: None)
+    pretrain(describe(folder / "video", rooms, method, VIT))
     return folder / "video"
 
 
@@ -80,12 +80,9 @@ def patches(run: Path, rooms: Path, method: dict[str, Any] | None = None, **chan
 @pytest.fixture(scope="module")
 def runs(folder: Path, rooms: Path, video: Path) -> dict[str, Path]:
     """A run of each method; DINO-WM's with states, JEPA-WMs' rollout and actions that are standardized."""
-    told: list[str] = []
-    pretrain(acting(folder / "acting", rooms, video), say=told.append)
-    assert not [line for line in told if "random weights" in line]
+    pretrain(acting(folder / "acting", rooms, video))
     states = {"states": ["agent.x", "agent.y"], "rollout_steps": 2, "predictor": {"normalize_states": True}}
-    pretrain(patches(folder / "patches", rooms, states), say=told.append)
-    assert [line for line in told if "frozen with random weights" in line]
+    pretrain(patches(folder / "patches", rooms, states))
     return {"vjepa_ac": folder / "acting", "dino_wm": folder / "patches"}
 
 
@@ -128,17 +125,17 @@ def test_checkpoints_hold_what_is_trained_and_not_the_encoder(runs: dict[str, Pa
 @pytest.mark.parametrize("name", ["vjepa_ac", "dino_wm"])
 def test_every_verb_works_on_a_run(runs: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = runs[name]
-    scores = probe(run, ProbeConfig(supervised=False, clip_frames=4, clips_per_video=1, labels=()), say=lambda _: None)
-    assert {"pretrained", "random_init", "pixels"} <= set(scores["scores"]["state_r2"])
-    assert set(scores["prediction"]) == {"1", "10"} and scores["prediction"]["1"]["model"] > 0
+    scores = probe(run, ProbeConfig(supervised=False, clip_frames=4, clips_per_video=1, labels=()))
+    assert {"pretrained", "random_init", "pixels"} <= set(scores.scores["state_r2"])
+    assert set(scores.prediction) == {"1", "10"} and scores.prediction["1"].model > 0
     config = from_dict(
         {"tasks": 3, "steps": 4, "horizon": 2, "replan_every": 1, "planner": FEW, "simulator_tasks": 0, "gifs": 0}
         | {"inverse": {"updates": 3, "batch": 8}},
         PlanConfig,
     )
-    result = plan(run, config, say=lambda _: None)
-    assert result["plans_per_task"] == 4 and len(result["distances"]) == 3
-    assert {"random", "expert", "inverse_dynamics"} <= set(result["baselines"])
+    result = plan(run, config)
+    assert result.plans_per_task == 4 and len(result.distances) == 3
+    assert {"random", "expert", "inverse_dynamics"} <= set(result.baselines)
     if name == "dino_wm":  # whose dynamics are told states
         with pytest.raises(SystemExit) as ended:
             main(["report", str(run), "--decoder-steps", "2"])
@@ -157,10 +154,10 @@ def test_controllers_learn_in_dreams_of_a_run_and_are_refused_where_states_would
         {"tasks": 2, "steps": 3, "controller": {"kind": "actor_critic", "updates": 2, "batch": 4, "horizon": 2}},
         DreamConfig,
     )
-    result = dream(runs["vjepa_ac"], config, say=lambda _: None)
-    assert len(result["distances"]) == 2
+    result = dream(runs["vjepa_ac"], config)
+    assert len(result.distances or ()) == 2
     with pytest.raises(UserError, match=r"told agent.x, agent.y, and dreams start from latents alone"):
-        dream(runs["dino_wm"], config, say=lambda _: None)
+        dream(runs["dino_wm"], config)
 
 
 class PowerCutError(Exception):
@@ -184,11 +181,11 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
     def make(run: Path, **changes: Any) -> PretrainConfig:
         return acting(run, rooms, video, **changes) if name == "vjepa_ac" else patches(run, rooms, **changes)
 
-    pretrain(make(tmp_path / "whole"), say=lambda _: None)
+    pretrain(make(tmp_path / "whole"))
     with pytest.raises(PowerCutError):
-        pretrain(make(tmp_path / "part"), say=lambda _: None, callbacks=(PowerCut(),))
+        pretrain(make(tmp_path / "part"), callbacks=(PowerCut(),))
     assert not (tmp_path / "part" / "model").exists()
-    pretrain(make(tmp_path / "part"), resume=True, say=lambda _: None)
+    pretrain(make(tmp_path / "part"), resume=True)
     one, other = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "part"))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -196,19 +193,19 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
 def test_a_checkpoint_is_not_resumed_with_another_encoder(
     rooms: Path, video: Path, tmp_path: Path, folder: Path
 ) -> None:
-    pretrain(acting(tmp_path / "run", rooms, video, trainer__steps=3), say=lambda _: None)
+    pretrain(acting(tmp_path / "run", rooms, video, trainer__steps=3))
     weights = video / "model" / "model.safetensors"
     description = video / "model" / "model.json"
     before = weights.read_bytes(), description.read_bytes()
     method = {"kind": "vjepa", "predictor": {"width": 24, "depth": 1, "heads": 2}}
-    pretrain(describe(tmp_path / "other", rooms, method, VIT, seed=1), say=lambda _: None)
+    pretrain(describe(tmp_path / "other", rooms, method, VIT, seed=1))
     for file in (weights, description):
         file.write_bytes((tmp_path / "other" / "model" / file.name).read_bytes())
     try:
         with pytest.raises(UserError, match="made with another frozen encoder"):
-            pretrain(acting(tmp_path / "run", rooms, video), resume=True, say=lambda _: None)
+            pretrain(acting(tmp_path / "run", rooms, video), resume=True)
         with pytest.raises(UserError, match=r"init_from: .*made with another frozen encoder"):
-            pretrain(acting(tmp_path / "next", rooms, video, init_from=str(tmp_path / "run")), say=lambda _: None)
+            pretrain(acting(tmp_path / "next", rooms, video, init_from=str(tmp_path / "run")))
     finally:
         weights.write_bytes(before[0])
         description.write_bytes(before[1])
@@ -218,9 +215,9 @@ def test_a_checkpoint_is_not_resumed_with_another_encoder(
 def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path], rooms: Path, tmp_path: Path) -> None:
     """Here stills of a video ViT; and the run's own config is enough to start again."""
     method = {"kind": "dino_wm", "encoder_from": str(runs["vjepa_ac"]), "predictor": SMALL | {"head_dim": None}}
-    pretrain(describe(tmp_path / "run", rooms, method), say=lambda _: None)
+    pretrain(describe(tmp_path / "run", rooms, method))
     again = load_config(tmp_path / "run" / "config.yaml", PretrainConfig, [f"run={tmp_path / 'again'}"])
-    pretrain(again, say=lambda _: None)
+    pretrain(again)
     one, other = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 

@@ -46,7 +46,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_teacher_and_
 ) -> None:
     run, spoil = tmp_path / "run", Spoil(value)
     with pytest.raises(UserError, match=f"the gradient of {NAME} is not finite at step 3") as caught:
-        pretrain(describe(run, corpus, f"trainer.clip_norm={clip}"), say=lambda _: None, callbacks=(spoil,))
+        pretrain(describe(run, corpus, f"trainer.clip_norm={clip}"), callbacks=(spoil,))
     assert "\n" not in str(caught.value)
     after = spoil.method.state_dict()
     assert all(torch.equal(after[name], x) for name, x in spoil.before.items()), "weights and teacher are untouched"
@@ -58,7 +58,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_teacher_and_
 
 def test_a_gradient_too_large_for_its_norm_is_not_clipped_to_nothing(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the norm of the gradients is not finite at step 3"):
-        pretrain(describe(tmp_path / "run", corpus), say=lambda _: None, callbacks=(Spoil(1e30),))
+        pretrain(describe(tmp_path / "run", corpus), callbacks=(Spoil(1e30),))
 
 
 def test_weights_that_are_not_finite_do_not_replace_the_last_checkpoint(corpus: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_checkpoint(corpus: 
 
     run = tmp_path / "run"
     with pytest.raises(UserError, match=rf"checkpoint of step 4 is not written: method\.{NAME} is not finite"):
-        pretrain(describe(run, corpus), say=lambda _: None, callbacks=(Overflow(),))
+        pretrain(describe(run, corpus), callbacks=(Overflow(),))
     found = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert found["global_step"] == 3 and (run / "checkpoints" / "step-3.ckpt").is_file()
-    pretrain(describe(run, corpus), resume=True, say=lambda _: None)
+    pretrain(describe(run, corpus), resume=True)

@@ -53,10 +53,6 @@ class StopAt(L.Callback):
             raise KeyboardInterrupt
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 def clips(count: int, seed: int) -> ClipBatch:
     video = torch.randint(0, 256, (count, 4, 3, 16, 16), generator=torch.Generator().manual_seed(seed))
     return ClipBatch(
@@ -124,13 +120,13 @@ def rows(run: Path) -> list[str]:
 
 
 def test_a_run_counts_steps_of_the_optimizer_and_resumes_among_gathered_batches(tmp_path: Path, corpus: Path):
-    whole = pretrain(describe(tmp_path / "whole", corpus, trainer__accumulate=2), say=quiet)
+    whole = pretrain(describe(tmp_path / "whole", corpus, trainer__accumulate=2))
     assert len(rows(tmp_path / "whole")) == 1 + 6
 
     part = describe(tmp_path / "part", corpus, trainer__accumulate=2)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(part, say=quiet, callbacks=(StopAt(8),))  # in the middle of step 5; the last checkpoint is of step 3
-    resumed = pretrain(part, say=quiet, resume=True)
+        pretrain(part, callbacks=(StopAt(8),))  # in the middle of step 5; the last checkpoint is of step 3
+    resumed = pretrain(part, resume=True)
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, resumed.encoder.state_dict()[name]), name
 
@@ -144,7 +140,7 @@ def test_the_log_shows_the_mean_of_the_batches_gathered_for_a_step(tmp_path: Pat
             if len(told[-1]) == 3:
                 told.append([])
 
-    pretrain(describe(tmp_path / "run", corpus, trainer__accumulate=3), say=quiet, callbacks=(Listen(),))
+    pretrain(describe(tmp_path / "run", corpus, trainer__accumulate=3), callbacks=(Listen(),))
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
         logged = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert logged == pytest.approx([sum(losses) / 3 for losses in told[:6]], rel=1e-5)
@@ -159,14 +155,14 @@ def test_weight_decay_follows_its_schedule_where_there_is_any(tmp_path: Path, co
             seen.append([group["weight_decay"] for group in trainer.optimizers[0].param_groups])
 
     settings = {"lr": 1e-3, "weight_decay": 0.04, "final_weight_decay": 0.4}
-    pretrain(describe(tmp_path / "run", corpus, optimizer=settings), say=quiet, callbacks=(Look(),))
+    pretrain(describe(tmp_path / "run", corpus, optimizer=settings), callbacks=(Look(),))
     expected = [optim.half_cosine(0.04, 0.4, 6)(step) for step in range(6)]
     assert [pair[0] for pair in seen] == pytest.approx(expected) and expected[3] == pytest.approx(0.22)
     assert all(pair[1] == 0 for pair in seen)
 
 
 def test_a_cooldown_starts_from_weights_and_optimizer_at_more_frames_and_pixels(tmp_path: Path, corpus: Path):
-    pretrain(describe(tmp_path / "first", corpus), say=quiet)
+    pretrain(describe(tmp_path / "first", corpus))
     larger = {"init_from": str(tmp_path / "first"), "data__clip_frames": 8, "data__image_size": 24}
     config = describe(
         tmp_path / "second", corpus, **larger, schedule={"kind": "linear"}, optimizer={"lr": 1e-4, "weight_decay": 0.0}
@@ -181,7 +177,7 @@ def test_a_cooldown_starts_from_weights_and_optimizer_at_more_frames_and_pixels(
                 begun["steps"] = {int(state["step"]) for state in optimizer.state.values()}
                 begun["groups"] = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
-    pretrain(config, say=quiet, callbacks=(Begin(),))
+    pretrain(config, callbacks=(Begin(),))
     found = torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert begun["weights"].keys() == {name.removeprefix("method.") for name in found}
     assert all(torch.equal(begun["weights"][name.removeprefix("method.")], x) for name, x in found.items())
@@ -190,18 +186,18 @@ def test_a_cooldown_starts_from_weights_and_optimizer_at_more_frames_and_pixels(
 
 
 def test_a_cooldown_that_was_killed_resumes_from_its_own_checkpoint(tmp_path: Path, corpus: Path):
-    pretrain(describe(tmp_path / "first", corpus), say=quiet)
+    pretrain(describe(tmp_path / "first", corpus))
     config = describe(tmp_path / "second", corpus, init_from=str(tmp_path / "first"))
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config, say=quiet, callbacks=(StopAt(4),))  # the last checkpoint is of step 3
-    resumed = pretrain(config, say=quiet, resume=True)
-    whole = pretrain(config.model_copy(update={"run": str(tmp_path / "whole")}), say=quiet)
+        pretrain(config, callbacks=(StopAt(4),))  # the last checkpoint is of step 3
+    resumed = pretrain(config, resume=True)
+    whole = pretrain(config.model_copy(update={"run": str(tmp_path / "whole")}))
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, resumed.encoder.state_dict()[name]), name
 
 
 def test_another_model_a_missing_run_and_a_cut_checkpoint_are_told(tmp_path: Path, corpus: Path):
-    pretrain(describe(tmp_path / "first", corpus), say=quiet)
+    pretrain(describe(tmp_path / "first", corpus))
     method = build_method(describe(tmp_path / "x", corpus, encoder__depth=2), 16, 0)
     assert isinstance(method, nn.Module)
     with pytest.raises(UserError, match=r"belongs to another model: missing encoder\.blocks\.1"):
@@ -228,7 +224,5 @@ def test_bf16_trains_and_the_teacher_stays_in_fp32(tmp_path: Path, corpus: Path)
             types["loss"] = {trainer.callback_metrics["train/loss"].dtype}
             assert trainer.callback_metrics["train/loss"].isfinite()
 
-    pretrain(
-        describe(tmp_path / "run", corpus, trainer__precision="bf16", trainer__steps=2), say=quiet, callbacks=(Look(),)
-    )
+    pretrain(describe(tmp_path / "run", corpus, trainer__precision="bf16", trainer__steps=2), callbacks=(Look(),))
     assert types == {"teacher": {torch.float32}, "student": {torch.float32}, "loss": {torch.float32}}

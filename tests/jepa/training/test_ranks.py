@@ -12,13 +12,15 @@ import jepa
 from jepa.cli import main
 
 SCRIPT = """
-import hashlib, json, sys
+import hashlib, json, logging, sys
 from pathlib import Path
 from lightning.pytorch.callbacks import Callback
 from jepa.config import load
 from jepa.masks.tube import Tube
 from jepa.training.pretrain import pretrain
 from jepa.training.config import PretrainConfig
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 
 class Recorder(Callback):
     def on_train_start(self, trainer, module):

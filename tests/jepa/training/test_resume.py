@@ -31,10 +31,6 @@ def describe(run: Path, corpus: Path, steps: int = 4, every: int = 500, **change
     return from_dict(BASE | {"run": str(run), "data": data, "trainer": trainer} | changes, PretrainConfig)
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
@@ -48,7 +44,7 @@ def same(a: Path, b: Path) -> bool:
 def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 steps; not to be changed."""
     run = tmp_path_factory.mktemp("done") / "run"
-    pretrain(describe(run, corpus), say=quiet)
+    pretrain(describe(run, corpus))
     return run
 
 
@@ -74,25 +70,26 @@ class Rates(Callback):
 
 @pytest.mark.parametrize("every", [2, 3, 500])
 def test_a_finished_run_resumed_with_more_steps_ends_as_one_that_was_as_long_from_the_start(
-    every: int, corpus: Path, tmp_path: Path
+    every: int, corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, longer = tmp_path / "whole", tmp_path / "longer"
-    pretrain(describe(whole, corpus, 8, schedule=FLAT), say=quiet)
-    pretrain(describe(longer, corpus, 4, every, schedule=FLAT), say=quiet)
-    said: list[str] = []
-    pretrain(describe(longer, corpus, 8, every, schedule=FLAT), resume=True, say=said.append)
+    pretrain(describe(whole, corpus, 8, schedule=FLAT))
+    pretrain(describe(longer, corpus, 4, every, schedule=FLAT))
+    pretrain(describe(longer, corpus, 8, every, schedule=FLAT), resume=True)
     assert same(whole, longer)
     assert load_config(longer / "config.yaml", PretrainConfig).trainer.steps == 8
-    assert any("trainer.steps 4 -> 8" in line for line in said)
+    assert any("trainer.steps 4 -> 8" in line for line in caplog.messages)
     assert torch.load(longer / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
 
 
-def test_the_schedule_of_a_run_that_got_longer_is_that_of_its_new_length(run: Path, corpus: Path) -> None:
-    rates, said = Rates(), list[str]()
-    pretrain(describe(run, corpus, 8), resume=True, say=said.append, callbacks=(rates,))
+def test_the_schedule_of_a_run_that_got_longer_is_that_of_its_new_length(
+    run: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rates = Rates()
+    pretrain(describe(run, corpus, 8), resume=True, callbacks=(rates,))
     half_cosine = [1e-3 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 8)).item()) for step in range(4, 8)]
     assert rates.seen == pytest.approx(half_cosine, rel=1e-5)
-    assert any("the learning rate goes from 0 to 0.0005" in line for line in said)
+    assert any("the learning rate goes from 0 to 0.0005" in line for line in caplog.messages)
 
 
 def test_a_run_stopped_midway_goes_on_for_as_many_steps_as_are_asked_for_now(corpus: Path, tmp_path: Path) -> None:
@@ -102,19 +99,21 @@ def test_a_run_stopped_midway_goes_on_for_as_many_steps_as_are_asked_for_now(cor
                 raise KeyboardInterrupt
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    pretrain(describe(whole, corpus, 7, schedule=FLAT), say=quiet)
+    pretrain(describe(whole, corpus, 7, schedule=FLAT))
     with pytest.raises(KeyboardInterrupt):
-        pretrain(describe(stopped, corpus, 5, 2, schedule=FLAT), say=quiet, callbacks=(Stop(),))
-    pretrain(describe(stopped, corpus, 7, 2, schedule=FLAT), resume=True, say=quiet)
+        pretrain(describe(stopped, corpus, 5, 2, schedule=FLAT), callbacks=(Stop(),))
+    pretrain(describe(stopped, corpus, 7, 2, schedule=FLAT), resume=True)
     assert same(whole, stopped)
     assert load_config(stopped / "config.yaml", PretrainConfig).trainer.steps == 7
 
 
-def test_resuming_a_finished_run_says_that_nothing_is_left_and_leaves_it_as_it_is(run: Path, corpus: Path) -> None:
+def test_resuming_a_finished_run_says_that_nothing_is_left_and_leaves_it_as_it_is(
+    run: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    said: list[str] = []
-    pretrain(describe(run, corpus), resume=True, say=said.append)
-    assert len(said) == 1 and "all 4 steps are done" in said[0]
+    caplog.clear()  # of what made the run
+    pretrain(describe(run, corpus), resume=True)
+    assert len(caplog.messages) == 1 and "all 4 steps are done" in caplog.messages[0]
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -122,7 +121,7 @@ def test_a_run_that_was_killed_before_its_model_was_written_writes_it_when_resum
     done: Path, run: Path, corpus: Path
 ) -> None:
     (run / "model" / "model.json").unlink()
-    pretrain(describe(run, corpus), resume=True, say=quiet)
+    pretrain(describe(run, corpus), resume=True)
     assert same(done, run)
 
 
@@ -144,7 +143,7 @@ def test_what_cannot_be_honoured_by_a_resumed_run_is_refused_by_name(
 ) -> None:
     before = (run / "config.yaml").read_text()
     with pytest.raises(UserError, match=key) as caught:
-        pretrain(describe(run, corpus, **changes), resume=True, say=quiet)
+        pretrain(describe(run, corpus, **changes), resume=True)
     assert "init_from=" in str(caught.value)
     assert (run / "config.yaml").read_text() == before
 
@@ -154,7 +153,7 @@ def test_workers_intervals_and_the_device_may_change_and_stand_in_the_config_aft
 ) -> None:
     changes = {"trainer": {"log_every": 2, "device": "auto", "precision": "fp32"}, "data": {"cache_mib": 8}}
     config = describe(run, corpus, 6, 2, **changes)
-    pretrain(config, resume=True, say=quiet)
+    pretrain(config, resume=True)
     written = load_config(run / "config.yaml", PretrainConfig)
     assert written.trainer == config.trainer and written.data.cache_mib == 8
 
@@ -193,10 +192,10 @@ def test_a_damaged_checkpoint_is_one_line_with_the_file_and_what_to_do(
     )
     assert load_config(run / "config.yaml", PretrainConfig).trainer.steps == 4
     (run / "checkpoints" / "last.ckpt").write_bytes((run / "checkpoints" / "step-4.ckpt").read_bytes())
-    pretrain(describe(run, corpus, 5), resume=True, say=quiet)  # as the line says
+    pretrain(describe(run, corpus, 5), resume=True)  # as the line says
     damage(run / "checkpoints" / "last.ckpt", how)
     with pytest.raises(UserError, match=r"init_from: .*last\.ckpt: damaged"):
-        pretrain(describe(tmp_path / "other", corpus, init_from=str(run)), say=quiet)
+        pretrain(describe(tmp_path / "other", corpus, init_from=str(run)))
 
 
 @pytest.mark.parametrize("kind", ["no training", "another model"])
@@ -210,12 +209,12 @@ def test_a_checkpoint_of_something_else_is_named(kind: str, run: Path, corpus: P
     torch.save(found, path)
     message = "holds no optimizer_states" if kind == "no training" else "belongs to another model"
     with pytest.raises(UserError, match=f"last.ckpt.*{message}"):
-        pretrain(describe(run, corpus, 5), resume=True, say=quiet)
+        pretrain(describe(run, corpus, 5), resume=True)
 
 
 def test_a_run_that_was_copied_goes_on_in_its_own_folder(done: Path, run: Path, corpus: Path) -> None:
     before = sorted(path.name for path in (done / "checkpoints").iterdir())
-    pretrain(describe(run, corpus, 6, 2), resume=True, say=quiet)
+    pretrain(describe(run, corpus, 6, 2), resume=True)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt", "step-6.ckpt"]
     assert sorted(path.name for path in (done / "checkpoints").iterdir()) == before
 
@@ -228,11 +227,11 @@ def test_shards_that_have_changed_are_noticed_when_a_run_is_resumed(run: Path, c
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     record(Recording("billiards-easy", episodes=20, frames=14, image_size=32), moved, overwrite=True)
     with pytest.raises(UserError, match="these shards have changed since the state was saved"):
-        pretrain(describe(run, moved, steps=6), resume=True, say=quiet)
+        pretrain(describe(run, moved, steps=6), resume=True)
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
     shutil.rmtree(moved)
     shutil.copytree(corpus, moved)  # the same shards elsewhere
-    pretrain(describe(run, moved, steps=6), resume=True, say=quiet)
+    pretrain(describe(run, moved, steps=6), resume=True)
 
 
 def test_a_checkpoint_with_numbers_that_are_not_finite_is_named(run: Path, corpus: Path) -> None:
@@ -242,11 +241,11 @@ def test_a_checkpoint_with_numbers_that_are_not_finite_is_named(run: Path, corpu
     found["state_dict"][name].fill_(torch.nan)
     torch.save(found, path)
     with pytest.raises(UserError, match=rf"last\.ckpt: damaged: {re.escape(name)} is not finite"):
-        pretrain(describe(run, corpus, steps=6), resume=True, say=quiet)
+        pretrain(describe(run, corpus, steps=6), resume=True)
 
 
 def test_a_missing_last_checkpoint_points_to_the_others(run: Path, corpus: Path) -> None:
     path = run / "checkpoints" / "last.ckpt"
     path.rename(path.with_name("step-4.ckpt"))
     with pytest.raises(UserError, match=r"last\.ckpt is not there\. Copy another one over it \(step-4\.ckpt"):
-        pretrain(describe(run, corpus, steps=6), resume=True, say=quiet)
+        pretrain(describe(run, corpus, steps=6), resume=True)

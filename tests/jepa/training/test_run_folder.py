@@ -30,10 +30,6 @@ def describe(run: Path, corpus: Path, steps: int = 2, **changes: Any) -> Pretrai
     return from_dict(description, PretrainConfig, [f"{key.replace('__', '.')}={x}" for key, x in changes.items()])
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 class Fail(Callback):
     """A first batch that does not fit into memory."""
 
@@ -56,7 +52,7 @@ def test_the_corrected_command_works_in_the_folder_of_a_start_that_failed(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(UserError):
-        jepa.pretrain(describe(run, corpus, **wrong), say=quiet)
+        jepa.pretrain(describe(run, corpus, **wrong))
     assert not run.exists()
 
 
@@ -64,31 +60,31 @@ def test_a_start_that_fails_in_its_first_batch_gives_the_folder_back(corpus: Pat
     run = tmp_path / "run"
     (run / "data").mkdir(parents=True)  # as the demo has it
     with pytest.raises(RuntimeError, match="out of memory"):
-        pretrain(describe(run, corpus), say=quiet, callbacks=(Fail(),))
+        pretrain(describe(run, corpus), callbacks=(Fail(),))
     assert [path.name for path in run.iterdir()] == ["data"]
-    pretrain(describe(run, corpus), say=quiet)
+    pretrain(describe(run, corpus))
     config = (run / "config.yaml").read_text()
     with pytest.raises(RuntimeError, match="out of memory"):
-        pretrain(describe(run, corpus, steps=3), resume=True, say=quiet, callbacks=(Fail(),))
+        pretrain(describe(run, corpus, steps=3), resume=True, callbacks=(Fail(),))
     assert (run / "config.yaml").read_text() == config
 
 
 def test_a_start_that_would_fail_leaves_the_run_that_it_was_to_overwrite(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    pretrain(describe(run, corpus), say=quiet)
+    pretrain(describe(run, corpus))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="no such folder"):
-        pretrain(describe(run, corpus, data__shards="nowhere"), overwrite=True, say=quiet)
+        pretrain(describe(run, corpus, data__shards="nowhere"), overwrite=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_an_overwritten_run_leaves_no_results_of_the_model_before(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    pretrain(describe(run, corpus), say=quiet)
+    pretrain(describe(run, corpus))
     (run / "model" / "pixels").mkdir()
     for name in ("probe.json", "notes.txt", "model/pixels/decoder"):
         (run / name).write_text("of the model before")
-    pretrain(describe(run, corpus), overwrite=True, say=quiet)
+    pretrain(describe(run, corpus), overwrite=True)
     assert not (run / "probe.json").exists() and not (run / "model" / "pixels").exists()
     assert (run / "notes.txt").exists() and (run / "model" / "model.json").exists()
 
@@ -99,7 +95,7 @@ def test_a_folder_with_somebodys_files_is_refused_and_they_are_named(name: str, 
     (run / name).parent.mkdir(parents=True)
     (run / name).write_text("weeks of work")
     with pytest.raises(UserError, match=f"not the folder of a run.*{name.split('/')[0]}.*--overwrite"):
-        pretrain(describe(run, corpus), say=quiet)
+        pretrain(describe(run, corpus))
     assert (run / name).read_text() == "weeks of work" and not (run / "config.yaml").exists()
 
 
@@ -108,7 +104,7 @@ def test_a_folder_with_data_and_notes_may_become_a_run(corpus: Path, tmp_path: P
     for name in ("data/manifest.json", "log.txt"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("kept")
-    pretrain(describe(run, corpus), say=quiet)
+    pretrain(describe(run, corpus))
     assert (run / "log.txt").read_text() == (run / "data/manifest.json").read_text() == "kept"
 
 
@@ -125,8 +121,8 @@ def test_a_run_under_slurm_does_not_begin_from_what_another_run_left_in_the_work
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, slurm = tmp_path / "plain", tmp_path / "slurm"
-    pretrain(describe(plain, corpus), say=quiet)
-    pretrain(describe(tmp_path / "other", corpus, seed=7), say=quiet)
+    pretrain(describe(plain, corpus))
+    pretrain(describe(tmp_path / "other", corpus, seed=7))
     other = (tmp_path / "other" / "checkpoints" / "last.ckpt").read_bytes()
     monkeypatch.chdir(tmp_path)
     Path("hpc_ckpt_1.ckpt").write_bytes(other)
@@ -136,7 +132,7 @@ def test_a_run_under_slurm_does_not_begin_from_what_another_run_left_in_the_work
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     handler = Handler()
-    pretrain(describe(slurm, corpus), say=quiet, callbacks=(handler,))
+    pretrain(describe(slurm, corpus), callbacks=(handler,))
     a, b = (load_file(run / "model" / "model.safetensors") for run in (plain, slurm))
     assert all(torch.allclose(a[name], b[name]) for name in a)
     assert handler.found == signal.SIG_DFL, "no checkpoint is written to the working directory"
@@ -157,10 +153,10 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
 
     config = describe(run, corpus, steps=6, trainer__checkpoint_every=2)
     with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint could not be written.*--resume"):
-        pretrain(config, say=quiet, callbacks=(Block(),))
+        pretrain(config, callbacks=(Block(),))
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
     (run / "checkpoints" / "last.ckpt.partial").rmdir()
-    pretrain(config, resume=True, say=quiet)
+    pretrain(config, resume=True)
 
 
 def test_each_demo_has_a_folder_of_its_own() -> None:
@@ -202,7 +198,7 @@ def test_a_demo_whose_world_cannot_be_recorded_gives_its_folder_back(
 
     monkeypatch.setattr(demos, "record", missing)
     with pytest.raises(UserError, match="pymunk"):
-        demos.demo(tmp_path / "demo", method="push-t", say=quiet)
+        demos.demo(tmp_path / "demo", method="push-t")
     assert not (tmp_path / "demo").exists()
 
 
@@ -241,4 +237,4 @@ def test_where_nothing_can_be_written_is_one_line_with_path_and_reason(
 def test_a_folder_without_permission_is_refused_before_training(corpus: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match=r"nothing can be written.*Permission denied"):
-        pretrain(describe(tmp_path / "run", corpus), say=quiet)
+        pretrain(describe(tmp_path / "run", corpus))

@@ -5,7 +5,6 @@ import itertools
 import json
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -83,17 +82,13 @@ def encoded(name: str, latents: np.ndarray) -> EncodedVideo:
     return EncodedVideo(name, np.zeros(latents.shape[0] * latents.shape[1], np.float32), 0.5, iter([latents]))
 
 
-def told(call: Callable[..., object], *arguments: object, **settings: object) -> str:
-    lines: list[str] = []
-    call(*arguments, **settings, say=lines.append)
-    return "\n".join(lines)
-
-
-def test_a_table_has_a_row_a_clip_with_the_mean_of_its_latents(model: Path, videos: Path, tmp_path: Path) -> None:
+def test_a_table_has_a_row_a_clip_with_the_mean_of_its_latents(
+    model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "deep" / "x.parquet"
-    said = told(embed, videos, model, out, clip_frames=4)
-    assert "left out: a.m2ts" in said and "2 file(s), 1 left out; a row for each of 5 clip(s)" in said
+    embed(videos, model, out, clip_frames=4)
+    assert "left out: a.m2ts" in caplog.text and "2 file(s), 1 left out; a row for each of 5 clip(s)" in caplog.text
     rows = parquet.read_table(out).to_pylist()
     assert [(row["key"], row["start_seconds"], row["steps"]) for row in rows] == [
         ("b.mp4", 0.0, 2),
@@ -114,7 +109,7 @@ def test_curation_reads_the_same_vectors_from_a_table_and_from_all_latents(
 ) -> None:
     pytest.importorskip("pyarrow")
     for name in ("x.npz", "x.parquet"):
-        told(embed, videos, model, tmp_path / name, clip_frames=8)
+        embed(videos, model, tmp_path / name, clip_frames=8)
     keys = ["inner/a.mp4", "absent", "b.mp4"]
     whole, pooled = (read_embeddings(str(tmp_path / name), keys) for name in ("x.npz", "x.parquet"))
     assert whole.there.tolist() == pooled.there.tolist() == [True, False, True]
@@ -139,10 +134,12 @@ def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
             read_embeddings(str(tmp_path / "x.parquet"), ["a"])
 
 
-def test_shards_hold_every_latent_and_webdataset_reads_them(model: Path, videos: Path, tmp_path: Path) -> None:
-    told(embed, videos, model, tmp_path / "x.npz")
-    said = told(embed, videos, model, tmp_path / "shards")
-    assert "latents [steps, 16, 24] every 0.25 s in 1 shard(s)" in said
+def test_shards_hold_every_latent_and_webdataset_reads_them(
+    model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed(videos, model, tmp_path / "x.npz")
+    embed(videos, model, tmp_path / "shards")
+    assert "latents [steps, 16, 24] every 0.25 s in 1 shard(s)" in caplog.text
     about = json.loads((tmp_path / "shards" / "features.json").read_text())
     assert about["samples"] == 2 and about["shards"] == [{"file": "features-000000.tar", "samples": 2}]
     with (
@@ -164,7 +161,7 @@ def test_the_same_latents_give_the_same_bytes_in_every_kind(model: Path, videos:
     for name, file in (("npz", "{}.npz"), ("parquet", "{}.parquet"), ("shards", "{}/features-000000.tar")):
         first, second = (tmp_path / file.format(f"{name}{i}") for i in range(2))
         for path in (first, second):
-            told(embed, videos, model, path.parent if name == "shards" else path, kind=name)
+            embed(videos, model, path.parent if name == "shards" else path, kind=name)
         assert first.read_bytes() == second.read_bytes()
 
 
@@ -186,7 +183,7 @@ def test_a_run_that_fails_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
     (source / "x.mp4").write_bytes(b"nothing")
     for out in (tmp_path / "x.npz", tmp_path / "shards"):
         with pytest.raises(UserError, match="none of its 1 videos and pictures"):
-            told(embed, source, model, out)
+            embed(source, model, out)
     for name in ("y.npz", "y"):
         assert open_writer(tmp_path / name).abandon() is None
     assert [path.name for path in tmp_path.iterdir()] == ["only_bad"]
@@ -204,10 +201,10 @@ def test_what_cannot_be_written_is_told_before_the_model_is_read(
         ("full", "npz", "a folder; npz is one file"),
     ):
         with pytest.raises(UserError, match=words):
-            told(embed, videos, tmp_path / "no model", tmp_path / out, kind=kind)
+            embed(videos, tmp_path / "no model", tmp_path / out, kind=kind)
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"pip install 'openjepa\[pack\]'"):
-        told(embed, videos, tmp_path / "no model", tmp_path / "x.parquet")
+        embed(videos, tmp_path / "no model", tmp_path / "x.parquet")
 
 
 def test_clips_cover_the_file_once_in_order(model: Path, tmp_path: Path) -> None:
@@ -224,15 +221,18 @@ def test_clips_cover_the_file_once_in_order(model: Path, tmp_path: Path) -> None
 
 def test_clips_that_the_model_cannot_take_are_told(model: Path, videos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="multiples of 2 frames"):
-        told(embed, videos, model, tmp_path / "x.npz", clip_frames=3)
+        embed(videos, model, tmp_path / "x.npz", clip_frames=3)
 
 
-def test_every_video_that_can_be_packed_is_looked_at(model: Path, tmp_path: Path) -> None:
+def test_every_video_that_can_be_packed_is_looked_at(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "all"
     folder.mkdir()
     for ending in VIDEO_FILES:
         (folder / f"x.{ending.upper()}").write_bytes(encode_mp4(moving_square(4), FPS))
-    assert f"{len(VIDEO_FILES)} file(s), 0 left out" in told(embed, folder, model, tmp_path / "x.npz")
+    embed(folder, model, tmp_path / "x.npz")
+    assert f"{len(VIDEO_FILES)} file(s), 0 left out" in caplog.text
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -241,11 +241,11 @@ def frames_of(path: Path) -> np.ndarray:
 
 
 def test_a_picture_shows_the_input_and_beside_it_colors_that_follow_the_features(
-    model: Path, videos: Path, tmp_path: Path
+    model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = told(draw, videos, model, tmp_path / "x.gif")
-    assert "left out: a.m2ts" in said and "b.mp4, the first of 3 files; 6 steps" in said
-    told(draw, videos / "b.mp4", model, tmp_path / "x.mp4", clip_frames=4)
+    draw(videos, model, tmp_path / "x.gif")
+    assert "left out: a.m2ts" in caplog.text and "b.mp4, the first of 3 files; 6 steps" in caplog.text
+    draw(videos / "b.mp4", model, tmp_path / "x.mp4", clip_frames=4)
     loaded = jepa.load(model)
     with loaded.open_video(videos / "b.mp4") as file:
         drawn = draw_features(loaded, file, 4)
@@ -264,10 +264,13 @@ def test_a_picture_shows_the_input_and_beside_it_colors_that_follow_the_features
         assert (draw_features(loaded, file, 4) == drawn).all()
 
 
-def test_long_videos_are_drawn_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
+def test_long_videos_are_drawn_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("jepa_probes.embedding.pca.LONGEST", 3)
     (tmp_path / "x.mp4").write_bytes(encode_mp4(moving_square(10), FPS))
-    assert "the first 3 of 5 steps" in told(draw, tmp_path / "x.mp4", model, tmp_path / "x.gif")
+    draw(tmp_path / "x.mp4", model, tmp_path / "x.gif")
+    assert "the first 3 of 5 steps" in caplog.text
     assert len(frames_of(tmp_path / "x.gif")) == 3
 
 

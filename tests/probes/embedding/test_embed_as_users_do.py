@@ -1,5 +1,6 @@
 """`jepa embed` on what users bring: odd names, links, folders that cannot be written, hours of video."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def mp4() -> bytes:
     return encode_mp4(np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8), FPS)
 
 
-def test_odd_names_do_not_end_the_job(model: Path, mp4: bytes, tmp_path: Path) -> None:
+def test_odd_names_do_not_end_the_job(
+    model: Path, mp4: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = tmp_path / "in"
     (source / "folder.mp4").mkdir(parents=True)
     (source / "folder.mp4" / "inner.mp4").write_bytes(mp4)
@@ -43,25 +46,26 @@ def test_odd_names_do_not_end_the_job(model: Path, mp4: bytes, tmp_path: Path) -
     (source / "empty.mp4").touch()
     (source / "gone.mp4").symlink_to(tmp_path / "nowhere")
     for out in ("x.npz", "x.parquet", "shards"):
-        lines: list[str] = []
-        assert embed(source, model, tmp_path / out, say=lines.append) == 4
-        said = "\n".join(lines)
+        caplog.clear()
+        assert embed(source, model, tmp_path / out) == 4
+        said = "\n".join(caplog.messages)
         assert "left out: empty.mp4: " in said and "gone.mp4 (broken link)" in said and "4 file(s), 1 left out" in said
         said.encode("utf-8")
     names = {name for name in np.load(tmp_path / "x.npz").files if not name.endswith(".seconds")}
     assert names == {r"caf\xe9.mp4", r"line\nend.mp4", "z.mp4", "folder.mp4/inner.mp4"}
 
 
-def test_linked_folders_are_followed_once(model: Path, mp4: bytes, tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once(
+    model: Path, mp4: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.mp4").write_bytes(mp4)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    lines: list[str] = []
-    assert embed(tmp_path / "in", model, tmp_path / "x.npz", say=lines.append) == 1
+    assert embed(tmp_path / "in", model, tmp_path / "x.npz") == 1
     assert "link/a.mp4" in np.load(tmp_path / "x.npz").files
-    assert any("links to folders that were read already" in line for line in lines)
+    assert any("links to folders that were read already" in line for line in caplog.messages)
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(mp4: bytes, tmp_path: Path) -> None:
@@ -69,24 +73,26 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(mp4: bytes, tmp
     (tmp_path / "file").write_text("not a folder")
     for out in ("file/x.npz", "file/deep/x.parquet", "file/shards"):
         with pytest.raises(UserError, match=r"nothing can be written.*\(Not a directory\)"):
-            embed(tmp_path / "a.mp4", tmp_path / "no model", tmp_path / out, say=lambda line: None)
+            embed(tmp_path / "a.mp4", tmp_path / "no model", tmp_path / out)
 
 
 @pytest.mark.parametrize("out", ["x.npz", "x.parquet", "shards"])
-def test_finished_work_is_kept_when_the_job_is_stopped(model: Path, mp4: bytes, tmp_path: Path, out: str) -> None:
+def test_finished_work_is_kept_when_the_job_is_stopped(
+    model: Path, mp4: bytes, tmp_path: Path, out: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(mp4)
 
-    def stop(line: str) -> None:
-        if line.startswith("left out"):
+    def stop(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("left out"):
             raise KeyboardInterrupt
-        lines.append(line)
+        return True
 
+    monkeypatch.setattr(logging.getLogger("jepa_probes.embedding.embed"), "filters", [stop])
     (tmp_path / "b.mp4").write_bytes(b"damaged")
-    lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        embed(tmp_path, model, tmp_path / "out" / out, say=stop)
-    assert "what was embedded until then, 1 file(s), is in" in lines[-1]
+        embed(tmp_path, model, tmp_path / "out" / out)
+    assert "what was embedded until then, 1 file(s), is in" in caplog.messages[-1]
     left = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert left == {"x.npz": ["x.incomplete.npz"], "x.parquet": ["x.incomplete.parquet"]}.get(
         out, ["features-000000.tar"]
@@ -114,7 +120,7 @@ def test_latents_that_wait_on_disk_are_the_same(model: Path, mp4: bytes, tmp_pat
     (tmp_path / "a.mp4").write_bytes(mp4)
     for name, limit in (("memory", 2**26), ("disk", 1)):
         monkeypatch.setattr("jepa_probes.embedding.write.IN_MEMORY", limit)
-        embed(tmp_path / "a.mp4", model, tmp_path / f"{name}.npz", say=lambda line: None)
+        embed(tmp_path / "a.mp4", model, tmp_path / f"{name}.npz")
     assert (tmp_path / "memory.npz").read_bytes() == (tmp_path / "disk.npz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "disk.npz", "memory.npz"]
 
@@ -143,7 +149,7 @@ import torch
 torch.set_num_threads(1)
 from jepa_probes.embedding.embed import embed
 for source, out in zip(sys.argv[2::2], sys.argv[3::2]):
-    embed(Path(source), sys.argv[1], Path(out), say=lambda line: None)
+    embed(Path(source), sys.argv[1], Path(out))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -17,6 +17,7 @@ from jepa_data.worlds import make_env
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.imagination.dream import load_controller, table
 from jepa_probes.imagination.evaluate import compare_returns
+from jepa_probes.imagination.result import DreamResult
 
 Jepa = Callable[..., str]
 TRAINING = """
@@ -81,7 +82,9 @@ def test_what_learned_in_dreams_is_scored_saved_and_acts(run: Path, controller, 
     assert result["returns"]["horizon"]["steps"] == 3 and result["returns"]["task"]["steps"] == 5
     for found in result["returns"].values():
         assert found["gap"] == pytest.approx(found["dream"] - found["world"]) and abs(found["gap"]) <= found["apart"]
-    assert all(line in told for line in table(result)) and "in the dream  in the world" in told
+    assert (
+        all(line in told for line in table(DreamResult.model_validate(result))) and "in the dream  in the world" in told
+    )
     assert len(result["history"]) >= 3 and len(result["distances"]) == 3
 
     learned = load_controller(run)
@@ -185,14 +188,14 @@ def test_a_model_without_dynamics_has_no_dreams(data: Path, tmp_path: Path, run_
 def test_returns_of_dreams_and_of_the_world_are_compared_by_task() -> None:
     world = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     found = compare_returns(world + 0.5, world)
-    assert found["steps"] == 5 and found["correlation"] == pytest.approx(1.0)
-    assert found["gap"] == pytest.approx(2.5, abs=1e-5) and found["apart"] == pytest.approx(2.5, abs=1e-5)
-    assert compare_returns(-world, world)["correlation"] == pytest.approx(-1.0)
+    assert found.steps == 5 and found.correlation == pytest.approx(1.0)
+    assert found.gap == pytest.approx(2.5, abs=1e-5) and found.apart == pytest.approx(2.5, abs=1e-5)
+    assert compare_returns(-world, world).correlation == pytest.approx(-1.0)
     expected = np.corrcoef(world.sum(1), world[:, 0])[0, 1]
-    assert compare_returns(world, torch.nn.functional.pad(world[:, :1], (0, 4)))["correlation"] == pytest.approx(
+    assert compare_returns(world, torch.nn.functional.pad(world[:, :1], (0, 4))).correlation == pytest.approx(
         expected, abs=1e-5
     )
-    assert compare_returns(torch.zeros(4, 2), world[:4, :2])["correlation"] is None
+    assert compare_returns(torch.zeros(4, 2), world[:4, :2]).correlation is None
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs" / "dream").glob("*.yaml")), ids=str)

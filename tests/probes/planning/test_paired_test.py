@@ -1,17 +1,27 @@
 """Two agents on the same tasks: the exact test, and what cannot be compared."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jepa.config import UserError
 from jepa_probes.planning.paired_test import compare, mcnemar
+from jepa_probes.planning.result import PlanResult
+from jepa_probes.planning.tasks import Protocol
 
 
-def result(solved: list[bool], **protocol: object) -> dict:
-    distances = [0.01 if s else 0.5 for s in solved]
-    return {"protocol": {"world": "two-rooms", "radius": 0.08, "seed": 0, **protocol}, "distances": distances}
+def result(solved: list[bool], **protocol: Any) -> PlanResult:
+    tasks = {"world": "two-rooms", "world_version": 1, "image_size": 64, "tasks": len(solved), "steps": 40}
+    return PlanResult(
+        **{"success": np.mean(solved), "low": 0.0, "high": 1.0, "tasks": len(solved), "ever_reached": 1.0},
+        **{"baselines": {}, "median_distance": 0.1, "unit": "m", "plans_per_task": 1, "seconds_per_plan": 0.1},
+        **{"seconds_per_plan_alone": 0.1, "model_calls_per_plan": 1, "differentiated_calls_per_plan": 0},
+        **{"settings": {}, "seconds": 1.0},
+        protocol=Protocol(**{**tasks, "radius": 0.08, "min_distance": 0.2, "seed": 0, **protocol}),
+        distances=[0.01 if each else 0.5 for each in solved],
+    )
 
 
 def test_tasks_that_both_solve_or_miss_say_nothing() -> None:
@@ -41,5 +51,3 @@ def test_other_tasks_are_refused_and_the_difference_is_named_but_models_may_see_
     with pytest.raises(UserError, match="seed is 0 for A and 1 for B"):
         compare(result([True]), result([True], seed=1))
     assert compare(result([True], image_size=64), result([False], image_size=224)).only_a == 1
-    with pytest.raises(UserError, match="result A does not tell single tasks"):
-        compare({"protocol": {}}, result([True]))

@@ -89,7 +89,7 @@ def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(
     run_jepa("plan", run, "--config", run / "plan.yaml")
     assert planned(run)["distances"] == first["distances"] and planned(run)["settings"]["terms"] == terms
     run_jepa("plan", run, *FEW, *SMALL)
-    assert "entered" not in planned(run) and planned(run)["distances"] != first["distances"]
+    assert planned(run)["entered"] is None and planned(run)["distances"] != first["distances"]
 
 
 def test_who_enters_a_forbidden_region_is_watched_in_the_world_itself(run: Path, run_jepa: Jepa) -> None:

@@ -1,0 +1,51 @@
+"""RUN/plan.json: how a planner did in held-out tasks, beside others."""
+
+from typing import Any, ClassVar
+
+from jepa.config.result import Number, Part, Result
+from jepa_probes.planning.tasks import Protocol
+
+
+class Success(Part):
+    """Share of tasks solved, with its 95 % Wilson interval."""
+
+    success: float
+    low: float
+    high: float
+    tasks: int
+
+
+class Entered(Part):
+    """Share of the tasks in which a keep-out region was entered, of those that neither begin nor end in one."""
+
+    share: Number
+    tasks: int
+
+
+class PlanResult(Result, Success):
+    """Success of the planner.
+
+    Attributes:
+        baselines: of the agents that were given the same tasks, see planning/evaluate.py.
+        ever_reached: share of tasks that were at the goal at some time.
+        median_distance, distances: from the goal at the end, in `unit`; `distances` of each task.
+        model_calls_per_plan: imagined steps; `differentiated_calls_per_plan` of them with gradients.
+        settings: of the planner; `terms` are the other costs.
+        entered: None without keep-out regions.
+    """
+
+    FILE: ClassVar[str] = "plan.json"
+    baselines: dict[str, Success]
+    ever_reached: float
+    median_distance: Number
+    unit: str
+    plans_per_task: int
+    seconds_per_plan: float
+    seconds_per_plan_alone: float
+    model_calls_per_plan: int
+    differentiated_calls_per_plan: int
+    protocol: Protocol
+    settings: dict[str, Any]
+    seconds: float
+    distances: list[Number]
+    entered: Entered | None = None
