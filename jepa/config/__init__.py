@@ -19,7 +19,20 @@ given twice is an error. Types are strict, except that whole numbers do for numb
 imports torch, so a misspelt key is reported at once.
 """
 
+from jepa.config.component import DEFAULT, Component, Parts, part
 from jepa.config.errors import ConfigError, UserError, first_line
 from jepa.config.loading import Config, dump, from_dict, load
 
-__all__ = ["Config", "ConfigError", "UserError", "dump", "first_line", "from_dict", "load"]
+__all__ = [
+    "DEFAULT",
+    "Component",
+    "Config",
+    "ConfigError",
+    "Parts",
+    "UserError",
+    "dump",
+    "first_line",
+    "from_dict",
+    "load",
+    "part",
+]

@@ -8,7 +8,7 @@ command line: method.kind: unknown kind 'vjeap'; did you mean 'vjepa'? Valid kin
 import difflib
 import types as python_types
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -43,11 +43,20 @@ _EXPECTED = {
 }
 
 
-def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key], str]) -> str:
-    """One line for each thing that is wrong; `place` says where a key was written."""
+@runtime_checkable
+class PartField(Protocol):
+    """What an annotation holds where a table of parts says what may stand there (jepa.config.component)."""
+
+    table: Any
+
+    def config_of(self, value: Any) -> type[BaseModel] | None: ...
+
+
+def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key], str], data: Any) -> str:
+    """One line for each thing that is wrong with `data`; `place` says where a key was written."""
     problems: dict[Key, list[tuple[ErrorDetails, list[list[Any]]]]] = {}
     for detail in error.errors(include_url=False):
-        key, trail = _locate(detail["loc"], model)
+        key, trail = _locate(detail["loc"], model, data)
         problems.setdefault(key, []).append((detail, trail))
     lines = []
     for key, details in problems.items():
@@ -69,7 +78,7 @@ def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key
     return "\n".join(lines)
 
 
-def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[Key, list[list[Any]]]:
+def _locate(location: tuple[int | str, ...], model: type[BaseModel], value: Any) -> tuple[Key, list[list[Any]]]:
     """The key a person wrote, and the types that fit at each of its levels.
 
     Pydantic's locations also name the members of unions, which nobody wrote: `optimizer, adam, lr`.
@@ -80,9 +89,21 @@ def _locate(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[Ke
         if len(trail[-1]) > 1 and isinstance(part, str):
             trail[-1] = [t for t in trail[-1] if part in (*kinds(t), getattr(t, "__name__", ""))] or trail[-1]
         else:
-            key = (*key, part)
-            trail.append(child_types(trail[-1], part))
+            key, value = (*key, part), _below(value, part)
+            trail.append(_chosen(child_types(trail[-1], part), value))
     return key, trail
+
+
+def _below(value: Any, part: str | int) -> Any:
+    """What `value` holds at `part`; an empty mapping where it holds nothing there: a default stands there."""
+    if isinstance(value, dict):
+        return value.get(part, {})
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else {}
+
+
+def _chosen(types: list[Any], value: Any) -> list[Any]:
+    """`types` with the settings of the part that `value` chooses in place of a table of parts."""
+    return [(each.config_of(value) or each) if isinstance(each, PartField) else each for each in types]
 
 
 def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
@@ -92,7 +113,9 @@ def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
         origin, args = get_origin(each) or each, get_args(each)
         if _is_config(each):
             if part in each.model_fields:
-                children += _members(each.model_fields[str(part)].annotation)
+                field = each.model_fields[str(part)]
+                tables = [data for data in field.metadata if isinstance(data, PartField)]
+                children += tables or _members(field.annotation)
         elif isinstance(part, int) and args:
             fixed = origin is tuple and args[-1] is not Ellipsis
             children += _members(args[min(part, len(args) - 1)] if fixed else args[0])
@@ -103,12 +126,14 @@ def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
 
 def of_kind(types: list[Any], value: Any) -> list[Any]:
     """Those of `types` that the `kind:` in `value` chooses; all of them if it chooses none."""
-    kind = value.get("kind") if isinstance(value, dict) else None
+    types, kind = _chosen(types, value), value.get("kind") if isinstance(value, dict) else None
     return [each for each in types if kind in kinds(each)] or types
 
 
 def kinds(config: Any) -> tuple[Any, ...]:
-    """What `kind:` may say for a config class; nothing for other types."""
+    """What `kind:` may say for a config class or a table of parts; nothing for other types."""
+    if isinstance(config, PartField):
+        return tuple(config.table)
     field = config.model_fields.get("kind") if _is_config(config) else None
     return () if field is None else get_args(field.annotation)
 
@@ -117,7 +142,8 @@ def _members(annotation: Any) -> list[Any]:
     """The members of a union, without None."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _members(get_args(annotation)[0])
+        inner, *metadata = get_args(annotation)
+        return [data for data in metadata if isinstance(data, PartField)] or _members(inner)
     if origin in (Union, python_types.UnionType):
         return [member for each in get_args(annotation) for member in _members(each)]
     return [] if annotation is type(None) else [annotation]
@@ -169,6 +195,8 @@ def _suggest_name(name: str, section: list[Any]) -> str:
 
 
 def _has(annotation: Any, name: str) -> bool:
+    if isinstance(annotation, PartField):
+        return any(name in config.model_fields for config in annotation.table.loaded())
     return _is_config(annotation) and name in annotation.model_fields
 
 

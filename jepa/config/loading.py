@@ -57,7 +57,7 @@ def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> A
         # JSON is where pydantic's strictness fits YAML: whole numbers do for numbers, and lists for tuples.
         return model.model_validate_json(to_json(data, inf_nan_mode="constants"))
     except ValidationError as error:
-        raise ConfigError(errors.explain(error, model, tree.place)) from None
+        raise ConfigError(errors.explain(error, model, tree.place, data)) from None
 
 
 def _expand_home(value: Any) -> Any:

@@ -5,22 +5,32 @@ step 0    step 1    step 2    step 3
 . . .     . . .     # # #     # # #      . context
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor
 
+from jepa.config import Component
+from jepa.config.fields import Share
+from jepa.masks.base import Mask
 from jepa.masks.indices import partition
 
 
-@dataclass(frozen=True)
-class Causal:
+class Causal(Mask):
     """Shows a share of the steps within `context`, drawn once for the batch: all clips of a batch have equal counts."""
 
-    context: tuple[float, float] = (0.5, 0.5)
+    class Config(Component):
+        """The later steps are predicted from the earlier ones."""
 
-    def __post_init__(self) -> None:
+        kind: Literal["causal"] = "causal"
+        context: tuple[Share, Share] = Field(
+            default=(0.5, 0.5), description="range of the share of steps that are seen"
+        )
+
+    def __init__(self, config: Config) -> None:
+        self.context = config.context
         if not 0 < self.context[0] <= self.context[1] < 1:
             raise ValueError(f"context is (least, most) share of the steps, between 0 and 1, found {self.context}")
 

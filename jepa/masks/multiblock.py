@@ -11,29 +11,37 @@ widened or narrowed together until they cover exactly the count that these setti
 target partition the clip, every step of time is covered alike, and shapes never change from step to step.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from jepa.config import Component
+from jepa.config.fields import Count, Positive, Share
+from jepa.masks.base import Mask
 from jepa.masks.indices import partition
 
 
-@dataclass(frozen=True)
-class MultiBlock:
+class MultiBlock(Mask):
     """Draws masks of `blocks` rectangles, each `scale` of the frame, of aspect (height / width) within `aspect`."""
 
-    blocks: int
-    scale: float
-    aspect: tuple[float, float] = (0.75, 1.5)  # V-JEPA 1 and 2
+    class Config(Component):
+        """How many blocks, and the share of the picture each covers."""
 
-    def __post_init__(self) -> None:
-        if self.blocks < 1 or not 0 < self.scale < 1:
-            raise ValueError(f"a mask needs blocks >= 1 and 0 < scale < 1, found {self.blocks} and {self.scale}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect is (least, most height / width), both above 0, found {self.aspect}")
+        kind: Literal["multiblock"] = "multiblock"
+        blocks: Count
+        scale: Share
+        aspect: tuple[Positive, Positive] = (0.75, 1.5)  # V-JEPA 1 and 2
+
+    def __init__(self, config: Config) -> None:
+        self.blocks, self.scale = config.blocks, config.scale
+        self.aspect = config.aspect
+        if not 0 < self.scale < 1:
+            raise ValueError(f"a mask needs 0 < scale < 1, found {self.scale}")
+        if self.aspect[0] > self.aspect[1]:
+            raise ValueError(f"aspect is (least, most height / width), found {self.aspect}")
 
     def __call__(
         self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
@@ -66,8 +74,8 @@ class MultiBlock:
         return (distance + 1e-3 * (slope[0] * y[:, None] / rows + slope[1] * x / columns)).amin(1)
 
 
-SHORT_RANGE = MultiBlock(blocks=8, scale=0.15)  # V-JEPA 1 and 2
-LONG_RANGE = MultiBlock(blocks=2, scale=0.7)
+# Short-range and long-range blocks.
+VJEPA_BLOCKS = (MultiBlock(MultiBlock.Config(blocks=8, scale=0.15)), MultiBlock(MultiBlock.Config(blocks=2, scale=0.7)))
 
 
 @lru_cache

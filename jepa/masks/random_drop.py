@@ -1,21 +1,28 @@
 """Uniform random token drop: keep a fixed share of a clip's tokens, each as likely as any other."""
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from jepa.config import Component
+from jepa.config.fields import Share
+from jepa.masks.base import Mask
 from jepa.masks.indices import partition
 
 
-@dataclass(frozen=True)
-class RandomDrop:
+class RandomDrop(Mask):
     """Drops `ratio` of the tokens, but never all of them. LeVJEPA drops 0.95."""
 
-    ratio: float
+    class Config(Component):
+        """Tokens hidden at random."""
 
-    def __post_init__(self) -> None:
+        kind: Literal["random_drop"] = "random_drop"
+        ratio: Share = 0.9
+
+    def __init__(self, config: Config) -> None:
+        self.ratio = config.ratio
         if not 0 <= self.ratio < 1:
             raise ValueError(f"the ratio of dropped tokens is at least 0 and below 1, found {self.ratio}")
 

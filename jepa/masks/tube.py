@@ -6,22 +6,29 @@ step 0    step 1    step 2
 # . .     # . .     # . .
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from jepa.config import Component
+from jepa.config.fields import Share
+from jepa.masks.base import Mask
 from jepa.masks.indices import partition
 
 
-@dataclass(frozen=True)
-class Tube:
+class Tube(Mask):
     """Hides `ratio` of the cells, each as likely as any other, for the whole clip; VideoMAE hides 0.9."""
 
-    ratio: float = 0.9
+    class Config(Component):
+        """The same random cells are hidden at every step."""
 
-    def __post_init__(self) -> None:
+        kind: Literal["tube"] = "tube"
+        ratio: Share = 0.9
+
+    def __init__(self, config: Config) -> None:
+        self.ratio = config.ratio
         if not 0 < self.ratio < 1:
             raise ValueError(f"the ratio of hidden cells is between 0 and 1, found {self.ratio}")
 

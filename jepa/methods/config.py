@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from jepa.config import Config
 from jepa.config.fields import Count, Share
-from jepa.masks.config import VJEPA_MASKS, Masks
+from jepa.masks import VJEPA_MASKS, Masks
 from jepa.predictors.config import (
     ACPredictorConfig,
     DinoPredictorConfig,

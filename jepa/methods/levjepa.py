@@ -70,7 +70,7 @@ class LeVJEPA(nn.Module):
         self.global_size = global_size or encoder.image_size
         self.local_size = local_size or max(1, round(encoder.image_size * 3 / 7 / encoder.patch)) * encoder.patch
         self.local_views, self.global_scale, self.local_scale = local_views, global_scale, local_scale
-        self.drop = RandomDrop(drop)
+        self.drop = RandomDrop(RandomDrop.Config(ratio=drop))
         self.sigreg_weight, self.directions, self.knots = sigreg_weight, directions, knots
         self.projector = nn.Sequential(
             nn.Linear(encoder.width, projector_width),

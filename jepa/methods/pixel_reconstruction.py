@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from jepa.encoders.patches import cut
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
+from jepa.masks.base import Mask
+from jepa.masks.multiblock import VJEPA_BLOCKS
 from jepa.methods.base import Batch
-from jepa.methods.vjepa import Mask
 from jepa.predictors.masked import MaskedPredictor
 
 EPS = 1e-6  # of the variance of a patch, VideoMAE
@@ -36,9 +36,7 @@ class PixelReconstruction(nn.Module):
 
     dynamics = None
 
-    def __init__(
-        self, encoder: VideoViT, predictor: MaskedPredictor, *, masks: Sequence[Mask] = (SHORT_RANGE, LONG_RANGE)
-    ):
+    def __init__(self, encoder: VideoViT, predictor: MaskedPredictor, *, masks: Sequence[Mask] = VJEPA_BLOCKS):
         super().__init__()
         predictor.check_kinds(len(masks))
         if predictor.predictor_proj.out_features != patch_pixels(encoder):

@@ -22,7 +22,7 @@ encoder(M) + predictor(L tokens, L - M hidden), as in jepa/encoders/video_vit.py
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,20 +31,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
+from jepa.masks.base import Mask
+from jepa.masks.multiblock import VJEPA_BLOCKS
 from jepa.methods.base import Batch
 from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
-from jepa.transformer import Grid, Modality, grid_positions
-
-
-@runtime_checkable
-class Mask(Protocol):
-    """Draws context and target token indices that partition the grid (jepa/masks)."""
-
-    def __call__(
-        self, grid: Grid, batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]: ...
+from jepa.transformer import Modality, grid_positions
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class VJEPA(nn.Module):
         predictor: MaskedPredictor,
         *,
         ema: tuple[float, float] = (0.99925, 0.99925),
-        masks: Sequence[Mask] = (SHORT_RANGE, LONG_RANGE),
+        masks: Sequence[Mask] = VJEPA_BLOCKS,
         teacher: Literal["ema", "frozen", "none"] = "ema",
         frozen: VideoViT | None = None,
         dense: Dense | None = None,

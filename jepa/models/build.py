@@ -1,4 +1,4 @@
-"""From the description of a part to the object: encoders, dynamics, masks, planners."""
+"""From the description of a part to the object: encoders, dynamics, planners."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,6 @@ from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.impala import ImpalaEncoder
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.causal import Causal
-from jepa.masks.config import MaskConfig
-from jepa.masks.multiblock import MultiBlock
-from jepa.masks.random_drop import RandomDrop
-from jepa.masks.tube import Tube
-from jepa.methods.vjepa import Mask
 from jepa.planners.base import Planner
 from jepa.planners.cem import CEM
 from jepa.planners.config import HybridConfig, PlannerConfig
@@ -43,7 +37,6 @@ PLANNERS: dict[str, Callable[..., Planner]] = {
     "gradient": Gradient,
     "grasp": GRASP,
 }
-MASKS = {"multiblock": MultiBlock, "tube": Tube, "causal": Causal, "random_drop": RandomDrop}
 
 
 def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
@@ -111,8 +104,3 @@ def build_planner(config: PlannerConfig) -> Planner:
         return PLANNERS[config.kind](**config.model_dump(exclude={"kind"}))
     except ValueError as error:
         raise UserError(f"planner: {error}") from error
-
-
-def build_masks(masks: tuple[MaskConfig, ...]) -> list[Mask]:
-    """What draws them."""
-    return [MASKS[mask.kind](**mask.model_dump(exclude={"kind"})) for mask in masks]

@@ -7,6 +7,7 @@ from jepa.config import UserError
 from jepa.encoders.config import FrameConfig
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.video_vit import VideoViT
+from jepa.masks import MASKS
 from jepa.methods.base import Method
 from jepa.methods.config import (
     DinoWMConfig,
@@ -25,7 +26,7 @@ from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
 from jepa.methods.pldm import PLDM
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.methods.vjepa_ac import VJEPAAC
-from jepa.models.build import AnyEncoder, build_dynamics, build_encoder, build_masks
+from jepa.models.build import AnyEncoder, build_dynamics, build_encoder
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
@@ -87,7 +88,7 @@ def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scale
                     position_grid=encoder.position_grid,
                     **method.predictor.model_dump(exclude={"kind"}),
                 )
-                return PixelReconstruction(encoder, predictor, masks=build_masks(method.masks))
+                return PixelReconstruction(encoder, predictor, masks=[MASKS.make(mask) for mask in method.masks])
             case LeVJEPAConfig():
                 return LeVJEPA(encoder, **method.model_dump(exclude={"kind"}))
     except ValueError as error:
@@ -217,7 +218,7 @@ def _vjepa(method: VJEPAConfig, encoder: VideoViT) -> VJEPA:
     return VJEPA(
         encoder,
         predictor,
-        masks=build_masks(method.masks),
+        masks=[MASKS.make(mask) for mask in method.masks],
         ema=method.ema,
         teacher=method.teacher,
         frozen=frozen,

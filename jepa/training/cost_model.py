@@ -15,9 +15,8 @@ autocast, for which 8 bytes a token and block are added: that, and what other pr
 
 from dataclasses import dataclass
 
-from jepa.config import UserError
+from jepa.config import Component, UserError
 from jepa.encoders.config import VideoViTConfig
-from jepa.masks.config import MaskConfig, MultiBlockConfig
 from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.config import VJEPAConfig
 from jepa.training.config import PretrainConfig
@@ -77,10 +76,10 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     return StepSize(whole, part, tokens, flops, fixed, round(kept))
 
 
-def _blocks(mask: MaskConfig) -> MultiBlock:
-    if not isinstance(mask, MultiBlockConfig):
+def _blocks(mask: Component) -> MultiBlock:
+    if not isinstance(mask, MultiBlock.Config):
         raise UserError(f"only steps with masks of kind multiblock can be estimated, found {mask.kind}")
-    return MultiBlock(mask.blocks, mask.scale, mask.aspect)
+    return MultiBlock(mask)
 
 
 def _parameters(width: int, depth: int, ratio: float) -> int:

@@ -8,12 +8,21 @@ import pytest
 import torch
 
 from jepa.masks.causal import Causal
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE, MultiBlock
+from jepa.masks.multiblock import MultiBlock
 from jepa.masks.random_drop import RandomDrop
 from jepa.masks.tube import Tube
 
+SHORT_RANGE = MultiBlock(MultiBlock.Config(blocks=8, scale=0.15))  # V-JEPA 1 and 2
+LONG_RANGE = MultiBlock(MultiBlock.Config(blocks=2, scale=0.7))
+
 GRIDS = [(8, 16, 16), (4, 8, 8), (2, 4, 4), (3, 5, 7), (1, 2, 2), (8, 14, 14)]
-MASKS = [SHORT_RANGE, LONG_RANGE, RandomDrop(0.95), RandomDrop(0.3), Tube(0.75)]
+MASKS = [
+    SHORT_RANGE,
+    LONG_RANGE,
+    RandomDrop(RandomDrop.Config(ratio=0.95)),
+    RandomDrop(RandomDrop.Config(ratio=0.3)),
+    Tube(Tube.Config(ratio=0.75)),
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -66,33 +75,33 @@ def test_blocks_span_the_whole_clip_and_favor_no_side():
 
 
 def test_random_drop_favors_no_token():
-    context, _ = RandomDrop(0.9)((4, 5, 5), 20_000, seeded())
+    context, _ = RandomDrop(RandomDrop.Config(ratio=0.9))((4, 5, 5), 20_000, seeded())
     kept = torch.bincount(context.flatten(), minlength=100) / 20_000
     assert (kept - 0.1).abs().max() < 0.01
 
 
 def test_a_tube_hides_the_same_cells_at_every_step_and_favors_none():
-    _, target = Tube(0.5)((3, 4, 5), 20_000, seeded())
+    _, target = Tube(Tube.Config(ratio=0.5))((3, 4, 5), 20_000, seeded())
     cells = (target % 20).view(-1, 3, 10)
     assert torch.equal(cells[:, 0], cells[:, 1]) and torch.equal(cells[:, 0], cells[:, 2])
     assert (torch.bincount(target.flatten(), minlength=60) / 20_000 - 0.5).abs().max() < 0.015
 
 
 def test_a_causal_mask_predicts_the_later_steps_from_the_earlier_ones():
-    context, target = Causal((0.25, 0.25))((8, 3, 3), 4, seeded())
+    context, target = Causal(Causal.Config(context=(0.25, 0.25)))((8, 3, 3), 4, seeded())
     assert torch.equal(context, torch.arange(18).expand(4, -1)) and torch.equal(target[0], torch.arange(18, 72))
-    drawn = Causal((0.2, 0.8))
+    drawn = Causal(Causal.Config(context=(0.2, 0.8)))
     seen = [drawn((10, 2, 2), 2, seeded(seed))[0].shape[1] // 4 for seed in range(200)]
     assert min(seen) == 2 and max(seen) == 8 and set(seen) == set(range(2, 9))
 
 
 def test_nothing_is_dropped_where_the_ratio_is_zero():
-    context, target = RandomDrop(0.0)((2, 2, 2), 3, seeded())
+    context, target = RandomDrop(RandomDrop.Config(ratio=0.0))((2, 2, 2), 3, seeded())
     assert context.shape == (3, 8) and target.shape == (3, 0)
 
 
 def test_a_single_block_is_a_rectangle_of_the_asked_size_and_aspect():
-    _, target = MultiBlock(blocks=1, scale=0.25, aspect=(1.0, 1.0))((1, 16, 16), 100, seeded())
+    _, target = MultiBlock(MultiBlock.Config(blocks=1, scale=0.25, aspect=(1.0, 1.0)))((1, 16, 16), 100, seeded())
     rows, columns = target // 16, target % 16
     assert target.shape[1] == 64
     assert (rows.amax(1) - rows.amin(1) == 7).all() and (columns.amax(1) - columns.amin(1) == 7).all()
@@ -118,7 +127,13 @@ def test_64_masks_of_2048_tokens_take_some_milliseconds():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for mask in (SHORT_RANGE, LONG_RANGE, RandomDrop(0.95), Tube(0.9), Causal()):
+        for mask in (
+            SHORT_RANGE,
+            LONG_RANGE,
+            RandomDrop(RandomDrop.Config(ratio=0.95)),
+            Tube(Tube.Config(ratio=0.9)),
+            Causal(Causal.Config()),
+        ):
             generator, seconds = seeded(), []
             for _ in range(20):
                 start = time.process_time()  # other processes on the machine do not count
@@ -132,14 +147,14 @@ def test_64_masks_of_2048_tokens_take_some_milliseconds():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiBlock(0, 0.15), "blocks >= 1"),
-        (lambda: MultiBlock(8, 1.0), "scale < 1"),
-        (lambda: MultiBlock(8, 0.15, (1.5, 0.75)), "aspect"),
-        (lambda: RandomDrop(1.0), "below 1, found 1.0"),
-        (lambda: Tube(1.0), "between 0 and 1, found 1.0"),
-        (lambda: Causal((0.8, 0.2)), "least, most"),
-        (lambda: Causal()((1, 4, 4), 2, seeded()), "at least 2 latent steps, found 1"),
-        (lambda: Tube()((4, 1, 1), 2, seeded()), "at least 2 cells"),
+        (lambda: MultiBlock(MultiBlock.Config(blocks=0, scale=0.15)), r"blocks\n.*greater than or equal to 1"),
+        (lambda: MultiBlock(MultiBlock.Config(blocks=8, scale=1.0)), "scale < 1"),
+        (lambda: MultiBlock(MultiBlock.Config(blocks=8, scale=0.15, aspect=(1.5, 0.75))), "aspect"),
+        (lambda: RandomDrop(RandomDrop.Config(ratio=1.0)), "below 1, found 1.0"),
+        (lambda: Tube(Tube.Config(ratio=1.0)), "between 0 and 1, found 1.0"),
+        (lambda: Causal(Causal.Config(context=(0.8, 0.2))), "least, most"),
+        (lambda: Causal(Causal.Config())((1, 4, 4), 2, seeded()), "at least 2 latent steps, found 1"),
+        (lambda: Tube(Tube.Config())((4, 1, 1), 2, seeded()), "at least 2 cells"),
     ],
 )
 def test_impossible_settings_are_refused_in_words(make, message):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.multiblock import SHORT_RANGE
+from jepa.masks.multiblock import MultiBlock
 from jepa.methods.base import Batch, Method
 from jepa.methods.pixel_reconstruction import PixelReconstruction, normalized_patches, patch_pixels
 from jepa.methods.vjepa import VJEPA
@@ -18,6 +18,8 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
+
+SHORT_RANGE = MultiBlock(MultiBlock.Config(blocks=8, scale=0.15))  # V-JEPA 1 and 2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PREDICTOR = {"width": 24, "depth": 1, "heads": 2}

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
+from jepa.masks.multiblock import MultiBlock
 from jepa.methods.base import Batch
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.levjepa import LeVJEPA
@@ -22,6 +22,9 @@ from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.transforms import random_resized_crop
+
+SHORT_RANGE = MultiBlock(MultiBlock.Config(blocks=8, scale=0.15))  # V-JEPA 1 and 2
+LONG_RANGE = MultiBlock(MultiBlock.Config(blocks=2, scale=0.7))
 
 WIDTH, DEPTH, PATCH, NARROW, SHALLOW = 48, 4, 8, 24, 2
 TOKENS = 64  # of 8 frames at 32 px

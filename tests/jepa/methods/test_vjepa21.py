@@ -44,7 +44,7 @@ def clips(count: int, is_image: tuple[int, ...] = (), seed: int = 0) -> Batch:
 
 def test_context_tokens_weigh_by_the_root_of_their_distance_to_the_nearest_hidden_one():
     grid = (3, 4, 5)
-    seen, hidden = RandomDrop(0.2)(grid, 2, seeded())
+    seen, hidden = RandomDrop(RandomDrop.Config(ratio=0.2))(grid, 2, seeded())
     weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
 
     def place(token: int) -> tuple[int, int, int]:
@@ -180,5 +180,5 @@ def vit() -> VideoViT:
 
 
 def indices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int, int]]:
-    seen, hidden = RandomDrop(0.5)((2, 2, 2), 1, seeded())
+    seen, hidden = RandomDrop(RandomDrop.Config(ratio=0.5))((2, 2, 2), 1, seeded())
     return torch.zeros(1, 4, 48), seen, hidden, (2, 2, 2)

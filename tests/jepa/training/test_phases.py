@@ -74,7 +74,7 @@ def trained(batches: list[ClipBatch], accumulate: int, steps: int) -> dict[str, 
     torch.manual_seed(0)
     encoder = VideoViT(16, 8, 2, 24, 1, 2, 4)
     predictor = MaskedPredictor(24, 24, 1, 2, mask_kinds=1)
-    method = VJEPA(encoder, predictor, masks=[Causal()], ema=(0.9, 0.9))  # draws nothing at random
+    method = VJEPA(encoder, predictor, masks=[Causal(Causal.Config())], ema=(0.9, 0.9))  # draws nothing at random
 
     def sgd(module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)

@@ -1,0 +1,152 @@
+"""Parts that a config chooses by `kind`: each is one class in one file, and one line in the table of its room.
+
+    class Tube(Mask):                                        # jepa/masks/tube.py
+        class Config(Component):
+            kind: Literal["tube"] = "tube"
+            ratio: Share = 0.9
+
+        def __init__(self, config: Config) -> None: ...
+
+    MASKS = Parts("masks", tube="jepa.masks.tube:Tube")      # jepa/masks/__init__.py
+
+    mask: Annotated[Component, part(MASKS)]                  # in a config
+    mask: Annotated[Component, part(MASKS, "tube", ratio=0.5)] = DEFAULT
+
+A file is imported when a config first names its kind. Installed packages add kinds by entry points in the group
+`openjepa.<room>`, such as `openjepa.masks`; a config cannot name a module.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema, to_json
+
+from jepa.config.errors import UserError
+from jepa.config.loading import Config
+
+DEFAULT: Any = Field(default={}, validate_default=True)  # of a field: the part that its `part(...)` names
+
+
+class Component(Config):
+    """Settings of a part; `kind` is its name in the table: `kind: Literal["tube"] = "tube"`."""
+
+    kind: str
+
+
+class Parts(Mapping[str, type]):
+    """Kinds of parts and their classes. Listing the kinds imports nothing.
+
+    Args:
+        room: what they are, in the plural, such as "masks".
+        places: "module:Class" of each kind.
+    """
+
+    def __init__(self, room: str, **places: str) -> None:
+        self.room, self.places = room, places
+
+    def __getitem__(self, kind: str) -> type:
+        """The class. Raises KeyError for an unknown kind, UserError if an installed package's part is unusable."""
+        if (place := self.places.get(kind)) is not None:
+            module, _, name = place.partition(":")
+            return getattr(import_module(module), name)
+        for point in self._installed():
+            if point.name == kind:
+                return self._loaded(point)
+        raise KeyError(kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self.places, *(point.name for point in self._installed()))))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self.places or any(point.name == kind for point in self._installed())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def config(self, kind: str) -> type[Component]:
+        """The class of a kind's settings."""
+        return self[kind].Config  # pyright: ignore[reportAttributeAccessIssue] - every part has one
+
+    def loaded(self) -> list[type[Component]]:
+        """The settings of those kinds whose files were imported already."""
+        return [self.config(kind) for kind, place in self.places.items() if place.partition(":")[0] in sys.modules]
+
+    def make(self, config: Component, *arguments: Any, **named: Any) -> Any:
+        """The part that `config` describes. Raises what its class raises."""
+        return self[config.kind](config, *arguments, **named)
+
+    def _installed(self) -> list[EntryPoint]:
+        return list(entry_points(group=f"openjepa.{self.room}"))
+
+    def _loaded(self, point: EntryPoint) -> type:
+        where = f"{point.value} (entry point '{point.name}' of openjepa.{self.room})"
+        try:
+            found = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{where} cannot be imported: {error}") from error
+        config = getattr(found, "Config", None)
+        if not (isinstance(config, type) and issubclass(config, Component)):
+            raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {found!r}")
+        if (kind := config.model_fields["kind"].default) != point.name:
+            raise UserError(
+                f"{where}: expected Config.kind to be '{point.name}', as the entry point says, found {kind!r}"
+            )
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What `part(...)` puts into an annotation: reads settings by the table; pydantic asks it for a schema."""
+
+    table: Parts
+    kind: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def config_of(self, value: Any) -> type[Component] | None:
+        """The class of the settings in `value`; None if it chooses no known kind."""
+        kind = value.get("kind", self.kind) if isinstance(value, Mapping) else None
+        return self.table.config(kind) if isinstance(kind, str) and kind in self.table else None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._read)
+
+    def _read(self, value: Any, info: ValidationInfo) -> Component:
+        given = {"kind": value.kind} if isinstance(value, Component) else value
+        if not isinstance(given, Mapping):
+            raise PydanticKnownError("model_type", {"class_name": self.table.room})
+        if (kind := given.get("kind", self.kind)) is None:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+        config = self.config_of(given)
+        if config is None or (isinstance(value, Component) and not isinstance(value, config)):
+            valid = ", ".join(self.table)
+            raise PydanticKnownError(
+                "union_tag_invalid", {"discriminator": "'kind'", "tag": str(kind), "expected_tags": valid}
+            )
+        if isinstance(value, config):
+            return value
+        settings = self.settings if kind == self.kind else {}
+        described = {**settings, **given, "kind": kind}
+        if info.mode == "json":  # where lists do for tuples
+            return config.model_validate_json(to_json(described, inf_nan_mode="constants"))
+        return config.model_validate(described)
+
+
+def part(table: Parts, kind: str | None = None, **settings: Any) -> Part:
+    """For `Annotated[Component, part(...)]`: a part of `table`.
+
+    Args:
+        kind: what it is where a config leaves `kind` out; None: it must say.
+        settings: of that kind, where a config leaves them out, in place of the part's own defaults.
+    """
+    return Part(table, kind, settings)

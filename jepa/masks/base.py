@@ -1,0 +1,22 @@
+"""What a mask is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from jepa.transformer import Grid
+
+
+class Mask(ABC):
+    """Draws context and target token indices that partition the grid; made from its `Config`."""
+
+    @abstractmethod
+    def __call__(
+        self, grid: Grid, batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """Context and target token indices, ascending, over a grid of (steps, rows, columns).
+
+        Every clip of the batch has the same count of either. Raises ValueError if the grid is too small.
+        """

@@ -1,0 +1,136 @@
+"""Parts that a config chooses by `kind`: what is read, what is left out, what is told, what others add."""
+
+import sys
+from importlib.metadata import EntryPoint
+from typing import Annotated, Literal
+
+import pytest
+import yaml
+from pydantic import Field
+
+from jepa.config import DEFAULT, Component, Config, ConfigError, Parts, UserError, component, dump, from_dict, part
+
+HERE = __name__
+
+
+class Square:
+    class Config(Component):
+        kind: Literal["square"] = "square"
+        side: int = Field(default=2, gt=0)
+        corners: tuple[float, ...] = ()
+
+    def __init__(self, config: Config, color: str) -> None:
+        self.config, self.color = config, color
+
+
+class Circle:
+    class Config(Component):
+        kind: Literal["circle"] = "circle"
+        radius: float
+
+
+SHAPES = Parts("shapes", square=f"{HERE}:Square", circle=f"{HERE}:Circle", later="jepa.no_such_module:Later")
+
+
+class Picture(Config):
+    shape: Annotated[Component, part(SHAPES, "square", side=5)] = DEFAULT
+    others: tuple[Annotated[Component, part(SHAPES)], ...] = ()
+    frame: Annotated[Component, part(SHAPES)] | None = None
+
+
+def told(data: dict, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(data, Picture, overrides)
+    return str(caught.value)
+
+
+def test_a_part_is_read_by_its_kind_and_made_from_its_settings():
+    picture = from_dict({"shape": {"kind": "circle", "radius": 1}, "others": [{"kind": "square"}]}, Picture)
+    assert picture.shape == Circle.Config(radius=1.0)
+    assert picture.others == (Square.Config(),)
+    made = SHAPES.make(picture.others[0], "red")
+    assert isinstance(made, Square) and made.color == "red" and made.config.side == 2
+
+
+def test_what_a_config_leaves_out_of_the_default_kind_is_as_the_field_says():
+    assert Picture().shape == from_dict({}, Picture).shape == Square.Config(side=5)
+    assert from_dict({"shape": {"corners": [1, 2]}}, Picture).shape == Square.Config(side=5, corners=(1.0, 2.0))
+    assert from_dict({"shape": {"side": 3}}, Picture).shape == Square.Config(side=3)
+
+
+def test_an_override_reaches_into_a_part():
+    assert from_dict({}, Picture, ["shape.corners=[1]"]).shape == Square.Config(side=5, corners=(1.0,))
+    assert from_dict({}, Picture, ["shape={kind: circle, radius: 2}"]).shape == Circle.Config(radius=2.0)
+    others = {"others": [{"kind": "square"}]}
+    assert from_dict(others, Picture, ["others.0.side=7"]).others == (Square.Config(side=7),)
+
+
+def test_what_is_dumped_reads_back_equal():
+    picture = Picture(shape=Circle.Config(radius=3.0), others=(Square.Config(corners=(0.5,)),), frame=Square.Config())
+    assert from_dict(yaml.safe_load(dump(picture)), Picture) == picture
+    assert picture.model_dump()["shape"] == {"kind": "circle", "radius": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"shape": {"kind": "sqare"}},
+            "config: shape.kind: unknown kind 'sqare'; did you mean 'square'? Valid kinds: circle, later, square",
+        ),
+        (
+            {"others": [{"side": 1}]},
+            "config: others.0: the key 'kind' is missing. Valid kinds: circle, later, square",
+        ),
+        ({"others": [{"kind": "square", "sid": 1}]}, "config: others.0.sid: unknown key; did you mean 'side'?"),
+        ({"shape": {"side": 0}}, "config: shape.side: expected a number greater than 0, found 0 (a whole number)"),
+        ({"shape": {"kind": "circle"}}, "config: shape: the key 'radius' is missing; expected a number"),
+        ({"frame": "square"}, "config: frame: expected a mapping (name: value), found 'square' (text)"),
+        ({"radius": 1}, "config: radius: unknown key; did you mean 'frame.radius'?"),
+    ],
+)
+def test_a_mistake_in_a_part_is_told_with_its_whole_path(data: dict, message: str):
+    assert told(data) == message
+
+
+def test_a_wrong_override_of_a_part_is_told_as_of_the_command_line():
+    assert told({}, "shape.sid=1") == "command line: shape.sid: unknown key; did you mean 'side'?"
+    assert told({}, "shape.kind=round").startswith("command line: shape.kind: unknown kind 'round'")
+
+
+def test_settings_of_another_class_under_a_known_kind_are_refused():
+    class Pretender(Component):
+        kind: Literal["square"] = "square"
+
+    with pytest.raises(ValueError, match="square"):
+        Picture(shape=Pretender())
+
+
+def test_a_file_is_imported_when_its_kind_is_first_named():
+    assert "later" in SHAPES and len(SHAPES) == 3
+    assert "jepa.no_such_module" not in sys.modules
+    with pytest.raises(ModuleNotFoundError):
+        SHAPES["later"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("square2", "no_such_package:Square", "no_such_package:Square .* cannot be imported"),
+        ("square2", "json:loads", "expected a class with a nested `class Config"),
+        ("square2", f"{HERE}:Square", "expected Config.kind to be 'square2'.*found 'square'"),
+    ],
+)
+def test_an_unusable_part_of_an_installed_package_is_named(monkeypatch, name: str, value: str, message: str):
+    monkeypatch.setattr(component, "entry_points", lambda group: [EntryPoint(name, value, group)])
+    with pytest.raises(UserError, match=message):
+        SHAPES[name]
+    with pytest.raises(UserError, match=message):
+        from_dict({"shape": {"kind": name}}, Picture)
+
+
+def test_an_installed_package_adds_a_kind(monkeypatch):
+    monkeypatch.setattr(component, "entry_points", lambda group: [EntryPoint("circle", f"{HERE}:Circle", group)])
+    only_square = Parts("shapes", square=f"{HERE}:Square")
+    assert list(only_square) == ["square", "circle"]
+    assert only_square["circle"] is Circle
