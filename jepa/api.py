@@ -14,7 +14,7 @@ from jepa.config import Config, UserError, from_dict
 from jepa.config import load as load_config
 from jepa.encoders.config import Encoder
 from jepa.encoders.sizes import SIZES
-from jepa.methods.config import Method
+from jepa.methods import METHODS
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain as run_pretrain
 from jepa.world_model import LatentWorldModel
@@ -132,7 +132,7 @@ def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:
 
 def list_methods() -> tuple[str, ...]:
     """The kinds that `method.kind` of a pretraining config takes."""
-    return _kinds(Method)
+    return tuple(METHODS)
 
 
 def list_encoders() -> tuple[str, ...]:

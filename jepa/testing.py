@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.world_model import Dynamics, State, begin, rollout
+from jepa.world_model import Dynamics, State, rollout
 
 BATCH, SEEN, HORIZON = 3, 3, 4
 # Latents, actions and, of dynamics that are told, states -> what follows each latent
@@ -95,7 +95,7 @@ class _Check:
 
     def seen(self, count: int = SEEN, rows: int = BATCH) -> State:
         states = None if self.states is None else self.states[:rows, :count].clone()
-        return begin(self.dynamics, self.z[:rows, :count].clone(), self.past[:rows, : count - 1].clone(), states)
+        return self.dynamics.initial_state(self.z[:rows, :count].clone(), self.past[:rows, : count - 1].clone(), states)
 
     def mean(self, state: State, action: Tensor) -> Tensor:
         return self.dynamics.step(state, action)[1].mean()
@@ -111,7 +111,7 @@ class _Check:
 
     def nothing_is_changed(self) -> None:
         z, past, action = self.z.clone(), self.past.clone(), self.action.clone()
-        state = begin(self.dynamics, z, past, self.states)
+        state = self.dynamics.initial_state(z, past, self.states)
         first = self.mean(state, action)
         later, _ = self.dynamics.step(state, self.other)
         self.dynamics.step(later, self.other)

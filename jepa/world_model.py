@@ -95,23 +95,14 @@ class State(Protocol):
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """Predicts the next latent from a state and an action."""
+    """Predicts the next latent from a state and an action.
 
-    def initial_state(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> State:
-        """State after having seen S latents and the S-1 actions between them."""
-        ...
+    Attributes:
+        context: latents that it reads at most, the present one among them; None: all before the next one.
+        state_size: numbers that the body knows of itself, read at every step; 0: none.
+    """
 
-    def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
-    ) -> tuple[State, NextLatent]:
-        """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
-        ...
-
-
-@runtime_checkable
-class SensingDynamics(Dynamics, Protocol):
-    """Dynamics that also read, at every step, the `state_size` numbers that the body knows of itself; 0: none."""
-
+    context: int | None
     state_size: int
 
     def initial_state(
@@ -119,21 +110,18 @@ class SensingDynamics(Dynamics, Protocol):
         z: Float[Tensor, "B S N D"],
         actions: Float[Tensor, "B S-1 A"],
         states: Float[Tensor, "B S X"] | None = None,
-    ) -> State: ...
+    ) -> State:
+        """State after having seen S latents and the S-1 actions between them.
 
+        Raises ValueError if there are states and none are read, or the other way round.
+        """
+        ...
 
-def begin(
-    dynamics: Dynamics,
-    z: Float[Tensor, "B S N D"],
-    actions: Float[Tensor, "B S-1 A"],
-    states: Float[Tensor, "B S X"] | None = None,
-) -> State:
-    """`dynamics.initial_state`, with states for those that read them. Raises ValueError if it reads none or others."""
-    if states is None:
-        return dynamics.initial_state(z, actions)
-    if not isinstance(dynamics, SensingDynamics):
-        raise ValueError(f"{type(dynamics).__name__} reads no states, found {states.shape[-1]} at every step")
-    return dynamics.initial_state(z, actions, states)
+    def step(
+        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
+    ) -> tuple[State, NextLatent]:
+        """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
+        ...
 
 
 class WorldModel(Protocol):

@@ -29,8 +29,7 @@ from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
-from jepa.predictors.causal import CausalPredictor
-from jepa.world_model import LatentWorldModel, State, begin, rollout
+from jepa.world_model import LatentWorldModel, State, rollout
 from jepa_data.preprocessing import as_video
 
 SHORT = 0.4  # of the longest way that was imagined between two plans: less is a short one
@@ -186,7 +185,7 @@ class Policy:
         assert dynamics is not None and spec.action_size is not None
         done = torch.stack(self._done, 1).to(z) if self._done else z.new_zeros(len(z), 0, spec.block_size)
         told = torch.stack(self._told, 1).to(z) if self._told else None
-        self._state = begin(dynamics, z, done, told)
+        self._state = dynamics.initial_state(z, done, told)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
@@ -236,7 +235,7 @@ def history_of(model: LatentWorldModel, horizon: int) -> int:
 
     Where nothing slides out of sight, what is imagined counts too: no more is read than there was in training.
     """
-    slides = not isinstance(model.dynamics, CausalPredictor) or model.dynamics.window is not None
+    slides = model.dynamics is None or model.dynamics.context is not None
     return model.spec.history if slides else max(1, model.spec.history + 1 - horizon)
 
 

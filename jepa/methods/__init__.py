@@ -1,1 +1,14 @@
-"""One file, one published method: the whole algorithm on one screen."""
+"""Methods: one file is one published algorithm, from clips to a loss."""
+
+from jepa.config import Parts
+
+METHODS = Parts(  # built over (encoder, clips)
+    "methods",
+    lewm="jepa.methods.lewm:LeWM",
+    pldm="jepa.methods.pldm:PLDM",
+    vjepa_ac="jepa.methods.vjepa_ac:VJEPAAC",
+    dino_wm="jepa.methods.dino_wm:DinoWM",
+    vjepa="jepa.methods.vjepa:VJEPA",
+    vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
+    levjepa="jepa.methods.levjepa:LeVJEPA",
+)

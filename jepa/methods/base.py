@@ -1,14 +1,20 @@
-"""What the training module asks of a method. A method is plain torch: it knows neither Lightning nor configs."""
+"""What a method is: what training asks of it, and of its settings."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.config import Component
+from jepa.encoders.video_vit import VideoViT
+from jepa.predictors.base import Predictor, PredictorConfig
+from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import Dynamics
+from jepa_data.config import CropConfig
 
 
 @dataclass(frozen=True)
@@ -25,31 +31,108 @@ class Batch:
     states: Float[Tensor, "B T X"] | None = None
 
 
-@runtime_checkable
-class Method(Protocol):
-    """One published algorithm: encoder, what it predicts, and its loss."""
+class MethodConfig(Component):
+    """Settings of a method, and what may be asked of them before the method is built."""
 
-    @property
-    def encoder(self) -> nn.Module:
-        """What is trained."""
-        ...
+    collapses: ClassVar[bool] = True  # False where the encoder does not learn: there is nothing to warn of
 
-    @property
-    def dynamics(self) -> Dynamics | None:
-        """Action-conditioned prediction, where the method learns one."""
-        ...
+    def encoder_source(self) -> str | None:
+        """Run, model folder or hub id of the frozen encoder; None: the config's `encoder`."""
+        return None
 
+    def teacher_source(self) -> str | None:
+        """Run whose encoder is the teacher; given to the method as `teacher`."""
+        return None
+
+    def state_names(self) -> tuple[str, ...]:
+        """Recorded states that the predictor reads."""
+        return ()
+
+    def view_crop(self) -> CropConfig | None:
+        """The crops that make views of a clip; None: those of the data."""
+        return None
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The clips of a run: `frames` each, and the width of the action between two frames, 0 if there is none."""
+
+    frames: int
+    action_size: int = 0
+
+
+class Method(nn.Module, ABC):
+    """One published algorithm: encoder, what it predicts, and its loss. Plain torch: it does not know Lightning.
+
+    A method is built as `Method(config, encoder, clips)` and draws its weights from torch's global generator.
+
+    Attributes:
+        needs_actions: whether it learns from actions.
+        frozen: submodules that never change, so that checkpoints of the training need not hold them.
+        dynamics: action-conditioned prediction, where it learns one.
+        history: latents in a row that the dynamics read at most in training: true ones, not imagined.
+    """
+
+    Config: type[MethodConfig]
+    needs_actions: ClassVar[bool] = False
+    frozen: ClassVar[tuple[str, ...]] = ()
+    dynamics: Predictor | None = None
+    encoder: Any  # of jepa/encoders
+    config: Any  # of its own Config
+    history: int = 1
+
+    def __init__(self, config: MethodConfig, encoder: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+
+    @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; "loss" is minimized, the others are logged. All randomness comes from `generator`."""
-        ...
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimizer step (EMA teachers and the like)."""
-        ...
 
     def evaluation_encoder(self) -> nn.Module:
         """The encoder to probe, export and plan with."""
-        ...
+        return self.encoder
+
+    def masked_predictor(self) -> MaskedPredictor | None:
+        """V-JEPA's predictor, kept beside the model; None for other methods."""
+        return None
+
+
+def block_size(encoder: Any, clips: ClipShape) -> int:
+    """Width of the actions of one latent step."""
+    return clips.action_size * encoder.tubelet
+
+
+def history(dynamics: Dynamics, encoder: Any, clips: ClipShape) -> int:
+    """Latents in a row that teacher-forced dynamics read at most in clips of this shape."""
+    inputs = max(1, clips.frames // encoder.tubelet - 1)
+    return min(inputs, dynamics.context or inputs)
+
+
+def check_vector(kind: str, encoder: Any) -> None:
+    """Raises ValueError if a latent is more than one vector."""
+    if encoder.tokens != 1:
+        raise ValueError(
+            f"{kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: pooled of kind "
+            "frame)"
+        )
+
+
+def check_no_states(kind: str, predictor: PredictorConfig) -> None:
+    """Raises ValueError for a predictor that reads more than latents and actions."""
+    settings = predictor.model_dump()
+    if settings.get("state_size") or settings.get("camera_size"):
+        raise ValueError(f"{kind} gives its predictor latents and actions alone: omit state_size and camera_size")
+
+
+def check_video_vit(kind: str, encoder: nn.Module) -> None:
+    """Raises ValueError for encoders that cannot be given a part of the tokens."""
+    if not isinstance(encoder, VideoViT):
+        raise ValueError(f"{kind} needs an encoder with tokens (encoder: {{kind: video_vit}})")
 
 
 def weighted_sum(

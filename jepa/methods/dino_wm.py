@@ -21,42 +21,40 @@ Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole 
 and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is one of teacher forcing's).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from torch import nn
+from pydantic import Field
 
-from jepa.methods.frozen_encoder import FrozenEncoderMethod
+from jepa.config import DEFAULT, part
+from jepa.config.fields import Count
+from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
+from jepa.predictors import PREDICTORS
 from jepa.predictors.causal import CausalPredictor
+
+# 6 blocks, 16 heads of 64, a window of 3 frames, actions beside each patch.
+PREDICTOR = part(
+    PREDICTORS,
+    "causal",
+    hidden=384,
+    depth=6,
+    mlp_ratio=2048 / 384,
+    head_dim=64,
+    conditioning="concat",
+    window=3,
+    next_state="predicted",
+)
 
 
 class DinoWM(FrozenEncoderMethod):
-    """DINO-WM, and JEPA-WMs' variant, as a method.
+    """DINO-WM, and JEPA-WMs' variant; the encoder takes each frame on its own, such as `FrameEncoder`."""
 
-    Args:
-        encoder: each frame on its own, such as `FrameEncoder`; it is frozen.
-        dynamics: the predictor that is trained.
-        distance: "l2" as published, or "l1".
-        rollout_steps: of a rollout; 0 leaves it out.
-        rollout_context: true latents that a rollout starts from; "random": drawn for every batch.
-        detach_rollout: no gradient through what a prediction of the rollout is made from.
-    """
+    class Config(FrozenEncoderConfig):
+        """Dynamics over the patches of a frozen backbone; JEPA-WMs' as settings."""
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        dynamics: CausalPredictor,
-        *,
-        distance: Distance = "l2",
-        rollout_steps: int = 0,
-        rollout_context: int | Literal["random"] = "random",
-        detach_rollout: bool = True,
-    ) -> None:
-        super().__init__(
-            encoder,
-            dynamics,
-            distance=distance,
-            rollout_steps=rollout_steps,
-            rollout_context=rollout_context,
-            detach_rollout=detach_rollout,
-        )
+        kind: Literal["dino_wm"] = "dino_wm"
+        predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT
+        distance: Distance = "l2"
+        rollout_steps: int = Field(default=0, ge=0, description=ROLLOUT_STEPS)
+        rollout_context: Count | Literal["random"] = Field(default="random", description=ROLLOUT_CONTEXT)
+        detach_rollout: bool = True

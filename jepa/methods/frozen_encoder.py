@@ -5,61 +5,79 @@ video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, ev
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch
+from jepa.config.fields import Count
+from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
 from jepa.objectives.causal_prediction import Distance, Predict, forced_and_rolled
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import token_grid
 from jepa.predictors.causal import CausalPredictor
 from jepa.world_model import block_actions
 
+ROLLOUT_STEPS = "predicted from its own predictions in training; 0: none"
+ROLLOUT_CONTEXT = "true latents that a rollout starts from; random: drawn for every batch"
 
-class FrozenEncoderMethod(nn.Module):
+
+class FrozenEncoderConfig(MethodConfig):
+    """What methods on a frozen encoder have in common."""
+
+    collapses = False
+    encoder_from: str | None = Field(
+        default=None, description="run, model folder or hub id whose encoder it is; none: `encoder` as it is"
+    )
+    states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
+    predictor: CausalPredictor.Config
+    distance: Distance
+    rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
+    rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
+    detach_rollout: bool = Field(description="no gradient through what a prediction of the rollout is made from")
+
+    def encoder_source(self) -> str | None:
+        return self.encoder_from
+
+    def state_names(self) -> tuple[str, ...]:
+        return self.states
+
+    @model_validator(mode="after")
+    def _rollout_is_one(self) -> Self:
+        if self.rollout_steps == 1:
+            raise ValueError("rollout_steps: a rollout of 1 step is teacher forcing itself; expected 0 (none) or 2 up")
+        if len(set(self.states)) < len(self.states):
+            raise ValueError(f"states: each once, found {', '.join(self.states)}")
+        return self
+
+
+class FrozenEncoderMethod(Method):
     """A frozen encoder and a causal predictor over its latents.
 
     Args:
         encoder: video -> [B, S, N, D], each latent from its own frames alone; it is frozen here.
-        dynamics: the predictor that is trained.
-        distance: of predictions to what was seen.
-        rollout_steps: of the loss's second term; 0 leaves it out.
-        rollout_context: true latents that a rollout starts from; "random": drawn for every batch.
-        detach_rollout: no gradient through what a prediction of the rollout is made from.
-
-    Attributes:
-        frozen: parts that never change, so that checkpoints of the training need not hold them.
 
     Raises:
-        ValueError: the predictor is for other latents.
+        ValueError: the predictor is for other latents, or clips are shorter than a rollout.
     """
 
+    needs_actions = True
     frozen = ("encoder",)
+    config: FrozenEncoderConfig
+    dynamics: CausalPredictor
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        dynamics: CausalPredictor,
-        *,
-        distance: Distance,
-        rollout_steps: int,
-        rollout_context: int | Literal["random"],
-        detach_rollout: bool,
-    ) -> None:
-        super().__init__()
-        expected, found = (encoder.tokens, encoder.width), (dynamics.tokens, dynamics.width)
-        if expected != found:
-            raise ValueError(f"the predictor is for {list(found)} numbers a frame, the encoder gives {list(expected)}")
-        if dynamics.camera_size:
-            raise ValueError(
-                "cameras' poses are not in the clips: the predictor takes none in training (camera_size 0)"
-            )
-        self.encoder = encoder.eval().requires_grad_(False)
-        self.dynamics = dynamics
-        self.distance: Distance = distance
-        self.rollout_steps, self.context, self.detach = rollout_steps, rollout_context, detach_rollout
+    def __init__(self, config: FrozenEncoderConfig, encoder: Any, clips: ClipShape) -> None:
+        super().__init__(config, encoder.eval().requires_grad_(False))
+        width = block_size(encoder, clips)
+        predictor = _with_states(config, width)
+        _check_length(config, clips.frames, encoder.tubelet)
+        self.dynamics = PREDICTORS.make(predictor, encoder.width, width, token_grid(encoder))
+        if not isinstance(self.dynamics, CausalPredictor):
+            raise ValueError(f"{config.kind} needs a predictor of kind causal, found {predictor.kind}")
+        self.history = history(self.dynamics, encoder, clips)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of prediction and target.
@@ -71,19 +89,19 @@ class FrozenEncoderMethod(nn.Module):
         terms, forced = forced_and_rolled(
             predict,
             x,
-            distance=self.distance,
-            rollout_steps=self.rollout_steps,
+            distance=self.config.distance,
+            rollout_steps=self.config.rollout_steps,
             context=self._context(x.shape[1], generator),
-            detach=self.detach,
+            detach=self.config.detach_rollout,
         )
         cosine = F.cosine_similarity(forced.detach().float(), x[:, 1:], dim=-1).mean()
         return {"loss": sum(terms.values(), x.new_zeros(())), **terms, "cosine": cosine}
 
     def _context(self, steps: int, generator: torch.Generator) -> int:
         """True latents before a rollout of `rollout_steps` that ends within the clip."""
-        if isinstance(self.context, int):
-            return self.context
-        most = steps - self.rollout_steps
+        if self.config.rollout_context != "random":
+            return self.config.rollout_context
+        most = steps - self.config.rollout_steps
         return 1 if most < 2 else int(torch.randint(1, most + 1, (), generator=generator))
 
     def train(self, mode: bool = True) -> Self:
@@ -124,11 +142,36 @@ class FrozenEncoderMethod(nn.Module):
         states = self.dynamics.scale_states.inverse(told.mean(2))
         return torch.cat(self.dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
 
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Nothing follows."""
 
-    def evaluation_encoder(self) -> nn.Module:
-        return self.encoder
+def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredictor.Config:
+    """The predictor's settings for the states that the method names."""
+    predictor, size = config.predictor, len(config.states)
+    if predictor.state_size not in (0, size):
+        raise ValueError(
+            f"method.predictor.state_size is {predictor.state_size}, and method.states names {size}: name "
+            f"{predictor.state_size}, or leave state_size out"
+        )
+    if predictor.camera_size:
+        raise ValueError("cameras' poses are not in the clips: the predictor takes none in training (camera_size 0)")
+    moved = {"add_action": action_size, "apply_delta_pose": 7}.get(predictor.next_state)
+    if size and moved not in (None, size):
+        raise ValueError(
+            f"method.predictor.next_state: {predictor.next_state} moves states {moved} wide, found {size} in "
+            "method.states; let them be predicted (next_state: predicted)"
+        )
+    return type(predictor).model_validate(predictor.model_dump() | {"state_size": size})
+
+
+def _check_length(config: FrozenEncoderConfig, frames: int, tubelet: int) -> None:
+    """Raises ValueError for clips shorter than what a rollout starts from and predicts."""
+    context = 1 if config.rollout_context == "random" else config.rollout_context
+    steps = frames // tubelet
+    least = max(2, config.rollout_steps and config.rollout_steps + context)
+    if steps < least:
+        raise ValueError(
+            f"data.clip_frames is {frames}, {steps} latent step(s); expected {least * tubelet} or more: a clip holds "
+            "what a rollout starts from (method.rollout_context) and what it predicts (method.rollout_steps)"
+        )
 
 
 def _first(steps: int, actions: Tensor, states: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -12,89 +12,87 @@ Cutting the crops comes on top.
 """
 
 import copy
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from jepa.config.fields import Count, Share
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.random_drop import RandomDrop
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
 from jepa.objectives.sigreg import sigreg
+from jepa_data.config import CropConfig
 from jepa_data.transforms import random_resized_crop
 
 ASPECT = (3 / 4, 4 / 3)
 
 
-class LeVJEPA(nn.Module):
-    """LeVJEPA as a method; the defaults are the paper's unless said otherwise.
+class LeVJEPA(Method):
+    """LeVJEPA: an encoder with a CLS token and block-causal attention in the paper.
 
-    Args:
-        encoder: with a CLS token and block-causal attention in the paper; without CLS the kept tokens are averaged.
-        global_size, local_size: side of the crops in pixels; None is the encoder's image_size, and 3/7 of it (224, 96)
-            rounded to whole patches.
-        global_scale, local_scale: area of the crops over that of the frame (DINO's ranges: we do not know the paper's).
-        drop: share of patch tokens dropped from every view.
-        sigreg_weight, directions, knots: see jepa/objectives/sigreg.py.
-        evaluation_ema: what the evaluation encoder, a moving average, keeps each step; None evaluates the encoder
-            itself (short runs: at 0.9999 the average needs some 10,000 steps to forget where it started).
+    Without a CLS token the kept tokens are averaged. The defaults are the paper's unless said otherwise.
     """
 
-    dynamics = None
+    class Config(MethodConfig):
+        """Views agree, SIGReg keeps them apart."""
 
-    def __init__(
-        self,
-        encoder: VideoViT,
-        *,
-        global_size: int | None = None,
-        local_size: int | None = None,
-        local_views: int = 10,
-        global_scale: tuple[float, float] = (0.3, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.3),
-        drop: float = 0.95,
-        projector_width: int = 2048,
-        embedding_width: int = 256,
-        sigreg_weight: float = 0.02,
-        directions: int = 1024,
-        knots: int = 17,
-        evaluation_ema: float | None = 0.9999,
-    ):
-        super().__init__()
-        if local_views < 1:
-            raise ValueError(
-                f"LeVJEPA compares local views with a global one: local_views is at least 1, found {local_views}"
-            )
-        self.encoder = encoder
-        self.global_size = global_size or encoder.image_size
-        self.local_size = local_size or max(1, round(encoder.image_size * 3 / 7 / encoder.patch)) * encoder.patch
-        self.local_views, self.global_scale, self.local_scale = local_views, global_scale, local_scale
-        self.drop = RandomDrop(RandomDrop.Config(ratio=drop))
-        self.sigreg_weight, self.directions, self.knots = sigreg_weight, directions, knots
-        self.projector = nn.Sequential(
-            nn.Linear(encoder.width, projector_width),
-            nn.BatchNorm1d(projector_width),
-            nn.GELU(),
-            nn.Linear(projector_width, embedding_width),
+        kind: Literal["levjepa"] = "levjepa"
+        local_views: Count = 10
+        local_size: Count | None = Field(
+            default=None, description="side of local crops in pixels; none: 3/7 of image_size, in whole patches"
         )
-        self.evaluation_ema = evaluation_ema
-        self.averaged = None if evaluation_ema is None else copy.deepcopy(encoder).requires_grad_(False)
+        global_scale: tuple[Share, Share] = Field(
+            default=(0.3, 1.0), description="area of the crop over that of the frame (DINO's: the paper does not say)"
+        )
+        local_scale: tuple[Share, Share] = Field(default=(0.05, 0.3), description="the same of local crops")
+        drop: Share = Field(default=0.95, description="share of patch tokens dropped from every view")
+        projector_width: Count = 2048
+        embedding_width: Count = 256
+        sigreg_weight: float = Field(default=0.02, ge=0)
+        directions: Count = 1024
+        evaluation_ema: Share | None = Field(
+            default=0.9999,
+            description="what the evaluation encoder, a moving average, keeps each step; none evaluates the encoder "
+            "itself (short runs: at 0.9999 the average needs some 10,000 steps to forget where it started)",
+        )
+
+        def view_crop(self) -> CropConfig:
+            return CropConfig(scale=self.global_scale, ratio=ASPECT)
+
+    encoder: VideoViT
+
+    def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        check_video_vit(config.kind, encoder)
+        self.local_size = config.local_size or _whole_patches(encoder.image_size * 3 / 7, encoder.patch)
+        self.drop = RandomDrop(RandomDrop.Config(ratio=config.drop))
+        self.projector = nn.Sequential(
+            nn.Linear(encoder.width, config.projector_width),
+            nn.BatchNorm1d(config.projector_width),
+            nn.GELU(),
+            nn.Linear(config.projector_width, config.embedding_width),
+        )
+        self.averaged = None if config.evaluation_ema is None else copy.deepcopy(encoder).requires_grad_(False)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of local and global views."""
-        video = batch.video
-        whole = random_resized_crop(video, self.global_size, self.global_scale, ASPECT, generator=generator)
+        video, c = batch.video, self.config
+        whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, ASPECT, generator=generator)
         parts = [
-            random_resized_crop(video, self.local_size, self.local_scale, ASPECT, generator=generator)
-            for _ in range(self.local_views)
+            random_resized_crop(video, self.local_size, c.local_scale, ASPECT, generator=generator)
+            for _ in range(c.local_views)
         ]
         summaries = torch.cat((self._summary(whole, generator), self._summary(torch.cat(parts), generator)))
-        z = self.projector(summaries).float().unflatten(0, (1 + self.local_views, len(video)))  # [views, B, embedding]
+        z = self.projector(summaries).float().unflatten(0, (1 + c.local_views, len(video)))  # [views, B, embedding]
         agreement = (z[1:] - z[0]).square().mean()
-        gaussian = sigreg(z, generator, self.directions, self.knots)
+        gaussian = sigreg(z, generator, c.directions)
         cosine = F.cosine_similarity(z[1:].detach(), z[0].detach(), dim=-1).mean()
-        total = agreement + self.sigreg_weight * gaussian
+        total = agreement + c.sigreg_weight * gaussian
         return {"loss": total, "agreement": agreement, "sigreg": gaussian, "cosine": cosine}
 
     def _summary(self, video: Float[Tensor, "B T C h w"], generator: torch.Generator) -> Float[Tensor, "B D"]:
@@ -105,9 +103,13 @@ class LeVJEPA(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
         """Move the evaluation encoder towards the encoder."""
-        if self.averaged is not None and self.evaluation_ema is not None:
-            move = get_ema_multi_avg_fn(self.evaluation_ema)
+        if self.averaged is not None and self.config.evaluation_ema is not None:
+            move = get_ema_multi_avg_fn(self.config.evaluation_ema)
             move(list(self.averaged.parameters()), list(self.encoder.parameters()), step)
 
     def evaluation_encoder(self) -> VideoViT:
         return self.encoder if self.averaged is None else self.averaged
+
+
+def _whole_patches(size: float, patch: int) -> int:
+    return max(1, round(size / patch)) * patch

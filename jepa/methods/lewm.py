@@ -23,56 +23,79 @@ Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, i
 SIGReg 2*S*D*directions a clip.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch, weighted_sum
+from jepa.config import DEFAULT, part
+from jepa.config.fields import Count
+from jepa.methods.base import (
+    Batch,
+    ClipShape,
+    Method,
+    MethodConfig,
+    block_size,
+    check_no_states,
+    check_vector,
+    history,
+    weighted_sum,
+)
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
-from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MLPPredictor
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.world_model import block_actions, rollout
 
 
-class LeWM(nn.Module):
+class LeWM(Method):
     """Latent prediction with actions for vector latents (N = 1).
 
     Args:
         encoder: video -> [B, S, 1, D].
-        dynamics: over those latents.
-        inverse_dynamics: predicts the action between what moves in two latents, standardized as the dynamics read it.
-        sigreg_weight, inverse_weight, similarity_weight, static_weight: the w of the module's docstring.
-        directions: random projections of SIGReg, drawn anew each step.
-        sigreg_samples: what SIGReg takes for one sample of embeddings: those of a latent step, averaged over the steps,
-            as published (per_step); or those of all steps of the batch (pooled), a value up to S times as large.
-        teacher_forced: predict each step from the true latents before it; else open loop, from what was predicted.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        dynamics: MLPPredictor | GRUPredictor | CausalPredictor,
-        inverse_dynamics: InverseDynamics,
-        *,
-        sigreg_weight: float = 0.02,
-        inverse_weight: float = 1.0,
-        similarity_weight: float = 0.5,
-        static_weight: float = 10.0,
-        directions: int = 256,
-        sigreg_samples: Literal["per_step", "pooled"] = "per_step",
-        teacher_forced: bool = False,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
-        self.weights = {"sigreg": sigreg_weight, "inverse_dynamics": inverse_weight, "similarity": similarity_weight}
-        self.static = dynamics.static if isinstance(dynamics, MLPPredictor) else 0
+    class Config(MethodConfig):
+        """Latent prediction with actions, SIGReg, inverse dynamics, time-similarity; the w of the file's docstring."""
+
+        kind: Literal["lewm"] = "lewm"
+        predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
+        sigreg_weight: float = Field(default=0.02, ge=0)
+        inverse_weight: float = Field(default=1.0, ge=0)
+        similarity_weight: float = Field(default=0.5, ge=0)
+        static_weight: float = Field(
+            default=10.0, ge=0, description="of the static part's likeness in time, if there is one"
+        )
+        directions: Count = Field(default=256, description="random projections of SIGReg, drawn anew each step")
+        sigreg_samples: Literal["per_step", "pooled"] = Field(
+            default="per_step",
+            description="per_step: SIGReg of each latent step's embeddings, averaged over the steps, as published; "
+            "pooled: of all steps together, a value up to as many times larger as a clip has steps",
+        )
+        teacher_forced: bool = Field(
+            default=False, description="predict from the true latents; else from the predicted"
+        )
+
+    needs_actions = True
+    dynamics: Predictor
+
+    def __init__(self, config: Config, encoder: Any, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        check_vector(config.kind, encoder)
+        check_no_states(config.kind, config.predictor)
+        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
+        self.static = self.dynamics.static
+        self.inverse_dynamics = InverseDynamics(encoder.width - self.static, block_size(encoder, clips))
+        self.history = history(self.dynamics, encoder, clips) if config.teacher_forced else 1
+        self.weights = {
+            "sigreg": config.sigreg_weight,
+            "inverse_dynamics": config.inverse_weight,
+            "similarity": config.similarity_weight,
+        }
         if self.static:
-            self.weights["static"] = static_weight
-        self.directions, self.sigreg_samples, self.teacher_forced = directions, sigreg_samples, teacher_forced
+            self.weights["static"] = config.static_weight
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of prediction and target.
@@ -86,25 +109,19 @@ class LeWM(nn.Module):
             )
         z = self.encoder(batch.video)
         actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
-        if self.teacher_forced:
+        if self.config.teacher_forced:
             predicted = self.dynamics.parallel(z[:, :-1], actions)
         else:
             start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
             predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
-        samples = z.flatten(0, 2) if self.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
+        samples = z.flatten(0, 2) if self.config.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
             "prediction": F.mse_loss(predicted[..., : moving.shape[-1]], moving[:, 1:]),
-            "sigreg": sigreg(samples, generator, directions=self.directions),
+            "sigreg": sigreg(samples, generator, directions=self.config.directions),
             "inverse_dynamics": self.inverse_dynamics(moving, self.dynamics.scale_actions(actions)),
             "similarity": F.mse_loss(moving[:, 1:], moving[:, :-1]),
         }
         if self.static:
             terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
         return weighted_sum(terms, self.weights, predicted, z[:, 1:])
-
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Nothing: there is no teacher."""
-
-    def evaluation_encoder(self) -> nn.Module:
-        return self.encoder

@@ -10,7 +10,7 @@ Forward FLOPs of a step on clips of L tokens, of which a mask shows M: for each 
 L - M hidden, with the pixels of a patch in place of D on the way out).
 """
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,33 +18,36 @@ from torch import Tensor, nn
 
 from jepa.encoders.patches import cut
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.base import Mask
-from jepa.masks.multiblock import VJEPA_BLOCKS
-from jepa.methods.base import Batch
+from jepa.masks import MASKS, VJEPA_MASKS, Masks
+from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
 from jepa.predictors.masked import MaskedPredictor
 
 EPS = 1e-6  # of the variance of a patch, VideoMAE
 
 
-class PixelReconstruction(nn.Module):
-    """V-Pixel as a method.
+class PixelReconstruction(Method):
+    """V-Pixel: each mask is one pass of encoder and predictor, with a mask token of its own."""
 
-    Args:
-        predictor: its `target_width` is the number of pixels of a patch, see `patch_pixels`.
-        masks: each is one pass of encoder and predictor, with a mask token of its own.
-    """
+    class Config(MethodConfig):
+        """Hidden patches from visible ones; makes the teacher of SALT."""
 
-    dynamics = None
+        kind: Literal["vpixel"] = "vpixel"
+        predictor: MaskedPredictor.Config = MaskedPredictor.Config()
+        masks: Masks = VJEPA_MASKS
 
-    def __init__(self, encoder: VideoViT, predictor: MaskedPredictor, *, masks: Sequence[Mask] = VJEPA_BLOCKS):
-        super().__init__()
-        predictor.check_kinds(len(masks))
-        if predictor.predictor_proj.out_features != patch_pixels(encoder):
-            raise ValueError(
-                f"the predictor gives {predictor.predictor_proj.out_features} numbers a token, a patch has "
-                f"{patch_pixels(encoder)} pixels"
-            )
-        self.encoder, self.predictor, self.masks = encoder, predictor, tuple(masks)
+    encoder: VideoViT
+
+    def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        check_video_vit(config.kind, encoder)
+        self.predictor = MaskedPredictor(
+            config.predictor,
+            encoder.width,
+            mask_kinds=len(config.masks),
+            target_width=patch_pixels(encoder),
+            position_grid=encoder.position_grid,
+        )
+        self.masks = tuple(MASKS.make(mask) for mask in config.masks)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         video, losses = batch.video, []
@@ -55,12 +58,6 @@ class PixelReconstruction(nn.Module):
             prediction = self.predictor(self.encoder(video, seen), seen, hidden, grid, kind)
             losses.append(nn.functional.mse_loss(prediction.float(), truth.take_along_dim(hidden[..., None], 1)))
         return {"loss": torch.stack(losses).mean()}
-
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Nothing follows the encoder."""
-
-    def evaluation_encoder(self) -> VideoViT:
-        return self.encoder
 
 
 def patch_pixels(encoder: VideoViT) -> int:

@@ -17,50 +17,64 @@ Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, i
 2*S*D² a clip for the covariance.
 """
 
+from typing import Annotated, Any, Literal
+
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.methods.base import Batch, weighted_sum
+from jepa.config import DEFAULT, part
+from jepa.methods.base import (
+    Batch,
+    ClipShape,
+    Method,
+    MethodConfig,
+    block_size,
+    check_no_states,
+    check_vector,
+    weighted_sum,
+)
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
-from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MLPPredictor
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.world_model import block_actions, rollout
 
 
-class PLDM(nn.Module):
+class PLDM(Method):
     """Latent prediction with actions for vector latents (N = 1).
 
     Args:
         encoder: video -> [B, S, 1, D].
-        dynamics: over those latents.
-        inverse_dynamics: predicts the action between two latents, standardized as the dynamics read it.
-        variance_weight, covariance_weight, time_variance_weight, similarity_weight, inverse_weight: the w of the
-            module's docstring.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        dynamics: MLPPredictor | GRUPredictor | CausalPredictor,
-        inverse_dynamics: InverseDynamics,
-        *,
-        variance_weight: float = 16.0,
-        covariance_weight: float = 8.0,
-        time_variance_weight: float = 0.0,
-        similarity_weight: float = 12.0,
-        inverse_weight: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.dynamics, self.inverse_dynamics = encoder, dynamics, inverse_dynamics
+    class Config(MethodConfig):
+        """Latent prediction with actions, VICReg, time-similarity, inverse dynamics; the w of the file's docstring."""
+
+        kind: Literal["pldm"] = "pldm"
+        predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
+        variance_weight: float = Field(default=16.0, ge=0)
+        covariance_weight: float = Field(default=8.0, ge=0)
+        time_variance_weight: float = Field(default=0.0, ge=0)
+        similarity_weight: float = Field(default=12.0, ge=0)
+        inverse_weight: float = Field(default=1.0, ge=0)
+
+    needs_actions = True
+    dynamics: Predictor
+
+    def __init__(self, config: Config, encoder: Any, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        check_vector(config.kind, encoder)
+        check_no_states(config.kind, config.predictor)
+        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
+        self.inverse_dynamics = InverseDynamics(encoder.width, block_size(encoder, clips))
         self.weights = {
-            "variance": variance_weight,
-            "covariance": covariance_weight,
-            "time_variance": time_variance_weight,
-            "similarity": similarity_weight,
-            "inverse_dynamics": inverse_weight,
+            "variance": config.variance_weight,
+            "covariance": config.covariance_weight,
+            "time_variance": config.time_variance_weight,
+            "similarity": config.similarity_weight,
+            "inverse_dynamics": config.inverse_weight,
         }
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -87,9 +101,3 @@ class PLDM(nn.Module):
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
         return weighted_sum(terms, self.weights, predicted, z[:, 1:])
-
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Nothing: there is no teacher."""
-
-    def evaluation_encoder(self) -> nn.Module:
-        return self.encoder

@@ -20,83 +20,104 @@ encoder(M) + predictor(L tokens, L - M hidden), as in jepa/encoders/video_vit.py
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from jepa.config import Config
+from jepa.config.fields import Share
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.base import Mask
-from jepa.masks.multiblock import VJEPA_BLOCKS
-from jepa.methods.base import Batch
+from jepa.masks import MASKS, VJEPA_MASKS, Masks
+from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
 from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Modality, grid_positions
 
 
-@dataclass(frozen=True)
-class Dense:
-    """λ of the loss at the visible tokens: 0 up to step `start`, then rising to `weight` at step `end`."""
+class Dense(Config):
+    """V-JEPA 2.1's loss at the visible tokens: its λ is 0 up to step `start`, then rises to `weight` at step `end`."""
 
-    weight: float = 0.5
-    start: int = 15_000
-    end: int = 30_000
+    weight: float = Field(default=0.5, ge=0)
+    start: int = Field(default=15_000, ge=0)
+    end: int = Field(default=30_000, ge=0)
 
-    def __post_init__(self) -> None:
-        if not (self.weight >= 0 and 0 <= self.start <= self.end):
-            raise ValueError(f"dense needs weight >= 0 and 0 <= start <= end, found {self}")
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.start > self.end:
+            raise ValueError(f"dense needs start <= end, found {self.start} and {self.end}")
+        return self
 
     def at(self, step: Int[Tensor, ""]) -> Float[Tensor, ""]:
         return self.weight * ((step - self.start + 1) / max(1, self.end - self.start)).clamp(0, 1)
 
 
-class VJEPA(nn.Module):
-    """V-JEPA 1, 2, 2.1 and SALT as a method (see the table above).
+class VJEPA(Method):
+    """V-JEPA 1, 2, 2.1 and SALT (see the table above).
 
     Args:
-        ema: how much of the target encoder each step keeps, at the first and the last step (linear in between).
-        masks: each is one pass of encoder and predictor, with a mask token of its own.
-        teacher: "ema", "frozen" or "none": the targets come from the context encoder itself (still without gradient).
-            That collapses to constant latents; it is there to show what the moving average is for.
-        frozen: the teacher, if it is frozen. It may be of another size, but must see the same grid of tokens.
-        dense: V-JEPA 2.1's loss at the visible tokens; the predictor needs a context head.
+        teacher: with `teacher: frozen`, the teacher. It may be of another size, but must see the same grid of tokens.
     """
 
-    dynamics = None
-    step: Tensor
+    class Config(MethodConfig):
+        """Masked latent prediction. V-JEPA 1, 2, 2.1 and SALT are settings of it."""
 
-    def __init__(
-        self,
-        encoder: VideoViT,
-        predictor: MaskedPredictor,
-        *,
-        ema: tuple[float, float] = (0.99925, 0.99925),
-        masks: Sequence[Mask] = VJEPA_BLOCKS,
-        teacher: Literal["ema", "frozen", "none"] = "ema",
-        frozen: VideoViT | None = None,
-        dense: Dense | None = None,
-    ):
-        super().__init__()
-        if not all(0 <= decay <= 1 for decay in ema):
-            raise ValueError(f"ema is (first, last), each from 0 to 1, found {ema}")
-        predictor.check_kinds(len(masks))
-        if (teacher == "frozen") != (frozen is not None):
+        kind: Literal["vjepa"] = "vjepa"
+        predictor: MaskedPredictor.Config = MaskedPredictor.Config()
+        masks: Masks = VJEPA_MASKS
+        ema: tuple[Share, Share] = Field(
+            default=(0.99925, 0.99925),
+            description="how much of the target encoder each step keeps, at the first and the last step",
+        )
+        teacher: Literal["ema", "frozen", "none"] = Field(
+            default="ema",
+            description="none: the targets come from the context encoder itself. That collapses; it is there to show "
+            "what the moving average is for",
+        )
+        teacher_from: str | None = Field(default=None, description="run whose encoder is the frozen teacher (SALT)")
+        dense: Dense | None = Field(default=None, description="V-JEPA 2.1's loss at the visible tokens")
+
+        def teacher_source(self) -> str | None:
+            return self.teacher_from
+
+        @model_validator(mode="after")
+        def _teacher_is_somewhere(self) -> Self:
+            if (self.teacher == "frozen") != (self.teacher_from is not None):
+                raise ValueError("teacher: frozen and teacher_from: RUN go together; give both, or neither")
+            return self
+
+    step: Tensor
+    encoder: VideoViT
+
+    def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape, teacher: VideoViT | None = None) -> None:
+        super().__init__(config, encoder)
+        check_video_vit(config.kind, encoder)
+        if (config.teacher == "frozen") != (teacher is not None):
             raise ValueError("a frozen teacher is an encoder that was trained before: give both, or neither")
-        if dense is not None and predictor.predictor_proj_context is None:
-            raise ValueError("the dense loss needs a predictor with a context head")
-        self.encoder, self.predictor, self.teacher = encoder, predictor, teacher
-        self.ema, self.masks, self.dense = ema, tuple(masks), dense
-        source = {"ema": encoder, "frozen": frozen, "none": None}[teacher]
+        if teacher is not None:
+            _check_teacher(teacher, encoder)
+        source = teacher or encoder
+        self.predictor = MaskedPredictor(
+            config.predictor,
+            encoder.width,
+            mask_kinds=len(config.masks),
+            levels_in=encoder.level_count,
+            # A student of other levels than its teacher predicts the last one.
+            levels_out=source.level_count if source.level_count == encoder.level_count else 1,
+            target_width=source.width,
+            context_head=config.dense is not None,
+            images=encoder.images,
+            position_grid=encoder.position_grid,
+        )
+        self.masks = tuple(MASKS.make(mask) for mask in config.masks)
         self.target_encoder = None
-        if source is not None:  # in the same mode as the rest: it has nothing that modes change
+        if config.teacher != "none":  # in the same mode as the rest: it has nothing that modes change
             self.target_encoder = copy.deepcopy(source).train(encoder.training).requires_grad_(False)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self._check_widths()
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
@@ -119,13 +140,13 @@ class VJEPA(nn.Module):
             features = self.encoder.forward_features(video, seen)
             context = features.levels if self.predictor.levels_in > 1 else features.tokens
             expected = _take(truth, hidden)
-            if self.dense is None:
+            if self.config.dense is None:
                 prediction = self.predictor(context, seen, hidden, grid, kind, modality)
                 found = {"loss": latent_regression(prediction, expected)}
             else:
                 prediction, known = self.predictor.forward_dense(context, seen, hidden, grid, kind, modality)
                 weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
-                visible, factor = latent_regression(known, _take(truth, seen), weights), self.dense.at(self.step)
+                visible, factor = latent_regression(known, _take(truth, seen), weights), self.config.dense.at(self.step)
                 found = {"loss": latent_regression(prediction, expected) + factor * visible}
                 found |= {"dense": visible, "dense_weight": factor}
             terms.append(found | {"cosine": F.cosine_similarity(prediction.detach().float(), expected, dim=-1).mean()})
@@ -143,35 +164,30 @@ class VJEPA(nn.Module):
     def after_step(self, step: int, total_steps: int) -> None:
         """Move a teacher that is a moving average towards the context encoder: θ' ← m θ' + (1 - m) θ."""
         self.step.fill_(step)
-        if self.teacher != "ema" or self.target_encoder is None:
+        if self.config.teacher != "ema" or self.target_encoder is None:
             return
-        first, last = self.ema
+        first, last = self.config.ema
         momentum = first + (last - first) * min(step / max(total_steps, 1), 1.0)
         move = get_ema_multi_avg_fn(momentum)
         move(list(self.target_encoder.parameters()), list(self.encoder.parameters()), step)
 
     def evaluation_encoder(self) -> VideoViT:
         """The moving average, if there is one: V-JEPA's probes read it."""
-        return self.target_encoder if self.teacher == "ema" and self.target_encoder is not None else self.encoder
+        return self.target_encoder if self.config.teacher == "ema" and self.target_encoder is not None else self.encoder
 
-    def _check_widths(self) -> None:
-        teacher = self.encoder if self.target_encoder is None else self.target_encoder
-        if self.predictor.levels_in not in (1, self.encoder.level_count):
-            raise ValueError(
-                f"the predictor reads {self.predictor.levels_in} levels, the encoder gives {self.encoder.level_count}"
-            )
-        if self.predictor.levels_out not in (1, teacher.level_count):
-            raise ValueError(
-                f"the predictor gives {self.predictor.levels_out} levels, its teacher has {teacher.level_count}"
-            )
-        found, expected = self.predictor.predictor_proj.out_features, self.predictor.levels_out * teacher.width
-        if found != expected:
-            raise ValueError(f"the predictor gives {found} numbers a token, its teacher {expected}")
-        if (teacher.patch, teacher.tubelet) != (self.encoder.patch, self.encoder.tubelet):
-            raise ValueError(
-                f"the teacher has patches of {teacher.patch} and tubelets of {teacher.tubelet}, the encoder of "
-                f"{self.encoder.patch} and {self.encoder.tubelet}: they must see the same tokens"
-            )
+    def masked_predictor(self) -> MaskedPredictor:
+        return self.predictor
+
+
+def _check_teacher(teacher: VideoViT, encoder: VideoViT) -> None:
+    """Raises ValueError if it sees other tokens."""
+    if not isinstance(teacher, VideoViT):
+        raise ValueError("method.teacher_from: it holds no encoder of kind video_vit")
+    if (teacher.patch, teacher.tubelet) != (encoder.patch, encoder.tubelet):
+        raise ValueError(
+            f"the teacher has patches of {teacher.patch} and tubelets of {teacher.tubelet}, the encoder of "
+            f"{encoder.patch} and {encoder.tubelet}: they must see the same tokens"
+        )
 
 
 def _take(tokens: Float[Tensor, "B L D"], index: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:

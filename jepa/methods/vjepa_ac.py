@@ -14,42 +14,29 @@ Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole 
 and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is one of teacher forcing's).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from torch import nn
+from pydantic import Field
 
-from jepa.methods.frozen_encoder import FrozenEncoderMethod
+from jepa.config import DEFAULT, part
+from jepa.config.fields import Count
+from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
+from jepa.predictors import PREDICTORS
 from jepa.predictors.causal import CausalPredictor
+
+PREDICTOR = part(PREDICTORS, "causal", layer_norm_out=True)  # as its latents are
 
 
 class VJEPAAC(FrozenEncoderMethod):
-    """V-JEPA 2-AC as a method.
+    """V-JEPA 2-AC; the encoder takes each frame on its own, such as `PerFrameEncoder`."""
 
-    Args:
-        encoder: each frame on its own, such as `PerFrameEncoder`; it is frozen.
-        dynamics: the predictor that is trained; `layer_norm_out` where the latents are LayerNormed.
-        distance: "l1" as published, or "l2".
-        rollout_steps: of the second term; 0 leaves it out.
-        rollout_context: true latents that a rollout starts from; "random": drawn for every batch.
-        detach_rollout: no gradient through what a prediction of the rollout is made from.
-    """
+    class Config(FrozenEncoderConfig):
+        """What a frozen video encoder sees next under an action."""
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        dynamics: CausalPredictor,
-        *,
-        distance: Distance = "l1",
-        rollout_steps: int = 2,
-        rollout_context: int | Literal["random"] = 1,
-        detach_rollout: bool = False,
-    ) -> None:
-        super().__init__(
-            encoder,
-            dynamics,
-            distance=distance,
-            rollout_steps=rollout_steps,
-            rollout_context=rollout_context,
-            detach_rollout=detach_rollout,
-        )
+        kind: Literal["vjepa_ac"] = "vjepa_ac"
+        predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT
+        distance: Distance = "l1"
+        rollout_steps: int = Field(default=2, ge=0, description=ROLLOUT_STEPS)
+        rollout_context: Count = Field(default=1, description=ROLLOUT_CONTEXT)
+        detach_rollout: bool = False

@@ -18,17 +18,13 @@ from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
-from jepa.predictors.causal import CausalPredictor, add_action
-from jepa.predictors.config import CausalPredictorConfig, Dynamics, GRUConfig, MLPConfig
-from jepa.predictors.gripper import apply_delta_pose
-from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MLPPredictor
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 
 AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | PerFrameEncoder
 
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NEXT_STATES = {"add_action": add_action, "apply_delta_pose": apply_delta_pose, "predicted": None}
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "random": RandomShooting,
     "cem": CEM,
@@ -61,39 +57,15 @@ def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
         raise UserError(f"encoder: {error}") from error
 
 
-def build_dynamics(
-    config: Dynamics, encoder: AnyEncoder, block_size: int
-) -> MLPPredictor | GRUPredictor | CausalPredictor:
+def build_dynamics(config: PredictorConfig, encoder: AnyEncoder, block_size: int) -> Predictor:
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
 
     Where they standardize actions or states, they do nothing to them yet.
     """
-    match config:
-        case MLPConfig():
-            try:
-                return MLPPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
-            except ValueError as error:
-                raise UserError(f"dynamics: {error}") from error
-        case GRUConfig():
-            return GRUPredictor(encoder.width, block_size, **config.model_dump(exclude={"kind"}))
-        case CausalPredictorConfig():
-            try:
-                return CausalPredictor(
-                    encoder.width,
-                    block_size,
-                    config.state_size,
-                    grid=_token_grid(encoder),
-                    next_state=NEXT_STATES[config.next_state],
-                    **config.model_dump(exclude={"kind", "state_size", "next_state"}),
-                )
-            except ValueError as error:
-                raise UserError(f"dynamics: {error}") from error
-
-
-def _token_grid(encoder: AnyEncoder) -> tuple[int, int]:
-    """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
-    side = round(encoder.tokens**0.5)
-    return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)
+    try:
+        return PREDICTORS.make(config, encoder.width, block_size, token_grid(encoder))
+    except ValueError as error:
+        raise UserError(f"dynamics: {error}") from error
 
 
 def build_planner(config: PlannerConfig) -> Planner:

@@ -1,13 +1,14 @@
-"""`model.json`: what it takes to build a trained model again. Imports no torch."""
+"""`model.json`: what it takes to build a trained model again."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jepa.config import Config
+from jepa.config import Config, part
 from jepa.config.fields import Count, Positive
 from jepa.encoders.config import Encoder
-from jepa.predictors.config import Dynamics
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import PredictorConfig
 from jepa_data.actions import ActionStats
 
 
@@ -44,6 +45,6 @@ class ModelConfig(Config):
     method: str = Field(description="what trained it: a kind of method, or where the weights were imported from")
     frames: Count = Field(description="length of the clips it was trained on")
     encoder: Encoder
-    dynamics: Dynamics | None = None
+    dynamics: Annotated[PredictorConfig, part(PREDICTORS)] | None = None
     spec: SpecConfig
     preprocessing: PreprocessingConfig

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jepa.config import UserError
+from jepa.config import UserError, first_line
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.checkpoint import check_tensors, fill
 from jepa.predictors.masked import MaskedPredictor
@@ -109,21 +109,27 @@ def from_config(
                 channels=config["in_chans"],
                 positions="rotary_tiled",
             )
-            predictor = MaskedPredictor(
-                config["hidden_size"],
-                config["pred_hidden_size"],
-                config["pred_num_hidden_layers"],
-                config["pred_num_attention_heads"],
-                config["pred_mlp_ratio"],
-                config["pred_num_mask_tokens"],
-                "rotary_tiled",
-            )
+            predictor = _predictor(config)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: its config describes no V-JEPA 2 ({error})") from None
+        raise UserError(f"{where}: its config describes no V-JEPA 2 ({first_line(error)})") from None
     for module, names, stem in ((encoder, ENCODER, "encoder."), (predictor, PREDICTOR, "predictor.")):
-        tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names, where)
-        fill(module, tensors, where)
-    return encoder, predictor if config["pred_num_hidden_layers"] else None
+        if module is not None:
+            tensors = _ours({name: x for name, x in state.items() if name.startswith(stem)}, names, where)
+            fill(module, tensors, where)
+    return encoder, predictor
+
+
+def _predictor(config: Mapping[str, Any]) -> MaskedPredictor | None:
+    if not config["pred_num_hidden_layers"]:
+        return None
+    settings = MaskedPredictor.Config(
+        width=config["pred_hidden_size"],
+        depth=config["pred_num_hidden_layers"],
+        heads=config["pred_num_attention_heads"],
+        mlp_ratio=config["pred_mlp_ratio"],
+        positions="rotary_tiled",
+    )
+    return MaskedPredictor(settings, config["hidden_size"], mask_kinds=config["pred_num_mask_tokens"])
 
 
 def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, Any]:
@@ -138,8 +144,10 @@ def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, 
             "VJEPA2Model gives out one level, has no embedding of pictures and does not rescale positions, as this "
             "encoder of V-JEPA 2.1 does; export it to meta or openjepa"
         )
-    if predictor is not None and predictor.positions != "rotary_tiled":
-        raise UserError(f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.positions}")
+    if predictor is not None and predictor.config.positions != "rotary_tiled":
+        raise UserError(
+            f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.config.positions}"
+        )
     described: dict[str, Any] = {
         "patch_size": encoder.patch,
         "crop_size": encoder.image_size,
@@ -157,10 +165,10 @@ def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, 
         width = predictor.width
         described |= {
             "pred_hidden_size": width,
-            "pred_num_attention_heads": predictor.heads,
+            "pred_num_attention_heads": predictor.config.heads,
             "pred_num_hidden_layers": len(predictor.predictor_blocks),
             "pred_num_mask_tokens": len(predictor.mask_tokens),
-            "pred_mlp_ratio": predictor.settings["mlp_ratio"],
+            "pred_mlp_ratio": predictor.config.mlp_ratio,
         }
     return described
 

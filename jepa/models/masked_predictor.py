@@ -5,6 +5,7 @@ it.
 """
 
 from pathlib import Path
+from typing import Any
 
 from jepa.config import UserError
 from jepa.models import checkpoint
@@ -15,7 +16,7 @@ FOLDER = "predictor"
 
 def save_predictor(model: Path, predictor: MaskedPredictor) -> None:
     """Write the predictor beside the model in the folder `model`."""
-    checkpoint.save(model / FOLDER, predictor, {"kind": "masked_predictor", "settings": predictor.settings})
+    checkpoint.save(model / FOLDER, predictor, {"kind": "masked_predictor", "settings": _settings(predictor)})
 
 
 def load_predictor(model: Path) -> MaskedPredictor | None:
@@ -29,8 +30,15 @@ def load_predictor(model: Path) -> MaskedPredictor | None:
         return None
     description = checkpoint.read_description(folder)
     try:
-        predictor = MaskedPredictor(**description["settings"])
+        settings = description["settings"]
+        names = MaskedPredictor.Config.model_fields
+        config = MaskedPredictor.Config(**{name: value for name, value in settings.items() if name in names})
+        predictor = MaskedPredictor(config, **{name: x for name, x in settings.items() if name not in names})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: does not describe a masked predictor ({error})") from None
     checkpoint.load_into(predictor, folder)
     return predictor.eval()
+
+
+def _settings(predictor: MaskedPredictor) -> dict[str, Any]:
+    return predictor.config.model_dump(exclude={"kind"}) | predictor.shape

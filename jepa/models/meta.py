@@ -217,13 +217,15 @@ def _predictor(tensors: dict[str, Tensor], encoder: VideoViT, heads: int, where:
     width, levels = len(embed), encoder.level_count if deep else 1
     with torch.device("meta"):
         predictor = MaskedPredictor(
+            MaskedPredictor.Config(
+                width=width,
+                depth=count(tensors, "predictor_blocks"),
+                heads=heads,
+                mlp_ratio=len(hidden) / width,
+                positions=encoder.positions,
+            ),
             encoder.width,
-            width,
-            count(tensors, "predictor_blocks"),
-            heads,
-            len(hidden) / width,
-            len(tensors[MASK_TOKENS]),
-            encoder.positions,
+            mask_kinds=len(tensors[MASK_TOKENS]),
             levels_in=levels,
             levels_out=levels,
             target_width=len(out) // levels,

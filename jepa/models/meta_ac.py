@@ -15,7 +15,6 @@ from jepa.models import meta
 from jepa.models.checkpoint import fill
 from jepa.normalize import Standardize
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import apply_delta_pose
 
 EXTRINSICS = "extrinsics_encoder.weight"
 PREFIX = "module."
@@ -50,32 +49,32 @@ def build(
     states = tensors.get("state_encoder.weight")
     if embed is None or hidden is None:
         raise UserError(f"{where}: expected predictor_embed.weight and predictor_blocks.0.mlp.fc1.weight in it")
+    config = CausalPredictor.Config(
+        state_size=0 if states is None else states.shape[1],
+        hidden=len(embed),
+        depth=meta.count(tensors, "predictor_blocks"),
+        heads=predictor_heads or HEADS,
+        mlp_ratio=len(hidden) / len(embed),
+        positions="rotary_tiled",
+        camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,
+        layer_norm_out=True,
+        next_state="apply_delta_pose",
+        normalize_actions=False,
+    )
     with torch.device("meta"):
-        predictor = CausalPredictor(
-            embed.shape[1],
-            tensors[meta.ACTIONS].shape[1],
-            0 if states is None else states.shape[1],
-            grid=(side, side),
-            hidden=len(embed),
-            depth=meta.count(tensors, "predictor_blocks"),
-            heads=predictor_heads or HEADS,
-            mlp_ratio=len(hidden) / len(embed),
-            positions="rotary_tiled",
-            camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,
-            layer_norm_out=True,
-            next_state=apply_delta_pose,
-        )
+        predictor = CausalPredictor(config, embed.shape[1], tensors[meta.ACTIONS].shape[1], (side, side))
     fill(predictor, tensors, where)
     return encoder, predictor
 
 
 def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:
     """What Meta's code reads: a dictionary for `torch.save`. Raises UserError if it has no such parts."""
-    if predictor.conditioning != "token":
+    if predictor.config.conditioning != "token":
         raise UserError(
-            f"Meta's V-JEPA 2-AC has conditioning tokens; this predictor's conditioning is {predictor.conditioning}"
+            "Meta's V-JEPA 2-AC has conditioning tokens; this predictor's conditioning is "
+            f"{predictor.config.conditioning}"
         )
-    if predictor.predicts_states or predictor.window is not None or predictor.head_dim is not None:
+    if predictor.predicts_states or predictor.context is not None or predictor.config.head_dim is not None:
         raise UserError(
             "Meta's V-JEPA 2-AC reads all frames before, has heads of hidden / heads, and is told its states; this "
             "predictor has window, head_dim or next_state: predicted"

@@ -19,16 +19,13 @@ from jepa.encoders.config import PerFrameConfig, VideoViTConfig
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint, hub
-from jepa.models.build import MEAN, NEXT_STATES, STD, build_dynamics, build_encoder
+from jepa.models.build import MEAN, STD, build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.masked_predictor import FOLDER as PREDICTOR
 from jepa.models.masked_predictor import load_predictor, save_predictor
-from jepa.normalize import Standardize
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.config import CausalPredictorConfig
-from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.actions import assumed
@@ -144,7 +141,7 @@ def imported(
         method=origin,
         frames=encoder.frames,
         encoder=PerFrameConfig(of=described) if acts else described,
-        dynamics=describe_dynamics(predictor) if acts else None,
+        dynamics=predictor.config if acts else None,
         spec=spec,
         preprocessing=preprocessing,
     )
@@ -175,30 +172,9 @@ def describe_encoder(encoder: VideoViT) -> VideoViTConfig:
     )
 
 
-def describe_dynamics(predictor: CausalPredictor) -> CausalPredictorConfig:
-    """What builds another one like it."""
-    return CausalPredictorConfig(
-        state_size=predictor.state_size,
-        hidden=predictor.hidden,
-        depth=len(predictor.predictor_blocks),
-        heads=predictor.heads,
-        mlp_ratio=predictor.mlp_ratio,
-        head_dim=predictor.head_dim,
-        positions=predictor.positions,
-        camera_size=predictor.camera_size,
-        layer_norm_out=predictor.layer_norm_out,
-        conditioning=predictor.conditioning,
-        condition_size=predictor.condition_size,
-        window=predictor.window,
-        normalize_actions=isinstance(predictor.scale_actions, Standardize),
-        normalize_states=isinstance(predictor.scale_states, Standardize),
-        next_state={rule: name for name, rule in NEXT_STATES.items()}[predictor.next_state],  # pyright: ignore[reportArgumentType]
-    )
-
-
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
     """What published weights are told of the body, by names of ours."""
-    if predictor.next_state is apply_delta_pose and predictor.state_size == len(GRIPPER):
+    if predictor.config.next_state == "apply_delta_pose" and predictor.state_size == len(GRIPPER):
         return GRIPPER
     return tuple(f"state.{number}" for number in range(predictor.state_size))
 

@@ -38,15 +38,17 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from jepa.config.fields import Count, Positive
 from jepa.normalize import standardize
+from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 
-Conditioning = Literal["token", "adaln", "concat"]
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
 
 
@@ -59,78 +61,82 @@ def add_action(state: Float[Tensor, "B X"], action: Float[Tensor, "B A"]) -> Flo
     return state + action
 
 
-class CausalPredictor(nn.Module):
+NEXT_STATES: dict[str, NextState | None] = {
+    "add_action": add_action,
+    "apply_delta_pose": apply_delta_pose,
+    "predicted": None,
+}
+
+
+class CausalPredictor(Predictor):
     """Predicts the next frame's latents under an action; the Dynamics of `jepa.world_model`.
 
     Args:
         width: D; latents are [B, S, N, D].
         action_size: width of the action of one latent step.
-        state_size: width of what the robot knows of itself at a frame; 0 takes none.
         grid: rows and columns of the patches, N = rows * columns; (1, 1) for a latent that is one vector.
-        hidden, depth, heads, mlp_ratio: of the transformer.
-        head_dim: channels of a head; None: hidden / heads.
-        positions: "rotary_tiled" is for the published weights.
-        camera_size: width of a camera's pose; its token is there only if poses are given (published: 6, not given).
-        layer_norm_out: predictions are LayerNormed, without affine, as the published latents are.
-        conditioning: whether actions and states are tokens of a frame, modulate its patches (adaptive LayerNorm), or
-            stand beside each patch's own numbers.
-        condition_size: numbers in which "concat" embeds the action, and the state.
-        window: frames that a frame reads, its own among them; None: all before it.
-        next_state: how an action changes the state while frames are imagined; see `add_action` and
-            `gripper.apply_delta_pose`; None: it is predicted.
-        normalize_actions, normalize_states: they come raw, and are standardized before they are embedded; their moments
-            are buffers (`scale_actions`, `scale_states`), which training fits.
+
+    Attributes:
+        scale_actions, scale_states: where raw numbers are standardized; training fits their means and deviations.
     """
 
-    def __init__(
-        self,
-        width: int,
-        action_size: int,
-        state_size: int = 0,
-        *,
-        grid: tuple[int, int] = (1, 1),
-        hidden: int = 1024,
-        depth: int = 24,
-        heads: int = 16,
-        mlp_ratio: float = 4.0,
-        head_dim: int | None = None,
-        positions: Rotary = "rotary",
-        camera_size: int = 0,
-        layer_norm_out: bool = False,
-        conditioning: Conditioning = "token",
-        condition_size: int = 10,
-        window: int | None = None,
-        next_state: NextState | None = add_action,
-        normalize_actions: bool = False,
-        normalize_states: bool = False,
-    ) -> None:
-        super().__init__()
-        if window is not None and window < 1:
-            raise ValueError(f"a frame reads at least itself (window 1), found window {window}")
-        if camera_size and conditioning == "concat":
+    class Config(PredictorConfig):
+        """Transformer over frames, actions and states (V-JEPA 2-AC, DINO-WM, JEPA-WMs, LeWM)."""
+
+        kind: Literal["causal"] = "causal"
+        state_size: int = Field(
+            default=0, ge=0, description="width of what the body knows of itself; method.states says it"
+        )
+        hidden: Count = 1024
+        depth: Count = 24
+        heads: Count = 16
+        mlp_ratio: Positive = 4.0
+        head_dim: Count | None = Field(default=None, description="channels of a head; none: hidden / heads")
+        positions: Rotary = Field(default="rotary", description="rotary_tiled is for the published weights")
+        camera_size: int = Field(
+            default=0, ge=0, description="width of a camera's pose; its token is there only where poses are given"
+        )
+        layer_norm_out: bool = Field(
+            default=False, description="predictions are LayerNormed, without affine, as the published latents are"
+        )
+        conditioning: Literal["token", "adaln", "concat"] = Field(
+            default="token",
+            description="actions and states are tokens, modulate the patches of their frame, or stand beside each",
+        )
+        condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
+        window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
+        next_state: Literal["add_action", "apply_delta_pose", "predicted"] = Field(
+            default="add_action", description="how states go on while frames are imagined"
+        )
+        normalize_states: bool = Field(default=False, description="the same for states")
+
+    def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:
+        super().__init__(config, width, action_size)
+        if config.camera_size and config.conditioning == "concat":
             raise ValueError("conditioning concat takes actions and states, and no cameras (camera_size 0)")
-        if normalize_states and not state_size:
+        if config.normalize_states and not config.state_size:
             raise ValueError("there are no states to normalize (state_size 0): omit normalize_states")
-        self.window = window
-        self.conditioning: Conditioning = conditioning
-        self.width, self.action_size, self.state_size, self.camera_size = width, action_size, state_size, camera_size
+        self.config = config
         self.grid, self.tokens = grid, grid[0] * grid[1]
-        self.hidden, self.heads, self.mlp_ratio, self.head_dim = hidden, heads, mlp_ratio, head_dim
-        self.positions: Rotary = positions
-        self.layer_norm_out, self.next_state, self.condition_size = layer_norm_out, next_state, condition_size
-        self.scale_actions = standardize(action_size, normalize_actions)
-        self.scale_states = standardize(state_size, normalize_states)
-        beside = condition_size * (1 + bool(state_size)) if conditioning == "concat" else 0
-        size = condition_size if beside else hidden
+        self.state_size, self.context = config.state_size, config.window
+        self.next_state = NEXT_STATES[config.next_state]
+        self.scale_states = standardize(config.state_size, config.normalize_states)
+        hidden = size = config.hidden
+        beside = 0
+        if config.conditioning == "concat":
+            size = config.condition_size
+            beside = size * (1 + bool(config.state_size))
         self.predictor_embed = nn.Linear(width + beside, hidden)
         self.action_encoder = nn.Linear(action_size, size)
-        self.state_encoder = nn.Linear(state_size, size) if state_size else None
-        self.extrinsics_encoder = nn.Linear(camera_size, size) if camera_size else None
-        kind = AdaptiveBlock if conditioning == "adaln" else Block
-        self.predictor_blocks = nn.ModuleList([kind(hidden, heads, mlp_ratio, head_dim) for _ in range(depth)])
+        self.state_encoder = nn.Linear(config.state_size, size) if config.state_size else None
+        self.extrinsics_encoder = nn.Linear(config.camera_size, size) if config.camera_size else None
+        block = AdaptiveBlock if config.conditioning == "adaln" else Block
+        self.predictor_blocks = nn.ModuleList(
+            [block(hidden, config.heads, config.mlp_ratio, config.head_dim) for _ in range(config.depth)]
+        )
         self.predictor_norm = nn.LayerNorm(hidden, NORM_EPS)
         self.predictor_proj = nn.Linear(hidden, width)
-        self.state_proj = nn.Linear(hidden, state_size) if self.predicts_states else None
+        self.state_proj = nn.Linear(hidden, config.state_size) if self.predicts_states else None
         initialize(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     @property
@@ -151,7 +157,13 @@ class CausalPredictor(nn.Module):
         """
         return self.joint(z, actions, states, cameras)[0]
 
-    parallel = forward
+    def parallel(
+        self,
+        z: Float[Tensor, "B S N D"],
+        actions: Float[Tensor, "B S A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> Float[Tensor, "B S N D"]:
+        return self(z, actions, states)
 
     def joint(
         self,
@@ -178,7 +190,7 @@ class CausalPredictor(nn.Module):
             before = [None if x is None else x[:, :seen] for x in (states, cameras)]
             frames, condition = self._frames(z[:, :seen], actions, *before)
             self._read(frames, condition, 0, (), pairs)
-            past = trim((Segment(tuple(pairs)),), self.window, frames.shape[2])
+            past = trim((Segment(tuple(pairs)),), self.context, frames.shape[2])
         else:
             past = ()
         state, camera = (None if x is None else x[:, -1] for x in (states, cameras))
@@ -197,7 +209,7 @@ class CausalPredictor(nn.Module):
             moved = self.scale_states.inverse(told[:, 0].mean(1))
         elif state.state is not None and self.next_state is not None:
             moved = self.next_state(state.state, action)
-        past = trim((*state.past, Segment(tuple(pairs))), self.window, frame.shape[2])
+        past = trim((*state.past, Segment(tuple(pairs))), self.context, frame.shape[2])
         return CausalState(past, state.steps + 1, z, moved, state.camera), Deterministic(z)
 
     def _frames(
@@ -210,11 +222,11 @@ class CausalPredictor(nn.Module):
             conditions.append(self.state_encoder(self.scale_states(states)))
         if self.extrinsics_encoder is not None and cameras is not None:
             conditions.append(self.extrinsics_encoder(cameras))
-        if self.conditioning == "concat":
+        if self.config.conditioning == "concat":
             beside = torch.cat(conditions, -1)[:, :, None].expand(-1, -1, self.tokens, -1)
             return self.predictor_embed(torch.cat([z, beside.to(z.dtype)], -1)), None
         patches, stacked = self.predictor_embed(z), torch.stack(conditions, 2)
-        if self.conditioning == "adaln":
+        if self.config.conditioning == "adaln":
             return patches, stacked.sum(2)
         return torch.cat([stacked, patches], 2), None
 
@@ -229,7 +241,7 @@ class CausalPredictor(nn.Module):
         """What follows these frames, number `first` and on, see `joint`; `pairs` takes what they leave to be read."""
         steps, tokens = frames.shape[1:3]
         rotary = self._rotary(first, steps, tokens - self.tokens, frames.device)
-        mask = None if steps == 1 else _mask(first, steps, tokens, self.window, frames.device)
+        mask = None if steps == 1 else _mask(first, steps, tokens, self.context, frames.device)
         modulated = {} if condition is None else {"condition": condition}
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
@@ -247,7 +259,11 @@ class CausalPredictor(nn.Module):
         frame = F.pad(cells, (0, 0, conditions, 0))
         time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
         positions = frame + F.pad(time[:, None, None], (0, 2))
-        return rotary_table(positions.flatten(0, 1)[None], self.head_dim or self.hidden // self.heads, self.positions)
+        return rotary_table(
+            positions.flatten(0, 1)[None],
+            self.config.head_dim or self.config.hidden // self.config.heads,
+            self.config.positions,
+        )
 
     def _check(self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None) -> None:
         if z.shape[2:] != (self.tokens, self.width):
@@ -259,22 +275,23 @@ class CausalPredictor(nn.Module):
             )
         if (found := 0 if states is None else states.shape[-1]) != self.state_size:
             raise ValueError(f"the predictor takes states {self.state_size} wide at every frame, found {found or None}")
-        if cameras is not None and cameras.shape[-1] != self.camera_size:
-            raise ValueError(f"the predictor takes camera poses {self.camera_size} wide, found {cameras.shape[-1]}")
+        if cameras is not None and cameras.shape[-1] != self.config.camera_size:
+            raise ValueError(
+                f"the predictor takes camera poses {self.config.camera_size} wide, found {cameras.shape[-1]}"
+            )
 
 
 def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPredictor:
     """V-JEPA 2-AC's, as it was trained on ViT-g at 256 px."""
-    return CausalPredictor(
-        width,
-        7,
-        7,
-        grid=grid,
+    config = CausalPredictor.Config(
+        state_size=7,
         positions="rotary_tiled",
         camera_size=6,
         layer_norm_out=True,
-        next_state=apply_delta_pose,
+        next_state="apply_delta_pose",
+        normalize_actions=False,
     )
+    return CausalPredictor(config, width, 7, grid)
 
 
 def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:

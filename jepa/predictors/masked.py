@@ -15,10 +15,15 @@ M * depth * (8*W² + 4*W²*mlp_ratio + 4*M*W), and 2*(M-H)*W*D in and 2*H*W*O*D 
 2*(M-H)*(I*D² + D*W), with a context head the way out 2*M*W*O*D.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
 from jepa.transformer import (
     NORM_EPS,
     Block,
@@ -37,9 +42,7 @@ class MaskedPredictor(nn.Module):
 
     Args:
         encoder_width: width D of the tokens that come in.
-        width: its own width. A predictor much larger than the encoder takes most of a step's time: scale it along.
         mask_kinds: each kind of mask (short-range, long-range) has its own mask token.
-        positions: "rotary_tiled" and "sincos" are for the published weights of V-JEPA 2 and 1.
         levels_in: how many levels of the encoder come in side by side (V-JEPA 2.1: 4).
         levels_out: how many it predicts; each `target_width` wide.
         target_width: None: the width of the tokens that come in. A frozen teacher may be of another size.
@@ -48,16 +51,24 @@ class MaskedPredictor(nn.Module):
         position_grid: see `grid_positions`.
     """
 
+    class Config(Component):
+        """V-JEPA's predictor."""
+
+        kind: Literal["masked"] = "masked"
+        width: Count = Field(default=384, description="much wider than the encoder, it takes most of a step's time")
+        depth: Count = 12
+        heads: Count = 12
+        mlp_ratio: Positive = 4.0
+        positions: Positions = Field(
+            default="rotary", description="rotary_tiled and sincos are for the published weights of V-JEPA 2 and 1"
+        )
+
     def __init__(
         self,
+        config: Config,
         encoder_width: int,
-        width: int = 384,
-        depth: int = 12,
-        heads: int = 12,
-        mlp_ratio: float = 4.0,
-        mask_kinds: int = 2,
-        positions: Positions = "rotary",
         *,
+        mask_kinds: int = 2,
         levels_in: int = 1,
         levels_out: int = 1,
         target_width: int | None = None,
@@ -66,14 +77,10 @@ class MaskedPredictor(nn.Module):
         position_grid: int | None = None,
     ):
         super().__init__()
-        self.settings = {  # what makes another one like it
+        self.config = config
+        self.shape = {  # what makes another one like it, beside the config
             "encoder_width": encoder_width,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
-            "mlp_ratio": mlp_ratio,
             "mask_kinds": mask_kinds,
-            "positions": positions,
             "levels_in": levels_in,
             "levels_out": levels_out,
             "target_width": target_width,
@@ -81,9 +88,9 @@ class MaskedPredictor(nn.Module):
             "images": images,
             "position_grid": position_grid,
         }
-        self.heads, self.width, self.position_grid = heads, width, position_grid
+        width = config.width
+        self.width, self.position_grid = width, position_grid
         self.levels_in, self.levels_out = levels_in, levels_out
-        self.positions: Positions = positions
         out = levels_out * (target_width or encoder_width)
         if levels_in == 1:
             self.predictor_embed = nn.Linear(encoder_width, width)
@@ -91,18 +98,15 @@ class MaskedPredictor(nn.Module):
             wide = nn.Linear(levels_in * encoder_width, encoder_width)
             self.predictor_embed = nn.Sequential(wide, nn.GELU(), nn.Linear(encoder_width, width))
         self.mask_tokens = nn.Parameter(torch.zeros(mask_kinds, width))  # zero at the start, as in V-JEPA
-        self.predictor_blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
+        self.predictor_blocks = nn.ModuleList(
+            [Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth)]
+        )
         self.predictor_norm = nn.LayerNorm(width, NORM_EPS)
         self.predictor_proj = nn.Linear(width, out)
         self.predictor_proj_context = nn.Linear(width, out) if context_head else None
         marks = [nn.Parameter(torch.randn(1, 1, width) * 1e-6) if images else None for _ in range(2)]
         self.video_token, self.image_token = marks  # V-JEPA 2.1 starts them next to nothing
         initialize(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
-
-    def check_kinds(self, masks: int) -> None:
-        """Raises ValueError if there are no masks, or more kinds of them than mask tokens."""
-        if not 1 <= masks <= len(self.mask_tokens):
-            raise ValueError(f"{masks} kinds of mask, but the predictor has {len(self.mask_tokens)} mask tokens")
 
     def forward(
         self,
@@ -153,10 +157,10 @@ class MaskedPredictor(nn.Module):
         mark = self.video_token if modality == "video" else self.image_token
         if mark is not None:
             x = x + mark.to(x.dtype)
-        if self.positions == "sincos":
+        if self.config.positions == "sincos":
             x, rotary = x + sincos_table(positions, self.width).to(x.dtype), None
         else:
-            rotary = rotary_table(positions, self.width // self.heads, self.positions)
+            rotary = rotary_table(positions, self.width // self.config.heads, self.config.positions)
         for block in self.predictor_blocks:
             x = block(x, rotary)
         return self.predictor_norm(x)

@@ -1,13 +1,14 @@
-"""The config of `jepa pretrain`. Imports no torch."""
+"""The config of `jepa pretrain`."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config
+from jepa.config import Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.encoders.config import Encoder
-from jepa.methods.config import FrozenEncoderConfig, Method
+from jepa.methods import METHODS
+from jepa.methods.base import MethodConfig
 from jepa_data.config import StreamConfig
 
 
@@ -91,15 +92,14 @@ class PretrainConfig(Config):
     encoder: Encoder | None = Field(
         default=None, description="only where method.encoder_from names one: it may be none"
     )
-    method: Method
+    method: Annotated[MethodConfig, part(METHODS)]
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
     trainer: TrainerConfig
 
     @model_validator(mode="after")
     def _encoder_is_somewhere(self) -> Self:
-        named = isinstance(self.method, FrozenEncoderConfig) and self.method.encoder_from is not None
-        if self.encoder is None and not named:
-            also = ", or name a run in method.encoder_from" if isinstance(self.method, FrozenEncoderConfig) else ""
+        if self.encoder is None and self.method.encoder_source() is None:
+            also = ", or name a run in method.encoder_from" if "encoder_from" in type(self.method).model_fields else ""
             raise ValueError(f"encoder: missing; expected a description such as {{kind: video_vit}}{also}")
         return self

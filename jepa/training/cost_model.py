@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from jepa.config import Component, UserError
 from jepa.encoders.config import VideoViTConfig
 from jepa.masks.multiblock import MultiBlock, target_cells
-from jepa.methods.config import VJEPAConfig
+from jepa.methods.vjepa import VJEPA
 from jepa.training.config import PretrainConfig
 
 PREDICTOR_MLP = 4.0  # jepa/predictors/masked.py
@@ -52,7 +52,7 @@ class StepSize:
 def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     """Raises UserError for other methods and encoders than V-JEPA with a video ViT."""
     encoder, method, size = config.encoder, config.method, config.data.image_size
-    if not isinstance(encoder, VideoViTConfig) or not isinstance(method, VJEPAConfig) or size is None:
+    if not isinstance(encoder, VideoViTConfig) or not isinstance(method, VJEPA.Config) or size is None:
         raise UserError("only steps of method vjepa with encoder video_vit and data.image_size can be estimated")
     side, steps = size // encoder.patch, config.data.clip_frames // encoder.tubelet
     tokens, pixels = steps * side**2, 3 * encoder.tubelet * encoder.patch**2

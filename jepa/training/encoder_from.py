@@ -9,7 +9,7 @@ from typing import Any
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.config import Encoder, FrameConfig, PerFrameConfig, VideoViTConfig
-from jepa.methods.config import FrozenEncoderConfig
+from jepa.methods import METHODS
 from jepa.models import checkpoint
 from jepa.models.config import ModelConfig
 from jepa.models.model import FILE_KEYS, open_model
@@ -31,17 +31,15 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     Raises:
         UserError: there is no model, or the config describes another encoder.
     """
-    method = config.method
-    if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is None:
+    origin = config.method.encoder_source()
+    if origin is None:
         return config, None
-    about = _description(method.encoder_from)
+    about = _description(origin)
     found = about.encoder
     wrapped = PerFrameConfig(of=found) if isinstance(found, VideoViTConfig) else found
     if config.encoder is not None and not _fits(config.encoder, wrapped):
         differ = _differences(config.encoder.model_dump(), wrapped.model_dump())
-        raise UserError(
-            f"encoder: {method.encoder_from} (method.encoder_from) holds another one: {differ}; leave `encoder` out"
-        )
+        raise UserError(f"encoder: {origin} (method.encoder_from) holds another one: {differ}; leave `encoder` out")
     p, data = about.preprocessing, config.data
     # What it was trained to see, unless this run says otherwise.
     seen = {name: getattr(p, name) for name in ("fit", "shortest_edge") if name not in data.model_fields_set}
@@ -51,8 +49,8 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
 
 def random_weights(config: PretrainConfig) -> bool:
     """Whether the encoder that is frozen never learned anything."""
-    method, encoder = config.method, config.encoder
-    if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is not None:
+    encoder = config.encoder
+    if "encoder" not in METHODS[config.method.kind].frozen or config.method.encoder_source() is not None:
         return False
     return not (isinstance(encoder, FrameConfig) and encoder.pretrained)
 

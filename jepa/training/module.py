@@ -51,7 +51,6 @@ class Pretraining(L.LightningModule):
         moments: dict[int, Any] | None = None,
     ) -> None:
         super().__init__()
-        assert isinstance(method, nn.Module)
         self.method: Method = method
         self.seed, self.total_steps = seed, total_steps
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
@@ -151,17 +150,14 @@ class Pretraining(L.LightningModule):
             checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
         )
         if frozen_parts(self.method):
-            assert isinstance(self.method, nn.Module)
             self._checksums = self._checksums or checksums(self.method)
             leave_out(checkpoint, self.method, "method.", self._checksums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if frozen_parts(self.method):
-            assert isinstance(self.method, nn.Module)
             put_back(checkpoint, self.method, "method.", "the checkpoint to resume from")
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
-        assert isinstance(self.method, nn.Module)
         optimizer = self.make_optimizer(self.method)
         if self.moments is not None:  # with this run's own rates, not those of the other
             optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from jepa.config import UserError
-from jepa.methods.config import FrozenEncoderConfig, LeWMConfig, PLDMConfig
 from jepa.normalize import Moments, Standardize
-from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.config import CausalPredictorConfig
-from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import MLPPredictor
+from jepa.predictors.base import PredictorConfig
 from jepa.training.config import PretrainConfig
 from jepa_data.actions import ActionStats
 from jepa_data.stream.action_stats import spread
@@ -35,7 +32,7 @@ def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]
     Raises:
         UserError: some were not recorded.
     """
-    wanted = config.method.states if isinstance(config.method, FrozenEncoderConfig) else ()
+    wanted = config.method.state_names()
     known = loader.shards.manifest.state_names if all(corpus.states for corpus in loader.corpora) else ()
     for name in wanted:
         if name not in known:
@@ -55,9 +52,10 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
     Raises:
         UserError: a state that the method asks for is missing (NaN) in some of the data.
     """
-    if not isinstance(config.method, LeWMConfig | PLDMConfig | FrozenEncoderConfig):
+    predictor = getattr(config.method, "predictor", None)
+    if not isinstance(predictor, PredictorConfig):
         return Normalization()
-    predictor, actions, states = config.method.predictor, None, None
+    actions = states = None
     if stats is not None and not predictor.normalize_actions:
         _check_raw(stats)
     if predictor.normalize_actions and stats is not None:
@@ -65,13 +63,13 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
     columns = list(state_columns(config, loader))
     if columns:
         found = spread(loader, "states")
-        for name, missing in zip(config.method.states, found.missing[columns], strict=True):  # pyright: ignore[reportAttributeAccessIssue] - only these methods have columns
+        for name, missing in zip(config.method.state_names(), found.missing[columns], strict=True):
             if missing > 0:
                 raise UserError(
                     f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop "
                     "those episodes"
                 )
-        if isinstance(predictor, CausalPredictorConfig) and predictor.normalize_states:
+        if getattr(predictor, "normalize_states", False):
             states = _moments(found.mean[columns], found.std[columns])
     return Normalization(actions, states)
 
@@ -86,12 +84,10 @@ def _check_raw(stats: ActionStats) -> None:
         )
 
 
-def fit_normalization(dynamics: MLPPredictor | GRUPredictor | CausalPredictor, scales: Normalization) -> None:
+def fit_normalization(dynamics: nn.Module, scales: Normalization) -> None:
     """Give the dynamics the moments they standardize by. Raises UserError if they are not finite."""
-    wanted = [(dynamics.scale_actions, scales.actions)]
-    if isinstance(dynamics, CausalPredictor):
-        wanted.append((dynamics.scale_states, scales.states))
-    for module, moments in wanted:
+    for name, moments in (("scale_actions", scales.actions), ("scale_states", scales.states)):
+        module = getattr(dynamics, name, None)
         if isinstance(module, Standardize) and moments is not None:
             try:
                 module.fit(moments)

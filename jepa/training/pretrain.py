@@ -15,17 +15,15 @@ from typing import Any
 import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from torch import nn
 
 from jepa.config import UserError, dump
+from jepa.methods import METHODS
 from jepa.methods.base import Method
-from jepa.methods.config import FrozenEncoderConfig, LeVJEPAConfig
-from jepa.methods.levjepa import ASPECT
 from jepa.models.build import MEAN, STD
 from jepa.models.checkpoint import DESCRIPTION
 from jepa.models.model import load, save
 from jepa.training import optim
-from jepa.training.build_method import build_method, dynamics_of, history_of, trained
+from jepa.training.build_method import build_method, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
@@ -41,7 +39,7 @@ from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.actions import ActionStats
-from jepa_data.config import AugmentConfig, CropConfig
+from jepa_data.config import AugmentConfig
 from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader, make_loader
@@ -90,10 +88,9 @@ def pretrain(
     for note in _remarks(config, loader) if writes else ():
         logger.info(note)
     preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
-    stats = action_stats(loader) if loader.action_size and dynamics_of(config) is not None else None
+    stats = action_stats(loader) if loader.action_size and METHODS[config.method.kind].needs_actions else None
     scales = training_normalization(config, loader, stats)
     method = build_method(config, preprocessing.image_size, loader.action_size, scales)
-    assert isinstance(method, nn.Module)
     if resumed:
         resumed.check(method)
     moments = start_from(config.init_from, method) if config.init_from and not resumed else None
@@ -165,16 +162,14 @@ def _fit(
 
 def _monitor(config: PretrainConfig) -> CollapseMonitor:
     """An encoder that is frozen does not collapse, so there is nothing to warn of."""
-    least = 0.0 if isinstance(config.method, FrozenEncoderConfig) else config.trainer.warn_rank_below
+    least = config.trainer.warn_rank_below if config.method.collapses else 0.0
     return CollapseMonitor(config.trainer.monitor_every, least, _views(config))
 
 
 def _views(config: PretrainConfig) -> AugmentConfig | None:
     """How this run makes other views of a clip; None if it does not."""
     augment, crop = config.data.augment, config.data.augment.crop or config.data.crop
-    if isinstance(config.method, LeVJEPAConfig):
-        crop = CropConfig(scale=config.method.global_scale, ratio=ASPECT)
-    augment = augment.model_copy(update={"crop": crop})
+    augment = augment.model_copy(update={"crop": config.method.view_crop() or crop})
     return None if augment == AugmentConfig() else augment
 
 
@@ -256,8 +251,8 @@ def _spec(
         tubelet / preprocessing.fps,
         tubelet,
         loader.action_size or None,
-        history=history_of(config),
-        states=config.method.states if isinstance(config.method, FrozenEncoderConfig) else (),
+        history=method.history,
+        states=config.method.state_names(),
         actions=stats,
     )
 
@@ -295,7 +290,6 @@ def _write_result(
     loader: ClipLoader,
     left_out: dict[str, Bad],
 ) -> None:
-    assert isinstance(method, nn.Module)
     monitors: dict[str, Any] = dict(monitor.values)
     result = PretrainResult(
         method=config.method.kind,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jepa.encoders.sizes import SIZES
 from jepa.encoders.video_vit import VideoViT
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, ClipShape
 from jepa.methods.vjepa import VJEPA
 from jepa.models.huggingface import to_transformers
 from jepa.objectives.latent_regression import latent_regression, normalized
@@ -45,8 +45,11 @@ def make_encoder(size: str, pixels: int) -> VideoViT:
     return VideoViT(pixels, PATCH, TUBELET, s.width, s.depth, s.heads, FRAMES, s.mlp_ratio, positions="rotary_tiled")
 
 
+PREDICTOR = MaskedPredictor.Config(width=384, depth=12, heads=12, positions="rotary_tiled")
+
+
 def make_predictor(width: int) -> MaskedPredictor:
-    return MaskedPredictor(width, 384, 12, 12, positions="rotary_tiled")
+    return MaskedPredictor(PREDICTOR, width)
 
 
 class Step:
@@ -111,7 +114,7 @@ def test_a_training_step_against_the_layers_of_transformers(
         pytest.skip("this processor has no bf16 arithmetic: emulated, a step takes ten times as long as in fp32")
     video = torch.randn(clips, FRAMES, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
     encoder = make_encoder(size, pixels)
-    method = VJEPA(encoder, make_predictor(encoder.width))
+    method = VJEPA(VJEPA.Config(predictor=PREDICTOR), encoder, ClipShape(FRAMES))
     theirs = FromTransformers(encoder, method.predictor, method)
     ours, baseline = Step(method, precision), Step(theirs, precision)
     first = ours(video), baseline(video)

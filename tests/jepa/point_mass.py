@@ -8,14 +8,17 @@ from jepa.agents.controller import ActionSpace
 from jepa.agents.imagination.actor_critic import ActorCriticSettings
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.reward import Distance
-from jepa.predictors.mlp import LatentState
+from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
 
 
 class PointMass:
     """Exact dynamics of a toy world: position and velocity [x, y, vx, vy]; an action pushes, friction brakes."""
 
-    def initial_state(self, z: Tensor, actions: Tensor) -> LatentState:
+    context = 1
+    state_size = 0
+
+    def initial_state(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> LatentState:
         return LatentState(z[:, -1])
 
     def step(

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import jepa
 from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError, from_dict
+from jepa.encoders.conv import ConvEncoder
+from jepa.methods.base import ClipShape
 from jepa.methods.lewm import LeWM
 from jepa.normalize import Moments, Standardize
-from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Imagined, action_cost
 from jepa.planners.hybrid import Hybrid
@@ -220,8 +221,9 @@ def test_a_state_that_the_predictor_is_told_and_a_sample_has_not_is_named_before
     def module(*columns: int) -> Pretraining:
         settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "augment": AugmentConfig()}
         settings |= {"make_optimizer": torch.optim.SGD, "lr_factor": lambda step: 1.0, "seed": 0, "total_steps": 1}
-        encoder, dynamics = nn.Identity(), MLPPredictor(2, 2, hidden=4)
-        return Pretraining(LeWM(encoder, dynamics, InverseDynamics(2, 2)), state_columns=columns, **settings)
+        encoder = ConvEncoder(32, 2, channels=8, hidden=8)
+        method = LeWM(LeWM.Config(predictor=MLPPredictor.Config(hidden=4)), encoder, ClipShape(4, 1))
+        return Pretraining(method, state_columns=columns, **settings)
 
     assert module(0, 1).on_before_batch_transfer(batch, 0) is batch
     with pytest.raises(UserError, match=r"sample 'broken': a state of method.states is missing \(NaN\)"):

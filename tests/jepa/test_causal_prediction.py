@@ -13,7 +13,7 @@ B, S, N, D, A = 2, 6, 4, 8, 3
 
 def predictor() -> CausalPredictor:
     torch.manual_seed(0)
-    return CausalPredictor(D, A, grid=(2, 2), hidden=24, depth=2, heads=2)
+    return CausalPredictor(CausalPredictor.Config(hidden=24, depth=2, heads=2), D, A, grid=(2, 2))
 
 
 def clips() -> tuple[Tensor, Tensor]:

@@ -191,7 +191,9 @@ class Pooled(torch.nn.Module):
 def test_a_policy_sees_what_training_saw(model_folder: Path, videos: Path) -> None:
     loaded = jepa.load(model_folder)
     spec = LatentSpec(1, 24, 2 / FPS, 2, action_size=2)
-    model = LatentWorldModel(Pooled(loaded.encoder), MLPPredictor(24, 4, hidden=8), spec, loaded.preprocessing).eval()
+    model = LatentWorldModel(
+        Pooled(loaded.encoder), MLPPredictor(MLPPredictor.Config(hidden=8), 24, 4), spec, loaded.preprocessing
+    ).eval()
     for path in sorted(videos.iterdir()):
         frames = native_frames(path, loaded.preprocessing)
         policy = Policy(model, frames[-1])
@@ -327,7 +329,9 @@ def test_a_model_with_an_embedding_for_pictures_uses_it(tmp_path: Path) -> None:
     torch.testing.assert_close(model.encode(picture), expected, atol=1e-6, rtol=0)
     repeated = model.encode(still.expand(-1, 2, -1, -1, -1))
     assert (model.encode(picture) - repeated).abs().max() > 1e-2
-    acting = LatentWorldModel(encoder, MLPPredictor(24, 4), LatentSpec(16, 24, 0.5, 2, 2), model.preprocessing)
+    acting = LatentWorldModel(
+        encoder, MLPPredictor(MLPPredictor.Config(), 24, 4), LatentSpec(16, 24, 0.5, 2, 2), model.preprocessing
+    )
     torch.testing.assert_close(acting.encode(picture), repeated, atol=1e-6, rtol=0)
 
 
@@ -416,7 +420,9 @@ def test_shards_that_are_not_square_ask_for_the_size_of_the_pictures(shards: Pat
 def test_a_goal_of_floats_is_the_same_goal(videos: Path) -> None:
     torch.manual_seed(0)
     spec, seen = LatentSpec(16, 24, 0.5, 2, 2), Preprocessing(SIDE, 4.0, MEAN, STD)
-    model = LatentWorldModel(VideoViT(SIDE, 8, 2, 24, 1, 2, 4), MLPPredictor(24, 4), spec, seen).eval()
+    model = LatentWorldModel(
+        VideoViT(SIDE, 8, 2, 24, 1, 2, 4), MLPPredictor(MLPPredictor.Config(), 24, 4), spec, seen
+    ).eval()
     picture = circle(64, 96, 1)[0]
     expected = Policy(model, picture).goal
     for goal in (picture / 255, (picture / 255).astype(np.float32)):

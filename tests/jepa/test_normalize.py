@@ -206,8 +206,15 @@ def test_a_model_that_standardizes_nothing_has_no_buffers_for_it(corpus: Path, t
 def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = VideoViT(32, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
-    sizes: dict[str, Any] = {"grid": (2, 2), "hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
-    ours = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, normalize_actions=True, normalize_states=True).eval()
+    sizes: dict[str, Any] = {"hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
+    ours = CausalPredictor(
+        CausalPredictor.Config(
+            state_size=7, **sizes, layer_norm_out=True, normalize_actions=True, normalize_states=True
+        ),
+        24,
+        7,
+        (2, 2),
+    ).eval()
     assert isinstance(ours.scale_actions, Standardize) and isinstance(ours.scale_states, Standardize)
     ours.scale_actions.fit(Moments(torch.arange(7.0), torch.arange(1.0, 8.0)))
     ours.scale_states.fit(Moments(-torch.arange(7.0), torch.full((7,), 20.0)))
@@ -216,7 +223,7 @@ def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
     _, theirs = meta_ac.build(found, 32, 4, heads=2, predictor_heads=2)
     z, actions, states = torch.randn(2, 3, 4, 24), 9 * torch.randn(2, 3, 7), 40 * torch.randn(2, 3, 7)
     torch.testing.assert_close(theirs(z, actions, states), ours(z, actions, states), atol=1e-5, rtol=1e-5)
-    told = CausalPredictor(24, 7, 7, **sizes, next_state=None)
+    told = CausalPredictor(CausalPredictor.Config(state_size=7, **sizes, next_state="predicted"), 24, 7, (2, 2))
     with pytest.raises(UserError, match="next_state: predicted"):
         meta_ac.to_state(encoder, told)
 

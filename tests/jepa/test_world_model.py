@@ -8,7 +8,8 @@ import torch
 
 from jepa.config import UserError
 from jepa.encoders.conv import ConvEncoder
-from jepa.predictors.mlp import LatentState, MLPPredictor
+from jepa.predictors.base import LatentState
+from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, block_actions, rollout
 from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4
@@ -19,7 +20,7 @@ def model() -> LatentWorldModel:
     torch.manual_seed(0)
     return LatentWorldModel(
         ConvEncoder(32, 8, channels=8, hidden=16),
-        MLPPredictor(8, 4, hidden=16),
+        MLPPredictor(MLPPredictor.Config(hidden=16), 8, 4),
         LatentSpec(tokens=1, width=8, step_seconds=0.2, frames_per_step=2, action_size=2),
         Preprocessing(32, 10.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     ).eval()

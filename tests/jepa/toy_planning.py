@@ -11,7 +11,7 @@ from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM
 from jepa.planners.mppi import MPPI
-from jepa.predictors.mlp import LatentState
+from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
 
 PLANNERS: dict[str, Planner] = {
@@ -28,7 +28,10 @@ BUDGET = 4000  # candidates for each episode, about
 class Add:
     """Exact dynamics of a toy world: the action is added to the latent."""
 
-    def initial_state(self, z: Tensor, actions: Tensor) -> LatentState:
+    context = 1
+    state_size = 0
+
+    def initial_state(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> LatentState:
         return LatentState(z[:, -1])
 
     def step(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.config import UserError
-from jepa.world_model import Dynamics, begin, block_actions, rollout
+from jepa.world_model import Dynamics, block_actions, rollout
 
 CLIPS_AT_ONCE = 32
 
@@ -99,7 +99,7 @@ def _ahead(
         told = None
         if states is not None:
             told = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts]).to(device)
-        imagined = rollout(dynamics, begin(dynamics, seen, before, told), after[:, None])[:, 0, -1].cpu()
+        imagined = rollout(dynamics, dynamics.initial_state(seen, before, told), after[:, None])[:, 0, -1].cpu()
         parts.append(imagined.unflatten(0, (len(starts), len(z))).transpose(0, 1))
     return torch.cat(parts)
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from jepa.decoders.pixels import PixelDecoder
-from jepa.world_model import Dynamics, LatentWorldModel, begin, block_actions, rollout
+from jepa.world_model import Dynamics, LatentWorldModel, block_actions, rollout
 from jepa_data.types import ClipBatch
 from jepa_probes.reporting import figures
 from jepa_probes.reporting.drawing import write_gif, write_png
@@ -62,7 +62,7 @@ def draw_model(
     horizon = min(horizon, z.shape[1] - SEEN)
     blocks = block_actions(clips.actions[:COLUMNS].to(z.device), model.spec.frames_per_step)
     with torch.no_grad():
-        state = begin(dynamics, z[:, :SEEN], blocks[:, : SEEN - 1], told)
+        state = dynamics.initial_state(z[:, :SEEN], blocks[:, : SEEN - 1], told)
         ahead = blocks[:, SEEN - 1 : SEEN - 1 + horizon]
         imagined = decoder.decode(rollout(dynamics, state, ahead[:, None])[:, 0])
     decoded = decoder.decode(z[:, SEEN : SEEN + horizon])

@@ -13,7 +13,7 @@ from jepa.agents.imagination.evolution import EvolutionSettings, evolve
 from jepa.agents.imagination.heads import HeadSettings, RewardHead, fit_continue, fit_reward
 from jepa.agents.imagination.reward import Distance, Head, Within
 from jepa.decoders.state import LinearRead
-from jepa.predictors.mlp import LatentState
+from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
 from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, recorded
 

@@ -107,7 +107,7 @@ def test_decisions_are_held_and_kept_within_the_bounds() -> None:
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
 def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
     torch.manual_seed(0)
-    model = MLPPredictor(4, 2, hidden=16)
+    model = MLPPredictor(MLPPredictor.Config(hidden=16), 4, 2)
     assert all(p.requires_grad for p in model.parameters())
     before = copy.deepcopy(model.state_dict())
     learner = ActorCritic(Dream(model, 2, Distance()), recorded(), SPACE, replace(SMALL, gradient=gradient))
@@ -169,8 +169,12 @@ def test_a_reward_without_gradient_is_refused_where_gradients_are_wanted() -> No
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
 def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -> None:
     torch.manual_seed(0)
-    attentive = CausalPredictor(8, 4, grid=(2, 1), hidden=16, depth=1, heads=2).eval().requires_grad_(False)
-    recurrent = GRUPredictor(8, 4).eval().requires_grad_(False)
+    attentive = (
+        CausalPredictor(CausalPredictor.Config(hidden=16, depth=1, heads=2), 8, 4, grid=(2, 1))
+        .eval()
+        .requires_grad_(False)
+    )
+    recurrent = GRUPredictor(GRUPredictor.Config(), 8, 4).eval().requires_grad_(False)
     space = ActionSpace(2, frames=2)
     for dynamics, tokens in ((attentive, 2), (recurrent, 1)):
         clips = Recorded(torch.randn(6, 3, tokens, 8, generator=generator()), list("aabbcc"))

@@ -39,7 +39,7 @@ class Counting(nn.Module):
 def model(action_size: int = 2) -> LatentWorldModel:
     torch.manual_seed(0)
     spec = LatentSpec(tokens=1, width=WIDTH, step_seconds=0.2, frames_per_step=2, action_size=action_size)
-    dynamics = MLPPredictor(WIDTH, spec.block_size, hidden=16)
+    dynamics = MLPPredictor(MLPPredictor.Config(hidden=16), WIDTH, spec.block_size)
     seen = Preprocessing(SIZE, 10.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return LatentWorldModel(Counting(), dynamics, spec, seen).eval().requires_grad_(False)
 

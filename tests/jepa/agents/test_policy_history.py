@@ -18,9 +18,8 @@ from jepa.planners.cost import goal_distance
 from jepa.planners.grasp import GRASP
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.gru import GRUPredictor
-from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, begin
+from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE, D, A, B = 32, 8, 2, 3
@@ -52,7 +51,8 @@ def model(history: int, window: int | None = None, tubelet: int = 1, states: tup
     torch.manual_seed(0)
     encoder = Watched(SIZE, D, tubelet=tubelet, channels=8, hidden=16)
     sizes: dict[str, Any] = {"hidden": 24, "depth": 2, "heads": 2}
-    dynamics = Told(D, A * tubelet, len(states), window=window, next_state=None, **sizes)
+    config = Told.Config(state_size=len(states), window=window, next_state="predicted", **sizes)
+    dynamics = Told(config, D, A * tubelet)
     spec = LatentSpec(1, D, 0.1 * tubelet, tubelet, A, history=history, states=states)
     return LatentWorldModel(encoder, dynamics, spec, Preprocessing(SIZE, 10.0, RGB, RGB)).eval().requires_grad_(False)
 
@@ -109,7 +109,7 @@ def test_history_is_what_training_had_and_is_never_read_beyond() -> None:
     assert history_of(model(7), horizon=6) == 2, "two true ones and five imagined make seven"
     assert history_of(model(7), horizon=9) == 1 and history_of(model(7), horizon=1) == 7
     world = model(1)
-    world.dynamics = GRUPredictor(D, A)
+    world.dynamics = GRUPredictor(GRUPredictor.Config(), D, A)
     assert history_of(world, horizon=6) == 1
     policy = Policy(model(7), pictures(1)[0], PlanSettings(horizon=6, replan_every=1, planner=CHEAP, history=4))
     assert policy.history == 4, "asked for"
@@ -162,16 +162,24 @@ def test_a_state_that_is_missing_or_of_another_width_is_refused(states, given, m
 
 
 def test_dynamics_that_read_no_states_are_told_so() -> None:
+    dynamics = GRUPredictor(GRUPredictor.Config(), D, A)
     with pytest.raises(ValueError, match="GRUPredictor reads no states, found 2 at every step"):
-        begin(GRUPredictor(D, A), torch.zeros(1, 1, 1, D), torch.zeros(1, 0, A), torch.zeros(1, 1, 2))
+        dynamics.initial_state(torch.zeros(1, 1, 1, D), torch.zeros(1, 0, A), torch.zeros(1, 1, 2))
 
 
 def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -> None:
     """Without a conversion; the gripper is moved by the actions that are imagined."""
     torch.manual_seed(0)
     vit = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
-    sizes: dict[str, Any] = {"grid": (2, 2), "hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
-    predictor = CausalPredictor(24, 7, 7, **sizes, layer_norm_out=True, camera_size=6, next_state=apply_delta_pose)
+    sizes: dict[str, Any] = {"hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
+    predictor = CausalPredictor(
+        CausalPredictor.Config(
+            state_size=7, **sizes, layer_norm_out=True, camera_size=6, next_state="apply_delta_pose"
+        ),
+        24,
+        7,
+        (2, 2),
+    )
     world = imported("meta", vit, fps=4.0, predictor=predictor).world
     assert world.spec.states[0] == "gripper.x" and len(world.spec.states) == 7
     policy = Policy(world, pictures(1)[0, 0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
@@ -199,7 +207,7 @@ class Counted(CausalPredictor):
 @pytest.mark.parametrize("history", [1, 3])
 def test_plans_of_many_tokens_are_imagined_in_parts_that_fit_the_memory(history: int) -> None:
     torch.manual_seed(0)
-    dynamics = Counted(D, A, grid=(4, 4), hidden=24, depth=2, heads=2, window=3).eval().requires_grad_(False)
+    dynamics = Counted(Counted.Config(hidden=24, depth=2, heads=2, window=3), D, A, (4, 4)).eval().requires_grad_(False)
     z, goal = torch.randn(2, history, 16, D), torch.randn(2, 16, D)
     state = dynamics.initial_state(z, torch.randn(2, history - 1, A))
     plans = torch.randn(2, 50, 4, A)
@@ -222,7 +230,11 @@ def test_plans_of_many_tokens_are_imagined_in_parts_that_fit_the_memory(history:
 
 def test_plans_in_parts_are_the_plans_that_they_are_at_once() -> None:
     torch.manual_seed(0)
-    dynamics = CausalPredictor(D, A, grid=(2, 2), hidden=24, depth=1, heads=2).eval().requires_grad_(False)
+    dynamics = (
+        CausalPredictor(CausalPredictor.Config(hidden=24, depth=1, heads=2), D, A, grid=(2, 2))
+        .eval()
+        .requires_grad_(False)
+    )
     state, goal = dynamics.initial_state(torch.randn(2, 1, 4, D), torch.zeros(2, 0, A)), torch.randn(2, 4, D)
     found = []
     for most in (2**30, 1):
@@ -234,7 +246,11 @@ def test_plans_in_parts_are_the_plans_that_they_are_at_once() -> None:
 
 def test_where_gradients_are_followed_nothing_is_split() -> None:
     torch.manual_seed(0)
-    dynamics = CausalPredictor(D, A, grid=(2, 2), hidden=24, depth=1, heads=2).eval().requires_grad_(False)
+    dynamics = (
+        CausalPredictor(CausalPredictor.Config(hidden=24, depth=1, heads=2), D, A, grid=(2, 2))
+        .eval()
+        .requires_grad_(False)
+    )
     state, goal = dynamics.initial_state(torch.randn(1, 1, 4, D), torch.zeros(1, 0, A)), torch.randn(1, 4, D)
     cost = replace(goal_distance(dynamics, state, goal), max_bytes=1)
     assert cost.plans_at_once(torch.zeros(1, 5, 3, A, requires_grad=True)) == 5

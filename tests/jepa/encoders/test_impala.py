@@ -84,7 +84,7 @@ def test_a_projection_is_an_mlp_with_batch_norm_behind_the_pooled_vector() -> No
 
 @torch.no_grad()
 def test_a_gru_may_end_in_the_same_layer_norm_and_has_the_published_size() -> None:
-    gru = GRUPredictor(512, 2, layer_norm_out=True)
+    gru = GRUPredictor(GRUPredictor.Config(layer_norm_out=True), 512, 2)
     assert count(gru) == pytest.approx(0.79e6, rel=0.005)
     z = gru(torch.randn(3, 1, 512), torch.randn(3, 2))
     torch.testing.assert_close(z.mean(-1), torch.zeros(3, 1), atol=1e-5, rtol=0)

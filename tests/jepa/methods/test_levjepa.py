@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.encoders.video_vit import VideoViT
-from jepa.methods.base import Batch, Method
+from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.levjepa import LeVJEPA
 from jepa.objectives.collapse import dimension_std
 
@@ -21,7 +21,7 @@ def method(cls_token: bool = True, **settings) -> LeVJEPA:
     attention = "block_causal" if cls_token else "bidirectional"
     encoder = VideoViT(32, 8, 1, 48, 2, 2, 4, cls_token=cls_token, attention=attention)
     small = dict(local_views=2, drop=0.5, projector_width=64, embedding_width=16, directions=64, evaluation_ema=None)
-    return LeVJEPA(encoder, **(small | settings))
+    return LeVJEPA(LeVJEPA.Config(**(small | settings)), encoder, ClipShape(4))
 
 
 def colored_noise(clips: int, seed: int = 0) -> Batch:
@@ -102,7 +102,7 @@ def test_the_evaluation_encoder_is_the_moving_average_where_asked_for():
 
 def test_published_sizes_are_the_defaults():
     encoder = VideoViT(224, 16, 1, 24, 1, 1, 16, cls_token=True, attention="block_causal")
-    model = LeVJEPA(encoder)
+    model = LeVJEPA(LeVJEPA.Config(), encoder, ClipShape(4))
     assert (model.global_size, model.local_size, model.local_views, model.drop.ratio) == (224, 96, 10, 0.95)
     assert model.projector[0].out_features == 2048 and model.projector[3].out_features == 256
 

@@ -8,20 +8,19 @@ import pytest
 import torch
 
 from jepa.encoders.conv import ConvEncoder
-from jepa.methods.base import Batch, Method
-from jepa.methods.config import LeWMConfig
+from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.lewm import LeWM
-from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.mlp import MLPPredictor
 
+CLIPS = ClipShape(frames=8, action_size=2)
+
 
 def lewm(**settings: Any) -> LeWM:
     torch.manual_seed(0)
-    return LeWM(
-        ConvEncoder(32, 8, channels=8, hidden=32), MLPPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
-    )
+    settings = {"predictor": MLPPredictor.Config(hidden=32)} | settings
+    return LeWM(LeWM.Config(**settings), ConvEncoder(32, 8, channels=8, hidden=32), CLIPS)
 
 
 def batch() -> Batch:
@@ -65,13 +64,11 @@ def test_sigreg_is_taken_step_by_step_as_published_and_over_all_steps_if_asked()
         method.encoder.head[-1].bias.data.zero_()  # pyright: ignore
     alone, together = (m.loss(clips, torch.Generator().manual_seed(0))["sigreg"].item() for m in collapsed)
     assert together == pytest.approx(4 * alone, rel=1e-3), "off the Gaussian it grows with the sample: of four steps"
-    assert LeWMConfig().sigreg_samples == "per_step"
+    assert LeWM.Config().sigreg_samples == "per_step"
 
 
 def with_static(**settings: float) -> LeWM:
-    torch.manual_seed(0)
-    dynamics = MLPPredictor(8, 4, hidden=32, static=3)
-    return LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(5, 4), **settings)
+    return lewm(predictor=MLPPredictor.Config(hidden=32, static=3), **settings)
 
 
 def test_what_is_static_is_to_stay_as_it_is() -> None:
@@ -96,8 +93,8 @@ def test_dynamics_with_a_static_part_leave_it_alone_and_read_it() -> None:
     assert torch.equal(next_latent[..., 5:], z[..., 5:]) and not torch.isclose(next_latent, z)[..., :5].any()
     other = torch.cat([z[..., :5], z[..., 5:] + 1], -1)
     assert not torch.isclose(dynamics(other, actions), next_latent)[..., :5].any()
-    with pytest.raises(ValueError, match="at least 0 and fewer than the 8 of a latent, found 8"):
-        MLPPredictor(8, 4, static=8)
+    with pytest.raises(ValueError, match="fewer than the 8 numbers of a latent, found 8"):
+        MLPPredictor(MLPPredictor.Config(static=8), 8, 4)
 
 
 def test_the_cosine_is_that_of_prediction_and_target() -> None:
@@ -154,16 +151,16 @@ CAUSAL = {"hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln"}
 
 
 @pytest.mark.parametrize(
-    "dynamics",
-    [MLPPredictor(8, 4, hidden=32), GRUPredictor(8, 4), CausalPredictor(8, 4, **CAUSAL)],
+    "predictor",
+    [MLPPredictor.Config(hidden=32), GRUPredictor.Config(), CausalPredictor.Config(**CAUSAL)],
     ids=["mlp", "gru", "causal"],
 )
-def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the_open_loop(dynamics) -> None:
-    torch.manual_seed(0)
+def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the_open_loop(predictor) -> None:
+    method = lewm(predictor=predictor, teacher_forced=True)
+    dynamics = method.dynamics
     with torch.no_grad():
         for parameter in dynamics.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    method = LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(8, 4), teacher_forced=True)
     terms = method.loss(batch(), torch.Generator().manual_seed(0))
     terms["loss"].backward()
     assert [name for name, p in dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from jepa.encoders.conv import ConvEncoder
-from jepa.methods.base import Batch, Method
+from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.pldm import PLDM
-from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
-from jepa.predictors.gru import GRUPredictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"variance": 3.0, "covariance": 6.92, "time_variance": 0.245, "similarity": 0.742, "inverse": 1.07}
@@ -16,7 +14,8 @@ WEIGHTS = {"variance": 3.0, "covariance": 6.92, "time_variance": 0.245, "similar
 
 def pldm(**settings: float) -> PLDM:
     torch.manual_seed(0)
-    return PLDM(ConvEncoder(32, 8, channels=8, hidden=32), GRUPredictor(8, 4), InverseDynamics(8, 4), **settings)
+    config = PLDM.Config.model_validate({"predictor": {"kind": "gru"}, **settings})
+    return PLDM(config, ConvEncoder(32, 8, channels=8, hidden=32), ClipShape(frames=8, action_size=2))
 
 
 def batch() -> Batch:

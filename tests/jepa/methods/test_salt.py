@@ -9,20 +9,22 @@ from pydantic import ValidationError
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
-from jepa.masks.multiblock import MultiBlock
-from jepa.methods.base import Batch, Method
+from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.pixel_reconstruction import PixelReconstruction, normalized_patches, patch_pixels
 from jepa.methods.vjepa import VJEPA
 from jepa.models.model import load
-from jepa.predictors.masked import MaskedPredictor
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 
-SHORT_RANGE = MultiBlock(MultiBlock.Config(blocks=8, scale=0.15))  # V-JEPA 1 and 2
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 PREDICTOR = {"width": 24, "depth": 1, "heads": 2}
+CLIPS = ClipShape(8)
+FROZEN = VJEPA.Config.model_validate({"predictor": PREDICTOR, "teacher": "frozen", "teacher_from": "runs/teacher"})
+
+
+def pixel_config(**settings: Any) -> PixelReconstruction.Config:
+    return PixelReconstruction.Config.model_validate({"predictor": PREDICTOR, **settings})
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -58,8 +60,8 @@ def test_patches_are_normalized_one_by_one():
 
 def test_pixels_of_hidden_patches_are_the_target():
     encoder = vit()
-    predictor = MaskedPredictor(24, 24, 1, 2, target_width=patch_pixels(encoder))
-    model = PixelReconstruction(encoder, predictor, masks=[SHORT_RANGE])
+    model = PixelReconstruction(pixel_config(masks=({"blocks": 8, "scale": 0.15},)), encoder, CLIPS)
+    predictor = model.predictor
     assert isinstance(model, Method) and patch_pixels(encoder) == 3 * 2 * 8 * 8
     with torch.no_grad():  # predicts 0 everywhere: what is left is the variance of normalized patches
         predictor.predictor_proj.weight.zero_()
@@ -71,7 +73,7 @@ def test_pixels_of_hidden_patches_are_the_target():
 def test_only_the_student_learns_from_a_frozen_teacher():
     teacher, student = vit(48, depth=2), vit(24)
     before = {name: x.clone() for name, x in teacher.state_dict().items()}
-    model = VJEPA(student, MaskedPredictor(24, 24, 1, 2, target_width=48), teacher="frozen", frozen=teacher)
+    model = VJEPA(FROZEN, student, CLIPS, teacher)
     model.loss(Batch(torch.randn(2, 8, 3, 32, 32), None), seeded())["loss"].backward()
     assert all(p.grad is not None for p in [*student.parameters(), *model.predictor.parameters()])
     model.after_step(1, 2)
@@ -97,16 +99,8 @@ def test_a_run_of_vpixel_is_the_teacher_of_another_run(tmp_path: Path, corpus: P
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VJEPA(vit(), MaskedPredictor(24, 24, 1, 2), teacher="frozen"), "give both, or neither"),
-        (
-            lambda: VJEPA(vit(), MaskedPredictor(24, 24, 1, 2), teacher="frozen", frozen=vit(48)),
-            "gives 24 numbers a token, its teacher 48",
-        ),
-        (
-            lambda: VJEPA(vit(), MaskedPredictor(24, 24, 1, 2), teacher="frozen", frozen=vit(24, patch=16)),
-            "must see the same tokens",
-        ),
-        (lambda: PixelReconstruction(vit(), MaskedPredictor(24, 24, 1, 2)), "a patch has 384 pixels"),
+        (lambda: VJEPA(FROZEN, vit(), CLIPS), "give both, or neither"),
+        (lambda: VJEPA(FROZEN, vit(), CLIPS, vit(24, patch=16)), "must see the same tokens"),
     ],
 )
 def test_teachers_that_do_not_fit_are_refused_in_words(make, message):

@@ -10,15 +10,13 @@ from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import MultiBlock
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, ClipShape
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
 from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.methods.vjepa_ac import VJEPAAC
-from jepa.objectives.inverse_dynamics import InverseDynamics
-from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.transforms import random_resized_crop
@@ -29,6 +27,9 @@ LONG_RANGE = MultiBlock(MultiBlock.Config(blocks=2, scale=0.7))
 WIDTH, DEPTH, PATCH, NARROW, SHALLOW = 48, 4, 8, 24, 2
 TOKENS = 64  # of 8 frames at 32 px
 CLIPS = 3
+VIDEO = ClipShape(8)
+ACTING = ClipShape(8, 2)
+PREDICTOR = MaskedPredictor.Config(width=NARROW, depth=SHALLOW, heads=2)
 PIXELS = 2 * WIDTH * 3 * 2 * PATCH**2  # FLOPs of a patch's embedding
 
 
@@ -62,7 +63,7 @@ def shown() -> list[int]:
 
 
 def test_vjepa_2():
-    ours = VJEPA(vit(), MaskedPredictor(WIDTH, NARROW, SHALLOW, 2))
+    ours = VJEPA(VJEPA.Config(predictor=PREDICTOR), vit(), VIDEO)
     expected = encoder(TOKENS)
     for seen in shown():
         hidden = TOKENS - seen
@@ -72,8 +73,7 @@ def test_vjepa_2():
 
 
 def test_vjepa_2_1():
-    settings = dict(levels_in=4, levels_out=4, context_head=True)
-    ours = VJEPA(vit(levels=(0, 1, 2, 3)), MaskedPredictor(WIDTH, NARROW, SHALLOW, 2, **settings), dense=Dense())
+    ours = VJEPA(VJEPA.Config(predictor=PREDICTOR, dense=Dense()), vit(levels=(0, 1, 2, 3)), VIDEO)
     expected = encoder(TOKENS)
     for seen in shown():
         into = 2 * seen * (4 * WIDTH * WIDTH + WIDTH * NARROW)
@@ -86,13 +86,15 @@ def test_vjepa_2_1():
 
 def test_vpixel():
     model = vit()
-    predictor = MaskedPredictor(WIDTH, NARROW, SHALLOW, 2, target_width=patch_pixels(model))
     expected = 0
     for seen in shown():
         hidden = TOKENS - seen
         ways = 2 * seen * WIDTH * NARROW + 2 * hidden * NARROW * patch_pixels(model)
         expected += encoder(seen) + blocks(TOKENS, NARROW, SHALLOW) + ways
-    assert counted(PixelReconstruction(model, predictor), video()) == CLIPS * expected
+    assert (
+        counted(PixelReconstruction(PixelReconstruction.Config(predictor=PREDICTOR), model, VIDEO), video())
+        == CLIPS * expected
+    )
 
 
 def cropping(*sizes: int) -> int:
@@ -104,8 +106,7 @@ def cropping(*sizes: int) -> int:
 
 
 def test_levjepa():
-    ours = LeVJEPA(
-        vit(cls_token=True, attention="block_causal"),
+    config = LeVJEPA.Config(
         local_views=2,
         local_size=16,
         drop=0.5,
@@ -113,6 +114,7 @@ def test_levjepa():
         embedding_width=16,
         directions=8,
     )
+    ours = LeVJEPA(config, vit(cls_token=True, attention="block_causal"), VIDEO)
     projector = 2 * (WIDTH * 32 + 32 * 16)
     views = 0
     for tokens in (32, 8, 8):  # half of 64, and of 4 x 2 x 2 twice
@@ -125,7 +127,9 @@ def test_levjepa():
 
 def test_lewm():
     torch.manual_seed(0)
-    conv, dynamics, inverse = ConvEncoder(32, 16), MLPPredictor(16, 4, hidden=24), InverseDynamics(16, 4)
+    conv = ConvEncoder(32, 16)
+    ours = LeWM(LeWM.Config(predictor=MLPPredictor.Config(hidden=24), directions=8), conv, ACTING)
+    dynamics, inverse = ours.dynamics, ours.inverse_dynamics
 
     def alone(module: nn.Module, *inputs: torch.Tensor) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -138,7 +142,7 @@ def test_lewm():
         dynamics.step(dynamics.initial_state(z[:, :1], actions[:, :0]), actions[:, 0])
     steps = 3 * counter.get_total_flops()
     parts = alone(conv, batch.video) + steps + alone(inverse, z, actions)
-    found = counted(LeWM(conv, dynamics, inverse, directions=8), batch)
+    found = counted(ours, batch)
     assert parts <= found <= 1.02 * parts  # and SIGReg's projections
 
 
@@ -146,8 +150,10 @@ def test_lewm():
 def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
     torch.manual_seed(0)
     frozen = PerFrameEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
-    dynamics = CausalPredictor(WIDTH, 2, grid=(4, 4), hidden=NARROW, depth=SHALLOW, heads=2)
-    ours, batch = method(frozen, dynamics, rollout_steps=3, rollout_context=2), video(actions=True)
+    predictor = {"hidden": NARROW, "depth": SHALLOW, "heads": 2, "mlp_ratio": 4, "head_dim": None, "window": None}
+    settings = {"predictor": predictor | {"conditioning": "token"}, "rollout_steps": 3, "rollout_context": 2}
+    ours = method(method.Config.model_validate(settings | {"detach_rollout": False}), frozen, ACTING)
+    batch = video(actions=True)
     encoding = 8 * (16 * PIXELS + blocks(16, WIDTH, DEPTH))  # a frame is 16 patches, doubled to a tubelet
 
     def passes(steps: int) -> int:
@@ -167,7 +173,8 @@ def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_dropped_tokens_are_not_computed(share):
-    full = LeVJEPA(vit(), local_views=1, drop=0.0, directions=8, projector_width=8, embedding_width=8)
-    part = LeVJEPA(vit(), local_views=1, drop=1 - share, directions=8, projector_width=8, embedding_width=8)
+    small = {"local_views": 1, "directions": 8, "projector_width": 8, "embedding_width": 8}
+    full = LeVJEPA(LeVJEPA.Config(**small, drop=0.0), vit(), VIDEO)
+    part = LeVJEPA(LeVJEPA.Config(**small, drop=1 - share), vit(), VIDEO)
     crops = cropping(32, 16)
     assert counted(part, video()) - crops < 1.1 * share * (counted(full, video()) - crops)

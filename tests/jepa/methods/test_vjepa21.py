@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.random_drop import RandomDrop
-from jepa.methods.base import Batch
+from jepa.methods.base import Batch, ClipShape
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
 from jepa.predictors.masked import MaskedPredictor
@@ -25,10 +25,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 def method(*, dense: Dense | None = DENSE, images: bool = True, **settings) -> VJEPA:
     torch.manual_seed(0)
     encoder = VideoViT(32, 8, 2, 48, 4, 2, 8, levels=(0, 1, 2, 3), images=images, position_grid=16)
-    predictor = MaskedPredictor(
-        48, 24, 2, 2, levels_in=4, levels_out=4, context_head=dense is not None, images=images, position_grid=16
-    )
-    return VJEPA(encoder, predictor, dense=dense, **settings)
+    predictor = MaskedPredictor.Config(width=24, depth=2, heads=2)
+    return VJEPA(VJEPA.Config(predictor=predictor, dense=dense, **settings), encoder, ClipShape(8))
 
 
 def clips(count: int, is_image: tuple[int, ...] = (), seed: int = 0) -> Batch:
@@ -89,7 +87,7 @@ def test_the_loss_is_that_of_hidden_tokens_and_lambda_times_that_of_visible_ones
     model = method(ema=(1.0, 1.0))
     model.after_step(100, 200)
     with_dense = model.loss(clips(2), seeded())
-    model.dense = replace(DENSE, weight=0.0)
+    model.config = model.config.model_copy(update={"dense": DENSE.model_copy(update={"weight": 0.0})})
     without = model.loss(clips(2), seeded())
     torch.testing.assert_close(with_dense["dense"], without["dense"])
     torch.testing.assert_close(with_dense["loss"], without["loss"] + 0.5 * with_dense["dense"])
@@ -148,7 +146,7 @@ def test_stills_are_clips_to_an_encoder_without_pictures():
 
 
 def test_a_few_steps_reduce_the_loss():
-    model, losses = method(dense=Dense(0.5, 0, 0), ema=(0.99, 0.99)), []
+    model, losses = method(dense=Dense(weight=0.5, start=0, end=0), ema=(0.99, 0.99)), []
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
     for step in range(30):
         loss = model.loss(clips(6, is_image=(0, 1), seed=step), seeded(step))["loss"]
@@ -163,20 +161,16 @@ def test_a_few_steps_reduce_the_loss():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Dense(start=5, end=2), "0 <= start <= end"),
-        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2), dense=DENSE), "needs a predictor with a context head"),
-        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2, levels_in=4)), "reads 4 levels, the encoder gives 1"),
-        (lambda: VJEPA(vit(), MaskedPredictor(48, 24, 1, 2, levels_out=4)), "gives 4 levels, its teacher has 1"),
-        (lambda: MaskedPredictor(48, 24, 1, 2).forward_dense(*indices()), "no context head"),
+        (lambda: Dense(start=5, end=2), "start <= end"),
+        (
+            lambda: MaskedPredictor(MaskedPredictor.Config(width=24, depth=1, heads=2), 48).forward_dense(*indices()),
+            "no context head",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_in_words(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def vit() -> VideoViT:
-    return VideoViT(32, 8, 2, 48, 1, 2, 8)
 
 
 def indices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int, int]]:

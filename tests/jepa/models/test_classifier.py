@@ -42,7 +42,13 @@ def models(width: int = 48, heads: int = 4, depth: int = 2, predictor: bool = Tr
     torch.manual_seed(0)
     encoder = VideoViT(SIZE, 8, 2, width, 2, heads, FRAMES, 2.0, positions="rotary_tiled")
     classifier = AttentiveClassifier(width, heads, depth, classes)
-    predicts = MaskedPredictor(width, 24, 1, 2, mask_kinds=3, positions="rotary_tiled") if predictor else None
+    predicts = (
+        MaskedPredictor(
+            MaskedPredictor.Config(width=24, depth=1, heads=2, positions="rotary_tiled"), width, mask_kinds=3
+        )
+        if predictor
+        else None
+    )
     for module in (encoder, classifier, predicts):
         if module is not None:
             perturbed(module, width)

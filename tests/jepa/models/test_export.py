@@ -18,7 +18,6 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.gripper import apply_delta_pose
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Positions
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, rollout
@@ -45,7 +44,9 @@ def run_jepa(capsys: pytest.CaptureFixture[str], *arguments: object, fails: bool
 def vjepa2(tmp_path: Path) -> Path:
     """V-JEPA 2 with its predictor."""
     torch.manual_seed(0)
-    predictor = MaskedPredictor(48, 24, 1, 2, mask_kinds=3, positions="rotary_tiled")
+    predictor = MaskedPredictor(
+        MaskedPredictor.Config(width=24, depth=1, heads=2, positions="rotary_tiled"), 48, mask_kinds=3
+    )
     save(imported("test", encoder(), fps=FPS, predictor=predictor, mean=(0.4, 0.5, 0.6)), tmp_path / "mine")
     return tmp_path / "mine"
 
@@ -55,15 +56,19 @@ def acting(tmp_path: Path) -> Path:
     """V-JEPA 2-AC, small."""
     torch.manual_seed(0)
     predictor = CausalPredictor(
-        *(48, 7, 7),
+        CausalPredictor.Config(
+            state_size=7,
+            hidden=48,
+            depth=2,
+            heads=2,
+            positions="rotary_tiled",
+            camera_size=6,
+            layer_norm_out=True,
+            next_state="apply_delta_pose",
+        ),
+        48,
+        7,
         grid=(4, 4),
-        hidden=48,
-        depth=2,
-        heads=2,
-        positions="rotary_tiled",
-        camera_size=6,
-        layer_norm_out=True,
-        next_state=apply_delta_pose,
     )
     save(imported("test", encoder(), fps=FPS, predictor=predictor), tmp_path / "acting")
     return tmp_path / "acting"

@@ -24,7 +24,9 @@ def encoder() -> VideoViT:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    predictor = MaskedPredictor(48, 24, 1, 2, mask_kinds=3, positions="rotary_tiled")
+    predictor = MaskedPredictor(
+        MaskedPredictor.Config(width=24, depth=1, heads=2, positions="rotary_tiled"), 48, mask_kinds=3
+    )
     to_transformers(encoder(), predictor).save_pretrained(tmp_path / "model")
     hub.write_preprocessor(tmp_path / "model", Preprocessing(32, 7.5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "crop", 36))
     return tmp_path / "model"

@@ -26,7 +26,9 @@ def encoder(positions: Any = "rotary", **settings: Any) -> VideoViT:
 def predictor(**settings: Any) -> MaskedPredictor:
     torch.manual_seed(1)
     newest = {"levels_in": 4, "levels_out": 4, "context_head": True, "images": True, "position_grid": 16}
-    return shaken(MaskedPredictor(48, 24, 2, 2, mask_kinds=8, **(newest | settings)))
+    return shaken(
+        MaskedPredictor(MaskedPredictor.Config(width=24, depth=2, heads=2), 48, mask_kinds=8, **newest | settings)
+    )
 
 
 def shaken(model: Any) -> Any:
@@ -105,7 +107,12 @@ def test_v_jepa_2_ac_goes_out_and_comes_back_bit_by_bit() -> None:
     ours = encoder("rotary_tiled")
     torch.manual_seed(2)
     acts = shaken(
-        CausalPredictor(48, 7, 7, grid=(4, 4), hidden=32, depth=2, heads=2, positions="rotary_tiled", camera_size=6)
+        CausalPredictor(
+            CausalPredictor.Config(state_size=7, hidden=32, depth=2, heads=2, positions="rotary_tiled", camera_size=6),
+            48,
+            7,
+            grid=(4, 4),
+        )
     )
     state = meta_ac.to_state(ours, acts)
     back, predicted = meta_ac.build(meta.read_state(state, "encoder"), 64, 8, heads=4, predictor_heads=2)

@@ -21,7 +21,9 @@ def models(width: int = 192, size: int = 64, positions: str = "rotary_tiled") ->
     """Random weights, large enough that attention is far from uniform."""
     torch.manual_seed(0)
     encoder = VideoViT(size, 16, 2, width, 3, width // 64, FRAMES, positions=positions)
-    predictor = MaskedPredictor(width, 96, 2, 4, mask_kinds=3, positions="rotary_tiled")
+    predictor = MaskedPredictor(
+        MaskedPredictor.Config(width=96, depth=2, heads=4, positions="rotary_tiled"), width, mask_kinds=3
+    )
     for module in (encoder, predictor):
         with torch.no_grad():
             for parameter in module.parameters():

@@ -17,7 +17,8 @@ from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM, colored
 from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
-from jepa.predictors.mlp import LatentState, MLPPredictor
+from jepa.predictors.base import LatentState
+from jepa.predictors.mlp import MLPPredictor
 from tests.jepa.toy_planning import BUDGET, PLANNERS, Add, generator, quadratic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -167,7 +168,7 @@ def test_an_episode_of_a_batch_gets_the_plan_that_it_gets_alone(
 ) -> None:
     """Given the same noise: a generator deals it out in turn, so that whoever stands beside gets other numbers."""
     torch.manual_seed(0)
-    dynamics = MLPPredictor(4, 2, hidden=16).requires_grad_(False)
+    dynamics = MLPPredictor(MLPPredictor.Config(hidden=16), 4, 2).requires_grad_(False)
     z, goals = torch.randn(2, 5, 1, 4, generator=generator())
 
     def plans(episodes: list[int]) -> Tensor:
@@ -249,6 +250,6 @@ def test_a_horizon_of_zero_is_refused(planner: Planner) -> None:
 
 
 def test_an_action_of_another_width_is_refused_by_the_dynamics() -> None:
-    dynamics = MLPPredictor(8, 4)
+    dynamics = MLPPredictor(MLPPredictor.Config(), 8, 4)
     with pytest.raises(ValueError, match="4 wide"):
         dynamics(torch.zeros(2, 1, 8), torch.zeros(2, 2))

@@ -19,8 +19,8 @@ B, S, D, A, X = 2, 5, 16, 3, 3
 
 def make(grid: tuple[int, int] = (2, 3), **changes) -> CausalPredictor:
     torch.manual_seed(0)
-    settings: dict = {"state_size": X, "grid": grid, "hidden": 48, "depth": 3, "heads": 4} | changes
-    predictor = CausalPredictor(D, A, **settings).eval()
+    settings: dict = {"state_size": X, "hidden": 48, "depth": 3, "heads": 4} | changes
+    predictor = CausalPredictor(CausalPredictor.Config(**settings), D, A, grid).eval()
     with torch.no_grad():  # larger than at the start of training, so that every token matters
         for parameter in predictor.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -247,7 +247,12 @@ def test_a_gripper_turns_by_the_product_of_rotations() -> None:
 @torch.no_grad()
 def test_a_predictor_may_be_told_how_its_state_moves() -> None:
     torch.manual_seed(0)
-    predictor = CausalPredictor(D, 7, 7, grid=(2, 2), hidden=24, depth=1, heads=2, next_state=apply_delta_pose)
+    predictor = CausalPredictor(
+        CausalPredictor.Config(state_size=7, hidden=24, depth=1, heads=2, next_state="apply_delta_pose"),
+        D,
+        7,
+        grid=(2, 2),
+    )
     state = predictor.initial_state(torch.randn(1, 1, 4, D), torch.zeros(1, 0, 7), torch.zeros(1, 1, 7))
     after, _ = predictor.step(state, torch.full((1, 7), 0.6))
     after, _ = predictor.step(after, torch.full((1, 7), 0.6))
@@ -292,7 +297,9 @@ def test_a_window_of_no_frames_is_refused() -> None:
 @torch.no_grad()
 def test_modulation_starts_at_nothing_and_an_action_reaches_every_patch_of_its_frame_and_later_ones() -> None:
     torch.manual_seed(0)
-    fresh = CausalPredictor(D, A, X, grid=(2, 3), hidden=48, depth=3, heads=4, conditioning="adaln").eval()
+    fresh = CausalPredictor(
+        CausalPredictor.Config(state_size=X, hidden=48, depth=3, heads=4, conditioning="adaln"), D, A, grid=(2, 3)
+    ).eval()
     z, actions, states = inputs(fresh)
     assert torch.equal(fresh(z, actions, states), fresh(z, -actions, states)), "gates are closed"
     passed_on = fresh.predictor_proj(fresh.predictor_norm(fresh.predictor_embed(z)))

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa.predictors.base import LatentState
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
-from jepa.predictors.mlp import LatentState, MLPPredictor
+from jepa.predictors.mlp import MLPPredictor
 from jepa.testing import ContractError, check_dynamics
 from jepa.transformer import AdaptiveBlock
 from jepa.world_model import Deterministic
@@ -16,7 +17,7 @@ WIDTH, ACTION = 12, 4
 
 def mlp() -> MLPPredictor:
     torch.manual_seed(0)
-    return MLPPredictor(WIDTH, ACTION, hidden=24)
+    return MLPPredictor(MLPPredictor.Config(hidden=24), WIDTH, ACTION)
 
 
 def test_the_markov_predictor_passes() -> None:
@@ -25,7 +26,7 @@ def test_the_markov_predictor_passes() -> None:
 
 def test_the_gru_passes_and_stays_in_training_mode() -> None:
     torch.manual_seed(0)
-    gru = GRUPredictor(WIDTH, ACTION).train()
+    gru = GRUPredictor(GRUPredictor.Config(), WIDTH, ACTION).train()
     check_dynamics(gru, tokens=1, width=WIDTH, action_size=ACTION)
     assert gru.training
 
@@ -41,7 +42,10 @@ def test_the_causal_predictor_passes_with_its_cache_against_the_parallel_pass(
     torch.manual_seed(0)
     sizes = {"hidden": 24, "depth": 2, "heads": 2}
     predictor = CausalPredictor(
-        WIDTH, ACTION, grid=grid, positions=positions, conditioning=conditioning, window=window, **sizes
+        CausalPredictor.Config(positions=positions, conditioning=conditioning, window=window, **sizes),
+        WIDTH,
+        ACTION,
+        grid=grid,
     )
     with torch.no_grad():  # adaptive blocks start with closed gates
         for block in predictor.predictor_blocks:
@@ -57,7 +61,7 @@ class Broken(MLPPredictor):
 
     def __init__(self, how: str) -> None:
         torch.manual_seed(0)
-        super().__init__(WIDTH, ACTION, hidden=24)
+        super().__init__(MLPPredictor.Config(hidden=24), WIDTH, ACTION)
         self.how, self.calls = how, 0
 
     def step(self, state, action, noise=None):

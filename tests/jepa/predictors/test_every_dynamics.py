@@ -1,18 +1,19 @@
 """Every kind of dynamics that a config can name keeps the contract, as it is built from its config."""
 
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import pytest
 import torch
 from torch import nn
 
-from jepa.config import Config, from_dict
+from jepa.config import Config, from_dict, part
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.models.build import build_dynamics
 from jepa.normalize import Moments
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
-from jepa.predictors.config import Dynamics
 from jepa.testing import check_dynamics
 from jepa.training.normalization import Normalization, fit_normalization
 
@@ -39,17 +40,11 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
 
 
 class Named(Config):
-    dynamics: Dynamics
-
-
-def kinds() -> set[str]:
-    """What the union of the schema allows."""
-    union, *_ = get_args(Dynamics)
-    return {config.model_fields["kind"].default for config in get_args(union)}
+    dynamics: Annotated[PredictorConfig, part(PREDICTORS)]
 
 
 def test_no_kind_of_dynamics_is_forgotten_here() -> None:
-    assert set(CASES) == kinds(), "add settings of the new kind to CASES"
+    assert set(CASES) == set(PREDICTORS), "add settings of the new kind to CASES"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ GRID = (4, 4, 4)
 
 def predictor() -> MaskedPredictor:
     torch.manual_seed(0)
-    model = MaskedPredictor(encoder_width=48, width=24, depth=2, heads=2)
+    model = MaskedPredictor(MaskedPredictor.Config(width=24, depth=2, heads=2), encoder_width=48)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.causal import Causal
+from jepa.methods.base import ClipShape
 from jepa.methods.vjepa import VJEPA
 from jepa.predictors.masked import MaskedPredictor
 from jepa.training import optim
@@ -73,8 +74,10 @@ def joined(parts: list[ClipBatch]) -> ClipBatch:
 def trained(batches: list[ClipBatch], accumulate: int, steps: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     encoder = VideoViT(16, 8, 2, 24, 1, 2, 4)
-    predictor = MaskedPredictor(24, 24, 1, 2, mask_kinds=1)
-    method = VJEPA(encoder, predictor, masks=[Causal(Causal.Config())], ema=(0.9, 0.9))  # draws nothing at random
+    predictor = MaskedPredictor.Config(width=24, depth=1, heads=2)
+    # A causal mask draws nothing at random.
+    config = VJEPA.Config(predictor=predictor, masks=(Causal.Config(),), ema=(0.9, 0.9))
+    method = VJEPA(config, encoder, ClipShape(4))
 
     def sgd(module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)

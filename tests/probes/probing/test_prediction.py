@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.config import UserError
-from jepa.predictors.mlp import LatentState
+from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic, block_actions
 from jepa_probes.probing.prediction import _derangement, predict_latents
 
@@ -14,11 +14,16 @@ from jepa_probes.probing.prediction import _derangement, predict_latents
 class Drift:
     """z' = z + scale * (sum of the block of actions): exact for `scale` 1, blind to actions for 0."""
 
+    context = 1
+    state_size = 0
+
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
         self.seen: list[tuple[int, int]] = []
 
-    def initial_state(self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"]) -> LatentState:
+    def initial_state(
+        self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"], states: Tensor | None = None
+    ) -> LatentState:
         self.seen.append((z.shape[1], actions.shape[1]))
         return LatentState(z[:, -1])
 

@@ -1,0 +1,147 @@
+"""What predictors share: their settings, and the contract for those that read the present latent alone."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from jepa.config import Component
+from jepa.normalize import standardize
+from jepa.world_model import Deterministic, NextLatent, State
+
+
+class PredictorConfig(Component):
+    """Settings of a predictor that learns what actions do."""
+
+    normalize_actions: bool = Field(
+        default=True, description="the model standardizes raw actions by their mean and deviation in the training data"
+    )
+
+
+@dataclass(frozen=True)
+class LatentState:
+    """The state of a Markov model: the latent itself, [B, N, D]."""
+
+    z: Float[Tensor, "B N D"]
+
+    def repeat(self, k: int) -> "LatentState":
+        return LatentState(self.z.repeat_interleave(k, 0))
+
+    def gather(self, index: Int[Tensor, " M"]) -> "LatentState":
+        return LatentState(self.z[index])
+
+    def detach(self) -> "LatentState":
+        return LatentState(self.z.detach())
+
+    def nbytes(self) -> int:
+        return self.z.nbytes
+
+
+class Predictor(nn.Module, ABC):
+    """Dynamics as a module: what `jepa.world_model.Dynamics` promises, and a teacher-forced pass for training.
+
+    Args:
+        width: D of the latents.
+        action_size: width of the action of one latent step (tubelet x raw action).
+
+    Attributes:
+        context: latents that it reads at most; None: all before the next one.
+        state_size: numbers of the body that it reads at every step.
+        static: how many numbers at the end of a latent never change.
+        scale_actions: standardizes raw actions; training fits it (jepa/normalize.py).
+    """
+
+    Config: type[PredictorConfig]
+    config: Any  # of its own Config
+    context: int | None = 1
+    state_size: int = 0
+    static: int = 0
+
+    def __init__(self, config: PredictorConfig, width: int, action_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.action_size = action_size
+        self.scale_actions = standardize(action_size, config.normalize_actions)
+
+    @abstractmethod
+    def parallel(
+        self,
+        z: Float[Tensor, "B S N D"],
+        actions: Float[Tensor, "B S A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> Float[Tensor, "B S N D"]:
+        """Teacher-forced: row s is the prediction of latent s+1 from what was there up to s."""
+
+    @abstractmethod
+    def initial_state(
+        self,
+        z: Float[Tensor, "B S N D"],
+        actions: Float[Tensor, "B S-1 A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> State:
+        """The state after S latents and the S-1 actions between them. Raises ValueError for states it does not read."""
+
+    @abstractmethod
+    def step(
+        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
+    ) -> tuple[State, NextLatent]:
+        """One step ahead; `state` is left as it was."""
+
+
+class MarkovPredictor(Predictor):
+    """A predictor of vector latents [B, 1, D] without a memory: `forward` gives what follows a latent and an action."""
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+        """The next latent."""
+
+    def parallel(
+        self,
+        z: Float[Tensor, "B S 1 D"],
+        actions: Float[Tensor, "B S A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> Float[Tensor, "B S 1 D"]:
+        """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
+        self._check_no_states(states)
+        return self.next_latent(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
+
+    def initial_state(
+        self,
+        z: Float[Tensor, "B S 1 D"],
+        actions: Float[Tensor, "B S-1 A"],
+        states: Float[Tensor, "B S X"] | None = None,
+    ) -> LatentState:
+        """The last latent; a Markov model forgets what came before. Raises ValueError if there are states."""
+        self._check_no_states(states)
+        return LatentState(z[:, -1])
+
+    def step(
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
+    ) -> tuple[LatentState, Deterministic]:
+        """One step ahead, see `jepa.world_model.Dynamics`."""
+        assert isinstance(state, LatentState)
+        z = self.next_latent(state.z, action)
+        return LatentState(z), Deterministic(z)
+
+    def next_latent(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+        """`forward`, checked. Raises ValueError if the action has another width than in training."""
+        if action.shape[-1] != self.action_size:
+            raise ValueError(
+                f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
+                f"found {action.shape[-1]}"
+            )
+        return self(z, action)
+
+    def _check_no_states(self, states: Tensor | None) -> None:
+        if states is not None:
+            raise ValueError(f"{type(self).__name__} reads no states, found {states.shape[-1]} at every step")
+
+
+def token_grid(encoder: Any) -> tuple[int, int]:
+    """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
+    side = round(encoder.tokens**0.5)
+    return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)
