@@ -76,7 +76,7 @@ class Method(nn.Module, ABC):
     Config: type[MethodConfig]
     needs_actions: ClassVar[bool] = False
     frozen: ClassVar[tuple[str, ...]] = ()
-    dynamics: Predictor | None = None
+    dynamics: Predictor | None
     encoder: Any  # of jepa/encoders
     config: Any  # of its own Config
     history: int = 1
@@ -85,6 +85,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.dynamics = None
 
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

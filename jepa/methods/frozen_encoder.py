@@ -71,12 +71,12 @@ class FrozenEncoderMethod(Method):
 
     def __init__(self, config: FrozenEncoderConfig, encoder: Any, clips: ClipShape) -> None:
         super().__init__(config, encoder.eval().requires_grad_(False))
+        if not issubclass(PREDICTORS[config.predictor.kind], CausalPredictor):
+            raise ValueError(f"{config.kind} needs a predictor of kind causal, found {config.predictor.kind}")
         width = block_size(encoder, clips)
         predictor = _with_states(config, width)
         _check_length(config, clips.frames, encoder.tubelet)
         self.dynamics = PREDICTORS.make(predictor, encoder.width, width, token_grid(encoder))
-        if not isinstance(self.dynamics, CausalPredictor):
-            raise ValueError(f"{config.kind} needs a predictor of kind causal, found {predictor.kind}")
         self.history = history(self.dynamics, encoder, clips)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

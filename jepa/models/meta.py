@@ -187,7 +187,7 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
         found = dict(predictor.state_dict())
         tokens = found.pop(MASK_TOKENS)
         found |= {f"{MASK_TOKENS}.{i}": token[None, None] for i, token in enumerate(tokens)}
-        if predictor.positions == "sincos":
+        if predictor.config.positions == "sincos":
             found["predictor_" + POSITIONS] = _positions(encoder, predictor.width)
         state["predictor"] = _theirs(found)
     return state

@@ -249,7 +249,7 @@ class CausalPredictor(Predictor):
             x = block.step(x, rotary, keep, mask, **modulated)  # pyright: ignore[reportCallIssue]
         patches = self.predictor_norm(x.unflatten(1, (steps, tokens))[:, :, -self.tokens :])
         z = self.predictor_proj(patches)
-        z = F.layer_norm(z, (self.width,)) if self.layer_norm_out else z
+        z = F.layer_norm(z, (self.width,)) if self.config.layer_norm_out else z
         return z, None if self.state_proj is None else self.state_proj(patches)
 
     def _rotary(self, first: int, steps: int, conditions: int, device: torch.device) -> Complex[Tensor, "1 M R P"]:

@@ -35,7 +35,7 @@ def backbone(name: str = "test_vit") -> FrameEncoder:
     return FrameEncoder(name, SIZE)
 
 
-SMALL = {"hidden": 48, "depth": 2, "heads": 4}
+SMALL = {"hidden": 48, "depth": 2, "heads": 4, "normalize_actions": False}
 STATES = ("agent.x", "agent.y", "agent.angle")
 CLIPS = ClipShape(FRAMES, A)
 

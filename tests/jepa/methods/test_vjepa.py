@@ -110,7 +110,7 @@ def test_without_teacher_and_regulariser_it_collapses_and_the_rank_shows_it():
 
 def test_a_masked_step_costs_less_than_an_unmasked_one():
     def flops(masks) -> int:
-        model, counter = method(depth=4, masks=masks), FlopCounterMode(display=False)
+        model, counter = method(depth=4, masks=tuple(masks)), FlopCounterMode(display=False)
         with counter:
             model.loss(moving_squares(2), seeded())["loss"].backward()
         return counter.get_total_flops()

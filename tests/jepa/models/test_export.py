@@ -65,6 +65,7 @@ def acting(tmp_path: Path) -> Path:
             camera_size=6,
             layer_norm_out=True,
             next_state="apply_delta_pose",
+            normalize_actions=False,
         ),
         48,
         7,

@@ -23,11 +23,16 @@ def encoder(positions: Any = "rotary", **settings: Any) -> VideoViT:
     return shaken(model)
 
 
-def predictor(**settings: Any) -> MaskedPredictor:
+def predictor(positions: Any = "rotary", **settings: Any) -> MaskedPredictor:
     torch.manual_seed(1)
     newest = {"levels_in": 4, "levels_out": 4, "context_head": True, "images": True, "position_grid": 16}
     return shaken(
-        MaskedPredictor(MaskedPredictor.Config(width=24, depth=2, heads=2), 48, mask_kinds=8, **newest | settings)
+        MaskedPredictor(
+            MaskedPredictor.Config(width=24, depth=2, heads=2, positions=positions),
+            48,
+            mask_kinds=8,
+            **newest | settings,
+        )
     )
 
 
@@ -96,7 +101,7 @@ def test_the_predictor_of_v_jepa_1_has_fixed_positions_that_are_checked() -> Non
     assert state["predictor"][PREFIX + "predictor_pos_embed"].shape == (1, 64, 24)
     back, predicted = read(state)
     same(ours, back)
-    assert predicted is not None and predicted.positions == "sincos"
+    assert predicted is not None and predicted.config.positions == "sincos"
     same(predicts, predicted)
     state["predictor"][PREFIX + "predictor_pos_embed"] += 0.1
     with pytest.raises(UserError, match="are not V-JEPA 1's sines and cosines"):
@@ -108,7 +113,15 @@ def test_v_jepa_2_ac_goes_out_and_comes_back_bit_by_bit() -> None:
     torch.manual_seed(2)
     acts = shaken(
         CausalPredictor(
-            CausalPredictor.Config(state_size=7, hidden=32, depth=2, heads=2, positions="rotary_tiled", camera_size=6),
+            CausalPredictor.Config(
+                state_size=7,
+                hidden=32,
+                depth=2,
+                heads=2,
+                positions="rotary_tiled",
+                camera_size=6,
+                normalize_actions=False,
+            ),
             48,
             7,
             grid=(4, 4),
@@ -118,7 +131,7 @@ def test_v_jepa_2_ac_goes_out_and_comes_back_bit_by_bit() -> None:
     back, predicted = meta_ac.build(meta.read_state(state, "encoder"), 64, 8, heads=4, predictor_heads=2)
     same(ours, back)
     same(acts, predicted)
-    assert (predicted.grid, predicted.layer_norm_out) == ((4, 4), True)
+    assert (predicted.grid, predicted.config.layer_norm_out) == ((4, 4), True)
     with pytest.raises(UserError, match="its predictor is V-JEPA 2-AC's"):
         read(state)
     with pytest.raises(UserError, match=r"expected a predictor with action_encoder\.weight"):

@@ -94,7 +94,7 @@ def test_to_meta_and_back_gives_the_same_bits(tmp_path: Path) -> None:
     torch.save(meta.to_state(encoder, predictor) | {"epoch": 3}, tmp_path / "a.pt")
     state = meta.load_state(tmp_path / "a.pt")
     back, predicted = meta.build(state, 64, FRAMES, heads=3, predictor_heads=4)
-    assert predicted is not None and (back.heads, predicted.heads) == (3, 4)
+    assert predicted is not None and (back.heads, predicted.config.heads) == (3, 4)
     same(encoder, back)
     same(predictor, predicted)
     video = torch.randn(1, FRAMES, 3, 64, 64)
