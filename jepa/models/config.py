@@ -1,12 +1,13 @@
 """`model.json`: what it takes to build a trained model again. Imports no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jepa.config import Config
+from jepa.config import Config, part
 from jepa.config.fields import Count, Positive
-from jepa.encoders.config import Encoder
+from jepa.encoders import ENCODERS
+from jepa.encoders.base import EncoderConfig
 from jepa.predictors.config import Dynamics
 from jepa_data.actions import ActionStats
 
@@ -43,7 +44,7 @@ class ModelConfig(Config):
 
     method: str = Field(description="what trained it: a kind of method, or where the weights were imported from")
     frames: Count = Field(description="length of the clips it was trained on")
-    encoder: Encoder
+    encoder: Annotated[EncoderConfig, part(ENCODERS)]
     dynamics: Dynamics | None = None
     spec: SpecConfig
     preprocessing: PreprocessingConfig

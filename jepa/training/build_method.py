@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from jepa.config import UserError
-from jepa.encoders.config import FrameConfig
-from jepa.encoders.frame import FrameEncoder
+from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks import MASKS
 from jepa.methods.base import Method
@@ -26,7 +25,7 @@ from jepa.methods.pixel_reconstruction import PixelReconstruction, patch_pixels
 from jepa.methods.pldm import PLDM
 from jepa.methods.vjepa import VJEPA, Dense
 from jepa.methods.vjepa_ac import VJEPAAC
-from jepa.models.build import AnyEncoder, build_dynamics, build_encoder
+from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
@@ -54,21 +53,16 @@ def build_method(
         return _method(config, _starting_encoder(config, image_size), action_size, scales or Normalization())
 
 
-def _starting_encoder(config: PretrainConfig, image_size: int) -> AnyEncoder:
+def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
     """What training starts from: random weights, or those that the config names."""
     encoder, method = config.encoder, config.method
     assert encoder is not None, "jepa.training.encoder_from.resolved names it"
     if isinstance(method, FrozenEncoderConfig) and method.encoder_from is not None:
         return load_frozen(method.encoder_from, encoder, image_size, config.data.clip_frames)
-    if not isinstance(encoder, FrameConfig) or not encoder.pretrained:
-        return build_encoder(encoder, image_size, config.data.clip_frames)
-    try:
-        return FrameEncoder(image_size=image_size, **encoder.model_dump(exclude={"kind", "tubelet"}))
-    except ValueError as error:
-        raise UserError(f"encoder: {error}") from error
+    return build_encoder(encoder, image_size, config.data.clip_frames, load_weights=True)
 
 
-def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scales: Normalization) -> Method:
+def _method(config: PretrainConfig, encoder: Encoder, action_size: int, scales: Normalization) -> Method:
     method = config.method
     if isinstance(method, LeWMConfig | PLDMConfig):
         return _latent_prediction(config, method, encoder, action_size, scales)
@@ -98,7 +92,7 @@ def _method(config: PretrainConfig, encoder: AnyEncoder, action_size: int, scale
 def _latent_prediction(
     config: PretrainConfig,
     method: LeWMConfig | PLDMConfig,
-    encoder: AnyEncoder,
+    encoder: Encoder,
     action_size: int,
     scales: Normalization,
 ) -> LeWM | PLDM:
@@ -123,7 +117,7 @@ def _latent_prediction(
 
 
 def _on_frozen(
-    config: PretrainConfig, method: FrozenEncoderConfig, encoder: AnyEncoder, action_size: int, scales: Normalization
+    config: PretrainConfig, method: FrozenEncoderConfig, encoder: Encoder, action_size: int, scales: Normalization
 ) -> VJEPAAC | DinoWM:
     """A causal predictor over the latents of an encoder that is frozen."""
     check_freezable(encoder, encoder.image_size, encoder.tubelet)
@@ -152,7 +146,7 @@ def _on_frozen(
         raise UserError(f"method: {error}") from error
 
 
-def _block_size(config: PretrainConfig, encoder: AnyEncoder, action_size: int) -> int:
+def _block_size(config: PretrainConfig, encoder: Encoder, action_size: int) -> int:
     """Width of the actions of one latent step."""
     if not action_size:
         raise UserError(

@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config
+from jepa.config import Config, part
 from jepa.config.fields import Count, Positive, Share
-from jepa.encoders.config import Encoder
+from jepa.encoders import ENCODERS
+from jepa.encoders.base import EncoderConfig
 from jepa.methods.config import FrozenEncoderConfig, Method
 from jepa_data.config import StreamConfig
 
@@ -88,7 +89,7 @@ class PretrainConfig(Config):
         default=None, description="run to start from: its weights and its optimizer; the schedule starts anew"
     )
     data: StreamConfig
-    encoder: Encoder | None = Field(
+    encoder: Annotated[EncoderConfig, part(ENCODERS)] | None = Field(
         default=None, description="only where method.encoder_from names one: it may be none"
     )
     method: Method

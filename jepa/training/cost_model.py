@@ -14,9 +14,10 @@ autocast, for which 8 bytes a token and block are added: that, and what other pr
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from jepa.config import Component, UserError
-from jepa.encoders.config import VideoViTConfig
+from jepa.encoders.video_vit import VideoViT
 from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.config import VJEPAConfig
 from jepa.training.config import PretrainConfig
@@ -52,8 +53,9 @@ class StepSize:
 def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     """Raises UserError for other methods and encoders than V-JEPA with a video ViT."""
     encoder, method, size = config.encoder, config.method, config.data.image_size
-    if not isinstance(encoder, VideoViTConfig) or not isinstance(method, VJEPAConfig) or size is None:
+    if encoder is None or encoder.kind != "video_vit" or not isinstance(method, VJEPAConfig) or size is None:
         raise UserError("only steps of method vjepa with encoder video_vit and data.image_size can be estimated")
+    encoder = cast(VideoViT.Config, encoder)
     side, steps = size // encoder.patch, config.data.clip_frames // encoder.tubelet
     tokens, pixels = steps * side**2, 3 * encoder.tubelet * encoder.patch**2
     width, narrow, depth = encoder.width, method.predictor.width, method.predictor.depth

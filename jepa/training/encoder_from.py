@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import Encoder, FrameConfig, PerFrameConfig, VideoViTConfig
+from jepa.encoders.base import EncoderConfig
 from jepa.methods.config import FrozenEncoderConfig
 from jepa.models import checkpoint
 from jepa.models.config import ModelConfig
@@ -20,7 +20,7 @@ from jepa.training.config import PretrainConfig
 class Source:
     """What `encoder_from` names: its encoder, and the pixels it was trained on."""
 
-    encoder: Encoder
+    encoder: EncoderConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -35,10 +35,8 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is None:
         return config, None
     about = _description(method.encoder_from)
-    found = about.encoder
-    wrapped = PerFrameConfig(of=found) if isinstance(found, VideoViTConfig) else found
-    if config.encoder is not None and not _fits(config.encoder, wrapped):
-        differ = _differences(config.encoder.model_dump(), wrapped.model_dump())
+    wrapped = about.encoder.per_frame()
+    if config.encoder is not None and (differ := _differences(config.encoder.weights_key(), wrapped.weights_key())):
         raise UserError(
             f"encoder: {method.encoder_from} (method.encoder_from) holds another one: {differ}; leave `encoder` out"
         )
@@ -54,7 +52,7 @@ def random_weights(config: PretrainConfig) -> bool:
     method, encoder = config.method, config.encoder
     if not isinstance(method, FrozenEncoderConfig) or method.encoder_from is not None:
         return False
-    return not (isinstance(encoder, FrameConfig) and encoder.pretrained)
+    return encoder is not None and not encoder.has_weights
 
 
 def _description(name: str) -> ModelConfig:
@@ -67,19 +65,7 @@ def _description(name: str) -> ModelConfig:
     return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
-def _fits(described: Encoder, found: Encoder) -> bool:
-    """Whether these are the same, but for what weights do not depend on."""
-    return _essence(described) == _essence(found)
-
-
-def _essence(encoder: Encoder) -> dict[str, Any]:
-    if isinstance(encoder, PerFrameConfig):
-        return _essence(encoder.of)
-    return encoder.model_dump(exclude={"pretrained", "size", "checkpoint_every"})
-
-
 def _differences(described: dict[str, Any], found: dict[str, Any]) -> str:
-    if "of" in described and "of" in found:
-        described, found = described["of"], found["of"]
-    names = [name for name in described | found if described.get(name) != found.get(name) and name != "size"]
+    """What differs in words; nothing if the same weights fit both."""
+    names = [name for name in described | found if described.get(name) != found.get(name)]
     return ", ".join(f"{name} {found.get(name)!r} and not {described.get(name)!r}" for name in names[:3])

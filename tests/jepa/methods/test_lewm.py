@@ -20,7 +20,10 @@ from jepa.predictors.mlp import MLPPredictor
 def lewm(**settings: Any) -> LeWM:
     torch.manual_seed(0)
     return LeWM(
-        ConvEncoder(32, 8, channels=8, hidden=32), MLPPredictor(8, 4, hidden=32), InverseDynamics(8, 4), **settings
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4),
+        MLPPredictor(8, 4, hidden=32),
+        InverseDynamics(8, 4),
+        **settings,
     )
 
 
@@ -71,7 +74,12 @@ def test_sigreg_is_taken_step_by_step_as_published_and_over_all_steps_if_asked()
 def with_static(**settings: float) -> LeWM:
     torch.manual_seed(0)
     dynamics = MLPPredictor(8, 4, hidden=32, static=3)
-    return LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(5, 4), **settings)
+    return LeWM(
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4),
+        dynamics,
+        InverseDynamics(5, 4),
+        **settings,
+    )
 
 
 def test_what_is_static_is_to_stay_as_it_is() -> None:
@@ -163,7 +171,12 @@ def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the
     with torch.no_grad():
         for parameter in dynamics.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    method = LeWM(ConvEncoder(32, 8, channels=8, hidden=32), dynamics, InverseDynamics(8, 4), teacher_forced=True)
+    method = LeWM(
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4),
+        dynamics,
+        InverseDynamics(8, 4),
+        teacher_forced=True,
+    )
     terms = method.loss(batch(), torch.Generator().manual_seed(0))
     terms["loss"].backward()
     assert [name for name, p in dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -16,7 +16,12 @@ WEIGHTS = {"variance": 3.0, "covariance": 6.92, "time_variance": 0.245, "similar
 
 def pldm(**settings: float) -> PLDM:
     torch.manual_seed(0)
-    return PLDM(ConvEncoder(32, 8, channels=8, hidden=32), GRUPredictor(8, 4), InverseDynamics(8, 4), **settings)
+    return PLDM(
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4),
+        GRUPredictor(8, 4),
+        InverseDynamics(8, 4),
+        **settings,
+    )
 
 
 def batch() -> Batch:

@@ -49,7 +49,7 @@ def counted(method: nn.Module, batch: Batch) -> int:
 
 def vit(**settings) -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(32, PATCH, 2, WIDTH, DEPTH, 2, 8, **settings)
+    return VideoViT(VideoViT.Config(patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2, **settings), 32, 8)
 
 
 def video(actions: bool = False) -> Batch:
@@ -125,7 +125,8 @@ def test_levjepa():
 
 def test_lewm():
     torch.manual_seed(0)
-    conv, dynamics, inverse = ConvEncoder(32, 16), MLPPredictor(16, 4, hidden=24), InverseDynamics(16, 4)
+    conv = ConvEncoder(ConvEncoder.Config(width=16), 32, 4)
+    dynamics, inverse = MLPPredictor(16, 4, hidden=24), InverseDynamics(16, 4)
 
     def alone(module: nn.Module, *inputs: torch.Tensor) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -145,7 +146,9 @@ def test_lewm():
 @pytest.mark.parametrize("method", [VJEPAAC, DinoWM])
 def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
     torch.manual_seed(0)
-    frozen = PerFrameEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
+    frozen = PerFrameEncoder.around(
+        VideoViT(VideoViT.Config(patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2), 32, frames=2)
+    )
     dynamics = CausalPredictor(WIDTH, 2, grid=(4, 4), hidden=NARROW, depth=SHALLOW, heads=2)
     ours, batch = method(frozen, dynamics, rollout_steps=3, rollout_context=2), video(actions=True)
     encoding = 8 * (16 * PIXELS + blocks(16, WIDTH, DEPTH))  # a frame is 16 patches, doubled to a tubelet

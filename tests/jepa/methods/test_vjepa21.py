@@ -24,7 +24,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def method(*, dense: Dense | None = DENSE, images: bool = True, **settings) -> VJEPA:
     torch.manual_seed(0)
-    encoder = VideoViT(32, 8, 2, 48, 4, 2, 8, levels=(0, 1, 2, 3), images=images, position_grid=16)
+    encoder = VideoViT(
+        VideoViT.Config(
+            patch=8, tubelet=2, width=48, depth=4, heads=2, levels=(0, 1, 2, 3), images=images, position_grid=16
+        ),
+        32,
+        8,
+    )
     predictor = MaskedPredictor(
         48, 24, 2, 2, levels_in=4, levels_out=4, context_head=dense is not None, images=images, position_grid=16
     )
@@ -176,7 +182,7 @@ def test_impossible_settings_are_refused_in_words(make, message):
 
 
 def vit() -> VideoViT:
-    return VideoViT(32, 8, 2, 48, 1, 2, 8)
+    return VideoViT(VideoViT.Config(patch=8, tubelet=2, width=48, depth=1, heads=2), 32, 8)
 
 
 def indices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, int, int]]:
