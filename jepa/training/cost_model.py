@@ -18,6 +18,7 @@ from typing import cast
 
 from jepa.config import Component, UserError
 from jepa.encoders.video_vit import VideoViT
+from jepa.masks import MASKS
 from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.config import VJEPAConfig
 from jepa.training.config import PretrainConfig
@@ -79,9 +80,9 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
 
 
 def _blocks(mask: Component) -> MultiBlock:
-    if not isinstance(mask, MultiBlock.Config):
+    if mask.kind != "multiblock":
         raise UserError(f"only steps with masks of kind multiblock can be estimated, found {mask.kind}")
-    return MultiBlock(mask)
+    return MASKS.make(mask)
 
 
 def _parameters(width: int, depth: int, ratio: float) -> int:

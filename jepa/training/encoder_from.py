@@ -5,7 +5,6 @@ A video encoder is given one frame at a time, twice, as in V-JEPA 2-AC."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jepa.config import UserError, from_dict
 from jepa.encoders.base import EncoderConfig
@@ -36,7 +35,7 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
         return config, None
     about = _description(method.encoder_from)
     wrapped = about.encoder.per_frame()
-    if config.encoder is not None and (differ := _differences(config.encoder.weights_key(), wrapped.weights_key())):
+    if config.encoder is not None and (differ := _differences(config.encoder, wrapped)):
         raise UserError(
             f"encoder: {method.encoder_from} (method.encoder_from) holds another one: {differ}; leave `encoder` out"
         )
@@ -65,7 +64,12 @@ def _description(name: str) -> ModelConfig:
     return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
-def _differences(described: dict[str, Any], found: dict[str, Any]) -> str:
+def _differences(described: EncoderConfig, found: EncoderConfig) -> str:
     """What differs in words; nothing if the same weights fit both."""
-    names = [name for name in described | found if described.get(name) != found.get(name)]
-    return ", ".join(f"{name} {found.get(name)!r} and not {described.get(name)!r}" for name in names[:3])
+    ours, theirs = described.weights_key(), found.weights_key()
+    if ours == theirs:
+        return ""
+    ours |= {"kind": described.kind}
+    theirs |= {"kind": found.kind}
+    names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in names[:3])
