@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from jepa.config import Config, UserError, from_dict
 from jepa.config import load as load_config
-from jepa.encoders.config import Encoder
+from jepa.encoders import ENCODERS
 from jepa.encoders.sizes import SIZES
 from jepa.methods import METHODS
 from jepa.training.config import PretrainConfig
@@ -137,7 +137,7 @@ def list_methods() -> tuple[str, ...]:
 
 def list_encoders() -> tuple[str, ...]:
     """The kinds that `encoder.kind` of a pretraining config takes."""
-    return _kinds(Encoder)
+    return tuple(ENCODERS)
 
 
 def list_encoder_sizes() -> tuple[str, ...]:

@@ -1,1 +1,12 @@
 """Encoders: video clips to latents `[B, S, N, D]`."""
+
+from jepa.config import Parts
+
+ENCODERS = Parts(
+    "encoders",
+    conv="jepa.encoders.conv:ConvEncoder",
+    impala="jepa.encoders.impala:ImpalaEncoder",
+    video_vit="jepa.encoders.video_vit:VideoViT",
+    frame="jepa.encoders.frame:FrameEncoder",
+    per_frame="jepa.encoders.per_frame:PerFrameEncoder",
+)

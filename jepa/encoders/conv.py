@@ -8,21 +8,25 @@ expensive full-resolution feature maps away (1.5 times faster than four stride-2
 Smaller pictures go without the last of these, so that the map still tells where things are.
 """
 
+from typing import Literal
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from jepa.config.fields import Count
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 
-class ConvEncoder(nn.Module):
+
+class ConvEncoder(Encoder):
     """Video [B, T, 3, h, w] -> latents [B, T/tubelet, 1, width].
 
     Args:
         image_size: height and width in pixels, a multiple of 16.
-        width: D, size of the latent vector.
-        tubelet: frames per latent step.
-        channels: of the first layer; the later ones have twice as many.
-        hidden: units between the last feature map and the latent.
+        frames: of the clips; any multiple of the tubelet will do.
 
     The output is batch-normalized without scale or shift: each dimension has zero mean and unit variance over a batch,
     which is where SIGReg wants it (LeWM, arXiv 2603.19312, ends its encoder the same way).
@@ -30,20 +34,38 @@ class ConvEncoder(nn.Module):
 
     tokens = 1
 
-    def __init__(self, image_size: int, width: int, *, tubelet: int = 2, channels: int = 32, hidden: int = 256) -> None:
+    class Config(EncoderConfig):
+        """One vector per latent step."""
+
+        kind: Literal["conv"] = "conv"
+        width: Count = Field(default=64, description="D, size of the latent vector")
+        tubelet: Count = 2
+        channels: Count = Field(default=32, description="of the first layer; the later ones have twice as many")
+        hidden: Count = Field(default=256, description="units between the last feature map and the latent")
+
+    def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()
+        self.config = config
         if image_size % 16:
             raise ValueError(f"image_size is {image_size}; the convolutional encoder needs a multiple of 16")
-        self.image_size, self.width, self.tubelet = image_size, width, tubelet
+        self.image_size = image_size
+        self.width = config.width
+        self.tubelet = config.tubelet
+        channels = config.channels
         deep = 2 * channels
-        layers = [*_layer(3 * tubelet, channels, 8, 4, 2), *_layer(channels, deep, 4, 2, 1)]
+        layers = [*_layer(3 * self.tubelet, channels, 8, 4, 2), *_layer(channels, deep, 4, 2, 1)]
         side = image_size // 8
         if image_size >= 64:
             layers += _layer(deep, deep, 4, 2, 1)
             side //= 2
         self.stem = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(deep * side**2, hidden), nn.SiLU(), nn.Linear(hidden, width))
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(deep * side**2, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, self.width),
+        )
+        self.norm = nn.BatchNorm1d(self.width, affine=False)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
         """Raises ValueError if T is no multiple of the tubelet or the pictures have another size."""

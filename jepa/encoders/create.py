@@ -1,12 +1,11 @@
 """Encoders by the name of their size: `create_encoder("vit_base", image_size=256, frames=16)`."""
 
 import difflib
-from collections.abc import Sequence
+from typing import Any
 
-from jepa.config import UserError
+from jepa.config import UserError, from_dict
 from jepa.encoders.sizes import SIZES
-from jepa.encoders.video_vit import Attends, VideoViT
-from jepa.transformer import Positions
+from jepa.encoders.video_vit import VideoViT
 
 NAMES = tuple(f"vit_{name}" for name in SIZES)
 
@@ -16,16 +15,8 @@ def create_encoder(
     *,
     image_size: int = 256,
     frames: int = 16,
-    patch: int = 16,
-    tubelet: int = 2,
     channels: int = 3,
-    cls_token: bool = False,
-    attention: Attends = "bidirectional",
-    positions: Positions = "rotary",
-    levels: Sequence[int] = (),
-    position_grid: int | None = None,
-    images: bool = False,
-    checkpoint_every: int = 0,
+    **settings: Any,
 ) -> VideoViT:
     """A freshly initialized video transformer of a published size.
 
@@ -34,35 +25,18 @@ def create_encoder(
 
     Args:
         name: vit_tiny, vit_small, vit_base, vit_large, vit_huge, vit_giant or vit_gigantic (jepa/encoders/sizes.py).
-        image_size, frames: of the clips it is to be trained on, pixels and frames; others may be given to it.
-        The other arguments are those of `jepa.encoders.video_vit.VideoViT`.
+        image_size, frames, channels: of the clips it is to be trained on; others in size and length may be given to it.
+        settings: those of `encoder:` in a config, such as tubelet=4, `jepa.encoders.video_vit.VideoViT.Config`.
 
     Raises:
-        UserError: there is no such name, or the sizes do not fit.
+        UserError: there is no such name or setting, or the sizes do not fit.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise UserError(f"there is no encoder '{name}'; {hint}The names are {', '.join(NAMES)}")
-    size = SIZES[name.removeprefix("vit_")]
+    config = from_dict(dict(size=name.removeprefix("vit_"), **settings), VideoViT.Config, source=name)
     try:
-        return VideoViT(
-            image_size,
-            patch,
-            tubelet,
-            size.width,
-            size.depth,
-            size.heads,
-            frames,
-            size.mlp_ratio,
-            channels=channels,
-            cls_token=cls_token,
-            attention=attention,
-            positions=positions,
-            levels=levels,
-            position_grid=position_grid,
-            images=images,
-            checkpoint_every=checkpoint_every,
-        )
+        return VideoViT(config, image_size, frames, channels=channels)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error

@@ -11,31 +11,32 @@ is what most of these backbones were trained with. Encoders of single frames see
 """
 
 import difflib
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import timm
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from jepa.config import first_line
+from jepa.config.fields import Count
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 from jepa.transformer import Grid
 
 Output = Literal["tokens", "pooled"]
 
 
-class FrameEncoder(nn.Module):
+class FrameEncoder(Encoder):
     """A timm backbone applied to each frame.
 
     Attributes: tubelet (1), width D, tokens N at `image_size`.
 
     Args:
-        model: a name of timm's, with the tag of the weights after a dot if there are several.
+        config: with `pretrained`, timm's weights are downloaded.
         image_size: height and width in pixels; a transformer's position table is made for it.
-        pretrained: start from timm's weights, which are downloaded once, instead of random ones.
-        output: what a frame becomes (figure above). Prefix tokens (CLS, registers) are not given out as tokens.
-        patch: side of a transformer's patches in pixels; None: what the model's name says.
-        projection: hidden units of the MLP behind `pooled`; None: there is none.
+        frames: of the clips; any number will do.
 
     Raises:
         ValueError: timm has no such model, its weights cannot be had, or it cannot read pictures of this size.
@@ -43,28 +44,61 @@ class FrameEncoder(nn.Module):
 
     tubelet = 1
 
-    def __init__(
-        self,
-        model: str,
-        image_size: int,
-        *,
-        pretrained: bool = False,
-        output: Output = "tokens",
-        patch: int | None = None,
-        projection: int | None = None,
-    ):
+    class Config(EncoderConfig):
+        """A timm model applied to each frame."""
+
+        kind: Literal["frame"] = "frame"
+        model: str = Field(
+            description="a name of timm's, such as vit_tiny_patch16_224 or resnet18; after a dot, the tag of the "
+            "weights if there are several"
+        )
+        pretrained: bool = Field(default=False, description="start from timm's weights, which are downloaded once")
+        output: Output = Field(
+            default="tokens",
+            description="what a frame becomes: its patch tokens (without CLS and registers) or last feature map, or "
+            "pooled, the one vector that the model's classifier would read",
+        )
+        patch: Count | None = Field(default=None, description="of a transformer, in pixels; none: what its name says")
+        projection: Count | None = Field(
+            default=None, description="with pooled: hidden units of an MLP with BatchNorm behind it, as LeWM has"
+        )
+        tubelet: Literal[1] = 1
+
+        @property
+        def width(self) -> int:
+            """D of the latents, which timm knows."""
+            return latent_width(self.model, self.output)
+
+        @property
+        def has_weights(self) -> bool:
+            """Whether training starts from timm's weights."""
+            return self.pretrained
+
+        def without_weights(self) -> Self:
+            """The same with random weights: nothing is downloaded."""
+            return self.model_copy(update={"pretrained": False})
+
+        def weights_key(self) -> dict[str, Any]:
+            """Not where they started."""
+            return self.model_dump(exclude={"pretrained"})
+
+    def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()
-        if projection is not None and output != "pooled":
+        projection = config.projection
+        if projection is not None and config.output != "pooled":
             raise ValueError("a projection reads one vector a frame: use it with output: pooled")
-        self.image_size, self.output, self.projector = image_size, output, None
-        self.backbone = _backbone(model, image_size, pretrained, patch)
+        self.config = config
+        self.image_size = image_size
+        self.output = config.output
+        self.projector = None
+        self.backbone = _backbone(config, image_size)
         self.backbone.eval()  # batch statistics are not for the picture of zeros
         weight = next(self.backbone.parameters())
         try:
             with torch.no_grad():
                 z = self(torch.zeros(1, 1, 3, image_size, image_size, dtype=weight.dtype, device=weight.device))
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{model} cannot read pictures of {image_size} px: {first_line(error)}") from error
+            raise ValueError(f"{config.model} cannot read pictures of {image_size} px: {first_line(error)}") from error
         self.backbone.train()
         self.tokens, self.width = z.shape[2:]
         if projection is not None:
@@ -136,16 +170,17 @@ def _check_name(model: str) -> None:
         )
 
 
-def _backbone(model: str, image_size: int, pretrained: bool, patch: int | None) -> nn.Module:
+def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
+    model = config.model
     _check_name(model)
     try:
         described = timm.get_pretrained_cfg(model, allow_unregistered=False)
         # Transformers are built for one size; convolutions take any, and have no such argument.
         sized: dict[str, Any] = {"img_size": image_size} if described is not None and described.fixed_input_size else {}
-        sized |= {} if patch is None else {"patch_size": patch}
-        return timm.create_model(model, pretrained=pretrained, num_classes=0, **sized)
+        sized |= {} if config.patch is None else {"patch_size": config.patch}
+        return timm.create_model(model, pretrained=config.pretrained, num_classes=0, **sized)
     except (OSError, RuntimeError, TypeError, AssertionError) as error:
-        weights = " with its weights" if pretrained else ""
+        weights = " with its weights" if config.pretrained else ""
         raise ValueError(f"timm cannot make {model}{weights} at {image_size} px: {first_line(error)}") from error
 
 

@@ -7,47 +7,54 @@ The LayerNorm has no scale and shift here, so that dynamics end in the same one 
 `layer_norm_out`). Published: 65 px, a channel for the dot and one for the wall, D 512, 1.43 M parameters.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from jepa.config.fields import Count
+from jepa.encoders.base import EncoderConfig
 from jepa.encoders.conv import stack_tubelets
+from jepa.encoders.module import Encoder
 
 
-class ImpalaEncoder(nn.Module):
+class ImpalaEncoder(Encoder):
     """Video [B, T, 3, h, w] -> latents [B, T/tubelet, 1, width].
 
     Args:
         image_size: height and width in pixels.
-        width: D, size of the latent vector.
-        tubelet: frames per latent step, stacked as channels.
-        channels: of each stack; each halves the picture.
-        blocks: residual ones in each stack.
+        frames: of the clips; any multiple of the tubelet will do.
     """
 
     tokens = 1
 
-    def __init__(
-        self,
-        image_size: int,
-        width: int = 512,
-        *,
-        tubelet: int = 1,
-        channels: Sequence[int] = (16, 32, 32),
-        blocks: int = 2,
-    ) -> None:
+    class Config(EncoderConfig):
+        """One vector per latent step, as EB-JEPA and PLDM have it."""
+
+        kind: Literal["impala"] = "impala"
+        width: Count = Field(default=512, description="D, size of the latent vector")
+        tubelet: Count = Field(default=1, description="frames per latent step, stacked as channels")
+        channels: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+            default=(16, 32, 32), description="of each stack; each halves the picture"
+        )
+        blocks: Count = Field(default=2, description="residual ones in each stack")
+
+    def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()
-        self.image_size, self.width, self.tubelet = image_size, width, tubelet
-        sizes = (3 * tubelet, *channels)
-        self.stacks = nn.Sequential(*(_Stack(*pair, blocks) for pair in pairwise(sizes)))
+        self.config = config
+        self.image_size = image_size
+        self.width = config.width
+        self.tubelet = config.tubelet
+        sizes = (3 * self.tubelet, *config.channels)
+        self.stacks = nn.Sequential(*(_Stack(*pair, config.blocks) for pair in pairwise(sizes)))
         side = image_size
-        for _ in channels:
+        for _ in config.channels:
             side = (side + 1) // 2
-        self.head = nn.Linear(channels[-1] * side * side, width)
+        self.head = nn.Linear(config.channels[-1] * side * side, self.width)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
         """Raises ValueError if T is no multiple of the tubelet or the pictures have another size."""

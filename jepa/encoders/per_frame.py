@@ -5,27 +5,62 @@
 A latent step is one frame. Forward FLOPs for T frames: T times those of the encoder for a clip of one tubelet.
 """
 
+from typing import Any, Literal, Self
+
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
 
 
-class PerFrameEncoder(nn.Module):
+class PerFrameEncoder(Encoder):
     """A video encoder that is shown one frame at a time; tubelet 1, so that every frame is a latent step.
 
     Args:
-        encoder: its weights are these ones' too, under "encoder.".
-        layer_norm: tokens are LayerNormed, without affine, as V-JEPA 2's targets are.
+        image_size, frames: of the clips that the video encoder is made for.
+        encoder: a video encoder that `config.of` describes; None: a fresh one. Its weights are these ones' too, under
+            "encoder.".
     """
 
     tubelet = 1
 
-    def __init__(self, encoder: VideoViT, *, layer_norm: bool = True) -> None:
+    class Config(EncoderConfig):
+        """A video encoder that is shown one frame at a time."""
+
+        kind: Literal["per_frame"] = "per_frame"
+        of: VideoViT.Config
+        layer_norm: bool = Field(
+            default=True, description="LayerNorm of the tokens, without affine, as V-JEPA 2's targets have"
+        )
+        tubelet: Literal[1] = 1
+
+        @property
+        def width(self) -> int:
+            """D of the latents."""
+            return self.of.width
+
+        def weights_key(self) -> dict[str, Any]:
+            """The video encoder's: it holds all weights."""
+            return self.of.weights_key()
+
+    def __init__(self, config: Config, image_size: int, frames: int, *, encoder: VideoViT | None = None) -> None:
         super().__init__()
-        self.encoder, self.layer_norm = encoder, layer_norm
-        self.width, self.tokens, self.image_size, self.frames = encoder.width, encoder.tokens, encoder.image_size, 1
+        self.config = config
+        self.encoder = encoder or VideoViT(config.of, image_size, frames)
+        self.layer_norm = config.layer_norm
+        self.image_size = self.encoder.image_size
+        self.width = self.encoder.width
+        self.tokens = self.encoder.tokens
+        self.frames = 1
+
+    @classmethod
+    def around(cls, encoder: VideoViT) -> Self:
+        """The same video encoder, one frame at a time."""
+        return cls(cls.Config(of=encoder.config), encoder.image_size, encoder.frames, encoder=encoder)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B T N D"]:
         """Normalized video to tokens. Raises ValueError if the patch does not divide the frames."""

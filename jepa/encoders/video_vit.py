@@ -27,15 +27,20 @@ in the blocks; a mask of attention saves nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jepa.config.fields import Count, Positive
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 from jepa.encoders.patches import PatchEmbed
+from jepa.encoders.sizes import SIZES
 from jepa.transformer import (
     NORM_EPS,
     Block,
@@ -63,71 +68,124 @@ class Features:
     levels: Float[Tensor, "B M E"]
 
 
-class VideoViT(nn.Module):
+class VideoViT(Encoder):
     """Vision transformer over tubelets.
 
     Attributes: tubelet, patch, width, image_size, frames; tokens, N at `image_size`; level_count. Clips of another
     length or size, square or not, are fine as long as tubelet and patch divide them: positions are relative.
 
     Args:
-        frames: length of the clips it is trained on.
-        mlp_ratio: hidden width of the MLPs over `width`.
-        cls_token: prepend a learned token that summarizes the clip (see `forward_features`).
-        attention: who may read whom (figure above).
-        positions: how a token knows where it stands. "rotary" is V-JEPA 2.1's; "rotary_tiled" and "sincos" are for the
-            published weights of V-JEPA 2 and 1.
-        levels: numbers of the blocks, from 0, that are given out, the last block among them. V-JEPA 2.1: at depth 12
-            (2, 5, 8, 11), 24 (5, 11, 17, 23), 40 (9, 19, 29, 39), 48 (11, 23, 37, 47). (): the last block alone.
-        position_grid: spread rows and columns over so many positions, see `grid_positions`. V-JEPA 2.1: 16.
-        images: clips of one frame are still pictures, with an embedding of their own.
-        checkpoint_every: recompute every n-th block in the backward pass instead of keeping what it computed: 1 saves
-            the most memory and takes about a third more time; 0 keeps everything.
+        image_size, frames, channels: of the clips it is trained on.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        patch: int,
-        tubelet: int,
-        width: int,
-        depth: int,
-        heads: int,
-        frames: int,
-        mlp_ratio: float = 4.0,
-        *,
-        channels: int = 3,
-        cls_token: bool = False,
-        attention: Attends = "bidirectional",
-        positions: Positions = "rotary",
-        levels: Sequence[int] = (),
-        position_grid: int | None = None,
-        images: bool = False,
-        checkpoint_every: int = 0,
-    ):
+    class Config(EncoderConfig):
+        """h/patch x w/patch tokens per latent step."""
+
+        kind: Literal["video_vit"] = "video_vit"
+        size: Literal["tiny", "small", "base", "large", "huge", "giant", "gigantic"] | None = Field(
+            default=None, description="a published size, in place of width, depth, heads and mlp_ratio"
+        )
+        patch: Count = 16
+        tubelet: Count = 2
+        width: Count = 192
+        depth: Count = 12
+        heads: Count = 3
+        mlp_ratio: Positive = Field(default=4.0, description="hidden width of the MLPs over `width`")
+        cls_token: bool = Field(default=False, description="prepend a learned token that summarizes the clip")
+        attention: Attends = Field(
+            default="bidirectional", description="who may read whom: all tokens, those before, those of no later step"
+        )
+        positions: Positions = Field(
+            default="rotary",
+            description="how a token knows where it stands: rotary is V-JEPA 2.1's; rotary_tiled and sincos are for "
+            "the published weights of V-JEPA 2 and 1",
+        )
+        # V-JEPA 2.1: at depth 12 (2, 5, 8, 11), 24 (5, 11, 17, 23), 40 (9, 19, 29, 39), 48 (11, 23, 37, 47).
+        levels: tuple[int, ...] = Field(
+            default=(), description="blocks given out, from 0, the last among them; (): the last alone"
+        )
+        position_grid: Count | None = Field(
+            default=None, description="spread rows and columns over so many positions; V-JEPA 2.1: 16"
+        )
+        images: bool = Field(
+            default=False, description="clips of one frame are still pictures, with an embedding of their own"
+        )
+        checkpoint_every: int = Field(
+            default=0,
+            ge=0,
+            description="recompute every n-th block in the backward pass: 1 saves the most memory and takes about a "
+            "third more time; 0 keeps everything",
+        )
+
+        @model_validator(mode="after")
+        def _fill_size(self) -> Self:
+            """`size: base` says width, depth, heads and mlp_ratio."""
+            for name, value in vars(SIZES[self.size]).items() if self.size else ():
+                if name in self.model_fields_set and (given := getattr(self, name)) != value:
+                    raise ValueError(
+                        f"size {self.size} has {name} {value:.6g}, found {given}; leave out one of the two"
+                    )
+                object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
+            return self
+
+        @property
+        def may_skip_parameters(self) -> bool:
+            """A batch of pictures, or of video, leaves out the other's patch embedding."""
+            return self.images
+
+        def per_frame(self) -> EncoderConfig:
+            """A frame at a time, as in V-JEPA 2-AC."""
+            from jepa.encoders.per_frame import PerFrameEncoder  # which imports this file
+
+            return PerFrameEncoder.Config(of=self)
+
+        def weights_key(self) -> dict[str, Any]:
+            """Not how they are called, nor what is recomputed."""
+            return self.model_dump(exclude={"size", "checkpoint_every"})
+
+        def summary(self) -> str:
+            """Its depth."""
+            return f"depth {self.depth}"
+
+    config: Config
+
+    def __init__(self, config: Config, image_size: int, frames: int, *, channels: int = 3) -> None:
         super().__init__()
-        for name, size in (("patch", patch), ("tubelet", tubelet), ("depth", depth), ("channels", channels)):
-            if size < 1:
-                raise ValueError(f"{name} is at least 1, found {size}")
-        self.image_size, self.patch, self.tubelet, self.frames = image_size, patch, tubelet, frames
-        self.width, self.heads, self.mlp_ratio = width, heads, mlp_ratio
-        self.attention: Attends = attention
-        self.positions: Positions = positions
-        self.levels, self.level_count = tuple(levels), max(1, len(levels))
-        self.given_out = _given_out(self.levels, depth)
-        self.position_grid, self.images, self.checkpoint_every = position_grid, images, checkpoint_every
-        self.patch_embed = PatchEmbed(tubelet, patch, channels, width)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if cls_token else None
-        self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
-        self.norm = None if levels else nn.LayerNorm(width, NORM_EPS)
-        self.norms = nn.ModuleList([nn.LayerNorm(width, NORM_EPS) for _ in levels]) if levels else None
-        if images:
-            self.patch_embed_image = PatchEmbed(1, patch, channels, width)
-            # V-JEPA 2.1 starts them all but at zero.
-            self.video_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
-            self.image_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
+        if channels < 1:
+            raise ValueError(f"channels is at least 1, found {channels}")
+        self.config = config
+        self.image_size = image_size
+        self.frames = frames
+        self.patch = config.patch
+        self.tubelet = config.tubelet
+        self.width = config.width
+        self.heads = config.heads
+        self.attention: Attends = config.attention
+        self.positions: Positions = config.positions
+        self.levels = config.levels
+        self.level_count = max(1, len(self.levels))
+        self.given_out = _given_out(self.levels, config.depth)
+        self.position_grid = config.position_grid
+        self.images = config.images
+        self.checkpoint_every = config.checkpoint_every
+        self._make_layers(channels)
         _, rows, columns = self._grid(frames, image_size, image_size)
         self.tokens = rows * columns
         initialize(self, list(self.blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
+
+    def _make_layers(self, channels: int) -> None:
+        c = self.config
+        width = c.width
+        self.patch_embed = PatchEmbed(c.tubelet, c.patch, channels, width)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if c.cls_token else None
+        self.blocks = nn.ModuleList([Block(width, c.heads, c.mlp_ratio) for _ in range(c.depth)])
+        self.norm = None if c.levels else nn.LayerNorm(width, NORM_EPS)
+        self.norms = nn.ModuleList([nn.LayerNorm(width, NORM_EPS) for _ in c.levels]) if c.levels else None
+        if c.images:
+            self.patch_embed_image = PatchEmbed(1, c.patch, channels, width)
+            # V-JEPA 2.1 starts them all but at zero.
+            self.video_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
+            self.image_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
 
     def forward(
         self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None = None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config import Component
+from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.masked import MaskedPredictor
@@ -77,11 +78,11 @@ class Method(nn.Module, ABC):
     needs_actions: ClassVar[bool] = False
     frozen: ClassVar[tuple[str, ...]] = ()
     dynamics: Predictor | None
-    encoder: Any  # of jepa/encoders
+    encoder: Any  # jepa.encoders.module.Encoder, or a kind of it
     config: Any  # of its own Config
     history: int = 1
 
-    def __init__(self, config: MethodConfig, encoder: nn.Module) -> None:
+    def __init__(self, config: MethodConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
@@ -94,7 +95,7 @@ class Method(nn.Module, ABC):
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimizer step (EMA teachers and the like)."""
 
-    def evaluation_encoder(self) -> nn.Module:
+    def evaluation_encoder(self) -> Encoder:
         """The encoder to probe, export and plan with."""
         return self.encoder
 
@@ -103,18 +104,18 @@ class Method(nn.Module, ABC):
         return None
 
 
-def block_size(encoder: Any, clips: ClipShape) -> int:
+def block_size(encoder: Encoder, clips: ClipShape) -> int:
     """Width of the actions of one latent step."""
     return clips.action_size * encoder.tubelet
 
 
-def history(dynamics: Dynamics, encoder: Any, clips: ClipShape) -> int:
+def history(dynamics: Dynamics, encoder: Encoder, clips: ClipShape) -> int:
     """Latents in a row that teacher-forced dynamics read at most in clips of this shape."""
     inputs = max(1, clips.frames // encoder.tubelet - 1)
     return min(inputs, dynamics.context or inputs)
 
 
-def check_vector(kind: str, encoder: Any) -> None:
+def check_vector(kind: str, encoder: Encoder) -> None:
     """Raises ValueError if a latent is more than one vector."""
     if encoder.tokens != 1:
         raise ValueError(
@@ -130,7 +131,7 @@ def check_no_states(kind: str, predictor: PredictorConfig) -> None:
         raise ValueError(f"{kind} gives its predictor latents and actions alone: omit state_size and camera_size")
 
 
-def check_video_vit(kind: str, encoder: nn.Module) -> None:
+def check_video_vit(kind: str, encoder: Encoder) -> None:
     """Raises ValueError for encoders that cannot be given a part of the tokens."""
     if not isinstance(encoder, VideoViT):
         raise ValueError(f"{kind} needs an encoder with tokens (encoder: {{kind: video_vit}})")

@@ -5,7 +5,7 @@ video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, ev
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.config.fields import Count
+from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
 from jepa.objectives.causal_prediction import Distance, Predict, forced_and_rolled
 from jepa.predictors import PREDICTORS
@@ -69,7 +70,7 @@ class FrozenEncoderMethod(Method):
     config: FrozenEncoderConfig
     dynamics: CausalPredictor
 
-    def __init__(self, config: FrozenEncoderConfig, encoder: Any, clips: ClipShape) -> None:
+    def __init__(self, config: FrozenEncoderConfig, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder.eval().requires_grad_(False))
         if not issubclass(PREDICTORS[config.predictor.kind], CausalPredictor):
             raise ValueError(f"{config.kind} needs a predictor of kind causal, found {config.predictor.kind}")

@@ -23,7 +23,7 @@ Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, i
 SIGReg 2*S*D*directions a clip.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from jepa.config import DEFAULT, part
 from jepa.config.fields import Count
+from jepa.encoders.module import Encoder
 from jepa.methods.base import (
     Batch,
     ClipShape,
@@ -81,7 +82,7 @@ class LeWM(Method):
     needs_actions = True
     dynamics: Predictor
 
-    def __init__(self, config: Config, encoder: Any, clips: ClipShape) -> None:
+    def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder)
         check_vector(config.kind, encoder)
         check_no_states(config.kind, config.predictor)

@@ -17,7 +17,7 @@ Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, i
 2*S*D² a clip for the covariance.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.config import DEFAULT, part
+from jepa.encoders.module import Encoder
 from jepa.methods.base import (
     Batch,
     ClipShape,
@@ -63,7 +64,7 @@ class PLDM(Method):
     needs_actions = True
     dynamics: Predictor
 
-    def __init__(self, config: Config, encoder: Any, clips: ClipShape) -> None:
+    def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder)
         check_vector(config.kind, encoder)
         check_no_states(config.kind, config.predictor)

@@ -3,12 +3,9 @@
 from collections.abc import Callable
 
 from jepa.config import UserError
-from jepa.encoders.config import ConvConfig, Encoder, FrameConfig, ImpalaConfig, PerFrameConfig, VideoViTConfig
-from jepa.encoders.conv import ConvEncoder
-from jepa.encoders.frame import FrameEncoder
-from jepa.encoders.impala import ImpalaEncoder
-from jepa.encoders.per_frame import PerFrameEncoder
-from jepa.encoders.video_vit import VideoViT
+from jepa.encoders import ENCODERS
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 from jepa.planners.base import Planner
 from jepa.planners.cem import CEM
 from jepa.planners.config import HybridConfig, PlannerConfig
@@ -21,10 +18,6 @@ from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 
-AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | PerFrameEncoder
-
-# Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLANNERS: dict[str, Callable[..., Planner]] = {
     "random": RandomShooting,
     "cem": CEM,
@@ -35,29 +28,25 @@ PLANNERS: dict[str, Callable[..., Planner]] = {
 }
 
 
-def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
-    """An encoder with random weights, also where training starts from others. Raises UserError if sizes do not fit."""
+def build_encoder(config: EncoderConfig, image_size: int, frames: int, *, load_weights: bool = False) -> Encoder:
+    """An encoder for clips of this size.
+
+    Args:
+        load_weights: start from the trained weights that the config names, if any, which may download them. Otherwise
+            they are random ones: a model's own are read into it, and a baseline has none.
+
+    Raises:
+        UserError: sizes do not fit, or the weights cannot be had.
+    """
     if frames % config.tubelet:
         raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
     try:
-        match config:
-            case ConvConfig():
-                return ConvEncoder(image_size, **config.model_dump(exclude={"kind"}))
-            case ImpalaConfig():
-                return ImpalaEncoder(image_size, **config.model_dump(exclude={"kind"}))
-            case VideoViTConfig():
-                return VideoViT(image_size, frames=frames, **config.model_dump(exclude={"kind", "size"}))
-            case FrameConfig():
-                settings = config.model_dump(exclude={"kind", "model", "pretrained", "tubelet"})
-                return FrameEncoder(config.model, image_size, **settings)
-            case PerFrameConfig(of=of, layer_norm=layer_norm):
-                encoder = VideoViT(image_size, frames=frames, **of.model_dump(exclude={"kind", "size"}))
-                return PerFrameEncoder(encoder, layer_norm=layer_norm)
+        return ENCODERS.make(config if load_weights else config.without_weights(), image_size, frames)
     except ValueError as error:
         raise UserError(f"encoder: {error}") from error
 
 
-def build_dynamics(config: PredictorConfig, encoder: AnyEncoder, block_size: int) -> Predictor:
+def build_dynamics(config: PredictorConfig, encoder: Encoder, block_size: int) -> Predictor:
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
 
     Where they standardize actions or states, they do nothing to them yet.

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from jepa.config import Config, part
 from jepa.config.fields import Count, Positive
-from jepa.encoders.config import Encoder
+from jepa.encoders import ENCODERS
+from jepa.encoders.base import EncoderConfig
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictorConfig
 from jepa_data.actions import ActionStats
@@ -44,7 +45,7 @@ class ModelConfig(Config):
 
     method: str = Field(description="what trained it: a kind of method, or where the weights were imported from")
     frames: Count = Field(description="length of the clips it was trained on")
-    encoder: Encoder
+    encoder: Annotated[EncoderConfig, part(ENCODERS)]
     dynamics: Annotated[PredictorConfig, part(PREDICTORS)] | None = None
     spec: SpecConfig
     preprocessing: PreprocessingConfig

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 
 from jepa.config import UserError
-from jepa.encoders.config import VideoViTConfig
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import classifier, hub, huggingface, meta, meta_ac, onnx
@@ -179,7 +178,8 @@ def _from_meta(
 def _summary(model: Model) -> str:
     spec, p = model.world.spec, model.world.preprocessing
     count = sum(x.numel() for x in model.world.encoder.parameters()) / 1e6
-    depth = f", depth {model.config.encoder.depth}" if isinstance(model.config.encoder, VideoViTConfig) else ""
+    about = model.config.encoder.summary()
+    depth = f", {about}" if about else ""
     kept = [
         f"{name} {sum(x.numel() for x in part.parameters()) / 1e6:.1f} M"
         for name, part in (("predictor", model.predictor), ("classifier", model.classifier))

@@ -4,17 +4,18 @@ import torch
 from torch import Tensor, nn
 
 from jepa.config import UserError
-from jepa.encoders.config import Encoder
+from jepa.encoders.base import EncoderConfig
+from jepa.encoders.module import Encoder
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.models.build import AnyEncoder, build_encoder
+from jepa.models.build import build_encoder
 from jepa.models.checkpoint import check_tensors
 from jepa.models.model import open_model
 
 ALIKE = 1e-3  # of the spread of latents: what sums in another order may differ by
 
 
-def load_frozen(name: str, described: Encoder, image_size: int, frames: int) -> AnyEncoder:
+def load_frozen(name: str, described: EncoderConfig, image_size: int, frames: int) -> Encoder:
     """The encoder of a model with its weights, for clips of this size.
 
     Raises:

@@ -97,18 +97,16 @@ def from_config(
     patch = config["patch_size"] if isinstance(config["patch_size"], int) else config["patch_size"][0]
     try:
         with torch.device("meta"):
-            encoder = VideoViT(
-                config["crop_size"],
-                patch,
-                config["tubelet_size"],
-                config["hidden_size"],
-                config["num_hidden_layers"],
-                config["num_attention_heads"],
-                config["frames_per_clip"],
-                config["mlp_ratio"],
-                channels=config["in_chans"],
+            described = VideoViT.Config(
+                patch=patch,
+                tubelet=config["tubelet_size"],
+                width=config["hidden_size"],
+                depth=config["num_hidden_layers"],
+                heads=config["num_attention_heads"],
+                mlp_ratio=config["mlp_ratio"],
                 positions="rotary_tiled",
             )
+            encoder = VideoViT(described, config["crop_size"], config["frames_per_clip"], channels=config["in_chans"])
             predictor = _predictor(config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: its config describes no V-JEPA 2 ({first_line(error)})") from None
@@ -157,7 +155,7 @@ def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, 
         "hidden_size": encoder.width,
         "num_attention_heads": encoder.heads,
         "num_hidden_layers": len(encoder.blocks),
-        "mlp_ratio": encoder.mlp_ratio,
+        "mlp_ratio": encoder.config.mlp_ratio,
         "layer_norm_eps": NORM_EPS,
         "pred_num_hidden_layers": 0,
     }

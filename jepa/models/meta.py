@@ -134,22 +134,20 @@ def build(
     depth = count(state.encoder, "blocks")
     levels = _levels(state.encoder, depth, where)
     positions: Positions = "rotary" if levels else "rotary_tiled" if state.positions is None else "sincos"
+    config = VideoViT.Config(
+        patch=patch,
+        tubelet=tubelet,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=len(hidden) / width,
+        positions=positions,
+        levels=levels,
+        position_grid=POSITION_GRID // patch if levels else None,
+        images="image_token" in state.encoder,
+    )
     with torch.device("meta"):
-        encoder = VideoViT(
-            image_size,
-            patch,
-            tubelet,
-            width,
-            depth,
-            heads,
-            frames,
-            len(hidden) / width,
-            channels=channels,
-            positions=positions,
-            levels=levels,
-            position_grid=POSITION_GRID // patch if levels else None,
-            images="image_token" in state.encoder,
-        )
+        encoder = VideoViT(config, image_size, frames, channels=channels)
     fill(encoder, state.encoder, where)
     if state.positions is not None:
         _check_positions(encoder, encoder.width, state.positions, where)

@@ -15,11 +15,10 @@ import torch
 
 from jepa.config import UserError, from_dict
 from jepa.decoders.classifier import AttentiveClassifier
-from jepa.encoders.config import PerFrameConfig, VideoViTConfig
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint, hub
-from jepa.models.build import MEAN, STD, build_dynamics, build_encoder
+from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
@@ -29,6 +28,7 @@ from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.actions import assumed
+from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 GRIPPER = tuple(f"gripper.{name}" for name in ("x", "y", "z", "angle.x", "angle.y", "angle.z", "closed"))
 FILE_KEYS = ("format", "version", "sha256")  # of the file, by jepa.models.checkpoint
@@ -119,8 +119,8 @@ def imported(
     preprocessing = PreprocessingConfig(
         image_size=encoder.image_size,
         fps=fps,
-        mean=mean or MEAN,
-        std=std or STD,
+        mean=mean or IMAGENET_MEAN,
+        std=std or IMAGENET_STD,
         fit=fit,
         shortest_edge=shortest_edge,
         clip_frames=encoder.frames,
@@ -136,40 +136,21 @@ def imported(
         states=state_names(predictor) if acts else (),
         actions=assumed(predictor.action_size) if acts else None,  # such files tell nothing of their data
     )
-    described = describe_encoder(encoder)
     config = ModelConfig(
         method=origin,
         frames=encoder.frames,
-        encoder=PerFrameConfig(of=described) if acts else described,
+        encoder=encoder.config.per_frame() if acts else encoder.config,
         dynamics=predictor.config if acts else None,
         spec=spec,
         preprocessing=preprocessing,
     )
     world = LatentWorldModel(
-        PerFrameEncoder(encoder) if acts else encoder,
+        PerFrameEncoder.around(encoder) if acts else encoder,
         predictor if acts else None,
         LatentSpec(**dict(spec)),
         Preprocessing(**preprocessing.model_dump()),
     )
     return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
-
-
-def describe_encoder(encoder: VideoViT) -> VideoViTConfig:
-    """What builds another one like it."""
-    return VideoViTConfig(
-        patch=encoder.patch,
-        tubelet=encoder.tubelet,
-        width=encoder.width,
-        depth=len(encoder.blocks),
-        heads=encoder.heads,
-        mlp_ratio=encoder.mlp_ratio,
-        cls_token=encoder.cls_token is not None,
-        attention=encoder.attention,
-        positions=encoder.positions,
-        levels=encoder.levels,
-        position_grid=encoder.position_grid,
-        images=encoder.images,
-    )
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:

@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from jepa.config import UserError
-from jepa.encoders.config import FrameConfig
-from jepa.encoders.frame import FrameEncoder
+from jepa.encoders.module import Encoder
 from jepa.methods import METHODS
 from jepa.methods.base import ClipShape, Method
-from jepa.models.build import AnyEncoder, build_encoder
+from jepa.models.build import build_encoder
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
 from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
@@ -60,18 +59,13 @@ def _teacher(config: PretrainConfig) -> dict[str, Any]:
     return {} if origin is None else {"teacher": load(origin).encoder}
 
 
-def _starting_encoder(config: PretrainConfig, image_size: int) -> AnyEncoder:
+def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
     """What training starts from: random weights, or those that the config names."""
     encoder = config.encoder
     assert encoder is not None, "jepa.training.encoder_from.resolved names it"
     if (origin := config.method.encoder_source()) is not None:
         return load_frozen(origin, encoder, image_size, config.data.clip_frames)
-    if not isinstance(encoder, FrameConfig) or not encoder.pretrained:
-        return build_encoder(encoder, image_size, config.data.clip_frames)
-    try:
-        return FrameEncoder(image_size=image_size, **encoder.model_dump(exclude={"kind", "tubelet"}))
-    except ValueError as error:
-        raise UserError(f"encoder: {error}") from error
+    return build_encoder(encoder, image_size, config.data.clip_frames, load_weights=True)
 
 
 def trained(config: PretrainConfig, method: Method, spec: LatentSpec, preprocessing: Preprocessing) -> Model:

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from jepa.config import Config, part
 from jepa.config.fields import Count, Positive, Share
-from jepa.encoders.config import Encoder
+from jepa.encoders import ENCODERS
+from jepa.encoders.base import EncoderConfig
 from jepa.methods import METHODS
 from jepa.methods.base import MethodConfig
 from jepa_data.config import StreamConfig
@@ -89,7 +90,7 @@ class PretrainConfig(Config):
         default=None, description="run to start from: its weights and its optimizer; the schedule starts anew"
     )
     data: StreamConfig
-    encoder: Encoder | None = Field(
+    encoder: Annotated[EncoderConfig, part(ENCODERS)] | None = Field(
         default=None, description="only where method.encoder_from names one: it may be none"
     )
     method: Annotated[MethodConfig, part(METHODS)]

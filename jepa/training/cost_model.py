@@ -14,9 +14,11 @@ autocast, for which 8 bytes a token and block are added: that, and what other pr
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from jepa.config import Component, UserError
-from jepa.encoders.config import VideoViTConfig
+from jepa.encoders.video_vit import VideoViT
+from jepa.masks import MASKS
 from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.vjepa import VJEPA
 from jepa.training.config import PretrainConfig
@@ -52,8 +54,10 @@ class StepSize:
 def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     """Raises UserError for other methods and encoders than V-JEPA with a video ViT."""
     encoder, method, size = config.encoder, config.method, config.data.image_size
-    if not isinstance(encoder, VideoViTConfig) or not isinstance(method, VJEPA.Config) or size is None:
+    if encoder is None or encoder.kind != "video_vit" or method.kind != "vjepa" or size is None:
         raise UserError("only steps of method vjepa with encoder video_vit and data.image_size can be estimated")
+    encoder = cast(VideoViT.Config, encoder)
+    method = cast(VJEPA.Config, method)
     side, steps = size // encoder.patch, config.data.clip_frames // encoder.tubelet
     tokens, pixels = steps * side**2, 3 * encoder.tubelet * encoder.patch**2
     width, narrow, depth = encoder.width, method.predictor.width, method.predictor.depth
@@ -77,9 +81,9 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
 
 
 def _blocks(mask: Component) -> MultiBlock:
-    if not isinstance(mask, MultiBlock.Config):
+    if mask.kind != "multiblock":
         raise UserError(f"only steps with masks of kind multiblock can be estimated, found {mask.kind}")
-    return MultiBlock(mask)
+    return MASKS.make(mask)
 
 
 def _parameters(width: int, depth: int, ratio: float) -> int:

@@ -5,10 +5,9 @@ A video encoder is given one frame at a time, twice, as in V-JEPA 2-AC."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import Encoder, FrameConfig, PerFrameConfig, VideoViTConfig
+from jepa.encoders.base import EncoderConfig
 from jepa.methods import METHODS
 from jepa.models import checkpoint
 from jepa.models.config import ModelConfig
@@ -20,7 +19,7 @@ from jepa.training.config import PretrainConfig
 class Source:
     """What `encoder_from` names: its encoder, and the pixels it was trained on."""
 
-    encoder: Encoder
+    encoder: EncoderConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -35,10 +34,8 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     if origin is None:
         return config, None
     about = _description(origin)
-    found = about.encoder
-    wrapped = PerFrameConfig(of=found) if isinstance(found, VideoViTConfig) else found
-    if config.encoder is not None and not _fits(config.encoder, wrapped):
-        differ = _differences(config.encoder.model_dump(), wrapped.model_dump())
+    wrapped = about.encoder.per_frame()
+    if config.encoder is not None and (differ := _differences(config.encoder, wrapped)):
         raise UserError(f"encoder: {origin} (method.encoder_from) holds another one: {differ}; leave `encoder` out")
     p, data = about.preprocessing, config.data
     # What it was trained to see, unless this run says otherwise.
@@ -52,7 +49,7 @@ def random_weights(config: PretrainConfig) -> bool:
     encoder = config.encoder
     if "encoder" not in METHODS[config.method.kind].frozen or config.method.encoder_source() is not None:
         return False
-    return not (isinstance(encoder, FrameConfig) and encoder.pretrained)
+    return encoder is not None and not encoder.has_weights
 
 
 def _description(name: str) -> ModelConfig:
@@ -65,19 +62,12 @@ def _description(name: str) -> ModelConfig:
     return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
-def _fits(described: Encoder, found: Encoder) -> bool:
-    """Whether these are the same, but for what weights do not depend on."""
-    return _essence(described) == _essence(found)
-
-
-def _essence(encoder: Encoder) -> dict[str, Any]:
-    if isinstance(encoder, PerFrameConfig):
-        return _essence(encoder.of)
-    return encoder.model_dump(exclude={"pretrained", "size", "checkpoint_every"})
-
-
-def _differences(described: dict[str, Any], found: dict[str, Any]) -> str:
-    if "of" in described and "of" in found:
-        described, found = described["of"], found["of"]
-    names = [name for name in described | found if described.get(name) != found.get(name) and name != "size"]
-    return ", ".join(f"{name} {found.get(name)!r} and not {described.get(name)!r}" for name in names[:3])
+def _differences(described: EncoderConfig, found: EncoderConfig) -> str:
+    """What differs in words; nothing if the same weights fit both."""
+    ours, theirs = described.weights_key(), found.weights_key()
+    if ours == theirs:
+        return ""
+    ours |= {"kind": described.kind}
+    theirs |= {"kind": found.kind}
+    names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in names[:3])

@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from jepa.config import UserError, dump
 from jepa.methods import METHODS
 from jepa.methods.base import Method
-from jepa.models.build import MEAN, STD
 from jepa.models.checkpoint import DESCRIPTION
 from jepa.models.model import load, save
 from jepa.training import optim
@@ -43,6 +42,7 @@ from jepa_data.config import AugmentConfig
 from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader, make_loader
+from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | 
     return Preprocessing(
         size,
         fps / data.stride,
-        *((MEAN, STD) if source is None else (source.mean, source.std)),
+        *((IMAGENET_MEAN, IMAGENET_STD) if source is None else (source.mean, source.std)),
         fit=data.fit,
         shortest_edge=data.shortest_edge,
         clip_frames=data.clip_frames,

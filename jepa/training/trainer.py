@@ -18,7 +18,6 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from jepa.config import UserError, first_line
-from jepa.encoders.config import VideoViTConfig
 from jepa.training import optim
 from jepa.training.checkpoints import FOLDER, CheckpointFiles, Checkpoints
 from jepa.training.config import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
@@ -104,7 +103,8 @@ def _strategy(config: PretrainConfig) -> Strategy | str:
     if config.trainer.devices * config.trainer.nodes == 1:
         return "auto"
     # Where a batch may hold only pictures or only video, a patch embedding is not used by every step.
-    return DDPStrategy(find_unused_parameters=isinstance(config.encoder, VideoViTConfig) and config.encoder.images)
+    assert config.encoder is not None
+    return DDPStrategy(find_unused_parameters=config.encoder.may_skip_parameters)
 
 
 def _cluster() -> list[ClusterEnvironment]:

@@ -24,6 +24,7 @@ from jepa_data.pack.pack import Packing, open_corpus, pack
 from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.read import ShardFiles
 from jepa_data.stream.loader import ClipLoader, make_loader
+from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 Compare = Callable[..., float]
 VIDEOS, SECONDS, RATE, HEIGHT, WIDTH = 32, 6, 30, 360, 640
@@ -98,7 +99,7 @@ class NaiveClips(Dataset[torch.Tensor]):
         part = video[:, :, top : top + height, left : left + width]
         part = F.interpolate(part, (SIDE, SIDE), mode="bilinear")
         part = part.flip(-1) if rng.random() < 0.5 else part
-        mean, std = (torch.tensor(x).view(3, 1, 1, 1) * 255 for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        mean, std = (torch.tensor(x).view(3, 1, 1, 1) * 255 for x in (IMAGENET_MEAN, IMAGENET_STD))
         return part.sub_(mean).div_(std)
 
 

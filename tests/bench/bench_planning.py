@@ -79,7 +79,7 @@ class Model:
 
 def lewm_like() -> Model:
     """LeWM's sizes: a ViT-tiny reads pictures of 224 px, a causal transformer of 6 layers predicts; 15 M in all."""
-    encoder = FrameEncoder("vit_tiny_patch16_224", 224, output="pooled")
+    encoder = FrameEncoder(FrameEncoder.Config(model="vit_tiny_patch16_224", output="pooled"), 224, 4)
     return Model(
         encoder, CausalPredictor(CausalPredictor.Config(hidden=352, depth=6, heads=11), encoder.width, ACTION), 224
     )
@@ -87,7 +87,7 @@ def lewm_like() -> Model:
 
 def gru_like() -> Model:
     """EB-JEPA's sizes: a small residual network reads pictures of 64 px, a GRU of 512 units predicts."""
-    encoder = FrameEncoder("resnet18", 64, output="pooled")
+    encoder = FrameEncoder(FrameEncoder.Config(model="resnet18", output="pooled"), 64, 4)
     return Model(encoder, GRUPredictor(GRUPredictor.Config(), encoder.width, ACTION), 64)
 
 

@@ -27,7 +27,7 @@ def test_wide_stem_against_four_layers_of_stride_2(compare: Compare) -> None:
     for inputs, outputs in ((6, 16), (16, 32), (32, 64), (64, 64)):
         layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(4, outputs), nn.SiLU()]
     usual = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 256), nn.SiLU(), nn.Linear(256, 64))
-    ours, video = ConvEncoder(64, 64), torch.randn(32, 10, 3, 64, 64)
+    ours, video = ConvEncoder(ConvEncoder.Config(width=64), 64, 4), torch.randn(32, 10, 3, 64, 64)
     compare(
         "conv_stem",
         lambda: backward(ours, video),

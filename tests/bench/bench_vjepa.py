@@ -42,7 +42,19 @@ def one_thread() -> Iterator[None]:
 def make_encoder(size: str, pixels: int) -> VideoViT:
     s = SIZES[size]
     torch.manual_seed(0)
-    return VideoViT(pixels, PATCH, TUBELET, s.width, s.depth, s.heads, FRAMES, s.mlp_ratio, positions="rotary_tiled")
+    return VideoViT(
+        VideoViT.Config(
+            patch=PATCH,
+            tubelet=TUBELET,
+            width=s.width,
+            depth=s.depth,
+            heads=s.heads,
+            mlp_ratio=s.mlp_ratio,
+            positions="rotary_tiled",
+        ),
+        pixels,
+        FRAMES,
+    )
 
 
 PREDICTOR = MaskedPredictor.Config(width=384, depth=12, heads=12, positions="rotary_tiled")

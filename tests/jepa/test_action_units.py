@@ -221,7 +221,7 @@ def test_a_state_that_the_predictor_is_told_and_a_sample_has_not_is_named_before
     def module(*columns: int) -> Pretraining:
         settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "augment": AugmentConfig()}
         settings |= {"make_optimizer": torch.optim.SGD, "lr_factor": lambda step: 1.0, "seed": 0, "total_steps": 1}
-        encoder = ConvEncoder(32, 2, channels=8, hidden=8)
+        encoder = ConvEncoder(ConvEncoder.Config(width=2, channels=8, hidden=8), 32, 4)
         method = LeWM(LeWM.Config(predictor=MLPPredictor.Config(hidden=4)), encoder, ClipShape(4, 1))
         return Pretraining(method, state_columns=columns, **settings)
 

@@ -13,7 +13,6 @@ import jepa
 from jepa.agents.policy import Policy
 from jepa.cli import main
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import VideoViTConfig
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint, hub
 from jepa.models.build import build_encoder
@@ -28,11 +27,12 @@ from jepa_data.pack.recipe import Recipe
 from jepa_data.preprocessing import as_video
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.stream.loader import make_loader
+from jepa_data.transforms import IMAGENET_MEAN as MEAN
+from jepa_data.transforms import IMAGENET_STD as STD
 from jepa_probes.embedding.embed import embed
 from jepa_probes.embedding.pca import draw_features
 
 SIDE, FPS, FRAMES = 32, 8.0, 8
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHAPES = {"portrait": (96, 64), "landscape": (64, 192), "square": (64, 64), "own size": (32, 32)}
 FITS = {"crop": ("crop", None), "inner crop": ("crop", 36), "stretch": ("stretch", None)}
 
@@ -71,7 +71,7 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     sizes = {"patch": 8, "width": 24, "depth": 2, "heads": 2, "tubelet": 2, "positions": "rotary_tiled"}
-    config = from_dict({"kind": "video_vit"} | sizes, VideoViTConfig)
+    config = from_dict({"kind": "video_vit"} | sizes, VideoViT.Config)
     fit, edge = FITS[request.param]
     seen = Preprocessing(SIDE, FPS, MEAN, STD, fit, edge, FRAMES)  # pyright: ignore[reportArgumentType]
     model = LatentWorldModel(build_encoder(config, SIDE, FRAMES), None, LatentSpec(16, 24, 2 / FPS, 2), seen)
@@ -244,7 +244,12 @@ def test_transformers_prepares_and_encodes_an_exported_model_alike(
 def test_weights_of_transformers_own_processor_are_framed_as_it_does(tmp_path: Path) -> None:
     from transformers import AutoVideoProcessor
 
-    model = imported("huggingface", VideoViT(SIDE, 8, 2, 24, 1, 2, FRAMES), fps=4.0, shortest_edge=36).world
+    model = imported(
+        "huggingface",
+        VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, FRAMES),
+        fps=4.0,
+        shortest_edge=36,
+    ).world
     hub.write_preprocessor(tmp_path, model.preprocessing)
     assert json.loads((tmp_path / hub.PREPROCESSOR).read_text())["video_processor_type"] == "VJEPA2VideoProcessor"
     processor = AutoVideoProcessor.from_pretrained(tmp_path)
@@ -259,7 +264,12 @@ def test_onnx_files_give_the_same_latents_and_say_how_to_prepare_video(tmp_path:
 
     seen = Preprocessing(SIDE, FPS, MEAN, STD, "crop", 36, 4)
     torch.manual_seed(0)
-    model = imported("meta", VideoViT(SIDE, 8, 2, 24, 1, 2, 4), fps=FPS, shortest_edge=36)
+    model = imported(
+        "meta",
+        VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4),
+        fps=FPS,
+        shortest_edge=36,
+    )
     from jepa.models.model import save
 
     save(model, tmp_path / "model")
@@ -300,7 +310,9 @@ def test_pictures_that_could_be_misread_are_refused(given: object, words: str) -
 def test_pictures_in_every_form_are_encoded_as_stills(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec, seen = LatentSpec(16, 24, 0.5, 2), Preprocessing(SIDE, 4.0, MEAN, STD)
-    model = LatentWorldModel(VideoViT(SIDE, 8, 2, 24, 1, 2, 4), None, spec, seen).eval()
+    model = LatentWorldModel(
+        VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4), None, spec, seen
+    ).eval()
     picture = circle(64, 96, 1)[0]
     Image.fromarray(picture).save(tmp_path / "a.png")
     buffer = io.BytesIO()
@@ -321,7 +333,9 @@ def test_pictures_in_every_form_are_encoded_as_stills(tmp_path: Path) -> None:
 
 def test_a_model_with_an_embedding_for_pictures_uses_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = VideoViT(SIDE, 8, 2, 24, 2, 2, 4, images=True, levels=(0, 1)).eval()
+    encoder = VideoViT(
+        VideoViT.Config(patch=8, tubelet=2, width=24, depth=2, heads=2, images=True, levels=(0, 1)), SIDE, 4
+    ).eval()
     model = LatentWorldModel(encoder, None, LatentSpec(16, 24, 0.5, 2), Preprocessing(SIDE, 4.0, MEAN, STD)).eval()
     picture = circle(SIDE, SIDE, 1)[0]
     still = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
@@ -365,7 +379,7 @@ def test_weights_in_half_precision_of_transformers_encode_as_in_fp32(tmp_path: P
 
 
 def test_a_model_that_the_user_casts_is_given_its_own_precision() -> None:
-    encoder = VideoViT(SIDE, 8, 2, 24, 1, 2, 4)
+    encoder = VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4)
     model = LatentWorldModel(encoder, None, LatentSpec(16, 24, 0.5, 2), Preprocessing(SIDE, 4.0, MEAN, STD)).eval()
     video = circle(SIDE, SIDE, 4)
     expected = model.encode(video)
@@ -421,7 +435,10 @@ def test_a_goal_of_floats_is_the_same_goal(videos: Path) -> None:
     torch.manual_seed(0)
     spec, seen = LatentSpec(16, 24, 0.5, 2, 2), Preprocessing(SIDE, 4.0, MEAN, STD)
     model = LatentWorldModel(
-        VideoViT(SIDE, 8, 2, 24, 1, 2, 4), MLPPredictor(MLPPredictor.Config(), 24, 4), spec, seen
+        VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4),
+        MLPPredictor(MLPPredictor.Config(), 24, 4),
+        spec,
+        seen,
     ).eval()
     picture = circle(64, 96, 1)[0]
     expected = Policy(model, picture).goal

@@ -205,7 +205,9 @@ def test_a_model_that_standardizes_nothing_has_no_buffers_for_it(corpus: Path, t
 @torch.no_grad()
 def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = VideoViT(32, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
+    encoder = VideoViT(
+        VideoViT.Config(patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled"), 32, frames=4
+    )
     sizes: dict[str, Any] = {"hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
     ours = CausalPredictor(
         CausalPredictor.Config(

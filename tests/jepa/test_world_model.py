@@ -19,7 +19,7 @@ from jepa_data.shards.encode import encode_mp4
 def model() -> LatentWorldModel:
     torch.manual_seed(0)
     return LatentWorldModel(
-        ConvEncoder(32, 8, channels=8, hidden=16),
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=16), 32, 4),
         MLPPredictor(MLPPredictor.Config(hidden=16), 8, 4),
         LatentSpec(tokens=1, width=8, step_seconds=0.2, frames_per_step=2, action_size=2),
         Preprocessing(32, 10.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),

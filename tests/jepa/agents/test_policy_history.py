@@ -170,7 +170,9 @@ def test_dynamics_that_read_no_states_are_told_so() -> None:
 def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -> None:
     """Without a conversion; the gripper is moved by the actions that are imagined."""
     torch.manual_seed(0)
-    vit = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled")
+    vit = VideoViT(
+        VideoViT.Config(patch=16, tubelet=2, width=24, depth=1, heads=2, positions="rotary_tiled"), SIZE, frames=4
+    )
     sizes: dict[str, Any] = {"hidden": 24, "depth": 1, "heads": 2, "positions": "rotary_tiled"}
     predictor = CausalPredictor(
         CausalPredictor.Config(

@@ -15,8 +15,8 @@ STEPS, N = 9, 12
 
 def encoder(**changes) -> VideoViT:
     torch.manual_seed(0)
-    settings = dict(image_size=32, patch=8, tubelet=2, width=48, depth=3, heads=2, frames=8, attention="block_causal")
-    model = VideoViT(**(settings | changes))
+    settings = dict(patch=8, tubelet=2, width=48, depth=3, heads=2, attention="block_causal")
+    model = VideoViT(VideoViT.Config(**settings | changes), 32, 8)
     with torch.no_grad():  # weights large enough that attention is far from uniform
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

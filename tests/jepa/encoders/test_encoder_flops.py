@@ -12,11 +12,10 @@ from jepa.encoders.video_vit import VideoViT
 WIDTH, DEPTH, PATCH = 48, 4, 8
 
 
-def encoder(**changes) -> VideoViT:
+def encoder(frames: int = 8, channels: int = 3, **changes) -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(
-        **(dict(image_size=32, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2, frames=8) | changes)
-    )
+    config = VideoViT.Config(patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2, **changes)
+    return VideoViT(config, 32, frames, channels=channels)
 
 
 @pytest.mark.parametrize("kept", [64, 16, 1])

@@ -5,7 +5,6 @@ import timm
 import torch
 
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import FrameConfig
 from jepa.encoders.frame import FrameEncoder, latent_width
 from jepa.models import build
 from jepa.models.model import load, save
@@ -13,11 +12,12 @@ from jepa.training.build_method import build_method, trained
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentSpec, Preprocessing
+from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 
 def frame_encoder(name: str, **settings) -> FrameEncoder:
     torch.manual_seed(0)
-    return FrameEncoder(name, 64, **settings).eval()
+    return FrameEncoder(FrameEncoder.Config(model=name, **settings), 64, 4).eval()
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_a_frame_knows_nothing_of_the_others():
 
 
 def test_making_an_encoder_leaves_no_trace_in_its_batch_statistics():
-    statistics = dict(FrameEncoder("test_resnet", 64).named_buffers())
+    statistics = dict(FrameEncoder(FrameEncoder.Config(model="test_resnet"), 64, 4).named_buffers())
     assert any(name.endswith("running_mean") for name in statistics)
     assert all(not value.any() for name, value in statistics.items() if name.endswith(("running_mean", "tracked")))
 
@@ -98,14 +98,14 @@ def test_convolutions_read_frames_that_are_not_square_and_transformers_say_that_
 )
 def test_what_timm_does_not_have_is_said_in_words(name, size, message):
     with pytest.raises(ValueError, match=message):
-        FrameEncoder(name, size)
+        FrameEncoder(FrameEncoder.Config(model=name), size, 4)
     with pytest.raises(UserError, match="encoder: "):
-        build.build_encoder(FrameConfig(model=name), size, 4)
+        build.build_encoder(FrameEncoder.Config(model=name), size, 4)
 
 
 def test_weights_that_cannot_be_had_are_an_error_in_one_line():
     with pytest.raises(ValueError, match="cannot make test_vit4 with its weights at 64 px: ") as error:
-        FrameEncoder("test_vit4", 64, pretrained=True)  # tests ask no model hub
+        FrameEncoder(FrameEncoder.Config(model="test_vit4", pretrained=True), 64, 4)  # tests ask no model hub
     assert "\n" not in str(error.value)
 
 
@@ -143,7 +143,7 @@ def test_training_alone_starts_from_pretrained_weights(corpus, tmp_path):
 
     method = build_method(described, 32, action_size=2)
     spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
-    model = trained(asked, method, spec, Preprocessing(32, 10.0, build.MEAN, build.STD))
+    model = trained(asked, method, spec, Preprocessing(32, 10.0, IMAGENET_MEAN, IMAGENET_STD))
     save(model, tmp_path)
     loaded = load(tmp_path).encoder.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.world.encoder.state_dict().items())

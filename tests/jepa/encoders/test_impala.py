@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import FrameConfig, ImpalaConfig
 from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.impala import ImpalaEncoder
 from jepa.models.build import build_encoder
@@ -20,7 +19,7 @@ def count(module: nn.Module) -> int:
 
 def test_it_has_the_published_parameters() -> None:
     """EB-JEPA's has two channels in the place of three, and a LayerNorm with scale and shift: 1.43 M."""
-    ours = ImpalaEncoder(65)
+    ours = ImpalaEncoder(ImpalaEncoder.Config(), 65, 4)
     assert count(ours) - 16 * 9 + 2 * 512 == pytest.approx(1.43e6, rel=0.005)
     assert ours.head.in_features == 32 * 9 * 9
 
@@ -29,7 +28,7 @@ def test_it_has_the_published_parameters() -> None:
 @pytest.mark.parametrize(("size", "tubelet"), [(64, 1), (65, 1), (33, 2)])
 def test_a_step_is_one_layer_normed_vector_of_its_own_frames(size: int, tubelet: int) -> None:
     torch.manual_seed(0)
-    encoder = ImpalaEncoder(size, 16, tubelet=tubelet, channels=(4, 8))
+    encoder = ImpalaEncoder(ImpalaEncoder.Config(width=16, tubelet=tubelet, channels=(4, 8)), size, 4)
     video = torch.randn(2, 3 * tubelet, 3, size, size)
     z = encoder(video)
     assert z.shape == (2, 3, 1, 16)
@@ -43,7 +42,7 @@ def test_a_step_is_one_layer_normed_vector_of_its_own_frames(size: int, tubelet:
 
 @torch.no_grad()
 def test_residual_blocks_pass_on_what_they_read_when_they_add_nothing() -> None:
-    encoder = ImpalaEncoder(32, 8, channels=(4,), blocks=2)
+    encoder = ImpalaEncoder(ImpalaEncoder.Config(width=8, channels=(4,), blocks=2), 32, 4)
     stack = encoder.stacks[0]
     for pair in stack.blocks:  # pyright: ignore[reportGeneralTypeIssues]
         nn.init.zeros_(pair[1].weight)
@@ -54,23 +53,23 @@ def test_residual_blocks_pass_on_what_they_read_when_they_add_nothing() -> None:
 
 
 def test_configs_build_them() -> None:
-    encoder = build_encoder(from_dict({"width": 32, "channels": [8]}, ImpalaConfig), 32, 4)
+    encoder = build_encoder(from_dict({"width": 32, "channels": [8]}, ImpalaEncoder.Config), 32, 4)
     assert isinstance(encoder, ImpalaEncoder) and encoder.width == 32
     described = {"model": "test_vit", "output": "pooled", "patch": 8, "projection": 48}
-    encoder = build_encoder(from_dict(described, FrameConfig), 32, 4)
+    encoder = build_encoder(from_dict(described, FrameEncoder.Config), 32, 4)
     assert isinstance(encoder, FrameEncoder) and encoder.projector is not None and encoder.tokens == 1
     assert encoder.backbone.patch_embed.patch_size == (8, 8)  # pyright: ignore[reportAttributeAccessIssue]
-    assert encoder.width == from_dict(described, FrameConfig).width == 64
+    assert encoder.width == from_dict(described, FrameEncoder.Config).width == 64
     with pytest.raises(UserError, match="use it with output: pooled"):
-        build_encoder(from_dict({"model": "test_vit", "projection": 48}, FrameConfig), 32, 4)
+        build_encoder(from_dict({"model": "test_vit", "projection": 48}, FrameEncoder.Config), 32, 4)
     with pytest.raises(UserError, match="timm cannot make test_resnet"):
-        build_encoder(from_dict({"model": "test_resnet", "patch": 8}, FrameConfig), 32, 4)
+        build_encoder(from_dict({"model": "test_resnet", "patch": 8}, FrameEncoder.Config), 32, 4)
 
 
 @torch.no_grad()
 def test_a_projection_is_an_mlp_with_batch_norm_behind_the_pooled_vector() -> None:
     torch.manual_seed(0)
-    encoder = FrameEncoder("test_vit", 32, output="pooled", projection=48)
+    encoder = FrameEncoder(FrameEncoder.Config(model="test_vit", output="pooled", projection=48), 32, 4)
     video = torch.randn(4, 2, 3, 32, 32)
     assert encoder.projector is not None
     hidden: list[torch.Tensor] = []

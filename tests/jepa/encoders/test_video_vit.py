@@ -10,8 +10,8 @@ from jepa.transformer import grid_positions, rotary_table
 
 def encoder(**changes) -> VideoViT:
     torch.manual_seed(0)
-    settings = dict(image_size=32, patch=8, tubelet=2, width=48, depth=2, heads=2, frames=8)
-    model = VideoViT(**(settings | changes))
+    settings = dict(patch=8, tubelet=2, width=48, depth=2, heads=2)
+    model = VideoViT(VideoViT.Config(**settings | changes), 32, 8)
     with torch.no_grad():  # weights large enough that attention is far from uniform
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -125,7 +125,7 @@ def test_clips_that_do_not_divide_are_refused_in_words():
 
 def test_weights_start_as_published():
     torch.manual_seed(0)
-    model = VideoViT(32, 8, 2, 192, 4, 3, 8)
+    model = VideoViT(VideoViT.Config(patch=8, tubelet=2, width=192, depth=4, heads=3), 32, 8)
     assert model.blocks[3].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.blocks[3].mlp.fc2.weight.std().item() == pytest.approx(0.02 / 8**0.5, rel=0.05)
     assert not model.blocks[0].attn.proj.bias.any()
@@ -215,7 +215,7 @@ def test_the_modality_token_is_added_to_every_patch_token():
     plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in plain.state_dict()})
     plain.patch_embed.proj.bias.add_(model.video_token[0, 0])  # the same sum, made earlier
     torch.testing.assert_close(model(video), plain(video), atol=1e-5, rtol=1e-5)
-    fresh = VideoViT(32, 8, 2, 48, 1, 2, 8, images=True)
+    fresh = VideoViT(VideoViT.Config(patch=8, tubelet=2, width=48, depth=1, heads=2, images=True), 32, 8)
     assert 0 < fresh.video_token.abs().max() < 1e-5 and 0 < fresh.image_token.abs().max() < 1e-5
 
 

@@ -26,13 +26,13 @@ A, FRAMES, SIZE = 2, 6, 32
 
 def is_image() -> PerFrameEncoder:
     torch.manual_seed(0)
-    vit = VideoViT(SIZE, frames=2, patch=16, tubelet=2, width=24, depth=1, heads=2)
-    return PerFrameEncoder(vit)
+    vit = VideoViT(VideoViT.Config(patch=16, tubelet=2, width=24, depth=1, heads=2), SIZE, frames=2)
+    return PerFrameEncoder.around(vit)
 
 
 def backbone(name: str = "test_vit") -> FrameEncoder:
     torch.manual_seed(0)
-    return FrameEncoder(name, SIZE)
+    return FrameEncoder(FrameEncoder.Config(model=name), SIZE, 4)
 
 
 SMALL = {"hidden": 48, "depth": 2, "heads": 4, "normalize_actions": False}
@@ -258,7 +258,7 @@ def test_a_predictor_that_reads_cameras_or_is_not_causal_is_refused() -> None:
 
 
 def test_an_encoder_that_looks_ahead_cannot_be_frozen_and_others_can() -> None:
-    video = VideoViT(SIZE, frames=4, patch=16, tubelet=2, width=24, depth=1, heads=2)
+    video = VideoViT(VideoViT.Config(patch=16, tubelet=2, width=24, depth=1, heads=2), SIZE, frames=4)
     with pytest.raises(UserError, match=r"changes with later frames.*kind: per_frame"):
         check_freezable(video, SIZE, 2)
     for encoder in (is_image(), backbone(), backbone("test_resnet")):

@@ -19,7 +19,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def method(cls_token: bool = True, **settings) -> LeVJEPA:
     torch.manual_seed(0)
     attention = "block_causal" if cls_token else "bidirectional"
-    encoder = VideoViT(32, 8, 1, 48, 2, 2, 4, cls_token=cls_token, attention=attention)
+    encoder = VideoViT(
+        VideoViT.Config(patch=8, tubelet=1, width=48, depth=2, heads=2, cls_token=cls_token, attention=attention), 32, 4
+    )
     small = dict(local_views=2, drop=0.5, projector_width=64, embedding_width=16, directions=64, evaluation_ema=None)
     return LeVJEPA(LeVJEPA.Config(**(small | settings)), encoder, ClipShape(4))
 
@@ -101,7 +103,11 @@ def test_the_evaluation_encoder_is_the_moving_average_where_asked_for():
 
 
 def test_published_sizes_are_the_defaults():
-    encoder = VideoViT(224, 16, 1, 24, 1, 1, 16, cls_token=True, attention="block_causal")
+    encoder = VideoViT(
+        VideoViT.Config(patch=16, tubelet=1, width=24, depth=1, heads=1, cls_token=True, attention="block_causal"),
+        224,
+        16,
+    )
     model = LeVJEPA(LeVJEPA.Config(), encoder, ClipShape(4))
     assert (model.local_size, model.config.local_views, model.drop.ratio) == (96, 10, 0.95)
     assert model.projector[0].out_features == 2048 and model.projector[3].out_features == 256

@@ -20,7 +20,7 @@ CLIPS = ClipShape(frames=8, action_size=2)
 def lewm(**settings: Any) -> LeWM:
     torch.manual_seed(0)
     settings = {"predictor": MLPPredictor.Config(hidden=32)} | settings
-    return LeWM(LeWM.Config(**settings), ConvEncoder(32, 8, channels=8, hidden=32), CLIPS)
+    return LeWM(LeWM.Config(**settings), ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4), CLIPS)
 
 
 def batch() -> Batch:

@@ -15,7 +15,11 @@ WEIGHTS = {"variance": 3.0, "covariance": 6.92, "time_variance": 0.245, "similar
 def pldm(**settings: float) -> PLDM:
     torch.manual_seed(0)
     config = PLDM.Config.model_validate({"predictor": {"kind": "gru"}, **settings})
-    return PLDM(config, ConvEncoder(32, 8, channels=8, hidden=32), ClipShape(frames=8, action_size=2))
+    return PLDM(
+        config,
+        ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4),
+        ClipShape(frames=8, action_size=2),
+    )
 
 
 def batch() -> Batch:

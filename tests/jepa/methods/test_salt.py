@@ -33,9 +33,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def vit(width: int = 24, **settings: Any) -> VideoViT:
     torch.manual_seed(width)
-    return VideoViT(
-        **({"image_size": 32, "patch": 8, "tubelet": 2, "width": width, "depth": 1, "heads": 2, "frames": 8} | settings)
-    )
+    config = VideoViT.Config(**{"patch": 8, "tubelet": 2, "width": width, "depth": 1, "heads": 2} | settings)
+    return VideoViT(config, 32, 8)
 
 
 def describe(run: Path, corpus: Path, method: dict[str, Any], **encoder: Any) -> PretrainConfig:

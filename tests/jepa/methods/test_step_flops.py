@@ -50,7 +50,7 @@ def counted(method: nn.Module, batch: Batch) -> int:
 
 def vit(**settings) -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(32, PATCH, 2, WIDTH, DEPTH, 2, 8, **settings)
+    return VideoViT(VideoViT.Config(patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2, **settings), 32, 8)
 
 
 def video(actions: bool = False) -> Batch:
@@ -127,7 +127,7 @@ def test_levjepa():
 
 def test_lewm():
     torch.manual_seed(0)
-    conv = ConvEncoder(32, 16)
+    conv = ConvEncoder(ConvEncoder.Config(width=16), 32, 4)
     ours = LeWM(LeWM.Config(predictor=MLPPredictor.Config(hidden=24), directions=8), conv, ACTING)
     dynamics, inverse = ours.dynamics, ours.inverse_dynamics
 
@@ -149,7 +149,9 @@ def test_lewm():
 @pytest.mark.parametrize("method", [VJEPAAC, DinoWM])
 def test_a_frozen_encoder_is_run_once_and_costs_no_backward_pass(method):
     torch.manual_seed(0)
-    frozen = PerFrameEncoder(VideoViT(32, frames=2, patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2))
+    frozen = PerFrameEncoder.around(
+        VideoViT(VideoViT.Config(patch=PATCH, tubelet=2, width=WIDTH, depth=DEPTH, heads=2), 32, frames=2)
+    )
     predictor = {"hidden": NARROW, "depth": SHALLOW, "heads": 2, "mlp_ratio": 4, "head_dim": None, "window": None}
     settings = {"predictor": predictor | {"conditioning": "token"}, "rollout_steps": 3, "rollout_context": 2}
     ours = method(method.Config.model_validate(settings | {"detach_rollout": False}), frozen, ACTING)

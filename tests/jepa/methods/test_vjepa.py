@@ -21,7 +21,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def method(depth: int = 2, **settings) -> VJEPA:
     torch.manual_seed(0)
-    encoder = VideoViT(image_size=32, patch=8, tubelet=2, width=48, depth=depth, heads=2, frames=8)
+    encoder = VideoViT(VideoViT.Config(patch=8, tubelet=2, width=48, depth=depth, heads=2), image_size=32, frames=8)
     predictor = MaskedPredictor.Config(width=24, depth=1, heads=2)
     return VJEPA(VJEPA.Config(predictor=predictor, **settings), encoder, ClipShape(8))
 

@@ -24,7 +24,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def method(*, dense: Dense | None = DENSE, images: bool = True, **settings) -> VJEPA:
     torch.manual_seed(0)
-    encoder = VideoViT(32, 8, 2, 48, 4, 2, 8, levels=(0, 1, 2, 3), images=images, position_grid=16)
+    encoder = VideoViT(
+        VideoViT.Config(
+            patch=8, tubelet=2, width=48, depth=4, heads=2, levels=(0, 1, 2, 3), images=images, position_grid=16
+        ),
+        32,
+        8,
+    )
     predictor = MaskedPredictor.Config(width=24, depth=2, heads=2)
     return VJEPA(VJEPA.Config(predictor=predictor, dense=dense, **settings), encoder, ClipShape(8))
 

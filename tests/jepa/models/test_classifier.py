@@ -40,7 +40,11 @@ def perturbed(module: nn.Module, width: int = 48) -> None:
 def models(width: int = 48, heads: int = 4, depth: int = 2, predictor: bool = True, classes: int = 12) -> Parts:
     """`mlp_ratio` of the encoder is not that of the classifier: transformers has one setting, and it is the former."""
     torch.manual_seed(0)
-    encoder = VideoViT(SIZE, 8, 2, width, 2, heads, FRAMES, 2.0, positions="rotary_tiled")
+    encoder = VideoViT(
+        VideoViT.Config(patch=8, tubelet=2, width=width, depth=2, heads=heads, mlp_ratio=2.0, positions="rotary_tiled"),
+        SIZE,
+        FRAMES,
+    )
     classifier = AttentiveClassifier(width, heads, depth, classes)
     predicts = (
         MaskedPredictor(
@@ -249,7 +253,9 @@ def test_what_transformers_cannot_hold_is_refused():
     with pytest.raises(UserError, match="labels: expected a list of names, found 'twelveclasses'"):
         to_transformers(encoder, classifier, "twelveclasses")
     with pytest.raises(UserError, match="positions rotary_tiled; this encoder has rotary"):
-        to_transformers(VideoViT(SIZE, 8, 2, 48, 2, 4, FRAMES), classifier, labels)
+        to_transformers(
+            VideoViT(VideoViT.Config(patch=8, tubelet=2, width=48, depth=2, heads=4), SIZE, FRAMES), classifier, labels
+        )
 
 
 @torch.no_grad()

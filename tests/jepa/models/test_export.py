@@ -12,7 +12,6 @@ import jepa
 from jepa.cli import main
 from jepa.config import UserError
 from jepa.decoders.classifier import AttentiveClassifier
-from jepa.encoders.config import ConvConfig
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
@@ -28,8 +27,9 @@ SIZE, FRAMES, FPS = 32, 4, 8.0
 LABELS = ("falls", "rolls", "stands")
 
 
-def encoder(positions: Positions = "rotary_tiled", **settings: Any) -> VideoViT:
-    return VideoViT(SIZE, 8, 2, 48, 2, 4, FRAMES, positions=positions, **settings)
+def encoder(positions: Positions = "rotary_tiled", channels: int = 3, **settings: Any) -> VideoViT:
+    config = VideoViT.Config(patch=8, tubelet=2, width=48, depth=2, heads=4, positions=positions, **settings)
+    return VideoViT(config, SIZE, FRAMES, channels=channels)
 
 
 def run_jepa(capsys: pytest.CaptureFixture[str], *arguments: object, fails: bool = False) -> str:
@@ -198,11 +198,14 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys) -> None:
     config = ModelConfig(
         method="test",
         frames=FRAMES,
-        encoder=ConvConfig(width=24),
+        encoder=ConvEncoder.Config(width=24),
         spec=SpecConfig(**vars(spec)),
         preprocessing=PreprocessingConfig(**vars(p)),
     )
-    save(Model(LatentWorldModel(ConvEncoder(SIZE, 24), None, spec, p), config), tmp_path / "conv")
+    save(
+        Model(LatentWorldModel(ConvEncoder(ConvEncoder.Config(width=24), SIZE, 4), None, spec, p), config),
+        tmp_path / "conv",
+    )
     for to in ("huggingface", "meta"):
         told = run_jepa(capsys, "export", tmp_path / "conv", "--to", to, fails=True)
         assert f"{to} holds encoders of kind video_vit, this one is of kind conv" in told

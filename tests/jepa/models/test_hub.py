@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def encoder() -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(32, 8, 2, 48, 2, 4, 8, positions="rotary_tiled").eval()
+    return VideoViT(
+        VideoViT.Config(patch=8, tubelet=2, width=48, depth=2, heads=4, positions="rotary_tiled"), 32, 8
+    ).eval()
 
 
 @pytest.fixture

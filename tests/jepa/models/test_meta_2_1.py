@@ -19,7 +19,11 @@ PREFIX = "module.backbone."
 def encoder(positions: Any = "rotary", **settings: Any) -> VideoViT:
     torch.manual_seed(0)
     newest = {"levels": (0, 1, 2, 3), "images": True, "position_grid": 16} if positions == "rotary" else {}
-    model = VideoViT(64, 16, 2, 48, 4, 4, 8, positions=positions, **(newest | settings))
+    model = VideoViT(
+        VideoViT.Config(patch=16, tubelet=2, width=48, depth=4, heads=4, positions=positions, **newest | settings),
+        64,
+        8,
+    )
     return shaken(model)
 
 

@@ -18,7 +18,7 @@ from jepa.transformer import grid_positions, rotary_table, rotate
 
 def video_vit(**settings) -> VideoViT:
     torch.manual_seed(0)
-    return VideoViT(32, 8, 2, 48, 2, 2, 4, **settings).eval()
+    return VideoViT(VideoViT.Config(patch=8, tubelet=2, width=48, depth=2, heads=2, **settings), 32, 4).eval()
 
 
 KINDS = {
@@ -49,7 +49,11 @@ def test_onnxruntime_computes_the_same_latents(tmp_path, kind, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", [ConvEncoder(32, 24), PerFrameEncoder(video_vit())], ids=["conv", "stills"])
+@pytest.mark.parametrize(
+    "encoder",
+    [ConvEncoder(ConvEncoder.Config(width=24), 32, 4), PerFrameEncoder.around(video_vit())],
+    ids=["conv", "stills"],
+)
 def test_encoders_of_other_kinds(tmp_path, encoder):
     encoder.eval()
     to_onnx(encoder, tmp_path / "a.onnx", image_size=32, frames=4)

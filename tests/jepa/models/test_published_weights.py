@@ -20,7 +20,9 @@ FRAMES = 8
 def models(width: int = 192, size: int = 64, positions: str = "rotary_tiled") -> tuple[VideoViT, MaskedPredictor]:
     """Random weights, large enough that attention is far from uniform."""
     torch.manual_seed(0)
-    encoder = VideoViT(size, 16, 2, width, 3, width // 64, FRAMES, positions=positions)
+    encoder = VideoViT(
+        VideoViT.Config(patch=16, tubelet=2, width=width, depth=3, heads=width // 64, positions=positions), size, FRAMES
+    )
     predictor = MaskedPredictor(
         MaskedPredictor.Config(width=96, depth=2, heads=4, positions="rotary_tiled"), width, mask_kinds=3
     )
@@ -116,7 +118,7 @@ def test_the_fixed_positions_of_vjepa_1_are_stored_and_checked(tmp_path: Path) -
 
 def test_fixed_positions_are_those_of_the_formula() -> None:
     """Token (2, 1, 3) of V-JEPA 1 at width 12: sin, cos of 2, 1 and 3 at frequencies 1 and 1/100."""
-    encoder = VideoViT(64, 16, 2, 12, 1, 1, FRAMES, positions="sincos")
+    encoder = VideoViT(VideoViT.Config(patch=16, tubelet=2, width=12, depth=1, heads=1, positions="sincos"), 64, FRAMES)
     found = meta.to_state(encoder)["encoder"]["module.backbone.pos_embed"][0, 2 * 16 + 1 * 4 + 3].double()
     angles = torch.tensor([[p, p / 100] for p in (2.0, 1.0, 3.0)], dtype=torch.float64)
     torch.testing.assert_close(found, torch.cat((angles.sin(), angles.cos()), 1).flatten(), atol=1e-6, rtol=0)

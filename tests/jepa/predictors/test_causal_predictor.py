@@ -331,4 +331,7 @@ def test_an_adaptive_block_equals_its_formula() -> None:
 
 def test_meta_has_no_modulated_predictor() -> None:
     with pytest.raises(UserError, match="conditioning tokens"):
-        to_state(VideoViT(16, frames=4, patch=8, tubelet=2, width=24, depth=1, heads=2), make(conditioning="adaln"))
+        to_state(
+            VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), 16, frames=4),
+            make(conditioning="adaln"),
+        )

@@ -54,7 +54,11 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     kind: str, tokens: int, settings: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
-    encoder = ConvEncoder(32, 12, channels=8, hidden=16) if tokens == 1 else FrameEncoder("test_vit", 32)
+    encoder = (
+        ConvEncoder(ConvEncoder.Config(width=12, channels=8, hidden=16), 32, 4)
+        if tokens == 1
+        else FrameEncoder(FrameEncoder.Config(model="test_vit"), 32, 4)
+    )
     config = from_dict({"dynamics": {"kind": kind} | settings}, Named).dynamics
     dynamics = build_dynamics(config, encoder, BLOCK)
     width = getattr(config, "state_size", 0)

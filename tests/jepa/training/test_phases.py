@@ -73,7 +73,7 @@ def joined(parts: list[ClipBatch]) -> ClipBatch:
 
 def trained(batches: list[ClipBatch], accumulate: int, steps: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    encoder = VideoViT(16, 8, 2, 24, 1, 2, 4)
+    encoder = VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), 16, 4)
     predictor = MaskedPredictor.Config(width=24, depth=1, heads=2)
     # A causal mask draws nothing at random.
     config = VJEPA.Config(predictor=predictor, masks=(Causal.Config(),), ema=(0.9, 0.9))

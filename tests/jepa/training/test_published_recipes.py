@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from jepa.config import load
-from jepa.encoders.config import VideoViTConfig
 from jepa.encoders.frame import FrameEncoder
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.levjepa import LeVJEPA
@@ -133,7 +132,7 @@ def test_a_recipe_has_the_published_parameters(name: str):
 )
 def test_levels_are_those_of_v_jepa_2_1(name: str, levels: tuple[int, ...]):
     encoder = load(FOLDER / f"vjepa2_1_{name}.yaml", PretrainConfig).encoder
-    assert isinstance(encoder, VideoViTConfig) and encoder.levels == levels
+    assert encoder is not None and encoder.levels == levels
 
 
 def millions(module: torch.nn.Module) -> float:

@@ -15,8 +15,8 @@ import torch
 import jepa
 from jepa.cli import main
 from jepa.config import UserError, from_dict
-from jepa.encoders.config import VideoViTConfig
 from jepa.encoders.frame import FrameEncoder
+from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint
 from jepa.models.build import build_encoder
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -35,7 +35,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 def model_folder(folder: Path) -> Path:
     torch.manual_seed(0)
     config = from_dict(
-        {"kind": "video_vit", "patch": 8, "width": 24, "depth": 2, "heads": 2, "tubelet": 2}, VideoViTConfig
+        {"kind": "video_vit", "patch": 8, "width": 24, "depth": 2, "heads": 2, "tubelet": 2}, VideoViT.Config
     )
     encoder = build_encoder(config, SIDE, 4)
     model = LatentWorldModel(encoder, None, LatentSpec(16, 24, 2 / FPS, 2), Preprocessing(SIDE, FPS, MEAN, STD))
@@ -275,7 +275,7 @@ def test_long_videos_are_drawn_up_to_a_limit(
 
 
 def test_latents_without_a_place_in_the_picture_are_told(videos: Path) -> None:
-    encoder = FrameEncoder("resnet10t", SIDE, pretrained=False, output="pooled")
+    encoder = FrameEncoder(FrameEncoder.Config(model="resnet10t", pretrained=False, output="pooled"), SIDE, 4)
     spec = LatentSpec(1, encoder.width, 1 / FPS, 1)
     pooled = LatentWorldModel(encoder, None, spec, Preprocessing(SIDE, FPS, MEAN, STD)).eval()
     with pooled.open_video(videos / "b.mp4") as file, pytest.raises(UserError, match="no place in the picture"):

@@ -25,7 +25,10 @@ SIDE, FPS = 32, 4.0
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    save(imported("meta", VideoViT(SIDE, 8, 2, 24, 1, 2, 4), fps=FPS), folder)
+    save(
+        imported("meta", VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4), fps=FPS),
+        folder,
+    )
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jepa.config import from_dict
-from jepa.encoders.config import ConvConfig
+from jepa.encoders.conv import ConvEncoder
 from jepa.models import checkpoint
 from jepa.models.build import build_encoder
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -28,7 +28,7 @@ ROBOT = ("observation.state.0", "observation.state.1", "joint.elbow", "gripper")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder that was never trained, in a model folder of its own."""
     torch.manual_seed(0)
-    config = ConvConfig(width=8, channels=4, hidden=16)
+    config = ConvEncoder.Config(width=8, channels=4, hidden=16)
     spec, seen = LatentSpec(1, 8, 2 / FPS, 2), Preprocessing(SIDE, FPS, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     world = LatentWorldModel(build_encoder(config, SIDE, FRAMES), None, spec, seen)
     described = {

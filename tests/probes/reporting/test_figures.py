@@ -37,7 +37,7 @@ def video() -> torch.Tensor:
 def model() -> LatentWorldModel:
     torch.manual_seed(0)
     spec = LatentSpec(tokens=1, width=8, step_seconds=0.2, frames_per_step=2, action_size=2)
-    encoder = ConvEncoder(32, 8, channels=8, hidden=16)
+    encoder = ConvEncoder(ConvEncoder.Config(width=8, channels=8, hidden=16), 32, 4)
     return LatentWorldModel(
         encoder,
         MLPPredictor(MLPPredictor.Config(hidden=16), 8, 4),
