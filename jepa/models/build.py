@@ -1,6 +1,4 @@
-"""From the description of a part to the object: encoders, dynamics, planners."""
-
-from collections.abc import Callable
+"""From the description of a part to the object: encoders, dynamics."""
 
 from jepa.config import UserError
 from jepa.encoders.config import ConvConfig, Encoder, FrameConfig, ImpalaConfig, PerFrameConfig, VideoViTConfig
@@ -9,15 +7,6 @@ from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.impala import ImpalaEncoder
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.planners.base import Planner
-from jepa.planners.cem import CEM
-from jepa.planners.config import HybridConfig, PlannerConfig
-from jepa.planners.gradient import Gradient
-from jepa.planners.grasp import GRASP
-from jepa.planners.hybrid import Hybrid
-from jepa.planners.icem import ICEM
-from jepa.planners.mppi import MPPI
-from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.causal import CausalPredictor, add_action
 from jepa.predictors.config import CausalPredictorConfig, Dynamics, GRUConfig, MLPConfig
 from jepa.predictors.gripper import apply_delta_pose
@@ -29,14 +18,6 @@ AnyEncoder = ConvEncoder | ImpalaEncoder | VideoViT | FrameEncoder | PerFrameEnc
 # Of the pixels in 0..1; ImageNet's, as V-JEPA and most backbones use.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NEXT_STATES = {"add_action": add_action, "apply_delta_pose": apply_delta_pose, "predicted": None}
-PLANNERS: dict[str, Callable[..., Planner]] = {
-    "random": RandomShooting,
-    "cem": CEM,
-    "icem": ICEM,
-    "mppi": MPPI,
-    "gradient": Gradient,
-    "grasp": GRASP,
-}
 
 
 def build_encoder(config: Encoder, image_size: int, frames: int) -> AnyEncoder:
@@ -94,13 +75,3 @@ def _token_grid(encoder: AnyEncoder) -> tuple[int, int]:
     """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
     side = round(encoder.tokens**0.5)
     return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)
-
-
-def build_planner(config: PlannerConfig) -> Planner:
-    """Raises UserError if its settings do not fit together."""
-    try:
-        if isinstance(config, HybridConfig):
-            return Hybrid(build_planner(config.sampler), Gradient(**config.refine.model_dump(exclude={"kind"})))
-        return PLANNERS[config.kind](**config.model_dump(exclude={"kind"}))
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config
+from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
-from jepa.planners.config import CEMConfig, PlannerConfig
+from jepa.planners import PLANNERS
 
 
 class TasksConfig(Config):
@@ -144,7 +144,7 @@ class PlanConfig(TasksConfig):
     costs: tuple[CostConfig, ...] = Field(
         default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
     )
-    planner: PlannerConfig = CEMConfig()
+    planner: Annotated[Component, part(PLANNERS, "cem")] = DEFAULT
     warm_start: Literal["previous", "none", "inverse_dynamics", "controller"] = Field(
         default="previous",
         description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "

@@ -29,9 +29,6 @@ from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError
 from jepa.planners.cost import Term
-from jepa.planners.gradient import Gradient
-from jepa.planners.grasp import GRASP
-from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
@@ -217,8 +214,8 @@ def _baselines(
         scores["replay"] = score(replay(tasks))
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-    planner = settings.planner.sampler if isinstance(settings.planner, Hybrid) else settings.planner
-    if world.copies and simulator_tasks != 0 and not isinstance(planner, Gradient | GRASP):
+    planner = settings.planner.gradient_free()
+    if world.copies and simulator_tasks != 0 and planner is not None:
         sampled = replace(settings, planner=planner)
         lead = None if guide is None else partial(_led, model, guide, tasks, settings.horizon * frames)
         ceiling = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)
