@@ -30,7 +30,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import InverseConfig, PlanConfig
-from jepa_probes.planning.costs import build_costs, known_states
+from jepa_probes.planning.costs.build import build_costs, check_states
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, recorded
@@ -59,7 +59,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     out = output_folder(run, out)
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
     protocol = protocol_of(config)
-    known_states(config.costs, training.data)
+    check_states(config.costs, training.data)
     try:
         planner = _planner(config.planner)
         settings = PlanSettings(
