@@ -50,7 +50,7 @@ class PlanSettings:
     action_repeat: int = 1
     bounds: PlanBounds = "box"
     running_cost_weight: float = 1.0
-    planner: Planner = field(default_factory=CEM)
+    planner: Planner = field(default_factory=lambda: CEM(CEM.Config()))
     terms: tuple[Term, ...] = ()
     keep: bool = True
     history: int | None = None

@@ -1,31 +1,11 @@
-"""From the description of a part to the object: encoders, dynamics, planners."""
-
-from collections.abc import Callable
+"""From the description of a part to the object: encoders, dynamics."""
 
 from jepa.config import UserError
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.module import Encoder
-from jepa.planners.base import Planner
-from jepa.planners.cem import CEM
-from jepa.planners.config import HybridConfig, PlannerConfig
-from jepa.planners.gradient import Gradient
-from jepa.planners.grasp import GRASP
-from jepa.planners.hybrid import Hybrid
-from jepa.planners.icem import ICEM
-from jepa.planners.mppi import MPPI
-from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import Predictor, PredictorConfig, token_grid
-
-PLANNERS: dict[str, Callable[..., Planner]] = {
-    "random": RandomShooting,
-    "cem": CEM,
-    "icem": ICEM,
-    "mppi": MPPI,
-    "gradient": Gradient,
-    "grasp": GRASP,
-}
 
 
 def build_encoder(config: EncoderConfig, image_size: int, frames: int, *, load_weights: bool = False) -> Encoder:
@@ -55,13 +35,3 @@ def build_dynamics(config: PredictorConfig, encoder: Encoder, block_size: int) -
         return PREDICTORS.make(config, encoder.width, block_size, token_grid(encoder))
     except ValueError as error:
         raise UserError(f"dynamics: {error}") from error
-
-
-def build_planner(config: PlannerConfig) -> Planner:
-    """Raises UserError if its settings do not fit together."""
-    try:
-        if isinstance(config, HybridConfig):
-            return Hybrid(build_planner(config.sampler), Gradient(**config.refine.model_dump(exclude={"kind"})))
-        return PLANNERS[config.kind](**config.model_dump(exclude={"kind"}))
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error

@@ -1,1 +1,19 @@
 """From a model and a cost to actions."""
+
+from jepa.config import Parts
+
+# Those that need no gradient of the cost.
+SAMPLERS = Parts(
+    "planners",
+    random="jepa.planners.random_shooting:RandomShooting",
+    cem="jepa.planners.cem:CEM",
+    icem="jepa.planners.icem:ICEM",
+    mppi="jepa.planners.mppi:MPPI",
+)
+PLANNERS = Parts(
+    "planners",
+    **SAMPLERS.places,
+    gradient="jepa.planners.gradient:Gradient",
+    grasp="jepa.planners.grasp:GRASP",
+    hybrid="jepa.planners.hybrid:Hybrid",
+)

@@ -1,14 +1,16 @@
 """What all planners share.
 
-A planner is a frozen dataclass of its settings with one method, `plan(cost, start, generator)`. Shapes: B episodes, all
-planned at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
+A planner is made from its `Config` and has one method, `plan(cost, start, generator)`. Shapes: B episodes, all planned
+at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
 
-Planners know no units. `low` and `high`, -1 and 1 unless said otherwise, bound the numbers that they search, and `std`
-counts in these; ModelPredictiveControl makes actions of the data's units of them.
+Planners know no units. `low` and `high` bound the numbers that they search, and `std` counts in these;
+ModelPredictiveControl makes actions of the data's units of them.
 """
 
+import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -33,16 +35,42 @@ class Plan:
     differentiated: int = 0
 
 
-class Planner(Protocol):
-    """Finds a plan of low cost; the same generator gives the same plan."""
+class Planner(ABC):
+    """Finds a plan of low cost; the same generator gives the same plan.
 
+    Attributes:
+        low, high: bounds of every action dimension.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+
+    @abstractmethod
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """Improve on `start` (zeros, the rest of the last plan, or another planner's), within the bounds.
 
         Raises:
             ValueError: the horizon is 0, or a cost is not finite.
         """
-        ...
+
+    def bounded(self, low: float, high: float) -> Self:
+        """The same planner with other bounds, which may be infinite.
+
+        Raises:
+            ValueError: it cannot search without bounds.
+        """
+        other = copy.copy(self)
+        other.low = low
+        other.high = high
+        return other
+
+    def gradient_free(self) -> "Planner | None":
+        """What of this planner works without a gradient of the cost; None: nothing."""
+        return self
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
 
 
 class Search:
@@ -88,12 +116,10 @@ class Search:
         return Plan(self.actions, self.best, self.evaluations, self.differentiated)
 
 
-def check(samples: int, elites: int, iterations: int) -> None:
-    """Raises ValueError for settings of a sampling planner that cannot work."""
-    if not 1 < elites <= samples:
+def check_elites(samples: int, elites: int) -> None:
+    """Raises ValueError if there are more elites than samples."""
+    if elites > samples:
         raise ValueError(f"elites must lie between 2 and samples ({samples}), found {elites}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, found {iterations}")
 
 
 def within_ball(actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:

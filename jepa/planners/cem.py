@@ -6,53 +6,51 @@
 The present mean is always one of the samples, so a plan never gets worse.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search, check, choose, draw
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa.planners.base import Plan, Planner, Search, check_elites, choose, draw
 from jepa.planners.cost import Cost
 
 
-@dataclass(frozen=True)
-class CEM:
-    """Cross-entropy method over action sequences.
+class CEM(Planner):
+    """Cross-entropy method over action sequences."""
 
-    Attributes:
-        samples: K, candidates per iteration and episode.
-        elites: how many of them the next Gaussian is fitted to.
-        iterations: rounds of sampling.
-        std: of the first Gaussian.
-        min_std: below which the Gaussian is not allowed to shrink.
-        cost_tolerance: stop early when the best plan of every episode costs no more; None: never.
-        low, high: bounds of every action dimension.
-    """
+    class Config(Component):
+        """How many plans are sampled, and how the Gaussian follows the best."""
 
-    samples: int = 100
-    elites: int = 10
-    iterations: int = 4
-    std: float = 0.7
-    min_std: float = 0.05
-    cost_tolerance: float | None = None
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["cem"] = "cem"
+        samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
+        elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
+        iterations: Count = Field(default=4, description="rounds of sampling")
+        std: Positive = Field(default=0.7, description="of the first Gaussian")
+        min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
+        cost_tolerance: float | None = Field(
+            default=None, description="stop early when the best plan of every episode costs no more; none: never"
+        )
 
-    def __post_init__(self) -> None:
-        check(self.samples, self.elites, self.iterations)
+    def __init__(self, config: Config) -> None:
+        check_elites(config.samples, config.elites)
+        self.config = config
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
+        config = self.config
         search = Search(cost, start, self.low, self.high)
-        mean, std = search.start, torch.full_like(start, self.std)
-        for _ in range(self.iterations):
-            noise = draw((len(start), self.samples, *start.shape[1:]), start, generator)
+        mean, std = search.start, torch.full_like(start, config.std)
+        for _ in range(config.iterations):
+            noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
             actions = search.bounded(mean[:, None] + std[:, None] * noise)
             actions[:, 0] = mean
-            elites = choose(actions, search(actions).topk(self.elites, dim=1, largest=False).indices)
-            mean, std = elites.mean(1), elites.std(1).clamp_min(self.min_std)
-            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
+            elites = choose(actions, search(actions).topk(config.elites, dim=1, largest=False).indices)
+            mean, std = elites.mean(1), elites.std(1).clamp_min(config.min_std)
+            if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
                 break
         return search.plan()

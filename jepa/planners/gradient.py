@@ -6,53 +6,50 @@ The model must be differentiable in its actions. Exact where the cost is smooth,
 jepa/planners/hybrid.py.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search, draw
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa.planners.base import Plan, Planner, Search, draw
 from jepa.planners.cost import Cost
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Projected Adam.
+class Gradient(Planner):
+    """Projected Adam."""
 
-    Attributes:
-        steps: of Adam.
-        lr: its learning rate, in units of the actions.
-        starts: K; the first is the start itself.
-        std: of the noise on the others.
-        cost_tolerance: stop early when the best plan of every episode costs no more; None: never.
-        low, high: bounds of every action dimension.
-    """
+    class Config(Component):
+        """Steps of Adam, and how many starts they are taken from."""
 
-    steps: int = 50
-    lr: float = 0.05
-    starts: int = 8
-    std: float = 0.7
-    cost_tolerance: float | None = None
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["gradient"] = "gradient"
+        steps: Count = Field(default=50, description="of Adam")
+        lr: Positive = Field(default=0.05, description="in units of the actions")
+        starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
+        std: Positive = Field(default=0.7, description="of the noise on the other starts")
+        cost_tolerance: float | None = Field(
+            default=None, description="stop early when the best plan of every episode costs no more; none: never"
+        )
 
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.starts < 1 or self.lr <= 0:
-            raise ValueError(
-                "a gradient planner needs at least one step and one start and a learning rate above 0; found "
-                f"{self.steps}, {self.starts}, {self.lr}"
-            )
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def gradient_free(self) -> None:
+        """Nothing."""
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`. Also raises ValueError if the cost does not depend on the actions by a gradient."""
+        config = self.config
         search = Search(cost, start, self.low, self.high)
-        noise = self.std * draw((len(start), self.starts, *start.shape[1:]), start, generator)
+        noise = config.std * draw((len(start), config.starts, *start.shape[1:]), start, generator)
         noise[:, 0] = 0.0
         with torch.enable_grad():
             actions = search.bounded(search.start[:, None] + noise).detach().clone().requires_grad_()
-            optimizer = torch.optim.Adam([actions], self.lr)
-            for _ in range(self.steps):
+            optimizer = torch.optim.Adam([actions], config.lr)
+            for _ in range(config.steps):
                 costs = search(actions)
                 if not costs.requires_grad:
                     raise ValueError("the cost has no gradient with respect to the actions; use a sampling planner")
@@ -61,7 +58,7 @@ class Gradient:
                 optimizer.step()
                 with torch.no_grad():
                     actions.clamp_(self.low, self.high)
-                if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
+                if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
                     break
         with torch.no_grad():
             search(actions.detach())

@@ -10,72 +10,76 @@ has to have one: running_cost_weight above 0. Needs a `LatentCost`. A virtual la
 past, so dynamics with a memory lose it here.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search, draw
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa.planners.base import Plan, Planner, Search, draw
 from jepa.planners.cost import Cost, Imagined, LatentCost
 from jepa.world_model import rollout
 
 
-@dataclass(frozen=True)
-class GRASP:
-    """Joint optimization of K plans for each episode.
+class GRASP(Planner):
+    """Joint optimization of K plans for each episode."""
 
-    Attributes:
-        steps: of Adam.
-        lr, latent_lr: its learning rates for actions and for virtual latents.
-        consistency: weight of the distance between what a step predicts and the virtual latent after it.
-        starts, std: K, and the noise on all but the first.
-        noise: on the virtual latents after each step, in standard deviations of the latents; falls to 0.
-        sync_every: steps between rollouts.
-        cost_tolerance: stop early when the best plan of every episode costs no more, at a rollout; None: never.
-        low, high: bounds of every action dimension.
-    """
+    class Config(Component):
+        """Steps of Adam on actions and virtual latents, and what holds the two together."""
 
-    steps: int = 60
-    lr: float = 0.05
-    latent_lr: float = 0.05
-    consistency: float = 1.0
-    starts: int = 8
-    std: float = 0.7
-    noise: float = 0.05
-    sync_every: int = 10
-    cost_tolerance: float | None = None
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["grasp"] = "grasp"
+        steps: Count = Field(default=60, description="of Adam")
+        lr: Positive = Field(default=0.05, description="of the actions")
+        latent_lr: Positive = Field(default=0.05, description="of the virtual latents")
+        consistency: float = Field(
+            default=1.0,
+            ge=0,
+            description="weight of the distance between what a step predicts and the virtual latent after it",
+        )
+        starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
+        std: Positive = Field(default=0.7, description="of the noise on the other starts")
+        noise: float = Field(
+            default=0.05,
+            ge=0,
+            description="on the virtual latents after each step, in standard deviations of the latents; falls to 0",
+        )
+        sync_every: Count = Field(default=10, description="steps between rollouts")
+        cost_tolerance: float | None = Field(
+            default=None,
+            description="stop early when the best plan of every episode costs no more, at a rollout; none: never",
+        )
 
-    def __post_init__(self) -> None:
-        if min(self.steps, self.starts, self.sync_every) < 1:
-            raise ValueError(
-                "GRASP needs at least one step, one start and one step between rollouts; found "
-                f"{self.steps}, {self.starts}, {self.sync_every}"
-            )
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def gradient_free(self) -> None:
+        """Nothing."""
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`. Also raises ValueError if the cost is no `LatentCost`."""
         if not isinstance(cost, LatentCost):
             raise ValueError("GRASP plans the latents too, so it needs a LatentCost, which tells it the dynamics")
+        config = self.config
         search = Search(cost, start, self.low, self.high)
-        shape = (len(start), self.starts, *start.shape[1:])
-        noise = self.std * draw(shape, start, generator)
+        shape = (len(start), config.starts, *start.shape[1:])
+        noise = config.std * draw(shape, start, generator)
         noise[:, 0] = 0.0
         actions = search.bounded(search.start[:, None] + noise).requires_grad_()
         latents = self._synchronise(search, cost, actions)
         # Of each episode on its own: its plan is the same whatever stands beside it.
         spread = latents.detach().flatten(1).std(1)[:, None, None, None, None] if latents.numel() else 0.0
         optimizer = torch.optim.Adam(
-            [{"params": [actions], "lr": self.lr}, {"params": [latents], "lr": self.latent_lr}]
+            [{"params": [actions], "lr": config.lr}, {"params": [latents], "lr": config.latent_lr}]
         )
-        for number in range(self.steps):
+        for number in range(config.steps):
             with torch.enable_grad():
                 taken = cost.taken(actions)
                 next_latent = self._steps(cost, latents, taken)
                 apart = (next_latent[:, :, :-1] - latents).square().mean((-2, -1)).sum(-1)
-                costs = cost.of(Imagined(next_latent, taken)) + self.consistency * apart
+                costs = cost.of(Imagined(next_latent, taken)) + config.consistency * apart
                 loss = costs.sum()
             search.count(costs)
             optimizer.zero_grad()
@@ -83,11 +87,11 @@ class GRASP:
             optimizer.step()
             with torch.no_grad():
                 actions.clamp_(self.low, self.high)
-                left = 1 - (number + 1) / self.steps
-                latents += left * self.noise * spread * draw(tuple(latents.shape), latents, generator)
-            if (number + 1) % self.sync_every == 0 or number + 1 == self.steps:
+                left = 1 - (number + 1) / config.steps
+                latents += left * config.noise * spread * draw(tuple(latents.shape), latents, generator)
+            if (number + 1) % config.sync_every == 0 or number + 1 == config.steps:
                 latents.data = self._synchronise(search, cost, actions).data
-                if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
+                if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
                     break
         return search.plan()
 

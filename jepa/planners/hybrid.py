@@ -1,28 +1,44 @@
 """Sample, then refine by gradient: the sampler finds the valley, the gradient its bottom."""
 
-from dataclasses import dataclass, field
+import copy
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.config import DEFAULT, Component, part
+from jepa.planners import SAMPLERS
 from jepa.planners.base import Plan, Planner
-from jepa.planners.cem import CEM
 from jepa.planners.cost import Cost
 from jepa.planners.gradient import Gradient
 
 
-@dataclass(frozen=True)
-class Hybrid:
-    """One planner after the other; what the first found is where the second starts.
+class Hybrid(Planner):
+    """One planner after the other; what the first found is where the second starts."""
 
-    Attributes:
-        sampler: such as CEM.
-        refine: with one start, the sampler's plan.
-    """
+    class Config(Component):
+        """The two planners; the gradient has one start, the sampler's plan."""
 
-    sampler: Planner = field(default_factory=CEM)
-    refine: Gradient = field(default_factory=lambda: Gradient(steps=20, lr=0.02, starts=1))
+        kind: Literal["hybrid"] = "hybrid"
+        sampler: Annotated[Component, part(SAMPLERS, "cem")] = DEFAULT
+        refine: Gradient.Config = Gradient.Config(steps=20, lr=0.02, starts=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.sampler: Planner = SAMPLERS.make(config.sampler)
+        self.refine = Gradient(config.refine)
+
+    def bounded(self, low: float, high: float) -> Self:
+        """See `Planner`."""
+        other = copy.copy(self)
+        other.sampler = self.sampler.bounded(low, high)
+        other.refine = self.refine.bounded(low, high)
+        return other
+
+    def gradient_free(self) -> Planner | None:
+        """The sampler."""
+        return self.sampler.gradient_free()
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""

@@ -4,64 +4,68 @@ What differs from CEM: noise is correlated over time (power 1/f^beta), some of t
 population shrinks by `decay`, and mean and std move towards the elites' by 1 - momentum.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search, check, choose, draw
+from jepa.config import Component
+from jepa.config.fields import Count, Positive, Share
+from jepa.planners.base import Plan, Planner, Search, check_elites, choose, draw
 from jepa.planners.cost import Cost
 
 
-@dataclass(frozen=True)
-class ICEM:
-    """Attributes as in CEM, and
+class ICEM(Planner):
+    """CEM with noise that is correlated over time."""
 
-    Attributes:
-        beta: color of the noise: 0 white, 1 pink, 2 red; larger for worlds in which a push must last.
-        keep: share of the elites that stay candidates.
-        decay: the next population is this many times smaller, but never below twice the elites.
-        momentum: of mean and std.
-    """
+    class Config(Component):
+        """As in CEM, and the color of the noise and what is kept from one round to the next."""
 
-    samples: int = 100
-    elites: int = 10
-    iterations: int = 4
-    std: float = 0.7
-    min_std: float = 0.05
-    beta: float = 2.0
-    keep: float = 0.3
-    decay: float = 1.25
-    momentum: float = 0.1
-    cost_tolerance: float | None = None
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["icem"] = "icem"
+        samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
+        elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
+        iterations: Count = Field(default=4, description="rounds of sampling")
+        std: Positive = Field(default=0.7, description="of the first Gaussian")
+        min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
+        beta: float = Field(
+            default=2.0,
+            ge=0,
+            description="color of the noise: 0 white, 1 pink, 2 red; more for worlds in which a push must last",
+        )
+        keep: Share = Field(default=0.3, description="of the elites, which stay candidates")
+        decay: float = Field(
+            default=1.25,
+            ge=1,
+            description="the next population is so much smaller, but at least twice the elites",
+        )
+        momentum: float = Field(default=0.1, ge=0, lt=1, description="of mean and std")
+        cost_tolerance: float | None = Field(
+            default=None, description="stop early when the best plan of every episode costs no more; none: never"
+        )
 
-    def __post_init__(self) -> None:
-        check(self.samples, self.elites, self.iterations)
-        if not 0 <= self.keep <= 1 or self.decay < 1 or not 0 <= self.momentum < 1:
-            raise ValueError(
-                "iCEM needs keep in 0..1, decay of at least 1 and momentum in 0..1; found "
-                f"{self.keep}, {self.decay}, {self.momentum}"
-            )
+    def __init__(self, config: Config) -> None:
+        check_elites(config.samples, config.elites)
+        self.config = config
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
+        config = self.config
         search = Search(cost, start, self.low, self.high)
-        mean, std = search.start, torch.full_like(start, self.std)
+        mean, std = search.start, torch.full_like(start, config.std)
         kept = mean[:, None]  # the start stays a candidate
-        for number in range(self.iterations):
-            count = max(2 * self.elites, round(self.samples / self.decay**number))
-            noise = colored((len(start), count, *start.shape[1:]), self.beta, start, generator)
+        for number in range(config.iterations):
+            count = max(2 * config.elites, round(config.samples / config.decay**number))
+            noise = colored((len(start), count, *start.shape[1:]), config.beta, start, generator)
             fresh = search.bounded(mean[:, None] + std[:, None] * noise)
             actions = torch.cat((mean[:, None], kept, fresh), 1)
-            elites = choose(actions, search(actions).topk(self.elites, dim=1, largest=False).indices)
-            kept = elites[:, : max(1, round(self.keep * self.elites))]
-            mean = self.momentum * mean + (1 - self.momentum) * elites.mean(1)
-            std = (self.momentum * std + (1 - self.momentum) * elites.std(1)).clamp_min(self.min_std)
-            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
+            elites = choose(actions, search(actions).topk(config.elites, dim=1, largest=False).indices)
+            kept = elites[:, : max(1, round(config.keep * config.elites))]
+            mean = config.momentum * mean + (1 - config.momentum) * elites.mean(1)
+            std = (config.momentum * std + (1 - config.momentum) * elites.std(1)).clamp_min(config.min_std)
+            if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
                 break
         return search.plan()
 

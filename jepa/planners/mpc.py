@@ -10,7 +10,7 @@ action_scaling.py). With bounds "none" a decision counts standard deviations aro
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,6 @@ from torch import Tensor
 from jepa.planners.action_scaling import ActionScaling
 from jepa.planners.base import Plan, Planner, within_ball
 from jepa.planners.cost import Cost, LatentCost
-from jepa.planners.hybrid import Hybrid
 from jepa_data.actions import ActionStats
 
 PlanBounds = Literal["box", "ball", "none"]
@@ -68,7 +67,7 @@ class ModelPredictiveControl:
                 f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
                 f"({replan_every * frames}), found {action_repeat}"
             )
-        self.planner = unbounded(planner) if bounds == "none" else planner
+        self.planner = planner.bounded(-math.inf, math.inf) if bounds == "none" else planner
         self.horizon, self.replan_every, self.action_size = horizon, replan_every, action_size
         self.scaling = ActionScaling(actions, action_size, standardized=bounds == "none")
         self.frames, self.action_repeat, self.bounds, self.keep = frames, action_repeat, bounds, keep
@@ -130,17 +129,3 @@ class ModelPredictiveControl:
             decisions = within_ball(decisions)
         actions = self.scaling.actions(decisions).repeat_interleave(self.action_repeat, -2)
         return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
-
-
-def unbounded(planner: Planner) -> Planner:
-    """The same planner, its decisions without bounds.
-
-    Raises:
-        ValueError: it draws evenly between its bounds.
-    """
-    if isinstance(planner, Hybrid):
-        return replace(planner, sampler=unbounded(planner.sampler), refine=unbounded(planner.refine))
-    if not hasattr(planner, "low"):  # somebody's own, which knows its bounds
-        return planner
-    wide: dict[str, Any] = {"low": -math.inf, "high": math.inf}
-    return replace(planner, **wide)  # pyright: ignore[reportArgumentType] - those with bounds are dataclasses

@@ -6,56 +6,60 @@ Costs are standardized in each call: with a fixed temperature the weights are un
 large ones.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search, check, choose, draw
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa.planners.base import Plan, Planner, Search, check_elites, choose, draw
 from jepa.planners.cost import Cost
 
 
-@dataclass(frozen=True)
-class MPPI:
-    """MPPI over the elites of each iteration, as TD-MPC2 (arXiv 2310.16828) has it.
+class MPPI(Planner):
+    """MPPI over the elites of each iteration, as in TD-MPC2 (arXiv 2310.16828)."""
 
-    Attributes:
-        samples, elites, iterations, std, min_std, enough, low, high: as in CEM.
-        temperature: in standard deviations of the elites' costs; small ones follow the best plan alone.
-    """
+    class Config(Component):
+        """As in CEM, and how sharply cheap plans are preferred."""
 
-    samples: int = 100
-    elites: int = 20
-    iterations: int = 6
-    std: float = 0.7
-    min_std: float = 0.05
-    temperature: float = 0.5
-    cost_tolerance: float | None = None
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["mppi"] = "mppi"
+        samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
+        elites: int = Field(default=20, gt=1, description="of the samples, to which the next Gaussian is fitted")
+        iterations: Count = Field(default=6, description="rounds of sampling")
+        std: Positive = Field(default=0.7, description="of the first Gaussian")
+        min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
+        temperature: Positive = Field(
+            default=0.5,
+            description="in std of the elites' costs; a small one follows the best plan alone",
+        )
+        cost_tolerance: float | None = Field(
+            default=None, description="stop early when the best plan of every episode costs no more; none: never"
+        )
 
-    def __post_init__(self) -> None:
-        check(self.samples, self.elites, self.iterations)
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, found {self.temperature}")
+    def __init__(self, config: Config) -> None:
+        check_elites(config.samples, config.elites)
+        self.config = config
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
+        config = self.config
         search = Search(cost, start, self.low, self.high)
-        mean, std = search.start, torch.full_like(start, self.std)
-        for _ in range(self.iterations):
-            noise = draw((len(start), self.samples, *start.shape[1:]), start, generator)
+        mean, std = search.start, torch.full_like(start, config.std)
+        for _ in range(config.iterations):
+            noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
             actions = search.bounded(mean[:, None] + std[:, None] * noise)
             actions[:, 0] = mean
-            values, index = search(actions).topk(self.elites, dim=1, largest=False)
+            values, index = search(actions).topk(config.elites, dim=1, largest=False)
             spread = values.std(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-            weight = (-(values - values[:, :1]) / (self.temperature * spread)).softmax(1)[..., None, None]
+            weight = (-(values - values[:, :1]) / (config.temperature * spread)).softmax(1)[..., None, None]
             elites = choose(actions, index)
             mean = (weight * elites).sum(1)
-            std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt().clamp_min(self.min_std)
-            if self.cost_tolerance is not None and (search.best <= self.cost_tolerance).all():
+            std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt().clamp_min(config.min_std)
+            if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
                 break
         search(mean[:, None])
         return search.plan()

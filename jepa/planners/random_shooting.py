@@ -1,40 +1,42 @@
 """Random shooting: as many plans as there is time for, evenly within the bounds; the best one is taken."""
 
 import math
-from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from jepa.planners.base import Plan, Search
+from jepa.config import Component
+from jepa.config.fields import Count
+from jepa.planners.base import Plan, Planner, Search
 from jepa.planners.cost import Cost
 
 
-@dataclass(frozen=True)
-class RandomShooting:
-    """The floor among planners: whatever cannot beat it does not plan.
+class RandomShooting(Planner):
+    """The floor among planners: whatever cannot beat it does not plan."""
 
-    Attributes:
-        samples: K, plans tried for each episode; the start is one of them.
-        low, high: bounds of every action dimension.
-    """
+    class Config(Component):
+        """How many plans are tried."""
 
-    samples: int = 1000
-    low: float = -1.0
-    high: float = 1.0
+        kind: Literal["random"] = "random"
+        samples: Count = Field(default=1000, description="plans tried for each episode; the start is one of them")
 
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, found {self.samples}")
-        if not math.isfinite(self.high - self.low):
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def bounded(self, low: float, high: float) -> Self:
+        """See `Planner`."""
+        if not math.isfinite(high - low):
             raise ValueError("random shooting draws evenly within bounds; give it some, or use another planner")
+        return super().bounded(low, high)
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
         search = Search(cost, start, self.low, self.high)
-        shape = (len(start), self.samples, *start.shape[1:])
+        shape = (len(start), self.config.samples, *start.shape[1:])
         actions = self.low + (self.high - self.low) * torch.rand(shape, generator=generator).to(start)
         actions[:, 0] = search.start
         search(actions)

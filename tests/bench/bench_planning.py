@@ -48,7 +48,7 @@ class Model:
         """Ours."""
         state = self.dynamics.initial_state(self.encoder(pictures), seen)
         cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], running_cost_weight=0.0)
-        planner = CEM(SAMPLES, ELITES, iterations, enough=None)
+        planner = CEM(CEM.Config(samples=SAMPLES, elites=ELITES, iterations=iterations))
         start = torch.zeros(len(pictures), HORIZON, ACTION)
         return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions
 

@@ -37,7 +37,7 @@ def test_wide_stem_against_four_layers_of_stride_2(compare: Compare) -> None:
 
 
 def test_all_episodes_at_once_against_one_after_the_other(compare: Compare) -> None:
-    dynamics, planner = MLPPredictor(MLPPredictor.Config(), 64, 4), CEM()
+    dynamics, planner = MLPPredictor(MLPPredictor.Config(), 64, 4), CEM(CEM.Config())
     z, goal = torch.randn(50, 1, 1, 64), torch.randn(50, 1, 64)
 
     def plan(rows: slice) -> None:

@@ -102,7 +102,7 @@ def test_the_model_tells_the_range_of_its_actions(runs: dict[str, Path]) -> None
 
 def acted(model: LatentWorldModel, **settings: Any) -> np.ndarray:
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    planner = CEM(samples=32, elites=4, iterations=3)
+    planner = CEM(CEM.Config(samples=32, elites=4, iterations=3))
     policy = Policy(model, pictures[::-1].copy(), PlanSettings(horizon=3, replan_every=1, planner=planner, **settings))
     return np.stack([policy.act(pictures) for _ in range(4)])
 
@@ -121,7 +121,7 @@ def test_data_of_minus_one_to_one_are_planned_exactly_as_without_a_range(bounds:
     declared = ActionStats(low=(-1.0, -1.0), high=(1.0, 1.0), mean=(0.1, 0.0), std=(0.4, 0.6), origin="world")
     plans = []
     for actions in (None, declared):
-        control = control_of(CEM(samples=16, elites=4, iterations=3), bounds=bounds, actions=actions)
+        control = control_of(CEM(CEM.Config(samples=16, elites=4, iterations=3)), bounds=bounds, actions=actions)
         plans.append(control.plan(lambda a: (a - 0.7).square().mean((-2, -1)), 3).actions)
     assert torch.equal(*plans)
 
@@ -140,7 +140,7 @@ def test_without_bounds_a_planner_counts_deviations_of_the_data() -> None:
         tried.append(actions)
         return (actions - torch.tensor([4.2, 0.55])).square().mean((-2, -1))
 
-    planner = CEM(samples=2000, elites=20, iterations=20, std=1.0)
+    planner = CEM(CEM.Config(samples=2000, elites=20, iterations=20, std=1.0))
     plan = control_of(planner, bounds="none", actions=JOINTS).plan(cost, 1)
     torch.testing.assert_close(tried[0].mean((0, 1, 2)), torch.tensor(JOINTS.mean), atol=0.02, rtol=0)
     torch.testing.assert_close(tried[0].std((0, 1, 2)), torch.tensor(JOINTS.std), atol=0.01, rtol=0)
@@ -150,15 +150,15 @@ def test_without_bounds_a_planner_counts_deviations_of_the_data() -> None:
 
 
 def test_every_planner_goes_without_bounds_but_the_one_that_draws_evenly_within_them() -> None:
-    found = control_of(Hybrid(), bounds="none").planner
-    assert isinstance(found, Hybrid) and found.refine.high == found.sampler.high == torch.inf  # pyright: ignore[reportAttributeAccessIssue]
+    found = control_of(Hybrid(Hybrid.Config()), bounds="none").planner
+    assert isinstance(found, Hybrid) and found.refine.high == found.sampler.high == torch.inf
     with pytest.raises(ValueError, match="random shooting draws evenly within bounds"):
-        control_of(RandomShooting(), bounds="none")
+        control_of(RandomShooting(RandomShooting.Config()), bounds="none")
 
 
 def test_a_suggestion_comes_back_in_its_units_and_a_number_that_never_varies_stays() -> None:
     still = ActionStats(low=(0.0, 7.0), high=(512.0, 7.0), mean=(200.0, 7.0), std=(50.0, 0.0))
-    control = control_of(CEM(samples=4, elites=2, iterations=1, std=1e-6, min_std=1e-6), actions=still)
+    control = control_of(CEM(CEM.Config(samples=4, elites=2, iterations=1, std=1e-6, min_std=1e-6)), actions=still)
     suggested = torch.tensor([[[100.0, 7.0], [500.0, 7.0]]])
     plan = control.plan(lambda a: a[..., 0].mean(-1) * 0, 1, suggested)
     torch.testing.assert_close(plan.actions, suggested, atol=0.1, rtol=0)

@@ -172,7 +172,8 @@ def test_a_model_trained_on_actions_of_another_scale_plans_in_their_units(
         (raw, starts[1], SHIFT - FACTOR, SHIFT + FACTOR, 0.7 * FACTOR),
     ):
         assert model.dynamics is not None
-        planner = CEM(samples=64, elites=8, iterations=6, low=low, high=high, std=std, min_std=std / 20)
+        planner = CEM(CEM.Config(samples=64, elites=8, iterations=6, std=std, min_std=std / 20))
+        planner = planner.bounded(low, high)
         cost = goal_distance(model.dynamics, start, goal)
         planned.append(planner.plan(cost, torch.full((3, 5, 4), (low + high) / 2), torch.Generator().manual_seed(0)))
     torch.testing.assert_close(FACTOR * planned[0].actions + SHIFT, planned[1].actions, atol=5.0, rtol=0)

@@ -15,12 +15,14 @@ from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
 
 PLANNERS: dict[str, Planner] = {
-    "cem": CEM(samples=200, elites=20, iterations=12, min_std=1e-3),
-    "icem": ICEM(samples=300, elites=20, iterations=12, min_std=1e-3, beta=0.5),
-    "mppi": MPPI(samples=240, elites=30, iterations=16, min_std=1e-3, temperature=1.0),
-    "gradient": Gradient(steps=100, lr=0.05, starts=4),
-    "hybrid": Hybrid(CEM(iterations=4), Gradient(steps=60, lr=0.02, starts=1)),
-    "grasp": GRASP(steps=120, lr=0.05, starts=4),
+    "cem": CEM(CEM.Config(samples=200, elites=20, iterations=12, min_std=1e-3)),
+    "icem": ICEM(ICEM.Config(samples=300, elites=20, iterations=12, min_std=1e-3, beta=0.5)),
+    "mppi": MPPI(MPPI.Config(samples=240, elites=30, iterations=16, min_std=1e-3, temperature=1.0)),
+    "gradient": Gradient(Gradient.Config(steps=100, lr=0.05, starts=4)),
+    "hybrid": Hybrid(
+        Hybrid.Config(sampler=CEM.Config(iterations=4), refine=Gradient.Config(steps=60, lr=0.02, starts=1))
+    ),
+    "grasp": GRASP(GRASP.Config(steps=120, lr=0.05, starts=4)),
 }
 BUDGET = 4000  # candidates for each episode, about
 

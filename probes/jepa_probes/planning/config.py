@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config
+from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
-from jepa.planners.config import CEMConfig, PlannerConfig
+from jepa.planners import PLANNERS
+from jepa_probes.planning.costs import TERMS, TermConfig
 
 
 class TasksConfig(Config):
@@ -55,68 +56,6 @@ class InverseConfig(Config):
     bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
 
 
-class ActionCostConfig(Config):
-    """The mean square of the actions, each in half ranges of the data."""
-
-    kind: Literal["action_cost"] = "action_cost"
-    weight: Positive = 0.01
-
-
-class StateTermConfig(Config):
-    """What is told in states of the world, which are read off the latents by ridge regression (decoders/state.py)."""
-
-    names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
-    clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
-
-
-class KeepOutConfig(StateTermConfig):
-    """How deep a plan lies in a forbidden ball, as a share of its radius; 0 outside."""
-
-    kind: Literal["keep_out"] = "keep_out"
-    weight: Positive = 10.0
-    center: tuple[float, ...]
-    radius: Positive
-
-    @model_validator(mode="after")
-    def _centre_fits(self) -> Self:
-        if len(self.center) != len(self.names):
-            raise ValueError(
-                f"expected a center with {len(self.names)} number(s), one a name; found {len(self.center)}"
-            )
-        return self
-
-
-class StateCostConfig(StateTermConfig):
-    """The squared distance of states to a target."""
-
-    kind: Literal["state"] = "state"
-    weight: Positive = 1.0
-    target: tuple[float, ...]
-    running_cost_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
-
-    @model_validator(mode="after")
-    def _target_fits(self) -> Self:
-        if len(self.target) != len(self.names):
-            raise ValueError(
-                f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
-            )
-        return self
-
-
-class ImageCostConfig(Config):
-    """The squared distance to the latent of a picture, the same for all tasks, beside their own goals."""
-
-    kind: Literal["image"] = "image"
-    weight: Positive = 1.0
-    file: str = Field(description="a square picture; it is scaled to the model's size")
-    running_cost_weight: Share = 1.0
-
-
-CostConfig = Annotated[
-    ActionCostConfig | KeepOutConfig | StateCostConfig | ImageCostConfig, Field(discriminator="kind")
-]
-
-
 class PlanConfig(TasksConfig):
     """`jepa plan`: held-out tasks in the run's own world, and how they are planned."""
 
@@ -141,10 +80,10 @@ class PlanConfig(TasksConfig):
         "ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
     running_cost_weight: Share = 1.0
-    costs: tuple[CostConfig, ...] = Field(
+    costs: tuple[Annotated[TermConfig, part(TERMS)], ...] = Field(
         default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
     )
-    planner: PlannerConfig = CEMConfig()
+    planner: Annotated[Component, part(PLANNERS, "cem")] = DEFAULT
     warm_start: Literal["previous", "none", "inverse_dynamics", "controller"] = Field(
         default="previous",
         description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "

@@ -14,9 +14,8 @@ Every score has its 95 % Wilson interval and its number of tasks; an agent that 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,47 +27,15 @@ from jepa.agents.controller import Controller
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError
-from jepa.planners.cost import Term
-from jepa.planners.gradient import Gradient
-from jepa.planners.grasp import GRASP
-from jepa.planners.hybrid import Hybrid
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
-from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_data.worlds.base import GoalBatch
+from jepa_probes.planning.costs.base import Costs, Region
 from jepa_probes.planning.result import Entered, PlanResult, Success
 from jepa_probes.planning.tasks import Pictures, Protocol, Tasks, check_actions, random_actions, wilson
 
 Fit = Callable[[], Controller]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A ball of the world's true state: `names` are its axes."""
-
-    names: tuple[str, ...]
-    center: tuple[float, ...]
-    radius: float
-
-    def contains(self, world: WorldBatch) -> NDArray[np.bool_]:
-        """Which episodes are in it now [B]."""
-        columns = [list(world.state_names).index(name) for name in self.names]
-        return np.linalg.norm(world.states()[:, columns] - self.center, axis=-1) < self.radius
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What plans cost beside the distance to their goal.
-
-    Attributes:
-        terms: with their weights.
-        regions: that are forbidden; it is watched who enters them, of the tasks that neither begin nor end there.
-        described: the terms' configs, JSON-able.
-    """
-
-    terms: tuple[Term, ...] = ()
-    regions: tuple[Region, ...] = ()
-    described: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -217,8 +184,8 @@ def _baselines(
         scores["replay"] = score(replay(tasks))
     if world.has_expert:
         scores["expert"] = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-    planner = settings.planner.sampler if isinstance(settings.planner, Hybrid) else settings.planner
-    if world.copies and simulator_tasks != 0 and not isinstance(planner, Gradient | GRASP):
+    planner = settings.planner.gradient_free()
+    if world.copies and simulator_tasks != 0 and planner is not None:
         sampled = replace(settings, planner=planner)
         lead = None if guide is None else partial(_led, model, guide, tasks, settings.horizon * frames)
         ceiling = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)

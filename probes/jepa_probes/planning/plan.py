@@ -17,11 +17,12 @@ import yaml
 from jepa.agents.controller import Actor
 from jepa.agents.inverse import InverseSettings, fit_inverse
 from jepa.agents.policy import PlanSettings
-from jepa.config import UserError
+from jepa.config import Component, UserError
 from jepa.config import load as load_config
 from jepa.decoders.pixels import PixelDecoder
-from jepa.models.build import build_planner
 from jepa.models.model import load
+from jepa.planners import PLANNERS
+from jepa.planners.base import Planner
 from jepa.training.config import PretrainConfig
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
@@ -29,7 +30,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import InverseConfig, PlanConfig
-from jepa_probes.planning.costs import build_costs, known_states
+from jepa_probes.planning.costs.build import build_costs, check_states
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, recorded
@@ -58,9 +59,9 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     out = output_folder(run, out)
     config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
     protocol = protocol_of(config)
-    known_states(config.costs, training.data)
+    check_states(config.costs, training.data)
     try:
-        planner = build_planner(config.planner)
+        planner = _planner(config.planner)
         settings = PlanSettings(
             config.horizon,
             config.replan_every,
@@ -90,6 +91,14 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
     _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
     return done.result
+
+
+def _planner(config: Component) -> Planner:
+    """Raises UserError if its settings do not fit together."""
+    try:
+        return PLANNERS.make(config)
+    except ValueError as error:
+        raise UserError(f"planner: {error}") from error
 
 
 def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wanted: InverseConfig) -> Actor:

@@ -14,6 +14,7 @@ from jepa.planners.random_shooting import RandomShooting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE = ActionSpace(2, frames=2, action_repeat=2)
+SHOOTING = RandomShooting(RandomShooting.Config(samples=4))
 SMALL = InverseSettings(updates=600, batch=128, hidden=64)
 
 
@@ -120,16 +121,14 @@ def test_decisions_and_blocks_are_each_others_inverse() -> None:
     decisions = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     space = ActionSpace(2, frames=6, action_repeat=3)
     torch.testing.assert_close(space.decisions(space.block(decisions)), decisions)
-    control = ModelPredictiveControl(
-        RandomShooting(4), horizon=3, replan_every=1, action_size=2, frames=2, action_repeat=2
-    )
+    control = ModelPredictiveControl(SHOOTING, horizon=3, replan_every=1, action_size=2, frames=2, action_repeat=2)
     plan = torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(control.decisions(control.blocks(plan)), plan)
 
 
 def test_in_a_ball_no_action_is_longer_than_one_and_shorter_ones_are_left_alone() -> None:
     control = ModelPredictiveControl(
-        RandomShooting(4), horizon=2, replan_every=1, action_size=2, frames=2, action_repeat=2, bounds="ball"
+        SHOOTING, horizon=2, replan_every=1, action_size=2, frames=2, action_repeat=2, bounds="ball"
     )
     blocks = control.blocks(torch.tensor([[[1.0, -1.0], [0.3, 0.4]]]))
     half = 0.5**0.5
@@ -145,7 +144,7 @@ def test_a_plan_starts_from_what_is_suggested_else_from_the_last_one_if_that_is_
             starts.append(start.numpy().copy())
             return super().plan(cost, start, generator)
 
-    control = ModelPredictiveControl(Spy(8), horizon=3, replan_every=1, action_size=2, keep=keep)
+    control = ModelPredictiveControl(Spy(Spy.Config(samples=8)), horizon=3, replan_every=1, action_size=2, keep=keep)
     suggested = torch.full((1, 3, 2), 0.25) if suggest else None
     plans = [control.plan(lambda actions: actions.square().sum((-2, -1)), 1, suggested) for _ in range(2)]
     if suggest:

@@ -44,7 +44,7 @@ def model(action_size: int = 2) -> LatentWorldModel:
     return LatentWorldModel(Counting(), dynamics, spec, seen).eval().requires_grad_(False)
 
 
-SETTINGS = PlanSettings(horizon=3, replan_every=1, planner=CEM(samples=64, elites=8, iterations=3))
+SETTINGS = PlanSettings(horizon=3, replan_every=1, planner=CEM(CEM.Config(samples=64, elites=8, iterations=3)))
 
 
 def test_a_plan_encodes_each_episode_once_and_no_candidate() -> None:

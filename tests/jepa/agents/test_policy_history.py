@@ -24,7 +24,7 @@ from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE, D, A, B = 32, 8, 2, 3
 RGB = (0.5, 0.5, 0.5)
-CHEAP = CEM(samples=8, elites=2, iterations=1)
+CHEAP = CEM(CEM.Config(samples=8, elites=2, iterations=1))
 
 
 class Watched(ConvEncoder):
@@ -241,7 +241,8 @@ def test_plans_in_parts_are_the_plans_that_they_are_at_once() -> None:
     found = []
     for most in (2**30, 1):
         cost = replace(goal_distance(dynamics, state, goal), max_bytes=most)
-        plan = RandomShooting(64).plan(cost, torch.zeros(2, 3, A), torch.Generator().manual_seed(0))
+        planner = RandomShooting(RandomShooting.Config(samples=64))
+        plan = planner.plan(cost, torch.zeros(2, 3, A), torch.Generator().manual_seed(0))
         found.append(plan.actions)
     torch.testing.assert_close(*found)
 
@@ -256,5 +257,6 @@ def test_where_gradients_are_followed_nothing_is_split() -> None:
     state, goal = dynamics.initial_state(torch.randn(1, 1, 4, D), torch.zeros(1, 0, A)), torch.randn(1, 4, D)
     cost = replace(goal_distance(dynamics, state, goal), max_bytes=1)
     assert cost.plans_at_once(torch.zeros(1, 5, 3, A, requires_grad=True)) == 5
-    plan = GRASP(steps=3, starts=2, sync_every=3).plan(cost, torch.zeros(1, 3, A), torch.Generator().manual_seed(0))
+    planner = GRASP(GRASP.Config(steps=3, starts=2, sync_every=3))
+    plan = planner.plan(cost, torch.zeros(1, 3, A), torch.Generator().manual_seed(0))
     assert plan.actions.shape == (1, 3, A)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_planning_again_from_the_rest_of_the_last_plan_reaches_a_goal_that_one_plan_cannot() -> None:
     z, goal, control = torch.zeros(5, 1, 2), torch.full((5, 1, 2), 3.0), None
-    control = ModelPredictiveControl(CEM(iterations=6), horizon=3, replan_every=1, action_size=2)
+    control = ModelPredictiveControl(CEM(CEM.Config(iterations=6)), horizon=3, replan_every=1, action_size=2)
     for _ in range(6):
         state = LatentState(z)
         plan = control.plan(goal_distance(Add(), state, goal), len(z))
@@ -76,7 +76,7 @@ def test_a_forbidden_region_is_gone_around() -> None:
 
     def depth(*terms: Term) -> tuple[float, float]:
         cost = LatentCost(Add(), state, terms)
-        plan = CEM(samples=400, elites=20, iterations=20).plan(cost, torch.zeros(1, 8, 2), generator())
+        plan = CEM(CEM.Config(samples=400, elites=20, iterations=20)).plan(cost, torch.zeros(1, 8, 2), generator())
         at = plan.actions.cumsum(1)
         return (at - torch.tensor([2.0, 0.0])).norm(dim=-1).min().item(), (at[:, -1] - goal[:, 0]).norm().item()
 
@@ -100,7 +100,8 @@ def test_a_forbidden_region_is_told_in_states_that_are_read_off_the_latents() ->
 
     def nearest(*more: Term) -> float:
         cost = LatentCost(Mixed(), state, (Term(goal_reached(goal)), *more))
-        at = CEM(samples=400, elites=20, iterations=20).plan(cost, torch.zeros(1, 8, 2), generator()).actions.cumsum(1)
+        plan = CEM(CEM.Config(samples=400, elites=20, iterations=20)).plan(cost, torch.zeros(1, 8, 2), generator())
+        at = plan.actions.cumsum(1)
         return (at - torch.tensor([2.0, 0.0])).norm(dim=-1).min().item()
 
     assert nearest() < 0.7 and nearest(Term(keep_out(read, [160.0, 32.0], 64.0), 20.0)) > 0.95
@@ -115,7 +116,7 @@ def test_the_goal_may_be_a_picture_which_is_encoded_once() -> None:
 
     picture = torch.full((1, 3, 8, 8), 2, dtype=torch.uint8)
     cost = LatentCost(Add(), LatentState(torch.zeros(5, 1, 2)), (Term(image_reached(encode, picture)),))
-    plan = CEM(iterations=8).plan(cost, torch.zeros(5, 3, 2), generator())
+    plan = CEM(CEM.Config(iterations=8)).plan(cost, torch.zeros(5, 3, 2), generator())
     torch.testing.assert_close(plan.actions[:, :2], torch.ones(5, 2, 2), atol=0.15, rtol=0)
     assert asked == [1]  # one picture for all five episodes
 
@@ -127,7 +128,9 @@ def test_a_goal_of_another_size_is_told() -> None:
 
 
 def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2)
+    control = ModelPredictiveControl(
+        CEM(CEM.Config()), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2
+    )
     seen: list[int] = []
 
     def cost(actions: Tensor) -> Tensor:
@@ -141,19 +144,21 @@ def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
     with pytest.raises(
         ValueError, match=r"the actions of the horizon \(6\) and those that are executed \(3\), found 2"
     ):
-        ModelPredictiveControl(CEM(), horizon=6, replan_every=3, action_size=1, action_repeat=2)
+        ModelPredictiveControl(CEM(CEM.Config()), horizon=6, replan_every=3, action_size=1, action_repeat=2)
 
 
 def test_grasp_plans_in_blocks_of_held_actions() -> None:
     cost = goal_distance(Add(), LatentState(torch.zeros(2, 1, 4)), torch.full((2, 1, 4), 2.0))
-    control = ModelPredictiveControl(GRASP(), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2)
+    control = ModelPredictiveControl(
+        GRASP(GRASP.Config()), horizon=3, replan_every=1, action_size=1, frames=4, action_repeat=2
+    )
     plan = control.plan(cost, 2)
     assert plan.actions.shape == (2, 3, 4) and torch.equal(plan.actions[..., ::2], plan.actions[..., 1::2])
     torch.testing.assert_close(plan.actions.sum(1), torch.full((2, 4), 2.0), atol=0.2, rtol=0)
 
 
 def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=2)
+    control = ModelPredictiveControl(CEM(CEM.Config()), horizon=3, replan_every=1, action_size=2)
     control.plan(lambda a: a.square().sum((-2, -1)), 2)
     with pytest.raises(ValueError, match="reset"):
         control.plan(lambda a: a.square().sum((-2, -1)), 3)
@@ -170,10 +175,10 @@ def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:
 )
 def test_a_loop_that_cannot_run_is_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ModelPredictiveControl(CEM(), action_size=2, **settings)
+        ModelPredictiveControl(CEM(CEM.Config()), action_size=2, **settings)
 
 
 def test_a_suggestion_of_another_width_is_refused() -> None:
-    control = ModelPredictiveControl(CEM(), horizon=3, replan_every=1, action_size=2)
+    control = ModelPredictiveControl(CEM(CEM.Config()), horizon=3, replan_every=1, action_size=2)
     with pytest.raises(ValueError, match=r"= \[4, 3, 2\], found \[4, 3, 3\]"):
         control.plan(lambda a: a.square().sum((-2, -1)), 4, torch.zeros(4, 3, 3))

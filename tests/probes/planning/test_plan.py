@@ -146,7 +146,7 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
         (["costs=[{kind: image, file: WIDE}]"], "expected a square picture, as the model sees, found 30 x 20"),
         (["horizon=0"], "horizon"),
         (["horizon=2", "replan_every=3"], "execute must lie between 1 and the horizon (2), found 3"),
-        (["planner={kind: grasp}", "planner.enough=soon"], "planner.enough"),
+        (["planner={kind: grasp}", "planner.cost_tolerance=soon"], "planner.cost_tolerance"),
         (["tasks=1"], "tasks"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from jepa.cli.demos import DEMOS
 from jepa.config import load
-from jepa.models.build import build_planner
+from jepa.planners import PLANNERS
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.training.config import PretrainConfig
 from jepa_data.worlds import make_goal_batch, world_names
@@ -32,7 +32,7 @@ def test_a_plan_fits_the_run_that_it_names(path: Path) -> None:
     frames = training.encoder.tubelet * world.fps / (training.data.fps or world.fps)
     assert frames == int(frames), "the rate of the run divides that of the world"
     control = ModelPredictiveControl(
-        build_planner(plan.planner),
+        PLANNERS.make(plan.planner),
         horizon=plan.horizon,
         replan_every=plan.replan_every,
         action_size=world.action_size,

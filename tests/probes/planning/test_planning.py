@@ -18,7 +18,7 @@ def test_cem_over_true_dynamics_solves_two_rooms():
     about = make_batch("two-rooms", np.arange(1))
     tasks = Tasks(Protocol("two-rooms", about.version, 64, 200, 200, about.radius, about.radius, seed=7))
     settings = PlanSettings(
-        horizon=4, replan_every=1, action_repeat=5, planner=CEM(samples=100, elites=10, iterations=4)
+        horizon=4, replan_every=1, action_repeat=5, planner=CEM(CEM.Config(samples=100, elites=10, iterations=4))
     )
     solved = simulator_ceiling(tasks, 5, settings, None)
     assert solved.mean() >= 0.99
@@ -99,7 +99,7 @@ def test_plans_on_the_simulator_start_where_they_are_led() -> None:
     about = make_goal_batch("two-rooms", np.arange(1))
     tasks = Tasks(Protocol("two-rooms", about.version, 64, 6, 60, about.radius, about.radius, seed=3))
     narrow = PlanSettings(
-        horizon=12, replan_every=12, planner=CEM(samples=4, elites=2, iterations=1, std=1e-3, min_std=1e-4)
+        horizon=12, replan_every=12, planner=CEM(CEM.Config(samples=4, elites=2, iterations=1, std=1e-3, min_std=1e-4))
     )
 
     def lead(world):

@@ -1,0 +1,44 @@
+"""From the `costs:` of a config to terms of a cost, for planners.
+
+What is told in states of the world is read off the latents; how well that can be done is told with it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jepa.config import UserError
+from jepa.planners.cost import Term
+from jepa.world_model import LatentWorldModel
+from jepa_data.config import StreamConfig
+from jepa_data.shards.index import ShardSet
+from jepa_probes.planning.costs import TERMS, TermConfig
+from jepa_probes.planning.costs.base import Costs, CostTerm, Region
+
+
+def check_states(costs: Sequence[TermConfig], data: StreamConfig) -> None:
+    """Raises UserError if a cost names a state that was not recorded. Asked first: it costs nothing."""
+    recorded = ShardSet.open(data.folder).manifest.state_names
+    for number, cost in enumerate(costs):
+        if unknown := [name for name in cost.states if name not in recorded]:
+            known = ", ".join(recorded) or "none"
+            raise UserError(f"costs.{number}: no state {unknown[0]!r} was recorded; there are: {known}")
+
+
+def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, seed: int) -> Costs:
+    """Fit what is read off latents, and encode what is a picture, once for all plans.
+
+    Raises:
+        UserError: a state does not exist in all episodes, or a picture cannot be read or is not square.
+    """
+    terms: list[Term] = []
+    regions: list[Region] = []
+    described: list[dict[str, Any]] = []
+    for number, cost in enumerate(costs):
+        try:
+            term: CostTerm = TERMS.make(cost, model, data, seed)
+        except ValueError as error:
+            raise UserError(f"costs.{number}: {error}") from error
+        terms.append(Term(term, cost.weight))
+        regions += term.regions
+        described.append(cost.model_dump(mode="json") | ({"r2": dict(term.r2)} if term.r2 else {}))
+    return Costs(tuple(terms), tuple(regions), described)

@@ -1,0 +1,54 @@
+"""A second goal, given as a picture: the squared distance to its latent, the same for all tasks."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.config.fields import Positive, Share
+from jepa.planners.cost import Imagined, image_reached
+from jepa.world_model import LatentWorldModel
+from jepa_data.config import StreamConfig
+from jepa_probes.planning.costs import TermConfig
+from jepa_probes.planning.costs.base import CostTerm
+
+
+class ImageCost(CostTerm):
+    """The squared distance to the latent of a picture, beside the tasks' own goals."""
+
+    class Config(TermConfig):
+        """The picture."""
+
+        kind: Literal["image"] = "image"
+        weight: Positive = 1.0
+        file: str = Field(description="a square picture; it is scaled to the model's size")
+        running_cost_weight: Share = 1.0
+
+    def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
+        self.config = config
+        self._cost = image_reached(
+            model.encode_image, read_square(Path(config.file)), running_cost_weight=config.running_cost_weight
+        )
+
+    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
+        """See `CostTerm`."""
+        return self._cost(imagined)
+
+
+def read_square(path: Path) -> UInt8[Tensor, "1 3 h w"]:
+    """Raises UserError if there is no picture that can be read, or it is not square."""
+    try:
+        with Image.open(path) as file:
+            picture = np.array(file.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: no picture that can be read ({error})") from error
+    if picture.shape[0] != picture.shape[1]:
+        height, width = picture.shape[:2]
+        raise UserError(f"{path}: expected a square picture, as the model sees, found {width} x {height}")
+    return torch.from_numpy(picture).permute(2, 0, 1)[None]
