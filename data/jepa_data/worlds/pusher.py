@@ -12,7 +12,7 @@ Between two actions nothing is remembered but the numbers of `Table`: contacts a
 of (state, action) alone, and a saved state goes on exactly as it would have.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,6 @@ class Table:
     agent_velocity: NDArray[np.float64]  # [E, 2]
     block: NDArray[np.float64]  # [E, 3] x, y, angle
     block_velocity: NDArray[np.float64]  # [E, 3]
-
-    def take(self, index: NDArray[np.intp]) -> "Table":
-        return Table(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 class Pushing:
