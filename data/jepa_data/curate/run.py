@@ -11,7 +11,6 @@ From Python, with captions by a callable:
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from jepa_data.curate.stages import check, decide, unreadable
 from jepa_data.curate.table import Table
 from jepa_data.curate.writing import Annotate, clock_of, new_writer, source_name, write_samples
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import JOURNAL, MANIFEST
 from jepa_data.writable import make_folder, writing
@@ -107,7 +107,7 @@ def curate(
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is told at once
     total = len(keys)
     measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
-    workers = processes if processes is not None else _cores() if engine == "pool" else 0
+    workers = processes if processes is not None else cores() if engine == "pool" else 0
     measured = measure(
         source, measurer, engine, workers, timeout_seconds, lambda done: progress("measuring", done, total)
     )
@@ -193,7 +193,3 @@ def _clear(out: Path) -> None:
     """Take away the report and the sheets of the curation before this one."""
     (out / CURATION).unlink(missing_ok=True)
     remove_examples(out)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

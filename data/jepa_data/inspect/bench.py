@@ -19,9 +19,9 @@ import numpy as np
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Size, VideoIndex, get_backend
 from jepa_data.errors import DataError
-from jepa_data.inspect.check import cores
 from jepa_data.inspect.decode_only import decode_only
 from jepa_data.inspect.processes import descendants, memory_of
+from jepa_data.process_pool import cores
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts, random_box
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.read import ShardFiles

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.check import cores
 from jepa_data.inspect.external_index import CLASS, Place, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
 from jepa_data.inspect.tars import find_tars, named_split
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,

@@ -10,10 +10,9 @@ import numpy as np
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.check import cores
 from jepa_data.inspect.summary import seconds_of, spread
 from jepa_data.printable import printable
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample

@@ -21,6 +21,7 @@ from jepa_data.errors import DataError
 from jepa_data.worlds import make_goal_batch, world_names
 from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.gym import PREFIX
+from jepa_data.writable import writing
 
 EPISODES, SECONDS = 64, 2.0  # side by side, and CPU time at least, for the measured speed
 FRAMES, SHOWN = 40, 6  # of the recording on the sheet
@@ -82,10 +83,8 @@ def sheet(found: list[WorldSummary], out: Path) -> int:
             left = GAP + column * step + (GAP if column == SHOWN else 0)
             picture.paste(Image.fromarray(seen), (left, GAP + row * step))
         draw.text(((SHOWN + 1) * step + 4 * GAP, row * step + step // 2), name, fill="#30343b", font=font, anchor="lm")
-    try:
+    with writing(out):
         picture.save(out, format="PNG", optimize=True)
-    except OSError as error:
-        raise DataError(f"{out}: the sheet cannot be written ({error.strerror})") from error
     return len(shown)
 
 

@@ -7,7 +7,6 @@ OUT/packing.jsonl     while packing: which items are finished, and how many of t
 OUT/rejected.jsonl    what could not be read, a line each: source, start, end, kind, detail
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,7 +19,7 @@ from jepa_data.pack.progress import FINISHED, REJECTED, Progress
 from jepa_data.pack.recipe import Recipe, scaled
 from jepa_data.pack.scenes import check_installed
 from jepa_data.pack.workers import Job, crashed, work
-from jepa_data.process_pool import WorkerFailure, run_in_order
+from jepa_data.process_pool import WorkerFailure, cores, run_in_order
 from jepa_data.sampling import action_stride
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
@@ -148,7 +147,7 @@ def pack(
         resume=not overwrite,
     )
     with writer, Progress(out, writer.done) as done:
-        _run(corpus, replace(packing, recipe=recipe), writer, done, processes or _cores(), progress)
+        _run(corpus, replace(packing, recipe=recipe), writer, done, processes or cores(), progress)
         if not done.samples:
             raise DataError(_nothing(corpus, done))
     done.remove()
@@ -230,7 +229,3 @@ def _nothing(corpus: Corpus, done: Progress) -> str:
     if done.rejected:
         return f"none of {corpus.count} videos and pictures could be read; the first: {done.rejected[0]}"
     return f"all {done.short} pieces are too short. Lower --min-seconds"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -203,7 +203,7 @@ def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from jepa.config import from_dict, load
     from jepa_data.config import StreamConfig
     from jepa_data.errors import DataError
-    from jepa_data.inspect.check import cores
+    from jepa_data.process_pool import cores
     from jepa_data.shards.index import ShardSet
 
     if config is not None:
