@@ -82,10 +82,10 @@ def check(
 
     Args:
         workers: processes; None: one a core.
-        timeout_seconds: a sample of which nothing is heard for so long (a few dozen frames) is given up.
+        timeout_seconds: a sample that makes no progress for so long (a few dozen frames) is given up.
         quarantine_file: where findings are written; None: `quarantine.jsonl` in the folder.
         backend: name of the decoder.
-        progress: told how many shards and samples are done, and how many there are.
+        progress: called with how many shards and samples are done, and how many there are.
 
     Raises:
         DataError: the folder cannot be opened, or the quarantine file not be written.

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jepa_data.decode import get_backend
 from jepa_data.errors import DecodeError
-from jepa_data.inspect.summary import spread
+from jepa_data.inspect.summary import evenly
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.media import still
@@ -37,7 +37,7 @@ def contact_sheet(
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Write a PNG, and give back how many samples are on it. Raises DataError if it cannot be written."""
-    chosen = spread(len(shards.samples), samples)
+    chosen = evenly(len(shards.samples), samples)
     rows = -(-len(chosen) // columns)
     wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)

@@ -31,12 +31,12 @@ HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What there is to tell of a world. `missing` says why it is not here; the rest is empty then.
+    """A world in the table. `missing` says why it is not installed; the rest is empty then.
 
     Attributes:
         row: as in HEADER.
         pictures: of an episode, and of a goal for it.
-        speed: pictures a CPU-second at 64 px, stepping included.
+        speed: pictures per CPU second at 64 px, stepping included.
     """
 
     name: str
@@ -46,7 +46,7 @@ class WorldSummary:
     speed: float | None = None
 
 
-def sights(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
+def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
     """All worlds that set tasks, one after the other; with pictures, or speeds, where asked."""
     for name in world_names():
         if name.startswith(PREFIX):
@@ -59,22 +59,22 @@ def sights(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummar
             yield WorldSummary(name, missing=str(error))
 
 
-def table(found: list[WorldSummary]) -> list[tuple[str, ...]]:
+def table(summaries: list[WorldSummary]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
-    timed = any(sight.speed is not None for sight in found)
-    rows: list[tuple[str, ...]] = [HEADER + (("pictures a CPU-second",) if timed else ())]
-    for sight in found:
-        if sight.missing is None:
-            speed = (f"{sight.speed:,.0f}",) if sight.speed is not None else ("",) if timed else ()
-            rows.append((sight.name, *sight.row, *speed))
+    timed = any(world.speed is not None for world in summaries)
+    rows: list[tuple[str, ...]] = [HEADER + (("pictures per CPU second",) if timed else ())]
+    for world in summaries:
+        if world.missing is None:
+            speed = (f"{world.speed:,.0f}",) if world.speed is not None else ("",) if timed else ()
+            rows.append((world.name, *world.row, *speed))
         else:
-            rows.append((sight.name, "is not here", *[""] * (len(rows[0]) - 2)))
+            rows.append((world.name, "not installed", *[""] * (len(rows[0]) - 2)))
     return rows
 
 
-def sheet(found: list[WorldSummary], out: Path) -> int:
+def sheet(summaries: list[WorldSummary], out: Path) -> int:
     """Write the pictures as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
-    shown = [(sight.name, sight.pictures) for sight in found if sight.pictures is not None]
+    shown = [(world.name, world.pictures) for world in summaries if world.pictures is not None]
     step = SIDE + GAP
     picture = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -108,7 +108,7 @@ def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
 
 
 def _speed(name: str) -> float:
-    """Pictures a CPU-second, of this process and of those that it has started."""
+    """Pictures per CPU second, of this process and of those that it has started."""
     world = make_goal_batch(name, np.arange(EPISODES))
     actions = world.act(world.policies[0], [np.random.default_rng(e) for e in range(EPISODES)], FRAMES)
     world.render()  # what is set up once does not count

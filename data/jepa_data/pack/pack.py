@@ -74,22 +74,22 @@ class Report:
         shards = sum(len(split.shards) for split in splits.values())
         counts = ", ".join(f"{split.episodes} {name}" for name, split in splits.items())
         speed = f", {length / self.seconds:.1f} s of it a second" if length and not self.resumed else ""
-        found = [
+        lines = [
             f"{out}: {counts} samples, {length / 60:.1f} min of video in {shards} shard(s), {size / 2**20:.1f} MiB",
             f"  took {self.seconds:.1f} s{speed}",
         ]
         if self.resumed:
-            found.append(f"  {self.resumed} samples were there before")
+            lines.append(f"  {self.resumed} samples were there before")
         if self.short:
-            found.append(f"  {self.short} pieces were too short (--min-seconds)")
+            lines.append(f"  {self.short} pieces were too short (--min-seconds)")
         if self.rejected:
-            found.append(f"  {len(self.rejected)} could not be read, listed in {out / REJECTED}; the first:")
-            found += [f"    {rejected}" for rejected in self.rejected[:3]]
+            lines.append(f"  {len(self.rejected)} could not be read, listed in {out / REJECTED}; the first:")
+            lines += [f"    {rejected}" for rejected in self.rejected[:3]]
         if note := self.manifest.missing_note():
-            found.append(f"  {note}")
+            lines.append(f"  {note}")
         if not {"val", "test"} & set(splits):
-            found.append("  nothing is kept for testing: raise --test-share, or give the table a column `split`")
-        return found
+            lines.append("  nothing is kept for testing: raise --test-share, or give the table a column `split`")
+        return lines
 
 
 def open_corpus(source: Path, *, camera: str | None = None, labels: bool = True) -> Corpus:
@@ -116,7 +116,7 @@ def pack(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Pack a corpus to a folder of shards. `progress` is told the number of items done.
+    """Pack a corpus to a folder of shards. `progress` is called with the number of items done.
 
     Args:
         processes: how many encode at a time; None: one a core.

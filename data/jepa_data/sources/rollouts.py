@@ -60,7 +60,7 @@ class Recording:
 def record(
     recording: Recording, out: Path, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
 ) -> Manifest:
-    """Record to a folder of shards. `progress` is told the number of episodes done.
+    """Record to a folder of shards. `progress` is called with the number of episodes done.
 
     Raises:
         DataError: the world has no such name, or `out` is not empty.

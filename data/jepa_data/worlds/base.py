@@ -127,7 +127,7 @@ class WorldBatch(ABC):
 class GoalBatch(WorldBatch):
     """A world that sets tasks: get to where a goal [E, G] is reached.
 
-    What is defined here suits a world whose state is an array of which the goal is the first G columns.
+    The defaults suit a world whose state is an array and whose goal is its first G columns.
 
     Attributes:
         radius: success is a distance below it, in `unit`.

@@ -148,10 +148,10 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.batch.step(np.asarray(action)[None])
         self._steps += 1
         info = self._info()
-        ended = bool(self.batch.terminated()[0])
+        is_over = bool(self.batch.terminated()[0])
         reward = -info.get("distance", -info["state"].get(REWARD, 0.0))
-        terminated = bool(info["state"].get(TERMINATED, ended))
-        truncated = self._steps >= self.max_steps or (ended and not terminated)
+        terminated = bool(info["state"].get(TERMINATED, is_over))
+        truncated = self._steps >= self.max_steps or (is_over and not terminated)
         return self.render(), reward, terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]

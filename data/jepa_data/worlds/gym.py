@@ -132,7 +132,7 @@ class GymBatch(WorldBatch):
 
 def _make(name: str) -> gymnasium.Env:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame shall miss no screen
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame needs no screen
     try:
         return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
     except gymnasium.error.DependencyNotInstalled as error:
@@ -193,7 +193,7 @@ def _parts(space: spaces.Space, prefix: str = "observation") -> list[tuple[str, 
         items = [(f"{prefix}.{number}", part) for number, part in enumerate(space.spaces)]
     else:
         return [(prefix, space)]
-    return [found for name, part in items for found in _parts(part, name)]
+    return [named for name, part in items for named in _parts(part, name)]
 
 
 def _values(space: spaces.Space, seen: Any) -> list[Any]:

@@ -32,8 +32,8 @@ class MazePaths:
         self._number[tuple(free.T)] = np.arange(len(free))
         self.steps = np.zeros((len(free), len(free)), dtype=np.intp)  # from cell to cell
         self._towards = np.zeros_like(self.steps)  # [from, to]: the next cell
-        for cell, place in enumerate(free):
-            self._search(cell, place)
+        for cell, row_column in enumerate(free):
+            self._search(cell, row_column)
 
     def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
         """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
@@ -71,9 +71,9 @@ class MazePaths:
         column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)
         return np.floor(rows / 2 - position[:, 1] / self.size).astype(np.intp).clip(0, rows - 1), column
 
-    def _search(self, goal: int, place: NDArray[np.intp]) -> None:
+    def _search(self, goal: int, row_column: NDArray[np.intp]) -> None:
         """Breadth first from one cell to all."""
-        queue, seen = deque([(int(place[0]), int(place[1]))]), {goal}
+        queue, seen = deque([(int(row_column[0]), int(row_column[1]))]), {goal}
         self._towards[goal, goal] = goal
         while queue:
             row, column = queue.popleft()

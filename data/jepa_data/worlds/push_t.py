@@ -3,7 +3,7 @@
 The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
 `pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
 published scores are near but not the same thing. Open-loop replay of a good plan fails where contact decides: expect no
-100 %, not even of a planner told the truth.
+100 %, not even of a planner that knows the true state.
 
     action [2]   where the pusher is drawn to, as an offset of 100 px for each 1; goals and starts lie inside the table
     state [7]    agent.x, agent.y, block.x, block.y, block.angle, agent.vx, agent.vy, in px of a table 512 wide, radians
@@ -165,8 +165,8 @@ def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArr
     out, wanted = here - center, there - center
     angle = np.arctan2(out[:, 1], out[:, 0])
     turn = (np.arctan2(wanted[:, 1], wanted[:, 0]) - angle + np.pi) % (2 * np.pi) - np.pi
-    following = angle + np.clip(turn, -0.6, 0.6)
-    on_circle = center + AROUND * np.column_stack([np.cos(following), np.sin(following)])
+    next_angle = angle + np.clip(turn, -0.6, 0.6)
+    on_circle = center + AROUND * np.column_stack([np.cos(next_angle), np.sin(next_angle)])
     return np.where((np.abs(turn) < 0.4)[:, None], there, on_circle)
 
 

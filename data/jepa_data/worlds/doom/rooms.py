@@ -142,8 +142,8 @@ class DoomRoomsBatch(GoalBatch):
 
     def _pose(self, cells: NDArray[np.intp], unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers in 0..1 [E, 3] as poses in the given cells, clear of all walls."""
-        beside = (CELL / 2 - BODY - 1) * (2 * unit[:, :2] - 1)
-        return np.column_stack([self._paths.middles[cells] + beside, 2 * np.pi * unit[:, 2]])
+        offset = (CELL / 2 - BODY - 1) * (2 * unit[:, :2] - 1)
+        return np.column_stack([self._paths.middles[cells] + offset, 2 * np.pi * unit[:, 2]])
 
     def _turn_left(self, goal: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.abs(_short(goal[:, 2] - self.state[:, 2])) / ALIGNED
@@ -156,10 +156,10 @@ class DoomRoomsBatch(GoalBatch):
 
 @dataclass
 class _Stroll:
-    """Random walks; drawn before, so that walls change what is done, but not what chance there is."""
+    """Random walks; the random numbers are drawn first, so that walls do not change them."""
 
     moves: NDArray[np.float64]  # [E, T-1, 3]
-    holds: NDArray[np.int64]  # [E, T-1] frames of each
+    repeats: NDArray[np.int64]  # [E, T-1] frames of each
     aside: NDArray[np.float64]  # [E, T-1] the turn, to one side, of who came to a wall
     number: NDArray[np.int64]  # [E] of the present move
     left: NDArray[np.int64]  # [E] frames of it that are left
@@ -174,17 +174,17 @@ class _Stroll:
             moves[forward] = moves[forward] * [0.35, 0.4, 0.7] + [0.65, 0, 0]
             aside = rng.uniform(0.6, 1, frames - 1) * rng.choice([-1, 1], frames - 1)
             drawn.append((moves, rng.integers(1, LONGEST_REPEAT + 1, frames - 1), aside))
-        moves, holds, aside = (np.stack(parts) for parts in zip(*drawn, strict=True))
+        moves, repeats, aside = (np.stack(parts) for parts in zip(*drawn, strict=True))
         count = len(generators)
         number = np.zeros(count, dtype=np.int64)
-        return cls(moves, holds, aside, number, holds[:, 0].copy(), np.zeros(count, dtype=bool))
+        return cls(moves, repeats, aside, number, repeats[:, 0].copy(), np.zeros(count, dtype=bool))
 
     def act(self) -> NDArray[np.float64]:
         """The actions [E, 3] of the next frame."""
         rows = np.arange(len(self.number))
         over = (self.left == 0) | self.bumped
         self.number[over] += 1
-        self.left[over] = self.holds[rows, self.number][over]
+        self.left[over] = self.repeats[rows, self.number][over]
         moves = self.moves[rows, self.number]
         # The rest of this move leads away from the wall.
         away = np.column_stack([-0.5 * np.abs(moves[:, 0]), 0.5 * moves[:, 1], self.aside[rows, self.number]])

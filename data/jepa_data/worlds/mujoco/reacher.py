@@ -33,7 +33,7 @@ SEEN = 0.62  # m of the ground in the picture
 LIMIT = np.deg2rad(160)  # of the wrist, to each side
 NEAR = 0.2  # radians of success
 FAR = 0.6  # radians that a goal is away at least
-CHOICES = 16  # goals drawn, of which the first far one is taken
+CHOICES = 16  # goals drawn; the first far one is taken
 PULL, BRAKE = np.array([3.0, 2.0]), np.array([0.3, 0.0])  # of the script: torque for a radian, and a radian a second
 NOISE = 0.3
 MODEL = f"""
@@ -134,7 +134,7 @@ class ReacherBatch(GoalBatch):
         return np.abs(self.state[:, 2:]).max(1)
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Poses [E, 2], drawn as starts are, of which one joint at least is 0.6 radians off."""
+        """Poses [E, 2], drawn as starts are; at least one joint is 0.6 radians off."""
         return self._goals(rng.uniform(size=(len(self), 2 * CHOICES)))
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
