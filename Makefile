@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-seeds demo-family demo-30min test test-all lint format bench clean
+.PHONY: help install demo demo-seeds demo-family demo-30min test test-all lint format bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -53,6 +53,10 @@ format: install  ## rewrite the code in the project's format
 
 bench: install  ## speed against named baselines; writes tests/bench/results
 	JEPA_CHECK_SHAPES=0 $(BIN)/python -m pytest -q -s tests/bench -o python_files="bench_*.py"
+
+docs: install  ## build the site into build/site; a broken link fails
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache

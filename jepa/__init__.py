@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jepa.encoders.create import create_encoder as create_encoder
     from jepa.models.model import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "create_encoder", "load"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import jepa
 from jepa_data.worlds import world_names
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,32 @@ def run_guide(name: str, folder: Path, *, least: int) -> None:
         run = [sys.executable, "-c", block]
         done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(corpus: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"run: {tmp_path / 'runs/demo'}\ndata: {{shards: {corpus}, batch_size: 8, clip_frames: 10}}\n"
+        "encoder: {kind: conv, width: 16, tubelet: 2, channels: 8}\nmethod: {kind: lewm, predictor: {hidden: 16}}\n"
+        "trainer: {steps: 2, device: cpu}\n"
+    )
+    jepa.pretrain(config, say=lambda line: None)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lewm" in done.stdout and "[1, 5, 1, 16]" in done.stdout
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 @pytest.mark.slow
