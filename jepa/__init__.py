@@ -5,8 +5,8 @@
     latents = model.encode(video)       # uint8 [B, T, 3, h, w], a file, PIL images, … -> [B, S, N, D]
 
     jepa.pretrain("configs/pretrain/demo.yaml", ["run=runs/mine"])      # what the verbs do: see jepa.api
-    jepa.probe("runs/mine")["scores"]["state_r2"]
-    jepa.plan("runs/mine", "configs/plan/demo.yaml")["success"]
+    jepa.probe("runs/mine").scores["state_r2"]
+    jepa.plan("runs/mine", "configs/plan/demo.yaml").success
 
     encoder = jepa.create_encoder("vit_base", image_size=256, frames=16)      # see jepa.encoders.create
     tokens = encoder(normalized_video)                                        # [B, T, 3, h, w] -> [B, S, N, D]

@@ -1,5 +1,6 @@
 """The commands of the guides run, one after the other, on a few small videos."""
 
+import importlib
 import os
 import re
 import shlex
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import jepa
+from jepa.masks import MASKS
 from jepa_data.worlds import world_names
+from jepa_probes.planning.result import PlanResult
 
 ROOT = Path(__file__).parents[1]
 SCENES = {
@@ -30,42 +33,49 @@ SHORTER = {  # what is added to a command, so that it takes seconds
     "pretrain": ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"],
     "record": ["--episodes", "24"],
     "plan": ["tasks=3", "steps=8", "simulator_tasks=1", "gifs=1", "inverse.updates=5"],
+    "dream": ["tasks=3", "steps=8", "controller.updates=2"],
 }
 
 
-def run_guide(name: str, folder: Path, *, least: int) -> None:
+def run_python(blocks: list[str], folder: Path) -> str:
+    """Run listings one after the other, as one program, and return what it prints."""
+    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
+    run = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def listings(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def run_guide(name: str, folder: Path, *, at_least: int) -> None:
     """Run its commands in `folder`, with few steps, and its Python."""
     (folder / "configs").symlink_to(ROOT / "configs")
     env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
-    found = commands(ROOT / "docs" / name)
-    assert len(found) >= least and all(command[0] == "jepa" for command in found)
-    for command in found:
+    listed = commands(ROOT / "docs" / name)
+    assert len(listed) >= at_least and all(command[0] == "jepa" for command in listed)
+    for command in listed:
         verb = command[2] if command[1] == "data" else command[1]
-        run = [sys.executable, "-m", "jepa.cli", *command[1:], *SHORTER.get(verb, [])]
+        shorter = [] if "--compare" in command else SHORTER.get(verb, [])
+        run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
         done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL):
-        run = [sys.executable, "-c", block]
-        done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    run_python(listings(ROOT / "docs" / name), folder)
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/extend.md"])
+def test_the_python_of_the_page_runs(page: str, corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(
         f"run: {tmp_path / 'runs/demo'}\ndata: {{shards: {corpus}, batch_size: 8, clip_frames: 10}}\n"
         "encoder: {kind: conv, width: 16, tubelet: 2, channels: 8}\nmethod: {kind: lewm, predictor: {hidden: 16}}\n"
         "trainer: {steps: 2, device: cpu}\n"
     )
-    jepa.pretrain(config, say=lambda line: None)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
-    done = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "lewm" in done.stdout and "[1, 5, 1, 16]" in done.stdout
+    jepa.pretrain(config)
+    assert re.search(r"^(True|False)\b", run_python(listings(ROOT / page), tmp_path), re.MULTILINE)  # info["success"]
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
@@ -74,6 +84,15 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_configuration_reference_has_a_section_for_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    tables = importlib.import_module("configuration").tables()
+    for kind in (*jepa.list_methods(), *jepa.list_encoders(), *MASKS):
+        assert re.search(rf"^### \w+ \(`kind: {kind}`\)", tables, re.MULTILINE), kind
+    targets = set(re.findall(r"\{#(.*?)\}", tables))
+    assert set(re.findall(r"\]\(#(.*?)\)", tables)) <= targets
 
 
 @pytest.mark.slow
@@ -85,19 +104,32 @@ def test_the_guide_to_your_own_videos_runs(tmp_path: Path) -> None:
             line = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", scene, "-ss", str(number), "-t", "3.5"]
             subprocess.run([*line, "-pix_fmt", "yuv420p", str(out)], check=True)
     (tmp_path / "my_videos" / "life" / "99.mp4").write_text("no video")
-    run_guide("your_own_videos.md", tmp_path, least=9)
+    run_guide("your_own_videos.md", tmp_path, at_least=9)
     assert (tmp_path / "runs" / "my-videos" / "report.html").is_file() and (tmp_path / "features.npz").is_file()
 
 
 @pytest.mark.slow
 def test_the_page_about_collapse_runs(tmp_path: Path) -> None:
-    run_guide("collapse.md", tmp_path, least=4)
+    run_guide("collapse.md", tmp_path, at_least=4)
     assert (tmp_path / "runs" / "collapse" / "curves.png").is_file()
 
 
 @pytest.mark.slow
+def test_the_page_about_planning_runs(tmp_path: Path) -> None:
+    run_guide("planning.md", tmp_path, at_least=8)
+    result = PlanResult.read(tmp_path / "runs" / "demo" / "careful")
+    assert 0 <= result.success <= 1
+
+
+@pytest.mark.slow
+def test_the_page_about_usage_runs(tmp_path: Path) -> None:
+    run_guide("usage.md", tmp_path, at_least=6)
+    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_the_guide_to_worlds_runs(tmp_path: Path) -> None:
-    run_guide("worlds.md", tmp_path, least=6)
+    run_guide("worlds.md", tmp_path, at_least=6)
     assert (tmp_path / "worlds.png").stat().st_size < 300 * 2**10 and (
         tmp_path / "runs" / "maze" / "plan.json"
     ).is_file()
@@ -105,7 +137,7 @@ def test_the_guide_to_worlds_runs(tmp_path: Path) -> None:
 
 def test_the_guide_to_worlds_knows_every_world() -> None:
     guide = (ROOT / "docs" / "worlds.md").read_text()
-    table = guide[guide.index("| world |") : guide.index("What each world is")]
+    table = guide[guide.index("| world |") : guide.index("The file of each world")]
     for name in world_names():
         family, _, variant = name.rpartition("-")
         assert f"`{name}`" in table or (f"`{family}-" in table and f"`-{variant}`" in table), name

@@ -1,4 +1,4 @@
-"""The range and the spread of actions, number by number: what a manifest of shards and a model say of them.
+"""The range and the standard deviation of actions, number by number: what a manifest of shards and a model say of them.
 
 Actions are stored in their own units (pixels, radians, metres). What reads them takes the unit from here: a predictor
 standardizes by mean and std, and planners search between low and high. Nothing here imports torch.
@@ -68,7 +68,7 @@ class ActionStats(Config):
 
 
 def assumed(width: int) -> ActionStats:
-    """What is taken for actions of which nothing is known: -1..1, mean 0 and std 1."""
+    """The default for actions without statistics: -1..1, mean 0 and std 1."""
     return ActionStats(
         low=(-1.0,) * width, high=(1.0,) * width, mean=(0.0,) * width, std=(1.0,) * width, origin="assumed"
     )

@@ -61,7 +61,7 @@ class StreamConfig(Config):
     batch_size: int = Field(gt=0, description="clips per batch, over all ranks together")
     clip_frames: int = Field(gt=0, description="frames per clip")
     fps: float | None = Field(default=None, gt=0, description="frames per second of the clips; none: the video's own")
-    stride: int = Field(default=1, gt=0, description="instead of fps: every so-many-th frame of the video")
+    stride: int = Field(default=1, gt=0, description="instead of fps: every n-th frame of the video")
     clips_per_video: int = Field(default=1, gt=0, description="clips cut from each video in an epoch")
     start: Literal["random", "spread"] = Field(
         default="random", description="of clips in training: anywhere, or each in its own part of the video"
@@ -125,6 +125,6 @@ class StreamConfig(Config):
         if self.crop is not None and self.image_size is None:
             raise ValueError("crop needs image_size, the side of the pictures it makes")
         if self.shortest_edge is not None and (self.image_size is None or self.shortest_edge < self.image_size):
-            found = "no image_size" if self.image_size is None else f"{self.shortest_edge} below {self.image_size}"
-            raise ValueError(f"shortest_edge: expected image_size and a number that is not below it, found {found}")
+            sizes = "no image_size" if self.image_size is None else f"{self.shortest_edge} below {self.image_size}"
+            raise ValueError(f"shortest_edge: expected image_size and a number that is not below it, found {sizes}")
         return self

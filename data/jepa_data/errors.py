@@ -20,10 +20,10 @@ class DecodeError(DataError):
 
     def __init__(self, kind: str, detail: str, key: str = "", url: str = "") -> None:
         self.kind, self.detail, self.key, self.url = kind, detail, key, url
-        place = " ".join(
+        where = " ".join(
             part for part in (f"{printable(url)}:" if url else "", f"sample {key!r}:" if key else "") if part
         )
-        super().__init__(f"{place} {kind}: {detail}".strip())
+        super().__init__(f"{where} {kind}: {detail}".strip())
 
     def named(self, key: str, url: str) -> "DecodeError":
         """The same error, with the sample and the shard it happened in."""

@@ -19,8 +19,8 @@ def printable(name: str | PurePath) -> str:
     return UNPRINTABLE.sub(_escaped, name.as_posix() if isinstance(name, PurePath) else name)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `os.fsdecode` gives it
         return f"\\x{code - 0xDC00:02x}"
-    return found.group().encode("unicode_escape").decode("ascii")
+    return match.group().encode("unicode_escape").decode("ascii")

@@ -32,6 +32,13 @@ START_SECONDS = 300.0  # for a new process to import what it needs, on a machine
 READY, ALIVE, DONE, FAILED = range(4)
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class WorkerFailure:
     """The result of a job whose process ended, or was ended, before there was one."""

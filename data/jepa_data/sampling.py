@@ -36,7 +36,7 @@ def possible_starts(seconds: Float[np.ndarray, " F"], clip_frames: int, fps: flo
 
     Args:
         seconds: when each frame is shown, from 0, ascending.
-        stride: without `fps`: every so-many-th frame of the video.
+        stride: without `fps`: every n-th frame of the video.
     """
     if fps is None:
         return max(0, len(seconds) - (clip_frames - 1) * stride)

@@ -178,8 +178,8 @@ def _weights(
     center = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(pixels, device=start.device) + 0.5
     weight = (1 - (pixel - center).abs() / step.clamp(min=1)).clamp(min=0)
-    inside = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
-    weight = weight * inside
+    within = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
+    weight = weight * within
     return weight / weight.sum(-1, keepdim=True)
 
 

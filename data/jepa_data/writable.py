@@ -33,8 +33,7 @@ def check_writable(folder: Path) -> None:
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        _try(there)
     except OSError as error:
         where = f"{folder}: nothing can be written" + ("" if there == folder else f" in {there}")
         raise DataError(f"{where} ({error.strerror}); give another folder, or allow writing there") from None

@@ -23,7 +23,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema, to_json
 
 from jepa.config.errors import UserError
@@ -120,6 +121,11 @@ class Part:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """One of the parts of the table; `default_kind` is what it is where a config leaves `kind` out."""
+        kinds = core_schema.union_schema([self.table.config(kind).__pydantic_core_schema__ for kind in self.table])
+        return handler(kinds) | ({"default_kind": self.kind} if self.kind else {})
 
     def _read(self, value: Any, info: ValidationInfo) -> Component:
         given = {"kind": value.kind} if isinstance(value, Component) else value

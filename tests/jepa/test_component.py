@@ -106,6 +106,18 @@ def test_settings_of_another_class_under_a_known_kind_are_refused():
         Picture(shape=Pretender())
 
 
+def test_the_json_schema_describes_every_kind():
+    table = Parts("shapes", square=f"{HERE}:Square", circle=f"{HERE}:Circle")
+
+    class Drawing(Config):
+        shape: Annotated[Component, part(table, "square")] = DEFAULT
+
+    schema = Drawing.model_json_schema()
+    described = [schema["$defs"][way["$ref"].rpartition("/")[2]] for way in schema["properties"]["shape"]["anyOf"]]
+    assert [part["properties"]["kind"]["const"] for part in described] == ["square", "circle"]
+    assert schema["properties"]["shape"]["default_kind"] == "square"
+
+
 def test_a_file_is_imported_when_its_kind_is_first_named():
     assert "later" in SHAPES and len(SHAPES) == 3
     assert "jepa.no_such_module" not in sys.modules

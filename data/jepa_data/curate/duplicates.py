@@ -39,7 +39,7 @@ class Space(Protocol):
 
 def near_hashes(stage: NearDuplicates, table: Table, rows: Rows) -> Decision:
     """By perceptual hashes: bits of 64 that differ, the mean of four frames."""
-    found = first_come(_in_order(table, rows), _Hashes(table.hashes, stage.bits))
+    duplicates = first_come(_in_order(table, rows), _Hashes(table.hashes, stage.bits))
     drops = tuple(
         Drop(
             row,
@@ -48,7 +48,7 @@ def near_hashes(stage: NearDuplicates, table: Table, rows: Rows) -> Decision:
             stage.bits,
             like,
         )
-        for row, like, value in found
+        for row, like, value in duplicates
     )
     return Decision(drops, f"hashes within {stage.bits:g} of 64 bits")
 
@@ -58,7 +58,7 @@ def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings:
     known = rows[embeddings.there[rows]]
     units = np.zeros(embeddings.vectors.shape, np.float32)
     units[known] = directions(embeddings.vectors[known], stage.center)
-    found = first_come(_in_order(table, known), _Directions(units, -stage.cosine))
+    duplicates = first_come(_in_order(table, known), _Directions(units, -stage.cosine))
     drops = tuple(
         Drop(
             row,
@@ -67,7 +67,7 @@ def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings:
             stage.cosine,
             like,
         )
-        for row, like, value in found
+        for row, like, value in duplicates
     )
     missing = len(rows) - len(known)
     notes = (f"{missing} samples are not in {embeddings.path}; they stay",) if missing else ()
@@ -80,15 +80,15 @@ def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
     The result is that of going through the rows one by one; halves are compared as a whole: the second half is rid of
     what is near the first half's survivors, then looked at by itself.
     """
-    found: list[tuple[int, int, float]] = []
+    duplicates: list[tuple[int, int, float]] = []
 
     def kept(part: Rows) -> Rows:
         if len(part) <= BLOCK:
             return one_by_one(part)
         before, after = kept(part[: len(part) // 2]), part[len(part) // 2 :]
-        place, unlike = space.nearest(after, before)
-        near = place >= 0
-        found.extend(zip(after[near].tolist(), before[place[near]].tolist(), unlike[near].tolist(), strict=True))
+        nearest, unlike = space.nearest(after, before)
+        near = nearest >= 0
+        duplicates.extend(zip(after[near].tolist(), before[nearest[near]].tolist(), unlike[near].tolist(), strict=True))
         return np.concatenate([before, kept(after[~near])])
 
     def one_by_one(part: Rows) -> Rows:
@@ -98,13 +98,13 @@ def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
             earlier = np.flatnonzero(near[row] & stays)
             if len(earlier):
                 like = int(earlier[unlike[row, earlier].argmin()])
-                found.append((int(part[row]), int(part[like]), float(unlike[row, like])))
+                duplicates.append((int(part[row]), int(part[like]), float(unlike[row, like])))
                 stays[row] = False
         return part[stays]
 
     kept(order)
-    places = {row: place for place, row in enumerate(order.tolist())}
-    return sorted(found, key=lambda each: places[each[0]])
+    places = {row: position for position, row in enumerate(order.tolist())}
+    return sorted(duplicates, key=lambda each: places[each[0]])
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class _Hashes:
     limit: float
 
     def nearest(self, wanted: Rows, among: Rows) -> Near:
-        place, bits = closest(self.hashes[wanted], self.hashes[among], int(self.limit * HASHED))
-        return place, bits / HASHED
+        nearest, bits = closest(self.hashes[wanted], self.hashes[among], int(self.limit * HASHED))
+        return nearest, bits / HASHED
 
     def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:
-        found = self.hashes[rows]
-        return differing_bits(found, found) / np.float64(HASHED)
+        hashes = self.hashes[rows]
+        return differing_bits(hashes, hashes) / np.float64(HASHED)
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class _Directions:
     limit: float
 
     def nearest(self, wanted: Rows, among: Rows) -> Near:
-        place, cosine = max_similar(self.units[wanted], self.units[among])
-        return np.where(-cosine <= self.limit, place, -1), -cosine.astype(np.float64)
+        nearest, cosine = max_similar(self.units[wanted], self.units[among])
+        return np.where(-cosine <= self.limit, nearest, -1), -cosine.astype(np.float64)
 
     def each_other(self, rows: Rows) -> Float64[np.ndarray, "R R"]:
-        found = self.units[rows]
-        return -(found @ found.T).astype(np.float64)
+        units = self.units[rows]
+        return -(units @ units.T).astype(np.float64)
 
 
 def _in_order(table: Table, rows: Rows) -> Rows:

@@ -35,20 +35,20 @@ def read_embeddings(path: str, keys: Sequence[str]) -> Embeddings:
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file. Make it: jepa embed SHARDS --model RUN --out {path}")
     read = _read_parquet if Path(path).suffix == ".parquet" else _read_npz
-    found, count = read(path, keys)
-    if not found:
+    by_key, count = read(path, keys)
+    if not by_key:
         raise DataError(
             f"{path}: holds {count} videos, none of these shards. Make it of them: "
             f"jepa embed SHARDS --model RUN --out {path}"
         )
-    widths = {len(vector) for vector in found.values()}
+    widths = {len(vector) for vector in by_key.values()}
     if len(widths) > 1:
         raise DataError(f"{path}: latents of different widths ({', '.join(map(str, sorted(widths)))})")
     vectors = np.zeros((len(keys), widths.pop()), np.float32)
-    there = np.array([key in found for key in keys], np.bool_)
+    there = np.array([key in by_key for key in keys], np.bool_)
     for i, key in enumerate(keys):
         if there[i]:
-            vectors[i] = found[key]
+            vectors[i] = by_key[key]
     return Embeddings(path, vectors, there)
 
 
@@ -67,10 +67,10 @@ def max_similar(
     step = max(1, CHUNK // max(1, len(wanted)))
     for first in range(0, len(among), step):
         alike = wanted @ among[first : first + step].T
-        place = alike.argmax(axis=1)
-        here = alike[np.arange(len(wanted)), place]
+        nearest = alike.argmax(axis=1)
+        here = alike[np.arange(len(wanted)), nearest]
         better = here > cosine
-        best[better], cosine[better] = place[better] + first, here[better]
+        best[better], cosine[better] = nearest[better] + first, here[better]
     return best, cosine
 
 

@@ -25,19 +25,19 @@ def measure_local(
         processes: 0: this one, where a decoder's crash ends the program.
         timeout_seconds: a sample that takes longer is given up.
     """
-    found: dict[int, Measured] = {}
+    measurements: dict[int, Measured] = {}
 
     def jobs() -> Iterator[Job]:
         for row in rows:
             try:
                 yield row, shards.samples[row]
             except DecodeError as error:  # its line in the index is damaged
-                found[row] = Measured(problem=(error.kind, error.detail))
+                measurements[row] = Measured(problem=(error.kind, error.detail))
 
     for row, measured in _results(measurer, jobs(), processes, timeout_seconds):
-        found[row] = measured
-        progress(len(found))
-    return found
+        measurements[row] = measured
+        progress(len(measurements))
+    return measurements
 
 
 class Isolated:

@@ -86,12 +86,12 @@ def _run(
         num_cpus=1,
         concurrency=processes or None,
     )
-    found: dict[int, Measured] = {}
+    measurements: dict[int, Measured] = {}
     for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
         for row, text in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
-            found[row] = _from_json(text)
-        progress(len(found))
-    return found
+            measurements[row] = _from_json(text)
+        progress(len(measurements))
+    return measurements
 
 
 def measure_rows(
@@ -99,8 +99,8 @@ def measure_rows(
 ) -> dict[str, Any]:
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     rows = batch["id"].tolist()
-    found = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
-    return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(found[row]) for row in rows], object)}
+    measured = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(measured[row]) for row in rows], object)}
 
 
 def _to_json(measured: Measured) -> str:

@@ -23,7 +23,7 @@ from jepa_data.curate.report import Curated, StageReport
 from jepa_data.curate.table import Table
 from jepa_data.errors import DecodeError
 from jepa_data.inspect.contact_sheet import drawable
-from jepa_data.inspect.summary import spread
+from jepa_data.inspect.summary import evenly
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles
@@ -72,7 +72,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
         nearest = sorted(measured, key=lambda drop: (abs((drop.value or 0.0) - (drop.threshold or 0.0)), drop.row))
         shown = nearest[:count]
     else:
-        shown = [drops[i] for i in spread(len(drops), count)]
+        shown = [drops[i] for i in evenly(len(drops), count)]
     for drop in shown:
         yield Example(drop.row, "dropped", f"{_named(table, drop.row)}\n{drop.reason}")
         if drop.like is not None:
@@ -80,7 +80,7 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
     if not shown or isinstance(stage.stage, NearDuplicates):
         return
     stays = [row for row in stage.seen if row not in stage.dropped]
-    near = list(stage.decision.values)[: -(-count // 2)] or [stays[i] for i in spread(len(stays), -(-count // 2))]
+    near = list(stage.decision.values)[: -(-count // 2)] or [stays[i] for i in evenly(len(stays), -(-count // 2))]
     for row in near:
         value = stage.decision.values.get(row)
         yield Example(row, "kept", _named(table, row) + ("" if value is None else f"\n{value:.4g}"))
@@ -90,8 +90,8 @@ def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.I
     sheet = Image.new("RGB", (GAP + SHOWN * SIDE + GAP + WORDS, HEADING + len(examples) * (SIDE + GAP)), PAPER)
     draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(13), ShardFiles(shards.store)
     draw.text((GAP, GAP), drawable(title), fill=INK, font=font)
-    for place, example in enumerate(examples):
-        top = HEADING + place * (SIDE + GAP)
+    for number, example in enumerate(examples):
+        top = HEADING + number * (SIDE + GAP)
         for i, picture in enumerate(_pictures(shards, files, example.row)):
             box = Image.fromarray(picture)
             box.thumbnail((SIDE, SIDE))

@@ -86,7 +86,7 @@ def _dct_rows(count: int, size: int) -> Float32[np.ndarray, "count size"]:
 def _lowest(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the `count` lowest frequencies of a block, without the mean."""
     places = [(i, j) for i in range(DCT_BLOCK) for j in range(DCT_BLOCK)]
-    chosen = np.array(sorted(places, key=lambda place: (sum(place), place))[1 : count + 1])
+    chosen = np.array(sorted(places, key=lambda frequency: (sum(frequency), frequency))[1 : count + 1])
     return chosen[:, 0], chosen[:, 1]
 
 

@@ -40,8 +40,8 @@ def closest(wanted: Hashes, among: Hashes, radius: int) -> tuple[Int64[np.ndarra
         near = bits <= radius
         # Bits and number in one integer, so that the least is the nearest, and of those the first.
         np.minimum.at(best, left[near], bits[near] << 40 | right[near])
-    found = best != _NONE
-    return np.where(found, best & (1 << 40) - 1, -1), np.where(found, best >> 40, 0)
+    has_match = best != _NONE
+    return np.where(has_match, best & (1 << 40) - 1, -1), np.where(has_match, best >> 40, 0)
 
 
 def differing_bits(wanted: Hashes, among: Hashes) -> UInt16[np.ndarray, "Q K"]:
@@ -62,10 +62,10 @@ def _closest_of_all(
     if not len(among):
         return np.full(len(wanted), -1, np.int64), np.zeros(len(wanted), np.int64)
     bits = differing_bits(wanted, among)
-    place = bits.argmin(axis=1)
-    least = bits[np.arange(len(wanted)), place].astype(np.int64)
+    nearest = bits.argmin(axis=1)
+    least = bits[np.arange(len(wanted)), nearest].astype(np.int64)
     near = least <= radius
-    return np.where(near, place, -1), np.where(near, least, 0)
+    return np.where(near, nearest, -1), np.where(near, least, 0)
 
 
 def _candidates(wanted: Hashes, among: Hashes, radius: int) -> Pairs:

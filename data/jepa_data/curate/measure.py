@@ -97,7 +97,7 @@ class Measurer:
                 return on_one_clock(members, metadata, index.seconds, self.clock).widths, None
             except DecodeError as error:
                 return (0, 0), (error.kind, error.detail)
-        found = []
+        widths = []
         for name, rows, columns in (
             (ACTIONS, index.frames - 1, self.manifest.action_size),
             (STATES, index.frames, len(self.manifest.state_names)),
@@ -110,8 +110,8 @@ class Measurer:
                 check_actions(array)
             elif array is not None:
                 check_states(array, self.manifest.state_names)
-            found.append(width)
-        return (found[0], found[1]), None
+            widths.append(width)
+        return (widths[0], widths[1]), None
 
 
 def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt8[np.ndarray, "T h w 3"]:
@@ -127,5 +127,5 @@ def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt
 
 def all_labels(metadata: Mapping[str, Any], sample: Sample, manifest: Manifest) -> dict[str, int]:
     """A number for every label of the corpus, -1 where the sample has none. Raises DecodeError ("damaged")."""
-    found = read_labels({"labels": sample.labels}) | read_labels(metadata)
-    return {name: found.get(name, -1) for name in manifest.label_names}
+    labels = read_labels({"labels": sample.labels}) | read_labels(metadata)
+    return {name: labels.get(name, -1) for name in manifest.label_names}

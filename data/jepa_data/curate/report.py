@@ -72,8 +72,8 @@ class Curated:
     @property
     def dropped(self) -> dict[str, str]:
         """Key and reason of each sample that was dropped, lost ones included."""
-        found = {key: "lost: its bytes are missing" for keys in self.lost.values() for key in keys}
-        return found | {self.table.keys[d.row]: d.reason for stage in self.stages for d in stage.decision.drops}
+        reasons = {key: "lost: its bytes are missing" for keys in self.lost.values() for key in keys}
+        return reasons | {self.table.keys[d.row]: d.reason for stage in self.stages for d in stage.decision.drops}
 
     @property
     def splits(self) -> dict[str, tuple[int, int]]:
@@ -84,15 +84,15 @@ class Curated:
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Cells of the table for people, the first row a heading."""
-        found = [("stage", "seen", "dropped", "what goes")]
+        rows = [("stage", "seen", "dropped", "what goes")]
         for stage in self.stages:
             lost = sum(map(len, self.lost.values())) if stage.stage is None else 0
             counts = len(stage.seen) + lost, len(stage.decision.drops) + lost
-            found.append((stage.kind, str(counts[0]), str(counts[1]), stage.decision.rule))
-        return found
+            rows.append((stage.kind, str(counts[0]), str(counts[1]), stage.decision.rule))
+        return rows
 
     def lines(self) -> list[str]:
-        """What is told below the table."""
+        """The lines below the table."""
         parts = ", ".join(f"{split} {after} of {before}" for split, (before, after) in self.splits.items())
         lines = [f"kept: {parts}    ({self.seconds:.1f} s)"]
         for stage in self.stages:
@@ -134,10 +134,10 @@ class Curated:
         ]
 
     def _dropped(self) -> list[dict[str, Any]]:
-        keys, found = self.table.keys, []
+        keys, drops = self.table.keys, []
         for number, stage in enumerate(self.stages):
             for drop in stage.decision.drops:
-                found.append(
+                drops.append(
                     {
                         "key": keys[drop.row],
                         "split": self.table.splits[drop.row],
@@ -149,7 +149,7 @@ class Curated:
                         "like": None if drop.like is None else keys[drop.like],
                     }
                 )
-        return found
+        return drops
 
 
 def summary(stages: Sequence[StageReport]) -> str:

@@ -136,14 +136,14 @@ def _check_gaps(
 ) -> None:
     """Raises DecodeError if, between the first and the last frame, nothing was measured for longer than allowed."""
     first, last = frames[0], frames[-1]
-    inside = seconds[(seconds >= first - allowed) & (seconds <= last + allowed)]
-    if not len(inside):
+    measured = seconds[(seconds >= first - allowed) & (seconds <= last + allowed)]
+    if not len(measured):
         raise DecodeError(
             "no measurement",
             f"no {name} was recorded between the first and the last frame (0 to {last - first:.3f} s); theirs are at "
             f"{seconds[0]:.3f} to {seconds[-1]:.3f} s. Do both count from the first frame ({BEGAN})?",
         )
-    knots = np.clip(np.concatenate([[first], inside, [last]]), first, last)
+    knots = np.clip(np.concatenate([[first], measured, [last]]), first, last)
     gaps = np.diff(knots)
     widest = int(gaps.argmax())
     if gaps[widest] > allowed + SLACK:

@@ -11,7 +11,6 @@ From Python, with captions by a callable:
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,8 +30,9 @@ from jepa_data.curate.stages import check, decide, unreadable
 from jepa_data.curate.table import Table
 from jepa_data.curate.writing import Annotate, clock_of, new_writer, source_name, write_samples
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import JOURNAL, MANIFEST
+from jepa_data.shards.manifest import MANIFEST, UNFINISHED
 from jepa_data.writable import make_folder, writing
 
 EngineName = Literal["pool", "ray"]
@@ -50,19 +50,19 @@ def measure(
 
     Args:
         processes, timeout_seconds: see `measure_local` and `measure_ray`.
-        progress: is told how many samples are done.
+        progress: called with the number of samples done.
 
     Raises:
         DataError: Ray is not installed.
     """
     rows = range(len(shards.samples))
     if engine == "pool":
-        found = measure_local(shards, rows, measurer, processes, timeout_seconds, progress)
+        measurements = measure_local(shards, rows, measurer, processes, timeout_seconds, progress)
     else:
         from jepa_data.curate.engine_ray import measure_ray
 
-        found = measure_ray(shards, measurer, processes, timeout_seconds, progress)
-    return [found[row] for row in rows]
+        measurements = measure_ray(shards, measurer, processes, timeout_seconds, progress)
+    return [measurements[row] for row in rows]
 
 
 Progress = Callable[[str, int, int], None]  # "measuring" or "writing", samples done, samples in all
@@ -104,10 +104,10 @@ def curate(
     _check_out(source, out, overwrite)
     _check_wishes(source, config, annotate)
     keys, splits = _names(source)
-    embeddings = _embeddings(config, keys)  # before the long work: a wrong file is told at once
+    embeddings = _embeddings(config, keys)  # before the long work: a wrong file is an error at once
     total = len(keys)
     measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
-    workers = processes if processes is not None else _cores() if engine == "pool" else 0
+    workers = processes if processes is not None else cores() if engine == "pool" else 0
     measured = measure(
         source, measurer, engine, workers, timeout_seconds, lambda done: progress("measuring", done, total)
     )
@@ -181,7 +181,7 @@ def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:
 
 def _dry(out: Path) -> bool:
     """Whether a folder holds nothing but what a dry run left."""
-    if (out / MANIFEST).exists() or (out / JOURNAL).exists():
+    if (out / MANIFEST).exists() or (out / UNFINISHED).exists():
         return False
     try:
         return bool(json.loads((out / CURATION).read_text())["dry_run"])
@@ -193,7 +193,3 @@ def _clear(out: Path) -> None:
     """Take away the report and the sheets of the curation before this one."""
     (out / CURATION).unlink(missing_ok=True)
     remove_examples(out)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -82,9 +82,9 @@ def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, E
         if group >= 0 and split in stage.splits:
             members.setdefault((split, group), []).append(row)
     drops = []
-    for (split, group), found in members.items():
-        drawn = sorted(found, key=lambda row: _lot(stage.seed, table.keys[row]))
-        reason = f"{what} {group} has {len(found)} in {split}, at most {stage.at_most} stay"
+    for (split, group), group_rows in members.items():
+        drawn = sorted(group_rows, key=lambda row: _lot(stage.seed, table.keys[row]))
+        reason = f"{what} {group} has {len(group_rows)} in {split}, at most {stage.at_most} stay"
         drops += [Drop(row, reason) for row in drawn[stage.at_most :]]
     free = int(sum(group < 0 and split in stage.splits for split, group in zip(splits, groups.tolist(), strict=True)))
     notes = (f"{free} samples {left_out} ({what}); they stay",) if free else ()
@@ -145,9 +145,9 @@ def _named(problems: Mapping[int, Problem], rows: Rows) -> tuple[Drop, ...]:
     return tuple(Drop(row, f"{kind}: {detail}") for row, (kind, detail) in sorted(problems.items()) if row in there)
 
 
-def _most_common(found: list[Any]) -> Any:
+def _most_common(values: list[Any]) -> Any:
     """The most frequent, the first of equally frequent ones; None of nothing."""
-    return Counter(found).most_common(1)[0][0] if found else None
+    return Counter(values).most_common(1)[0][0] if values else None
 
 
 def _lot(seed: int, key: str) -> bytes:

@@ -226,7 +226,7 @@ def first_bytes(src: Source, limits: Limits) -> bytes:
     else:
         url = str(src)
         try:
-            # Opened without waiting: a pipe in a folder of videos would hold the run for ever.
+            # Opened without waiting: a pipe in a folder of videos would block the run forever.
             handle = os.open(src, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=url) from error

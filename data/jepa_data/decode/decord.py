@@ -21,8 +21,8 @@ import numpy as np
 import torch  # noqa: F401  before decord: the other order can crash with CUDA builds
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes, refuse
-from jepa_data.decode.pyav import PyAVBackend
+from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
+from jepa_data.decode.packet_index import PacketIndexBackend
 from jepa_data.decode.reader import OnePassReader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
@@ -42,21 +42,6 @@ finally:
 
 CODECS = ("h264", "hevc", "vp8", "vp9")
 HARMLESS = ("colors of more than 8 bits",)
-
-
-class DecordBackend:
-    """See `VideoBackend`."""
-
-    name = "decord"
-
-    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
-        return PyAVBackend().probe(src, limits)
-
-    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> "DecordReader":
-        first_bytes(src, limits)
-        if index is None or index.hazards is None:
-            index = self.probe(src, limits)
-        return DecordReader(src, index, limits)
 
 
 class DecordReader(OnePassReader):
@@ -112,3 +97,10 @@ class DecordReader(OnePassReader):
                 )
             self._videos[size] = video
         return self._videos[size]
+
+
+class DecordBackend(PacketIndexBackend):
+    """See `VideoBackend`."""
+
+    name = "decord"
+    reader = DecordReader

@@ -96,19 +96,19 @@ def decode_error(error: FFmpegError | DecodeError, url: str) -> DecodeError:
         return error.named(error.key, error.url or url)
     if isinstance(error, ExitError):
         return DecodeError("timeout", "reading it took too long (limits.timeout_seconds)", url=url)
-    ended = isinstance(error, EndOfFile)
-    return DecodeError("truncated" if ended else "damaged", f"FFmpeg: {error.strerror}", url=url)
+    at_end = isinstance(error, EndOfFile)
+    return DecodeError("truncated" if at_end else "damaged", f"FFmpeg: {error.strerror}", url=url)
 
 
 def build_index(src: Source, container: InputContainer, stream: VideoStream, limits: Limits) -> VideoIndex:
     """The index of a video that was just opened; leaves it in the middle. Raises DecodeError or FFmpegError."""
     check_whole(src)
     deadline = Deadline(limits.timeout_seconds)
-    found = _look_through(container, stream, limits, deadline)
-    frame, undecodable = _decode_head(container, stream, found, deadline)
-    pts = np.unique(np.array(found.shown, np.int64))
+    scan = _look_through(container, stream, limits, deadline)
+    frame, undecodable = _decode_head(container, stream, scan, deadline)
+    pts = np.unique(np.array(scan.shown, np.int64))
     pts = pts[~np.isin(pts, list(undecodable))]
-    keyframes = np.unique(np.array([time for time, hidden in found.starts if not hidden], np.int64))
+    keyframes = np.unique(np.array([time for time, hidden in scan.starts if not hidden], np.int64))
     limits.check_picture(frame.width, frame.height)
     rotation = round(frame.rotation / 90) * 90 % 360
     height, width = (frame.height, frame.width) if rotation % 180 == 0 else (frame.width, frame.height)
@@ -125,12 +125,12 @@ def build_index(src: Source, container: InputContainer, stream: VideoStream, lim
         rotation=rotation,
         codec=stream.codec_context.codec.canonical_name,
         fps=round(rate, 6),
-        hazards=_hazards(container, stream, found),
+        hazards=_hazards(container, stream, scan),
     )
 
 
 @dataclass
-class _Found:
+class _Scan:
     """What the packets say.
 
     Attributes:
@@ -158,67 +158,67 @@ class _Found:
     end: int = 0
 
 
-def _look_through(container: InputContainer, stream: VideoStream, limits: Limits, deadline: Deadline) -> _Found:
-    found, units, untimed = _Found(), Units(stream.codec_context), False
+def _look_through(container: InputContainer, stream: VideoStream, limits: Limits, deadline: Deadline) -> _Scan:
+    scan, units, untimed = _Scan(), Units(stream.codec_context), False
     for packet in packets(container, stream, deadline):
         if not packet.size:
             continue
-        found.count += 1
-        limits.check_length(found.count, 0.0)
+        scan.count += 1
+        limits.check_length(scan.count, 0.0)
         if packet.pts is None:
             untimed = True
             continue
-        found.first = packet.pts if found.first is None else min(found.first, packet.pts)
-        found.end = max(found.end, packet.pts + (packet.duration or 0))
+        scan.first = packet.pts if scan.first is None else min(scan.first, packet.pts)
+        scan.end = max(scan.end, packet.pts + (packet.duration or 0))
         start = units.can_start(packet)
-        found.damaged |= not units.is_whole(packet)
-        found.refresh |= packet.is_keyframe and not start
+        scan.damaged |= not units.is_whole(packet)
+        scan.refresh |= packet.is_keyframe and not start
         if start:
-            found.starts.append((packet.pts, packet.is_discard))
-        elif not found.starts:
+            scan.starts.append((packet.pts, packet.is_discard))
+        elif not scan.starts:
             continue  # recorded from the middle: nothing before the first start can be decoded
-        elif packet.pts < found.starts[-1][0]:
-            found.open_groups |= len(found.starts) > 1 or not packet.is_discard
-            if len(found.starts) == 1:
-                found.leading.add(packet.pts)
-        found.hidden |= packet.is_discard
+        elif packet.pts < scan.starts[-1][0]:
+            scan.open_groups |= len(scan.starts) > 1 or not packet.is_discard
+            if len(scan.starts) == 1:
+                scan.leading.add(packet.pts)
+        scan.hidden |= packet.is_discard
         if not packet.is_discard:
-            found.shown.append(packet.pts)
-    found.changes = len(units.parameters) > 1
+            scan.shown.append(packet.pts)
+    scan.changes = len(units.parameters) > 1
     if untimed:
-        raise DecodeError("no time stamps", "frames cannot be told apart. Remux it: ffmpeg -i IN -c copy OUT.mp4")
-    if not found.starts and found.refresh:
+        raise DecodeError("no time stamps", "frames cannot be distinguished. Remux it: ffmpeg -i IN -c copy OUT.mp4")
+    if not scan.starts and scan.refresh:
         raise DecodeError("not supported", "none of its pictures can be decoded by itself. Re-encode it with ffmpeg")
-    if not found.starts or not found.shown or stream.time_base is None:
+    if not scan.starts or not scan.shown or stream.time_base is None:
         raise DecodeError("truncated", "it holds no picture that can be decoded")
-    _check_times(stream, found)
-    return found
+    _check_times(stream, scan)
+    return scan
 
 
-def _check_times(stream: VideoStream, found: _Found) -> None:
+def _check_times(stream: VideoStream, scan: _Scan) -> None:
     """Raises DecodeError ("damaged") where the tables of a file contradict each other."""
     # An edit list may leave out frames at the end, and an AVI frames that repeat: then the times reach the end.
-    duration, span = stream.duration or 0, found.end - (found.first or 0)
-    if found.count < stream.frames and duration - span > duration / stream.frames / 2:
-        raise DecodeError("damaged", f"{found.count} of {stream.frames} frames are there. Copy it again")
+    duration, span = stream.duration or 0, scan.end - (scan.first or 0)
+    if scan.count < stream.frames and duration - span > duration / stream.frames / 2:
+        raise DecodeError("damaged", f"{scan.count} of {stream.frames} frames are there. Copy it again")
     # Frames that VP8 only decodes from, and never shows, are packets like all others.
-    if len(set(found.shown)) < len(found.shown) and stream.codec_context.codec.canonical_name != "vp8":
+    if len(set(scan.shown)) < len(scan.shown) and stream.codec_context.codec.canonical_name != "vp8":
         raise DecodeError("damaged", "two frames have the same time. Re-encode it with ffmpeg")
 
 
 def _decode_head(
-    container: InputContainer, stream: VideoStream, found: _Found, deadline: Deadline
+    container: InputContainer, stream: VideoStream, scan: _Scan, deadline: Deadline
 ) -> tuple[VideoFrame, set[int]]:
     """The first frame that is shown, and the times of those before the first start that do not come out whole.
 
     The head of a stream that was cut at an open group refers to pictures that are gone.
     """
-    container.seek(found.starts[0][0], stream=stream)
-    doubtful = found.leading & set(found.shown)
+    container.seek(scan.starts[0][0], stream=stream)
+    doubtful = scan.leading & set(scan.shown)
     for frame in decoded(container, stream, deadline):
         if frame.pts in doubtful and not frame.is_corrupt:
             doubtful.discard(frame.pts)
-        if frame.pts is not None and frame.pts >= found.starts[0][0]:
+        if frame.pts is not None and frame.pts >= scan.starts[0][0]:
             return frame, doubtful
     raise DecodeError("truncated", "its first picture cannot be decoded")
 
@@ -232,18 +232,18 @@ def decoded(container: InputContainer, stream: VideoStream, deadline: Deadline) 
             yield from packet.decode()
 
 
-def _hazards(container: InputContainer, stream: VideoStream, found: _Found) -> tuple[str, ...]:
+def _hazards(container: InputContainer, stream: VideoStream, scan: _Scan) -> tuple[str, ...]:
     names = container.format.name.split(",")
     mp4 = "mp4" in names
     pixels = stream.codec_context.format
     seen = {
         f"the {names[0]} container": not mp4 and "matroska" not in names,
-        "an mp4 in fragments": mp4 and stream.frames != found.count,
-        "an edit list": found.hidden,
-        "open groups of pictures": found.open_groups,
-        "a moving refresh in place of keyframes": found.refresh,
-        DAMAGED: found.damaged,
-        "parameters that change in mid-stream": found.changes,
+        "an mp4 in fragments": mp4 and stream.frames != scan.count,
+        "an edit list": scan.hidden,
+        "open groups of pictures": scan.open_groups,
+        "a moving refresh in place of keyframes": scan.refresh,
+        DAMAGED: scan.damaged,
+        "parameters that change in mid-stream": scan.changes,
         "colors of more than 8 bits": pixels is not None and pixels.components[0].bits > 8,
     }
     return tuple(name for name, there in seen.items() if there)

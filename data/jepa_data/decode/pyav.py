@@ -106,13 +106,13 @@ class PyAVReader(OnePassReader):
     def _advance(self, number: int) -> VideoFrame | None:
         """Decode up to frame `number`; None if the decoder is already past it or ends before."""
         assert self._decoder is not None
-        for found, frame in self._decoder:
-            self._next = found + 1
-            if (frame.is_corrupt and found >= self._start) or found in self._doubtful:
-                raise DecodeError("damaged", f"frame {found} is incomplete")
-            if found == number:
+        for decoded, frame in self._decoder:
+            self._next = decoded + 1
+            if (frame.is_corrupt and decoded >= self._start) or decoded in self._doubtful:
+                raise DecodeError("damaged", f"frame {decoded} is incomplete")
+            if decoded == number:
                 return frame
-            if found > number:
+            if decoded > number:
                 break
         return None
 
@@ -138,9 +138,9 @@ class PyAVReader(OnePassReader):
             started = started or is_start
             if not started:
                 continue
-            place = None if packet.pts is None else self._numbers.get(packet.pts)
-            self._doubt(place, not self._units.is_whole(packet), is_start)
-            needed = outside or packet.pts is None or place in self._wanted
+            in_packet = None if packet.pts is None else self._numbers.get(packet.pts)
+            self._doubt(in_packet, not self._units.is_whole(packet), is_start)
+            needed = outside or packet.pts is None or in_packet in self._wanted
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 self.decoded += 1
@@ -148,7 +148,7 @@ class PyAVReader(OnePassReader):
                 if number is not None:
                     yield number, frame
 
-    def _doubt(self, place: int | None, is_corrupt: bool, is_start: bool) -> None:
+    def _doubt(self, number: int | None, is_corrupt: bool, is_start: bool) -> None:
         """Keep in mind which frames a packet without all its data spoils: those from there to the next start.
 
         packets   P0 B2 B1 P4(!) B3 K5 ...     numbers in the order shown
@@ -156,10 +156,10 @@ class PyAVReader(OnePassReader):
         """
         open_end = self._index.frames
         in_doubt = len(self._doubtful) > 0 and self._doubtful.stop == open_end
-        if place is None or not (is_corrupt or in_doubt):
+        if number is None or not (is_corrupt or in_doubt):
             return
         if is_start and not is_corrupt:
-            self._doubtful = range(self._doubtful.start, place)
+            self._doubtful = range(self._doubtful.start, number)
         else:
-            first = min(place, self._doubtful.start) if len(self._doubtful) else place
+            first = min(number, self._doubtful.start) if len(self._doubtful) else number
             self._doubtful = range(first, open_end)

@@ -102,12 +102,12 @@ class OnePassReader(ABC):
     ) -> None:
         places: dict[int, dict[Crop | None, list[np.ndarray]]] = {}
         for clip, pictures, crop in zip(clips, out, crops, strict=True):
-            for number, place in zip(clip, pictures, strict=True):
-                places.setdefault(number, {}).setdefault(crop, []).append(place)
+            for number, target in zip(clip, pictures, strict=True):
+                places.setdefault(number, {}).setdefault(crop, []).append(target)
         try:
             for number, crop, picture in self._pictures({n: list(places[n]) for n in sorted(places)}, size):
-                for place in places[number].pop(crop):
-                    place[...] = picture
+                for target in places[number].pop(crop):
+                    target[...] = picture
         except DecodeError as error:
             raise error.named(error.key, error.url or self._url) from error
         missing = [number for number, crops in places.items() if crops]

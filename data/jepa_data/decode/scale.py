@@ -89,8 +89,8 @@ def _crop_and_scale(frame: VideoFrame, size: Size, crop: Crop) -> Graph:
         graph.add("format", "pix_fmts=rgb24"),
         graph.add("buffersink"),
     ]
-    for step, following in itertools.pairwise(steps):
-        step.link_to(following)
+    for step, next_step in itertools.pairwise(steps):
+        step.link_to(next_step)
     graph.configure()
     return graph
 

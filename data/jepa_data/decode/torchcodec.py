@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes, refuse
-from jepa_data.decode.pyav import PyAVBackend
+from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
+from jepa_data.decode.packet_index import PacketIndexBackend
 from jepa_data.decode.reader import OnePassReader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
@@ -31,21 +31,6 @@ except (ImportError, OSError, RuntimeError) as error:  # the last two: it is the
 
 HARMLESS = ("an edit list", "colors of more than 8 bits")
 PIECE = 16  # frames decoded at a time: it hands out all frames of a call at once, at full size
-
-
-class TorchCodecBackend:
-    """See `VideoBackend`."""
-
-    name = "torchcodec"
-
-    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
-        return PyAVBackend().probe(src, limits)
-
-    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> "TorchCodecReader":
-        first_bytes(src, limits)
-        if index is None or index.hazards is None:
-            index = self.probe(src, limits)
-        return TorchCodecReader(src, index, limits)
 
 
 class TorchCodecReader(OnePassReader):
@@ -104,6 +89,13 @@ class TorchCodecReader(OnePassReader):
             for number, picture in zip(piece, pictures, strict=True):
                 for crop in wanted[number]:
                     yield number, crop, self._scaler.rgb(picture, size, crop)
+
+
+class TorchCodecBackend(PacketIndexBackend):
+    """See `VideoBackend`."""
+
+    name = "torchcodec"
+    reader = TorchCodecReader
 
 
 def _decode_error(error: Exception, url: str) -> DecodeError:

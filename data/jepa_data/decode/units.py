@@ -36,8 +36,8 @@ class Units:
         self.parameters: set[bytes] = set()
         extra = context.extradata or b""
         # Configuration records begin with 1 and say how many bytes the size of a unit takes; 0: start codes.
-        place = {"h264": 4, "hevc": 21}.get(self._codec, 0)
-        self._prefix = (extra[place] & 3) + 1 if place and extra[:1] == b"\x01" and len(extra) > place else 0
+        offset = {"h264": 4, "hevc": 21}.get(self._codec, 0)
+        self._prefix = (extra[offset] & 3) + 1 if offset and extra[:1] == b"\x01" and len(extra) > offset else 0
 
     def can_start(self, packet: Packet) -> bool:
         """Whether decoding gives right pictures from this packet on."""

@@ -19,9 +19,9 @@ import numpy as np
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Size, VideoIndex, get_backend
 from jepa_data.errors import DataError
-from jepa_data.inspect.check import cores
 from jepa_data.inspect.decode_only import decode_only
 from jepa_data.inspect.processes import descendants, memory_of
+from jepa_data.process_pool import cores
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts, random_box
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.read import ShardFiles
@@ -81,7 +81,7 @@ class Bench:
         return 1000 * self.cores / timing.decode_only
 
     def to_json(self) -> dict[str, Any]:
-        found = {
+        backends = {
             timing.backend: asdict(timing)
             | {
                 "clips_per_second": timing.clips_per_second,
@@ -92,7 +92,7 @@ class Bench:
             for timing in self.timings
         }
         about = {"clips": self.clips, "cores": self.cores, "load": self.load, "step_seconds": self.step_seconds}
-        return {"config": self.config.model_dump(mode="json"), **about, "backends": found}
+        return {"config": self.config.model_dump(mode="json"), **about, "backends": backends}
 
     def rows(self) -> list[list[str]]:
         """A table for people: a column for each backend."""
@@ -132,17 +132,17 @@ class Bench:
         size = f"{c.image_size} px" if c.image_size else "size as stored"
         workers = f"{c.workers} workers ({c.worker_kind})" if c.workers else "no workers"
         clips = f", {c.clips_per_video} clips a video" if c.clips_per_video > 1 else ""
-        told = [
+        lines = [
             f"{self.clips} clips of {c.clip_frames} frames{rate}, {size}, batches of {c.batch_size}, {workers}{clips}"
         ]
         if self.load > BUSY:
-            told.append(
+            lines.append(
                 f"note: other programs use this machine (load {self.load * self.cores:.1f} on {self.cores} cores), so "
                 "the loader is slower, and its share of the limit lower, than on an idle one"
             )
         if not c.workers:
-            told.append("note: without workers one core does everything; see data.workers")
-        return told
+            lines.append("note: without workers one core does everything; see data.workers")
+        return lines
 
 
 def bench(
@@ -235,13 +235,13 @@ def time_stages(config: StreamConfig, split: str, clips: int) -> tuple[dict[str,
 
 def _chosen(loader: ClipLoader, videos: int) -> list[tuple[int, Sample]]:
     """The first different videos of the loader's order, with their source."""
-    found: dict[tuple[int, int], Sample] = {}
+    samples: dict[tuple[int, int], Sample] = {}
     for number in range(loader.plan.epoch_batches):
         for slot in loader.plan.batch(number):
-            if len(found) == videos:
+            if len(samples) == videos:
                 break
-            found.setdefault((slot.source, slot.video), loader.corpora[slot.source][slot.video])
-    return [(source, sample) for (source, _), sample in found.items()]
+            samples.setdefault((slot.source, slot.video), loader.corpora[slot.source][slot.video])
+    return [(source, sample) for (source, _), sample in samples.items()]
 
 
 def _cuts(

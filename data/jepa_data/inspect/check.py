@@ -3,7 +3,6 @@
 A video that crashes its decoder, or never comes to an end, is named like any other that cannot be read.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.verify import Verifier
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample, ShardRecord
@@ -83,10 +82,10 @@ def check(
 
     Args:
         workers: processes; None: one a core.
-        timeout_seconds: a sample of which nothing is heard for so long (a few dozen frames) is given up.
+        timeout_seconds: a sample that makes no progress for so long (a few dozen frames) is given up.
         quarantine_file: where findings are written; None: `quarantine.jsonl` in the folder.
         backend: name of the decoder.
-        progress: told how many shards and samples are done, and how many there are.
+        progress: called with how many shards and samples are done, and how many there are.
 
     Raises:
         DataError: the folder cannot be opened, or the quarantine file not be written.
@@ -113,11 +112,6 @@ def check(
     samples = sum(record.samples for record in records.values())
     seconds = time.monotonic() - began
     return Checked(samples, samples - len(bad), len(records), frames, tuple(findings), shards.notes, seconds, written)
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _jobs(shards: ShardSet, records: dict[str, ShardRecord], findings: list[Finding]) -> Iterator[ShardRecord | Sample]:

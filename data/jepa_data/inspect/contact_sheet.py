@@ -14,12 +14,13 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from jepa_data.decode import get_backend
-from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.summary import spread
+from jepa_data.errors import DecodeError
+from jepa_data.inspect.summary import evenly
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.media import still
 from jepa_data.shards.read import ShardFiles
+from jepa_data.writable import writing
 
 SIDE = 112  # pixels of a frame's box
 STEP = SIDE + 2  # from one box to the next
@@ -36,7 +37,7 @@ def contact_sheet(
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Write a PNG, and give back how many samples are on it. Raises DataError if it cannot be written."""
-    chosen = spread(len(shards.samples), samples)
+    chosen = evenly(len(shards.samples), samples)
     rows = -(-len(chosen) // columns)
     wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)
@@ -54,10 +55,8 @@ def contact_sheet(
             draw.rectangle((left, top, left + 3 * STEP - 3, top + SIDE - 1), fill="#e9eaed")
         draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * STEP), fill=ink, font=font)
         progress(place + 1)
-    try:
+    with writing(out):
         sheet.save(out, format="PNG")
-    except OSError as error:
-        raise DataError(f"{out}: the contact sheet cannot be written ({error.strerror})") from error
     return len(chosen)
 
 

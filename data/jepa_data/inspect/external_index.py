@@ -22,7 +22,7 @@ CLASS = "cls"
 
 
 @dataclass(frozen=True)
-class Place:
+class SampleInTar:
     """A sample of a tar: its own name, the key it gets, and where each member that is used lies."""
 
     tar: Path
@@ -33,7 +33,7 @@ class Place:
 
 def places(
     tar: Path, taken: set[str], rejected: list[Finding], ignored: Counter[str], notes: list[str]
-) -> Iterator[Place]:
+) -> Iterator[SampleInTar]:
     """The samples of a tar that have one video or picture. Raises DataError for pickles."""
     groups, repeated, cut = _members(tar, ignored)
     if cut:
@@ -50,7 +50,7 @@ def places(
         used = {media[0]: media[0], METADATA: METADATA, ACTIONS: ACTIONS, STATES: STATES, CLASS: CLASS}
         used |= {} if METADATA in members else {"json": METADATA}
         ignored.update(f".{ending}" for ending in members if ending not in used)
-        places = {used[ending]: place for ending, place in members.items() if ending in used}
+        places = {used[ending]: span for ending, span in members.items() if ending in used}
         if max(offset + length for offset, length in places.values()) > size:
             rejected.append(Finding(key, tar.name, "truncated", "the tar ends inside it. Copy the tar again"))
             continue
@@ -58,7 +58,7 @@ def places(
         if name in repeated:
             detail = f"it has {_dotted(repeated[name])} again in this tar; the first is used"
             rejected.append(Finding(key, tar.name, "two of one key", detail))
-        yield Place(tar, name, key, places)
+        yield SampleInTar(tar, name, key, places)
 
 
 def _members(

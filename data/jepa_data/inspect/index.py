@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.check import cores
-from jepa_data.inspect.external_index import CLASS, Place, places
+from jepa_data.inspect.external_index import CLASS, SampleInTar, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
 from jepa_data.inspect.tars import find_tars, named_split
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.manifest import (
     ACTIONS,
@@ -77,20 +76,20 @@ class Indexed:
 
     def lines(self, folder: Path) -> list[str]:
         """The report for people."""
-        told = []
+        lines = []
         for name, split in self.manifest.splits.items():
-            told.append(
+            lines.append(
                 f"  {name:<8} {split.episodes} samples in {len(split.shards)} tar(s), {split.frames} frames, "
                 f"{split.seconds / 60:.1f} min"
             )
         if self.manifest.label_names:
-            told.append("  labels   " + ", ".join(self._label(name) for name in self.manifest.label_names))
+            lines.append("  labels   " + ", ".join(self._label(name) for name in self.manifest.label_names))
         if self.ignored:
-            told.append("  ignored  " + ", ".join(f"{count} {what}" for what, count in self.ignored.items()))
+            lines.append("  ignored  " + ", ".join(f"{count} {what}" for what, count in self.ignored.items()))
         if self.rejected:
-            told.append(f"  {len(self.rejected)} samples are not usable, listed in {folder / REJECTED}; the first:")
-            told += [f"    {finding}" for finding in self.rejected[:3]]
-        return [f"{folder}: {MANIFEST}, {TABLE} and an index beside each tar are written", *told] + [
+            lines.append(f"  {len(self.rejected)} samples are not usable, listed in {folder / REJECTED}; the first:")
+            lines += [f"    {finding}" for finding in self.rejected[:3]]
+        return [f"{folder}: {MANIFEST}, {TABLE} and an index beside each tar are written", *lines] + [
             f"  note: {note}" for note in self.notes
         ]
 
@@ -125,16 +124,16 @@ def index(
     if split is None and (plain := [tar.name for tar in tars if named_split(tar) is None]):
         notes.append(f"{len(plain)} tar(s) whose name says no split are taken for train: {plain[0]} … (--split)")
     rejected, ignored, taken = list[Finding](), Counter[str](), set[str]()
-    found = list[Place]()
+    members = list[SampleInTar]()
     for tar in tars:
         try:
-            found += places(tar, taken, rejected, ignored, notes)
+            members += places(tar, taken, rejected, ignored, notes)
         except DecodeError as error:  # the tar cannot be read at all
             rejected.append(Finding("", tar.name, error.kind, error.detail))
-    jobs: list[Path | Place] = [*tars, *found]
+    jobs: list[Path | SampleInTar] = [*tars, *members]
     entries, digests = dict[str, Entry](), dict[str, str]()
     for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
-        file, key = (job.tar.name, job.key) if isinstance(job, Place) else (job.name, "")
+        file, key = (job.tar.name, job.key) if isinstance(job, SampleInTar) else (job.name, "")
         if isinstance(result, Entry):
             entries[key] = result
             ignored.update(result.ignored)
@@ -146,13 +145,13 @@ def index(
         progress(count, len(jobs))
     if not entries:
         raise DataError(f"{folder}: no sample can be used; the first: {rejected[0] if rejected else 'none found'}")
-    by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(found, lambda p: p.tar)}
+    by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)}
     by_tar = {tar: used for tar, used in by_tar.items() if tar.name in digests}  # the others could not be read whole
     notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if not by_tar.get(tar)]
     widths = _agree(list(entries.values()), ignored)
     classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
     with writing(folder):
-        used = {tar: found for tar, found in by_tar.items() if found}
+        used = {tar: members for tar, members in by_tar.items() if members}
         manifest = _write(folder, used, splits, digests, widths, classes)
         if rejected:
             quarantine.write(folder / REJECTED, rejected)
@@ -162,7 +161,7 @@ def index(
 # ---- in the processes ------------------------------------------------------------------------------------------------
 
 
-def _look(job: Path | Place, alive: Callable[[], None]) -> Entry | str | tuple[str, str]:
+def _look(job: Path | SampleInTar, alive: Callable[[], None]) -> Entry | str | tuple[str, str]:
     """SHA-256 of a tar; or a sample's entry, or kind and detail of what is wrong with it."""
     try:
         return _digest(job, alive) if isinstance(job, Path) else _entry(job)
@@ -181,11 +180,11 @@ def _digest(tar: Path, alive: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
-def _entry(place: Place) -> Entry:
+def _entry(member: SampleInTar) -> Entry:
     """Raises DecodeError."""
     members = {}
-    with place.tar.open("rb") as file:
-        for name, (offset, size) in place.members.items():
+    with member.tar.open("rb") as file:
+        for name, (offset, size) in member.members.items():
             if size > MEMBER_BYTES:
                 raise DecodeError("too large", f".{name} has {size} bytes; at most {MEMBER_BYTES} are read")
             file.seek(offset)
@@ -204,8 +203,8 @@ def _entry(place: Place) -> Entry:
     crc = 0
     for name in sorted(members):
         crc = zlib.crc32(members[name], crc)
-    record = {"key": place.key, **video.to_dict(), "members": {name: place.members[name] for name in sorted(members)}}
-    record |= {"labels": labels, "crc32": crc, "source": {"url": f"{place.tar.name}/{place.name}"}}
+    record = {"key": member.key, **video.to_dict(), "members": {name: member.members[name] for name in sorted(members)}}
+    record |= {"labels": labels, "crc32": crc, "source": {"url": f"{member.tar.name}/{member.name}"}}
     return Entry(record, named, (columns[0], columns[1]), tuple(ignored))
 
 
@@ -240,7 +239,7 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
 
 def _write(
     folder: Path,
-    found: Mapping[Path, Sequence[Entry]],
+    entries_of: Mapping[Path, Sequence[Entry]],
     splits: Mapping[str, str],
     digests: Mapping[str, str],
     widths: tuple[int, int],
@@ -249,7 +248,7 @@ def _write(
     """The indices, the table, and last the manifest, which makes the folder readable."""
     (folder / MANIFEST).unlink(missing_ok=True)
     parts, rows = dict[str, list[tuple[ShardRecord, Sequence[Entry]]]](), list[tuple]()
-    for number, (tar, entries) in enumerate(found.items()):
+    for number, (tar, entries) in enumerate(entries_of.items()):
         split, line, texts = splits[tar.name], 0, list[bytes]()
         for entry in entries:
             texts.append(json.dumps(entry.record, separators=(",", ":")).encode())
@@ -259,7 +258,7 @@ def _write(
         shard = ShardRecord(file=tar.name, bytes=tar.stat().st_size, sha256=digests[tar.name], samples=len(texts))
         parts.setdefault(split, []).append((shard, entries))
     np.save(folder / TABLE, np.array(rows, ROW), allow_pickle=False)
-    records = [entry.record for entries in found.values() for entry in entries]
+    records = [entry.record for entries in entries_of.values() for entry in entries]
     rates, sides = {r["fps"] for r in records}, {min(r["width"], r["height"]) for r in records}
     manifest = Manifest(
         world=None,

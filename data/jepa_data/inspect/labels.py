@@ -20,7 +20,7 @@ NAMED = ("label", "class", "class_name")  # keys of .json
 
 def named_labels(metadata: Mapping[str, Any], ignored: list[str]) -> dict[str, str]:
     """The labels of a sample, as text. What cannot be one is added to `ignored`; a missing one is not."""
-    found = dict[str, str]()
+    texts = dict[str, str]()
     for name in NAMED:
         value = metadata.get(name)
         if isinstance(value, float) and value.is_integer():
@@ -31,8 +31,8 @@ def named_labels(metadata: Mapping[str, Any], ignored: list[str]) -> dict[str, s
         if text is None or (isinstance(value, int) and value < 0):
             ignored.append(f".json with {name!r} that is no text or whole number")
         else:
-            found[name] = printable(text)
-    return found
+            texts[name] = printable(text)
+    return texts
 
 
 def number_labels(
@@ -60,22 +60,22 @@ def number_labels(
             for numbers, text in rows:
                 numbers |= {name: known[text[name]]} if name in text else {}
     for numbers, _ in rows:
-        found = {name: numbers.get(name, -1) for name in sorted(fixed)}
+        of_tar = {name: numbers.get(name, -1) for name in sorted(fixed)}
         numbers.clear()
-        numbers.update(found)
+        numbers.update(of_tar)
     return classes
 
 
 def repeated_keys(data: bytes) -> list[str]:
     """Keys that an object of a JSON text has twice: only the last value of each is read."""
-    found = list[str]()
+    repeated = list[str]()
 
     def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return dict(pairs)
 
     try:
         json.loads(data, object_pairs_hook=note)
     except (ValueError, RecursionError) as error:
         raise DecodeError("damaged", f"its .json cannot be read: {error}") from error
-    return found
+    return repeated

@@ -17,11 +17,11 @@ def descendants() -> list[int]:
             except (OSError, ValueError, IndexError):
                 continue  # it ended
             children.setdefault(parent, []).append(int(entry.name))
-    found, at = [os.getpid()], 0
-    while at < len(found):
-        found += children.get(found[at], [])
+    processes, at = [os.getpid()], 0
+    while at < len(processes):
+        processes += children.get(processes[at], [])
         at += 1
-    return found[1:]
+    return processes[1:]
 
 
 def memory_of(pid: int) -> float:

@@ -39,11 +39,11 @@ def _split(shards: ShardSet, name: str) -> dict[str, Any]:
     samples, record = shards.split(name), shards.manifest.splits[name]
     frames = samples.rows["frames"]
     known = frames[frames > 0]
-    found, damaged = _lines(samples)
-    videos = [sample.video for sample in found if sample.video]
+    readable, damaged = _lines(samples)
+    videos = [sample.video for sample in readable if sample.video]
     lengths = seconds_of(samples.rows["frames"], samples.rows["seconds"])[(frames > 1)]
     edges, counts = histogram(lengths)
-    sources = Counter(str(sample.source["url"]) for sample in found if "url" in sample.source)
+    sources = Counter(str(sample.source["url"]) for sample in readable if "url" in sample.source)
     return {
         "samples": len(samples),
         "lost": len(shards.lost_of(name)),
@@ -55,13 +55,13 @@ def _split(shards: ShardSet, name: str) -> dict[str, Any]:
         "shards": len(record.shards),
         "bytes": sum(shard.bytes for shard in record.shards),
         "pictures": int(np.count_nonzero(samples.rows["still"])),
-        "looked_at": len(found),
+        "looked_at": len(readable),
         "damaged_lines": damaged,
         "codecs": _counted(video["codec"] for video in videos),
         "sizes": _counted(f"{video['width']}x{video['height']}" for video in videos),
         "rates": _counted(f"{video['fps']:g}" for video in videos if video["fps"]),
         "labels": {
-            label: dict(sorted(Counter(s.labels[label] for s in found if label in s.labels).items()))
+            label: dict(sorted(Counter(s.labels[label] for s in readable if label in s.labels).items()))
             for label in shards.manifest.label_names
         },
         "metadata": _columns(shards, samples),
@@ -95,26 +95,26 @@ def _round_up(step: float) -> float:
     return float(next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= step * (1 - 1e-9)))
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly(count: int, most: int) -> list[int]:
     """At most `most` numbers below `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
 
 
 def _lines(samples: Samples) -> tuple[list[Sample], int]:
     """Samples that the indices describe, and how many lines cannot be read."""
-    found, damaged = list[Sample](), 0
-    for number in spread(len(samples), LINES):
+    readable, damaged = list[Sample](), 0
+    for number in evenly(len(samples), LINES):
         try:
-            found.append(samples[number])
+            readable.append(samples[number])
         except DecodeError:
             damaged += 1
-    return found, damaged
+    return readable, damaged
 
 
 def _columns(shards: ShardSet, samples: Samples) -> dict[str, Any]:
     """What metadata.json holds besides labels: in how many of the samples looked at, and an example."""
     columns, seen = dict[str, dict[str, Any]](), 0
-    for number in spread(len(samples), SEEN):
+    for number in evenly(len(samples), SEEN):
         try:
             sample = samples[number]
             if METADATA not in sample.members:
@@ -140,24 +140,24 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary of one folder, to read."""
     size = f", {summary['image_size']} px" if summary["image_size"] else ""
     rate = f", {summary['fps']:g} frames a second" if summary["fps"] else ""
-    told = [f"{summary['folder']}: {summary['world'] or 'video'}{size}{rate}"]
+    lines = [f"{summary['folder']}: {summary['world'] or 'video'}{size}{rate}"]
     if summary["action_size"] or summary["state_names"]:
         actions = summary["actions"]
         between = f", {min(actions['low']):.4g} to {max(actions['high']):.4g}" if actions else ""
-        told.append(
+        lines.append(
             f"  actions  {summary['action_size']} wide{between}    state  {len(summary['state_names'])} columns"
         )
     if summary["made"]:
-        told.append(f"  made by  {_flat(summary['made'])}")
+        lines.append(f"  made by  {_flat(summary['made'])}")
     for name, split in summary["splits"].items():
-        told += _split_lines(name, split, summary["label_values"])
-    return told + [f"  note: {note}" for note in summary["notes"]]
+        lines += _split_lines(name, split, summary["label_values"])
+    return lines + [f"  note: {note}" for note in summary["notes"]]
 
 
 def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Sequence[str]]) -> list[str]:
     low, high = split["frames_per_sample"]
     each = f"{low}" if low == high else f"{low} to {high}"
-    told = [
+    lines = [
         f"  {name:<8} {split['samples']} samples in {split['shards']} shard(s), {each} frames each, "
         f"{split['seconds'] / 60:.1f} min, {split['bytes'] / 2**20:.1f} MiB"
     ]
@@ -175,14 +175,14 @@ def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Seque
     ]
     for fact, text in facts:
         if fact == "lengths":
-            told += [f"           {head:<8} {bar}" for head, bar in _bars(split["lengths"])]
+            lines += [f"           {head:<8} {bar}" for head, bar in _bars(split["lengths"])]
         elif text:
-            told.append(f"           {fact:<8} {text}")
+            lines.append(f"           {fact:<8} {text}")
     if split["looked_at"] + split["damaged_lines"] < split["samples"]:
-        told.append(
+        lines.append(
             f"           (codecs, sizes, rates, labels and sources of {split['looked_at']} samples, evenly spread)"
         )
-    return told
+    return lines
 
 
 def _bars(lengths: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:

@@ -10,10 +10,9 @@ import numpy as np
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.check import cores
-from jepa_data.inspect.summary import seconds_of, spread
+from jepa_data.inspect.summary import evenly, seconds_of
 from jepa_data.printable import printable
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
@@ -75,20 +74,20 @@ class Survey:
         part = f" ({self.looked_at} of them looked at)" if self.looked_at < self.count else ""
         what = "samples in shards" if self.shards else "video files"
         length = f"{self.hours:.1f} hours" if self.hours >= 1 else f"{60 * self.hours:.1f} min"
-        told = [f"{self.folder}: {self.count} {what}{part}, {self.usable} usable, {length}"]
+        lines = [f"{self.folder}: {self.count} {what}{part}, {self.usable} usable, {length}"]
         seconds = np.array([video.seconds for video in self.videos])
         if len(seconds):
             middle = f"{np.median(seconds):.1f} s in the middle"
-            told.append(f"  lengths  {seconds.min():.1f} to {seconds.max():.1f} s, {middle}")
+            lines.append(f"  lengths  {seconds.min():.1f} to {seconds.max():.1f} s, {middle}")
             sizes = (f"{video.width}x{video.height}" for video in self.videos)
-            told.append(f"  codecs   {_listed(video.codec for video in self.videos)}    sizes {_listed(sizes)}")
-            told.append(f"  rates    {_listed(f'{video.fps:.4g}' for video in self.videos)} frames a second")
+            lines.append(f"  codecs   {_listed(video.codec for video in self.videos)}    sizes {_listed(sizes)}")
+            lines.append(f"  rates    {_listed(f'{video.fps:.4g}' for video in self.videos)} frames a second")
         for kind, count in Counter(finding.kind for finding in self.broken).most_common():
-            told.append(f"  not usable: {count} {kind}")
+            lines.append(f"  not usable: {count} {kind}")
             same = [finding for finding in self.broken if finding.kind == kind]
-            told += [f"    {f.shard}{' ' * bool(f.key)}{f.key}: {f.detail}" for f in same[:SHOWN]]
-            told += [f"    … and {count - SHOWN} more"] if count > SHOWN else []
-        return told + [f"  note: {note}" for note in self.notes]
+            lines += [f"    {f.shard}{' ' * bool(f.key)}{f.key}: {f.detail}" for f in same[:SHOWN]]
+            lines += [f"    … and {count - SHOWN} more"] if count > SHOWN else []
+        return lines + [f"  note: {note}" for note in self.notes]
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,11 @@ def survey(
     folder: Path, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Survey:
     """Look through a folder. Raises DataError if it holds neither videos nor shards, or none is usable."""
-    found = _shards(folder) if (folder / MANIFEST).is_file() else _files(folder, workers or cores(), progress)
-    if not found.videos:
-        first = found.broken[0] if found.broken else "it is empty"
-        raise DataError(f"{folder}: none of {found.count} videos is usable; the first: {first}")
-    return found
+    report = _shards(folder) if (folder / MANIFEST).is_file() else _files(folder, workers or cores(), progress)
+    if not report.videos:
+        first = report.broken[0] if report.broken else "it is empty"
+        raise DataError(f"{folder}: none of {report.count} videos is usable; the first: {first}")
+    return report
 
 
 def decode_speed(survey: Survey, clip_frames: int, fps: float | None, side: int) -> Speed:
@@ -153,7 +152,7 @@ def _shards(folder: Path) -> Survey:
     split = "train" if "train" in shards.manifest.splits else next(iter(shards.manifest.splits))
     samples, videos = shards.split(split), list[Video]()
     broken = [Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys]
-    numbers = spread(len(samples), LOOKED_AT)
+    numbers = evenly(len(samples), LOOKED_AT)
     for number in numbers:
         try:
             sample = shards.probed(samples[number])
@@ -167,24 +166,24 @@ def _shards(folder: Path) -> Survey:
 
 
 def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> Survey:
-    inside = walk(folder, VIDEO_FILES)
-    paths = inside.files
+    listing = walk(folder, VIDEO_FILES)
+    paths = listing.files
     if not paths:
         known = f"no videos here. Their names end in one of: {' '.join(sorted(VIDEO_FILES))}"
-        raise DataError("; ".join([f"{folder}: {known}", *inside.notes]))
-    chosen = [paths[number] for number in spread(len(paths), LOOKED_AT)]
-    found, broken = dict[Path, Video](), list[Finding]()
+        raise DataError("; ".join([f"{folder}: {known}", *listing.notes]))
+    chosen = [paths[number] for number in evenly(len(paths), LOOKED_AT)]
+    readable, broken = dict[Path, Video](), list[Finding]()
     for done, (path, result) in enumerate(run_in_processes(_probe, chosen, min(workers, len(chosen)), 60.0), 1):
         name = path.relative_to(folder).as_posix()
         if isinstance(result, VideoIndex):
-            found[path] = _video(name, result)
+            readable[path] = _video(name, result)
         else:
             kind, detail = (result.kind, result.detail) if isinstance(result, WorkerFailure) else result
             broken.append(Finding("", printable(name), kind, detail))
         progress(done, len(chosen))
-    videos = tuple(found[path] for path in chosen if path in found)
+    videos = tuple(readable[path] for path in chosen if path in readable)
     broken.sort(key=lambda finding: finding.shard)
-    return Survey(folder, None, len(paths), len(chosen), videos, tuple(broken), inside.notes)
+    return Survey(folder, None, len(paths), len(chosen), videos, tuple(broken), listing.notes)
 
 
 def _probe(path: Path, alive: Callable[[], None]) -> VideoIndex | tuple[str, str]:
@@ -203,9 +202,9 @@ def _video(name: str, index: VideoIndex) -> Video:
 def _timed(survey: Survey) -> Iterator[Path | Sample]:
     """Evenly spread usable videos: files, or samples of shards."""
     if survey.shards is None:
-        yield from (survey.folder / survey.videos[n].name for n in spread(len(survey.videos), TIMED))
+        yield from (survey.folder / survey.videos[n].name for n in evenly(len(survey.videos), TIMED))
         return
-    wanted = {survey.videos[n].name for n in spread(len(survey.videos), TIMED)}
+    wanted = {survey.videos[n].name for n in evenly(len(survey.videos), TIMED)}
     for sample in survey.shards.samples:
         if sample.key in wanted:
             wanted.discard(sample.key)
@@ -220,5 +219,5 @@ def _bytes(survey: Survey, sample: Sample) -> bytes:
 
 
 def _listed(values: Iterable[str]) -> str:
-    found = Counter(values).most_common()
-    return ", ".join(f"{value} {count}" for value, count in found[:4]) + (", …" if len(found) > 4 else "")
+    counts = Counter(values).most_common()
+    return ", ".join(f"{value} {count}" for value, count in counts[:4]) + (", …" if len(counts) > 4 else "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jepa_data.errors import DataError
 from jepa_data.printable import printable
-from jepa_data.shards.manifest import JOURNAL, MANIFEST, SPLITS
+from jepa_data.shards.manifest import MANIFEST, SPLITS, UNFINISHED
 from jepa_data.sources.walk import walk
 
 SHOWN = 5  # names in a note
@@ -18,7 +18,7 @@ def find_tars(folder: Path, split: str | None, overwrite: bool, notes: list[str]
         raise DataError(f"{folder}: no such folder")
     if split is not None and split not in SPLITS:
         raise DataError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    if (folder / JOURNAL).exists():
+    if (folder / UNFINISHED).exists():
         raise DataError(f"{folder}: the writing of these shards was not finished. Give the same command again")
     if (folder / MANIFEST).exists() and not overwrite:
         raise DataError(f"{folder}: has a {MANIFEST} already. Look: jepa data inspect {folder}; or add --overwrite")
@@ -35,10 +35,10 @@ def find_tars(folder: Path, split: str | None, overwrite: bool, notes: list[str]
 
 def _tar_files(folder: Path, notes: list[str]) -> list[Path]:
     """The tars that lie in the folder itself. Those below, and names that no manifest can hold, are left out."""
-    inside = walk(folder, ("tar",))
-    notes += [note for note in inside.notes if "other files" not in note]
+    listing = walk(folder, ("tar",))
+    notes += [note for note in listing.notes if "other files" not in note]
     tars, below, odd = list[Path](), list[str](), list[str]()
-    for tar in inside.files:
+    for tar in listing.files:
         name = printable(tar.relative_to(folder))
         if tar.parent != folder:
             below.append(name)

@@ -135,14 +135,16 @@ class Verifier:
                 yield "labels", f"{name} is {value}, expected -1 to {len(classes) - 1 if classes else 'a class'}"
 
 
-def different(stored: VideoIndex, found: VideoIndex) -> str:
+def different(stored: VideoIndex, probed: VideoIndex) -> str:
     """In what two indices of a video differ, in words; empty if in nothing that reading depends on."""
-    if stored.frames != found.frames:
-        return f"frames ({stored.frames} and {found.frames})"
+    if stored.frames != probed.frames:
+        return f"frames ({stored.frames} and {probed.frames})"
     names = ("width", "height", "rotation", "codec", "time_base")
     parts = [
-        f"{n} ({getattr(stored, n)} and {getattr(found, n)})" for n in names if getattr(stored, n) != getattr(found, n)
+        f"{n} ({getattr(stored, n)} and {getattr(probed, n)})"
+        for n in names
+        if getattr(stored, n) != getattr(probed, n)
     ]
-    parts += ["times of frames"] if not np.array_equal(stored.pts, found.pts) else []
-    parts += ["keyframes"] if not np.array_equal(stored.keyframes, found.keyframes) else []
+    parts += ["times of frames"] if not np.array_equal(stored.pts, probed.pts) else []
+    parts += ["keyframes"] if not np.array_equal(stored.keyframes, probed.keyframes) else []
     return ", ".join(parts)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jepa_data.errors import DataError
-from jepa_data.worlds import make_goal_batch, world_names
-from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds import make_batch, world_names
+from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import PREFIX
+from jepa_data.writable import writing
 
 EPISODES, SECONDS = 64, 2.0  # side by side, and CPU time at least, for the measured speed
 FRAMES, SHOWN = 40, 6  # of the recording on the sheet
@@ -30,12 +32,12 @@ HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What there is to tell of a world. `missing` says why it is not here; the rest is empty then.
+    """A world in the table. `missing` says why it is not installed; the rest is empty then.
 
     Attributes:
         row: as in HEADER.
         pictures: of an episode, and of a goal for it.
-        speed: pictures a CPU-second at 64 px, stepping included.
+        speed: pictures per CPU second at 64 px, stepping included.
     """
 
     name: str
@@ -45,35 +47,35 @@ class WorldSummary:
     speed: float | None = None
 
 
-def sights(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
-    """All worlds that set tasks, one after the other; with pictures, or speeds, where asked."""
+def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
+    """All worlds, one after the other; with pictures, or speeds, where asked."""
     for name in world_names():
         if name.startswith(PREFIX):
             continue
         try:
-            world = make_goal_batch(name, np.arange(1))
+            world = make_batch(name, np.arange(1))
             pictures = _pictures(name) if look else None
             yield WorldSummary(name, None, _row(world), pictures, _speed(name) if time_it else None)
         except DataError as error:
             yield WorldSummary(name, missing=str(error))
 
 
-def table(found: list[WorldSummary]) -> list[tuple[str, ...]]:
+def table(summaries: list[WorldSummary]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
-    timed = any(sight.speed is not None for sight in found)
-    rows: list[tuple[str, ...]] = [HEADER + (("pictures a CPU-second",) if timed else ())]
-    for sight in found:
-        if sight.missing is None:
-            speed = (f"{sight.speed:,.0f}",) if sight.speed is not None else ("",) if timed else ()
-            rows.append((sight.name, *sight.row, *speed))
+    timed = any(world.speed is not None for world in summaries)
+    rows: list[tuple[str, ...]] = [HEADER + (("pictures per CPU second",) if timed else ())]
+    for world in summaries:
+        if world.missing is None:
+            speed = (f"{world.speed:,.0f}",) if world.speed is not None else ("",) if timed else ()
+            rows.append((world.name, *world.row, *speed))
         else:
-            rows.append((sight.name, "is not here", *[""] * (len(rows[0]) - 2)))
+            rows.append((world.name, "not installed", *[""] * (len(rows[0]) - 2)))
     return rows
 
 
-def sheet(found: list[WorldSummary], out: Path) -> int:
+def sheet(summaries: list[WorldSummary], out: Path) -> int:
     """Write the pictures as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
-    shown = [(sight.name, sight.pictures) for sight in found if sight.pictures is not None]
+    shown = [(world.name, world.pictures) for world in summaries if world.pictures is not None]
     step = SIDE + GAP
     picture = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -82,35 +84,36 @@ def sheet(found: list[WorldSummary], out: Path) -> int:
             left = GAP + column * step + (GAP if column == SHOWN else 0)
             picture.paste(Image.fromarray(seen), (left, GAP + row * step))
         draw.text(((SHOWN + 1) * step + 4 * GAP, row * step + step // 2), name, fill="#30343b", font=font, anchor="lm")
-    try:
+    with writing(out):
         picture.save(out, format="PNG", optimize=True)
-    except OSError as error:
-        raise DataError(f"{out}: the sheet cannot be written ({error.strerror})") from error
     return len(shown)
 
 
-def _row(world: GoalBatch) -> tuple[str, ...]:
-    near = f"{world.radius:.3g} {world.unit}"
+def _row(world: WorldBatch) -> tuple[str, ...]:
+    near = f"{world.radius:.3g} {world.unit}" if isinstance(world, GoalBatch) else "no goals"
     return str(world.action_size), f"{len(world.state_names)} numbers", near, ", ".join(world.policies)
 
 
 def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
-    """Of episode 0, acted by the last of the policies, and of a goal."""
-    world = make_goal_batch(name, np.arange(1))
+    """Of episode 0, acted by the last of the policies, and of a goal where the world has goals."""
+    world = make_batch(name, np.arange(1))
     actions = world.act(world.policies[-1], [np.random.default_rng(0)], FRAMES)
-    at_goal = world.take(np.zeros(1, dtype=np.intp))
-    at_goal.set_goal_state(world.draw_goals(np.random.default_rng(0)))
+    goal_picture: list[NDArray[np.uint8]] = []
+    if isinstance(world, GoalBatch):
+        at_goal = world.take(np.zeros(1, dtype=np.intp))
+        at_goal.set_goal_state(world.draw_goals(np.random.default_rng(0)))
+        goal_picture.append(at_goal.render())
     wanted, seen = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist()), [world.render()]
     for t in range(FRAMES - 1):
         world.step(actions[:, t])
         if t + 1 in wanted:
             seen.append(world.render())
-    return np.concatenate([*seen, at_goal.render()])
+    return np.concatenate([*seen, *goal_picture])
 
 
 def _speed(name: str) -> float:
-    """Pictures a CPU-second, of this process and of those that it has started."""
-    world = make_goal_batch(name, np.arange(EPISODES))
+    """Pictures per CPU second, of this process and of those that it has started."""
+    world = make_batch(name, np.arange(EPISODES))
     actions = world.act(world.policies[0], [np.random.default_rng(e) for e in range(EPISODES)], FRAMES)
     world.render()  # what is set up once does not count
     began, count = cpu_seconds(), 0

@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from jepa_data.decode import VideoIndex
 from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
-from jepa_data.pack.cuts import Cut
+from jepa_data.pack.cuts import Interval
 from jepa_data.pack.reencode import frame_seconds
 from jepa_data.shards.manifest import VIDEOS
 
@@ -53,15 +53,17 @@ def borders(src: Source, index: VideoIndex) -> Int64[np.ndarray, " K"]:
     if index.codec not in MP4_CODECS:
         raise DecodeError("not supported", f"{index.codec} video cannot be cut without re-encoding. {WITHOUT}")
     with _opened(src) as container:
-        found = [(p.pts, p.is_keyframe) for p in container.demux(video=0) if p.size and not p.is_discard]
-    times = np.array([pts for pts, _ in found], np.int64)
+        packets = [(p.pts, p.is_keyframe) for p in container.demux(video=0) if p.size and not p.is_discard]
+    times = np.array([pts for pts, _ in packets], np.int64)
     earliest_later = np.minimum.accumulate(times[::-1])[::-1]
     latest_before = np.concatenate([[times.min() - 1], np.maximum.accumulate(times)[:-1]])
-    clean = np.array([key for _, key in found]) & (earliest_later == times) & (latest_before < times)
+    clean = np.array([key for _, key in packets]) & (earliest_later == times) & (latest_before < times)
     return np.append(np.searchsorted(index.pts, np.sort(times[clean])), index.frames).astype(np.int64)
 
 
-def at_borders(pieces: Sequence[Cut], index: VideoIndex, places: Int64[np.ndarray, " K"], exact: bool) -> list[Span]:
+def at_borders(
+    pieces: Sequence[Interval], index: VideoIndex, places: Int64[np.ndarray, " K"], exact: bool
+) -> list[Span]:
     """Pieces moved to where the video can be cut: outer ends outwards, inner ones to the last place before.
 
     Args:

@@ -14,7 +14,7 @@ SLACK = 1e-6  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Interval:
     """A piece of a video: its number among the pieces, and its beginning and end in seconds from the first frame."""
 
     number: int
@@ -26,26 +26,26 @@ class Cut:
         return self.end - self.start
 
 
-def cut(start: float, end: float, scenes: Sequence[float], max_seconds: float | None) -> list[Cut]:
+def cut(start: float, end: float, scenes: Sequence[float], max_seconds: float | None) -> list[Interval]:
     """The pieces of the stretch from `start` to `end`. `scenes`: times at which a new scene begins, ascending."""
     borders = [start, *(time for time in scenes if start + SLACK < time < end - SLACK), end]
-    pieces = list[Cut]()
+    pieces = list[Interval]()
     for first, last in pairwise(borders):
         parts = 1 if max_seconds is None else max(1, math.ceil((last - first) / max_seconds - SLACK))
         length = (last - first) / parts
         for part in range(parts):
             stop = last if part == parts - 1 else first + (part + 1) * length
-            pieces.append(Cut(len(pieces), first + part * length, stop))
+            pieces.append(Interval(len(pieces), first + part * length, stop))
     return pieces
 
 
-def batches(pieces: Sequence[Cut], seconds: float) -> list[tuple[Cut, ...]]:
+def batches(pieces: Sequence[Interval], seconds: float) -> list[tuple[Interval, ...]]:
     """Neighboring pieces together, each batch no longer than `seconds` unless it is a single piece."""
-    found, batch, length = list[tuple[Cut, ...]](), list[Cut](), 0.0
+    grouped, batch, length = list[tuple[Interval, ...]](), list[Interval](), 0.0
     for piece in pieces:
         if batch and length + piece.seconds > seconds:
-            found.append(tuple(batch))
+            grouped.append(tuple(batch))
             batch, length = [], 0.0
         batch.append(piece)
         length += piece.seconds
-    return [*found, tuple(batch)] if batch else found
+    return [*grouped, tuple(batch)] if batch else grouped

@@ -7,7 +7,6 @@ OUT/packing.jsonl     while packing: which items are finished, and how many of t
 OUT/rejected.jsonl    what could not be read, a line each: source, start, end, kind, detail
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,7 +19,7 @@ from jepa_data.pack.progress import FINISHED, REJECTED, Progress
 from jepa_data.pack.recipe import Recipe, scaled
 from jepa_data.pack.scenes import check_installed
 from jepa_data.pack.workers import Job, crashed, work
-from jepa_data.process_pool import WorkerFailure, run_in_order
+from jepa_data.process_pool import WorkerFailure, cores, run_in_order
 from jepa_data.sampling import action_stride
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
@@ -75,22 +74,22 @@ class Report:
         shards = sum(len(split.shards) for split in splits.values())
         counts = ", ".join(f"{split.episodes} {name}" for name, split in splits.items())
         speed = f", {length / self.seconds:.1f} s of it a second" if length and not self.resumed else ""
-        found = [
+        lines = [
             f"{out}: {counts} samples, {length / 60:.1f} min of video in {shards} shard(s), {size / 2**20:.1f} MiB",
             f"  took {self.seconds:.1f} s{speed}",
         ]
         if self.resumed:
-            found.append(f"  {self.resumed} samples were there before")
+            lines.append(f"  {self.resumed} samples were there before")
         if self.short:
-            found.append(f"  {self.short} pieces were too short (--min-seconds)")
+            lines.append(f"  {self.short} pieces were too short (--min-seconds)")
         if self.rejected:
-            found.append(f"  {len(self.rejected)} could not be read, listed in {out / REJECTED}; the first:")
-            found += [f"    {rejected}" for rejected in self.rejected[:3]]
+            lines.append(f"  {len(self.rejected)} could not be read, listed in {out / REJECTED}; the first:")
+            lines += [f"    {rejected}" for rejected in self.rejected[:3]]
         if note := self.manifest.missing_note():
-            found.append(f"  {note}")
+            lines.append(f"  {note}")
         if not {"val", "test"} & set(splits):
-            found.append("  nothing is kept for testing: raise --test-share, or give the table a column `split`")
-        return found
+            lines.append("  nothing is kept for testing: raise --test-share, or give the table a column `split`")
+        return lines
 
 
 def open_corpus(source: Path, *, camera: str | None = None, labels: bool = True) -> Corpus:
@@ -117,7 +116,7 @@ def pack(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Pack a corpus to a folder of shards. `progress` is told the number of items done.
+    """Pack a corpus to a folder of shards. `progress` is called with the number of items done.
 
     Args:
         processes: how many encode at a time; None: one a core.
@@ -148,7 +147,7 @@ def pack(
         resume=not overwrite,
     )
     with writer, Progress(out, writer.done) as done:
-        _run(corpus, replace(packing, recipe=recipe), writer, done, processes or _cores(), progress)
+        _run(corpus, replace(packing, recipe=recipe), writer, done, processes or cores(), progress)
         if not done.samples:
             raise DataError(_nothing(corpus, done))
     done.remove()
@@ -230,7 +229,3 @@ def _nothing(corpus: Corpus, done: Progress) -> str:
     if done.rejected:
         return f"none of {corpus.count} videos and pictures could be read; the first: {done.rejected[0]}"
     return f"all {done.short} pieces are too short. Lower --min-seconds"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -92,23 +92,23 @@ class Progress:
 
 def _by_item(keys: Iterable[str]) -> dict[str, list[str]]:
     """Keys of samples by the item they may belong to: their own key, or that without the number of a piece."""
-    found: dict[str, list[str]] = {}
+    by_item: dict[str, list[str]] = {}
     for key in keys:
-        found.setdefault(key, []).append(key)
+        by_item.setdefault(key, []).append(key)
         stem, dash, number = key.rpartition("-")
         if dash and number.isdigit():
-            found.setdefault(stem, []).append(key)
-    return found
+            by_item.setdefault(stem, []).append(key)
+    return by_item
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    found = {}
+    items = {}
     if not path.is_file():
-        return found
+        return items
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
-            found[str(record["item"])] = {"samples": list(record["samples"]), "short": int(record["short"])}
+            items[str(record["item"])] = {"samples": list(record["samples"]), "short": int(record["short"])}
         except (ValueError, KeyError, TypeError):
             continue  # the line that was being written
-    return found
+    return items

@@ -40,8 +40,8 @@ def frame_numbers(index: VideoIndex, first: int, last: int, fps: float) -> Int64
     slack = min(5e-4, (end - start) / max(1, last - first) / 4)
     count = max(1, int(np.ceil((end - start - slack) * fps)))
     times = start + np.arange(count) / fps
-    found = np.searchsorted(seconds[:-1], times + slack, side="right") - 1
-    return np.clip(found, first, last - 1).astype(np.int64)
+    shown = np.searchsorted(seconds[:-1], times + slack, side="right") - 1
+    return np.clip(shown, first, last - 1).astype(np.int64)
 
 
 def steady_numbers(index: VideoIndex, first: int, last: int, fps: float) -> tuple[Int64[np.ndarray, " T"], int]:

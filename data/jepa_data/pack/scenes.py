@@ -33,11 +33,11 @@ def find_scenes(reader: Reader, first: int, last: int, threshold: float) -> list
     index = reader.index
     fps = index.fps or 1.0
     detector = ContentDetector(threshold=threshold, min_scene_len=max(1, round(SHORTEST * fps)))
-    found = []
+    cuts = []
     for number, picture in enumerate(_pictures(reader, first, last)):
-        found += detector.process_frame(FrameTimecode(number, fps=fps), np.ascontiguousarray(picture[..., ::-1]))
-    found += detector.post_process(FrameTimecode(max(0, last - first - 1), fps=fps))
-    numbers = sorted({first + time.frame_num for time in found})
+        cuts += detector.process_frame(FrameTimecode(number, fps=fps), np.ascontiguousarray(picture[..., ::-1]))
+    cuts += detector.post_process(FrameTimecode(max(0, last - first - 1), fps=fps))
+    numbers = sorted({first + time.frame_num for time in cuts})
     return [float(index.seconds[number]) for number in numbers if first < number < last]
 
 

@@ -16,7 +16,7 @@ from jepa_data.decode import Reader, VideoIndex, get_backend
 from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
 from jepa_data.pack.copy import Span, at_borders, borders, copy_packets, whole_file
-from jepa_data.pack.cuts import Cut, batches, cut
+from jepa_data.pack.cuts import Interval, batches, cut
 from jepa_data.pack.recipe import Piece, Recipe, Rejected
 from jepa_data.pack.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
 from jepa_data.process_pool import Alive, WorkerFailure
@@ -49,7 +49,7 @@ class Job:
 class Plan:
     """Some pieces of a video, of `total` in all; its index saves another pass over a long file."""
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[Interval, ...]
     total: int
     index: VideoIndex
 
@@ -121,7 +121,7 @@ def _planned(job: Job, material: _Material, reader: Reader) -> tuple[Plan, int, 
         timed = material.actions is not None or material.states is not None
         seconds = frame_seconds(index)
         spans = at_borders(cuts, index, borders(material.src, index), timed)
-        cuts = [Cut(span.number, float(seconds[span.first]), float(seconds[span.last])) for span in spans]
+        cuts = [Interval(span.number, float(seconds[span.first]), float(seconds[span.last])) for span in spans]
     kept = [piece for piece in cuts if piece.seconds >= job.recipe.min_seconds - 1e-6]
     now, *later = batches(kept, BATCH_SECONDS) or [()]
     rest = tuple(Job(job.item, job.recipe, job.done, Plan(part, len(cuts), index)) for part in later)
@@ -133,12 +133,12 @@ def _whole(item: Item, pieces: int) -> bool:
     return pieces == 1 and item.start is None and item.end is None
 
 
-def _cuts(job: Job, material: _Material, reader: Reader) -> list[Cut]:
+def _cuts(job: Job, material: _Material, reader: Reader) -> list[Interval]:
     from jepa_data.pack.scenes import find_scenes
 
     item, recipe, index = job.item, job.recipe, reader.index
     seconds = frame_seconds(index)
-    first, last = _frames(index, Cut(0, item.start or 0.0, float(seconds[-1]) if item.end is None else item.end))
+    first, last = _frames(index, Interval(0, item.start or 0.0, float(seconds[-1]) if item.end is None else item.end))
     if last <= first:
         raise DecodeError("out of range", f"no frame is shown from {item.start:g} s on; it ends at {seconds[-1]:g} s")
     for name, array, rows in (
@@ -171,7 +171,7 @@ def _picture(job: Job, material: _Material) -> Packed:
     )
 
 
-def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) -> Piece:
+def _piece(job: Job, material: _Material, reader: Reader, piece: Interval, key: str) -> Piece:
     """A piece of a video as a sample. Raises DecodeError."""
     item, recipe, index = job.item, job.recipe, reader.index
     first, last = _frames(index, piece)
@@ -191,7 +191,7 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Cut, key: str) 
     if stored.frames != len(numbers):
         raise DecodeError("damaged", f"{len(numbers)} frames were packed, {stored.frames} can be read back")
     # Rows of actions and states count from the first frame of the item.
-    rows = numbers - _frames(index, Cut(0, item.start or 0.0, np.inf))[0]
+    rows = numbers - _frames(index, Interval(0, item.start or 0.0, np.inf))[0]
     actions = None if material.actions is None else clip_actions(material.actions, rows, stride)
     states = None if material.states is None else material.states[rows]
     if actions is not None:
@@ -247,7 +247,7 @@ def _check_name(path: Path) -> None:
         raise DecodeError("missing", f"no file can have this name ({error.reason})") from error
 
 
-def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
+def _frames(index: VideoIndex, piece: Interval) -> tuple[int, int]:
     """Numbers of the first frame of a piece and of the first after it."""
     seconds = frame_seconds(index)
     slack = min(5e-4, float(seconds[-1]) / index.frames / 4)
@@ -255,6 +255,6 @@ def _frames(index: VideoIndex, piece: Cut) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _rejected(item: Item, error: DecodeError, piece: Cut | None = None) -> Rejected:
+def _rejected(item: Item, error: DecodeError, piece: Interval | None = None) -> Rejected:
     start, end = (item.start, item.end) if piece is None else (piece.start, piece.end)
     return Rejected(item.name, start, end, error.kind, error.detail)

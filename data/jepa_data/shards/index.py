@@ -15,10 +15,10 @@ from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import (
     ACTIONS,
-    JOURNAL,
     MANIFEST,
     METADATA,
     STATES,
+    UNFINISHED,
     Manifest,
     Sample,
     ShardRecord,
@@ -156,7 +156,7 @@ def _no_manifest(store: Store, error: DecodeError) -> DataError:
         what = "is not a folder" if folder.exists() else "no such folder"
         return DataError(f"{folder}: {what}. Make one: {MAKE} {folder}")
     tars = sorted(folder.glob("*.tar"))
-    if (folder / JOURNAL).exists():
+    if (folder / UNFINISHED).exists():
         return DataError(
             f"{folder}: the writing of these shards was not finished. Give the same command again: `jepa data pack` "
             "goes on, `jepa data record` and `jepa data curate` begin again with --overwrite"
@@ -166,8 +166,8 @@ def _no_manifest(store: Store, error: DecodeError) -> DataError:
             f"{folder}: {len(tars)} tars and no {MANIFEST}. If nothing else writes them, index them: "
             f"jepa data index {folder}"
         )
-    found = Counter(entry.suffix or ("folder" if entry.is_dir() else "file") for entry in folder.iterdir())
-    contents = ", ".join(f"{count} {kind}" for kind, count in found.most_common(4)) or "nothing"
+    endings = Counter(entry.suffix or ("folder" if entry.is_dir() else "file") for entry in folder.iterdir())
+    contents = ", ".join(f"{count} {kind}" for kind, count in endings.most_common(4)) or "nothing"
     return DataError(f"{folder}: no shards here ({MANIFEST} and *.tar); it holds {contents}. Make some: {MAKE} OUT")
 
 

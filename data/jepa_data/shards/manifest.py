@@ -21,7 +21,7 @@ from jepa_data.sampling import action_stride
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
-JOURNAL = "unfinished.jsonl"  # there while shards are being written; replaced by the manifest
+UNFINISHED = "unfinished.jsonl"  # there while shards are being written; replaced by the manifest
 SPLITS = ("train", "val", "test")
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "ts")
 IMAGES = ("jpg", "jpeg", "png")
@@ -56,7 +56,7 @@ class Manifest(Config):
 
     `world` is None for plain video; `fps` and `image_size` (short side, pixels) where they vary; `action_size` is 0
     where there are no actions. `actions` is their range, and their mean and deviation in the training split; None in
-    shards of earlier versions and of others (`moments.action_stats` reads it from the samples then). `missing_states`
+    shards of earlier versions and of others (`stream.action_stats` reads it from the samples then). `missing_states`
     counts the samples in which a state does not exist. `label_values` names the classes of a label: the position is the
     number in the samples. `made` says how the shards were made, in the words of the command that did.
     """

@@ -55,15 +55,15 @@ def read(path: Path) -> dict[str, frozenset[str]]:
             ) from error
         if key:
             keys.setdefault(shard, set()).add(key)
-    return {shard: frozenset(found) for shard, found in keys.items()}
+    return {shard: frozenset(of_shard) for shard, of_shard in keys.items()}
 
 
 def listed(shards: ShardSet, split: str, keys: dict[str, frozenset[str]]) -> Bool[np.ndarray, " V"]:
     """Which samples of a split are in quarantine. Reads the lines of the shards that are named, and no others."""
     samples = shards.split(split)
     files = [shard.file for record in shards.manifest.splits.values() for shard in record.shards]
-    found = np.zeros(len(samples), np.bool_)
+    is_listed = np.zeros(len(samples), np.bool_)
     for number in [number for number, file in enumerate(files) if file in keys]:
         for row in np.flatnonzero(samples.rows["shard"] == number).tolist():
-            found[row] = samples[row].key in keys[files[number]]
-    return found
+            is_listed[row] = samples[row].key in keys[files[number]]
+    return is_listed

@@ -24,7 +24,7 @@ from jepa_data.shards.store import Store, open_store
 MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
 Pictures = UInt8[np.ndarray, "T h w C"]
-Place = tuple[int, int, int]  # source, epoch, place
+ClipKey = tuple[int, int, int]  # source, epoch, place
 
 
 class ShardFiles:
@@ -47,7 +47,7 @@ class ShardFiles:
         members = self._members(sample, first)
         if sample.crc32 is None or _crc(members) == sample.crc32:
             return members
-        self.store.close()  # disks and networks err now and then: a second reading, of files opened anew, decides
+        self.store.close()  # disks and networks err now and then: a second reading, of files opened again, decides
         members = self._members(sample, first)
         if _crc(members) != sample.crc32:
             raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
@@ -106,19 +106,19 @@ class SampleReader:
         self._whole_held, self._waiting_held = 0, 0
         # By place, not by key: in shards that others wrote two samples may have one key.
         self._whole: dict[tuple[str, int, Crop | None], tuple[np.ndarray, Decoded]] = {}
-        self._waiting: OrderedDict[Place, tuple[np.ndarray, Decoded]] = OrderedDict()
+        self._waiting: OrderedDict[ClipKey, tuple[np.ndarray, Decoded]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, place: Place) -> tuple[Pictures, Decoded] | None:
+    def take(self, clip: ClipKey) -> tuple[Pictures, Decoded] | None:
         """A clip that was decoded with an earlier one of its video, if it is still there."""
         with self._lock:
-            found = self._waiting.pop(place, None)
-            if found is not None:
-                self._waiting_held -= found[0].nbytes
-        return found
+            decoded = self._waiting.pop(clip, None)
+            if decoded is not None:
+                self._waiting_held -= decoded[0].nbytes
+        return decoded
 
     def clips(
-        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[Place, ClipSpec]] = ()
+        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[ClipKey, ClipSpec]] = ()
     ) -> tuple[Pictures, Decoded]:
         """The frames of a clip, and what else the sample holds.
 
@@ -136,7 +136,9 @@ class SampleReader:
         except DecodeError as error:
             raise error.named(sample.key, f"{self._files.store.url}/{sample.shard}") from error
 
-    def _read(self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[Place, ClipSpec]]) -> tuple[Pictures, Decoded]:
+    def _read(
+        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[ClipKey, ClipSpec]]
+    ) -> tuple[Pictures, Decoded]:
         members = self._files.read(sample)
         data, index = members[sample.media], sample.video_index()
         decoded = self._rest(sample, members, index or probe_media(data, sample.media))
@@ -155,8 +157,8 @@ class SampleReader:
             wanted = [cut, *(other for _, other in later)]
             crops = [cut.crop for cut in wanted]
             first, *others = reader.clips([cut.indices for cut in wanted], size=self._size, crop=crops)
-        for (place, _), frames in zip(later, others, strict=True):
-            self._wait(place, frames, decoded)
+        for (clip, _), frames in zip(later, others, strict=True):
+            self._wait(clip, frames, decoded)
         return first, decoded
 
     def _rest(self, sample: Sample, members: dict[str, bytes], index: VideoIndex) -> Decoded:
@@ -175,9 +177,9 @@ class SampleReader:
         height, width = self._size or (crop[2:] if crop else (index.height, index.width))
         return height * width * 3
 
-    def _wait(self, place: Place, frames: np.ndarray, decoded: Decoded) -> None:
+    def _wait(self, clip: ClipKey, frames: np.ndarray, decoded: Decoded) -> None:
         with self._lock:
-            self._waiting[place] = frames, decoded
+            self._waiting[clip] = frames, decoded
             self._waiting_held += frames.nbytes
             # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
             while self._waiting_held > self._waiting_bytes:

@@ -57,7 +57,7 @@ class FetchingStore:
             self._make_cache()
             self._download(name, path)
         except PermissionError:
-            pass  # fetched by another user; its time of use cannot be told
+            pass  # fetched by another user; its time of use is unknown
         return path
 
     def current(self, name: str) -> bytes:
@@ -93,9 +93,9 @@ class FetchingStore:
 
         def get() -> None:
             self._get(address, partial, self.access.timeout_seconds)
-            found, expected = partial.stat().st_size, self._sizes.get(name)
-            if expected is not None and found != expected:
-                raise OSError(f"{found} bytes arrived, the manifest says {expected}")
+            size, expected = partial.stat().st_size, self._sizes.get(name)
+            if expected is not None and size != expected:
+                raise OSError(f"{size} bytes arrived, the manifest says {expected}")
 
         try:
             _patiently(get, address, self.access)
@@ -109,12 +109,12 @@ class FetchingStore:
         now = time.time()
         files = [(path, *_looked_at(path)) for path in self.cache.iterdir() if path != new]
         files = [f for f in files if f[0].suffix != ".partial" or now - f[2] > ABANDONED]
-        held = _looked_at(new)[0] + sum(size for _, size, _ in files)
+        used = _looked_at(new)[0] + sum(size for _, size, _ in files)
         for path, size, _ in sorted(files, key=lambda file: file[2]):
-            if held <= self.access.cache_gib * 2**30 and path.suffix != ".partial":
+            if used <= self.access.cache_gib * 2**30 and path.suffix != ".partial":
                 return
             path.unlink(missing_ok=True)
-            held -= size
+            used -= size
 
 
 class RangeStore(FetchingStore):
@@ -157,7 +157,7 @@ def _patiently(get: Any, address: str, access: Access) -> Any:
             raise DecodeError("missing", "there is no such file", url=address) from error
         except ImportError as error:  # fsspec's own: which package this scheme needs
             raise DataError(f"{address}: {error}") from error
-        except Exception as error:  # noqa: BLE001  stores raise what they like; the last one is told
+        except Exception as error:  # noqa: BLE001  stores raise what they like; the last one is reported
             last = error
             if attempt + 1 < access.attempts:
                 threading.Event().wait(0.2 * 2**attempt)

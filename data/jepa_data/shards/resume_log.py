@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from jepa.config import Config
 from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
-from jepa_data.shards.manifest import FORMAT, JOURNAL, MANIFEST, SPLITS, ShardRecord, index_name
+from jepa_data.shards.manifest import FORMAT, MANIFEST, SPLITS, UNFINISHED, ShardRecord, index_name
 from jepa_data.shards.table import TABLE
 from jepa_data.writable import make_folder
 
@@ -45,9 +45,9 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; shards need a folder")
     make_folder(out)
-    journal, kept = out / JOURNAL, list[Finished]()
-    if resume and journal.exists():
-        kept = _read(journal, settings)
+    log, kept = out / UNFINISHED, list[Finished]()
+    if resume and log.exists():
+        kept = _read(log, settings)
     elif any(out.iterdir()) and not overwrite:
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
     (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
@@ -62,33 +62,33 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
             if path.name.replace(".index.jsonl", ".tar") not in files:
                 path.unlink()
     lines = [json.dumps({"format": FORMAT, "settings": settings}), *(one.model_dump_json() for one in kept)]
-    journal.write_text("\n".join(lines) + "\n")
+    log.write_text("\n".join(lines) + "\n")
     return kept
 
 
-def _read(journal: Path, settings: Mapping[str, Any]) -> list[Finished]:
+def _read(log: Path, settings: Mapping[str, Any]) -> list[Finished]:
     """Shards that are finished and whole; one whose line or file was cut off ends the list of its split."""
-    first, *lines = journal.read_text(encoding="utf-8", errors="replace").split("\n")
+    first, *lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     before = _settings(first)
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
     if changed:
         old, new = ({k: x.get(k) for k in changed} for x in (before, settings))
         raise DataError(
-            f"{journal.parent}: was being written with other settings: {json.dumps(old)}, now {json.dumps(new)}. "
+            f"{log.parent}: was being written with other settings: {json.dumps(old)}, now {json.dumps(new)}. "
             "Give the same ones to go on, or --overwrite to begin again"
         )
-    kept, ended = list[Finished](), set[str]()
+    kept, stopped = list[Finished](), set[str]()
     for line in lines:
         try:
             one = Finished.model_validate_json(line)
         except ValidationError:
             continue  # the line that was being written
-        tar = journal.parent / one.record.file
+        tar = log.parent / one.record.file
         whole = (
             tar.is_file() and tar.stat().st_size == one.record.bytes and tar.with_name(index_name(tar.name)).is_file()
         )
-        if not whole or one.split in ended:
-            ended.add(one.split)
+        if not whole or one.split in stopped:
+            stopped.add(one.split)
             continue
         kept.append(one)
     return kept

@@ -16,18 +16,18 @@ def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
     Raises:
         DataError: a member of an unknown kind, or two of one name.
     """
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, place in _files(tar):
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, span in _files(tar):
         folder, _, file = name.rpartition("/")
         stem, _, ending = file.partition(".")
-        members = found.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
+        members = samples.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
         if ending in members:
             raise DataError(f"{shard}: has two members for .{ending} of one sample: {name!r}. Name samples apart")
-        members[ending] = place
-    for key, members in found.items():
+        members[ending] = span
+    for key, members in samples.items():
         if set(members) & set(MEDIA) or set(members) - set(MEMBERS):
             checked_members(shard, key, set(members))
-    return [Sample(k, split, shard, m, 0, None, {}, None, {}) for k, m in found.items() if set(m) & set(MEDIA)]
+    return [Sample(k, split, shard, m, 0, None, {}, None, {}) for k, m in samples.items() if set(m) & set(MEDIA)]
 
 
 def _files(tar: Path) -> list[tuple[str, tuple[int, int]]]:

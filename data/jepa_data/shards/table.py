@@ -95,13 +95,13 @@ class Samples(Base):
                 return self._kept[number][line]
             text = self._store.read(index_name(shard), line, size)
             sample = parse_line(text, f"{self._store.url}/{shard}", shard, split)
-            found = row_of(sample, number, line, size)
+            expected = row_of(sample, number, line, size)
         except UNREADABLE as error:
             if isinstance(error, DataError) and not isinstance(error, DecodeError):
                 raise
             raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=shard) from error
         # What was chosen from the row is cut by the line: both must be of one sample.
-        if found != row.item():
+        if expected != row.item():
             raise DecodeError("damaged", f"its line in the index and its row of {TABLE} disagree", url=shard)
         return sample
 

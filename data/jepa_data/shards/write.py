@@ -25,12 +25,12 @@ from jepa_data.shards.finite import as_float32, check_actions, check_states
 from jepa_data.shards.manifest import (
     ACTIONS,
     IMAGES,
-    JOURNAL,
     MANIFEST,
     MEDIA,
     METADATA,
     SPLITS,
     STATES,
+    UNFINISHED,
     Manifest,
     SplitRecord,
     clean_key,
@@ -99,10 +99,10 @@ class ShardWriter:
         self._actions: dict[str, ActionSums] = {}  # of the open shard of a split
         self._missing: dict[str, Counter[str]] = {}
         self._done: dict[str, list[Finished]] = {}
-        journal = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
-        for finished in journal:
+        finished_before = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
+        for finished in finished_before:
             self._done.setdefault(finished.split, []).append(finished)
-        self.done = frozenset(key for finished in journal for key in finished.keys(self.out))
+        self.done = frozenset(key for finished in finished_before for key in finished.keys(self.out))
         self._keys = set(self.done)
 
     def write(
@@ -185,8 +185,8 @@ class ShardWriter:
         parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
         if not parts:
             raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        found = _write_table(self.out, self._finished())
-        about: dict[str, Any] = self._about | {k: value for k, value in found.items() if self._about[k] is None}
+        totals = _write_table(self.out, self._finished())
+        about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
         manifest = Manifest(
             **about,
             actions=self._action_stats(),
@@ -197,7 +197,7 @@ class ShardWriter:
         partial = self.out / (MANIFEST + ".partial")
         partial.write_text(manifest.model_dump_json(indent=2) + "\n")
         os.replace(partial, self.out / MANIFEST)
-        (self.out / JOURNAL).unlink()
+        (self.out / UNFINISHED).unlink()
         return manifest
 
     def __enter__(self) -> Self:
@@ -224,7 +224,7 @@ class ShardWriter:
             missing_states=dict(self._missing.pop(split, Counter())),
         )
         self._done[split].append(finished)
-        with (self.out / JOURNAL).open("a") as file:
+        with (self.out / UNFINISHED).open("a") as file:
             file.write(finished.model_dump_json() + "\n")
 
     def _finished(self) -> list[Finished]:
@@ -291,13 +291,13 @@ def _checked_numbers(
 
 def _whole_numbers(key: str, labels: Mapping[str, Any]) -> dict[str, int]:
     """Labels as integers. Raises DataError for one that is no whole number."""
-    found = {}
+    numbers = {}
     for name, value in labels.items():
         number = isinstance(value, int | float | np.number) and math.isfinite(value)
         if not number or int(value) != value:
             raise DataError(f"sample {key!r}: label {name!r}: expected a whole number, found {value!r}")
-        found[name] = int(value)
-    return found
+        numbers[name] = int(value)
+    return numbers
 
 
 def _added(finished: Sequence[Finished]) -> ActionSums:

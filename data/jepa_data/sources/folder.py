@@ -22,16 +22,16 @@ def read_folder(root: Path, *, labels: bool = True) -> Corpus:
     Raises:
         DataError: there are none.
     """
-    inside = walk(root, VIDEO_FILES | IMAGE_FILES)
-    found = [PurePosixPath(path.relative_to(root).as_posix()) for path in inside.files]
-    if not found:
+    listing = walk(root, VIDEO_FILES | IMAGE_FILES)
+    names = [PurePosixPath(path.relative_to(root).as_posix()) for path in listing.files]
+    if not names:
         known = " ".join(sorted(VIDEO_FILES | IMAGE_FILES))
-        notes = "".join(f"; {note}" for note in inside.notes)
+        notes = "".join(f"; {note}" for note in listing.notes)
         raise DataError(f"{root}: holds no video or picture. Their names end in one of: {known}{notes}")
-    splits = all(len(name.parts) > 1 and name.parts[0].lower() in SPLIT_NAMES for name in found)
-    classes = {name: _class(name, splits) for name in found} if labels else {}
+    splits = all(len(name.parts) > 1 and name.parts[0].lower() in SPLIT_NAMES for name in names)
+    classes = {name: _class(name, splits) for name in names} if labels else {}
     numbers = class_numbers(label for label in classes.values() if label is not None)
-    items = [_item(root, name, splits, classes.get(name), numbers) for name in found]
+    items = [_item(root, name, splits, classes.get(name), numbers) for name in names]
     return Corpus(
         kind="folder",
         count=len(items),
@@ -39,7 +39,7 @@ def read_folder(root: Path, *, labels: bool = True) -> Corpus:
         label_names=("label",) if numbers else (),
         label_values={"label": tuple(numbers)} if numbers else {},
         about={"name": printable(root.resolve().name), "labels": labels},
-        notes=inside.notes,
+        notes=listing.notes,
     )
 
 

@@ -79,20 +79,20 @@ def _items(
 ) -> Iterator[Item]:
     path, recorded = None, dict[int, _Recorded]()
     for row, task in zip(episodes, tasks, strict=True):
-        place = f"videos/{layout.camera}"
+        prefix = f"videos/{layout.camera}"
         try:
             episode, length = int(row["episode_index"]), int(row["length"])
             data = _filled(layout.data_path, row, "data")
-            video = _filled(layout.video_path, row, place, video_key=layout.camera)
-            first = float(row[f"{place}/from_timestamp"])
+            video = _filled(layout.video_path, row, prefix, video_key=layout.camera)
+            first = float(row[f"{prefix}/from_timestamp"])
         except (KeyError, TypeError, IndexError) as error:
             raise DataError(f"{layout.root}: meta/episodes: a row has no {error}, which LeRobot v3 has") from error
         if path != data:  # episodes of one file follow each other, so each file is read once
             path, recorded = data, _recorded(layout.root / data, layout)
         if episode not in recorded or recorded[episode].frames != length:
-            found = recorded[episode].frames if episode in recorded else 0
+            frames = recorded[episode].frames if episode in recorded else 0
             raise DataError(
-                f"{layout.root / data}: has {found} frames of episode {episode}, meta/episodes says {length}"
+                f"{layout.root / data}: has {frames} frames of episode {episode}, meta/episodes says {length}"
             )
         name = f"episode-{episode:06d}"
         yield Item(
@@ -127,7 +127,7 @@ def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
     if set(table.column_names) != set(names):
         raise DataError(f"{path}: has no column {', '.join(sorted(set(names) - set(table.column_names)))}")
     episode, frame = (table[name].to_numpy() for name in names[:2])
-    found = {}
+    by_episode = {}
     for number in np.unique(episode):
         rows = np.flatnonzero(episode == number)
         rows = rows[np.argsort(frame[rows], kind="stable")]
@@ -137,8 +137,8 @@ def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
             _matrix(table[name].take(rows).to_pylist(), path, name) if name in names else None
             for name in (ACTION, STATE)
         )
-        found[int(number)] = _Recorded(len(rows), None if actions is None else actions[:-1], states)
-    return found
+        by_episode[int(number)] = _Recorded(len(rows), None if actions is None else actions[:-1], states)
+    return by_episode
 
 
 def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"]:
@@ -198,7 +198,7 @@ def _camera(root: Path, cameras: list[str], is_image: list[str], wanted: str | N
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the columns of a vector; numbered where there are none, or not one each."""
     size, names = int(np.prod(feature["shape"])), feature.get("names")
-    if isinstance(names, Mapping) and all(isinstance(place, int) for place in names.values()):
+    if isinstance(names, Mapping) and all(isinstance(column, int) for column in names.values()):
         names = [name for name, _ in sorted(names.items(), key=lambda item: item[1])]  # {"y": 1, "x": 0}: their places
     elif isinstance(names, Mapping):  # {"motors": ["x", "y"]}
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
@@ -210,13 +210,13 @@ def _splits(root: Path, ranges: Mapping[str, Any]) -> dict[str, range]:
     """Episodes of each split, {"train": "0:80", "test": "80:100"}; nothing if all are in train."""
     if not set(ranges) - {"train"}:
         return {}
-    found = {}
+    by_split = {}
     for name, text in ranges.items():
         first, _, end = str(text).partition(":")
         if name.lower() not in SPLIT_NAMES or not (first.isdigit() and end.isdigit()):
             raise DataError(f"{root / INFO}: splits: expected train, val or test as 0:80, found {name}: {text!r}")
-        found[SPLIT_NAMES[name.lower()]] = range(int(first), int(end))
-    return found
+        by_split[SPLIT_NAMES[name.lower()]] = range(int(first), int(end))
+    return by_split
 
 
 def _task(row: Mapping[str, Any]) -> str | None:
@@ -226,9 +226,9 @@ def _task(row: Mapping[str, Any]) -> str | None:
     return "; ".join(str(task) for task in tasks) if tasks else None
 
 
-def _filled(pattern: str, row: Mapping[str, Any], place: str, **names: str) -> str:
+def _filled(pattern: str, row: Mapping[str, Any], prefix: str, **names: str) -> str:
     """A path from a pattern such as data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet."""
-    numbers = {name: int(row[f"{place}/{name}"]) for name in ("chunk_index", "file_index")}
+    numbers = {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
     path = pattern.format(**numbers, **names)
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise DataError(f"{INFO}: {path!r} leads out of the data set")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import JOURNAL, MANIFEST
+from jepa_data.shards.manifest import MANIFEST, UNFINISHED
 from jepa_data.sources.corpus import Corpus, Item
 
 
 def is_shards(root: Path) -> bool:
     """Whether a folder holds shards. Raises DataError if their writing was interrupted."""
-    if (root / JOURNAL).is_file():
+    if (root / UNFINISHED).is_file():
         raise DataError(f"{root}: its shards are unfinished. Let the command that writes them finish first")
     return (root / MANIFEST).is_file()
 

@@ -60,7 +60,7 @@ class Recording:
 def record(
     recording: Recording, out: Path, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
 ) -> Manifest:
-    """Record to a folder of shards. `progress` is told the number of episodes done.
+    """Record to a folder of shards. `progress` is called with the number of episodes done.
 
     Raises:
         DataError: the world has no such name, or `out` is not empty.
@@ -73,7 +73,7 @@ def record(
         out,
         fps=about.fps,
         image_size=r.image_size,
-        world=r.world,
+        world=about.name,
         action_size=about.action_size,
         state_names=about.state_names,
         label_names=about.label_names,
@@ -86,7 +86,7 @@ def record(
             for row, encoded in enumerate(pool.map(encode, video)):
                 episode, length = int(episodes[row]), len(states[row])
                 metadata = {
-                    "world": r.world,
+                    "world": about.name,
                     "world_version": about.version,
                     "episode": episode,
                     "seed": r.seed,

@@ -64,7 +64,7 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
     """
     if not os.path.isdir(root):
         raise DataError(f"{printable(root)}: {'is not a folder' if os.path.exists(root) else 'no such folder'}")
-    found, seen = FolderFiles(root), set[tuple[int, int]]()
+    listing, seen = FolderFiles(root), set[tuple[int, int]]()
     # Links wait until every folder that is really there was read, so that a folder keeps its own name.
     folders, links = [root], deque[Path]()
     while folders or links:
@@ -73,30 +73,30 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
         try:
             about = folder.stat()
             if (about.st_dev, about.st_ino) in seen:
-                found.repeated += linked
+                listing.repeated += linked
                 continue
             seen.add((about.st_dev, about.st_ino))
             entries = list(_entries(folder))
         except OSError as error:
             if folder == root:
                 raise DataError(f"{printable(root)}: cannot be read ({error.strerror})") from error
-            found.unreadable.append(_named(root, folder, error.strerror or "unreadable"))
+            listing.unreadable.append(_named(root, folder, error.strerror or "unreadable"))
             continue
         for entry in entries:
             path, wanted = folder / entry.name, Path(entry.name).suffix[1:].lower() in endings
             what = "hidden" if entry.name.startswith(".") else _kind(entry)
             if what == "hidden":
-                found.hidden += 1
+                listing.hidden += 1
             elif what == "folder":
                 (links if entry.is_symlink() else folders).append(path)
             elif what == "file" and wanted:
-                found.files.append(path)
+                listing.files.append(path)
             elif wanted or what == "not permitted":
-                found.unreadable.append(_named(root, path, what))
+                listing.unreadable.append(_named(root, path, what))
             else:
-                found.others[printable(path.suffix) or "without an ending"] += 1
-    found.files.sort()
-    return found
+                listing.others[printable(path.suffix) or "without an ending"] += 1
+    listing.files.sort()
+    return listing
 
 
 def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:

@@ -1,4 +1,4 @@
-"""Mean and spread of the actions, or the states, that a run is trained on: read from the shards without their videos.
+"""Mean and standard deviation of the actions or states of a run, read from the shards without their videos.
 
 Of each source at most so many samples are read, spread evenly over it; sources count as they are mixed. What a manifest
 says of its actions is not read again.
@@ -37,7 +37,7 @@ def spread(loader: ClipLoader, what: Literal["actions", "states"], samples: int 
         DataError: there is nothing to read, or nothing of it can be read.
     """
     weights = np.array([source.weight for source in loader.config.sources])
-    parts = np.stack([_moments(corpus, what, samples)[0] for corpus in loader.corpora])
+    parts = np.stack([_sums(corpus, what, samples)[0] for corpus in loader.corpora])
     rows, there, means, squares = parts.swapaxes(0, 1)  # [sources, X] each
     shares = (weights / weights.sum())[:, None] * there / rows  # what a source gives to each number
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -62,23 +62,23 @@ def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
 
 
 def _read_stats(corpus: Corpus, world: str | None, samples: int) -> ActionStats:
-    (_, there, mean, squares), (low, high) = _moments(corpus, "actions", samples)
+    (_, there, mean, squares), (low, high) = _sums(corpus, "actions", samples)
     if not there.all():
         number = int(np.flatnonzero(there == 0)[0]) + 1
         raise DataError(
             f"{corpus.store.url}: number {number} of the {len(there)} of an action is missing (NaN) in all samples"
         )
-    found = ActionSums(
+    sums = ActionSums(
         count=1,
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
         mean=tuple(mean.tolist()),
         squares=tuple((squares / there).tolist()),
     )
-    return stats_of(found, found, world)
+    return stats_of(sums, sums, world)
 
 
-def _moments(
+def _sums(
     corpus: Corpus, what: Literal["actions", "states"], samples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows, those that are there, their mean, their squared distances from it summed [4, X]; lowest, highest [2, X].
@@ -94,14 +94,14 @@ def _moments(
         sample = corpus[number]
         try:
             at, size = sample.members[member]
-            found = read_npy(corpus.store.read(sample.shard, at, size), sample.frames - (what == "actions"))
+            values = read_npy(corpus.store.read(sample.shard, at, size), sample.frames - (what == "actions"))
         except (DecodeError, KeyError):  # named by the stream, if it comes to that sample
             failed += 1
             continue
-        if found.shape[1] != width:
+        if values.shape[1] != width:
             failed += 1
             continue
-        wide = found.astype(np.float64)
+        wide = values.astype(np.float64)
         total, there = _joined(total, wide), np.isfinite(wide)
         low = np.minimum(low, np.where(there, wide, np.inf).min(0, initial=np.inf))
         high = np.maximum(high, np.where(there, wide, -np.inf).max(0, initial=-np.inf))

@@ -70,9 +70,9 @@ class Corpus:
         for first in range(0, len(self), ROWS):  # in parts: it is done for millions
             part = slice(first, first + ROWS)
             rows = self.samples.rows[part if self.chosen is None else self.chosen[part].numpy()]
-            found = np.bincount(rows["shard"].astype(np.int64))
-            counts = np.pad(counts, (0, max(0, len(found) - len(counts))))
-            counts[: len(found)] += found
+            by_shard = np.bincount(rows["shard"].astype(np.int64))
+            counts = np.pad(counts, (0, max(0, len(by_shard) - len(counts))))
+            counts[: len(by_shard)] += by_shard
         return tuple(counts[counts > 0].tolist())
 
     def __getitem__(self, video: int) -> Sample:
@@ -113,8 +113,8 @@ class CutClips:
     def __call__(self, batches: Iterable[list[ClipIndex]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
         for slots in batches:
             bad: list[Bad] = []
-            found = [self._sample(slot, bad) for slot in slots]
-            yield [sample for sample in found if sample is not None], bad
+            samples = [self._sample(slot, bad) for slot in slots]
+            yield [sample for sample in samples if sample is not None], bad
 
     def _sample(self, slot: ClipIndex, bad: list[Bad]) -> dict[str, Any] | None:
         corpus, video, name = self._corpora[slot.source], slot.video, ("?", "?")
@@ -141,10 +141,10 @@ class CutClips:
         assert index is not None
         reader, place = self._open(slot.source), (slot.source, slot.epoch, slot.place)
         start, cut = self._choose(sample, index, slot, attempt)
-        found = None if attempt else reader.take(place)
-        if found is None:
-            found = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
-        frames, decoded = found
+        result = None if attempt else reader.take(place)
+        if result is None:
+            result = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
+        frames, decoded = result
         random = slot_generator(self._plan.seed, AUGMENT, slot.epoch, slot.number)
         return {
             "__key__": sample.key,
@@ -226,16 +226,16 @@ def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | 
     even."""
     if not corpus.action_size:
         return None
-    found, stride = decoded.actions, corpus.action_stride
-    if found is None or found.shape[1] != corpus.action_size:
-        what = "no actions" if found is None else f"actions of {found.shape[1]} numbers"
+    actions, stride = decoded.actions, corpus.action_stride
+    if actions is None or actions.shape[1] != corpus.action_size:
+        what = "no actions" if actions is None else f"actions of {actions.shape[1]} numbers"
         raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.action_size}")
-    check_actions(found)
+    check_actions(actions)
     if (np.diff(cut.indices) != stride).any():
         raise DecodeError(
             "uneven", f"frames of a clip are not always {stride} apart, as its actions are. Pack it again"
         )
-    return clip_actions(found, cut.indices, stride)
+    return clip_actions(actions, cut.indices, stride)
 
 
 def states_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
@@ -245,11 +245,11 @@ def states_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | N
     """
     if not corpus.states:
         return None
-    found = decoded.states
-    if found is None or found.shape[1] != corpus.states:
-        what = "no states" if found is None else f"{found.shape[1]} states"
+    states = decoded.states
+    if states is None or states.shape[1] != corpus.states:
+        what = "no states" if states is None else f"{states.shape[1]} states"
         raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.states}")
-    return found[cut.indices]
+    return states[cut.indices]
 
 
 def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[WorkerBatch]:

@@ -83,12 +83,12 @@ class ClipLoader:
         world_size: int,
     ) -> None:
         self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
-        self._ledger = StatsRecorder(config, sources, split)
-        self.stats, self.bad = self._ledger.stats, self._ledger.bad
+        self._recorder = StatsRecorder(config, sources, split)
+        self.stats, self.bad = self._recorder.stats, self._recorder.bad
         self.action_size, mismatches = fitting(sources, config)
         self.notes = (*(note for source in sources for note in source.notes), *mismatches)
         self.corpora = [self._select(number, source) for number, source in enumerate(sources)]
-        self._ledger.check()
+        self._recorder.check()
         self.plan = self._plan(seed, shuffle, rank, world_size)
         batches = self.plan.epoch_batches if total_batches is None else total_batches
         self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
@@ -130,19 +130,19 @@ class ClipLoader:
         done = self._consumed % max(1, self._batches)
         first = self._consumed if self.plan.endless else 0
         stream = ClipStream(self.plan, self._cut, first, first - done + self._batches)
-        found, workers = stream.by(self.config.workers, self.config.worker_kind)
+        batches, workers = stream.by(self.config.workers, self.config.worker_kind)
         try:
             with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
                 since = time.perf_counter()
                 while True:
                     asked = time.perf_counter()
                     dog.waiting()
-                    delivery = self._next(found)
+                    delivery = self._next(batches)
                     dog.arrived()
                     if delivery is None:
                         return
                     self.stats.wait_seconds += time.perf_counter() - asked
-                    self._ledger.account(delivery)
+                    self._recorder.account(delivery)
                     self._consumed += 1
                     if delivery.batch is not None:
                         self.stats.clips += len(delivery.batch)
@@ -151,11 +151,11 @@ class ClipLoader:
                         yield delivery.batch
         finally:
             # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
-            del found
+            del batches
 
-    def _next(self, found: Iterator[WorkerBatch]) -> WorkerBatch | None:
+    def _next(self, batches: Iterator[WorkerBatch]) -> WorkerBatch | None:
         try:
-            return next(found, None)
+            return next(batches, None)
         # The last three: torch was fetching a batch from the worker when it ended.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             processes = self.config.workers > 0 and self.config.worker_kind == "process"
@@ -181,7 +181,7 @@ class ClipLoader:
         self.stats.short += selected.short
         self.stats.skipped += selected.skipped
         for bad in selected.bad:
-            self._ledger.remember(bad)
+            self._recorder.record(bad)
         same = len({source.manifest.state_names for source in self.sources}) == 1
         return selected.corpus if same else replace(selected.corpus, states=0)
 

@@ -60,9 +60,9 @@ class StatsRecorder:
         self._config, self._split = config, split
         self._urls = [source.url for source in sources]
         self._names = [source.shards for source in config.sources]
-        found = sum(len(source.split(split)) for source in sources)
+        count = sum(len(source.split(split)) for source in sources)
         self._cut_off = [key for source in sources for key in source.lost_of(split)]
-        self._candidates = found + len(self._cut_off)
+        self._candidates = count + len(self._cut_off)
         self._known: set[tuple[int, str, str]] = set()
         self.stats, self.bad = LoaderStats(lost=len(self._cut_off)), dict[str, Bad]()
 
@@ -73,10 +73,10 @@ class StatsRecorder:
         self.stats.drawn.update(self._names[source] for source in delivery.sources)
         for bad in delivery.bad:
             self.stats.kinds[bad.kind] += 1
-            self.remember(bad)
+            self.record(bad)
         self.check()
 
-    def remember(self, bad: Bad) -> None:
+    def record(self, bad: Bad) -> None:
         """Count a sample once, and write it down where the run keeps such a file."""
         identity = bad.source, bad.shard, bad.key
         if identity in self._known:

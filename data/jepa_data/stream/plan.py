@@ -28,7 +28,7 @@ from jepa_data.sampling import MIX, ORDER, SHARDS, slot_generator
 
 RUN_BATCHES = 4  # between two clips of one video
 CYCLE = 64  # batches after which the shares of the sources repeat
-KEPT = 4  # epochs, and windows of videos, whose order is remembered
+KEPT = 4  # epochs, and windows of videos, whose order is cached
 SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper ones name the source
 
 
@@ -107,7 +107,7 @@ class SourcePlan:
 
     def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
         """Order of the shards, and the places at which windows end."""
-        return _remembered(self._epochs, epoch, lambda: self._made_epoch(epoch))
+        return _cached(self._epochs, epoch, lambda: self._made_epoch(epoch))
 
     def _made_epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
         shards = np.arange(len(self.shard_sizes))
@@ -118,7 +118,7 @@ class SourcePlan:
 
     def _order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         """Videos of a window."""
-        return _remembered(self._orders, (epoch, window), lambda: self._made_order(epoch, window))
+        return _cached(self._orders, (epoch, window), lambda: self._made_order(epoch, window))
 
     def _made_order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         first = window * self.window_shards
@@ -244,8 +244,8 @@ def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.
     return np.array(rows, np.int64)
 
 
-def _remembered(kept: dict, key: object, make: Callable[[], Any]) -> Any:
-    """What `make` gave for this key; the last four are remembered. Several threads may ask at once."""
+def _cached(kept: dict, key: object, make: Callable[[], Any]) -> Any:
+    """What `make` gave for this key; the last four are cached. Several threads may ask at once."""
     value = kept.get(key)
     if value is None:
         value = kept[key] = make()

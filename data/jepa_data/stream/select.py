@@ -40,16 +40,16 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
             samples.replace(number, shards.probed(sample))
         except DecodeError as error:
             bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0, source))
-    known, enough = samples.rows["frames"] > 0, np.empty(len(samples), bool)
+    known, is_long_enough = samples.rows["frames"] > 0, np.empty(len(samples), bool)
     for first in range(0, len(samples), ROWS):  # in parts: what is reckoned with takes more memory than the table
         rows = samples.rows[first : first + ROWS]
         fits = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride)
-        enough[first : first + ROWS] = fits | rows["still"]
+        is_long_enough[first : first + ROWS] = fits | rows["still"]
     skipped = np.zeros(len(samples), np.bool_)
     if (file := config.sources[source].skip) is not None:
         skipped = listed(shards, split, read(Path(file)))
     known &= ~skipped
-    short = known & ~enough
+    short = known & ~is_long_enough
     count = int(np.count_nonzero(short))
     if count and config.short == "error":
         first = samples[int(np.argmax(short))]
@@ -57,7 +57,7 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
             f"{shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {_clip_text(config)}; "
             f"{count} of {int(known.sum())} videos are too short. Lower it, or drop short videos with data.short: skip"
         )
-    usable = known & enough
+    usable = known & is_long_enough
     if not usable.any():
         what = f"all {count} videos are shorter than a clip ({_clip_text(config)})" if count else "no samples"
         raise DataError(f"{shards.url}: nothing to draw from in {split!r}: {what}")

@@ -26,17 +26,17 @@ class Watchdog:
     Args:
         seconds: a longer wait is reported, once.
         workers: gives the process numbers of the workers.
-        report: told how long nothing has arrived, after the stacks are on stderr.
+        report: called with how long nothing has arrived, after the stacks are on stderr.
     """
 
     def __init__(self, seconds: float, workers: Callable[[], Sequence[int]], report: Callable[[float], None]) -> None:
         self._seconds, self._workers, self._report = seconds, workers, report
         self._since: float | None = None
-        self._told, self._over = False, threading.Event()
+        self._reported, self._over = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jepa-data-watchdog", daemon=True)
 
     def waiting(self) -> None:
-        self._told, self._since = False, time.monotonic()
+        self._reported, self._since = False, time.monotonic()
 
     def arrived(self) -> None:
         self._since = None
@@ -55,8 +55,8 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._seconds / 4)):
             since = self._since
-            if since is not None and not self._told and time.monotonic() - since > self._seconds:
-                self._told = True
+            if since is not None and not self._reported and time.monotonic() - since > self._seconds:
+                self._reported = True
                 self._dump()
                 self._report(time.monotonic() - since)
 

@@ -50,7 +50,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
             return self._in_threads(workers), lambda: ()
         # A worker that does not listen yet would be ended by the signal that asks for its stacks.
         ready = torch.zeros(workers, dtype=torch.uint8).share_memory_()
-        found = iter(
+        batches = iter(
             DataLoader(
                 self,
                 batch_size=None,
@@ -60,8 +60,8 @@ class ClipStream(IterableDataset[WorkerBatch]):
                 worker_init_fn=functools.partial(_begin, ready),
             )
         )
-        pids = [worker.pid for worker in getattr(found, "_workers", ())]
-        return found, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
+        pids = [worker.pid for worker in getattr(batches, "_workers", ())]
+        return batches, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
 
     def _in_threads(self, workers: int) -> Iterator[WorkerBatch]:
         """The same, by threads of this process, which share its memory of decoded pictures."""

@@ -17,7 +17,7 @@ again. The packages of most environments come with the extras of Gymnasium: pip 
 import os
 import re
 import sys
-from typing import Any
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -26,36 +26,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_data.errors import DataError
-from jepa_data.worlds.action_repeat import held_choices, held_in_box
+from jepa_data.worlds.action_repeat import repeat_choices
+from jepa_data.worlds.base import WorldBatch
 
 PREFIX = "gym:"
 REWARD, TERMINATED = "reward", "terminated"  # the last two states
 OTHER_FPS = 10.0  # of environments that tell none
-LONGEST_HOLD = 4
 
 
-class GymBatch:
-    """Environments side by side, one per entry of `episodes`.
+class GymBatch(WorldBatch):
+    """Environments side by side. The state is the seed of each; what was done since is kept beside it.
 
     Args:
         name: `gym:` and an id that Gymnasium knows.
-        episodes: episode numbers; with `seed` they fix the seed of each environment.
-        image_size: pixels a side, 16..512; pictures are scaled to it, whatever their shape.
+        image_size: pixels a side; pictures are scaled to it, whatever their shape.
 
     Raises:
         DataError: Gymnasium knows no such id, a package is missing, or actions or pictures are of another kind.
     """
 
-    label_names: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ("random",)
+    image_sizes = (16, 512)
+    longest_repeat = 4
 
     def __init__(self, name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
-        if not 16 <= image_size <= 512:
-            raise ValueError(f"image_size is {image_size}; {name} is drawn at 16 to 512 pixels")
-        self.name, self.image_size = name, image_size
-        self.labels: dict[str, NDArray[np.int64]] = {}
-        draws = [np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes]
-        self._seeds = [int(rng.integers(2**31)) for rng in draws]
+        self.name = name
+        super().__init__(episodes, image_size=image_size, seed=seed)
         self._begin([[] for _ in episodes])
         env = self._envs[0]
         self.action_size = _action_width(name, env.action_space)
@@ -65,8 +60,8 @@ class GymBatch:
         version = re.search(r"-v(\d+)$", name)
         self.version = 1 + int(version.group(1)) if version else 1
 
-    def __len__(self) -> int:
-        return len(self._envs)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return np.array(rng.integers(2**31))
 
     def states(self) -> NDArray[np.float64]:
         """The last observations, rewards and ends [E, X] as named by `state_names`."""
@@ -88,31 +83,27 @@ class GymBatch:
         """RGB pictures [E, size, size, 3]."""
         return np.stack([self._picture(env) for env in self._envs])
 
-    def take(self, index: NDArray[np.intp]) -> "GymBatch":
+    def take(self, index: NDArray[np.intp]) -> Self:
         """New environments with the seeds of the chosen ones, in which all is done again."""
-        other = object.__new__(GymBatch)
-        for name in ("name", "image_size", "action_size", "discrete", "state_names", "fps", "version"):
-            setattr(other, name, getattr(self, name))
-        other.labels, other._seeds = {}, [self._seeds[i] for i in index]
+        other = super().take(index)
         other._begin([self._done[i] for i in index])
         return other
 
-    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, A] of a policy that records data, from a generator for each episode.
-
-        random: drawn evenly, each held for 1 to 4 frames; of discrete actions one entry is 1 and the others are 0.
-        """
-        if policy not in self.policies:
-            raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
-        draw = held_choices if self.discrete else held_in_box
-        return np.stack([draw(rng, frames, self.action_size, LONGEST_HOLD) for rng in generators])
+    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, A] drawn evenly, each repeated for 1 to 4 frames; a discrete one is one-hot."""
+        if not self.discrete:
+            return super().policy_actions(policy, generators, frames)
+        return np.stack([repeat_choices(rng, frames, self.action_size, self.longest_repeat) for rng in generators])
 
     def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
         """Make and reset an environment for each seed, and do in it what was done already."""
-        self._envs = [_make(self.name) for _ in self._seeds]
-        self._seen: list[Any] = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, self._seeds, strict=True)]
-        self._ended, self._terminated = np.zeros((2, len(self._envs)), dtype=bool)
-        self._reward = np.full(len(self._envs), np.nan)
+        self._envs = [_make(self.name) for _ in done]
+        self._seen: list[Any] = [
+            env.reset(seed=seed)[0] for env, seed in zip(self._envs, self.state.tolist(), strict=True)
+        ]
+        self._ended = np.zeros(len(done), dtype=bool)
+        self._terminated = np.zeros(len(done), dtype=bool)
+        self._reward = np.full(len(done), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
         for e, actions in enumerate(done):
             for action in actions:
@@ -141,7 +132,7 @@ class GymBatch:
 
 def _make(name: str) -> gymnasium.Env:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame shall miss no screen
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame needs no screen
     try:
         return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
     except gymnasium.error.DependencyNotInstalled as error:
@@ -202,7 +193,7 @@ def _parts(space: spaces.Space, prefix: str = "observation") -> list[tuple[str, 
         items = [(f"{prefix}.{number}", part) for number, part in enumerate(space.spaces)]
     else:
         return [(prefix, space)]
-    return [found for name, part in items for found in _parts(part, name)]
+    return [named for name, part in items for named in _parts(part, name)]
 
 
 def _values(space: spaces.Space, seen: Any) -> list[Any]:

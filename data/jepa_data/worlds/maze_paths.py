@@ -1,6 +1,6 @@
-"""Ways through a maze of square cells: which cell comes next, and how far it is to go.
+"""Paths through a maze of square cells: which cell comes next, and how far it is to go.
 
-┌───┬───┬───┐     The way from `here` to `goal` goes through the middles of cells:
+┌───┬───┬───┐     The path from `here` to `goal` goes through the middles of cells:
 │ h ├ → ┤ ↓ │     here → middle of the next cell → … → middle of the last but one → goal.
 ├───┼───┤   │     In the goal's own cell and the one before it is a straight line, which meets no wall.
 │ g ├ ← ┤ ← │
@@ -12,11 +12,11 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
-class Ways:
-    """Shortest ways between all free cells.
+class MazePaths:
+    """Shortest paths between all free cells.
 
     Args:
         walls: [rows, columns]; true where there is a wall. Its border must be walls, and all free cells connected.
@@ -32,8 +32,8 @@ class Ways:
         self._number[tuple(free.T)] = np.arange(len(free))
         self.steps = np.zeros((len(free), len(free)), dtype=np.intp)  # from cell to cell
         self._towards = np.zeros_like(self.steps)  # [from, to]: the next cell
-        for cell, place in enumerate(free):
-            self._search(cell, place)
+        for cell, row_column in enumerate(free):
+            self._search(cell, row_column)
 
     def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
         """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
@@ -52,7 +52,7 @@ class Ways:
         return (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
 
     def next_point(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Where to go [E, 2] straight from each position on the way to its goal."""
+        """Where to go [E, 2] straight from each position on the path to its goal."""
         here, there = self.cells(position), self.cells(goal)
         near = self.steps[here, there] <= 1
         return np.where(near[:, None], goal, self.middles[self._towards[here, there]])
@@ -71,14 +71,14 @@ class Ways:
         column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)
         return np.floor(rows / 2 - position[:, 1] / self.size).astype(np.intp).clip(0, rows - 1), column
 
-    def _search(self, goal: int, place: NDArray[np.intp]) -> None:
+    def _search(self, goal: int, row_column: NDArray[np.intp]) -> None:
         """Breadth first from one cell to all."""
-        queue, seen = deque([(int(place[0]), int(place[1]))]), {goal}
+        queue, seen = deque([(int(row_column[0]), int(row_column[1]))]), {goal}
         self._towards[goal, goal] = goal
         while queue:
             row, column = queue.popleft()
             here = self._number[row, column]
-            for down, right in NEIGHBOURS:
+            for down, right in NEIGHBORS:
                 other = self._number[row + down, column + right]
                 if other >= 0 and other not in seen:
                     seen.add(int(other))

@@ -3,8 +3,7 @@
 Shapes: E episodes · M discs (disc 0 is the puck) · xy in table widths (0..1), velocities in table widths a second.
 """
 
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,6 @@ class Discs:
     drag: Array  # [E, M] 1/s
     present: NDArray[np.bool_]  # [E, M]
     contact: NDArray[np.bool_]  # [E, M] touched a wall or a disc during the last frame
-
-    def take(self, index: NDArray[np.intp]) -> Self:
-        """A copy of the chosen tables, in that order, repeats allowed."""
-        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def step(self, force: Array) -> None:
         """Advance one frame. `force` [E, 2] in -1..1 pushes the puck (a longer vector is scaled back to length 1)."""

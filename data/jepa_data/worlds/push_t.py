@@ -3,7 +3,7 @@
 The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
 `pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
 published scores are near but not the same thing. Open-loop replay of a good plan fails where contact decides: expect no
-100 %, not even of a planner told the truth.
+100 %, not even of a planner that knows the true state.
 
     action [2]   where the pusher is drawn to, as an offset of 100 px for each 1; goals and starts lie inside the table
     state [7]    agent.x, agent.y, block.x, block.y, block.angle, agent.vx, agent.vy, in px of a table 512 wide, radians
@@ -19,88 +19,64 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds import render
-from jepa_data.worlds.action_repeat import held_in_disc
+from jepa_data.worlds import render, rows
+from jepa_data.worlds.action_repeat import repeat_in_disc
+from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.pusher import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
-FPS = 10.0
-VERSION = 1
 REACH = 100.0  # px for an action of 1
 NEAR, ALIGNED = 20.0, np.pi / 9  # px and radians of success
 INSIDE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
 AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goals lie
 PAPER, SLATE, BLUE = ((0.96, 0.96, 0.94), (0.35, 0.42, 0.5), (0.1, 0.3, 0.95))
 BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STEM))
-LONGEST_HOLD = 7
+LONGEST_REPEAT = 7
 AROUND = 105.0  # px from the T's center of mass at which the script walks around it: the T reaches to 77
 PUSHES = 40  # more than fit into any episode
 
 
-class PushTBatch:
-    """Many tables side by side, one per entry of `episodes`.
-
-    Args:
-        episodes: episode numbers; with `seed` they fix where the pusher and the T start.
-        image_size: pixels a side, 32..256.
-    """
+class PushTBatch(GoalBatch):
+    """Many tables side by side."""
 
     name = "push-t"
     action_size = 2
-    fps = FPS
-    version = VERSION
-    label_names: tuple[str, ...] = ()
     state_names = ("agent.x", "agent.y", "block.x", "block.y", "block.angle", "agent.vx", "agent.vy")
     goal_names = state_names[:5]
-    has_expert, copies = False, True
-    radius, unit = 1.0, "times 20 px or 20 degrees"
-    policies: tuple[str, ...] = ("random", "pusher")
+    radius = 1.0
+    unit = "times 20 px or 20 degrees"
+    policies = ("random", "pusher")
+    state: Table
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
-        if not 32 <= image_size <= 256:
-            raise ValueError(f"image_size is {image_size}; push-t is drawn at 32 to 256 pixels")
-        self.image_size = image_size
-        self.labels: dict[str, NDArray[np.int64]] = {}
         self._physics = Pushing(self.name)
-        drawn = np.stack([_draw(np.random.Generator(np.random.Philox(key=[seed, int(e)]))) for e in episodes])
-        self.table = _at_rest(drawn)
+        super().__init__(episodes, image_size=image_size, seed=seed)
 
-    def __len__(self) -> int:
-        return len(self.table.agent)
+    def draw(self, rng: np.random.Generator) -> Table:
+        return _at_rest(_draw(rng))
 
     def states(self) -> NDArray[np.float32]:
         """Ground truth [E, 7] as named by `state_names`."""
-        return np.column_stack([self.goal_state(), self.table.agent_velocity]).astype(np.float32)
-
-    def terminated(self) -> NDArray[np.bool_]:
-        """No episode ends by itself."""
-        return np.zeros(len(self), dtype=bool)
+        return np.column_stack([self.goal_state(), self.state.agent_velocity]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.1 s under actions [E, 2], cut to -1..1."""
-        wanted = self.table.agent + REACH * np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self._physics.step(self.table, wanted.clip(*INSIDE))
+        wanted = self.state.agent + REACH * np.asarray(actions, dtype=np.float64).clip(-1, 1)
+        self._physics.step(self.state, wanted.clip(*INSIDE))
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3]: the T is gray, the pusher blue."""
         count, size = len(self), self.image_size
         picture = np.broadcast_to(np.array(PAPER, np.float32), (count, size, size, 3)).copy()
-        pose = (self.table.block / (TABLE, TABLE, 1.0)).astype(np.float32)
+        pose = (self.state.block / (TABLE, TABLE, 1.0)).astype(np.float32)
         render.paint_boxes(picture, pose, BOXES, np.array(SLATE, np.float32))
         radius, color = np.full(count, PUSHER / TABLE, np.float32), np.tile(np.array(BLUE, np.float32), (count, 1))
-        agent = (self.table.agent / TABLE).astype(np.float32)
+        agent = (self.state.agent / TABLE).astype(np.float32)
         render.paint_discs(picture, agent, radius, color, np.ones(count, dtype=bool))
         return (picture * 255 + 0.5).astype(np.uint8)
 
-    def take(self, index: NDArray[np.intp]) -> "PushTBatch":
-        """An independent copy of the chosen tables in their present state, repeats allowed; it goes on exactly so."""
-        other = object.__new__(PushTBatch)
-        other.image_size, other.labels, other._physics = self.image_size, {}, self._physics
-        other.table = self.table.take(index)
-        return other
-
     def goal_state(self) -> NDArray[np.float64]:
         """Where pusher and T are [E, 5]."""
-        t = self.table
+        t = self.state
         return np.column_stack([t.agent, t.block[:, :2], t.block[:, 2] % (2 * np.pi)])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -111,38 +87,25 @@ class PushTBatch:
         """Their sum, which falls whichever of them is mended."""
         return np.add(*self._left(goal))
 
-    def speed(self) -> NDArray[np.float64]:
-        """Nothing glides here."""
-        return np.zeros(len(self))
-
-    def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """There is none (`has_expert`)."""
-        raise NotImplementedError("no script is known that solves push-t")
-
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put pusher and T at `goal` [E, 5], at rest."""
-        self.table = _at_rest(np.asarray(goal, dtype=np.float64))
+        self.state = _at_rest(np.asarray(goal, dtype=np.float64))
 
-    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Places and angles [E, 5], drawn as starts are."""
-        return np.stack([_draw(rng) for _ in range(len(self))])
+    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 2].
 
-    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
-
-        random: offsets drawn evenly from the unit disc, each held for 1 to 7 frames. The T moves in one frame of
+        random: offsets drawn evenly from the unit disc, each repeated for 1 to 7 frames. The T moves in one frame of
             twelve.
         pusher: a script that walks around the T, and then through it, towards a point drawn for every push, with noise.
             The T moves in four of ten frames. It has no goal pose: it is no expert.
         """
-        if policy not in self.policies:
-            raise ValueError(f"push-t has the policies {', '.join(self.policies)}, found {policy!r}")
         if policy == "random":
-            return np.stack([held_in_disc(rng, frames, LONGEST_HOLD) for rng in generators])
-        script, world = _Script.draw(generators, frames), self.take(np.arange(len(self)))
+            return np.stack([repeat_in_disc(rng, frames, LONGEST_REPEAT) for rng in generators])
+        script = rows.stack([_Script.draw(rng, frames) for rng in generators])
+        world = self.take(np.arange(len(self)))
         actions = np.zeros((len(self), frames - 1, 2), np.float32)
         for t in range(frames - 1):
-            actions[:, t] = script.act(world.table, t)
+            actions[:, t] = script.act(world.state, t)
             world.step(actions[:, t])
         return actions
 
@@ -155,47 +118,44 @@ class PushTBatch:
 
 @dataclass
 class _Script:
-    """Pushes one after another, each for many tables at once; drawn before, so that acting needs no more chance."""
+    """P pushes one after another; all random numbers are drawn before the first."""
 
     aims: NDArray[np.float64]  # [E, P, 2] px: where each push would bring the T
-    beside: NDArray[np.float64]  # [E, P] px by which it misses the center of mass, so that the T turns
+    offsets: NDArray[np.float64]  # [E, P] px by which it misses the center of mass, so that the T turns
     lengths: NDArray[np.int64]  # [E, P] frames of each push
-    vigour: NDArray[np.float64]  # [E, P] length of its actions
+    strength: NDArray[np.float64]  # [E, P] length of its actions
     noise: NDArray[np.float64]  # [E, T-1, 2]
     number: NDArray[np.int64]  # [E] of the present push
     pushed: NDArray[np.int64]  # [E] frames of it that are done; 0: still walking to where it begins
 
     @classmethod
-    def draw(cls, generators: list[np.random.Generator], frames: int) -> "_Script":
-        drawn = [
-            (
-                rng.uniform(110, 402, (PUSHES, 2)),
-                rng.normal(0, 30, PUSHES).clip(-55, 55),
-                rng.integers(6, 17, PUSHES),
-                rng.uniform(0.3, 0.8, PUSHES),
-                rng.normal(0, 0.12, (frames - 1, 2)),
-            )
-            for rng in generators
-        ]
-        nothing = np.zeros(len(generators), dtype=np.int64)
-        aims, beside, lengths, vigour, noise = (np.stack(parts) for parts in zip(*drawn, strict=True))
-        return cls(aims, beside, lengths, vigour, noise, nothing, nothing.copy())
+    def draw(cls, rng: np.random.Generator, frames: int) -> "_Script":
+        """Of one episode."""
+        return cls(
+            rng.uniform(110, 402, (PUSHES, 2)),
+            rng.normal(0, 30, PUSHES).clip(-55, 55),
+            rng.integers(6, 17, PUSHES),
+            rng.uniform(0.3, 0.8, PUSHES),
+            rng.normal(0, 0.12, (frames - 1, 2)),
+            np.array(0),
+            np.array(0),
+        )
 
     def act(self, table: Table, t: int) -> NDArray[np.float64]:
         """The actions [E, 2] of frame t."""
-        rows = np.arange(len(self.number))
-        over = self.pushed >= self.lengths[rows, self.number]
+        episodes = np.arange(len(self.number))
+        over = self.pushed >= self.lengths[episodes, self.number]
         self.number[over] = (self.number[over] + 1) % PUSHES
         self.pushed[over] = 0
         center = _centre_of_mass(table.block)
-        aim = self.aims[rows, self.number] - center
+        aim = self.aims[episodes, self.number] - center
         ahead = aim / np.maximum(np.linalg.norm(aim, axis=-1, keepdims=True), 1e-9)
-        side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.beside[rows, self.number, None]
+        side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.offsets[episodes, self.number, None]
         behind = (center - AROUND * ahead + side).clip(*INSIDE)
         there = np.linalg.norm(behind - table.agent, axis=-1) < 25
         self.pushed += there | (self.pushed > 0)
         walk = (_around(table.agent, center, behind) - table.agent) / REACH
-        action = np.where(self.pushed[:, None] > 0, self.vigour[rows, self.number, None] * ahead, walk)
+        action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.number, None] * ahead, walk)
         action = action / np.maximum(1.0, np.linalg.norm(action, axis=-1, keepdims=True))
         return (action + self.noise[:, t]).clip(-1, 1)
 
@@ -205,8 +165,8 @@ def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArr
     out, wanted = here - center, there - center
     angle = np.arctan2(out[:, 1], out[:, 0])
     turn = (np.arctan2(wanted[:, 1], wanted[:, 0]) - angle + np.pi) % (2 * np.pi) - np.pi
-    following = angle + np.clip(turn, -0.6, 0.6)
-    on_circle = center + AROUND * np.column_stack([np.cos(following), np.sin(following)])
+    next_angle = angle + np.clip(turn, -0.6, 0.6)
+    on_circle = center + AROUND * np.column_stack([np.cos(next_angle), np.sin(next_angle)])
     return np.where((np.abs(turn) < 0.4)[:, None], there, on_circle)
 
 
@@ -235,6 +195,7 @@ def _draw(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _at_rest(poses: NDArray[np.float64]) -> Table:
-    """Tables of goals [E, 5]."""
-    count = len(poses)
-    return Table(poses[:, :2].copy(), np.zeros((count, 2)), poses[:, 2:].copy(), np.zeros((count, 3)))
+    """Tables of goals [..., 5]."""
+    agent = poses[..., :2].copy()
+    block = poses[..., 2:].copy()
+    return Table(agent, np.zeros_like(agent), block, np.zeros_like(block))

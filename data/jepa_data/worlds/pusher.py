@@ -8,11 +8,11 @@ The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04
           │   │  90             one action lasts 0.1 s, ten steps of the solver
           └───┘
 
-Between two actions nothing is remembered but the numbers of `Table`: contacts are found afresh, so a step is a function
-of (state, action) alone, and a saved state goes on exactly as it would have.
+Between two actions only the numbers of `Table` are kept. Contacts are computed again, so a step is a function of
+(state, action) alone, and a saved state goes on exactly as it would have.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ PUSHER = 15.0  # radius
 UNIT = 30.0  # thickness of the T's bar and stem
 BAR = ((-2 * UNIT, 0.0), (2 * UNIT, UNIT))  # upper left and lower right corner, in the body's frame
 STEM = ((-UNIT / 2, UNIT), (UNIT / 2, 4 * UNIT))
-CENTRE_OF_MASS = (0.0, 45.0)  # as both papers have it: the mean of the middles of bar (15) and stem (75)
+CENTRE_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of bar (15) and stem (75)
 WALLS, WALL = (5.0, 506.0), 2.0  # their middles, and half their thickness
 SUBSTEPS, SUBSTEP_SECONDS = 10, 0.01
 SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second: critically damped
@@ -40,12 +40,9 @@ class Table:
     block: NDArray[np.float64]  # [E, 3] x, y, angle
     block_velocity: NDArray[np.float64]  # [E, 3]
 
-    def take(self, index: NDArray[np.intp]) -> "Table":
-        return Table(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
 
 class Pushing:
-    """Walls, pusher and T, laid out in a new pymunk space for every step.
+    """Walls, pusher and T, set up in a new pymunk space for every step.
 
     A space that is used again remembers contacts, and in which order its shapes came: both change later digits.
     """

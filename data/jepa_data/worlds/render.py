@@ -30,13 +30,13 @@ def paint_discs(picture: Floats, center: Floats, radius: Floats, color: Floats, 
     dy = (y + 0.5) - center[rows, 1:2] * height
     distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)
     cover = np.clip(radius[rows, None, None] * width - distance + 0.5, 0.0, 1.0)
-    inside = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
-    cover = np.where(inside, cover, 0.0)[..., None].astype(np.float32)
+    within = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
+    cover = np.where(within, cover, 0.0)[..., None].astype(np.float32)
     at = (rows[:, None, None], np.clip(y, 0, height - 1)[:, :, None], np.clip(x, 0, width - 1)[:, None, :])
     window = picture[at]
     painted = window + cover * (color[rows][:, None, None] - window)
     # Clipped indices repeat the border pixels: write back only what lies inside, so that none is written twice.
-    keep = np.nonzero(inside)
+    keep = np.nonzero(within)
     picture[rows[keep[0]], y[keep[0], keep[1]], x[keep[0], keep[2]]] = painted[keep]
 
 

@@ -49,7 +49,7 @@ def inspect(
 
 
 def worlds(
-    speed: Annotated[bool, typer.Option("--speed", help="Also measure pictures a CPU-second.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Also measure pictures per CPU second.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Also draw every world on this PNG.")] = None,
 ) -> None:
     """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
@@ -59,7 +59,7 @@ def worlds(
 
     if sheet is not None:
         check_file(sheet, "Give another file: --sheet FILE")
-    found = list(looking.sights(look=sheet is not None, time_it=speed))
+    found = list(looking.summarize_worlds(look=sheet is not None, time_it=speed))
     typer.echo(table(looking.table(found)))
     for sight in found:
         if sight.missing is not None:
@@ -203,7 +203,7 @@ def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from jepa.config import from_dict, load
     from jepa_data.config import StreamConfig
     from jepa_data.errors import DataError
-    from jepa_data.inspect.check import cores
+    from jepa_data.process_pool import cores
     from jepa_data.shards.index import ShardSet
 
     if config is not None:

@@ -61,7 +61,7 @@ class CollapseMonitor(L.Callback):
         if rank < self.warn_below and step >= SETTLING_STEPS and not self.warnings:
             text = (
                 f"step {step}: the latents are collapsing: effective rank {rank:.2f}, std {self.values['std']:.3g}. "
-                "Raise the regulariser (method.sigreg_weight), check that the teacher is a moving average "
+                "Raise the regularizer (method.sigreg_weight), check that the teacher is a moving average "
                 "(method.teacher=ema) that moves slowly (method.ema), or lower optimizer.lr. See docs/collapse.md"
             )
             self.warnings.append(text)

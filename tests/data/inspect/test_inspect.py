@@ -102,7 +102,7 @@ def test_the_sheet_shows_first_middle_and_last_frame(packed: Path, tmp_path: Pat
     assert contact_sheet(ShardSet.open(packed), out, samples=4, columns=2) == 4
     with Image.open(out) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    rows = [inspect.spread(13, 4)[i : i + 2] for i in (0, 2)]
+    rows = [inspect.evenly(13, 4)[i : i + 2] for i in (0, 2)]
     for row, samples in enumerate(rows):
         for column, sample in enumerate(samples):
             top, left = 10 + row * (SIDE + 28), 10 + column * (3 * STEP + 10)

@@ -18,7 +18,7 @@ def test_discs_stay_on_the_table_and_apart(level: str) -> None:
     world, rng = BilliardsBatch(level, np.arange(20), image_size=32), np.random.default_rng(0)
     for _ in range(60):
         world.step(forces(rng, 20))
-        d = world.discs
+        d = world.state.discs
         low, high = d.radius[..., None], 1 - d.radius[..., None]
         assert ((d.position >= low - 1e-9) & (d.position <= high + 1e-9))[d.present].all()
     gaps = np.linalg.norm(d.position[:, :, None] - d.position[:, None], axis=-1) - (
@@ -31,7 +31,7 @@ def test_discs_stay_on_the_table_and_apart(level: str) -> None:
 
 def test_a_collision_keeps_momentum_and_loses_energy() -> None:
     world = BilliardsBatch("easy", np.arange(1), image_size=32)
-    d = world.discs
+    d = world.state.discs
     d.present[:] = [[True, True, False]]
     d.position[0, :2], d.velocity[0, :2] = [[0.3, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 0.0]]
     d.drag[:] = 0.0
@@ -46,7 +46,7 @@ def test_rubber_leaves_the_wall_faster_than_clay() -> None:
     speeds = []
     for bounce in (0.35, 0.95):
         world = BilliardsBatch("easy", np.arange(1), image_size=32)
-        d = world.discs
+        d = world.state.discs
         d.present[:] = [[True, True, False]]
         d.position[0, :2], d.velocity[0, 1], d.bounce[0, 1] = [[0.8, 0.8], [0.12, 0.3]], [-1.0, 0.0], bounce
         world.step(np.zeros((1, 2)))
@@ -76,17 +76,17 @@ def test_a_copy_moves_on_its_own() -> None:
 
 def test_the_picture_shows_the_puck_where_the_state_says() -> None:
     world = BilliardsBatch("easy", np.arange(30), image_size=128)
-    world.discs.present[:, 1:] = False
+    world.state.discs.present[:, 1:] = False
     lit = world.render().astype(float).sum(-1) - 60
     lit[lit < 10] = 0
     y, x = np.indices((128, 128)) + 0.5
     center = np.stack([(lit * x).sum((1, 2)), (lit * y).sum((1, 2))], -1) / lit.sum((1, 2))[:, None] / 128
-    np.testing.assert_allclose(center, world.discs.position[:, 0], atol=2e-3)
+    np.testing.assert_allclose(center, world.state.discs.position[:, 0], atol=2e-3)
 
 
 def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
     world = BilliardsBatch("easy", np.arange(50), image_size=32)
-    world.discs.present[:, 1:] = False
+    world.state.discs.present[:, 1:] = False
     light = world.render().astype(float) - 20
     area = light[..., 0].clip(0).sum((1, 2)) / (0.95 * 255 - 20)
     np.testing.assert_allclose(area, np.pi * (0.075 * 32) ** 2, rtol=0.05)
@@ -94,11 +94,11 @@ def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
 
 def test_what_lies_wholly_under_the_band_is_hidden_from_the_picture_and_marked() -> None:
     world = BilliardsBatch("medium", np.arange(1))
-    world.set_goal_state(world.look.band.mean(-1, keepdims=True).repeat(2, -1))
+    world.set_goal_state(world.state.look.band.mean(-1, keepdims=True).repeat(2, -1))
     hidden = world.render()
-    world.discs.present[:, 0] = False
+    world.state.discs.present[:, 0] = False
     np.testing.assert_array_equal(hidden, world.render())
-    world.discs.present[:, 0] = True
+    world.state.discs.present[:, 0] = True
     assert world.states()[0, world.state_names.index("puck.visible")] == 0
     world.set_goal_state(np.array([[0.1, 0.5]]))
     assert world.states()[0, world.state_names.index("puck.visible")] == 1

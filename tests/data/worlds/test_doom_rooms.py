@@ -102,9 +102,9 @@ def test_success_is_48_units_and_20_degrees_and_the_way_leads_through_doors() ->
 def test_goals_are_far_and_anywhere() -> None:
     world = DoomRoomsBatch(np.arange(400))
     goals = world.draw_goals(np.random.default_rng(0))
-    here, there = (world._ways.cells(poses[:, :2]) for poses in (world.goal_state(), goals))
-    assert (world._ways.steps[here, there] >= FAR).all() and len(set(there)) == len(world._ways.middles)
-    assert len(world._ways.middles) == (~wall_cells()).sum() == sum(c != "#" for row in PLAN for c in row)
+    here, there = (world._paths.cells(poses[:, :2]) for poses in (world.goal_state(), goals))
+    assert (world._paths.steps[here, there] >= FAR).all() and len(set(there)) == len(world._paths.middles)
+    assert len(world._paths.middles) == (~wall_cells()).sum() == sum(c != "#" for row in PLAN for c in row)
 
 
 @pytest.mark.parametrize(("policy", "cells"), [("random", 3), ("noisy-expert", 6)])
@@ -120,7 +120,7 @@ def test_the_policies_walk_about_and_do_not_stay_at_walls(policy: str, cells: in
         places.append(world.goal_state()[:, :2])
     moved = np.linalg.norm(np.diff(places, axis=0), axis=-1)
     assert (moved < 1).mean() < 0.1 and moved.mean() > 0.4 * STEP
-    visited = np.array([world._ways.cells(place) for place in places])
+    visited = np.array([world._paths.cells(place) for place in places])
     assert np.mean([len(set(column)) for column in visited.T]) > cells
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("gymnasium_robotics", reason="point mazes need it: pip insta
 
 from jepa_data.errors import DataError
 from jepa_data.worlds import make_goal_batch
-from jepa_data.worlds.maze_paths import Ways
+from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.mujoco import base as mujoco_world
 from jepa_data.worlds.mujoco.point_maze import FAR, MAZES, PointMazeBatch
 
@@ -39,7 +39,7 @@ def test_the_ball_moves_as_in_gymnasium_robotics() -> None:
             env.point_env.step(action)
         world.step(action[None])
         here = np.concatenate([env.point_env.data.qpos, env.point_env.data.qvel])
-        np.testing.assert_allclose(world._state[0], here, atol=1e-6)  # it starts its solver warm, and we cold
+        np.testing.assert_allclose(world.state[0], here, atol=1e-6)  # it starts its solver warm, and we cold
     env.close()
 
 
@@ -64,7 +64,7 @@ def test_the_way_through_the_maze_is_longer_than_the_crow_flies() -> None:
 def test_goals_lie_in_free_cells_and_far_away(maze: str) -> None:
     world = make_goal_batch(f"point-maze-{maze}", np.arange(300))
     assert isinstance(world, PointMazeBatch)
-    ways, goals = world._rules.ways, world.draw_goals(np.random.default_rng(0))
+    ways, goals = world._rules.paths, world.draw_goals(np.random.default_rng(0))
     here, there = ways.cells(world.goal_state()), ways.cells(goals)
     assert (ways.steps[here, there] >= FAR).all() and len(set(there)) == len(ways.middles)
     assert (np.abs(goals - ways.middles[there]) <= 0.25).all()
@@ -72,7 +72,7 @@ def test_goals_lie_in_free_cells_and_far_away(maze: str) -> None:
 
 def test_ways_are_shortest_and_go_from_cell_to_neighbor() -> None:
     plan = ["#######", "#..#..#", "#.##.##", "#.....#", "#######"]
-    ways = Ways(np.array([[c == "#" for c in row] for row in plan]), size=2.0)
+    ways = MazePaths(np.array([[c == "#" for c in row] for row in plan]), size=2.0)
     steps = ways.steps
     assert (steps == steps.T).all() and steps.max() == 9 and len(steps) == 11
     beside = np.isclose(np.linalg.norm(ways.middles[:, None] - ways.middles, axis=-1), 2.0)
@@ -107,7 +107,7 @@ def test_the_policies_cover_the_maze_and_stay_in_the_box() -> None:
         cells = []
         for t in range(99):
             world.step(actions[:, t])
-            cells.append(world._rules.ways.cells(world.goal_state()))
+            cells.append(world._rules.paths.cells(world.goal_state()))
         assert np.mean([len(set(column)) for column in np.array(cells).T]) > visited
 
 

@@ -38,12 +38,12 @@ def test_the_pusher_is_drawn_to_where_the_action_says_and_never_leaves_the_table
     world = placed([60, 60, 350, 350, 1.0])
     world.step(np.array([[0.3, 0.0]]))
     for _ in range(30):
-        away = 90.0 - world.table.agent[0, 0]
+        away = 90.0 - world.state.agent[0, 0]
         world.step(np.array([[away / 100, 0.0]]))
-    np.testing.assert_allclose(world.table.agent, [[90, 60]], atol=0.5)
+    np.testing.assert_allclose(world.state.agent, [[90, 60]], atol=0.5)
     for _ in range(30):
         world.step(np.array([[-1.0, -1.0]]))
-    assert (world.table.agent > 15).all()
+    assert (world.state.agent > 15).all()
 
 
 @pytest.mark.parametrize(

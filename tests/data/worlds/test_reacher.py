@@ -39,7 +39,7 @@ def test_the_arm_moves_as_the_suites(suite) -> None:
             data.qacc_warmstart[:] = 0
             mujoco.mj_step(suite, data)
         world.step(action[None])
-        np.testing.assert_allclose(world._state[0], [*data.qpos, *data.qvel], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(world.state[0], [*data.qpos, *data.qvel], rtol=0, atol=1e-9)
         furthest = max(furthest, abs(data.qpos[1]))
     assert furthest > LIMIT - 0.1, "it came to the wrist's stop"
 

@@ -18,7 +18,7 @@ def world(count: int = 200, random_wall: bool = True, seed: int = 0) -> TwoRooms
 
 
 def inside_a_wall(w: TwoRoomsBatch) -> np.ndarray:
-    r = w.rooms
+    r = w.state
     outside = ((r.position < LOW) | (r.position > HIGH)).any(-1)
     in_wall = (np.abs(r.position[:, 0] - r.wall) <= THICK) & (np.abs(r.position[:, 1] - r.door) > DOOR)
     return outside | in_wall
@@ -30,13 +30,13 @@ def test_nobody_gets_into_a_wall_or_across_it_but_through_the_door(random_wall: 
     assert not inside_a_wall(w).any()
     crossed = 0
     for _ in range(300):
-        before, side = w.rooms.position.copy(), w.rooms.position[:, 0] > w.rooms.wall
+        before, side = w.state.position.copy(), w.state.position[:, 0] > w.state.wall
         w.step(rng.uniform(-1, 1, (len(w), 2)) * 3)
         assert not inside_a_wall(w).any()
-        assert np.linalg.norm(w.rooms.position - before, axis=-1).max() <= LONGEST_STEP + 1e-9
-        changed = side != (w.rooms.position[:, 0] > w.rooms.wall)
+        assert np.linalg.norm(w.state.position - before, axis=-1).max() <= LONGEST_STEP + 1e-9
+        changed = side != (w.state.position[:, 0] > w.state.wall)
         # A step that begins in the doorway may end beyond its post.
-        assert (np.abs(w.rooms.position[changed, 1] - w.rooms.door[changed]) <= DOOR + LONGEST_STEP).all()
+        assert (np.abs(w.state.position[changed, 1] - w.state.door[changed]) <= DOOR + LONGEST_STEP).all()
         crossed += int(changed.sum())
     assert crossed > 20
 
@@ -54,7 +54,7 @@ def test_a_blocked_step_stays_put() -> None:
 def test_the_expert_gets_to_every_goal_of_the_other_room(random_wall: bool) -> None:
     w = world(500, random_wall)
     goal = w.draw_goals(np.random.default_rng(0))
-    assert ((goal[:, 0] * 64 > w.rooms.wall) != (w.rooms.position[:, 0] > w.rooms.wall)).all()
+    assert ((goal[:, 0] * 64 > w.state.wall) != (w.state.position[:, 0] > w.state.wall)).all()
     for _ in range(120):
         w.step(w.expert(goal))
     assert w.distance(goal).max() < 1 / 64
@@ -66,11 +66,11 @@ def test_recorded_walks_go_through_the_door_and_repeat_themselves(policy: str) -
     actions = [w.act(policy, [np.random.default_rng(e) for e in range(200)], 90) for _ in range(2)]
     np.testing.assert_array_equal(*actions)
     assert actions[0].shape == (200, 89, 2) and np.linalg.norm(actions[0], axis=-1).max() <= 1 + 1e-6
-    np.testing.assert_array_equal(world(200).rooms.position, w.rooms.position)  # acting is only thought
-    side = w.rooms.position[:, 0] > w.rooms.wall
+    np.testing.assert_array_equal(world(200).state.position, w.state.position)  # acting is only thought
+    side = w.state.position[:, 0] > w.state.wall
     for t in range(89):
         w.step(actions[0][:, t])
-    share = (side != (w.rooms.position[:, 0] > w.rooms.wall)).mean()
+    share = (side != (w.state.position[:, 0] > w.state.wall)).mean()
     assert 0.25 < share < 0.6 if policy == "random" else share > 0.3
     alone = world(1).act(policy, [np.random.default_rng(0)], 90)
     np.testing.assert_array_equal(alone[0], actions[0][0])
@@ -82,8 +82,8 @@ def test_the_dot_is_red_and_where_it_is_and_the_door_is_open() -> None:
     assert picture.shape == (3, 64, 64, 3) and picture.dtype == np.uint8
     for e in range(3):
         y, x = np.unravel_index(picture[e, :, :, 0].argmax(), (64, 64))
-        np.testing.assert_allclose([x + 0.5, y + 0.5], w.rooms.position[e], atol=0.6)
-        wall, door = int(w.rooms.wall[e]), int(w.rooms.door[e])
+        np.testing.assert_allclose([x + 0.5, y + 0.5], w.state.position[e], atol=0.6)
+        wall, door = int(w.state.wall[e]), int(w.state.door[e])
         assert picture[e, door, wall, 1] == 0 and picture[e, (door + 20) % 40 + 10, wall, 1] > 0
     assert make_batch("two-rooms", np.arange(2), image_size=32).render().shape == (2, 32, 32, 3)
 

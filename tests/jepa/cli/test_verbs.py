@@ -329,7 +329,7 @@ def test_the_python_of_the_readme_runs(block: str, run: Path, capsys: pytest.Cap
 
 def test_the_commands_of_the_readme_exist(run_jepa: Jepa) -> None:
     usage = README + (ROOT / "docs" / "usage.md").read_text()
-    verbs = set(re.findall(r"^jepa (data \w+|\w+)", usage, re.MULTILINE))
+    verbs = set(re.findall(r"(?:^|`|\$ )jepa (data \w+|\w+)", usage, re.MULTILINE))
     assert {"data record", "pretrain", "probe", "plan", "embed"} <= verbs
     for verb in verbs:
         assert run_jepa(*verb.split(), "--help")

@@ -71,17 +71,17 @@ def _text() -> str:
             left, top = (column - columns / 2) * CELL, (rows / 2 - row) * CELL
             around = [(left, top), (left + CELL, top), (left + CELL, top - CELL), (left, top - CELL)]
             for side, (down, right) in enumerate(TOWARDS):
-                beside = PLAN[row + down][column + right]
-                if beside == here or (beside != "#" and side in (0, 3)):
+                neighbor = PLAN[row + down][column + right]
+                if neighbor == here or (neighbor != "#" and side in (0, 3)):
                     continue  # no border, or one that the other cell draws
                 # Clockwise around the cell: the front of a line, to its right, is this cell.
                 ends = [corners.setdefault(around[(side + i) % 4], len(corners)) for i in (0, 1)]
                 front = len(sides)
-                if beside == "#":
+                if neighbor == "#":
                     sides.append(f'sector={sectors[here]}; texturemiddle="{WALLS[here][side]}";')
                     kind = "blocking=true;"
                 else:
-                    sides += [f"sector={sectors[here]};", f"sector={sectors[beside]};"]
+                    sides += [f"sector={sectors[here]};", f"sector={sectors[neighbor]};"]
                     kind = f"sideback={front + 1}; twosided=true;"
                 lines.append(f"v1={ends[0]}; v2={ends[1]}; sidefront={front}; {kind}")
     floors = (

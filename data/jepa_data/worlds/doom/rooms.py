@@ -22,29 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
+from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.doom.map import CELL, wad, wall_cells
 from jepa_data.worlds.doom.view import DoomView
-from jepa_data.worlds.maze_paths import Ways
+from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_errands
+from jepa_data.worlds.waypoint_policy import noisy_expert
 
 NAME, EXTRA = "doom-rooms", "doom"
-FPS = 10.0
-VERSION = 1
 STEP, TURN = 24.0, np.deg2rad(20)
 BODY = 20.0  # half of the square that the walker fills; Doom's is 16, and places are drawn at whole units
 NEAR, ALIGNED = 48.0, np.deg2rad(20)  # of success
 FAR = 3  # cells that a goal is away at least
-LONGEST_HOLD = 8
+LONGEST_REPEAT = 8
 NOISE = 0.25
 
 
-class DoomRoomsBatch:
-    """Many walkers, each alone, one per entry of `episodes`.
-
-    Args:
-        episodes: episode numbers; with `seed` they fix where the walker starts.
-        image_size: pixels a side, 32..256.
+class DoomRoomsBatch(GoalBatch):
+    """Many walkers, each alone.
 
     Raises:
         DataError: ViZDoom is not installed.
@@ -52,61 +47,34 @@ class DoomRoomsBatch:
 
     name = NAME
     action_size = 3
-    fps = FPS
-    version = VERSION
-    label_names: tuple[str, ...] = ()
     state_names = goal_names = ("agent.x", "agent.y", "agent.angle")
-    has_expert = copies = True
-    radius, unit = 1.0, "times 48 units or 20 degrees"
-    policies: tuple[str, ...] = ("random", "noisy-expert")
+    radius = 1.0
+    unit = "times 48 units or 20 degrees"
+    policies = ("random", "noisy-expert")
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
-        if not 32 <= image_size <= 256:
-            raise ValueError(f"image_size is {image_size}; {NAME} is drawn at 32 to 256 pixels")
         needed(NAME, "vizdoom", EXTRA)
-        self.image_size = image_size
-        self.labels: dict[str, NDArray[np.int64]] = {}
-        self._ways = _ways()
-        draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
-        unit = np.stack([rng.uniform(size=4) for rng in draws])
-        cells = np.floor(unit[:, 0] * len(self._ways.middles)).astype(int)
-        self.set_goal_state(self._pose(cells, unit[:, 1:]))
+        self._paths = _paths()
+        super().__init__(episodes, image_size=image_size, seed=seed)
 
-    def __len__(self) -> int:
-        return len(self._at)
-
-    def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 3] as named by `state_names`."""
-        return self._at.astype(np.float32)
-
-    def terminated(self) -> NDArray[np.bool_]:
-        """No episode ends by itself."""
-        return np.zeros(len(self), dtype=bool)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        unit = rng.uniform(size=4)
+        cell = np.floor(unit[:1] * len(self._paths.middles)).astype(int)
+        return self._pose(cell, unit[None, 1:])[0]
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.1 s under actions [E, 3], cut to -1..1: walk along the present angle, and turn."""
         actions = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         walk = STEP * actions[:, :2] / np.maximum(1.0, np.linalg.norm(actions[:, :2], axis=-1, keepdims=True))
-        x, y, angle = self._at.T
+        x, y, angle = self.state.T
         to_x, to_y = _rotated(walk, angle).T
         x = np.where(self._is_free(x + to_x, y), x + to_x, x)
         y = np.where(self._is_free(x, y + to_y), y + to_y, y)
-        self._at = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
+        self.state = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3] of what the walkers see."""
-        return _view(self.image_size, os.getpid()).draw(self._at)
-
-    def take(self, index: NDArray[np.intp]) -> "DoomRoomsBatch":
-        """An independent copy of the chosen episodes in their present state, repeats allowed; it goes on exactly so."""
-        other = object.__new__(DoomRoomsBatch)
-        other.image_size, other.labels = self.image_size, {}
-        other._ways, other._at = self._ways, self._at[index]
-        return other
-
-    def goal_state(self) -> NDArray[np.float64]:
-        """Where the walkers are and look [E, 3]."""
-        return self._at.copy()
+        return _view(self.image_size, os.getpid()).draw(self.state)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the walkers to `goal` [E, 3].
@@ -118,22 +86,18 @@ class DoomRoomsBatch:
         if not (free := self._is_free(goal[:, 0], goal[:, 1])).all():
             x, y, _ = goal[~free][0]
             raise DataError(f"{NAME}: no walker fits at ({x:g}, {y:g}): a wall is nearer than {BODY:g} units")
-        self._at = np.column_stack([goal[:, :2], goal[:, 2] % (2 * np.pi)])
+        self.state = np.column_stack([goal[:, :2], goal[:, 2] % (2 * np.pi)])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The worse [E] of what is left of place, as the crow flies, and angle, as a share of what is allowed."""
         goal = np.asarray(goal, dtype=np.float64)
-        away = np.linalg.norm(self._at[:, :2] - goal[:, :2], axis=-1)
+        away = np.linalg.norm(self.state[:, :2] - goal[:, :2], axis=-1)
         return np.maximum(away / NEAR, self._turn_left(goal))
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The sum [E] of the way through the doors and of the turn that are left, as a share of what is allowed."""
         goal = np.asarray(goal, dtype=np.float64)
-        return self._ways.length(self._at[:, :2], goal[:, :2]) / NEAR + self._turn_left(goal)
-
-    def speed(self) -> NDArray[np.float64]:
-        """Nothing moves by itself here."""
-        return np.zeros(len(self))
+        return self._paths.length(self.state[:, :2], goal[:, :2]) / NEAR + self._turn_left(goal)
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Poses [E, 3], three cells of 128 units away at least."""
@@ -142,27 +106,25 @@ class DoomRoomsBatch:
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Walks [E, 3] from cell to cell to `goal` [E, 3], looks ahead on the way, and as the goal does at its end."""
         goal = np.asarray(goal, dtype=np.float64)
-        way = self._ways.next_point(self._at[:, :2], goal[:, :2]) - self._at[:, :2]
+        way = self._paths.next_point(self.state[:, :2], goal[:, :2]) - self.state[:, :2]
         length = np.linalg.norm(way, axis=-1)
-        close = np.linalg.norm(goal[:, :2] - self._at[:, :2], axis=-1) < CELL
+        close = np.linalg.norm(goal[:, :2] - self.state[:, :2], axis=-1) < CELL
         look = np.where(close, goal[:, 2], np.arctan2(way[:, 1], way[:, 0]))
-        turn = _short(look - self._at[:, 2])
+        turn = _short(look - self.state[:, 2])
         # Who looks elsewhere first turns; so what is recorded are walks, not slides.
         slow = np.where(close, 1.0, np.cos(turn).clip(0.2, 1.0))
-        walk = _rotated(way, -self._at[:, 2]) * (slow / np.maximum(length, STEP))[:, None]
+        walk = _rotated(way, -self.state[:, 2]) * (slow / np.maximum(length, STEP))[:, None]
         return np.column_stack([walk, turn / TURN]).clip(-1, 1)
 
-    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 3] of a policy that records data, from a generator for each episode.
+    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 3].
 
-        random: walks, mostly forward, each held for 1 to 8 frames; who comes to a wall turns away from it.
+        random: walks, mostly forward, each repeated for 1 to 8 frames; who comes to a wall turns away from it.
         noisy-expert: from one pose to the next, with noise.
         """
-        if policy not in self.policies:
-            raise ValueError(f"{NAME} has the policies {', '.join(self.policies)}, found {policy!r}")
         world = self.take(np.arange(len(self)))
         if policy == "noisy-expert":
-            return noisy_errands(world, world._goals, 4, generators, frames, near=1.0, noise=NOISE)
+            return noisy_expert(world, world._goals, 4, generators, frames, near=1.0, noise=NOISE)
         stroll = _Stroll.draw(generators, frames)
         actions = np.zeros((len(self), frames - 1, 3), np.float32)
         for t in range(frames - 1):
@@ -176,28 +138,28 @@ class DoomRoomsBatch:
 
     def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers in 0..1 [E, 4] as poses that are far enough away."""
-        return self._pose(self._ways.far_cells(self._at[:, :2], FAR, unit[:, 0]), unit[:, 1:])
+        return self._pose(self._paths.far_cells(self.state[:, :2], FAR, unit[:, 0]), unit[:, 1:])
 
     def _pose(self, cells: NDArray[np.intp], unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers in 0..1 [E, 3] as poses in the given cells, clear of all walls."""
-        beside = (CELL / 2 - BODY - 1) * (2 * unit[:, :2] - 1)
-        return np.column_stack([self._ways.middles[cells] + beside, 2 * np.pi * unit[:, 2]])
+        offset = (CELL / 2 - BODY - 1) * (2 * unit[:, :2] - 1)
+        return np.column_stack([self._paths.middles[cells] + offset, 2 * np.pi * unit[:, 2]])
 
     def _turn_left(self, goal: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.abs(_short(goal[:, 2] - self._at[:, 2])) / ALIGNED
+        return np.abs(_short(goal[:, 2] - self.state[:, 2])) / ALIGNED
 
     def _is_free(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether a walker fits [E]: the corners of his square are in no wall, which is wider than he."""
         corners = [np.column_stack([x + i * BODY, y + j * BODY]) for i in (-1, 1) for j in (-1, 1)]
-        return np.logical_and.reduce([self._ways.is_free(corner) for corner in corners])
+        return np.logical_and.reduce([self._paths.is_free(corner) for corner in corners])
 
 
 @dataclass
 class _Stroll:
-    """Random walks; drawn before, so that walls change what is done, but not what chance there is."""
+    """Random walks; the random numbers are drawn first, so that walls do not change them."""
 
     moves: NDArray[np.float64]  # [E, T-1, 3]
-    holds: NDArray[np.int64]  # [E, T-1] frames of each
+    repeats: NDArray[np.int64]  # [E, T-1] frames of each
     aside: NDArray[np.float64]  # [E, T-1] the turn, to one side, of who came to a wall
     number: NDArray[np.int64]  # [E] of the present move
     left: NDArray[np.int64]  # [E] frames of it that are left
@@ -211,18 +173,18 @@ class _Stroll:
             forward = rng.uniform(size=frames - 1) < 0.7
             moves[forward] = moves[forward] * [0.35, 0.4, 0.7] + [0.65, 0, 0]
             aside = rng.uniform(0.6, 1, frames - 1) * rng.choice([-1, 1], frames - 1)
-            drawn.append((moves, rng.integers(1, LONGEST_HOLD + 1, frames - 1), aside))
-        moves, holds, aside = (np.stack(parts) for parts in zip(*drawn, strict=True))
+            drawn.append((moves, rng.integers(1, LONGEST_REPEAT + 1, frames - 1), aside))
+        moves, repeats, aside = (np.stack(parts) for parts in zip(*drawn, strict=True))
         count = len(generators)
         number = np.zeros(count, dtype=np.int64)
-        return cls(moves, holds, aside, number, holds[:, 0].copy(), np.zeros(count, dtype=bool))
+        return cls(moves, repeats, aside, number, repeats[:, 0].copy(), np.zeros(count, dtype=bool))
 
     def act(self) -> NDArray[np.float64]:
         """The actions [E, 3] of the next frame."""
         rows = np.arange(len(self.number))
         over = (self.left == 0) | self.bumped
         self.number[over] += 1
-        self.left[over] = self.holds[rows, self.number][over]
+        self.left[over] = self.repeats[rows, self.number][over]
         moves = self.moves[rows, self.number]
         # The rest of this move leads away from the wall.
         away = np.column_stack([-0.5 * np.abs(moves[:, 0]), 0.5 * moves[:, 1], self.aside[rows, self.number]])
@@ -244,8 +206,8 @@ def _short(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @cache
-def _ways() -> Ways:
-    return Ways(wall_cells(), CELL)
+def _paths() -> MazePaths:
+    return MazePaths(wall_cells(), CELL)
 
 
 @cache

@@ -53,8 +53,8 @@ class DoomView:
         game.set_episode_timeout(0)
         game.set_seed(0)
         game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
-        told = vizdoom.GameVariable
-        game.set_available_game_variables([told.POSITION_X, told.POSITION_Y, told.ANGLE])
+        variables = vizdoom.GameVariable
+        game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
         try:
             with contextlib.chdir(folder):  # it makes a folder where it is started
                 game.init()

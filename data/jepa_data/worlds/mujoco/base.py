@@ -10,7 +10,7 @@ An episode is its positions and velocities and nothing else: MuJoCo's warm start
     elsewhere             as MuJoCo chooses
 
 Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. What draws belongs to the thread
-that made it; in another, or in a forked process, it would fail inside OpenGL or wait for ever, and is refused.
+that made it; in another, or in a forked process, it would fail inside OpenGL or wait forever, and is refused.
 """
 
 import atexit
@@ -132,10 +132,10 @@ def gl_context(world: str) -> Any:
         if (error := _why_not(name)) is None:
             return import_module(MODULES[name]).GLContext
         errors[name] = error
-    told = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    reasons = "; ".join(f"{name}: {error}" for name, error in errors.items())
     setting = f" with MUJOCO_GL={wanted}" if wanted else ""
     raise DataError(
-        f"{world} is drawn by OpenGL, which does not work here{setting} ({told}). "
+        f"{world} is drawn by OpenGL, which does not work here{setting} ({reasons}). "
         f"On Debian and Ubuntu: apt install {APT['egl']} (or {APT['osmesa']})"
     )
 

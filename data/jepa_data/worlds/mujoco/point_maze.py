@@ -16,7 +16,7 @@ Each episode is drawn from (seed, episode) alone.
 
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,108 +24,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds.action_repeat import held_in_box
-from jepa_data.worlds.maze_paths import Ways
+from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.mujoco.base import Physics, Scene
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_errands
+from jepa_data.worlds.waypoint_policy import noisy_expert
 
-FPS = 20.0
-VERSION = 1
 MAZES = {"umaze": "U_MAZE", "medium": "MEDIUM_MAZE"}  # names in Gymnasium-Robotics
 EXTRA = "maze"
 STEPS = 5  # of the physics, 0.01 s each, for an action
 FASTEST = 5.0  # m/s
 HEIGHT = 0.4  # of the walls
-BESIDE = 0.25  # m around the middle of a cell in which starts and goals lie
+OFFSET = 0.25  # m around the middle of a cell in which starts and goals lie
 FAR = 2  # cells that a goal is away at least
 NEAR = 0.5  # m of success
-LONGEST_HOLD = 8
 PULL, BRAKE = 4.0, 1.2  # of the script: force for a metre to go, and for a metre a second
 NOISE = 0.3
 GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pixels wide in small pictures
 
 
-class PointMazeBatch:
-    """Many mazes side by side, one per entry of `episodes`.
+class PointMazeBatch(GoalBatch):
+    """Many mazes side by side.
 
     Args:
         maze: a key of MAZES.
-        episodes: episode numbers; with `seed` they fix where the ball starts.
-        image_size: pixels a side, 32..256.
 
     Raises:
         DataError: Gymnasium-Robotics or MuJoCo is not installed.
     """
 
     action_size = 2
-    fps = FPS
-    version = VERSION
-    label_names: tuple[str, ...] = ()
+    fps = 20.0
     state_names = ("agent.x", "agent.y", "agent.vx", "agent.vy")
     goal_names = state_names[:2]
-    has_expert = copies = True
-    radius, unit = NEAR, "m"
-    policies: tuple[str, ...] = ("random", "noisy-expert")
+    radius = NEAR
+    unit = "m"
+    policies = ("random", "noisy-expert")
 
     def __init__(self, maze: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
-        if not 32 <= image_size <= 256:
-            raise ValueError(f"image_size is {image_size}; point mazes are drawn at 32 to 256 pixels")
-        self.maze, self.name, self.image_size = maze, f"point-maze-{maze}", image_size
-        self.labels: dict[str, NDArray[np.int64]] = {}
+        self.maze = maze
+        self.name = f"point-maze-{maze}"
         self._rules = _rules(maze)
-        draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
-        cells = len(self._rules.ways.middles)
-        starts = [(rng.integers(cells), rng.uniform(-BESIDE, BESIDE, 2)) for rng in draws]
-        self._state = np.zeros((len(starts), 4))
-        self.set_goal_state(np.stack([self._rules.ways.middles[cell] + beside for cell, beside in starts]))
+        super().__init__(episodes, image_size=image_size, seed=seed)
 
-    def __len__(self) -> int:
-        return len(self._state)
-
-    def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 4] as named by `state_names`."""
-        return self._state.astype(np.float32)
-
-    def terminated(self) -> NDArray[np.bool_]:
-        """No episode ends by itself."""
-        return np.zeros(len(self), dtype=bool)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        middles = self._rules.paths.middles
+        cell = rng.integers(len(middles))
+        return np.concatenate([middles[cell] + rng.uniform(-OFFSET, OFFSET, 2), np.zeros(2)])
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.05 s under actions [E, 2], cut to -1..1."""
         force = np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self._state = self._rules.physics.step(self._state, force, STEPS)
+        self.state = self._rules.physics.step(self.state, force, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3]: walls are brown, the ball green."""
-        return _scene(self.maze, self.image_size).draw(self._state[:, :2])
-
-    def take(self, index: NDArray[np.intp]) -> "PointMazeBatch":
-        """An independent copy of the chosen episodes in their present state, repeats allowed; it goes on exactly so."""
-        other = object.__new__(PointMazeBatch)
-        other.maze, other.name, other.image_size = self.maze, self.name, self.image_size
-        other.labels, other._rules, other._state = {}, self._rules, self._state[index]
-        return other
-
-    def goal_state(self) -> NDArray[np.float64]:
-        """Where the balls are [E, 2]."""
-        return self._state[:, :2].copy()
-
-    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Put the balls at `goal` [E, 2], at rest."""
-        self._state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), 2))])
-
-    def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far [E] the balls are from `goal` [E, 2] as the crow flies, in m."""
-        return np.linalg.norm(self._state[:, :2] - goal, axis=-1)
+        return _scene(self.maze, self.image_size).draw(self.state[:, :2])
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far [E] it is to `goal` [E, 2] along the maze, in m."""
-        return self._rules.ways.length(self._state[:, :2], np.asarray(goal, dtype=np.float64))
+        return self._rules.paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
 
     def speed(self) -> NDArray[np.float64]:
         """Of the balls [E], in m/s."""
-        return np.linalg.norm(self._state[:, 2:], axis=-1)
+        return np.linalg.norm(self.state[:, 2:], axis=-1)
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Places [E, 2] in free cells, at least two cells away."""
@@ -133,54 +95,52 @@ class PointMazeBatch:
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Pulls [E, 2] towards the next cell on the way to `goal` [E, 2], and brakes."""
-        here, goal = self._state[:, :2], np.asarray(goal, dtype=np.float64)
-        return (PULL * (self._rules.ways.next_point(here, goal) - here) - BRAKE * self._state[:, 2:]).clip(-1, 1)
+        here, goal = self.state[:, :2], np.asarray(goal, dtype=np.float64)
+        return (PULL * (self._rules.paths.next_point(here, goal) - here) - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
-    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
+    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 2].
 
-        random: forces drawn evenly, each held for 1 to 8 frames.
+        random: forces drawn evenly, each repeated for 1 to 8 frames.
         noisy-expert: from one goal to the next, with noise.
         """
-        if policy not in self.policies:
-            raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
         if policy == "random":
-            return np.stack([held_in_box(rng, frames, 2, LONGEST_HOLD) for rng in generators])
+            return super().policy_actions(policy, generators, frames)
         world = self.take(np.arange(len(self)))
-        return noisy_errands(world, world._goals, 3, generators, frames, near=NEAR / 2, noise=NOISE)
+        return noisy_expert(world, world._goals, 3, generators, frames, near=NEAR / 2, noise=NOISE)
 
     def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers of the unit cube [E, 3] as places in cells that are far enough away."""
-        ways = self._rules.ways
-        cell = ways.far_cells(self._state[:, :2], FAR, unit[:, 0])
-        return ways.middles[cell] + BESIDE * (2 * unit[:, 1:] - 1)
+        paths = self._rules.paths
+        cell = paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
+        return paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
 
 
 @dataclass(frozen=True)
 class _Rules:
     """What all episodes of a maze share."""
 
-    ways: Ways
+    paths: MazePaths
     physics: Physics
 
 
 @cache
 def _rules(maze: str) -> _Rules:
-    model, ways = _build(maze)
-    return _Rules(ways, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST))
+    model, paths = _build(maze)
+    return _Rules(paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST))
 
 
 @cache
 def _scene(maze: str, size: int) -> Scene:
-    model, ways = _build(maze)
+    model, paths = _build(maze)
     model.site_rgba[model.site("target").id, 3] = 0  # the goal is a picture
     model.site_rgba[model.site("particle_site").id] = GREEN
-    across = 2 * np.abs(ways.middles).max() + 2 * ways.size  # the free cells, and half of the walls around them
+    across = 2 * np.abs(paths.middles).max() + 2 * paths.size  # the free cells, and half of the walls around them
     return Scene(f"point-maze-{maze}", model, EXTRA, size, across)
 
 
-def _build(maze: str) -> tuple[Any, Ways]:
-    """The MuJoCo model of a maze, and the ways through it."""
+def _build(maze: str) -> tuple[Any, MazePaths]:
+    """The MuJoCo model of a maze, and the paths through it."""
     world = f"point-maze-{maze}"
     mujoco = needed(world, "mujoco", EXTRA)
     with redirect_stderr(StringIO()):  # it prints a notice about other environments
@@ -193,4 +153,8 @@ def _build(maze: str) -> tuple[Any, Ways]:
         model = mujoco.MjModel.from_xml_path(written)
     finally:
         Path(written).unlink()
-    return model, Ways(np.array(plan) == 1)
+    return model, MazePaths(np.array(plan) == 1)
+
+
+umaze = partial(PointMazeBatch, "umaze")
+medium = partial(PointMazeBatch, "medium")

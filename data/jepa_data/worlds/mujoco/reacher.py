@@ -21,22 +21,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds.action_repeat import held_in_box
+from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.mujoco.base import Physics, Scene
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_errands
+from jepa_data.worlds.waypoint_policy import noisy_expert
 
 NAME, EXTRA = "reacher", "reacher"
-FPS = 25.0
-VERSION = 1
 STEPS = 2  # of the physics, 0.02 s each, for an action
 LINK = 0.12  # m
 SEEN = 0.62  # m of the ground in the picture
 LIMIT = np.deg2rad(160)  # of the wrist, to each side
 NEAR = 0.2  # radians of success
 FAR = 0.6  # radians that a goal is away at least
-CHOICES = 16  # goals drawn, of which the first far one is taken
-LONGEST_HOLD = 10
+CHOICES = 16  # goals drawn; the first far one is taken
 PULL, BRAKE = np.array([3.0, 2.0]), np.array([0.3, 0.0])  # of the script: torque for a radian, and a radian a second
 NOISE = 0.3
 MODEL = f"""
@@ -80,12 +77,8 @@ MODEL = f"""
 """
 
 
-class ReacherBatch:
-    """Many arms side by side, one per entry of `episodes`.
-
-    Args:
-        episodes: episode numbers; with `seed` they fix the pose in which the arm starts, at rest.
-        image_size: pixels a side, 32..256.
+class ReacherBatch(GoalBatch):
+    """Many arms side by side. The state: both angles, then their speeds.
 
     Raises:
         DataError: MuJoCo is not installed.
@@ -93,61 +86,40 @@ class ReacherBatch:
 
     name = NAME
     action_size = 2
-    fps = FPS
-    version = VERSION
-    label_names: tuple[str, ...] = ()
+    fps = 25.0
     state_names = ("shoulder.angle", "wrist.angle", "shoulder.speed", "wrist.speed", "finger.x", "finger.y")
     goal_names = state_names[:2]
-    has_expert = copies = True
-    radius, unit = NEAR, "radians, of the joint that is further off"
-    policies: tuple[str, ...] = ("random", "noisy-expert")
+    radius = NEAR
+    unit = "radians, of the joint that is further off"
+    policies = ("random", "noisy-expert")
+    longest_repeat = 10
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
-        if not 32 <= image_size <= 256:
-            raise ValueError(f"image_size is {image_size}; reacher is drawn at 32 to 256 pixels")
-        self.image_size = image_size
-        self.labels: dict[str, NDArray[np.int64]] = {}
         self._physics = _physics()
-        draws = (np.random.Generator(np.random.Philox(key=[seed, int(e)])) for e in episodes)
-        self.set_goal_state(_poses(np.stack([rng.uniform(size=2) for rng in draws])))
+        super().__init__(episodes, image_size=image_size, seed=seed)
 
-    def __len__(self) -> int:
-        return len(self._state)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        return np.concatenate([_poses(rng.uniform(size=2)), np.zeros(2)])
 
     def states(self) -> NDArray[np.float32]:
         """Ground truth [E, 6] as named by `state_names`."""
         pose = self.goal_state()
         second = pose.sum(1)
         finger = LINK * np.column_stack([np.cos(pose[:, 0]) + np.cos(second), np.sin(pose[:, 0]) + np.sin(second)])
-        return np.column_stack([pose, self._state[:, 2:], finger]).astype(np.float32)
-
-    def terminated(self) -> NDArray[np.bool_]:
-        """No episode ends by itself."""
-        return np.zeros(len(self), dtype=bool)
+        return np.column_stack([pose, self.state[:, 2:], finger]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.04 s under actions [E, 2], cut to -1..1."""
         torque = np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self._state = self._physics.step(self._state, torque, STEPS)
+        self.state = self._physics.step(self.state, torque, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3]: the arm is brown, on blue tiles."""
-        return _scene(self.image_size).draw(self._state[:, :2])
-
-    def take(self, index: NDArray[np.intp]) -> "ReacherBatch":
-        """An independent copy of the chosen episodes in their present state, repeats allowed; it goes on exactly so."""
-        other = object.__new__(ReacherBatch)
-        other.image_size, other.labels = self.image_size, {}
-        other._physics, other._state = self._physics, self._state[index]
-        return other
+        return _scene(self.image_size).draw(self.state[:, :2])
 
     def goal_state(self) -> NDArray[np.float64]:
         """The pose [E, 2]; the shoulder turns without end, so its angle is brought to -pi..pi."""
-        return np.column_stack([_turned(self._state[:, 0]), self._state[:, 1]])
-
-    def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Bring the arm to the pose `goal` [E, 2], at rest."""
-        self._state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), 2))])
+        return np.column_stack([_turned(self.state[:, 0]), self.state[:, 1]])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far off [E] the joint is that is further from its angle in `goal` [E, 2], in radians."""
@@ -159,28 +131,26 @@ class ReacherBatch:
 
     def speed(self) -> NDArray[np.float64]:
         """Of the faster joint [E], in radians a second."""
-        return np.abs(self._state[:, 2:]).max(1)
+        return np.abs(self.state[:, 2:]).max(1)
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Poses [E, 2], drawn as starts are, of which one joint at least is 0.6 radians off."""
+        """Poses [E, 2], drawn as starts are; at least one joint is 0.6 radians off."""
         return self._goals(rng.uniform(size=(len(self), 2 * CHOICES)))
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Torques [E, 2] that turn both joints the short way to `goal` [E, 2], and brake."""
-        return (PULL * self._left(goal) - BRAKE * self._state[:, 2:]).clip(-1, 1)
+        return (PULL * self._left(goal) - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
-    def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 2] of a policy that records data, from a generator for each episode.
+    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
+        """Actions [E, frames-1, 2].
 
-        random: torques drawn evenly, each held for 1 to 10 frames.
+        random: torques drawn evenly, each repeated for 1 to 10 frames.
         noisy-expert: from one pose to the next, with noise.
         """
-        if policy not in self.policies:
-            raise ValueError(f"reacher has the policies {', '.join(self.policies)}, found {policy!r}")
         if policy == "random":
-            return np.stack([held_in_box(rng, frames, 2, LONGEST_HOLD) for rng in generators])
+            return super().policy_actions(policy, generators, frames)
         world = self.take(np.arange(len(self)))
-        return noisy_errands(world, world._goals, 2 * CHOICES, generators, frames, near=NEAR, noise=NOISE)
+        return noisy_expert(world, world._goals, 2 * CHOICES, generators, frames, near=NEAR, noise=NOISE)
 
     def _left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How the joints have to turn [E, 2]: the shoulder the short way, the wrist not through its stop."""
@@ -195,7 +165,7 @@ class ReacherBatch:
 
 
 def _poses(unit: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Numbers in 0..1 [E, 2] as poses, the suite's way: evenly, the wrist within its stops."""
+    """Numbers in 0..1 [..., 2] as poses, the suite's way: evenly, the wrist within its stops."""
     return (2 * unit - 1) * [np.pi, LIMIT]
 
 
