@@ -12,8 +12,9 @@
     mask: Annotated[Component, part(MASKS)]                  # in a config
     mask: Annotated[Component, part(MASKS, "tube", ratio=0.5)] = DEFAULT
 
-A file is imported when a config first names its kind. Installed packages add kinds by entry points in the group
-`openjepa.<room>`, such as `openjepa.masks`; a config cannot name a module.
+A file is imported when a config first names its kind. A config cannot name a module: other people's parts come from
+entry points of installed packages, in the group `openjepa.<room>`, such as `openjepa.masks`; or a program hands them
+over, `MASKS.add(MyMask)`.
 """
 
 import sys
@@ -49,25 +50,40 @@ class Parts(Mapping[str, type]):
 
     def __init__(self, room: str, **places: str) -> None:
         self.room, self.places = room, places
+        self._added: dict[str, type] = {}
+
+    def add(self, cls: type) -> type:
+        """Make a class of your own a part, in this process; returns it, so it can stand as a decorator.
+
+        Raises:
+            UserError: it has no `Config` with a kind, or its kind is taken.
+        """
+        kind = _kind_of(cls, f"{self.room}.add({cls.__name__})")
+        if kind in self and self._added.get(kind) is not cls:
+            raise UserError(f"{self.room}.add({cls.__name__}): there is a kind '{kind}' already; choose another")
+        self._added[kind] = cls
+        return cls
 
     def __getitem__(self, kind: str) -> type:
         """The class. Raises KeyError for an unknown kind, UserError if an installed package's part is unusable."""
         if (place := self.places.get(kind)) is not None:
             module, _, name = place.partition(":")
             return getattr(import_module(module), name)
+        if kind in self._added:
+            return self._added[kind]
         for point in self._installed():
             if point.name == kind:
                 return self._loaded(point)
         raise KeyError(kind)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self.places, *(point.name for point in self._installed()))))
+        return iter(dict.fromkeys((*self.places, *self._added, *(point.name for point in self._installed()))))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, kind: object) -> bool:
-        return kind in self.places or any(point.name == kind for point in self._installed())
+        return kind in self.places or kind in self._added or any(point.name == kind for point in self._installed())
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -96,14 +112,22 @@ class Parts(Mapping[str, type]):
             found = point.load()
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where} cannot be imported: {error}") from error
-        config = getattr(found, "Config", None)
-        if not (isinstance(config, type) and issubclass(config, Component)):
-            raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {found!r}")
-        if (kind := config.model_fields["kind"].default) != point.name:
+        if (kind := _kind_of(found, where)) != point.name:
             raise UserError(
                 f"{where}: expected Config.kind to be '{point.name}', as the entry point says, found {kind!r}"
             )
         return found
+
+
+def _kind_of(found: Any, where: str) -> str:
+    """The kind of a part. Raises UserError if it is none."""
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Component)):
+        raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {found!r}")
+    kind = config.model_fields["kind"].default
+    if not isinstance(kind, str):
+        raise UserError(f'{where}: its Config has no kind; write `kind: Literal["name"] = "name"` in it')
+    return kind
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jepa.config import UserError, first_line
+from jepa.config import UserError, first_line, from_dict
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.checkpoint import check_tensors, fill
 from jepa.predictors.masked import MaskedPredictor
@@ -97,15 +97,16 @@ def from_config(
     patch = config["patch_size"] if isinstance(config["patch_size"], int) else config["patch_size"][0]
     try:
         with torch.device("meta"):
-            described = VideoViT.Config(
-                patch=patch,
-                tubelet=config["tubelet_size"],
-                width=config["hidden_size"],
-                depth=config["num_hidden_layers"],
-                heads=config["num_attention_heads"],
-                mlp_ratio=config["mlp_ratio"],
-                positions="rotary_tiled",
-            )
+            settings = {
+                "patch": patch,
+                "tubelet": config["tubelet_size"],
+                "width": config["hidden_size"],
+                "depth": config["num_hidden_layers"],
+                "heads": config["num_attention_heads"],
+                "mlp_ratio": config["mlp_ratio"],
+                "positions": "rotary_tiled",
+            }
+            described = from_dict(settings, VideoViT.Config, source="encoder")
             encoder = VideoViT(described, config["crop_size"], config["frames_per_clip"], channels=config["in_chans"])
             predictor = _predictor(config)
     except (TypeError, ValueError) as error:

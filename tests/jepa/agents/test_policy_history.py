@@ -49,7 +49,7 @@ class Told(CausalPredictor):
 
 def model(history: int, window: int | None = None, tubelet: int = 1, states: tuple[str, ...] = ()) -> LatentWorldModel:
     torch.manual_seed(0)
-    encoder = Watched(SIZE, D, tubelet=tubelet, channels=8, hidden=16)
+    encoder = Watched(Watched.Config(width=D, tubelet=tubelet, channels=8, hidden=16), SIZE, 4)
     sizes: dict[str, Any] = {"hidden": 24, "depth": 2, "heads": 2}
     config = Told.Config(state_size=len(states), window=window, next_state="predicted", **sizes)
     dynamics = Told(config, D, A * tubelet)

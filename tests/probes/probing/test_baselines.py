@@ -17,7 +17,7 @@ from jepa_data.types import ClipBatch
 from jepa_probes.probing.baselines import pca_pixels, pixels, random_init, train_supervised
 from jepa_probes.probing.features import Features
 
-make_conv = partial(ConvEncoder, 32, 8, channels=8, hidden=32)
+make_conv = partial(ConvEncoder, ConvEncoder.Config(width=8, channels=8, hidden=32), 32, 4)
 adamw = partial(lambda module, lr: torch.optim.AdamW(module.parameters(), lr), lr=3e-3)
 
 
@@ -51,7 +51,7 @@ def test_a_random_encoder_has_the_statistics_of_the_clips_and_follows_its_seed(c
 
 
 def test_a_random_encoder_without_batch_norm_needs_no_clips() -> None:
-    make = partial(VideoViT, 32, 16, 2, 12, 1, 2, 4)
+    make = partial(VideoViT, VideoViT.Config(width=12, depth=1, heads=2), 32, 4)
     encoder = random_init(make, 3, [], normalize)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
