@@ -66,7 +66,7 @@ def run_guide(name: str, folder: Path, *, at_least: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/extend.md"])
+@pytest.mark.parametrize("page", ["README.md"])
 def test_the_python_of_the_page_runs(page: str, corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(

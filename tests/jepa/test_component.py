@@ -146,3 +146,24 @@ def test_an_installed_package_adds_a_kind(monkeypatch):
     only_square = Parts("shapes", square=f"{HERE}:Square")
     assert list(only_square) == ["square", "circle"]
     assert only_square["circle"] is Circle
+
+
+def test_a_program_adds_a_part_of_its_own_once():
+    table = Parts("shapes", square=f"{HERE}:Square")
+
+    class Dot:
+        class Config(Component):
+            kind: Literal["dot"] = "dot"
+
+    class Kindless:
+        class Config(Component):
+            pass
+
+    assert table.add(Dot) is Dot and table.add(Dot) is Dot
+    assert list(table) == ["square", "dot"] and table["dot"] is Dot
+    with pytest.raises(UserError, match=r"shapes\.add\(Square\): there is a kind 'square' already"):
+        table.add(Square)
+    with pytest.raises(UserError, match=r"shapes\.add\(Kindless\): its Config has no kind"):
+        table.add(Kindless)
+    with pytest.raises(UserError, match=r"expected a class with a nested `class Config\(Component\)`"):
+        table.add(str)

@@ -1,0 +1,79 @@
+"""docs/extend.md as it is written: a package of other people's parts, one of each kind, from recording to a plan."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extend.md").read_text()
+KINDS = ("worlds", "encoders", "predictors", "methods", "planners")
+SHORT = {
+    "pretrain": ["trainer.steps=20"],
+    "plan": ["tasks=2", "steps=4", "gifs=0", "simulator_tasks=0", "inverse.updates=2"],
+}
+
+
+def files() -> dict[str, str]:
+    """The listings of the page by the name in their first line."""
+    return dict(re.findall(r"```(?:python|toml|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as pip would install it: its modules, and a folder that names its entry points."""
+    folder = tmp_path_factory.mktemp("outside")
+    for name, text in files().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "my_parts" / "__init__.py").touch()
+    project = tomllib.loads(files()["pyproject.toml"])["project"]
+    about = folder / f"my_parts-{project['version']}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in points.items()) for group, points in groups
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    places = [folder, ROOT, ROOT / "data", ROOT / "probes"]
+    environment = os.environ | {"PYTHONPATH": ":".join(str(place) for place in places)}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_the_page_has_a_part_of_each_kind_in_one_file_and_one_line_each() -> None:
+    groups = tomllib.loads(files()["pyproject.toml"])["project"]["entry-points"]
+    assert set(groups) == {f"openjepa.{kind}" for kind in KINDS}
+    assert all(len(points) == 1 for points in groups.values())
+    for points in groups.values():
+        (place,) = points.values()
+        assert files()[place.partition(":")[0].replace(".", "/") + ".py"].count("\nclass ") == 1
+
+
+def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> None:
+    commands = re.findall(r"^\$ jepa (.*)$", PAGE, re.MULTILINE)
+    told = {}
+    for command in commands:
+        words = command.split()
+        verb = " ".join(words[: 1 + (words[0] == "data")])
+        told[verb] = run(package, "-m", "jepa.cli", *words, *SHORT.get(words[0], []))
+    assert list(told) == ["data record", "pretrain", "probe", "plan"]
+    assert "pretrained" in told["probe"]
+    described = (package / "runs" / "drift" / "model" / "model.json").read_text()
+    assert '"coarse"' in described and '"linear"' in described and '"next_step"' in described
+    assert "hill_climbing" in (package / "runs" / "drift" / "plan.json").read_text()
+    assert "again" in run(package, "in_a_program.py")
+    assert run(package, "check_predictor.py") == ""
+    assert run(package, "smooth.py").strip() in ("True", "False")
