@@ -13,40 +13,34 @@ tells (expectile regression as in IQL, arXiv 2110.06169; weighted hindsight as i
 recordings may wander, and what is learned from them goes straight.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.agents.controller import ActionSpace, Actor, ObservationNormalizer
+from jepa.config import Config
+from jepa.config.fields import Count, Positive, Share
 
 WARM_UP = 500  # updates before anyone is told to be late
 MIN_WEIGHT = 0.02  # squared steps beside squared actions
 
 
-@dataclass(frozen=True)
-class InverseSettings:
-    """How the regression is fitted: Adam steps of `batch` pairs each, on a network of `layers` x `hidden` units.
+class InverseSettings(Config):
+    """How the regression is fitted: Adam steps of `batch` pairs each, on a network of `layers` x `hidden` units."""
 
-    Attributes:
-        lr: of the first step; it falls to 0 along a cosine.
-        ahead: a goal is so many latent steps ahead at most; None: as many as a clip has.
-        time_penalty: w of the module's docstring; 0: all pairs count alike.
-        expectile: of the steps taken, which counts as the fewest there are.
-        bf16: the network's layers are computed in it; about three times faster on CPUs that have it.
-    """
-
-    updates: int = 2000
-    batch: int = 256
-    lr: float = 1e-3
-    hidden: int = 256
-    layers: int = 2
-    ahead: int | None = None
-    time_penalty: float = 0.0
-    expectile: float = 0.2
-    bf16: bool = False
+    updates: Count = 2000
+    batch: Count = 256
+    lr: Positive = Field(default=1e-3, description="of the first step; it falls to 0 along a cosine")
+    hidden: Count = 256
+    layers: int = Field(default=2, ge=0)
+    ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
+    time_penalty: float = Field(
+        default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all"
+    )
+    expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
+    bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
 
 
 def fit_inverse(

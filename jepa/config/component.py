@@ -40,7 +40,7 @@ class Component(Config):
     kind: str
 
 
-class Parts(Mapping[str, type]):
+class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would load a part to look at it
     """Kinds of parts and their classes. Listing the kinds imports nothing.
 
     Args:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from jepa.agents.controller import ActionSpace
-from jepa.agents.imagination.actor_critic import ActorCriticSettings
+from jepa.agents.imagination.actor_critic import ActorCritic
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.reward import Distance
 from jepa.predictors.base import LatentState
@@ -39,7 +39,7 @@ def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:
 PLACE = Distance(read=lambda z: z[:, 0, :2])
 DREAM = Dream(PointMass(), 2, PLACE)
 SPACE = ActionSpace(2)
-SMALL = ActorCriticSettings(updates=3, batch=16, horizon=4, hidden=16)
+SMALL = ActorCritic.Config(updates=3, batch=16, horizon=4, hidden=16)
 
 
 def recorded(count: int = 200) -> Recorded:

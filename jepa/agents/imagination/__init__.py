@@ -1,23 +1,30 @@
 """Learning to act inside a frozen world model, and acting on what was learned."""
 
 from jepa.agents.controller import Actor, Controller, Linear
-from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
+from jepa.agents.imagination.actor_critic import ActorCritic
 from jepa.agents.imagination.dream import Dream, Dreamt, Recorded
-from jepa.agents.imagination.evolution import EvolutionSettings, evolve
+from jepa.agents.imagination.evolution import Evolution
 from jepa.agents.imagination.heads import ContinueHead, HeadSettings, RewardHead, fit_continue, fit_reward
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.imagination.reward import Distance, Head, Reward, Within
+from jepa.config import Parts
+
+CONTROLLERS = Parts(
+    "controllers",
+    actor_critic="jepa.agents.imagination.actor_critic:ActorCritic",
+    evolution="jepa.agents.imagination.evolution:Evolution",
+)
 
 __all__ = [
+    "CONTROLLERS",
     "Actor",
     "ActorCritic",
-    "ActorCriticSettings",
     "ContinueHead",
     "Controller",
     "Distance",
     "Dream",
     "Dreamt",
-    "EvolutionSettings",
+    "Evolution",
     "Head",
     "HeadSettings",
     "ImaginationPolicy",
@@ -26,7 +33,6 @@ __all__ = [
     "Reward",
     "RewardHead",
     "Within",
-    "evolve",
     "fit_continue",
     "fit_reward",
 ]

@@ -14,57 +14,24 @@ gradient's norm clipped.
 
 import copy
 import logging
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer, mlp
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.imagination.learner import History, Learner
+from jepa.config import Component
+from jepa.config.fields import Count, Positive, Share
 from jepa.objectives import two_hot
 
 logger = logging.getLogger(__name__)
 
 CHECKS = 256  # dreams by which progress is told, always the same
-TOLD = 20  # times that it is told
-
-
-@dataclass(frozen=True)
-class ActorCriticSettings:
-    """How it is trained; the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
-
-    Attributes:
-        updates: of actor and critic.
-        batch: dreams of one update.
-        horizon: H, latent steps of a dream.
-        discount, trace: gamma and lambda of the returns.
-        gradient: how the actor learns, see above.
-        entropy: weight of the bonus for spread.
-        return_rate: of the slow average that scales the returns.
-        critic_rate: of the slow critic.
-        lr, clip_norm: of both optimizers.
-        hidden, layers: of both networks.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the actor sees.
-    """
-
-    updates: int = 2000
-    batch: int = 256
-    horizon: int = 15
-    discount: float = 1 - 1 / 333
-    trace: float = 0.95
-    gradient: Literal["reinforce", "dynamics"] = "reinforce"
-    entropy: float = 3e-4
-    return_rate: float = 0.01
-    critic_rate: float = 0.02
-    lr: float = 3e-4
-    clip_norm: float = 1.0
-    hidden: int = 256
-    layers: int = 2
-    goals: Goals = "episode"
-    actor_inputs: ActorInputs = "goal"
+REPORTS = 20  # of the progress
 
 
 class Critic(nn.Module):
@@ -101,63 +68,98 @@ class ReturnScale:
         return max(1.0, self._range)
 
 
-class ActorCritic:
+class ActorCritic(Learner):
     """An actor that learns in dreams.
 
     Args:
+        config: the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
         dream: where; its dynamics are used and never changed.
         recorded: where dreams start, and their goals.
         space: of the actions.
-        settings: see there.
+        goals: of other episodes too ("any"), or of the start's own.
+        actor_inputs: what the actor sees.
         seed: of the networks, the starts and the actions tried.
 
     Raises:
         ValueError: gradients shall pass through the dynamics, and do not.
     """
 
+    class Config(Component):
+        """Policy and value, trained in dreams."""
+
+        kind: Literal["actor_critic"] = "actor_critic"
+        updates: Count = Field(default=2000, description="of actor and critic")
+        batch: Count = Field(default=256, description="dreams of one update")
+        horizon: Count = Field(default=15, description="latent steps of a dream")
+        discount: float = Field(default=1 - 1 / 333, gt=0, lt=1, description="gamma of the returns")
+        trace: Share = Field(default=0.95, description="lambda of the returns")
+        gradient: Literal["reinforce", "dynamics"] = Field(
+            default="reinforce", description="how the actor learns: from what it tried, or back through the dynamics"
+        )
+        entropy: float = Field(default=3e-4, ge=0, description="weight of the bonus for spread")
+        return_rate: Share = Field(default=0.01, description="of the slow average that scales the returns")
+        critic_rate: Share = Field(default=0.02, description="of the slow critic")
+        lr: Positive = Field(default=3e-4, description="of both optimizers")
+        clip_norm: Positive = Field(default=1.0, description="of both gradients")
+        hidden: Count = Field(default=256, description="of both networks")
+        layers: int = Field(default=2, ge=0, description="of both networks")
+
     def __init__(
         self,
+        config: Config,
         dream: Dream,
         recorded: Recorded,
         space: ActionSpace,
-        settings: ActorCriticSettings | None = None,
+        *,
+        goals: Goals = "episode",
+        actor_inputs: ActorInputs = "goal",
         seed: int = 0,
     ) -> None:
-        self.dream, self.recorded, self.settings = dream, recorded, settings or ActorCriticSettings()
-        s = self.settings
-        senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], s.actor_inputs)
+        self.config = config
+        self.dream = dream
+        self.recorded = recorded
+        self.goals: Goals = goals
+        self.horizon = config.horizon
+        self.network = {"hidden": config.hidden, "layers": config.layers}
+        senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], actor_inputs)
         senses.fit(recorded.z)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = Actor(senses, space, hidden=s.hidden, layers=s.layers)
-            self.critic = Critic(copy.deepcopy(senses), hidden=s.hidden, layers=s.layers)
+            self.actor = self.build(senses, space, **self.network)
+            self.critic = Critic(copy.deepcopy(senses), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
-        self.scale = ReturnScale(s.return_rate)
+        self.scale = ReturnScale(config.return_rate)
         self.generator = torch.Generator().manual_seed(seed)
-        self._checks = recorded.draw(CHECKS, self.generator, s.goals)
-        self._actor_step = torch.optim.Adam(self.actor.parameters(), s.lr, eps=1e-5)
-        self._critic_step = torch.optim.Adam(self.critic.parameters(), s.lr, eps=1e-5)
+        self._checks = recorded.draw(CHECKS, self.generator, goals)
+        self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
+        self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
 
-    def train(self) -> list[tuple[int, float]]:
-        """All updates. Returns the mean return of the same dreams (updates done, return): before, and on the way."""
-        history, every = [(0, self.score())], max(1, self.settings.updates // TOLD)
-        for number in range(1, self.settings.updates + 1):
+    @staticmethod
+    def build(senses: ObservationNormalizer, space: ActionSpace, **network: Any) -> Actor:
+        """See `Learner`."""
+        return Actor(senses, space, **network)
+
+    def train(self) -> tuple[Actor, History]:
+        """All updates. Returns are those of always the same dreams (updates done, return): before, and on the way."""
+        history = [(0, self.score())]
+        every = max(1, self.config.updates // REPORTS)
+        for number in range(1, self.config.updates + 1):
             self.update()
-            if number % every == 0 or number == self.settings.updates:
+            if number % every == 0 or number == self.config.updates:
                 history.append((number, self.score()))
-                logger.info(f"update {number}/{self.settings.updates}  return in the dream {history[-1][1]:.3f}")
-        return history
+                logger.info(f"update {number}/{self.config.updates}  return in the dream {history[-1][1]:.3f}")
+        return self.actor, history
 
     @torch.no_grad()
     def score(self) -> float:
         """Mean return of always the same dreams: rewards added up until they end, without discount."""
-        dreams = self.dream.run(self.actor.act, *self._checks, self.settings.horizon, self._fresh())
+        dreams = self.dream.run(self.actor.act, *self._checks, self.config.horizon, self._fresh())
         return dreams.worth.sum(1).mean().item()
 
     def update(self) -> dict[str, float]:
         """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
-        s = self.settings
-        start, goal = self.recorded.draw(s.batch, self.generator, s.goals)
+        s = self.config
+        start, goal = self.recorded.draw(s.batch, self.generator, self.goals)
         decided: list[tuple[Decision, Tensor]] = []
 
         def act(z: Latents, goal: Latents) -> Tensor:
@@ -208,13 +210,13 @@ class ActorCritic:
         parameters = list(module.parameters())
         optimizer.zero_grad()
         loss.backward(inputs=parameters)
-        nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         optimizer.step()
 
     @torch.no_grad()
     def _move_slow_critic(self) -> None:
         for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
-            slow.lerp_(fast, self.settings.critic_rate)
+            slow.lerp_(fast, self.config.critic_rate)
 
     def _fresh(self) -> torch.Generator:
         return torch.Generator().manual_seed(0)

@@ -9,29 +9,30 @@ what an action costs is learned as far as the latent after it shows it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.agents.controller import Latents, ObservationNormalizer, mlp
+from jepa.config import Config
+from jepa.config.fields import Count, Positive
 from jepa.objectives import two_hot
 
 AnyHead = TypeVar("AnyHead", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class HeadSettings:
+class HeadSettings(Config):
     """How a head is fitted: Adam steps of `batch` latents each, on a network of `layers` x `hidden` units."""
 
-    updates: int = 1000
-    batch: int = 256
-    lr: float = 1e-3
-    hidden: int = 128
-    layers: int = 2
+    updates: Count = 1000
+    batch: Count = 256
+    lr: Positive = 1e-3
+    hidden: Count = 128
+    layers: int = Field(default=2, ge=0)
 
 
 class RewardHead(nn.Module):

@@ -27,7 +27,6 @@ from jepa_data.decode import Limits, get_backend
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.read import ClipSpec, SampleReader
 from jepa_data.worlds.gym import REWARD, TERMINATED
-from jepa_probes.imagination.config import WorldRewardConfig
 from jepa_probes.probing.features import split_episodes
 
 
@@ -66,11 +65,10 @@ class Heads:
 
 
 def heads_of(
-    model: LatentWorldModel, data: StreamConfig, config: WorldRewardConfig, seed: int, episodes: int | None
+    model: LatentWorldModel, data: StreamConfig, settings: HeadSettings, seed: int, episodes: int | None
 ) -> Heads:
     """Fit them to the run's recordings; see `earned`. Raises UserError as that, or if there is one episode only."""
     found = earned(model, data, episodes)
-    settings = HeadSettings(**config.heads.model_dump())
     if len(set(found.episodes)) < 2:
         raise UserError(f"{data.folder}: heads are tried on episodes held out, so two are needed, found one")
     fit, held = split_episodes(found.episodes, seed=seed)

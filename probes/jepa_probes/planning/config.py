@@ -1,9 +1,10 @@
-"""The config of `jepa plan`: tasks, costs and how they are planned. Imports no torch."""
+"""The config of `jepa plan`: tasks, costs and how they are planned."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from jepa.agents.inverse import InverseSettings
 from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.planners import PLANNERS
@@ -35,25 +36,14 @@ class TasksConfig(Config):
     seed: int = Field(default=0, ge=0)
 
 
-class InverseConfig(Config):
-    """jepa/agents/inverse.py: what was done in the recordings, as a controller: a baseline, and a start of plans."""
+class InverseConfig(InverseSettings):
+    """What was done in the recordings, as a controller: a baseline, and a start of plans."""
 
     clip_frames: Count | None = Field(
         default=None, description="frames of the clips whose later moments are goals; none: as the run was trained"
     )
     clips: Count | None = Field(default=2000, description="at most so many recorded clips; none: all")
     clips_per_video: Count = 2
-    updates: Count = 2000
-    batch: Count = 256
-    lr: Positive = 1e-3
-    hidden: Count = 256
-    layers: int = Field(default=2, ge=0)
-    ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
-    time_penalty: float = Field(
-        default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all"
-    )
-    expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
-    bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
 
 
 class PlanConfig(TasksConfig):

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from jepa.agents.controller import Actor
-from jepa.agents.inverse import InverseSettings, fit_inverse
+from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings
 from jepa.config import Component, UserError
 from jepa.config import load as load_config
@@ -107,10 +107,8 @@ def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wa
     found, goals = recorded(model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video)
     assert found.actions is not None
     actions = block_actions(found.actions, model.spec.frames_per_step)
-    settings = InverseSettings(**wanted.model_dump(exclude={"clip_frames", "clips", "clips_per_video"}))
-    return fit_inverse(
-        found.latents, goals, actions, action_space(config, model, action_repeat=1), settings, config.seed
-    )
+    space = action_space(config, model, action_repeat=1)
+    return fit_inverse(found.latents, goals, actions, space, wanted, config.seed)
 
 
 def comparison(a: Path, b: Path) -> list[str]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from jepa.agents.controller import ObservationNormalizer
-from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings
+from jepa.agents.imagination.actor_critic import ActorCritic
 from jepa.agents.imagination.dream import Dream, Recorded
-from jepa.agents.imagination.evolution import EvolutionSettings, evolve
+from jepa.agents.imagination.evolution import Evolution
 from jepa.agents.imagination.heads import HeadSettings, RewardHead, fit_continue, fit_reward
 from jepa.agents.imagination.reward import Distance, Head, Within
 from jepa.decoders.state import LinearRead
@@ -105,10 +105,10 @@ def test_the_temperature_of_a_dream_is_that_of_what_is_drawn() -> None:
 
 def test_both_learners_dream_at_a_temperature() -> None:
     cold, hot = (Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=t) for t in (0.1, 4.0))
-    actors = [ActorCritic(dream, recorded(), SPACE, SMALL).train() for dream in (cold, hot, hot)]
+    actors = [ActorCritic(SMALL, dream, recorded(), SPACE).train()[1] for dream in (cold, hot, hot)]
     assert actors[1] == actors[2] != actors[0]
-    few = EvolutionSettings(generations=3, population=8, rollouts=4, horizon=3, std=0.5)
-    linear = [evolve(dream, recorded(), SPACE, few)[1] for dream in (cold, hot, hot)]
+    few = Evolution.Config(generations=3, population=8, rollouts=4, horizon=3, std=0.5)
+    linear = [Evolution(few, dream, recorded(), SPACE).train()[1] for dream in (cold, hot, hot)]
     assert linear[1] == linear[2] != linear[0]
 
 
@@ -134,17 +134,17 @@ def test_an_actor_learns_to_stay_alive(gradient) -> None:
         return (8 * (z[:, 0, 0] + 1.5)).sigmoid()
 
     dream = Dream(Wind(), 2, lambda z, goal: torch.ones(len(z)) + 0 * z[:, 0, 0], continues=goes_on)
-    settings = ActorCriticSettings(
-        80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3, actor_inputs="latent"
+    settings = ActorCritic.Config(
+        updates=80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3
     )
-    learner = ActorCritic(dream, recorded(), SPACE, settings)
-    history = learner.train()
+    learner = ActorCritic(settings, dream, recorded(), SPACE, actor_inputs="latent")
+    _, history = learner.train()
     start, goal = recorded().draw(100, generator(7))
     alive = dream.run(learner.actor.act, start, goal, 12).alive[:, -1].mean()
     assert alive > 0.9 > 0.5 > dream.run(stand, start, goal, 12).alive[:, -1].mean()
     assert history[-1][1] > history[0][1] + 1
-    few = EvolutionSettings(generations=15, population=12, rollouts=8, horizon=12, std=0.5, actor_inputs="latent")
-    controller, _ = evolve(dream, recorded(), SPACE, few)
+    few = Evolution.Config(generations=15, population=12, rollouts=8, horizon=12, std=0.5)
+    controller, _ = Evolution(few, dream, recorded(), SPACE, actor_inputs="latent").train()
     assert dream.run(controller.act, start, goal, 12).alive[:, -1].mean() > 0.9
 
 
@@ -182,8 +182,8 @@ def test_a_controller_may_see_the_latent_alone_and_follow_a_reward_head() -> Non
             return z[:, 0, 0]
 
     dream = replace(DREAM, reward=Head(GoRight()))
-    few = EvolutionSettings(generations=10, population=8, rollouts=4, horizon=5, std=0.5, actor_inputs="latent")
-    controller, history = evolve(dream, recorded(), SPACE, few)
+    few = Evolution.Config(generations=10, population=8, rollouts=4, horizon=5, std=0.5)
+    controller, history = Evolution(few, dream, recorded(), SPACE, actor_inputs="latent").train()
     start, goal = recorded().draw(20, generator())
     assert controller.weight.shape == (2, 4) and history[-1][1] > history[0][1] + 1
     assert torch.equal(controller.act(start, goal), controller.act(start, goal.flip(0)))

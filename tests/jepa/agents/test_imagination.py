@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from jepa.agents.controller import ActionSpace, Decision, Linear, ObservationNormalizer
-from jepa.agents.imagination.actor_critic import ActorCritic, ActorCriticSettings, ReturnScale, lambda_returns
+from jepa.agents.imagination.actor_critic import ActorCritic, ReturnScale, lambda_returns
 from jepa.agents.imagination.dream import Dream, Recorded
-from jepa.agents.imagination.evolution import EvolutionSettings, evolve
+from jepa.agents.imagination.evolution import Evolution
 from jepa.agents.imagination.reward import Distance
 from jepa.config import UserError
 from jepa.objectives import two_hot
@@ -110,7 +110,9 @@ def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
     model = MLPPredictor(MLPPredictor.Config(hidden=16), 4, 2)
     assert all(p.requires_grad for p in model.parameters())
     before = copy.deepcopy(model.state_dict())
-    learner = ActorCritic(Dream(model, 2, Distance()), recorded(), SPACE, replace(SMALL, gradient=gradient))
+    learner = ActorCritic(
+        SMALL.model_copy(update={"gradient": gradient}), Dream(model, 2, Distance()), recorded(), SPACE
+    )
     actor, critic = (copy.deepcopy(m.state_dict()) for m in (learner.actor, learner.critic))
     told = learner.update()
     assert all(p.grad is None for p in model.parameters())
@@ -122,7 +124,7 @@ def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
 
 
 def test_the_critic_begins_at_zero_and_the_slow_one_follows_at_its_rate() -> None:
-    learner = ActorCritic(DREAM, recorded(), SPACE, SMALL)
+    learner = ActorCritic(SMALL, DREAM, recorded(), SPACE)
     z, goal = learner.recorded.draw(8, generator())
     assert torch.equal(learner.critic.value(z, goal), torch.zeros(8))
     before = copy.deepcopy(learner.slow.state_dict())
@@ -144,26 +146,26 @@ def test_returns_are_scaled_by_their_range_and_never_blown_up() -> None:
 
 def test_the_same_seed_learns_the_same_and_another_does_not() -> None:
     def weights(seed: int) -> list[Tensor]:
-        learner = ActorCritic(DREAM, recorded(), SPACE, SMALL, seed=seed)
+        learner = ActorCritic(SMALL, DREAM, recorded(), SPACE, seed=seed)
         learner.train()
         return [*learner.actor.parameters()]
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(map(torch.equal, first, again)) and not all(map(torch.equal, first, other))
-    few = EvolutionSettings(generations=5, population=8, rollouts=4, horizon=3, std=0.5, goals="any")
+    few = Evolution.Config(generations=5, population=8, rollouts=4, horizon=3, std=0.5)
     np.random.seed(5)  # noqa: NPY002 - that of the whole process
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    found = [evolve(DREAM, recorded(), SPACE, few, seed)[0].weight for seed in (0, 0, 1)]
+    found = [Evolution(few, DREAM, recorded(), SPACE, goals="any", seed=seed).train()[0].weight for seed in (0, 0, 1)]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
 def test_a_reward_without_gradient_is_refused_where_gradients_are_wanted() -> None:
     dream = replace(DREAM, reward=lambda z, goal: ((z - goal).flatten(1).norm(dim=-1) < 0.1).float())
-    learner = ActorCritic(dream, recorded(), SPACE, replace(SMALL, gradient="dynamics", horizon=2))
+    learner = ActorCritic(SMALL.model_copy(update={"gradient": "dynamics", "horizon": 2}), dream, recorded(), SPACE)
     with pytest.raises(ValueError, match="use reinforce"):
         learner.update()
-    ActorCritic(dream, recorded(), SPACE, SMALL).update()
+    ActorCritic(SMALL, dream, recorded(), SPACE).update()
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
@@ -179,10 +181,10 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
     for dynamics, tokens in ((attentive, 2), (recurrent, 1)):
         clips = Recorded(torch.randn(6, 3, tokens, 8, generator=generator()), list("aabbcc"))
         dream = Dream(dynamics, 4, Distance("root"))
-        told = ActorCritic(dream, clips, space, replace(SMALL, gradient=gradient)).update()
+        told = ActorCritic(SMALL.model_copy(update={"gradient": gradient}), dream, clips, space).update()
         assert all(np.isfinite(list(told.values())))
-        few = EvolutionSettings(generations=2, population=4, rollouts=2, horizon=3)
-        assert np.isfinite(evolve(dream, clips, space, few)[1]).all()
+        few = Evolution.Config(generations=2, population=4, rollouts=2, horizon=3)
+        assert np.isfinite(Evolution(few, dream, clips, space).train()[1]).all()
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
@@ -200,7 +202,7 @@ def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
 def test_evolution_needs_cma_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cma", None)
     with pytest.raises(UserError, match=r"pip install 'openjepa\[dream\]'"):
-        evolve(DREAM, recorded(), SPACE, EvolutionSettings(generations=1))
+        Evolution(Evolution.Config(generations=1), DREAM, recorded(), SPACE).train()
 
 
 @pytest.mark.parametrize(("mirrored", "pairs"), [(0.0, 0), (0.25, 3), (0.5, 6)])
@@ -214,24 +216,24 @@ def test_some_candidates_mirror_others_at_the_mean(mirrored: float, pairs: int) 
 
     still = Recorded(torch.ones(4, 1, 1, 4), list("abcd"))
     dream = Dream(Spy(), 2, PLACE)
-    settings = EvolutionSettings(
-        generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored, actor_inputs="latent"
-    )
-    evolve(dream, still, SPACE, settings)
+    settings = Evolution.Config(generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored)
+    Evolution(settings, dream, still, SPACE, actor_inputs="latent").train()
     decided = found[1].clamp(-0.999, 0.999).atanh()  # of the candidates, each a linear map of the same latent
     opposite = (decided[:, None] + decided[None]).abs().amax(-1) < 1e-5
     assert opposite.triu(1).sum() == pairs
-    assert np.isfinite(evolve(DREAM, recorded(), SPACE, replace(settings, generations=5, rollouts=4))[1]).all()
+    more = settings.model_copy(update={"generations": 5, "rollouts": 4})
+    learner = Evolution(more, DREAM, recorded(), SPACE, actor_inputs="latent")
+    assert np.isfinite(learner.train()[1]).all()
 
 
 def test_evolution_refuses_what_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="at most half of the candidates can be mirrored"):
-        EvolutionSettings(mirrored=0.6)
-    with pytest.raises(ValueError, match="population of at least 4"):
-        EvolutionSettings(population=2)
+    with pytest.raises(ValueError, match="mirrored"):
+        Evolution.Config(mirrored=0.6)
+    with pytest.raises(ValueError, match="population"):
+        Evolution.Config(population=2)
     wide = Recorded(torch.randn(4, 1, 4, 400), list("abcd"))
     with pytest.raises(ValueError, match="use an actor-critic"):
-        evolve(Dream(PointMass(), 2, Distance()), wide, SPACE)
+        Evolution(Evolution.Config(), Dream(PointMass(), 2, Distance()), wide, SPACE)
 
 
 def in_the_world(controller, start: Tensor, goal: Tensor, steps: int) -> np.ndarray:
@@ -256,18 +258,18 @@ def solves(controller, near: float = 0.15) -> None:
 
 @pytest.mark.parametrize(("gradient", "updates", "near"), [("dynamics", 60, 0.1), ("reinforce", 200, 0.3)])
 def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates, near) -> None:
-    settings = ActorCriticSettings(
-        updates, batch=256, horizon=5, gradient=gradient, discount=0.9, hidden=64, layers=1, lr=5e-3, goals="any"
+    settings = ActorCritic.Config(
+        updates=updates, batch=256, horizon=5, gradient=gradient, discount=0.9, hidden=64, layers=1, lr=5e-3
     )
-    learner = ActorCritic(DREAM, recorded(), SPACE, settings)
-    history = learner.train()
+    learner = ActorCritic(settings, DREAM, recorded(), SPACE, goals="any")
+    _, history = learner.train()
     assert history[-1][1] > history[0][1] and [done for done, _ in history][:3] == [0, updates // 20, updates // 10]
     solves(learner.actor, near)
 
 
 def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_worse() -> None:
-    settings = EvolutionSettings(generations=120, population=24, rollouts=16, std=0.3, goals="any")
-    controller, history = evolve(DREAM, recorded(), SPACE, settings)
+    settings = Evolution.Config(generations=120, population=24, rollouts=16, std=0.3)
+    controller, history = Evolution(settings, DREAM, recorded(), SPACE, goals="any").train()
     assert all(later[1] >= earlier[1] for earlier, later in pairwise(history))
     assert history[-1][1] > history[0][1]
     solves(controller)

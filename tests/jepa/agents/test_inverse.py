@@ -1,7 +1,5 @@
 """Acting by inverse dynamics: what it learns, and plans that start from it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -61,8 +59,9 @@ def dawdlers(count: int = 400, steps: int = 8) -> tuple[Tensor, Tensor]:
 def test_in_haste_it_does_as_those_did_who_were_there_soon() -> None:
     z, actions = dawdlers()
     here, goal = torch.zeros(1, 1, 1), torch.tensor([[[0.5]]])
+    longer = SMALL.model_copy(update={"updates": 1200})
     speeds = [
-        fit_inverse(z, z, actions, ActionSpace(1), replace(SMALL, updates=1200, time_penalty=time_penalty))
+        fit_inverse(z, z, actions, ActionSpace(1), longer.model_copy(update={"time_penalty": time_penalty}))
         .act(here, goal)
         .item()
         for time_penalty in (0.0, 1.0)
@@ -86,12 +85,12 @@ def test_goals_lie_no_further_ahead_than_is_said() -> None:
     z, blocks = walks(50)
     far = z.clone()
     far[:, 3:] = torch.nan  # never a goal of the first three moments, if goals are one step ahead
-    near = replace(SMALL, updates=20, ahead=1)
+    near = SMALL.model_copy(update={"updates": 20, "ahead": 1})
     clean, spoiled = (fit_inverse(x[:, :3], x[:, :3], blocks[:, :2], SPACE, near) for x in (z, far))
     assert torch.equal(clean.network[-1].weight, spoiled.network[-1].weight)
     goals = z.clone()
     goals[:, 2:] = torch.nan
-    with_all = fit_inverse(z[:, :3], goals[:, :3], blocks[:, :2], SPACE, replace(near, ahead=None))
+    with_all = fit_inverse(z[:, :3], goals[:, :3], blocks[:, :2], SPACE, near.model_copy(update={"ahead": None}))
     assert torch.isnan(with_all.network[-1].weight).any()
 
 
