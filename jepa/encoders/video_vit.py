@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.config.fields import Count, Positive
+from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.module import Encoder
 from jepa.encoders.patches import PatchEmbed
@@ -135,9 +136,7 @@ class VideoViT(Encoder):
 
         def per_frame(self) -> EncoderConfig:
             """A frame at a time, as in V-JEPA 2-AC."""
-            from jepa.encoders.per_frame import PerFrameEncoder  # which imports this file
-
-            return PerFrameEncoder.Config(of=self)
+            return ENCODERS.config("per_frame").model_validate({"of": self})
 
         def weights_key(self) -> dict[str, Any]:
             """Not how they are called, nor what is recomputed."""

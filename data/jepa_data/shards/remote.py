@@ -16,7 +16,7 @@ from typing import Any
 
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.shards.store import LocalStore
+from jepa_data.shards.local import LocalStore
 
 OPEN_FETCHED = 4  # of the cache: what is deleted there takes room on the disk until it is closed
 ABANDONED = 3600.0  # seconds without a byte, after which a download is that of a process that is gone

@@ -283,7 +283,5 @@ def _versions() -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # a checkout that is used without being installed
-            from jepa import __version__
-
-            found[name] = __version__ if name == "openjepa" else "?"
+            found[name] = "not installed"
     return found

@@ -15,9 +15,9 @@ from jepa_data.decode.pyav import PyAVBackend, PyAVReader
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.local import LocalStore
 from jepa_data.shards.manifest import Sample
 from jepa_data.shards.read import ClipSpec, SampleReader, ShardFiles
-from jepa_data.shards.store import LocalStore
 from jepa_data.shards.write import ShardWriter
 from jepa_data.stream.loader import make_loader
 
