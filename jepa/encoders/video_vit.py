@@ -27,7 +27,7 @@ in the blocks; a mask of attention saves nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,7 @@ class VideoViT(Encoder):
 
         def per_frame(self) -> EncoderConfig:
             """A frame at a time, as in V-JEPA 2-AC."""
-            return ENCODERS.config("per_frame").model_validate({"of": self})
+            return cast(EncoderConfig, ENCODERS.config("per_frame").model_validate({"of": self}))
 
         def weights_key(self) -> dict[str, Any]:
             """Not how they are called, nor what is recomputed."""
