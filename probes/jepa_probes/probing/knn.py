@@ -29,7 +29,7 @@ class NeighborProbe(ClassProbe):
         neighbors: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
             default=(1, 5, 10, 20, 50), description="numbers of neighbors to choose from"
         )
-        temperature: Positive = Field(default=0.07, description="how much more a nearer neighbor counts")  # DINO
+        temperature: Positive = Field(default=0.07, description="the lower, the more the nearest of them count")  # DINO
 
     config: Config
 
