@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from jepa.api import dream as dream
     from jepa.api import list_encoder_sizes as list_encoder_sizes
     from jepa.api import list_encoders as list_encoders
+    from jepa.api import list_masks as list_masks
     from jepa.api import list_methods as list_methods
+    from jepa.api import list_planners as list_planners
+    from jepa.api import list_predictors as list_predictors
+    from jepa.api import list_probes as list_probes
     from jepa.api import list_worlds as list_worlds
     from jepa.api import plan as plan
     from jepa.api import pretrain as pretrain
@@ -38,7 +42,11 @@ __all__ = [
     "dream",
     "list_encoder_sizes",
     "list_encoders",
+    "list_masks",
     "list_methods",
+    "list_planners",
+    "list_predictors",
+    "list_probes",
     "list_worlds",
     "load",
     "plan",

@@ -14,7 +14,10 @@ from jepa.config import Config, UserError, from_dict
 from jepa.config import load as load_config
 from jepa.encoders import ENCODERS
 from jepa.encoders.sizes import SIZES
+from jepa.masks import MASKS
 from jepa.methods import METHODS
+from jepa.planners import PLANNERS
+from jepa.predictors import PREDICTORS
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain as run_pretrain
 from jepa.world_model import LatentWorldModel
@@ -25,6 +28,7 @@ from jepa_probes.imagination.result import DreamResult
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.plan import plan as run_plan
 from jepa_probes.planning.result import PlanResult
+from jepa_probes.probing import PROBES
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.online import online_probe
 from jepa_probes.probing.probe import probe as run_probe
@@ -143,6 +147,26 @@ def list_encoders() -> tuple[str, ...]:
 def list_encoder_sizes() -> tuple[str, ...]:
     """The sizes of `encoder.size`; with "vit_" before it, what `jepa.create_encoder` takes."""
     return tuple(SIZES)
+
+
+def list_masks() -> tuple[str, ...]:
+    """The kinds that an item of `method.masks` of a pretraining config takes."""
+    return tuple(MASKS)
+
+
+def list_predictors() -> tuple[str, ...]:
+    """The kinds that `method.predictor.kind` of a pretraining config takes."""
+    return tuple(PREDICTORS)
+
+
+def list_planners() -> tuple[str, ...]:
+    """The kinds that `planner.kind` of a planning config takes."""
+    return tuple(PLANNERS)
+
+
+def list_probes() -> tuple[str, ...]:
+    """The kinds that an item of `classifiers` of a probing config takes."""
+    return tuple(PROBES)
 
 
 def list_worlds() -> tuple[str, ...]:

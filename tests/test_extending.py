@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text()
-KINDS = ("worlds", "encoders", "predictors", "methods", "planners")
+KINDS = ("worlds", "encoders", "predictors", "methods", "planners", "probes")
 SHORT = {
     "pretrain": ["trainer.steps=20"],
     "plan": ["tasks=2", "steps=4", "gifs=0", "simulator_tasks=0", "inverse.updates=2"],
@@ -59,7 +59,8 @@ def test_the_page_has_a_part_of_each_kind_in_one_file_and_one_line_each() -> Non
     assert all(len(points) == 1 for points in groups.values())
     for points in groups.values():
         (place,) = points.values()
-        assert files()[place.partition(":")[0].replace(".", "/") + ".py"].count("\nclass ") == 1
+        module, _, name = place.partition(":")
+        assert f"class {name}(" in files()[module.replace(".", "/") + ".py"]
 
 
 def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> None:
@@ -76,4 +77,6 @@ def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> N
     assert "hill_climbing" in (package / "runs" / "drift" / "plan.json").read_text()
     assert "again" in run(package, "in_a_program.py")
     assert run(package, "check_predictor.py") == ""
+    known = "from jepa_probes.probing import PROBES; print(PROBES['nearest_mean'].Config())"
+    assert "nearest_mean" in run(package, "-c", known)
     assert run(package, "smooth.py").strip() in ("True", "False")

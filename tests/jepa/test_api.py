@@ -39,6 +39,10 @@ def test_parts_are_listed() -> None:
     assert {"lewm", "vjepa", "levjepa"} <= set(jepa.list_methods())
     assert {"conv", "video_vit", "frame"} <= set(jepa.list_encoders())
     assert {"tiny", "base"} <= set(jepa.list_encoder_sizes())
+    assert {"tube", "causal"} <= set(jepa.list_masks())
+    assert {"mlp", "gru"} <= set(jepa.list_predictors())
+    assert {"cem", "gradient"} <= set(jepa.list_planners())
+    assert {"linear", "attentive", "knn"} <= set(jepa.list_probes())
     assert {"two-rooms", "billiards-easy"} <= set(jepa.list_worlds())
     with pytest.raises(AttributeError, match="no attribute 'trainn'"):
         jepa.trainn  # noqa: B018

@@ -8,16 +8,85 @@ Time is added, so the order of the steps can be read: what only motion shows is 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa_probes.probing.base import ClassProbe, FittedProbe
 from jepa_probes.probing.reduction import Reduction
 
-WIDEST_TOKEN = 256  # wider tokens are brought to their principal components first
+
+class AttentiveProbe(ClassProbe):
+    """AdamW for a fixed number of steps, cosine down to zero; nothing is chosen by looking at scores."""
+
+    class Config(Component):
+        """A learned query that reads all tokens of a clip."""
+
+        kind: Literal["attentive"] = "attentive"
+        components: Count = Field(
+            default=256, description="wider tokens are brought to so many principal components first"
+        )
+        width: Count = 64
+        heads: Count = 4
+        depth: int = Field(default=0, ge=0, description="self-attention blocks before the query reads")
+        steps: Count = Field(default=150, description="optimizer steps")
+        batch_size: Count = 64
+        lr: Positive = 2e-3
+        weight_decay: float = Field(default=0.05, ge=0)
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.depth and config.width % config.heads:
+            raise ValueError(f"width must be a multiple of heads ({config.heads}), found {config.width}")
+
+    def fit(
+        self,
+        latents: Float[Tensor, "n S N D"],
+        target: Int[Tensor, " n"],
+        keys: Sequence[str],
+        classes: int,
+        *,
+        seed: int,
+    ) -> "FittedAttentive":
+        """As `ClassProbe.fit`."""
+        settings = self.config
+        reduction = Reduction.fit(latents.flatten(0, 2), settings.components)
+        tokens = reduction(latents)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifier = AttentiveClassifier(
+                tokens.shape[1],
+                tokens.shape[2],
+                tokens.shape[3],
+                classes,
+                width=settings.width,
+                heads=settings.heads,
+                depth=settings.depth,
+            )
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.AdamW(
+            classifier.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / settings.steps))
+        )
+        size = min(settings.batch_size, len(tokens))
+        for index in _batches(len(tokens), size, settings.steps, generator):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(tokens[index]), target[index]).backward()
+            optimizer.step()
+            schedule.step()
+        return FittedAttentive(reduction, classifier.eval())
 
 
 class AttentiveClassifier(nn.Module):
@@ -30,9 +99,9 @@ class AttentiveClassifier(nn.Module):
         token_width: int,
         classes: int,
         *,
-        width: int = 64,
-        heads: int = 4,
-        depth: int = 0,
+        width: int,
+        heads: int,
+        depth: int,
     ) -> None:
         super().__init__()
         self.enter = nn.Linear(token_width, width)
@@ -66,7 +135,7 @@ class AttentiveClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class AttentiveProbe:
+class FittedAttentive(FittedProbe):
     """A trained classifier and the scaling of its tokens."""
 
     reduction: Reduction
@@ -75,39 +144,6 @@ class AttentiveProbe:
     @torch.no_grad()
     def __call__(self, latents: Float[Tensor, "n S N D"]) -> Int[Tensor, " n"]:
         return torch.cat([self.classifier(self.reduction(part)).argmax(1) for part in latents.split(64)])
-
-
-def fit_attentive(
-    latents: Float[Tensor, "n S N D"],
-    target: Int[Tensor, " n"],
-    classes: int,
-    *,
-    seed: int = 0,
-    steps: int = 150,
-    batch_size: int = 64,
-    lr: float = 2e-3,
-    weight_decay: float = 0.05,
-    width: int = 64,
-    heads: int = 4,
-    depth: int = 0,
-) -> AttentiveProbe:
-    """AdamW for a fixed number of steps, cosine down to zero; nothing is chosen by looking at scores."""
-    reduction = Reduction.fit(latents.flatten(0, 2), WIDEST_TOKEN)
-    tokens = reduction(latents)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classifier = AttentiveClassifier(
-            tokens.shape[1], tokens.shape[2], tokens.shape[3], classes, width=width, heads=heads, depth=depth
-        )
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / steps)))
-    for index in _batches(len(tokens), min(batch_size, len(tokens)), steps, generator):
-        optimizer.zero_grad()
-        F.cross_entropy(classifier(tokens[index]), target[index]).backward()
-        optimizer.step()
-        schedule.step()
-    return AttentiveProbe(reduction, classifier.eval())
 
 
 def _batches(clips: int, size: int, steps: int, generator: torch.Generator) -> list[Int[Tensor, " b"]]:

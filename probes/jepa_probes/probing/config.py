@@ -1,9 +1,12 @@
 """The config of `jepa probe`. Imports no torch."""
 
-from pydantic import Field
+from typing import Annotated, Self
 
-from jepa.config import Config
+from pydantic import Field, model_validator
+
+from jepa.config import Component, Config, part
 from jepa.config.fields import Count, Positive
+from jepa_probes.probing import PROBES
 
 
 class ProbeConfig(Config):
@@ -18,7 +21,19 @@ class ProbeConfig(Config):
     clip_frames: Count | None = Field(default=None, description="frames per clip; none: as in training")
     clips_per_video: Count = 2
     labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
+    classifiers: tuple[Annotated[Component, part(PROBES)], ...] = Field(
+        default=({"kind": "linear"}, {"kind": "attentive"}, {"kind": "knn"}),
+        validate_default=True,
+        description="probes that are fitted on every label, each kind once",
+    )
     supervised: bool = Field(
         default=True, description="also train an encoder on the true states, with the budget of the run"
     )
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _rows_have_one_probe(self) -> Self:
+        kinds = [classifier.kind for classifier in self.classifiers]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"classifiers: expected each kind once, found {', '.join(twice)} twice")
+        return self

@@ -5,20 +5,60 @@ k is the one of the highest accuracy on held-out training episodes; of equal one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_probes.probing.features import split_episodes
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa_probes.probing.base import ClassProbe, FittedProbe
+from jepa_probes.probing.features import clip_embedding, split_episodes
 from jepa_probes.probing.reduction import Reduction
 
-NEIGHBOURS = (1, 5, 10, 20, 50)
-TEMPERATURE = 0.07  # DINO
+
+class NeighborProbe(ClassProbe):
+    """Remembers the training clips. Embeddings are standardized: angles are about the training mean."""
+
+    class Config(Component):
+        """Votes of the nearest training clips."""
+
+        kind: Literal["knn"] = "knn"
+        neighbors: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+            default=(1, 5, 10, 20, 50), description="numbers of neighbors to choose from"
+        )
+        temperature: Positive = Field(default=0.07, description="the lower, the more the nearest of them count")  # DINO
+
+    config: Config
+
+    def fit(
+        self,
+        latents: Float[Tensor, "n S N D"],
+        target: Int[Tensor, " n"],
+        keys: Sequence[str],
+        classes: int,
+        *,
+        seed: int,
+    ) -> "FittedNeighbors":
+        """As `ClassProbe.fit`."""
+        temperature = self.config.temperature
+        embedding = clip_embedding(latents)
+        reduction = Reduction.fit(embedding)
+        bank = F.normalize(reduction(embedding), dim=-1)
+        fit, held = split_episodes(keys, seed=seed)
+        similarity = bank[held] @ bank[fit].T
+        possible = [k for k in self.config.neighbors if k <= len(fit)] or [len(fit)]
+        right = {
+            k: int((_vote(similarity, target[fit], classes, k, temperature) == target[held]).sum()) for k in possible
+        }
+        k = max(right, key=lambda k: (right[k], k))
+        return FittedNeighbors(reduction, bank, target, classes, k, temperature)
 
 
 @dataclass(frozen=True)
-class NeighborProbe:
+class FittedNeighbors(FittedProbe):
     """All training clips, and how many of them vote."""
 
     reduction: Reduction
@@ -26,28 +66,20 @@ class NeighborProbe:
     target: Int[Tensor, " n"]
     classes: int
     k: int
+    temperature: float
 
-    def __call__(self, embedding: Float[Tensor, "m F"]) -> Int[Tensor, " m"]:
-        queries = F.normalize(self.reduction(embedding), dim=-1)
-        return _vote(queries @ self.bank.T, self.target, self.classes, self.k)
+    def __call__(self, latents: Float[Tensor, "m S N D"]) -> Int[Tensor, " m"]:
+        queries = F.normalize(self.reduction(clip_embedding(latents)), dim=-1)
+        return _vote(queries @ self.bank.T, self.target, self.classes, self.k, self.temperature)
 
-
-def fit_knn(
-    embedding: Float[Tensor, "n F"], target: Int[Tensor, " n"], keys: Sequence[str], classes: int, *, seed: int = 0
-) -> NeighborProbe:
-    """Remember the training clips, and choose k. Embeddings are standardized: angles are about the training mean."""
-    reduction = Reduction.fit(embedding)
-    bank = F.normalize(reduction(embedding), dim=-1)
-    fit, held = split_episodes(keys, seed=seed)
-    similarity = bank[held] @ bank[fit].T
-    right = {
-        k: int((_vote(similarity, target[fit], classes, k) == target[held]).sum()) for k in NEIGHBOURS if k <= len(fit)
-    }
-    k = max(right, key=lambda k: (right[k], k))
-    return NeighborProbe(reduction, bank, target, classes, k)
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {"k": self.k}
 
 
-def _vote(similarity: Float[Tensor, "m n"], target: Int[Tensor, " n"], classes: int, k: int) -> Int[Tensor, " m"]:
+def _vote(
+    similarity: Float[Tensor, "m n"], target: Int[Tensor, " n"], classes: int, k: int, temperature: float
+) -> Int[Tensor, " m"]:
     nearest = similarity.topk(k, dim=1)
-    votes = F.one_hot(target[nearest.indices], classes) * (nearest.values / TEMPERATURE).exp()[..., None]
+    votes = F.one_hot(target[nearest.indices], classes) * (nearest.values / temperature).exp()[..., None]
     return votes.sum(1).argmax(1)

@@ -5,50 +5,76 @@ The L2 penalty is the one of the lowest cross-entropy on held-out training episo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_probes.probing.features import split_episodes
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
+from jepa_probes.probing.base import ClassProbe, FittedProbe
+from jepa_probes.probing.features import clip_embedding, split_episodes
 from jepa_probes.probing.reduction import Reduction
 
-PENALTIES = (1.0, 0.1, 0.01, 0.001)  # strongest first: each starts from the solution of the one before
-ITERATIONS = 60
+
+class LinearProbe(ClassProbe):
+    """Logistic regression on the mean over all tokens of a clip."""
+
+    class Config(Component):
+        """Logistic regression on one vector per clip."""
+
+        kind: Literal["linear"] = "linear"
+        penalties: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+            default=(1.0, 0.1, 0.01, 0.001),
+            description="to choose from, the strongest first: each starts from the solution of the one before",
+        )
+        components: Count = Field(default=1024, description="principal components that are kept at most")
+        iterations: Count = Field(default=60, description="of L-BFGS, for each penalty")
+
+    config: Config
+
+    def fit(
+        self,
+        latents: Float[Tensor, "n S N D"],
+        target: Int[Tensor, " n"],
+        keys: Sequence[str],
+        classes: int,
+        *,
+        seed: int,
+    ) -> "FittedLinear":
+        """As `ClassProbe.fit`."""
+        embedding = clip_embedding(latents)
+        # Rows span at most n directions, so this many components lose nothing.
+        reduction = Reduction.fit(embedding, min(self.config.components, len(embedding)))
+        x = reduction(embedding)
+        fit, held = split_episodes(keys, seed=seed)
+        nothing = torch.zeros(x.shape[1] + 1, classes)
+        weight = nothing
+        losses = dict[float, float]()
+        for penalty in self.config.penalties:
+            weight = _solve(x[fit], target[fit], weight, penalty, self.config.iterations)
+            losses[penalty] = float(F.cross_entropy(_logits(x[held], weight), target[held]))
+        best = min(losses, key=losses.__getitem__)
+        return FittedLinear(reduction, _solve(x, target, nothing, best, self.config.iterations), best)
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class FittedLinear(FittedProbe):
     """Class scores are linear in the reduced clip embedding; the last of the R = Q + 1 rows of `weight` is the bias."""
 
     reduction: Reduction
     weight: Float[Tensor, "R C"]
     penalty: float
 
-    def __call__(self, embedding: Float[Tensor, "n F"]) -> Int[Tensor, " n"]:
-        return _logits(self.reduction(embedding), self.weight).argmax(1)
+    def __call__(self, latents: Float[Tensor, "m S N D"]) -> Int[Tensor, " m"]:
+        return _logits(self.reduction(clip_embedding(latents)), self.weight).argmax(1)
 
-
-def fit_linear(
-    embedding: Float[Tensor, "n F"], target: Int[Tensor, " n"], keys: Sequence[str], classes: int, *, seed: int = 0
-) -> LinearProbe:
-    """Fit on training clips.
-
-    Args:
-        target: classes 0 .. classes-1.
-        keys: the sample of each clip.
-    """
-    # Rows span at most n directions, so this many components lose nothing.
-    reduction = Reduction.fit(embedding, min(1024, len(embedding)))
-    x = reduction(embedding)
-    fit, held = split_episodes(keys, seed=seed)
-    weight, losses = torch.zeros(x.shape[1] + 1, classes), []
-    for penalty in PENALTIES:
-        weight = _solve(x[fit], target[fit], weight, penalty)
-        losses.append(float(F.cross_entropy(_logits(x[held], weight), target[held])))
-    best = min(range(len(PENALTIES)), key=losses.__getitem__)
-    return LinearProbe(reduction, _solve(x, target, torch.zeros_like(weight), PENALTIES[best]), PENALTIES[best])
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {"linear_penalty": self.penalty}
 
 
 def _logits(x: Float[Tensor, "n Q"], weight: Float[Tensor, "R C"]) -> Float[Tensor, "n C"]:
@@ -56,11 +82,11 @@ def _logits(x: Float[Tensor, "n Q"], weight: Float[Tensor, "R C"]) -> Float[Tens
 
 
 def _solve(
-    x: Float[Tensor, "n Q"], target: Int[Tensor, " n"], start: Float[Tensor, "R C"], penalty: float
+    x: Float[Tensor, "n Q"], target: Int[Tensor, " n"], start: Float[Tensor, "R C"], penalty: float, iterations: int
 ) -> Float[Tensor, "R C"]:
     """argmin cross-entropy + penalty/2 |w|² from `start`; the bias is not penalised."""
     weight = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weight], max_iter=ITERATIONS, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight], max_iter=iterations, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

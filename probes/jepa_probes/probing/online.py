@@ -22,10 +22,10 @@ from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
-from jepa_probes.probing.features import Features, clip_embedding, extract
-from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing import PROBES
+from jepa_probes.probing.base import ClassProbe
+from jepa_probes.probing.features import Features, extract
 from jepa_probes.probing.labels import Task, accuracies, make_task
-from jepa_probes.probing.linear import fit_linear
 from jepa_probes.probing.state import find_targets, fit_state
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class OnlineProbe(ScoringCallback):
     def __init__(self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int) -> None:
         super().__init__()
         self.every, self.kind, self.frames_per_step, self.seed = every, kind, frames_per_step, seed
+        self.probe: ClassProbe = PROBES.make(PROBES.config(kind).model_validate({}))
         where = data.sources[0].shards
         held = ShardSet.open(where, data.remote).manifest
         self.names, self.with_states = held.state_names, kind == "linear" and bool(find_targets(held.state_names))
@@ -100,8 +101,6 @@ class OnlineProbe(ScoringCallback):
         return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])
 
     def _accuracy(self, task: Task, train: Features, test: Features) -> float:
-        x, y = (clip_embedding(part.latents) for part in (train, test))
-        fit = fit_knn if self.kind == "knn" else fit_linear
         keys = [train.keys[int(i)] for i in task.train]
-        probe = fit(x[task.train], task.train_class, keys, task.trained, seed=self.seed)
-        return accuracies(probe(y[task.test]), task)["accuracy"]
+        fitted = self.probe.fit(train.latents[task.train], task.train_class, keys, task.trained, seed=self.seed)
+        return accuracies(fitted(test.latents[task.test]), task)["accuracy"]

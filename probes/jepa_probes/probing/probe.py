@@ -26,7 +26,8 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
 from jepa_probes.output import output_folder
-from jepa_probes.probing import baselines
+from jepa_probes.probing import PROBES, baselines
+from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.features import Features, cached, extract, fingerprint
 from jepa_probes.probing.prediction import predict_latents
@@ -52,6 +53,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         UserError: the folder holds no model, the data cannot be probed, or nothing can be written.
     """
     began = time.perf_counter()
+    classifiers = _classifiers(config)
     opened, out = open_model(folder), output_folder(folder, out)
     trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
     model, data = opened.world, _data(folder, opened, trained, config)
@@ -77,7 +79,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
-    scored = score_features(table, labels=config.labels, seed=config.seed)
+    scored = score_features(table, classifiers=classifiers, labels=config.labels, seed=config.seed)
     train, test = table[PRETRAINED]
     result = ProbeResult(
         seed=config.seed,
@@ -91,6 +93,17 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     )
     result.write(out)
     return result
+
+
+def _classifiers(config: ProbeConfig) -> list[ClassProbe]:
+    """Raises UserError if the settings of one do not fit together."""
+    made = []
+    for number, described in enumerate(config.classifiers):
+        try:
+            made.append(PROBES.make(described))
+        except ValueError as error:
+            raise UserError(f"classifiers.{number}: {error}") from error
+    return made
 
 
 def _state_names(loaders: Mapping[str, ClipLoader]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 rows     state_r2                                  mean R² of the states that state.py makes the headline
          state.GROUP[.occluded]                    mean R² of the states of a group, state.py
          state.NAME                                R² of a state
-         class.LABEL.PROBE.accuracy | .balanced    linear, attentive, knn
+         class.LABEL.PROBE.accuracy | .balanced    of every classifier that is asked for: linear, attentive, knn, …
 columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: the mean state, the majority class
 """
 
@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from jepa_data.types import ClipBatch
 from jepa_probes.probing import baselines
-from jepa_probes.probing.attentive import fit_attentive
-from jepa_probes.probing.features import Encode, Features, clip_embedding, extract_all
-from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing.base import ClassProbe
+from jepa_probes.probing.features import Encode, Features, extract_all
 from jepa_probes.probing.labels import Task, accuracies, make_task
-from jepa_probes.probing.linear import fit_linear
 from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def run_probes(
     *,
     frames_per_step: int,
     state_names: Sequence[str],
+    classifiers: Sequence[ClassProbe],
     labels: Sequence[str] | None = None,
     train_clips: int | None = None,
     test_clips: int | None = None,
@@ -66,6 +68,7 @@ def run_probes(
     Args:
         baseline_encodes: by column of the table, such as random_init and supervised.
         train, test: loaders with `shuffle=False`.
+        classifiers: to fit on every label.
         labels: to classify; None: all of the data set.
         train_clips, test_clips: use at most so many.
 
@@ -83,7 +86,7 @@ def run_probes(
     first = features[PRETRAINED][0].latents
     features[PCA_PIXELS] = baselines.pca_pixels(*features[PIXELS], first.shape[2] * first.shape[3])
     logger.info(f"encoded {len(first)} training and {len(features[PRETRAINED][1])} test clips in {encoding:.1f} s")
-    results = score_features(features, labels=labels, seed=seed)
+    results = score_features(features, classifiers=classifiers, labels=labels, seed=seed)
     results.seconds["encoding"] = round(encoding, 3)
     return results, features
 
@@ -91,6 +94,7 @@ def run_probes(
 def score_features(
     features: Mapping[str, tuple[Features, Features]],
     *,
+    classifiers: Sequence[ClassProbe],
     labels: Sequence[str] | None = None,
     seed: int = 0,
 ) -> ProbeTable:
@@ -116,9 +120,8 @@ def score_features(
             counted = f"{infinite.get(name, 0)} in training and {floor.infinite.get(name, 0)} in testing"
             logger.info(f"state {name}: infinite at some latent steps, which are left out ({counted})")
     for task in tasks:
-        scored = accuracies(task.majority(), task)
-        for probe in ("linear", "attentive", "knn"):
-            results.put(FLOOR, {f"class.{task.name}.{probe}.{what}": value for what, value in scored.items()})
+        for classifier in classifiers:
+            results.put(FLOOR, _class_rows(classifier, task, task.majority()))
     for column, (train, test) in features.items():
         started = time.perf_counter()
         chosen = results.chosen.setdefault(column, {})
@@ -127,7 +130,7 @@ def score_features(
             chosen["ridge_penalty"] = probe.penalties
             results.put(column, _state_rows(probe.score(test)))
         for task in tasks:
-            results.put(column, _classify(task, train, test, chosen, seed))
+            results.put(column, _classify(classifiers, task, train, test, chosen, seed))
         results.seconds[column] = round(time.perf_counter() - started, 3)
     return results
 
@@ -138,22 +141,20 @@ def _state_rows(scores: StateScores) -> dict[str, float | None]:
 
 
 def _classify(
-    task: Task, train: Features, test: Features, chosen: dict[str, Any], seed: int
+    classifiers: Sequence[ClassProbe], task: Task, train: Features, test: Features, chosen: dict[str, Any], seed: int
 ) -> dict[str, float | None]:
-    """The three classifiers on one label."""
+    """All classifiers on one label; what each chooses is added to `chosen`."""
     keys = [train.keys[int(i)] for i in task.train]
     x, y = train.latents[task.train], test.latents[task.test]
-    linear = fit_linear(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
-    neighbors = fit_knn(clip_embedding(x), task.train_class, keys, task.trained, seed=seed)
-    attentive = fit_attentive(x, task.train_class, task.trained, seed=seed)
-    chosen[f"{task.name}.linear_penalty"], chosen[f"{task.name}.k"] = linear.penalty, neighbors.k
-    answers = {
-        "linear": linear(clip_embedding(y)),
-        "attentive": attentive(y),
-        "knn": neighbors(clip_embedding(y)),
-    }
-    return {
-        f"class.{task.name}.{probe}.{what}": value
-        for probe, answer in answers.items()
-        for what, value in accuracies(answer, task).items()
-    }
+    rows = dict[str, float | None]()
+    for classifier in classifiers:
+        fitted = classifier.fit(x, task.train_class, keys, task.trained, seed=seed)
+        chosen.update({f"{task.name}.{name}": value for name, value in fitted.chosen.items()})
+        rows |= _class_rows(classifier, task, fitted(y))
+    return rows
+
+
+def _class_rows(classifier: ClassProbe, task: Task, answers: Int[Tensor, " m"]) -> dict[str, float | None]:
+    """How good the answers of a classifier to a label are."""
+    scored = accuracies(answers, task)
+    return {f"class.{task.name}.{classifier.config.kind}.{what}": value for what, value in scored.items()}

@@ -6,21 +6,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_probes.probing.attentive import fit_attentive
-from jepa_probes.probing.features import Features, clip_embedding
-from jepa_probes.probing.knn import fit_knn
+from jepa_probes.probing.attentive import AttentiveProbe
+from jepa_probes.probing.base import ClassProbe
+from jepa_probes.probing.features import Features
+from jepa_probes.probing.knn import NeighborProbe
 from jepa_probes.probing.labels import accuracies, make_task
-from jepa_probes.probing.linear import fit_linear
+from jepa_probes.probing.linear import LinearProbe
 
 Make = Callable[..., Features]
+LINEAR = LinearProbe(LinearProbe.Config())
+NEAREST = NeighborProbe(NeighborProbe.Config())
 
 
 def clusters(n: int, seed: int, spread: float = 0.3) -> tuple[Tensor, Tensor, list[str]]:
-    """Points [n, 6] around three centers."""
+    """Clips [n, 1, 1, 6] around three centers."""
     g = torch.Generator().manual_seed(seed)
     target = torch.randint(0, 3, (n,), generator=g)
     points = 4 + torch.eye(3, 6)[target] + spread * torch.randn(n, 6, generator=g)
-    return points, target, [str(i) for i in range(n)]
+    return points[:, None, None], target, names(n)
+
+
+def names(n: int) -> list[str]:
+    return [str(i) for i in range(n)]
 
 
 def in_order(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -34,19 +41,19 @@ def in_order(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return clips, target
 
 
-@pytest.mark.parametrize("fit", [fit_linear, fit_knn])
-def test_clusters_are_told_apart(fit: Callable) -> None:
+@pytest.mark.parametrize("probe", [LINEAR, NEAREST])
+def test_clusters_are_told_apart(probe: ClassProbe) -> None:
     x, y, keys = clusters(200, 0)
     test_x, test_y, _ = clusters(100, 1)
-    answers = fit(x, y, keys, 3)(test_x)
+    answers = probe.fit(x, y, keys, 3, seed=0)(test_x)
     assert (answers == test_y).float().mean() > 0.9
 
 
 def test_logistic_regression_stands_at_the_minimum_of_its_penalised_loss() -> None:
     x, y, keys = clusters(150, 0, spread=1.0)
-    probe = fit_linear(x, y, keys, 3)
+    probe = LINEAR.fit(x, y, keys, 3, seed=0)
     weight = probe.weight.clone().requires_grad_()
-    rows = torch.cat([probe.reduction(x), torch.ones(150, 1)], 1)
+    rows = torch.cat([probe.reduction(x[:, 0, 0]), torch.ones(150, 1)], 1)
     loss = torch.nn.functional.cross_entropy(rows @ weight, y) + probe.penalty / 2 * weight[:-1].square().sum()
     loss.backward()
     assert weight.grad is not None and weight.grad.abs().max() < 1e-3
@@ -54,38 +61,40 @@ def test_logistic_regression_stands_at_the_minimum_of_its_penalised_loss() -> No
 
 def test_a_linear_probe_of_noise_chooses_a_strong_penalty_and_of_clusters_a_weak_one() -> None:
     x, y, keys = clusters(200, 0, spread=0.05)
-    noise = torch.randn(200, 100, generator=torch.Generator().manual_seed(0))
-    assert fit_linear(x, y, keys, 3).penalty < fit_linear(noise, y, keys, 3).penalty
+    noise = torch.randn(200, 1, 1, 100, generator=torch.Generator().manual_seed(0))
+    assert LINEAR.fit(x, y, keys, 3, seed=0).penalty < LINEAR.fit(noise, y, keys, 3, seed=0).penalty
 
 
 def test_neighbors_are_chosen_on_episodes_held_out_of_the_bank() -> None:
     # With every point its own neighbor k = 1 would be perfect on noise; held out, it is not chosen for that.
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(300, 4, generator=g)
+    x = torch.randn(300, 1, 1, 4, generator=g)
     y = (torch.rand(300, generator=g) < 0.2).long()
-    assert fit_knn(x, y, [str(i) for i in range(300)], 2).k > 1
+    assert NEAREST.fit(x, y, names(300), 2, seed=0).k > 1
 
 
 def test_the_attentive_probe_reads_an_order_that_the_mean_does_not_hold() -> None:
     (x, y), (test_x, test_y) = in_order(400, 0), in_order(200, 1)
-    attentive = fit_attentive(x, y, 2, steps=250)
+    attentive = AttentiveProbe(AttentiveProbe.Config(steps=250)).fit(x, y, names(400), 2, seed=0)
     assert (attentive(test_x) == test_y).float().mean() > 0.95
-    linear = fit_linear(clip_embedding(x), y, [str(i) for i in range(400)], 2)
-    assert (linear(clip_embedding(test_x)) == test_y).float().mean() < 0.65
+    linear = LINEAR.fit(x, y, names(400), 2, seed=0)
+    assert (linear(test_x) == test_y).float().mean() < 0.65
 
 
 def test_the_attentive_probe_reads_where_among_the_tokens_something_is() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = 0.1 * torch.randn(300, 3, 4, 5, generator=g), torch.randint(0, 2, (300,), generator=g)
     x[torch.arange(300), :, 3 * y, 0] += 1  # the same mark on the first or on the last token
-    assert (fit_attentive(x[:200], y[:200], 2)(x[200:]) == y[200:]).float().mean() > 0.9
+    probe = AttentiveProbe(AttentiveProbe.Config()).fit(x[:200], y[:200], names(200), 2, seed=0)
+    assert (probe(x[200:]) == y[200:]).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_the_attentive_probe_is_a_function_of_its_seed_and_leaves_the_global_one_alone(depth: int) -> None:
     x, y = in_order(60, 0)
     state = torch.random.get_rng_state()
-    runs = [fit_attentive(x, y, 2, steps=5, seed=seed, depth=depth).classifier.state_dict() for seed in (0, 0, 1)]
+    probe = AttentiveProbe(AttentiveProbe.Config(steps=5, depth=depth))
+    runs = [probe.fit(x, y, names(60), 2, seed=seed).classifier.state_dict() for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])

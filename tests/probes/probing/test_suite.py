@@ -9,10 +9,13 @@ from torch import Tensor
 
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
+from jepa_probes.probing import PROBES
 from jepa_probes.probing.baselines import pixels
+from jepa_probes.probing.config import ProbeConfig
 from jepa_probes.probing.features import Features
 from jepa_probes.probing.suite import run_probes, score_features
 
+CLASSIFIERS = [PROBES.make(described) for described in ProbeConfig().classifiers]
 COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
 
 
@@ -26,6 +29,7 @@ def test_every_score_stands_beside_all_baselines(corpus: Path) -> None:
         test,
         frames_per_step=2,
         state_names=train.shards.manifest.state_names,
+        classifiers=CLASSIFIERS,
         labels=["bodies"],
     )
     assert set(features) == COLUMNS - {"floor"}
@@ -46,7 +50,7 @@ def test_two_runs_with_one_seed_give_the_same_numbers_and_another_label_is_left_
     labels = {"bouncy": torch.randint(-1, 2, (40,), generator=g), "same": torch.zeros(40, dtype=torch.long)}
     train = features(torch.randn(40, 10, 2, 4, generator=g), world(40, 0, absent=0.3), labels)
     test = features(torch.randn(40, 10, 2, 4, generator=g), world(40, 1, absent=0.3), labels, start=100)
-    first, second = (score_features({"pretrained": (train, test)}, seed=3) for _ in range(2))
+    first, second = (score_features({"pretrained": (train, test)}, classifiers=CLASSIFIERS, seed=3) for _ in range(2))
     assert first.scores == second.scores and first.chosen == second.chosen
     assert "label same: not probed" in caplog.messages[0]
     assert first.counts["label_dropped"]["bouncy"] == 2 * int((labels["bouncy"] == -1).sum())
@@ -56,6 +60,6 @@ def test_plain_video_without_states_is_classified_only(features: Callable[..., F
     y = torch.arange(30) % 2
     z = torch.randn(30, 4, 1, 3) + 3 * y[:, None, None, None]
     made = features(z, labels={"kind": y})
-    results = score_features({"pretrained": (made, made)})
+    results = score_features({"pretrained": (made, made)}, classifiers=CLASSIFIERS)
     assert all(row.startswith("class.kind.") for row in results.scores)
     assert results.scores["class.kind.linear.accuracy"] == {"floor": 0.5, "pretrained": 1.0}
