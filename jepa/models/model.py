@@ -125,17 +125,8 @@ def imported(
         shortest_edge=shortest_edge,
         clip_frames=encoder.frames,
     )
-    sizes = {"tokens": encoder.tokens, "width": encoder.width}
     acts = isinstance(predictor, CausalPredictor)
-    per_step = 1 if acts else encoder.tubelet
-    spec = SpecConfig(
-        **sizes,
-        step_seconds=per_step / fps,
-        frames_per_step=per_step,
-        action_size=predictor.action_size if acts else None,
-        states=state_names(predictor) if acts else (),
-        actions=assumed(predictor.action_size) if acts else None,  # such files tell nothing of their data
-    )
+    spec = _imported_spec(encoder, predictor if acts else None, fps)
     config = ModelConfig(
         method=origin,
         frames=encoder.frames,
@@ -151,6 +142,22 @@ def imported(
         Preprocessing(**preprocessing.model_dump()),
     )
     return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
+
+
+def _imported_spec(encoder: VideoViT, predictor: CausalPredictor | None, fps: float) -> SpecConfig:
+    tokens, width = encoder.tokens, encoder.width
+    if predictor is None:
+        step = encoder.tubelet
+        return SpecConfig(tokens=tokens, width=width, step_seconds=step / fps, frames_per_step=step)
+    return SpecConfig(
+        tokens=tokens,
+        width=width,
+        step_seconds=1 / fps,
+        frames_per_step=1,
+        action_size=predictor.action_size,
+        states=state_names(predictor),
+        actions=assumed(predictor.action_size),  # such files say nothing about their data
+    )
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
