@@ -28,12 +28,11 @@ from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
-from jepa.training.finite import check_state
-from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
 from jepa.training.normalization import state_columns, training_normalization
+from jepa.training.optim import check_state
 from jepa.training.result import PretrainResult, StreamedData
-from jepa.training.resume import Resumption, resumption
+from jepa.training.resume import Resumption, resumption, start_from
 from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing

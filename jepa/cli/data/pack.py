@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from jepa_data.pack.pack import Packing
     from jepa_data.sources.corpus import Corpus
 
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
+    ),
+]
+
 
 def pack(
     source: Annotated[
@@ -20,12 +27,7 @@ def pack(
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted packing goes on.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
-        ),
-    ] = None,
+    fps: Rate = None,
     repeat_frames: Annotated[
         bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")
     ] = False,
@@ -52,10 +54,14 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, and replace what is there.")] = False,
 ) -> None:
     """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
+    from jepa_data.errors import DataError
     from jepa_data.pack.pack import Packing
     from jepa_data.pack.recipe import Recipe
 
-    _check(copy=copy, new_rate=fps is not None or repeat_frames, pixel_format=pixel_format)
+    if copy and (fps is not None or repeat_frames):
+        raise DataError("--copy keeps the frames that there are. Leave out --fps and --repeat-frames, or --copy")
+    if pixel_format not in ("yuv420p", "yuv444p"):
+        raise DataError(f"--pixel-format: expected yuv420p or yuv444p, found {pixel_format!r}")
     corpus = _open(source, camera, labels)
     plain = not copy and not corpus.timed
     recipe = Recipe(
@@ -70,17 +76,7 @@ def pack(
         max_seconds=60.0 if max_seconds is None and plain else max_seconds,
         min_seconds=min_seconds,
     )
-    packing = Packing(recipe, val_share, test_share, seed, shard_mib)
-    _pack(corpus, out, packing, processes=processes, overwrite=overwrite)
-
-
-def _check(*, copy: bool, new_rate: bool, pixel_format: str) -> None:
-    from jepa_data.errors import DataError
-
-    if copy and new_rate:
-        raise DataError("--copy keeps the frames that there are. Leave out --fps and --repeat-frames, or --copy")
-    if pixel_format not in ("yuv420p", "yuv444p"):
-        raise DataError(f"--pixel-format: expected yuv420p or yuv444p, found {pixel_format!r}")
+    _pack(corpus, out, Packing(recipe, val_share, test_share, seed, shard_mib), processes, overwrite)
 
 
 def _open(source: Path, camera: str | None, labels: bool) -> "Corpus":
@@ -92,7 +88,7 @@ def _open(source: Path, camera: str | None, labels: bool) -> "Corpus":
     return corpus
 
 
-def _pack(corpus: "Corpus", out: Path, packing: "Packing", *, processes: int | None, overwrite: bool) -> None:
+def _pack(corpus: "Corpus", out: Path, packing: "Packing", processes: int | None, overwrite: bool) -> None:
     from jepa.cli.show import counting
     from jepa_data.pack.pack import pack as run
 
