@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
     Raises:
         UserError: a state that the method asks for is missing (NaN) in some of the data.
     """
-    predictor = getattr(config.method, "predictor", None)
+    predictor: Any = getattr(config.method, "predictor", None)
     if not hasattr(predictor, "normalize_actions"):  # it takes no actions
         return Normalization()
     actions = states = None
