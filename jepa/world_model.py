@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from jepa.config import UserError
+from jepa.config import CHECKED, UserError
+from jepa.config.fields import Count, Positive
 from jepa_data.actions import ActionStats, assumed
 from jepa_data.decode import Limits
 from jepa_data.preprocessing import Preprocessing, VideoFile, as_video, open_video
@@ -35,12 +36,14 @@ class LatentSpec:
     `states`: what they have to be told of the body at every step, by the names of the recording.
     """
 
-    tokens: int
-    width: int
-    step_seconds: float
-    frames_per_step: int
-    action_size: int | None = None
-    history: int = 1
+    __pydantic_config__ = CHECKED
+
+    tokens: Count
+    width: Count
+    step_seconds: Positive
+    frames_per_step: Count
+    action_size: Count | None = None
+    history: Count = 1
     states: tuple[str, ...] = ()
     actions: ActionStats | None = None
 

@@ -20,6 +20,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from jepa.config import CHECKED
+from jepa.config.fields import Count, Positive
 from jepa_data.decode import Limits, Reader, get_backend
 from jepa_data.decode.image import decode_image, is_image, probe_image
 from jepa_data.errors import DataError
@@ -51,13 +53,15 @@ class Preprocessing:
         clip_frames: frames of its clips; longer files are read in clips of so many. None: a file is one clip.
     """
 
-    image_size: int
-    fps: float
+    __pydantic_config__ = CHECKED
+
+    image_size: Count
+    fps: Positive
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     fit: Fit = "crop"
-    shortest_edge: int | None = None
-    clip_frames: int | None = None
+    shortest_edge: Count | None = None
+    clip_frames: Count | None = None
 
     def __call__(
         self, video: UInt8[Tensor, "B T 3 h w"], dtype: torch.dtype = torch.float32

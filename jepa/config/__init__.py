@@ -21,9 +21,10 @@ imports torch, so a misspelt key is reported at once.
 
 from jepa.config.component import DEFAULT, Component, Parts, part
 from jepa.config.errors import ConfigError, UserError, first_line
-from jepa.config.loading import Config, dump, from_dict, load
+from jepa.config.loading import CHECKED, Config, dump, from_dict, load
 
 __all__ = [
+    "CHECKED",
     "DEFAULT",
     "Component",
     "Config",

@@ -8,7 +8,8 @@ command line: method.kind: unknown kind 'vjeap'; did you mean 'vjepa'? Valid kin
 import difflib
 import types as python_types
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin, runtime_checkable
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -38,9 +39,11 @@ _EXPECTED = {
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a mapping (name: value)",
+    "dataclass_type": "a mapping (name: value)",
     "model_type": "a mapping (name: value)",
     "model_attributes_type": "a mapping (name: value)",
 }
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # the second in a dataclass
 
 
 @runtime_checkable
@@ -68,7 +71,7 @@ def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key
             *above, missing = key
             name = f"{dotted(tuple(above))}: " if above else ""
             lines.append(f"{place(tuple(above))}: {name}the key '{missing}' is missing; expected {_wanted(trail[-1])}")
-        elif detail["type"] == "extra_forbidden":
+        elif detail["type"] in UNKNOWN:
             lines.append(f"{place(key)}: {dotted(key)}: unknown key{_suggest_name(str(key[-1]), section)}")
         elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
             lines.append(_unknown_kind(detail, key, trail[-1], place))
@@ -116,6 +119,9 @@ def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
                 field = each.model_fields[str(part)]
                 tables = [data for data in field.metadata if isinstance(data, PartField)]
                 children += tables or _members(field.annotation)
+        elif is_dataclass(each):
+            annotation = get_type_hints(each, include_extras=True).get(str(part))
+            children += _members(annotation)
         elif isinstance(part, int) and args:
             fixed = origin is tuple and args[-1] is not Ellipsis
             children += _members(args[min(part, len(args) - 1)] if fixed else args[0])
@@ -147,6 +153,13 @@ def _members(annotation: Any) -> list[Any]:
     if origin in (Union, python_types.UnionType):
         return [member for each in get_args(annotation) for member in _members(each)]
     return [] if annotation is type(None) else [annotation]
+
+
+def _fields(annotation: Any) -> list[str]:
+    """Names of the fields of a config or a dataclass; other types have none."""
+    if _is_config(annotation):
+        return list(annotation.model_fields)
+    return [field.name for field in fields(annotation)] if is_dataclass(annotation) else []
 
 
 def _is_config(annotation: Any) -> bool:
@@ -186,9 +199,8 @@ def found(value: Any) -> str:
 
 
 def _suggest_name(name: str, section: list[Any]) -> str:
-    configs = [each for each in section if _is_config(each)]
-    valid = sorted({field for config in configs for field in config.model_fields})
-    below = [field for field in valid if any(_has(child, name) for child in child_types(configs, field))]
+    valid = sorted({field for each in section for field in _fields(each)})
+    below = [field for field in valid if any(_has(child, name) for child in child_types(section, field))]
     if below:
         return f"; did you mean '{below[0]}.{name}'?"
     return did_you_mean(name, valid) or f"; valid here: {', '.join(valid)}"
@@ -197,12 +209,12 @@ def _suggest_name(name: str, section: list[Any]) -> str:
 def _has(annotation: Any, name: str) -> bool:
     if isinstance(annotation, PartField):
         return any(name in config.model_fields for config in annotation.table.loaded())
-    return _is_config(annotation) and name in annotation.model_fields
+    return name in _fields(annotation)
 
 
 def _misspelt(key: Key, missing: Key, details: list[tuple[ErrorDetails, list[list[Any]]]]) -> bool:
     """Whether `key` is an unknown name beside `missing` that was probably meant to be it."""
-    unknown = details[0][0]["type"] == "extra_forbidden" and key[:-1] == missing[:-1]
+    unknown = details[0][0]["type"] in UNKNOWN and key[:-1] == missing[:-1]
     return unknown and _suggest_name(str(key[-1]), details[0][1][-2]) == f"; did you mean '{missing[-1]}'?"
 
 

@@ -26,6 +26,12 @@ class Config(BaseModel):
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
+# `__pydantic_config__` of a dataclass in a config: it is checked as a config is, also where it is given as an object.
+CHECKED = ConfigDict(
+    extra="forbid", strict=True, frozen=True, ser_json_inf_nan="constants", revalidate_instances="always"
+)
+
+
 def load(path: str | Path, model: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
     """Read the YAML file `path` as a `model`, with `overrides` such as `optimizer.lr=1e-3` or `probes.0.kind=knn`.
 

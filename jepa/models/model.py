@@ -21,7 +21,7 @@ from jepa.models import checkpoint, hub
 from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
-from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
+from jepa.models.config import ModelConfig
 from jepa.models.masked_predictor import FOLDER as PREDICTOR
 from jepa.models.masked_predictor import load_predictor, save_predictor
 from jepa.predictors.causal import CausalPredictor
@@ -116,7 +116,7 @@ def imported(
     """
     if (channels := encoder.patch_embed.proj.in_channels) != 3:
         raise UserError(f"{origin}: its encoder reads {channels} channels; models here read RGB video, 3 channels")
-    preprocessing = PreprocessingConfig(
+    preprocessing = Preprocessing(
         image_size=encoder.image_size,
         fps=fps,
         mean=mean or IMAGENET_MEAN,
@@ -125,17 +125,8 @@ def imported(
         shortest_edge=shortest_edge,
         clip_frames=encoder.frames,
     )
-    sizes = {"tokens": encoder.tokens, "width": encoder.width}
     acts = isinstance(predictor, CausalPredictor)
-    per_step = 1 if acts else encoder.tubelet
-    spec = SpecConfig(
-        **sizes,
-        step_seconds=per_step / fps,
-        frames_per_step=per_step,
-        action_size=predictor.action_size if acts else None,
-        states=state_names(predictor) if acts else (),
-        actions=assumed(predictor.action_size) if acts else None,  # such files tell nothing of their data
-    )
+    spec = _imported_spec(encoder, predictor if acts else None, fps)
     config = ModelConfig(
         method=origin,
         frames=encoder.frames,
@@ -147,10 +138,26 @@ def imported(
     world = LatentWorldModel(
         PerFrameEncoder.around(encoder) if acts else encoder,
         predictor if acts else None,
-        LatentSpec(**dict(spec)),
-        Preprocessing(**preprocessing.model_dump()),
+        config.spec,
+        config.preprocessing,
     )
     return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
+
+
+def _imported_spec(encoder: VideoViT, predictor: CausalPredictor | None, fps: float) -> LatentSpec:
+    tokens, width = encoder.tokens, encoder.width
+    if predictor is None:
+        step = encoder.tubelet
+        return LatentSpec(tokens=tokens, width=width, step_seconds=step / fps, frames_per_step=step)
+    return LatentSpec(
+        tokens=tokens,
+        width=width,
+        step_seconds=1 / fps,
+        frames_per_step=1,
+        action_size=predictor.action_size,
+        states=state_names(predictor),
+        actions=assumed(predictor.action_size),  # such files say nothing about their data
+    )
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
@@ -161,14 +168,13 @@ def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
 
 
 def _build(config: ModelConfig) -> LatentWorldModel:
-    spec = LatentSpec(**dict(config.spec))
-    preprocessing = Preprocessing(**config.preprocessing.model_dump())
+    preprocessing = config.preprocessing
     if preprocessing.clip_frames is None:
         preprocessing = replace(preprocessing, clip_frames=config.frames)
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
-        dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, spec.block_size)
-    return LatentWorldModel(encoder, dynamics, spec, preprocessing)
+        dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, config.spec.block_size)
+    return LatentWorldModel(encoder, dynamics, config.spec, preprocessing)
 
 
 def _from_hub(folder: Path) -> Model:

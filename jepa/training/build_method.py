@@ -10,7 +10,7 @@ from jepa.encoders.module import Encoder
 from jepa.methods import METHODS
 from jepa.methods.base import ClipShape, Method
 from jepa.models.build import build_encoder
-from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
+from jepa.models.config import ModelConfig
 from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
 from jepa.training.config import PretrainConfig
@@ -79,7 +79,7 @@ def trained(config: PretrainConfig, method: Method, spec: LatentSpec, preprocess
         frames=config.data.clip_frames,
         encoder=config.encoder,
         dynamics=None if dynamics is None else dynamics.config,
-        spec=SpecConfig(**vars(spec)),
-        preprocessing=PreprocessingConfig(**vars(preprocessing)),
+        spec=spec,
+        preprocessing=preprocessing,
     )
     return Model(world, described, method.masked_predictor())

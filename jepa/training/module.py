@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
-from jepa.training.finite import check_state, clip_gradients
 from jepa.training.frozen_parts import checksums, frozen_parts, leave_out, put_back
+from jepa.training.optim import check_state, clip_gradients
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch

@@ -28,12 +28,11 @@ from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import Source, random_weights, resolved
-from jepa.training.finite import check_state
-from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
 from jepa.training.normalization import state_columns, training_normalization
+from jepa.training.optim import check_state
 from jepa.training.result import PretrainResult, StreamedData
-from jepa.training.resume import Resumption, resumption
+from jepa.training.resume import Resumption, resumption, start_from
 from jepa.training.run_folder import Claim, check_free, claim
 from jepa.training.trainer import make_trainer, optimizer_of, quiet, schedule_of
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -87,26 +86,21 @@ def pretrain(
     loader = _loader(config, trainer)
     for note in _remarks(config, loader) if writes else ():
         logger.info(note)
-    preprocessing, columns = _preprocessing(config, loader, source), state_columns(config, loader)
-    stats = action_stats(loader) if loader.action_size and METHODS[config.method.kind].needs_actions else None
-    scales = training_normalization(config, loader, stats)
-    method = build_method(config, preprocessing.image_size, loader.action_size, scales)
-    if resumed:
-        resumed.check(method)
-    moments = start_from(config.init_from, method) if config.init_from and not resumed else None
-    module = _module(config, method, preprocessing, moments, columns)
+    preprocessing = _preprocessing(config, loader, source)
+    module, stats = _module(config, loader, preprocessing, resumed)
     claimed = claim(run, dump(config), resume=resume) if writes else None
     for note in resumed.notes if resumed and writes else ():
         logger.info(note)
     _fit(trainer, module, loader, resumed, claimed)
-    check_state(method.state_dict(), (), str(run / "model"))
-    model = trained(config, method, _spec(config, method, preprocessing, loader, stats), preprocessing)
+    check_state(module.method.state_dict(), (), str(run / "model"))
+    spec = _spec(config, module.method, preprocessing, loader, stats)
+    model = trained(config, module.method, spec, preprocessing)
     left_out = _left_out(loader)
     if writes:
         for bad in left_out.values():
             logger.info(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _write_result(run, config, method, trainer, monitor, probe, speed, loader, left_out)
+        _write_result(run, config, module.method, trainer, monitor, probe, speed, loader, left_out)
         logger.info(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
@@ -183,14 +177,18 @@ def _left_out(loader: ClipLoader) -> dict[str, Bad]:
 
 
 def _module(
-    config: PretrainConfig,
-    method: Method,
-    preprocessing: Preprocessing,
-    moments: dict[int, Any] | None,
-    columns: tuple[int, ...],
-) -> Pretraining:
+    config: PretrainConfig, loader: ClipLoader, preprocessing: Preprocessing, resumed: Resumption | None
+) -> tuple[Pretraining, ActionStats | None]:
+    """The method, and all that training it takes; and the statistics of its actions, where it needs any."""
+    columns = state_columns(config, loader)
+    stats = action_stats(loader) if loader.action_size and METHODS[config.method.kind].needs_actions else None
+    scales = training_normalization(config, loader, stats)
+    method = build_method(config, preprocessing.image_size, loader.action_size, scales)
+    if resumed:
+        resumed.check(method)
+    moments = start_from(config.init_from, method) if config.init_from and not resumed else None
     first, last = config.optimizer.weight_decay, config.optimizer.final_weight_decay
-    return Pretraining(
+    module = Pretraining(
         method,
         seed=config.seed,
         total_steps=config.trainer.steps,
@@ -203,6 +201,7 @@ def _module(
         weight_decay=None if last is None else optim.half_cosine(first, last, config.trainer.steps),
         moments=moments,
     )
+    return module, stats
 
 
 def _preprocessing(config: PretrainConfig, loader: ClipLoader, source: Source | None) -> Preprocessing:

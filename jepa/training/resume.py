@@ -1,5 +1,6 @@
-"""`jepa pretrain --resume`: what may differ from the run that is gone on with, and from where it goes on.
+"""Runs that go on from a checkpoint: the same run (`jepa pretrain --resume`), or a new one (`init_from`).
 
+`--resume`: what may differ from the run that is gone on with, and from where it goes on.
 May differ: how long, on what, and how often to log and save. What is learned from what, and how, may not: the state of
 the optimizer, the place in the data and the schedule are those of the run as it was started. Whoever wants another
 learning rate or other data starts another run from these weights (`init_from`).
@@ -16,8 +17,8 @@ from jepa.config import UserError, load
 from jepa.models.checkpoint import check_tensors
 from jepa.training.checkpoints import FOLDER, LAST, read_checkpoint
 from jepa.training.config import PretrainConfig
-from jepa.training.finite import check_read
-from jepa.training.frozen_parts import frozen_parts, is_frozen
+from jepa.training.frozen_parts import CHECKSUMS, check_same, frozen_parts, is_frozen
+from jepa.training.optim import check_read
 from jepa.training.trainer import schedule_of
 
 STEPS = "trainer.steps"  # may grow
@@ -92,6 +93,36 @@ def resumption(config: PretrainConfig) -> Resumption:
     check_read(found["state_dict"], found["optimizer_states"], f"{path}", _ways_out(path))
     step = int(found["global_step"])
     return Resumption(path, step, tuple(_notes(before, config, step)), found["state_dict"])
+
+
+def start_from(source: str, method: nn.Module) -> dict[int, Any]:
+    """Fill `method` with the weights of a run, and return the state of its optimizer, by parameter number.
+
+    So V-JEPA 2's cooldown starts, at more frames or pixels, from its first phase. All weights of the method (encoder,
+    predictor, teacher) and the moments of the optimizer are taken over; an encoder that is frozen has to be the same in
+    both. Schedules, data and the number of steps are the new run's own.
+
+    Args:
+        source: a run folder, or one of its checkpoints (.ckpt).
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or a tensor is missing, surplus or of another shape.
+    """
+    path = Path(source)
+    path = path / FOLDER / LAST if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
+    try:
+        found = read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"init_from: {error}") from None
+    state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
+    moments = found["optimizer_states"][0]["state"]
+    parts, own = frozen_parts(method), method.state_dict()
+    check_same(found.get(CHECKSUMS, {}), method, f"init_from: {path}")
+    check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")
+    method.load_state_dict(own | state)
+    return moments
 
 
 def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:

@@ -124,16 +124,36 @@ def pack(
     Raises:
         DataError: the folder holds something else, or shards half packed in another way; or nothing could be read.
     """
-    began, recipe = time.monotonic(), _fitted(packing.recipe, corpus)
+    began = time.monotonic()
+    packing = replace(packing, recipe=_fitted(packing.recipe, corpus))
+    _check_out(out, overwrite=overwrite)
+    writer = _writer(corpus, out, packing, overwrite=overwrite)
+    with writer, Progress(out, writer.done) as done:
+        _run(corpus, packing, writer, done, processes or cores(), progress)
+        if not done.samples:
+            raise DataError(_nothing(corpus, done))
+    done.remove()
+    manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
+    return Report(manifest, tuple(done.rejected), done.short, len(writer.done), time.monotonic() - began)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """The folder can be packed into; `overwrite` forgets how far another packing came."""
     if overwrite:
         with writing(out):
             for name in (FINISHED, REJECTED):
                 (out / name).unlink(missing_ok=True)
     elif (out / MANIFEST).is_file():
         raise DataError(f"{out}: is packed already. Choose another folder, or add --overwrite to replace it")
-    writer = ShardWriter(
+
+
+def _writer(corpus: Corpus, out: Path, packing: Packing, *, overwrite: bool) -> ShardWriter:
+    """`packing` has the recipe that fits the corpus."""
+    recipe = packing.recipe
+    one_rate = corpus.timed or (recipe.slower == "repeat" and recipe.video == "encode")
+    return ShardWriter(
         out,
-        fps=recipe.fps if corpus.timed or (recipe.slower == "repeat" and recipe.video == "encode") else None,
+        fps=recipe.fps if one_rate else None,
         image_size=_image_size(corpus, recipe),
         world=corpus.world,
         action_size=corpus.action_size * _stride(corpus, recipe),
@@ -141,18 +161,11 @@ def pack(
         label_names=corpus.label_names,
         seed=packing.seed,
         label_values=corpus.label_values,
-        made=_made(corpus, packing, recipe),
+        made=_made(corpus, packing),
         shard_bytes=packing.shard_mib * 2**20,
         overwrite=overwrite,
         resume=not overwrite,
     )
-    with writer, Progress(out, writer.done) as done:
-        _run(corpus, replace(packing, recipe=recipe), writer, done, processes or cores(), progress)
-        if not done.samples:
-            raise DataError(_nothing(corpus, done))
-    done.remove()
-    manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
-    return Report(manifest, tuple(done.rejected), done.short, len(writer.done), time.monotonic() - began)
 
 
 def _run(
@@ -219,10 +232,10 @@ def _image_size(corpus: Corpus, recipe: Recipe) -> int | None:
     return side if side is None or recipe.video == "copy" else scaled(side, side, recipe.short_side)[0]
 
 
-def _made(corpus: Corpus, packing: Packing, recipe: Recipe) -> dict[str, Any]:
+def _made(corpus: Corpus, packing: Packing) -> dict[str, Any]:
     """What the manifest records; a packing is resumed only by the same."""
     shares = {"val_share": packing.val_share, "test_share": packing.test_share, "shard_mib": packing.shard_mib}
-    return {"command": "pack", "source": {"kind": corpus.kind, **corpus.about}, **asdict(recipe), **shares}
+    return {"command": "pack", "source": {"kind": corpus.kind, **corpus.about}, **asdict(packing.recipe), **shares}
 
 
 def _nothing(corpus: Corpus, done: Progress) -> str:

@@ -1,9 +1,20 @@
 """`jepa data pack`: videos to shards."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from jepa_data.pack.pack import Packing
+    from jepa_data.sources.corpus import Corpus
+
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
+    ),
+]
 
 
 def pack(
@@ -16,12 +27,7 @@ def pack(
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted packing goes on.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
-        ),
-    ] = None,
+    fps: Rate = None,
     repeat_frames: Annotated[
         bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")
     ] = False,
@@ -48,19 +54,15 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, and replace what is there.")] = False,
 ) -> None:
     """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
-    from jepa.cli.show import counting
     from jepa_data.errors import DataError
-    from jepa_data.pack.pack import Packing, open_corpus
-    from jepa_data.pack.pack import pack as run
+    from jepa_data.pack.pack import Packing
     from jepa_data.pack.recipe import Recipe
 
     if copy and (fps is not None or repeat_frames):
         raise DataError("--copy keeps the frames that there are. Leave out --fps and --repeat-frames, or --copy")
     if pixel_format not in ("yuv420p", "yuv444p"):
         raise DataError(f"--pixel-format: expected yuv420p or yuv444p, found {pixel_format!r}")
-    corpus = open_corpus(source, camera=camera, labels=labels)
-    for note in corpus.notes:
-        typer.echo(f"note: {note}", err=True)
+    corpus = _open(source, camera, labels)
     plain = not copy and not corpus.timed
     recipe = Recipe(
         video="copy" if copy else "encode",
@@ -74,7 +76,22 @@ def pack(
         max_seconds=60.0 if max_seconds is None and plain else max_seconds,
         min_seconds=min_seconds,
     )
-    packing = Packing(recipe, val_share, test_share, seed, shard_mib)
+    _pack(corpus, out, Packing(recipe, val_share, test_share, seed, shard_mib), processes, overwrite)
+
+
+def _open(source: Path, camera: str | None, labels: bool) -> "Corpus":
+    from jepa_data.pack.pack import open_corpus
+
+    corpus = open_corpus(source, camera=camera, labels=labels)
+    for note in corpus.notes:
+        typer.echo(f"note: {note}", err=True)
+    return corpus
+
+
+def _pack(corpus: "Corpus", out: Path, packing: "Packing", processes: int | None, overwrite: bool) -> None:
+    from jepa.cli.show import counting
+    from jepa_data.pack.pack import pack as run
+
     with counting("packing", corpus.count) as progress:
         report = run(corpus, out, packing, processes=processes, overwrite=overwrite, progress=progress)
     for line in report.lines(out):

@@ -15,7 +15,7 @@ from jepa.agents.imagination.reward import Distance, Head, Within
 from jepa.decoders.state import LinearRead
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
-from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, recorded
+from tests.jepa.agents.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from jepa.objectives import two_hot
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.mlp import MLPPredictor
-from tests.jepa.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, push, recorded
+from tests.jepa.agents.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, push, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

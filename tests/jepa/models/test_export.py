@@ -14,7 +14,7 @@ from jepa.config import UserError
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.video_vit import VideoViT
-from jepa.models.config import ModelConfig, PreprocessingConfig, SpecConfig
+from jepa.models.config import ModelConfig
 from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
@@ -199,8 +199,8 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path, capsys) -> None:
         method="test",
         frames=FRAMES,
         encoder=ConvEncoder.Config(width=24),
-        spec=SpecConfig(**vars(spec)),
-        preprocessing=PreprocessingConfig(**vars(p)),
+        spec=spec,
+        preprocessing=p,
     )
     save(
         Model(LatentWorldModel(ConvEncoder(ConvEncoder.Config(width=24), SIZE, 4), None, spec, p), config),

@@ -19,7 +19,7 @@ from jepa.planners.cost import (
 from jepa.planners.grasp import GRASP
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.predictors.base import LatentState
-from tests.jepa.toy_planning import Add, generator
+from tests.jepa.planners.toy_planning import Add, generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,7 +18,7 @@ from jepa.planners.mppi import MPPI
 from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.base import LatentState
 from jepa.predictors.mlp import MLPPredictor
-from tests.jepa.toy_planning import BUDGET, PLANNERS, Add, generator, quadratic
+from tests.jepa.planners.toy_planning import BUDGET, PLANNERS, Add, generator, quadratic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

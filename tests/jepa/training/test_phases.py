@@ -20,9 +20,9 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa.training import optim
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
-from jepa.training.init_from import start_from
 from jepa.training.module import Pretraining
 from jepa.training.pretrain import pretrain
+from jepa.training.resume import start_from
 from jepa_data.config import AugmentConfig
 from jepa_data.types import ClipBatch
 

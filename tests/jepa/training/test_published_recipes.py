@@ -17,7 +17,8 @@ from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import optimizer_of, schedule_of
 
-FOLDER = Path(__file__).parents[3] / "configs" / "pretrain" / "published"
+ROOT = Path(__file__).parents[3]
+RECIPES = {path.stem: path for path in (ROOT / "configs" / "pretrain" / "published").rglob("*.yaml")}
 # V-JEPA 2's to the last digit published (304, 632 and 1012 M; predictors of 22 M). V-JEPA 2.1 and LeVJEPA publish names
 # of sizes only (80 M, 300 M, 1 B, 2 B; ViT-B and L).
 PUBLISHED = {
@@ -49,13 +50,13 @@ ACTING = {
 
 
 def test_every_recipe_is_in_the_table():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(PUBLISHED) | set(ACTING)
+    assert set(RECIPES) == set(PUBLISHED) | set(ACTING)
 
 
 @pytest.mark.parametrize("name", ACTING)
 def test_a_recipe_with_actions_builds_and_has_the_published_parameters(name: str):
     kind, actions, encoder, dynamics = ACTING[name]
-    path = FOLDER / f"{name}.yaml"
+    path = RECIPES[name]
     text = path.read_text()
     changes = ["encoder.pretrained=false"] if "pretrained" in text else []  # nothing is downloaded here
     config = load(path, PretrainConfig, changes + (["method.encoder_from=null"] if "encoder_from" in text else []))
@@ -66,13 +67,13 @@ def test_a_recipe_with_actions_builds_and_has_the_published_parameters(name: str
     assert millions(method.encoder) == pytest.approx(encoder, abs=0.05)
     assert millions(method.dynamics) == pytest.approx(dynamics, abs=0.05)
     header = text.splitlines()
-    assert header[0] == f"# jepa pretrain configs/pretrain/published/{name}.yaml"
+    assert header[0] == f"# jepa pretrain {path.relative_to(ROOT)}"
     assert any("not run here" in line for line in header[:4]), "says that it was not run"
 
 
 @pytest.mark.parametrize("name", ACTING)
 def test_the_schedule_of_a_recipe_with_actions_fits_its_steps(name: str):
-    config = load(FOLDER / f"{name}.yaml", PretrainConfig)
+    config = load(RECIPES[name], PretrainConfig)
     factor = schedule_of(config)
     assert 0 < factor(0) <= 1 and 0 <= factor(config.trainer.steps) <= 1
     groups = optimizer_of(config)(torch.nn.Linear(2, 2)).param_groups
@@ -81,7 +82,7 @@ def test_the_schedule_of_a_recipe_with_actions_fits_its_steps(name: str):
 
 def test_what_the_papers_say_of_their_losses():
     ac, dino, wms, lewm = (
-        load(FOLDER / f"{name}.yaml", PretrainConfig).method
+        load(RECIPES[name], PretrainConfig).method
         for name in ("vjepa2_ac", "dino_wm_pusht", "jepa_wm_pusht", "lewm_pusht")
     )
     assert ac.kind == "vjepa_ac" and (ac.distance, ac.rollout_steps, ac.detach_rollout) == ("l1", 2, False)
@@ -90,13 +91,13 @@ def test_what_the_papers_say_of_their_losses():
     assert wms.kind == "dino_wm" and (wms.distance, wms.rollout_steps, wms.detach_rollout) == ("l2", 2, True)
     assert wms.predictor.conditioning == "adaln"
     assert lewm.kind == "lewm" and lewm.teacher_forced and lewm.inverse_weight == lewm.similarity_weight == 0
-    factor = schedule_of(load(FOLDER / "vjepa2_ac.yaml", PretrainConfig))
+    factor = schedule_of(load(RECIPES["vjepa2_ac"], PretrainConfig))
     rates = [4.25e-4 * factor(step) for step in (0, 4499, 50_000, 94_499)]
     assert rates == pytest.approx([7.5e-5, 4.25e-4, 4.25e-4, 0], abs=1.2e-7)
 
 
 def test_lewms_fifteen_million_parameters():
-    config = load(FOLDER / "lewm_pusht.yaml", PretrainConfig)
+    config = load(RECIPES["lewm_pusht"], PretrainConfig)
     with torch.device("meta"):
         method = build_method(config, 224, 10)
     assert isinstance(method, LeWM) and isinstance(method.encoder, FrameEncoder)
@@ -106,7 +107,7 @@ def test_lewms_fifteen_million_parameters():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_has_the_published_parameters(name: str):
-    path = FOLDER / f"{name}.yaml"
+    path = RECIPES[name]
     config = load(path, PretrainConfig)
     assert config.data.image_size is not None
     with torch.device("meta"):
@@ -117,7 +118,7 @@ def test_a_recipe_has_the_published_parameters(name: str):
     if predictor is not None:
         assert isinstance(method, VJEPA) and millions(method.predictor) == pytest.approx(predictor, abs=0.05)
     header = path.read_text().splitlines()
-    assert header[0] == f"# jepa pretrain configs/pretrain/published/{name}.yaml"
+    assert header[0] == f"# jepa pretrain {path.relative_to(ROOT)}"
     assert any("not run here" in line for line in header[:4]), "says that it was not run"
 
 
@@ -131,7 +132,7 @@ def test_a_recipe_has_the_published_parameters(name: str):
     ],
 )
 def test_levels_are_those_of_v_jepa_2_1(name: str, levels: tuple[int, ...]):
-    encoder = load(FOLDER / f"vjepa2_1_{name}.yaml", PretrainConfig).encoder
+    encoder = load(RECIPES[f"vjepa2_1_{name}"], PretrainConfig).encoder
     assert encoder is not None and encoder.levels == levels
 
 
