@@ -38,10 +38,12 @@ def fit_knn(
     """Remember the training clips, and choose k. Embeddings are standardized: angles are about the training mean."""
     reduction = Reduction.fit(embedding)
     bank = F.normalize(reduction(embedding), dim=-1)
-    fit, held = split_episodes(keys, seed=seed)
-    similarity = bank[held] @ bank[fit].T
+    fit, holdout = split_episodes(keys, seed=seed)
+    similarity = bank[holdout] @ bank[fit].T
     right = {
-        k: int((_vote(similarity, target[fit], classes, k) == target[held]).sum()) for k in NEIGHBOURS if k <= len(fit)
+        k: int((_vote(similarity, target[fit], classes, k) == target[holdout]).sum())
+        for k in NEIGHBOURS
+        if k <= len(fit)
     }
     k = max(right, key=lambda k: (right[k], k))
     return NeighborProbe(reduction, bank, target, classes, k)

@@ -42,11 +42,11 @@ def fit_linear(
     # Rows span at most n directions, so this many components lose nothing.
     reduction = Reduction.fit(embedding, min(1024, len(embedding)))
     x = reduction(embedding)
-    fit, held = split_episodes(keys, seed=seed)
+    fit, holdout = split_episodes(keys, seed=seed)
     weight, losses = torch.zeros(x.shape[1] + 1, classes), []
     for penalty in PENALTIES:
         weight = _solve(x[fit], target[fit], weight, penalty)
-        losses.append(float(F.cross_entropy(_logits(x[held], weight), target[held])))
+        losses.append(float(F.cross_entropy(_logits(x[holdout], weight), target[holdout])))
     best = min(range(len(PENALTIES)), key=losses.__getitem__)
     return LinearProbe(reduction, _solve(x, target, torch.zeros_like(weight), PENALTIES[best]), PENALTIES[best])
 
