@@ -31,13 +31,13 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
     if not path.is_file():
         raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
     try:
-        found = read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"init_from: {error}") from None
-    state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
-    moments = found["optimizer_states"][0]["state"]
+    state = {name.removeprefix(PREFIX): x for name, x in checkpoint["state_dict"].items() if name.startswith(PREFIX)}
+    optimizer_state = checkpoint["optimizer_states"][0]["state"]
     parts, own = frozen_parts(method), method.state_dict()
-    check_same(found.get(CHECKSUMS, {}), method, f"init_from: {path}")
+    check_same(checkpoint.get(CHECKSUMS, {}), method, f"init_from: {path}")
     check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")
     method.load_state_dict(own | state)
-    return moments
+    return optimizer_state

@@ -66,10 +66,10 @@ class Resumption:
 
     def check(self, method: nn.Module) -> None:
         """Raises UserError if these are weights of another method."""
-        found = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
+        weights = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
         parts = frozen_parts(method)  # are in no checkpoint
         own = {name: x for name, x in method.state_dict().items() if not is_frozen(name, parts)}
-        check_tensors(own, found, str(self.path))
+        check_tensors(own, weights, str(self.path))
 
 
 def resumption(config: PretrainConfig) -> Resumption:
@@ -86,12 +86,12 @@ def resumption(config: PretrainConfig) -> Resumption:
     before = load(described, PretrainConfig)
     check_changes(before, config)
     try:
-        found = read_checkpoint(path, mmap=True)
+        checkpoint = read_checkpoint(path, mmap=True)
     except UserError as error:
         raise UserError(f"{error}. {_ways_out(path)}") from None
-    check_read(found["state_dict"], found["optimizer_states"], f"{path}", _ways_out(path))
-    step = int(found["global_step"])
-    return Resumption(path, step, tuple(_notes(before, config, step)), found["state_dict"])
+    check_read(checkpoint["state_dict"], checkpoint["optimizer_states"], f"{path}", _ways_out(path))
+    step = int(checkpoint["global_step"])
+    return Resumption(path, step, tuple(_notes(before, config, step)), checkpoint["state_dict"])
 
 
 def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
