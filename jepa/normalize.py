@@ -13,7 +13,7 @@ MIN_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is 
 
 
 @dataclass(frozen=True)
-class Moments:
+class NormalizationStats:
     """Mean and standard deviation of each number, over what a run is trained on."""
 
     mean: Float[Tensor, " X"]
@@ -35,20 +35,20 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, moments: Moments) -> None:
-        """Take these moments; those of one raw action serve all that stand side by side in a block.
+    def fit(self, stats: NormalizationStats) -> None:
+        """Take these stats; those of one raw action serve all that stand side by side in a block.
 
         Raises:
             ValueError: they are not finite, or the numbers do not divide into so many.
         """
-        size, width = len(self.mean), len(moments.mean)
+        size, width = len(self.mean), len(stats.mean)
         if not width or size % width:
-            raise ValueError(f"moments of {width} numbers do not fit the {size} that are standardized")
-        if not (moments.mean.isfinite().all() and moments.std.isfinite().all()):
-            raise ValueError("moments are finite; some of these numbers are missing (NaN) in all of the data")
-        self.mean.copy_(moments.mean.repeat(size // width))
-        varies = moments.std > MIN_STD * moments.mean.abs().clamp_min(1)
-        self.std.copy_(torch.where(varies, moments.std, 1.0).repeat(size // width))
+            raise ValueError(f"stats of {width} numbers do not fit the {size} that are standardized")
+        if not (stats.mean.isfinite().all() and stats.std.isfinite().all()):
+            raise ValueError("stats are finite; some of these numbers are missing (NaN) in all of the data")
+        self.mean.copy_(stats.mean.repeat(size // width))
+        varies = stats.std > MIN_STD * stats.mean.abs().clamp_min(1)
+        self.std.copy_(torch.where(varies, stats.std, 1.0).repeat(size // width))
 
     def forward(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
         return (x - self.mean) / self.std

@@ -102,10 +102,10 @@ class _Check:
 
     def shapes(self) -> None:
         for count in (1, SEEN):
-            found = self.mean(self.seen(count), self.action)
+            latent = self.mean(self.seen(count), self.action)
             expected = (BATCH, *self.size)
-            _promise(found.shape == expected, f"a next latent has shape {expected}, found {tuple(found.shape)}")
-            _promise(bool(found.isfinite().all()), "a next latent is finite")
+            _promise(latent.shape == expected, f"a next latent has shape {expected}, found {tuple(latent.shape)}")
+            _promise(bool(latent.isfinite().all()), "a next latent is finite")
         size = self.seen().nbytes()
         _promise(isinstance(size, int) and size > 0, f"nbytes() of a state is a positive int, found {size!r}")
 
@@ -129,8 +129,8 @@ class _Check:
         often = self.mean(state.repeat(2), self.action.repeat_interleave(2, 0))
         self.equal(often, expected.repeat_interleave(2, 0), "repeat(k) puts every row k times in a row")
         index = torch.tensor([2, 0, 2])
-        found = self.mean(state.gather(index), self.action[index])
-        self.equal(found, expected[index], "gather(index) takes these rows, repeats allowed")
+        gathered = self.mean(state.gather(index), self.action[index])
+        self.equal(gathered, expected[index], "gather(index) takes these rows, repeats allowed")
         _promise(torch.equal(self.mean(state.detach(), self.action), expected), "detach() keeps the values")
 
     def steps_and_rollouts(self) -> None:
@@ -162,8 +162,8 @@ class _Check:
         actions = torch.cat((self.past, self.action[:, None]), 1)
         whole = parallel(self.z, actions) if self.states is None else parallel(self.z, actions, self.states)
         for count in range(1, SEEN + 1):
-            found = self.mean(self.seen(count), actions[:, count - 1])
-            self.equal(found, whole[:, count - 1], "a step equals the teacher-forced parallel pass")
+            latent = self.mean(self.seen(count), actions[:, count - 1])
+            self.equal(latent, whole[:, count - 1], "a step equals the teacher-forced parallel pass")
 
     def gradients(self) -> None:
         plans = self.plans.clone().requires_grad_()
@@ -183,8 +183,8 @@ class _Check:
             return
         raise ContractError("an action of another width is refused by a ValueError")
 
-    def equal(self, found: Tensor, expected: Tensor, promise: str) -> None:
-        apart = (found - expected).abs().max().item()
+    def equal(self, output: Tensor, expected: Tensor, promise: str) -> None:
+        apart = (output - expected).abs().max().item()
         _promise(apart <= self.tolerance, f"{promise}; they are up to {apart:.1e} apart")
 
 

@@ -164,10 +164,12 @@ class Policy:
 
     def _checked(self, state: Float[np.ndarray, "*B X"] | None, batch: int) -> Float[Tensor, "B X"] | None:
         wanted = self.model.spec.states
-        found = None if state is None else tuple(np.atleast_2d(state).shape)
-        if found != ((batch, len(wanted)) if wanted else None):
-            told = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
-            raise UserError(f"this model is told {told}; found {'none' if found is None else f'a state {list(found)}'}")
+        shape = None if state is None else tuple(np.atleast_2d(state).shape)
+        if shape != ((batch, len(wanted)) if wanted else None):
+            needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
+            raise UserError(
+                f"this model is told {needed}; found {'none' if shape is None else f'a state {list(shape)}'}"
+            )
         return None if state is None else torch.from_numpy(np.atleast_2d(state)).float()
 
     @torch.no_grad()
@@ -184,8 +186,8 @@ class Policy:
         dynamics = self.model.dynamics
         assert dynamics is not None and spec.action_size is not None
         done = torch.stack(self._done, 1).to(z) if self._done else z.new_zeros(len(z), 0, spec.block_size)
-        told = torch.stack(self._told, 1).to(z) if self._told else None
-        self._state = dynamics.initial_state(z, done, told)
+        states = torch.stack(self._told, 1).to(z) if self._told else None
+        self._state = dynamics.initial_state(z, done, states)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
@@ -253,7 +255,7 @@ def stride_of(fps: float, model: LatentWorldModel) -> int:
 def as_pictures(array: Any) -> UInt8[Tensor, "B 3 h w"]:
     """Observations [h, w, 3] or [B, h, w, 3] as a batch of pictures; see `as_video` for what is accepted."""
     if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.shape[-1] != 3:
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {found}")
+        given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {given}")
     video, _ = as_video(array if array.ndim == 4 else array[None])
     return video[0]

@@ -6,7 +6,7 @@
 
 Tokens of a causal encoder read the past only, so their keys and values never change and every block keeps them:
 
-    cache of a block   | cls | step 0 | step 1 | … | step t |       CLS reads everything, so its row is computed anew at
+    cache of a block   | cls | step 0 | step 1 | … | step t |       CLS reads everything, so its row is recomputed at
     new rows            cls'  ···· read ····  and   step t'         every step; no patch reads it
 
 One step of N tokens after t others costs N * (8*D² + 4*D²*mlp_ratio + 4*(t+1)*N*D) FLOPs a block, in place of the whole
@@ -163,6 +163,6 @@ class _Cache:
 
 def _slots(steps: int, tokens: int, window: int | None, summaries: int) -> tuple[int, int]:
     """Where the tokens of step number `steps` go, and how many slots are in use afterwards."""
-    place = steps if window is None else steps % window
-    held = steps + 1 if window is None else min(steps + 1, window)
-    return summaries + place * tokens, summaries + held * tokens
+    index = steps if window is None else steps % window
+    used = steps + 1 if window is None else min(steps + 1, window)
+    return summaries + index * tokens, summaries + used * tokens

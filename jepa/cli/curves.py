@@ -17,12 +17,12 @@ def curves(
     from jepa.config import UserError
     from jepa_probes.reporting.curves import overlay, read_metrics
 
-    found = {}
+    metrics = {}
     for run in runs:
         path = run / "logs" / "metrics.csv"
         if not path.is_file():
             raise UserError(f"{run}: no logs/metrics.csv here; give run folders, which `jepa pretrain` writes")
-        found[run.name if len({r.name for r in runs}) == len(runs) else str(run)] = read_metrics(path)
+        metrics[run.name if len({r.name for r in runs}) == len(runs) else str(run)] = read_metrics(path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(overlay(found))
-    typer.echo(f"{out}: {', '.join(found)}")
+    out.write_bytes(overlay(metrics))
+    typer.echo(f"{out}: {', '.join(metrics)}")

@@ -9,7 +9,7 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     decoder_steps: Annotated[
-        int | None, typer.Option(help="Fit the pixel decoder anew, for so many steps. [default: once, 250 to 1,000]")
+        int | None, typer.Option(help="Fit the pixel decoder again, for this many steps. [default: once, 250 to 1,000]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
 ) -> None:

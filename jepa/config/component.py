@@ -66,8 +66,8 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
 
     def __getitem__(self, kind: str) -> type:
         """The class. Raises KeyError for an unknown kind, UserError if an installed package's part is unusable."""
-        if (place := self.places.get(kind)) is not None:
-            module, _, name = place.partition(":")
+        if (target := self.places.get(kind)) is not None:
+            module, _, name = target.partition(":")
             return getattr(import_module(module), name)
         if kind in self._added:
             return self._added[kind]
@@ -97,7 +97,7 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
 
     def loaded(self) -> list[type[Component]]:
         """The settings of those kinds whose files were imported already."""
-        return [self.config(kind) for kind, place in self.places.items() if place.partition(":")[0] in sys.modules]
+        return [self.config(kind) for kind, target in self.places.items() if target.partition(":")[0] in sys.modules]
 
     def make(self, config: Component, *arguments: Any, **named: Any) -> Any:
         """The part that `config` describes. Raises what its class raises."""
@@ -109,21 +109,21 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
     def _loaded(self, point: EntryPoint) -> type:
         where = f"{point.value} (entry point '{point.name}' of openjepa.{self.room})"
         try:
-            found = point.load()
+            cls = point.load()
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where} cannot be imported: {error}") from error
-        if (kind := _kind_of(found, where)) != point.name:
+        if (kind := _kind_of(cls, where)) != point.name:
             raise UserError(
                 f"{where}: expected Config.kind to be '{point.name}', as the entry point says, found {kind!r}"
             )
-        return found
+        return cls
 
 
-def _kind_of(found: Any, where: str) -> str:
+def _kind_of(cls: Any, where: str) -> str:
     """The kind of a part. Raises UserError if it is none."""
-    config = getattr(found, "Config", None)
+    config = getattr(cls, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Component)):
-        raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {found!r}")
+        raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {cls!r}")
     kind = config.model_fields["kind"].default
     if not isinstance(kind, str):
         raise UserError(f'{where}: its Config has no kind; write `kind: Literal["name"] = "name"` in it')

@@ -55,8 +55,8 @@ class PartField(Protocol):
     def config_of(self, value: Any) -> type[BaseModel] | None: ...
 
 
-def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key], str], data: Any) -> str:
-    """One line for each thing that is wrong with `data`; `place` says where a key was written."""
+def explain(error: ValidationError, model: type[BaseModel], location: Callable[[Key], str], data: Any) -> str:
+    """One line for each thing that is wrong with `data`; `location` says where a key was written."""
     problems: dict[Key, list[tuple[ErrorDetails, list[list[Any]]]]] = {}
     for detail in error.errors(include_url=False):
         key, trail = _locate(detail["loc"], model, data)
@@ -70,14 +70,16 @@ def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Key
                 continue  # the line about the misspelt key says it all
             *above, missing = key
             name = f"{dotted(tuple(above))}: " if above else ""
-            lines.append(f"{place(tuple(above))}: {name}the key '{missing}' is missing; expected {_wanted(trail[-1])}")
+            lines.append(
+                f"{location(tuple(above))}: {name}the key '{missing}' is missing; expected {_wanted(trail[-1])}"
+            )
         elif detail["type"] in UNKNOWN:
-            lines.append(f"{place(key)}: {dotted(key)}: unknown key{_suggest_name(str(key[-1]), section)}")
+            lines.append(f"{location(key)}: {dotted(key)}: unknown key{_suggest_name(str(key[-1]), section)}")
         elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            lines.append(_unknown_kind(detail, key, trail[-1], place))
+            lines.append(_unknown_kind(detail, key, trail[-1], location))
         else:
             name = f"{dotted(key)}: " if key else ""
-            lines.append(f"{place(key)}: {name}{_unfit([each for each, _ in details])}")
+            lines.append(f"{location(key)}: {name}{_unfit([each for each, _ in details])}")
     return "\n".join(lines)
 
 
@@ -179,7 +181,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def found(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value of a config as a person would name it."""
     match value:
         case None:
@@ -218,14 +220,14 @@ def _misspelt(key: Key, missing: Key, details: list[tuple[ErrorDetails, list[lis
     return unknown and _suggest_name(str(key[-1]), details[0][1][-2]) == f"; did you mean '{missing[-1]}'?"
 
 
-def _unknown_kind(detail: ErrorDetails, key: Key, types: list[Any], place: Callable[[Key], str]) -> str:
+def _unknown_kind(detail: ErrorDetails, key: Key, types: list[Any], location: Callable[[Key], str]) -> str:
     valid = sorted(str(kind) for each in types for kind in kinds(each))
     listed = f"Valid kinds: {', '.join(valid)}"
     if detail["type"] == "union_tag_not_found":
-        return f"{place(key)}: {dotted(key)}: the key 'kind' is missing. {listed}"
+        return f"{location(key)}: {dotted(key)}: the key 'kind' is missing. {listed}"
     kind = str(detail.get("ctx", {})["tag"])
     near = did_you_mean(kind, valid) or "."
-    return f"{place((*key, 'kind'))}: {dotted((*key, 'kind'))}: unknown kind '{kind}'{near} {listed}"
+    return f"{location((*key, 'kind'))}: {dotted((*key, 'kind'))}: unknown kind '{kind}'{near} {listed}"
 
 
 def _unfit(details: list[ErrorDetails]) -> str:
@@ -239,7 +241,7 @@ def _unfit(details: list[ErrorDetails]) -> str:
     near = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         near = did_you_mean(first["input"], first.get("ctx", {})["expected"].split("'")[1::2])
-    return f"expected {' or '.join(filter(None, expected))}, found {found(first['input'])}{near}"
+    return f"expected {' or '.join(filter(None, expected))}, found {describe(first['input'])}{near}"
 
 
 def _expected(detail: ErrorDetails) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
 from jepa.config import errors
-from jepa.config.errors import ConfigError, Key, dotted, found
+from jepa.config.errors import ConfigError, Key, describe, dotted
 from jepa.config.source import Dumper, Tree, parse, read
 
 COMMAND_LINE = "command line"
@@ -55,7 +55,7 @@ def dump(config: Config) -> str:
 
 def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> AnyConfig:
     if not isinstance(tree.data, dict):
-        raise ConfigError(f"{tree.place(())}: expected a mapping (name: value), found {found(tree.data)}")
+        raise ConfigError(f"{tree.location(())}: expected a mapping (name: value), found {describe(tree.data)}")
     for override in overrides:
         _override(tree, override, model)
     data = _expand_home(tree.data)
@@ -63,7 +63,7 @@ def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> A
         # JSON is where pydantic's strictness fits YAML: whole numbers do for numbers, and lists for tuples.
         return model.model_validate_json(to_json(data, inf_nan_mode="constants"))
     except ValidationError as error:
-        raise ConfigError(errors.explain(error, model, tree.place, data)) from None
+        raise ConfigError(errors.explain(error, model, tree.location, data)) from None
 
 
 def _expand_home(value: Any) -> Any:
@@ -99,8 +99,8 @@ def _override(tree: Tree, text: str, model: type[Config]) -> None:
     at = _position(section, key, last)
     section[at] = new.data
     key = (*key, at)
-    tree.places = {k: place for k, place in tree.places.items() if k[: len(key)] != key}
-    tree.places.update({key + below: place for below, place in new.places.items()})
+    tree.places = {k: location for k, location in tree.places.items() if k[: len(key)] != key}
+    tree.places.update({key + below: location for below, location in new.places.items()})
 
 
 def _position(section: Any, key: Key, part: str) -> str | int:
@@ -109,7 +109,7 @@ def _position(section: Any, key: Key, part: str) -> str | int:
         return part
     if not isinstance(section, list):
         raise ConfigError(
-            f"{COMMAND_LINE}: {dotted((*key, part))}: expected a mapping at '{dotted(key)}', found {found(section)}"
+            f"{COMMAND_LINE}: {dotted((*key, part))}: expected a mapping at '{dotted(key)}', found {describe(section)}"
         )
     if not part.isdecimal() or int(part) >= len(section):
         raise ConfigError(

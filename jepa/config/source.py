@@ -18,7 +18,7 @@ class Tree:
     data: Any
     places: dict[Key, str]
 
-    def place(self, key: Key) -> str:
+    def location(self, key: Key) -> str:
         while key not in self.places:
             key = key[:-1]
         return self.places[key]
@@ -56,39 +56,39 @@ def read(path: str | Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        beside = [str(path.with_name(other.name)) for other in sorted(path.parent.glob("*.y*ml"))]
-        raise ConfigError(f"{path}: no such file{did_you_mean(str(path), beside)}") from None
+        files = [str(path.with_name(other.name)) for other in sorted(path.parent.glob("*.y*ml"))]
+        raise ConfigError(f"{path}: no such file{did_you_mean(str(path), files)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected a YAML file, found bytes that are not UTF-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def parse(text: str, place: Callable[[int], str]) -> Tree:
-    """Values and places of one YAML document; `place` names a line, counted from 1."""
-    tree = Tree(None, {(): place(1)})
+def parse(text: str, location: Callable[[int], str]) -> Tree:
+    """Values and places of one YAML document; `location` names a line, counted from 1."""
+    tree = Tree(None, {(): location(1)})
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is not None:
-            tree.data = _values(loader, root, (), tree.places, place, ())
+            tree.data = _values(loader, root, (), tree.places, location, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{place(mark.line + 1 if mark else 1)}: not valid YAML: {error.problem}") from None
+        raise ConfigError(f"{location(mark.line + 1 if mark else 1)}: not valid YAML: {error.problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{place(line)}: not valid YAML: a control character (#x{error.character:02x})") from None
+        raise ConfigError(f"{location(line)}: not valid YAML: a control character (#x{error.character:02x})") from None
     return tree
 
 
 def _values(
-    loader: _Loader, node: yaml.Node, key: Key, places: dict[Key, str], place: Callable[[int], str], above: tuple
+    loader: _Loader, node: yaml.Node, key: Key, places: dict[Key, str], location: Callable[[int], str], above: tuple
 ) -> Any:
     """The plain value of a node; notes in `places` where each key below it is written."""
 
     def refuse(node: yaml.Node, problem: str) -> NoReturn:
         name = f"{dotted(key)}: " if key else ""
-        raise ConfigError(f"{place(node.start_mark.line + 1)}: {name}{problem}")
+        raise ConfigError(f"{location(node.start_mark.line + 1)}: {name}{problem}")
 
     if node in above:
         refuse(node, "this part contains itself")
@@ -102,8 +102,8 @@ def _values(
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            places[(*key, i)] = place(item.start_mark.line + 1)
-        return [_values(loader, item, (*key, i), places, place, above) for i, item in enumerate(node.value)]
+            places[(*key, i)] = location(item.start_mark.line + 1)
+        return [_values(loader, item, (*key, i), places, location, above) for i, item in enumerate(node.value)]
     data: dict[str, Any] = {}
     assert isinstance(node, yaml.MappingNode)
     for name, item in node.value:
@@ -113,6 +113,6 @@ def _values(
             _, numbered, line = places[(*key, name.value)].rpartition(":")
             first = f" (first in line {line})" if numbered else ""
             refuse(name, f"the key '{name.value}' is given twice{first}; remove one")
-        places[(*key, name.value)] = place(name.start_mark.line + 1)
-        data[name.value] = _values(loader, item, (*key, name.value), places, place, above)
+        places[(*key, name.value)] = location(name.start_mark.line + 1)
+        data[name.value] = _values(loader, item, (*key, name.value), places, location, above)
     return data

@@ -215,8 +215,8 @@ class VideoViT(Encoder):
             raise ValueError(f"indices name blocks 0 to {depth - 1}, or -1 to {-depth} from the end; found {indices}")
         wanted = [index % depth for index in indices]
         blocks = sorted(set(wanted))
-        found = dict(zip(blocks, self._outputs(video, keep, blocks), strict=True))
-        return [found[number][:, self.summaries :] for number in wanted]
+        outputs = dict(zip(blocks, self._outputs(video, keep, blocks), strict=True))
+        return [outputs[number][:, self.summaries :] for number in wanted]
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
         """The tokens of the last level where they stand in the picture, for dense tasks and for looking at."""
@@ -313,10 +313,10 @@ class VideoViT(Encoder):
 
 def _given_out(levels: tuple[int, ...], depth: int) -> tuple[int, ...]:
     """The blocks given out; ValueError if the last one is not among them, or they are out of order."""
-    found = levels or (depth - 1,)
-    if found[-1] != depth - 1 or list(found) != sorted(set(found)) or found[0] < 0:
+    numbers = levels or (depth - 1,)
+    if numbers[-1] != depth - 1 or list(numbers) != sorted(set(numbers)) or numbers[0] < 0:
         raise ValueError(
             f"levels are block numbers in ascending order that end with the last block, {depth - 1} at depth {depth}; "
             f"found {list(levels)}"
         )
-    return found
+    return numbers

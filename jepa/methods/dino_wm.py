@@ -4,7 +4,7 @@
     actions of the step, states ────────────────────────┴─→ frame-causal ViT, last 3 frames ──→ z'_{t+1}, state'_{t+1}
 
     loss = mean (P(z_0 … z_t, a_0 … a_t) - z_{t+1})²              one step, from the truth; the target is constant
-         + mean (P(z_0 … z_{c-1}, then its own) - z)²             JEPA-WMs: and a rollout of 2 steps, c drawn anew
+         + mean (P(z_0 … z_{c-1}, then its own) - z)²             JEPA-WMs: and a rollout of 2 steps, c redrawn
 
                        DINO-WM                                 JEPA-WMs ("What drives success …", their best)
     conditioning       concat: action and state stand beside   adaln: they modulate the patches of their frame

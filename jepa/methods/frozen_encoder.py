@@ -126,21 +126,21 @@ class FrozenEncoderMethod(Method):
             z = self.encoder(batch.video).float()
         per_step = batch.video.shape[1] // z.shape[1]
         actions, states = block_actions(batch.actions, per_step), None
-        if (found := 0 if batch.states is None else batch.states.shape[-1]) != self.dynamics.state_size:
-            raise ValueError(f"the predictor takes states {self.dynamics.state_size} wide, the clips have {found}")
+        if (size := 0 if batch.states is None else batch.states.shape[-1]) != self.dynamics.state_size:
+            raise ValueError(f"the predictor takes states {self.dynamics.state_size} wide, the clips have {size}")
         if batch.states is not None and self.dynamics.state_size:
             states = batch.states[:, per_step - 1 :: per_step]  # at the last frame of each step
         if states is None or not self.dynamics.predicts_states:
             return z, lambda seen: self.dynamics(seen, *_first(seen.shape[1], actions, states))
-        told = self.dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
-        return torch.cat((z, told), -1), lambda seen: self._predict_both(seen, actions)
+        proprioception = self.dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
+        return torch.cat((z, proprioception), -1), lambda seen: self._predict_both(seen, actions)
 
     def _predict_both(
         self, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
     ) -> Float[Tensor, "B S N E"]:
         """Latents and states of the next step: every patch tells both, and what they say of a state is averaged."""
-        z, told = seen.split((self.dynamics.width, self.dynamics.state_size), -1)
-        states = self.dynamics.scale_states.inverse(told.mean(2))
+        z, proprioception = seen.split((self.dynamics.width, self.dynamics.state_size), -1)
+        states = self.dynamics.scale_states.inverse(proprioception.mean(2))
         return torch.cat(self.dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
 
 

@@ -69,7 +69,7 @@ class LeWM(Method):
         static_weight: float = Field(
             default=10.0, ge=0, description="of the static part's likeness in time, if there is one"
         )
-        directions: Count = Field(default=256, description="random projections of SIGReg, drawn anew each step")
+        directions: Count = Field(default=256, description="random projections of SIGReg, drawn again each step")
         sigreg_samples: Literal["per_step", "pooled"] = Field(
             default="per_step",
             description="per_step: SIGReg of each latent step's embeddings, averaged over the steps, as published; "

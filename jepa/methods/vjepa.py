@@ -142,14 +142,14 @@ class VJEPA(Method):
             expected = _take(truth, hidden)
             if self.config.dense is None:
                 prediction = self.predictor(context, seen, hidden, grid, kind, modality)
-                found = {"loss": latent_regression(prediction, expected)}
+                losses = {"loss": latent_regression(prediction, expected)}
             else:
                 prediction, known = self.predictor.forward_dense(context, seen, hidden, grid, kind, modality)
                 weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
                 visible, factor = latent_regression(known, _take(truth, seen), weights), self.config.dense.at(self.step)
-                found = {"loss": latent_regression(prediction, expected) + factor * visible}
-                found |= {"dense": visible, "dense_weight": factor}
-            terms.append(found | {"cosine": F.cosine_similarity(prediction.detach().float(), expected, dim=-1).mean()})
+                losses = {"loss": latent_regression(prediction, expected) + factor * visible}
+                losses |= {"dense": visible, "dense_weight": factor}
+            terms.append(losses | {"cosine": F.cosine_similarity(prediction.detach().float(), expected, dim=-1).mean()})
         return {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
 
     @torch.no_grad()

@@ -50,9 +50,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
-    found = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
-    if found != (FORMAT, VERSION):
-        raise UserError(f"{path}: expected a description of format {FORMAT!r}, version {VERSION}, found {found}")
+    stamp = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
+    if stamp != (FORMAT, VERSION):
+        raise UserError(f"{path}: expected a description of format {FORMAT!r}, version {VERSION}, found {stamp}")
     return description
 
 
@@ -90,14 +90,14 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     module.eval()
 
 
-def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
     """Raises UserError naming every tensor that is missing, surplus or of another shape."""
-    wrong = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    wrong += [f"surplus {name}" for name in sorted(found.keys() - expected.keys())]
+    wrong = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
+    wrong += [f"surplus {name}" for name in sorted(tensors.keys() - expected.keys())]
     wrong += [
-        f"{name} has shape {tuple(found[name].shape)}, the model {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name].shape != found[name].shape
+        f"{name} has shape {tuple(tensors[name].shape)}, the model {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if expected[name].shape != tensors[name].shape
     ]
     if wrong:
         more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""

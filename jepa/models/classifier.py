@@ -71,10 +71,10 @@ def to_transformers(
     """
     ours, needed = classifier.settings, {"width": encoder.width, "heads": encoder.heads, "mlp_ratio": MLP_RATIO}
     if any(ours[name] != value for name, value in needed.items()):
-        found = {name: ours[name] for name in needed}
+        actual = {name: ours[name] for name in needed}
         raise UserError(
             "VJEPA2ForVideoClassification has a classifier of its encoder's width and heads, with an mlp_ratio of "
-            f"{MLP_RATIO}: expected {needed}, found {found}"
+            f"{MLP_RATIO}: expected {needed}, found {actual}"
         )
     names = _fitting(labels, classifier, "labels")
     described = huggingface.describe(encoder, predictor) | {
@@ -198,11 +198,11 @@ def _few(numbers: set[int]) -> str:
 
 
 def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = dict[str, Tensor]()
+    renamed = dict[str, Tensor]()
     for name, tensor in tensors.items():
         names = _their_names(name)
-        found |= zip(names, tensor.chunk(len(names)), strict=True)
-    return found
+        renamed |= zip(names, tensor.chunk(len(names)), strict=True)
+    return renamed
 
 
 def _their_names(name: str) -> tuple[str, ...]:

@@ -123,10 +123,10 @@ def _video_vit(model: Model, to: str) -> VideoViT:
 def _to_huggingface(model: Model, out: Path) -> None:
     encoder = _video_vit(model, "huggingface")
     if model.classifier is not None:
-        found = classifier.to_transformers(encoder, model.classifier, model.labels, model.predictor)
+        exported = classifier.to_transformers(encoder, model.classifier, model.labels, model.predictor)
     else:
-        found = huggingface.to_transformers(encoder, model.predictor)
-    found.save_pretrained(out)
+        exported = huggingface.to_transformers(encoder, model.predictor)
+    exported.save_pretrained(out)
     p = model.world.preprocessing
     hub.write_preprocessor(out, p)
 

@@ -21,10 +21,10 @@ def load_frozen(name: str, described: EncoderConfig, image_size: int, frames: in
     Raises:
         UserError: there is no model, or it cannot read clips of this size.
     """
-    found = open_model(name).world.encoder
+    trained = open_model(name).world.encoder
     encoder = build_encoder(described, image_size, frames)
-    inner = encoder.encoder if isinstance(encoder, PerFrameEncoder) and isinstance(found, VideoViT) else encoder
-    weights = found.state_dict()
+    inner = encoder.encoder if isinstance(encoder, PerFrameEncoder) and isinstance(trained, VideoViT) else encoder
+    weights = trained.state_dict()
     check_tensors(inner.state_dict(), weights, f"method.encoder_from: at {image_size} px the encoder of {name}")
     inner.load_state_dict(weights)
     return encoder

@@ -111,12 +111,12 @@ def read(folder: Path) -> HubModel:
         UserError: it holds another kind of model, a file is damaged or missing, or a tensor does not fit (it is named).
     """
     config = _json(folder / CONFIG)
-    found = config.get("architectures") or [config.get("model_type")]
-    if found[0] not in ARCHITECTURES:
-        raise UserError(f"{folder}: expected one of {', '.join(ARCHITECTURES)} in {CONFIG}, found {found[0]}")
+    architectures = config.get("architectures") or [config.get("model_type")]
+    if architectures[0] not in ARCHITECTURES:
+        raise UserError(f"{folder}: expected one of {', '.join(ARCHITECTURES)} in {CONFIG}, found {architectures[0]}")
     state = _tensors(folder)
     classifier, labels = None, ()
-    if found[0] == CLASSIFIER:
+    if architectures[0] == CLASSIFIER:
         encoder, classifier, labels, predictor = classifier_from_config(config, state, str(folder))
     elif strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
         raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
@@ -207,18 +207,18 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def _triple(pictures: Mapping[str, Any], name: str, folder: Path) -> tuple[float, float, float] | None:
-    found = pictures.get(name)
-    if found is None:
+    numbers = pictures.get(name)
+    if numbers is None:
         return None
-    if not isinstance(found, list) or len(found) != 3 or not all(isinstance(x, int | float) for x in found):
-        raise UserError(f"{folder / PREPROCESSOR}: expected three numbers as {name}, found {found}")
-    return float(found[0]), float(found[1]), float(found[2])
+    if not isinstance(numbers, list) or len(numbers) != 3 or not all(isinstance(x, int | float) for x in numbers):
+        raise UserError(f"{folder / PREPROCESSOR}: expected three numbers as {name}, found {numbers}")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])

@@ -200,20 +200,20 @@ def their_classes(*names: str) -> tuple[Any, ...]:
 
 
 def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    found = dict[str, Tensor]()
+    renamed = dict[str, Tensor]()
     for name, tensor in tensors.items():
         ours, theirs = next(pair for pair in names if name.startswith(pair[0]))
         name = theirs + name.removeprefix(ours)
         if ".attn.qkv." in name:
             for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
-                found[name.replace(".attn.qkv.", f".attention.{part}.")] = piece
+                renamed[name.replace(".attn.qkv.", f".attention.{part}.")] = piece
         else:
-            found[name.replace(".attn.", ".attention.")] = tensor[:, None, None] if ours == "mask_tokens" else tensor
-    return found
+            renamed[name.replace(".attn.", ".attention.")] = tensor[:, None, None] if ours == "mask_tokens" else tensor
+    return renamed
 
 
 def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], where: str) -> dict[str, Tensor]:
-    found, parts = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
+    renamed, parts = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
     for name, tensor in tensors.items():
         pair = next((pair for pair in names if name.startswith(pair[1])), None)
         if pair is None:
@@ -222,9 +222,9 @@ def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], whe
         if match := re.search(r"\.attention\.(query|key|value)\.", name):
             parts.setdefault(name.replace(match[0], ".attn.qkv."), {})[match[1]] = tensor
         else:
-            found[name.replace(".attention.", ".attn.")] = tensor[:, 0, 0] if pair[0] == "mask_tokens" else tensor
+            renamed[name.replace(".attention.", ".attn.")] = tensor[:, 0, 0] if pair[0] == "mask_tokens" else tensor
     for name, pieces in parts.items():
         if lost := [part for part in PARTS if part not in pieces]:
             raise UserError(f"{where} belongs to another model: missing {' and '.join(lost)} of {name}")
-        found[name] = torch.cat([pieces[part] for part in PARTS])
-    return found
+        renamed[name] = torch.cat([pieces[part] for part in PARTS])
+    return renamed

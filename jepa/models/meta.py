@@ -77,25 +77,25 @@ def load_state(path: str | Path, encoder: Which = "target_encoder") -> MetaState
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it is damaged or holds more than tensors ({first_line(error)})") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise UserError(f"{path}: damaged, copy it again ({first_line(error)})") from None
-    return read_state(found, encoder, str(path))
+    return read_state(checkpoint, encoder, str(path))
 
 
-def read_state(found: Any, encoder: Which = "target_encoder", where: str = "the checkpoint") -> MetaState:
+def read_state(checkpoint: Any, encoder: Which = "target_encoder", where: str = "the checkpoint") -> MetaState:
     """The same of a dictionary that was read already."""
-    if not isinstance(found, dict) or not isinstance(found.get(encoder), dict):
-        keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) else type(found).__name__
-        others = [name for name in get_args(Which) if isinstance(found, dict) and name in found]
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(encoder), dict):
+        keys = ", ".join(sorted(map(str, checkpoint))) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        others = [name for name in get_args(Which) if isinstance(checkpoint, dict) and name in checkpoint]
         raise UserError(
             f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}, found {keys or 'nothing'}"
             + (f"; read its weights {' or '.join(others)}" if others else "")
         )
-    tensors = _ours(found[encoder])
-    predictor = _ours(found["predictor"]) if isinstance(found.get("predictor"), dict) else None
+    tensors = _ours(checkpoint[encoder])
+    predictor = _ours(checkpoint["predictor"]) if isinstance(checkpoint.get("predictor"), dict) else None
     positions, predictor_positions = tensors.pop(POSITIONS, None), None
     if predictor is not None and ACTIONS not in predictor:
         predictor_positions = predictor.pop("predictor_" + POSITIONS, None)
@@ -168,8 +168,8 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
     Raises:
         UserError: Meta's V-JEPA has no such encoder.
     """
-    newest = encoder.level_count == 4 and encoder.images and encoder.position_grid is not None
-    fits = newest if encoder.positions == "rotary" else encoder.level_count == 1 and not encoder.images
+    is_vjepa_2_1 = encoder.level_count == 4 and encoder.images and encoder.position_grid is not None
+    fits = is_vjepa_2_1 if encoder.positions == "rotary" else encoder.level_count == 1 and not encoder.images
     if encoder.cls_token is not None or encoder.attention != "bidirectional" or not fits:
         raise UserError(
             "Meta's V-JEPA 1 and 2 have no CLS token, attend in both directions and have positions sincos or "
@@ -182,12 +182,12 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
     named = _theirs(tensors)
     state = {"encoder": named, "target_encoder": named}
     if predictor is not None:
-        found = dict(predictor.state_dict())
-        tokens = found.pop(MASK_TOKENS)
-        found |= {f"{MASK_TOKENS}.{i}": token[None, None] for i, token in enumerate(tokens)}
+        tensors = dict(predictor.state_dict())
+        tokens = tensors.pop(MASK_TOKENS)
+        tensors |= {f"{MASK_TOKENS}.{i}": token[None, None] for i, token in enumerate(tokens)}
         if predictor.config.positions == "sincos":
-            found["predictor_" + POSITIONS] = _positions(encoder, predictor.width)
-        state["predictor"] = _theirs(found)
+            tensors["predictor_" + POSITIONS] = _positions(encoder, predictor.width)
+        state["predictor"] = _theirs(tensors)
     return state
 
 
@@ -242,35 +242,35 @@ def _positions(encoder: VideoViT, width: int) -> Tensor:
     return sincos_table(grid_positions(index, grid), width)
 
 
-def _check_positions(encoder: VideoViT, width: int, found: Tensor, where: str) -> None:
+def _check_positions(encoder: VideoViT, width: int, positions: Tensor, where: str) -> None:
     expected = _positions(encoder, width)
-    if expected.shape != found.shape:
+    if expected.shape != positions.shape:
         raise UserError(
-            f"{where}: it has positions for {found.shape[1]} tokens; clips of {encoder.frames} frames at "
+            f"{where}: it has positions for {positions.shape[1]} tokens; clips of {encoder.frames} frames at "
             f"{encoder.image_size} px have {expected.shape[1]}. Give the frames and size it was trained on"
         )
-    if (difference := (expected - found).abs().max().item()) > POSITION_TOLERANCE:
+    if (difference := (expected - positions).abs().max().item()) > POSITION_TOLERANCE:
         raise UserError(f"{where}: its positions are not V-JEPA 1's sines and cosines (up to {difference:.2g} off)")
 
 
 def _ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = {}
+    renamed = {}
     for name, tensor in tensors.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         for theirs, ours in RENAMED:
             name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
-        found[name] = tensor
-    return found
+        renamed[name] = tensor
+    return renamed
 
 
 def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = {}
+    renamed = {}
     for name, tensor in tensors.items():
         for theirs, ours in RENAMED:
             name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
-        found["".join(PREFIXES) + name] = tensor.detach().clone()
-    return found
+        renamed["".join(PREFIXES) + name] = tensor.detach().clone()
+    return renamed
 
 
 def count(tensors: Mapping[str, Tensor], stem: str) -> int:

@@ -178,16 +178,16 @@ def _build(config: ModelConfig) -> LatentWorldModel:
 
 
 def _from_hub(folder: Path) -> Model:
-    found = hub.read(folder)
+    source = hub.read(folder)
     return imported(
         "huggingface",
-        found.encoder,
-        fps=found.fps,
-        predictor=found.predictor,
-        classifier=found.classifier,
-        labels=found.labels,
-        mean=found.mean,
-        std=found.std,
-        fit=found.fit,
-        shortest_edge=found.shortest_edge,
+        source.encoder,
+        fps=source.fps,
+        predictor=source.predictor,
+        classifier=source.classifier,
+        labels=source.labels,
+        mean=source.mean,
+        std=source.std,
+        fit=source.fit,
+        shortest_edge=source.shortest_edge,
     )

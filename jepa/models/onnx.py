@@ -120,8 +120,8 @@ def _run(path: Path, clips: list[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(session.run(None, {"video": video.numpy()})[0]) for video in clips]
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    return (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
+def _difference(output: Tensor, expected: Tensor) -> float:
+    return (output - expected).abs().max().item() if output.shape == expected.shape else float("inf")
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def sigreg(
 def _statistic(projected: Float[Tensor, "*views n directions"], knots: int, ranks: int) -> Float[Tensor, ""]:
     t = torch.linspace(0, INTEGRATE_TO, knots, device=projected.device)
     phase = projected[..., None] * t  # [*views, n, directions, knots]
-    moments = torch.stack((phase.cos().mean(-3), phase.sin().mean(-3)))  # real and imaginary part
-    real, imaginary = _MeanOverRanks.apply(moments) if ranks > 1 else moments
+    averages = torch.stack((phase.cos().mean(-3), phase.sin().mean(-3)))  # real and imaginary part
+    real, imaginary = _MeanOverRanks.apply(averages) if ranks > 1 else averages
     gaussian = (-t.square() / 2).exp()
     weights = torch.full_like(t, 2 * INTEGRATE_TO / (knots - 1))  # twice: the integrand is even
     weights[[0, -1]] /= 2

@@ -98,9 +98,9 @@ class Search:
             )
         self.count(costs)
         value, index = costs.detach().min(1)
-        found = actions.detach()[torch.arange(len(index)), index]
+        cheapest = actions.detach()[torch.arange(len(index)), index]
         better = value < self.best
-        self.actions = torch.where(better[:, None, None], found, self.actions)
+        self.actions = torch.where(better[:, None, None], cheapest, self.actions)
         self.best = torch.where(better, value, self.best)
         return costs
 

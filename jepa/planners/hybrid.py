@@ -42,12 +42,12 @@ class Hybrid(Planner):
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
-        found = self.sampler.plan(cost, start, generator)
-        refined = self.refine.plan(cost, found.actions, generator)
-        better = refined.cost < found.cost
+        sampled = self.sampler.plan(cost, start, generator)
+        refined = self.refine.plan(cost, sampled.actions, generator)
+        better = refined.cost < sampled.cost
         return Plan(
-            torch.where(better[:, None, None], refined.actions, found.actions),
-            torch.where(better, refined.cost, found.cost),
-            found.evaluations + refined.evaluations,
-            found.differentiated + refined.differentiated,
+            torch.where(better[:, None, None], refined.actions, sampled.actions),
+            torch.where(better, refined.cost, sampled.cost),
+            sampled.evaluations + refined.evaluations,
+            sampled.differentiated + refined.differentiated,
         )

@@ -106,10 +106,10 @@ class ModelPredictiveControl:
                 raise ValueError(f"{batch} episodes after {len(self._rest)}: call reset() between runs")
             start[:, : self._rest.shape[1]] = self._rest
         if isinstance(cost, LatentCost):
-            held: Cost = replace(cost, blocks=self.blocks)
+            repeated: Cost = replace(cost, blocks=self.blocks)
         else:
-            held = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
-        plan = self.planner.plan(held, start, self.generator)
+            repeated = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
+        plan = self.planner.plan(repeated, start, self.generator)
         decisions, acted = plan.actions, self.replan_every * self.frames // self.action_repeat
         self._rest = decisions[:, acted:]
         if stuck is not None and stuck.any():

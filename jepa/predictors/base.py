@@ -92,7 +92,7 @@ class Predictor(nn.Module, ABC):
         """One step ahead; `state` is left as it was."""
 
 
-class MarkovPredictor(Predictor):
+class MemorylessPredictor(Predictor):
     """A predictor of vector latents [B, 1, D] without a memory: `forward` gives what follows a latent and an action."""
 
     @abstractmethod

@@ -122,11 +122,11 @@ class CausalPredictor(Predictor):
         self.next_state = NEXT_STATES[config.next_state]
         self.scale_states = standardize(config.state_size, config.normalize_states)
         hidden = size = config.hidden
-        beside = 0
+        extra = 0
         if config.conditioning == "concat":
             size = config.condition_size
-            beside = size * (1 + bool(config.state_size))
-        self.predictor_embed = nn.Linear(width + beside, hidden)
+            extra = size * (1 + bool(config.state_size))
+        self.predictor_embed = nn.Linear(width + extra, hidden)
         self.action_encoder = nn.Linear(action_size, size)
         self.state_encoder = nn.Linear(config.state_size, size) if config.state_size else None
         self.extrinsics_encoder = nn.Linear(config.camera_size, size) if config.camera_size else None
@@ -203,10 +203,10 @@ class CausalPredictor(Predictor):
         now = [None if x is None else x[:, None] for x in (state.state, state.camera)]
         frame, condition = self._frames(state.z[:, None], action[:, None], *now)
         pairs = list[Pair]()
-        next_latent, told = self._read(frame, condition, state.steps, state.past, pairs)
+        next_latent, next_state = self._read(frame, condition, state.steps, state.past, pairs)
         z, moved = next_latent[:, 0], None
-        if told is not None:
-            moved = self.scale_states.inverse(told[:, 0].mean(1))
+        if next_state is not None:
+            moved = self.scale_states.inverse(next_state[:, 0].mean(1))
         elif state.state is not None and self.next_state is not None:
             moved = self.next_state(state.state, action)
         past = trim((*state.past, Segment(tuple(pairs))), self.context, frame.shape[2])
@@ -223,8 +223,8 @@ class CausalPredictor(Predictor):
         if self.extrinsics_encoder is not None and cameras is not None:
             conditions.append(self.extrinsics_encoder(cameras))
         if self.config.conditioning == "concat":
-            beside = torch.cat(conditions, -1)[:, :, None].expand(-1, -1, self.tokens, -1)
-            return self.predictor_embed(torch.cat([z, beside.to(z.dtype)], -1)), None
+            extra = torch.cat(conditions, -1)[:, :, None].expand(-1, -1, self.tokens, -1)
+            return self.predictor_embed(torch.cat([z, extra.to(z.dtype)], -1)), None
         patches, stacked = self.predictor_embed(z), torch.stack(conditions, 2)
         if self.config.conditioning == "adaln":
             return patches, stacked.sum(2)
@@ -273,8 +273,8 @@ class CausalPredictor(Predictor):
                 f"the predictor takes actions {self.action_size} wide (all raw actions of one latent step side by "
                 f"side), found {actions.shape[-1]}"
             )
-        if (found := 0 if states is None else states.shape[-1]) != self.state_size:
-            raise ValueError(f"the predictor takes states {self.state_size} wide at every frame, found {found or None}")
+        if (size := 0 if states is None else states.shape[-1]) != self.state_size:
+            raise ValueError(f"the predictor takes states {self.state_size} wide at every frame, found {size or None}")
         if cameras is not None and cameras.shape[-1] != self.config.camera_size:
             raise ValueError(
                 f"the predictor takes camera poses {self.config.camera_size} wide, found {cameras.shape[-1]}"

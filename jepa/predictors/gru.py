@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.predictors.base import MarkovPredictor, PredictorConfig
+from jepa.predictors.base import MemorylessPredictor, PredictorConfig
 
 
-class GRUPredictor(MarkovPredictor):
+class GRUPredictor(MemorylessPredictor):
     """The Dynamics of `jepa.world_model` by one GRU cell.
 
     Args:

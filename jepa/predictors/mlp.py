@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config.fields import Count
-from jepa.predictors.base import MarkovPredictor, PredictorConfig
+from jepa.predictors.base import MemorylessPredictor, PredictorConfig
 
 
-class MLPPredictor(MarkovPredictor):
+class MLPPredictor(MemorylessPredictor):
     """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`.
 
     Args:

@@ -26,7 +26,7 @@ def build_method(
     Args:
         image_size: of the clips in pixels.
         action_size: width of one raw action; 0 if the clips have none.
-        scales: moments of actions and states, for models that standardize them; None: they do nothing to them.
+        scales: mean and std of actions and states, for models that standardize them; None: they do nothing to them.
 
     Raises:
         UserError: the parts do not fit together, or the method needs actions and there are none.

@@ -46,13 +46,13 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """
     try:
         _check_bytes(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        missing = [part for part in PARTS if part not in found]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        missing = [part for part in PARTS if part not in checkpoint]
     except DAMAGED as error:
         raise UserError(f"{path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})") from None
     if missing:
         raise UserError(f"{path}: no checkpoint of `jepa pretrain`: it holds no {missing[0]}")
-    return found
+    return checkpoint
 
 
 def _check_bytes(path: Path) -> None:
@@ -131,8 +131,8 @@ class Checkpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What to remove once the next one is written; never a file outside of the folder."""
         assert self.dirpath is not None
-        newest = Path(state_dict["best_model_path"]).name
-        self.best_model_path = str(Path(self.dirpath) / newest) if newest else ""
+        name = Path(state_dict["best_model_path"]).name
+        self.best_model_path = str(Path(self.dirpath) / name) if name else ""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._last_global_step_saved != trainer.global_step:

@@ -87,7 +87,7 @@ class PretrainConfig(Config):
     run: str = Field(description="folder for everything this run writes")
     seed: int = Field(default=0, ge=0)
     init_from: str | None = Field(
-        default=None, description="run to start from: its weights and its optimizer; the schedule starts anew"
+        default=None, description="run to start from: its weights and its optimizer; the schedule starts from scratch"
     )
     data: StreamConfig
     encoder: Annotated[EncoderConfig, part(ENCODERS)] | None = Field(

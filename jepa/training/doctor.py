@@ -98,19 +98,19 @@ class Advice:
         ]
 
     def _remarks(self) -> list[str]:
-        told = []
+        lines = []
         if self.data_seconds > self.step_seconds:
-            told.append(
+            lines.append(
                 "  reading is slower than computing: packed at 15 fps and 256 px, videos read 3 to 9 times faster"
             )
         epochs = self.config.trainer.steps * self.config.data.batch_size / max(1, self.survey.usable)
         if epochs < EPOCHS / 4:
-            told.append(f"  in that time each video is seen {epochs:.1f} times; V-JEPA sees its own far more often")
+            lines.append(f"  in that time each video is seen {epochs:.1f} times; V-JEPA sees its own far more often")
         if self.survey.usable < 100:
-            told.append(
+            lines.append(
                 f"  {self.survey.usable} videos are few: features learned from under a hundred seldom carry over"
             )
-        return told
+        return lines
 
     def text(self) -> str:
         """The config as a file that `jepa pretrain` reads."""
@@ -138,27 +138,27 @@ def doctor(
     Raises:
         DataError: there are no usable videos.
     """
-    found, machine = survey(folder, workers=workers, progress=progress), hardware.look()
-    return advise(found, machine, training_rate(machine))
+    surveyed, machine = survey(folder, workers=workers, progress=progress), hardware.look()
+    return advise(surveyed, machine, training_rate(machine))
 
 
-def advise(found: Survey, machine: Hardware, rate: float) -> Advice:
+def advise(surveyed: Survey, machine: Hardware, rate: float) -> Advice:
     """The config for these videos on this machine, which trains at `rate` operations a second."""
-    frames, fps = clip_of(found)
-    side = int(np.median([min(video.width, video.height) for video in found.videos]))
-    side = min(side, PACKED_SIDE) if found.shards is None else side
+    frames, fps = clip_of(surveyed)
+    side = int(np.median([min(video.width, video.height) for video in surveyed.videos]))
+    side = min(side, PACKED_SIDE) if surveyed.shards is None else side
     gpu = machine.gpu is not None
-    clips = max(EPOCHS * found.usable, MIN_CLIPS[gpu])
+    clips = max(EPOCHS * surveyed.usable, MIN_CLIPS[gpu])
     for name, encoder, predictor, wanted in LADDER:
         size = max(32, min(wanted, side // PATCH * PATCH))
-        tree = _tree(found, machine, encoder, predictor, size, frames, fps)
+        tree = _tree(surveyed, machine, encoder, predictor, size, frames, fps)
         batch = _batch(tree, machine)
         hours = clips * step_size(_config(tree), bf16=machine.bf16, gpu=gpu).flops / rate / 3600
         if (batch and hours <= BUDGET_HOURS[gpu]) or name == LADDER[-1][0]:
             break
     tree["data"]["batch_size"] = batch = batch or BATCHES[gpu][-1]
     estimate = step_size(_config(tree), bf16=machine.bf16, gpu=gpu)
-    speed = decode_speed(found, frames, fps, size)
+    speed = decode_speed(surveyed, frames, fps, size)
     computing = batch * estimate.flops / rate
     reading = batch * speed.clip_seconds
     # On a CPU both take the same cores, one after the other in effect; beside a GPU, workers read meanwhile.
@@ -169,20 +169,20 @@ def advise(found: Survey, machine: Hardware, rate: float) -> Advice:
     tree["trainer"]["steps"] = steps = max(100, _rounded(min(clips / batch, affordable)))
     tree["schedule"]["warmup_steps"] = steps // 20
     config = _config(tree)
-    epoch = step * found.usable / batch / 3600
+    epoch = step * surveyed.usable / batch / 3600
     return Advice(
-        found, machine, speed, name, tree, config, estimate, rate, computing, reading, epoch, step * steps / 3600
+        surveyed, machine, speed, name, tree, config, estimate, rate, computing, reading, epoch, step * steps / 3600
     )
 
 
-def clip_of(found: Survey) -> tuple[int, float | None]:
+def clip_of(surveyed: Survey) -> tuple[int, float | None]:
     """Frames of a clip and their rate: V-JEPA's, or as much as nine in ten of the videos have."""
-    seconds = float(np.quantile([video.seconds for video in found.videos], 0.1))
-    if found.shards is not None and found.shards.manifest.action_size:
-        own, rate = found.shards.manifest.fps or 1.0, None  # actions belong to every frame
+    seconds = float(np.quantile([video.seconds for video in surveyed.videos], 0.1))
+    if surveyed.shards is not None and surveyed.shards.manifest.action_size:
+        own, rate = surveyed.shards.manifest.fps or 1.0, None  # actions belong to every frame
     else:
-        own = float(np.median([video.fps for video in found.videos]))
-        own = min(own, PACKED_FPS) if found.shards is None else own
+        own = float(np.median([video.fps for video in surveyed.videos]))
+        own = min(own, PACKED_FPS) if surveyed.shards is None else own
         rate = min(CLIP_FPS, own)
         if seconds < CLIP_FRAMES / rate:
             rate = own
@@ -224,7 +224,7 @@ def training_rate(machine: Hardware) -> float:
 
 
 def _tree(
-    found: Survey,
+    surveyed: Survey,
     machine: Hardware,
     encoder: tuple[int, int, int],
     predictor: tuple[int, int, int],
@@ -233,8 +233,8 @@ def _tree(
     fps: float | None,
 ) -> dict[str, Any]:
     """The config as plain values, with the smallest batch."""
-    folder, gpu, names = found.folder, machine.gpu is not None, ("width", "depth", "heads")
-    shards = str(folder) if found.shards else f"{str(folder).rstrip('/')}-shards"
+    folder, gpu, names = surveyed.folder, machine.gpu is not None, ("width", "depth", "heads")
+    shards = str(folder) if surveyed.shards else f"{str(folder).rstrip('/')}-shards"
     data = {"shards": shards, "batch_size": BATCHES[gpu][-1], "clip_frames": frames, "image_size": size}
     data |= {} if fps is None else {"fps": fps}
     return {

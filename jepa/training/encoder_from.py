@@ -62,12 +62,12 @@ def _description(name: str) -> ModelConfig:
     return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
-def _differences(described: EncoderConfig, found: EncoderConfig) -> str:
+def _differences(described: EncoderConfig, trained: EncoderConfig) -> str:
     """What differs in words; nothing if the same weights fit both."""
-    ours, theirs = described.weights_key(), found.weights_key()
+    ours, theirs = described.weights_key(), trained.weights_key()
     if ours == theirs:
         return ""
     ours |= {"kind": described.kind}
-    theirs |= {"kind": found.kind}
+    theirs |= {"kind": trained.kind}
     names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in names[:3])

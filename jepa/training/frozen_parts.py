@@ -28,14 +28,14 @@ def is_frozen(name: str, parts: tuple[str, ...], prefix: str = "") -> bool:
 
 def checksums(method: nn.Module) -> dict[str, str]:
     """Of each part that is frozen."""
-    found = {}
+    digests = {}
     for part in frozen_parts(method):
         digest = hashlib.sha256()
         for name, x in sorted(method.get_submodule(part).state_dict().items()):
             digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
             digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        found[part] = digest.hexdigest()
-    return found
+        digests[part] = digest.hexdigest()
+    return digests
 
 
 def leave_out(checkpoint: dict[str, Any], method: nn.Module, prefix: str, sums: dict[str, str]) -> None:
@@ -59,10 +59,10 @@ def put_back(checkpoint: dict[str, Any], method: nn.Module, prefix: str, where: 
 
 def check_same(expected: Mapping[str, str], method: nn.Module, where: str) -> None:
     """Raises UserError if a frozen part is another than it was."""
-    found = checksums(method)
-    for part in found:
-        if found[part] != expected.get(part):
+    actual = checksums(method)
+    for part in actual:
+        if actual[part] != expected.get(part):
             raise UserError(
                 f"{where}: it was made with another frozen {part} than this run has now. Give it the same weights "
-                "again (method.encoder_from, encoder), or start anew"
+                "again (method.encoder_from, encoder), or start from scratch"
             )

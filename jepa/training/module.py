@@ -29,7 +29,7 @@ class Pretraining(L.LightningModule):
         make_optimizer: builds the optimizer over the method.
         lr_factor: of the step, times the optimizer's learning rate.
         weight_decay: of the step, for the parameters that are decayed; None leaves the optimizer's.
-        moments: the state of another run's optimizer over the same parameters, to go on from.
+        optimizer_state: of another run, over the same parameters, to go on from.
         mean, std: normalize pixels in 0..1.
         state_columns: which of the recorded states the method is told; (): none.
         augment: how clips are changed at random before.
@@ -48,14 +48,14 @@ class Pretraining(L.LightningModule):
         augment: AugmentConfig,
         state_columns: tuple[int, ...] = (),
         weight_decay: Callable[[int], float] | None = None,
-        moments: dict[int, Any] | None = None,
+        optimizer_state: dict[int, Any] | None = None,
     ) -> None:
         super().__init__()
         self.method: Method = method
         self.seed, self.total_steps = seed, total_steps
         self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
         self.mean, self.std, self.augment = mean, std, augment
-        self.weight_decay, self.moments = weight_decay, moments
+        self.weight_decay, self.optimizer_state = weight_decay, optimizer_state
         self.state_columns = list(state_columns)
         self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
@@ -63,8 +63,8 @@ class Pretraining(L.LightningModule):
     def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
         """Raises UserError for a state that the method is told and the sample has not, before it becomes a loss."""
         if self.state_columns and batch.states is not None:
-            told = batch.states[..., self.state_columns]
-            wrong = (~told.isfinite()).flatten(1).any(1).nonzero()
+            states = batch.states[..., self.state_columns]
+            wrong = (~states.isfinite()).flatten(1).any(1).nonzero()
             if len(wrong):
                 raise UserError(
                     f"sample {batch.keys[int(wrong[0])]!r}: a state of method.states is missing (NaN) or infinite, "
@@ -159,8 +159,10 @@ class Pretraining(L.LightningModule):
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self.make_optimizer(self.method)
-        if self.moments is not None:  # with this run's own rates, not those of the other
-            optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        if self.optimizer_state is not None:  # with this run's own rates, not those of the other
+            optimizer.load_state_dict(
+                {"state": self.optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -1,4 +1,4 @@
-"""What a run's training data tell its model once and for all: moments of actions and states, and which states."""
+"""What a run's training data tell its model once and for all: mean and std of actions and states, and which states."""
 
 import difflib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from jepa.config import UserError
-from jepa.normalize import Moments, Standardize
+from jepa.normalize import NormalizationStats, Standardize
 from jepa.training.config import PretrainConfig
 from jepa_data.actions import ActionStats
 from jepa_data.stream.action_stats import spread
@@ -20,10 +20,10 @@ RAW_LIMIT = 10.0  # that raw actions may reach without being standardized
 
 @dataclass(frozen=True)
 class Normalization:
-    """Moments of raw actions, and of the states that the predictor is told; None where they are not wanted."""
+    """Mean and std of raw actions, and of the states that the predictor reads; None where they are not wanted."""
 
-    actions: Moments | None = None
-    states: Moments | None = None
+    actions: NormalizationStats | None = None
+    states: NormalizationStats | None = None
 
 
 def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]:
@@ -59,18 +59,18 @@ def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: Ac
     if stats is not None and not predictor.normalize_actions:
         _check_raw(stats)
     if predictor.normalize_actions and stats is not None:
-        actions = _moments(np.array(stats.mean), np.array(stats.std))
+        actions = _to_stats(np.array(stats.mean), np.array(stats.std))
     columns = list(state_columns(config, loader))
     if columns:
-        found = spread(loader, "states")
-        for name, missing in zip(config.method.state_names(), found.missing[columns], strict=True):
+        state_stats = spread(loader, "states")
+        for name, missing in zip(config.method.state_names(), state_stats.missing[columns], strict=True):
             if missing > 0:
                 raise UserError(
                     f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop "
                     "those episodes"
                 )
         if getattr(predictor, "normalize_states", False):
-            states = _moments(found.mean[columns], found.std[columns])
+            states = _to_stats(state_stats.mean[columns], state_stats.std[columns])
     return Normalization(actions, states)
 
 
@@ -85,15 +85,15 @@ def _check_raw(stats: ActionStats) -> None:
 
 
 def fit_normalization(dynamics: nn.Module, scales: Normalization) -> None:
-    """Give the dynamics the moments they standardize by. Raises UserError if they are not finite."""
-    for name, moments in (("scale_actions", scales.actions), ("scale_states", scales.states)):
+    """Give the dynamics the mean and std they standardize by. Raises UserError if they are not finite."""
+    for name, stats in (("scale_actions", scales.actions), ("scale_states", scales.states)):
         module = getattr(dynamics, name, None)
-        if isinstance(module, Standardize) and moments is not None:
+        if isinstance(module, Standardize) and stats is not None:
             try:
-                module.fit(moments)
+                module.fit(stats)
             except ValueError as error:
                 raise UserError(f"method.predictor: {error}") from error
 
 
-def _moments(mean: np.ndarray, std: np.ndarray) -> Moments:
-    return Moments(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+def _to_stats(mean: np.ndarray, std: np.ndarray) -> NormalizationStats:
+    return NormalizationStats(torch.from_numpy(mean).float(), torch.from_numpy(std).float())

@@ -171,9 +171,9 @@ def _left_out(loader: ClipLoader) -> dict[str, Bad]:
     """What could not be read, by any process."""
     if not (dist.is_available() and dist.is_initialized()):
         return loader.bad
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, loader.bad)
-    return {key: bad for part in found for key, bad in part.items()}
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, loader.bad)
+    return {key: bad for part in gathered for key, bad in part.items()}
 
 
 def _module(
@@ -186,7 +186,7 @@ def _module(
     method = build_method(config, preprocessing.image_size, loader.action_size, scales)
     if resumed:
         resumed.check(method)
-    moments = start_from(config.init_from, method) if config.init_from and not resumed else None
+    optimizer_state = start_from(config.init_from, method) if config.init_from and not resumed else None
     first, last = config.optimizer.weight_decay, config.optimizer.final_weight_decay
     module = Pretraining(
         method,
@@ -199,7 +199,7 @@ def _module(
         augment=config.data.augment,
         state_columns=columns,
         weight_decay=None if last is None else optim.half_cosine(first, last, config.trainer.steps),
-        moments=moments,
+        optimizer_state=optimizer_state,
     )
     return module, stats
 
@@ -265,7 +265,7 @@ def _read_metrics(run: Path) -> list[dict[str, str]]:
 
 
 def _write_metrics(run: Path, earlier: list[dict[str, str]]) -> None:
-    """Put the rows of the part before a resume in front: Lightning's logger starts its file anew."""
+    """Put the rows of the part before a resume in front: Lightning's logger starts its file from scratch."""
     later = _read_metrics(run)
     if not earlier or not later:
         return

@@ -67,10 +67,10 @@ class Resumption:
 
     def check(self, method: nn.Module) -> None:
         """Raises UserError if these are weights of another method."""
-        found = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
+        weights = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
         parts = frozen_parts(method)  # are in no checkpoint
         own = {name: x for name, x in method.state_dict().items() if not is_frozen(name, parts)}
-        check_tensors(own, found, str(self.path))
+        check_tensors(own, weights, str(self.path))
 
 
 def resumption(config: PretrainConfig) -> Resumption:
@@ -87,12 +87,12 @@ def resumption(config: PretrainConfig) -> Resumption:
     before = load(described, PretrainConfig)
     check_changes(before, config)
     try:
-        found = read_checkpoint(path, mmap=True)
+        checkpoint = read_checkpoint(path, mmap=True)
     except UserError as error:
         raise UserError(f"{error}. {_ways_out(path)}") from None
-    check_read(found["state_dict"], found["optimizer_states"], f"{path}", _ways_out(path))
-    step = int(found["global_step"])
-    return Resumption(path, step, tuple(_notes(before, config, step)), found["state_dict"])
+    check_read(checkpoint["state_dict"], checkpoint["optimizer_states"], f"{path}", _ways_out(path))
+    step = int(checkpoint["global_step"])
+    return Resumption(path, step, tuple(_notes(before, config, step)), checkpoint["state_dict"])
 
 
 def start_from(source: str, method: nn.Module) -> dict[int, Any]:
@@ -113,16 +113,16 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
     if not path.is_file():
         raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
     try:
-        found = read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"init_from: {error}") from None
-    state = {name.removeprefix(PREFIX): x for name, x in found["state_dict"].items() if name.startswith(PREFIX)}
-    moments = found["optimizer_states"][0]["state"]
+    state = {name.removeprefix(PREFIX): x for name, x in checkpoint["state_dict"].items() if name.startswith(PREFIX)}
+    optimizer_state = checkpoint["optimizer_states"][0]["state"]
     parts, own = frozen_parts(method), method.state_dict()
-    check_same(found.get(CHECKSUMS, {}), method, f"init_from: {path}")
+    check_same(checkpoint.get(CHECKSUMS, {}), method, f"init_from: {path}")
     check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")
     method.load_state_dict(own | state)
-    return moments
+    return optimizer_state
 
 
 def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:

@@ -41,10 +41,10 @@ def check_free(run: Path, *, overwrite: bool) -> None:
         return
     if (run / DESCRIPTION).exists():
         raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
-    if found := [name for name in WRITTEN if _holds_files(run / name)]:
+    if files := [name for name in WRITTEN if _holds_files(run / name)]:
         raise UserError(
             f"{run} is not the folder of a run (no {DESCRIPTION}), and holds what a run would replace: "
-            f"{', '.join(found)}. Give another run=FOLDER, or delete them with --overwrite"
+            f"{', '.join(files)}. Give another run=FOLDER, or delete them with --overwrite"
         )
 
 

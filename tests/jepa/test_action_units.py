@@ -18,7 +18,7 @@ from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder
 from jepa.methods.base import ClipShape
 from jepa.methods.lewm import LeWM
-from jepa.normalize import Moments, Standardize
+from jepa.normalize import NormalizationStats, Standardize
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Imagined, action_cost
 from jepa.planners.hybrid import Hybrid
@@ -196,7 +196,7 @@ def test_effort_is_the_same_in_any_unit() -> None:
 
 def test_a_number_that_hardly_varies_beside_its_mean_is_not_blown_up() -> None:
     scale = Standardize(1)
-    scale.fit(Moments(torch.tensor([512.3]), torch.tensor([1e-5])))  # what rounding leaves of a constant
+    scale.fit(NormalizationStats(torch.tensor([512.3]), torch.tensor([1e-5])))  # what rounding leaves of a constant
     assert scale(torch.tensor([[512.3001]])).abs().item() < 1e-2
 
 

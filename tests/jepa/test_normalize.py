@@ -13,7 +13,7 @@ import jepa
 from jepa.config import UserError, from_dict
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import meta, meta_ac
-from jepa.normalize import Moments, Standardize, standardize
+from jepa.normalize import NormalizationStats, Standardize, standardize
 from jepa.planners.cem import CEM
 from jepa.planners.cost import goal_distance
 from jepa.predictors.causal import CausalPredictor
@@ -80,7 +80,7 @@ def test_numbers_come_out_at_zero_mean_and_unit_variance_and_back() -> None:
     scale = Standardize(6)
     twice = torch.cat([x, x], -1)
     assert torch.equal(scale(twice), twice), "before it is fitted"
-    scale.fit(Moments(x.mean(0), x.std(0)))
+    scale.fit(NormalizationStats(x.mean(0), x.std(0)))
     torch.testing.assert_close(scale(twice).mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(scale(twice).std(0), torch.ones(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(scale.inverse(scale(twice)), twice, atol=1e-4, rtol=1e-4)
@@ -89,12 +89,12 @@ def test_numbers_come_out_at_zero_mean_and_unit_variance_and_back() -> None:
 
 def test_what_does_not_vary_is_not_blown_up_and_what_does_not_fit_is_refused() -> None:
     scale = Standardize(2)
-    scale.fit(Moments(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 2.0])))
+    scale.fit(NormalizationStats(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 2.0])))
     assert scale(torch.tensor([[3.5, 4.0]])).tolist() == [[0.5, 2.0]]
-    with pytest.raises(ValueError, match="moments of 3 numbers do not fit the 2"):
-        scale.fit(Moments(torch.zeros(3), torch.ones(3)))
+    with pytest.raises(ValueError, match="stats of 3 numbers do not fit the 2"):
+        scale.fit(NormalizationStats(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match=r"missing \(NaN\)"):
-        scale.fit(Moments(torch.tensor([0.0, torch.nan]), torch.ones(2)))
+        scale.fit(NormalizationStats(torch.tensor([0.0, torch.nan]), torch.ones(2)))
 
 
 def test_moments_are_those_of_all_training_rows_without_the_videos(corpus: Path, scaled: Path) -> None:
@@ -219,8 +219,8 @@ def test_metas_file_holds_the_scales_in_its_embeddings(tmp_path: Path) -> None:
         (2, 2),
     ).eval()
     assert isinstance(ours.scale_actions, Standardize) and isinstance(ours.scale_states, Standardize)
-    ours.scale_actions.fit(Moments(torch.arange(7.0), torch.arange(1.0, 8.0)))
-    ours.scale_states.fit(Moments(-torch.arange(7.0), torch.full((7,), 20.0)))
+    ours.scale_actions.fit(NormalizationStats(torch.arange(7.0), torch.arange(1.0, 8.0)))
+    ours.scale_states.fit(NormalizationStats(-torch.arange(7.0), torch.full((7,), 20.0)))
     torch.save(meta_ac.to_state(encoder, ours), tmp_path / "meta.pt")
     found = meta.load_state(str(tmp_path / "meta.pt"), "encoder")
     _, theirs = meta_ac.build(found, 32, 4, heads=2, predictor_heads=2)

@@ -42,8 +42,8 @@ def contact_sheet(
     wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
     sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)
     draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(12), ShardFiles(shards.store)
-    for place, number in enumerate(chosen):
-        left, top = GAP + place % columns * wide, GAP + place // columns * high
+    for index, number in enumerate(chosen):
+        left, top = GAP + index % columns * wide, GAP + index // columns * high
         ink, key = INK, f"sample {number}"
         try:
             sample = shards.samples[number]
@@ -54,7 +54,7 @@ def contact_sheet(
             ink, key = AMISS, f"{error.kind}: {key}"
             draw.rectangle((left, top, left + 3 * STEP - 3, top + SIDE - 1), fill="#e9eaed")
         draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * STEP), fill=ink, font=font)
-        progress(place + 1)
+        progress(index + 1)
     with writing(out):
         sheet.save(out, format="PNG")
     return len(chosen)

@@ -147,9 +147,9 @@ def checked_members(tar: str, key: str, endings: set[str]) -> None:
         )
     media = sorted(endings & set(MEDIA))
     if len(media) != 1:
-        found = f"{len(media)} ({', '.join('.' + m for m in media)})" if media else "none"
+        members = f"{len(media)} ({', '.join('.' + m for m in media)})" if media else "none"
         raise DataError(
-            f"{tar}: sample {key!r} needs one video or picture and has {found}. "
+            f"{tar}: sample {key!r} needs one video or picture and has {members}. "
             f"Its members: {', '.join('.' + ending for ending in sorted(endings))}"
         )
 

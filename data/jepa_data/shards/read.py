@@ -200,8 +200,8 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
     except Exception as error:  # numpy reads the header with Python's own parser, which raises many things
         raise DecodeError("damaged", f"an array cannot be read: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != rows:
-        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise DecodeError("damaged", f"expected numbers in {rows} rows, found {found}")
+        content = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise DecodeError("damaged", f"expected numbers in {rows} rows, found {content}")
     return as_float32(array)
 
 

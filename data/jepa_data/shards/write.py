@@ -250,11 +250,11 @@ class ShardWriter:
     ) -> None:
         if index.frames != frames:
             raise DataError(f"sample {key!r}: its video has {index.frames} frames, {frames} were announced")
-        for name, found, rows, columns in (
+        for name, array, rows, columns in (
             ("actions", actions, frames - 1, self._about["action_size"]),
             ("states", states, frames, len(self._about["state_names"])),
         ):
-            shape = None if found is None else found.shape
+            shape = None if array is None else array.shape
             expected = (rows, columns) if columns else None
             if shape != expected:
                 raise DataError(

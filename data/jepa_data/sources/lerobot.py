@@ -191,8 +191,8 @@ def _camera(root: Path, cameras: list[str], is_image: list[str], wanted: str | N
         return cameras[0]
     if wanted in cameras:
         return str(wanted)
-    found = "several cameras" if wanted is None else f"no camera {wanted!r}"
-    raise DataError(f"{root}: has {found}. Choose one with --camera: {', '.join(cameras)}")
+    problem = "several cameras" if wanted is None else f"no camera {wanted!r}"
+    raise DataError(f"{root}: has {problem}. Choose one with --camera: {', '.join(cameras)}")
 
 
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:

@@ -118,6 +118,6 @@ def _simulate(r: Recording) -> Iterator[tuple]:
             batch.step(actions[:, t])
             pictures.append(batch.render())
             states.append(batch.states())
-        video, told = np.stack(pictures, 1), np.stack(states, 1)
-        cut = [(video[e, :n], actions[e, : n - 1], told[e, :n]) for e, n in enumerate(lengths)]
+        video, recorded_states = np.stack(pictures, 1), np.stack(states, 1)
+        cut = [(video[e, :n], actions[e, : n - 1], recorded_states[e, :n]) for e, n in enumerate(lengths)]
         yield episodes, *zip(*cut, strict=True), batch.labels

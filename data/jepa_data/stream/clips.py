@@ -128,7 +128,7 @@ class CutClips:
                 return self._cut(sample, slot, attempt)
             except DecodeError as error:
                 key, shard = name if name[0] != "?" else (f"number {video}", error.url)
-                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.place, slot.source))
+                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.position, slot.source))
             if not self._plan.endless:
                 return None
         raise DataError(
@@ -139,9 +139,9 @@ class CutClips:
     def _cut(self, sample: Sample, slot: ClipIndex, attempt: int) -> dict[str, Any]:
         corpus, index = self._corpora[slot.source], sample.video_index()
         assert index is not None
-        reader, place = self._open(slot.source), (slot.source, slot.epoch, slot.place)
+        reader, position = self._open(slot.source), (slot.source, slot.epoch, slot.position)
         start, cut = self._choose(sample, index, slot, attempt)
-        result = None if attempt else reader.take(place)
+        result = None if attempt else reader.take(position)
         if result is None:
             result = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
         frames, decoded = result
@@ -162,7 +162,7 @@ class CutClips:
     def _later(self, sample: Sample, index: VideoIndex, slot: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
         """The other clips of a video that come after this one in the epoch, and where they stand."""
         slots = self._plan.later(slot)
-        return [((s.source, s.epoch, s.place), self._choose(sample, index, s, 0)[1]) for s in slots]
+        return [((s.source, s.epoch, s.position), self._choose(sample, index, s, 0)[1]) for s in slots]
 
     def _choose(self, sample: Sample, index: VideoIndex, slot: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
         """Start frame, and frames and part of the picture, of a clip."""
@@ -262,8 +262,8 @@ def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterato
 def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
     sizes = {sample["video"].shape for sample in samples}
     if len(sizes) > 1:
-        found = " and ".join(f"{w}x{h}" for _, h, w, _ in sorted(sizes)[:2])
-        raise DataError(f"videos of different sizes in one batch ({found}). Set data.image_size")
+        listed = " and ".join(f"{w}x{h}" for _, h, w, _ in sorted(sizes)[:2])
+        raise DataError(f"videos of different sizes in one batch ({listed}). Set data.image_size")
 
     def stacked(name: str) -> Tensor | None:
         arrays = [sample[name] for sample in samples]

@@ -206,9 +206,9 @@ def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, lis
     manifests = [source.manifest for source in sources]
     widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
     if len(set(widths)) > 1:
-        found = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
+        listed = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
         raise DataError(
-            f"data.shards: the actions of the sources have different widths ({found}). Mix corpora of one kind"
+            f"data.shards: the actions of the sources have different widths ({listed}). Mix corpora of one kind"
         )
     notes = []
     if len({manifest.state_names for manifest in manifests}) > 1:

@@ -34,18 +34,18 @@ SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper
 
 @dataclass(frozen=True, slots=True)
 class ClipIndex:
-    """One place of one batch. `clip` numbers the clips of a video within an epoch, `place` those of the epoch."""
+    """One place of one batch. `clip` numbers the clips of a video within an epoch, `position` those of the epoch."""
 
     source: int
     epoch: int
-    place: int
+    position: int
     video: int  # number of the sample among those of the source that are used
     clip: int
 
     @property
     def number(self) -> int:
         """Counts the slots of all sources in an epoch: what random numbers are drawn by."""
-        return (self.source << SOURCE_BITS) + self.place
+        return (self.source << SOURCE_BITS) + self.position
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,19 @@ class SourcePlan:
 
     def draw(self, count: int) -> ClipIndex:
         """Clip number `count`, counted through all epochs."""
-        epoch, place = divmod(count, self.epoch_places)
-        window, offset = self._window(epoch, place)
+        epoch, position = divmod(count, self.epoch_places)
+        window, offset = self._window(epoch, position)
         order = self._order(epoch, window)
         clip, at = self._within(offset, len(order))
-        return ClipIndex(self.number, epoch, place, int(order[at]), clip)
+        return ClipIndex(self.number, epoch, position, int(order[at]), clip)
 
     def later(self, slot: ClipIndex) -> list[ClipIndex]:
         """The other clips of the same video that come after this one in the epoch."""
-        window, offset = self._window(slot.epoch, slot.place)
+        window, offset = self._window(slot.epoch, slot.position)
         first = offset // (self.run * self.clips) * self.run
         size = min(self.run, len(self._order(slot.epoch, window)) - first)
         return [
-            ClipIndex(slot.source, slot.epoch, slot.place + (clip - slot.clip) * size, slot.video, clip)
+            ClipIndex(slot.source, slot.epoch, slot.position + (clip - slot.clip) * size, slot.video, clip)
             for clip in range(slot.clip + 1, self.clips)
         ]
 
@@ -99,11 +99,11 @@ class SourcePlan:
         clip, at = divmod(rest, size)
         return clip, run * self.run + at
 
-    def _window(self, epoch: int, place: int) -> tuple[int, int]:
-        """Number of the window a place lies in, and how far into it."""
+    def _window(self, epoch: int, position: int) -> tuple[int, int]:
+        """Number of the window a position lies in, and how far into it."""
         ends = self._epoch(epoch)[1]
-        window = int(np.searchsorted(ends, place, side="right"))
-        return window, place - (int(ends[window - 1]) if window else 0)
+        window = int(np.searchsorted(ends, position, side="right"))
+        return window, position - (int(ends[window - 1]) if window else 0)
 
     def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
         """Order of the shards, and the places at which windows end."""
@@ -175,9 +175,9 @@ class BatchPlan:
         first = self.rank * share
         if not self.endless:
             places = range(number * self.batch_size + first, number * self.batch_size + first + share)
-            return [self._in_order(place) for place in places if place < self.epoch_places]
+            return [self._in_order(position) for position in places if position < self.epoch_places]
         if len(self.sources) == 1:
-            return [self.sources[0].draw(number * self.batch_size + place) for place in range(first, first + share)]
+            return [self.sources[0].draw(number * self.batch_size + i) for i in range(first, first + share)]
         before, sources = self.drawn(number), self._sources_of(number)
         earlier = [int(np.count_nonzero(sources[:first] == s)) for s in range(len(self.sources))]
         slots = []
@@ -194,7 +194,7 @@ class BatchPlan:
         if self.endless:
             return source.later(slot)
         steps = range(1, source.clips - slot.clip)
-        return [replace(slot, place=slot.place + step, clip=slot.clip + step) for step in steps]
+        return [replace(slot, position=slot.position + step, clip=slot.clip + step) for step in steps]
 
     def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[ClipIndex]]:
         """Batches `first`, `first + step`, ... below `last`."""
@@ -217,13 +217,13 @@ class BatchPlan:
     def _quotas(self) -> Int64[np.ndarray, "C K"]:
         return quotas(self.weights, self.batch_size, CYCLE)
 
-    def _in_order(self, place: int) -> ClipIndex:
+    def _in_order(self, position: int) -> ClipIndex:
         for number, source in enumerate(self.sources):
-            if place < source.epoch_places:
-                video, clip = divmod(place, source.clips)
-                return ClipIndex(number, 0, place, video, clip)
-            place -= source.epoch_places
-        raise IndexError(place)
+            if position < source.epoch_places:
+                video, clip = divmod(position, source.clips)
+                return ClipIndex(number, 0, position, video, clip)
+            position -= source.epoch_places
+        raise IndexError(position)
 
 
 def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.ndarray, "C K"]:

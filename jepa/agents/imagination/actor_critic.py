@@ -63,8 +63,8 @@ class ReturnScale:
 
     def update(self, returns: Tensor) -> float:
         low, high = torch.quantile(returns.detach().float().flatten(), torch.tensor([0.05, 0.95])).tolist()
-        found: float = high - low
-        self._range = found if self._range is None else self._range + self.rate * (found - self._range)
+        spread: float = high - low
+        self._range = spread if self._range is None else self._range + self.rate * (spread - self._range)
         return max(1.0, self._range)
 
 
@@ -154,7 +154,7 @@ class ActorCritic(Learner):
     def score(self) -> float:
         """Mean return of always the same dreams: rewards added up until they end, without discount."""
         dreams = self.dream.run(self.actor.act, *self._checks, self.config.horizon, self._fresh())
-        return dreams.worth.sum(1).mean().item()
+        return dreams.expected_rewards.sum(1).mean().item()
 
     def update(self) -> dict[str, float]:
         """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
@@ -188,8 +188,8 @@ class ActorCritic(Learner):
         critic_loss = self._critic_loss(dreamt.latents[:, :-1].detach(), goals[:, :-1], returns.detach(), alive)
         self._descend(critic_loss, self.critic, self._critic_step)
         self._move_slow_critic()
-        told = {"actor": actor_loss, "critic": critic_loss, "entropy": entropy, "return": returns.mean()}
-        return {name: x.item() for name, x in told.items()} | {"scale": scale}
+        metrics = {"actor": actor_loss, "critic": critic_loss, "entropy": entropy, "return": returns.mean()}
+        return {name: x.item() for name, x in metrics.items()} | {"scale": scale}
 
     def _critic_loss(
         self,

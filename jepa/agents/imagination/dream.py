@@ -41,7 +41,7 @@ class Dreamt:
         return before.cumprod(1)
 
     @property
-    def worth(self) -> Float[Tensor, "B H"]:
+    def expected_rewards(self) -> Float[Tensor, "B H"]:
         """The rewards that can be expected: none after the end."""
         return self.alive * self.rewards
 

@@ -142,7 +142,7 @@ class Evolution(Learner):
             self.horizon,
             torch.Generator().manual_seed(noise_seed),
         )
-        return dreamt.worth.sum(1).view(count, len(start)).mean(1)
+        return dreamt.expected_rewards.sum(1).view(count, len(start)).mean(1)
 
 
 def _cma(size: int, config: Evolution.Config, seed: int) -> Any:

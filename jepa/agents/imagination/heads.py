@@ -89,16 +89,18 @@ def fit_reward(
 
 
 def fit_continue(
-    z: Float[Tensor, "M N D"], ended: Bool[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
+    z: Float[Tensor, "M N D"], terminated: Bool[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
 ) -> ContinueHead:
     """A head that knows which of M latents were the end of their episode.
 
     Raises:
         ValueError: all of them were, or none.
     """
-    if not ended.any() or ended.all():
-        raise ValueError(f"a continue head needs ends and other latents, found {int(ended.sum())} of {len(z)} ends")
-    s, goes_on = settings or HeadSettings(), (~ended).float()
+    if not terminated.any() or terminated.all():
+        raise ValueError(
+            f"a continue head needs ends and other latents, found {int(terminated.sum())} of {len(z)} ends"
+        )
+    s, goes_on = settings or HeadSettings(), (~terminated).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = ContinueHead(_senses(z), hidden=s.hidden, layers=s.layers)

@@ -46,7 +46,7 @@ def curate(
                 bars[what] = stack.enter_context(counting(what, total))
             bars[what](done)
 
-        found = run(
+        report = run(
             shards,
             out,
             described,
@@ -58,6 +58,6 @@ def curate(
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(table(found.rows()))
-    for line in found.lines():
+    typer.echo(table(report.rows()))
+    for line in report.lines():
         typer.echo(line)

@@ -59,14 +59,14 @@ def worlds(
 
     if sheet is not None:
         check_file(sheet, "Give another file: --sheet FILE")
-    found = list(looking.summarize_worlds(look=sheet is not None, time_it=speed))
-    typer.echo(table(looking.table(found)))
-    for sight in found:
-        if sight.missing is not None:
-            typer.echo(sight.missing)
+    summaries = list(looking.summarize_worlds(look=sheet is not None, time_it=speed))
+    typer.echo(table(looking.table(summaries)))
+    for world in summaries:
+        if world.missing is not None:
+            typer.echo(world.missing)
     typer.echo("gym:ID is any Gymnasium environment that draws itself; it can be recorded, but has no goals.")
     if sheet is not None:
-        count = looking.sheet(found, sheet)
+        count = looking.sheet(summaries, sheet)
         typer.echo(f"{sheet}: {count} worlds, an episode and a goal of each")
 
 
@@ -90,7 +90,7 @@ def check(
 
     get_backend(backend)
     with _counting("checking") as progress:
-        found = looking.check(
+        report = looking.check(
             shards,
             workers=workers,
             timeout_seconds=timeout,
@@ -98,8 +98,8 @@ def check(
             backend=backend,
             progress=progress,
         )
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.lines()))
-    if found.findings:
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
+    if report.findings:
         raise typer.Exit(1)
 
 
@@ -138,7 +138,7 @@ def bench(
     stream = _stream(config, {name: value for name, value in given.items() if value is not None})
     names = backends.split(",") if backends else ()
     with _counting("measuring") as progress:
-        found = looking.bench(
+        report = looking.bench(
             stream,
             split,
             clips=clips,
@@ -147,9 +147,9 @@ def bench(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        typer.echo(json.dumps(report.to_json(), indent=2))
     else:
-        typer.echo("\n".join([*found.lines(), table(found.rows())]))
+        typer.echo("\n".join([*report.lines(), table(report.rows())]))
 
 
 def index(
@@ -164,8 +164,8 @@ def index(
     from jepa_data.inspect import index as looking
 
     with _counting("indexing") as progress:
-        found = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
-    typer.echo("\n".join(found.lines(folder)))
+        report = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
+    typer.echo("\n".join(report.lines(folder)))
     typer.echo(f"next: jepa data inspect {folder}")
 
 

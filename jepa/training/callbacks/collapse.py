@@ -71,10 +71,10 @@ class CollapseMonitor(L.Callback):
         latents = module.encode(batch.video[:CLIPS]).flatten(0, 2)
         latents = latents[:: -(-len(latents) // LATENTS)]
         spread = dimension_std(latents)
-        found = {"effective_rank": effective_rank(latents), "std": spread.mean(), "min_std": spread.min()}
+        metrics = {"effective_rank": effective_rank(latents), "std": spread.mean(), "min_std": spread.min()}
         if self.views is not None and len(batch) > 1:
-            found["lidar"] = lidar(torch.stack([self._view(module, batch, number) for number in range(2)], 1))
-        return {name: value.item() for name, value in found.items()}
+            metrics["lidar"] = lidar(torch.stack([self._view(module, batch, number) for number in range(2)], 1))
+        return {name: value.item() for name, value in metrics.items()}
 
     def _view(self, module: Pretraining, batch: ClipBatch, number: int) -> Float[Tensor, "B D"]:
         """One vector a clip, of one way to change it."""

@@ -49,13 +49,13 @@ class Throughput(L.Callback):
 
     def _data(self) -> dict[str, float]:
         stats = self.loader.stats
-        found = {"data/epoch": self.loader.position["epochs"][0], "data/bad": float(stats.bad)}
-        found |= {f"data/errors/{kind}": float(count) for kind, count in stats.kinds.items()}
+        metrics = {"data/epoch": self.loader.position["epochs"][0], "data/bad": float(stats.bad)}
+        metrics |= {f"data/errors/{kind}": float(count) for kind, count in stats.kinds.items()}
         if len(self.loader.sources) > 1:
             total = sum(stats.drawn.values())
             names = {source.shards: Path(source.shards).name for source in self.loader.config.sources}
-            found |= {f"data/mix/{names[source]}": count / total for source, count in stats.drawn.items()}
-        return found
+            metrics |= {f"data/mix/{names[source]}": count / total for source, count in stats.drawn.items()}
+        return metrics
 
 
 class ProgressLines(L.Callback):

@@ -187,13 +187,13 @@ def _videos(source: Path) -> Iterator[Video]:
         raise UserError(f"{printable(source)}: no such file or folder")
     if (source / "manifest.json").is_file():
         return _samples(source)
-    found = walk(source, VIDEO_FILES | IMAGE_FILES)
-    for note in found.notes:
+    listing = walk(source, VIDEO_FILES | IMAGE_FILES)
+    for note in listing.notes:
         logger.info(note)
-    if not found.files:
+    if not listing.files:
         endings = ", ".join("." + ending for ending in sorted(VIDEO_FILES | IMAGE_FILES))
         raise UserError(f"{source}: no videos or pictures ({endings}) and no shards (manifest.json) in this folder")
-    return (Video(printable(path.relative_to(source)), lambda path=path: path) for path in found.files)
+    return (Video(printable(path.relative_to(source)), lambda path=path: path) for path in listing.files)
 
 
 def _samples(folder: Path) -> Iterator[Video]:

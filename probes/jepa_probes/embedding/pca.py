@@ -44,18 +44,18 @@ def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | N
     if not steps:
         raise UserError(f"the video has {file.frames} frame(s); one latent step takes {per_step}")
     blocks = list(file.clips(clip_frames, steps * per_step))
-    found = [maps.flatten(0, 1) for block in blocks if (maps := feature_maps(model, block)) is not None]
-    if not found or found[0].shape[1] * found[0].shape[2] == 1:
+    features = [maps.flatten(0, 1) for block in blocks if (maps := feature_maps(model, block)) is not None]
+    if not features or features[0].shape[1] * features[0].shape[2] == 1:
         raise UserError(
             f"the latents of this model are {model.spec.tokens} vector(s) a step that have no place in the picture, so "
             "there is no map to color. --pca is for encoders with tokens on a grid"
         )
-    return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(found))
+    return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(features))
 
 
 def _write(frames: UInt8[np.ndarray, "T Y X 3"], out: Path, fps: float) -> None:
     if out.suffix.lower() == ".gif":
-        write_gif(frames, out, fps=fps, hold=0.0)
+        write_gif(frames, out, fps=fps, last_seconds=0.0)
         return
     even = [(0, side % 2) for side in frames.shape[1:3]]  # what plays everywhere has even sides
     out.parent.mkdir(parents=True, exist_ok=True)

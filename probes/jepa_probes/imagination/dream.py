@@ -97,8 +97,8 @@ def load_controller(run: Path | str, out: Path | None = None) -> Actor | Linear:
     Raises:
         UserError: there is none.
     """
-    places = [place / FOLDER for place in folders(Path(run), out)]
-    folder = next((place for place in places if place.is_dir()), None)
+    places = [path / FOLDER for path in folders(Path(run), out)]
+    folder = next((path for path in places if path.is_dir()), None)
     if folder is None:
         raise UserError(f"{run}: no controller here; run `jepa dream {run}` first")
     described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
@@ -120,10 +120,10 @@ def table(result: DreamResult) -> list[str]:
     lines.append(f"{'return of':15}{'  temperature' * sampled}  in the dream  in the world       gap  correlation")
     at = result.temperatures or {"": result.returns}
     for temperature, returns in sorted(at.items(), key=lambda item: float(item[0] or 0)):
-        for found in returns.values():
-            correlation = "" if found.correlation is None else f"{found.correlation:.2f}"
-            label = f"{found.steps} latent steps"
-            numbers = f"{found.dream or 0:12.3f}  {found.world or 0:12.3f}  {found.gap or 0:+8.3f}  {correlation:>11}"
+        for row in returns.values():
+            correlation = "" if row.correlation is None else f"{row.correlation:.2f}"
+            label = f"{row.steps} latent steps"
+            numbers = f"{row.dream or 0:12.3f}  {row.world or 0:12.3f}  {row.gap or 0:+8.3f}  {correlation:>11}"
             lines.append(f"{label:15}" + f"  {temperature:>11}" * sampled + f"  {numbers}")
     lines += [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in result.heads.items()]
     return [*lines, f"trained in {result.training_cpu_seconds:.0f} s of CPU, played in {result.seconds:.0f} s"]

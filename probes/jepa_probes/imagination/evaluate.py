@@ -166,7 +166,7 @@ def _returns(
 ) -> dict[str, Returns]:
     """`horizon` and `task` -> what the first latent steps, and all, were worth in the dream and in the world."""
     steps = in_world.shape[1]
-    in_dream = dream.run(controller.act, start, goal, steps, torch.Generator().manual_seed(seed)).worth
+    in_dream = dream.run(controller.act, start, goal, steps, torch.Generator().manual_seed(seed)).expected_rewards
     return {
         name: compare_returns(in_dream[:, :count], in_world[:, :count])
         for name, count in (("horizon", min(horizon, steps)), ("task", steps))

@@ -37,13 +37,13 @@ class RewardData:
     Attributes:
         latents: of M moments, the episodes one after the other.
         rewards: of the latent step that led there; NaN at the first of an episode.
-        ended: whether the world terminated there; false where a time limit cut the recording.
+        terminated: whether the world terminated there; false where a time limit cut the recording.
         episodes: of each moment.
     """
 
     latents: Float[Tensor, "M N D"]
     rewards: Float[Tensor, " M"]
-    ended: Bool[Tensor, " M"]
+    terminated: Bool[Tensor, " M"]
     episodes: tuple[str, ...]
 
 
@@ -52,55 +52,55 @@ class Heads:
     """What is known of a world that rewards by itself.
 
     Attributes:
-        moments: where dreams start: no ends.
+        starts: where dreams start: no ends.
         reward, continues: of a latent; no `continues` where no recorded episode terminated.
-        told: how well that is known, on episodes that other heads were not fitted to: `reward_r2`, the share of the
+        metrics: how well that is known, on episodes that other heads were not fitted to: `reward_r2`, the share of the
             variance of rewards explained, and the mean chance to go on, at ends and elsewhere.
     """
 
-    moments: Recorded
+    starts: Recorded
     reward: Head
     continues: ContinueHead | None
-    told: dict[str, float]
+    metrics: dict[str, float]
 
 
 def heads_of(
     model: LatentWorldModel, data: StreamConfig, settings: HeadSettings, seed: int, episodes: int | None
 ) -> Heads:
-    """Fit them to the run's recordings; see `earned`. Raises UserError as that, or if there is one episode only."""
-    found = earned(model, data, episodes)
-    if len(set(found.episodes)) < 2:
+    """Fit them to the run's recordings; see `collected_rewards`. Raises UserError as that, or for one episode only."""
+    samples = collected_rewards(model, data, episodes)
+    if len(set(samples.episodes)) < 2:
         raise UserError(f"{data.folder}: heads are tried on episodes held out, so two are needed, found one")
-    fit, held = split_episodes(found.episodes, seed=seed)
-    told = _tried(found, fit, held, settings, seed)
-    known = found.rewards.isfinite()
-    reward = fit_reward(found.latents[known], found.rewards[known], settings, seed)
-    continues = fit_continue(found.latents, found.ended, settings, seed) if found.ended.any() else None
-    going = ~found.ended
-    keys = [key for key, goes_on in zip(found.episodes, going.tolist(), strict=True) if goes_on]
-    return Heads(Recorded(found.latents[going][:, None], keys), Head(reward), continues, told)
+    fit, holdout = split_episodes(samples.episodes, seed=seed)
+    metrics = _tried(samples, fit, holdout, settings, seed)
+    known = samples.rewards.isfinite()
+    reward = fit_reward(samples.latents[known], samples.rewards[known], settings, seed)
+    continues = fit_continue(samples.latents, samples.terminated, settings, seed) if samples.terminated.any() else None
+    going = ~samples.terminated
+    keys = [key for key, goes_on in zip(samples.episodes, going.tolist(), strict=True) if goes_on]
+    return Heads(Recorded(samples.latents[going][:, None], keys), Head(reward), continues, metrics)
 
 
 @torch.no_grad()
-def _tried(found: RewardData, fit: Tensor, held: Tensor, settings: HeadSettings, seed: int) -> dict[str, float]:
+def _tried(data: RewardData, fit: Tensor, holdout: Tensor, settings: HeadSettings, seed: int) -> dict[str, float]:
     """How well heads that are fitted to some of the episodes know the others."""
-    known = found.rewards.isfinite()
-    rows, others = fit[known[fit]], held[known[held]]
-    told: dict[str, float] = {}
+    known = data.rewards.isfinite()
+    rows, others = fit[known[fit]], holdout[known[holdout]]
+    metrics: dict[str, float] = {}
     if len(rows) and len(others):
-        head = fit_reward(found.latents[rows], found.rewards[rows], settings, seed)
-        r2 = r2_score(head(found.latents[others])[:, None], found.rewards[others, None])
+        head = fit_reward(data.latents[rows], data.rewards[rows], settings, seed)
+        r2 = r2_score(head(data.latents[others])[:, None], data.rewards[others, None])
         if not r2.isnan():  # a reward that is always the same needs no head
-            told["reward_r2"] = r2.item()
-    if found.ended[fit].any() and found.ended[held].any():
-        goes_on = fit_continue(found.latents[fit], found.ended[fit], settings, seed)(found.latents[held])
-        told["goes_on_at_ends"] = goes_on[found.ended[held]].mean().item()
-        told["goes_on_elsewhere"] = goes_on[~found.ended[held]].mean().item()
-    return told
+            metrics["reward_r2"] = r2.item()
+    if data.terminated[fit].any() and data.terminated[holdout].any():
+        goes_on = fit_continue(data.latents[fit], data.terminated[fit], settings, seed)(data.latents[holdout])
+        metrics["goes_on_at_ends"] = goes_on[data.terminated[holdout]].mean().item()
+        metrics["goes_on_elsewhere"] = goes_on[~data.terminated[holdout]].mean().item()
+    return metrics
 
 
 @torch.no_grad()
-def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) -> RewardData:
+def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int | None) -> RewardData:
     """Latents, rewards and ends of the training episodes; at most the first `episodes`, None: all.
 
     Raises:
@@ -119,16 +119,16 @@ def earned(model: LatentWorldModel, data: StreamConfig, episodes: int | None) ->
     stride, parts, keys = stride_of(about.fps, model), list[tuple[Tensor, Tensor, Tensor]](), list[str]()
     for number in range(len(samples) if episodes is None else min(episodes, len(samples))):
         sample = shards.probed(samples[number])
-        pictures, told = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
-        assert told.states is not None
-        video, states = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(told.states[:, columns])
+        pictures, contents = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
+        assert contents.states is not None
+        video, states = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(contents.states[:, columns])
         if len(video) > (model.spec.frames_per_step - 1) * stride:
             parts.append(_moments(model, video, states, stride))
             keys += [sample.key] * len(parts[-1][0])
     if not parts:
         raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
-    latents, rewards, ended = (torch.cat(column) for column in zip(*parts, strict=True))
-    return RewardData(latents, rewards, ended, tuple(keys))
+    latents, rewards, terminated = (torch.cat(column) for column in zip(*parts, strict=True))
+    return RewardData(latents, rewards, terminated, tuple(keys))
 
 
 def _moments(
@@ -144,11 +144,11 @@ def _moments(
     at = at[at >= (frames - 1) * stride]
     seen = at[:, None] + stride * torch.arange(1 - frames, 1)
     before = at[:, None] + torch.arange(1 - span, 1)
-    earned = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
+    collected = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
     latents = torch.cat([model.encode_image(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
-    ended = states[at, 1] > 0
+    terminated = states[at, 1] > 0
     return (
         latents,
-        torch.cat([torch.full((1,), torch.nan), earned]),
-        torch.cat([torch.zeros(1, dtype=torch.bool), ended]),
+        torch.cat([torch.full((1,), torch.nan), collected]),
+        torch.cat([torch.zeros(1, dtype=torch.bool), terminated]),
     )

@@ -104,11 +104,13 @@ def _planner(config: Component) -> Planner:
 def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wanted: InverseConfig) -> Actor:
     """Inverse dynamics, fitted to the run's recordings."""
     changes = {"clip_frames": wanted.clip_frames or data.clip_frames}
-    found, goals = recorded(model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video)
-    assert found.actions is not None
-    actions = block_actions(found.actions, model.spec.frames_per_step)
+    features, goals = recorded(
+        model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video
+    )
+    assert features.actions is not None
+    actions = block_actions(features.actions, model.spec.frames_per_step)
     space = action_space(config, model, action_repeat=1)
-    return fit_inverse(found.latents, goals, actions, space, wanted, config.seed)
+    return fit_inverse(features.latents, goals, actions, space, wanted, config.seed)
 
 
 def comparison(a: Path, b: Path) -> list[str]:

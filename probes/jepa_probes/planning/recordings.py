@@ -42,8 +42,8 @@ def recorded(
         return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
 
     encodes = {"seen": model.encode_clips} | ({"still": still} if frames > 1 else {})
-    found = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
-    return found["seen"], found["still" if frames > 1 else "seen"].latents
+    features = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
+    return features["seen"], features["still" if frames > 1 else "seen"].latents
 
 
 def action_space(

@@ -29,13 +29,13 @@ def recorded_in(run: Path, config: AnyTasks, recording: Manifest, model: LatentW
     if recording.world is None:
         raise UserError(f"{run}: trained on video that was not recorded in one of {', '.join(world_names())}")
     about = make_batch(recording.world, np.arange(1))
-    found = {"world": recording.world, "world_version": about.version}
-    for key, value in found.items():
+    recorded = {"world": recording.world, "world_version": about.version}
+    for key, value in recorded.items():
         if getattr(config, key) not in (None, value):
             raise UserError(f"{key} is {getattr(config, key)!r} in the config, and {value!r} where {run} was recorded")
     check_actions(model, about)
     size = config.image_size or recording.image_size or model.preprocessing.image_size
-    return config.model_copy(update={**found, "image_size": size})
+    return config.model_copy(update={**recorded, "image_size": size})
 
 
 def fitted(run: Path, config: AnyTasks, recording: Manifest, model: LatentWorldModel) -> AnyTasks:

@@ -179,12 +179,12 @@ def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
 def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBatch], NDArray[np.float64]]:
     """The floor: an agent whose actions are drawn evenly from -1..1, each held for `frames` steps of the world."""
     rng = np.random.Generator(np.random.Philox(key=[seed, FIRST_EPISODE + 1]))
-    held: list[NDArray[np.float64]] = []
+    repeated: list[NDArray[np.float64]] = []
 
     def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
-        if not held:
-            held.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
-        return held.pop()
+        if not repeated:
+            repeated.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
+        return repeated.pop()
 
     return act
 

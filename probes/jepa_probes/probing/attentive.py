@@ -107,7 +107,7 @@ class AttentiveClassifier(nn.Module):
         self.enter = nn.Linear(token_width, width)
         self.time: Tensor
         self.register_buffer("time", _time_embedding(steps, width), persistent=False)
-        self.place = nn.Parameter(
+        self.position = nn.Parameter(
             0.5 * torch.randn(tokens, width)
         )  # as large as time, so that either can be attended to
         self.blocks = nn.ModuleList(
@@ -125,7 +125,7 @@ class AttentiveClassifier(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
 
     def forward(self, tokens: Float[Tensor, "B S N D"]) -> Float[Tensor, "B C"]:
-        x = (self.enter(tokens) + self.time[:, None] + self.place).flatten(1, 2)
+        x = (self.enter(tokens) + self.time[:, None] + self.position).flatten(1, 2)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

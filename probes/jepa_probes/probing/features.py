@@ -121,14 +121,14 @@ def extract_all(
             break
     if not keys:
         raise UserError("there is nothing to probe: the split has no clips")
-    told = (
+    shared = (
         torch.cat(states),
         {name: torch.cat(x) for name, x in labels.items()},
         tuple(keys),
         tuple(state_names),
         torch.cat(actions) if actions else None,
     )
-    return {name: Features(torch.cat(parts), *told) for name, parts in latents.items()}
+    return {name: Features(torch.cat(parts), *shared) for name, parts in latents.items()}
 
 
 def split_episodes(
@@ -144,8 +144,8 @@ def split_episodes(
             f"settings are chosen on held-out episodes, so a probe needs at least 2 episodes, found {len(names)}"
         )
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = {names[i] for i in order[: max(1, round(share * len(names)))]}
-    chosen = torch.tensor([key in held for key in keys])
+    holdout = {names[i] for i in order[: max(1, round(share * len(names)))]}
+    chosen = torch.tensor([key in holdout for key in keys])
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 

@@ -44,8 +44,8 @@ def make_task(name: str, train: Features, test: Features) -> Task | None:
     classes = tuple(known + sorted(set(t[test_index].tolist()) - set(known)))
     if len(known) < 2 or not len(test_index):
         return None
-    place = {value: i for i, value in enumerate(classes)}
-    y_class, t_class = (torch.tensor([place[v] for v in x.tolist()]) for x in (y[train_index], t[test_index]))
+    index = {value: i for i, value in enumerate(classes)}
+    y_class, t_class = (torch.tensor([index[v] for v in x.tolist()]) for x in (y[train_index], t[test_index]))
     dropped = len(y) - len(y_class) + len(t) - len(t_class)
     return Task(name, classes, len(known), train_index, test_index, y_class, t_class, dropped)
 

@@ -3,7 +3,7 @@
 knn      accuracy of each label by nearest neighbors
 linear   accuracy of each label by logistic regression, and R² of the true states where the data have them
 
-It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded anew, and decoded anew
+It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded again, and decoded again
 only where `data.cache_mib` does not hold them. `jepa probe` afterwards sees all videos, beside the baselines.
 """
 
@@ -67,12 +67,15 @@ class OnlineProbe(ScoringCallback):
         self.every, self.kind, self.frames_per_step, self.seed = every, kind, frames_per_step, seed
         self.probe: ClassProbe = PROBES.make(PROBES.config(kind).model_validate({}))
         where = data.sources[0].shards
-        held = ShardSet.open(where, data.remote).manifest
-        self.names, self.with_states = held.state_names, kind == "linear" and bool(find_targets(held.state_names))
+        manifest = ShardSet.open(where, data.remote).manifest
+        self.names, self.with_states = (
+            manifest.state_names,
+            kind == "linear" and bool(find_targets(manifest.state_names)),
+        )
         for split in CLIPS:
-            if split not in held.splits or held.splits[split].episodes < 2:
+            if split not in manifest.splits or manifest.splits[split].episodes < 2:
                 raise UserError(f"trainer.probe_every: {where} has no two videos to probe in its {split} split; use 0")
-        if not self.with_states and not held.label_names:
+        if not self.with_states and not manifest.label_names:
             other = "; trainer.probe=linear finds its states" if self.names else ""
             raise UserError(f"trainer.probe_every: {where} has no labels that a {kind} probe could find{other}")
         whole = {"shards": data.sources[:1], "batch_size": BATCH, "clips_per_video": 1, "workers": 0}
@@ -94,8 +97,8 @@ class OnlineProbe(ScoringCallback):
         self.seconds += time.perf_counter() - began
         module.log_dict({f"probe/{name}": value for name, value in self.scores.items()}, batch_size=len(batch))
         floors = {task.name: accuracies(task.majority(), task)["accuracy"] for task in tasks} | {"state_r2": 0.0}
-        told = "  ".join(f"{name} {value:.3f} (floor {floors[name]:.3f})" for name, value in self.scores.items())
-        logger.info(f"step {step}: {self.kind} probe  {told or 'nothing to find in these videos'}")
+        message = "  ".join(f"{name} {value:.3f} (floor {floors[name]:.3f})" for name, value in self.scores.items())
+        logger.info(f"step {step}: {self.kind} probe  {message or 'nothing to find in these videos'}")
 
     def _features(self, module: Pretraining, split: str) -> Features:
         return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])

@@ -96,10 +96,10 @@ def _ahead(
         seen = torch.cat([z[:, s - context + 1 : s + 1] for s in starts]).to(device)
         before = torch.cat([a[:, s - context + 1 : s] for s in starts]).to(device)
         after = torch.cat([a[:, s : s + horizon] for s in starts]).to(device)
-        told = None
+        seen_states = None
         if states is not None:
-            told = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts]).to(device)
-        imagined = rollout(dynamics, dynamics.initial_state(seen, before, told), after[:, None])[:, 0, -1].cpu()
+            seen_states = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts]).to(device)
+        imagined = rollout(dynamics, dynamics.initial_state(seen, before, seen_states), after[:, None])[:, 0, -1].cpu()
         parts.append(imagined.unflatten(0, (len(starts), len(z))).transpose(0, 1))
     return torch.cat(parts)
 

@@ -133,10 +133,10 @@ def fit_state(train: Features, *, seed: int = 0) -> StateProbe:
     reduction = Reduction.fit(train.latents.flatten(0, 1).flatten(1), WIDEST)
     rows = reduction(train.latents.flatten(2))
     y = train.states[..., [t.column for t in targets]]
-    fit, held = split_episodes(train.keys, seed=seed)
+    fit, holdout = split_episodes(train.keys, seed=seed)
     weight = torch.zeros(rows.shape[-1], len(targets))
     bias = torch.zeros(len(targets), dtype=torch.float64)
-    problems = [_Problem.of(rows, y, same, fit, held) for same in _same_rows(y)]
+    problems = [_Problem.of(rows, y, same, fit, holdout) for same in _same_rows(y)]
     trials = torch.full((len(PENALTIES), len(targets)), torch.nan, dtype=torch.float64)
     for problem in problems:
         trials[:, problem.columns] = problem.held_out_r2()
@@ -174,8 +174,8 @@ def score(targets: Sequence[Target], predicted: Float[Tensor, "E S C"], states: 
         if target.visible is not None:
             unseen = there & (states[..., target.visible] == 0)
             occluded[target.group] = occluded.get(target.group, 0) + int(unseen.sum())
-            enough = int(unseen.sum()) >= MIN_OCCLUDED
-            hidden[target.name] = _r2(predicted[..., c][unseen], truth[unseen]) if enough else None
+            scorable = int(unseen.sum()) >= MIN_OCCLUDED
+            hidden[target.name] = _r2(predicted[..., c][unseen], truth[unseen]) if scorable else None
     groups: dict[str, float | None] = {}
     for group in dict.fromkeys(t.group for t in targets):
         members = [t.name for t in targets if t.group == group]
@@ -187,7 +187,7 @@ def score(targets: Sequence[Target], predicted: Float[Tensor, "E S C"], states: 
 
 
 @dataclass(frozen=True)
-class _Moments:
+class _Sums:
     """Sums over rows, in fp64: enough to solve ridge regression with any penalty, and additive over sets of rows."""
 
     n: int
@@ -197,7 +197,7 @@ class _Moments:
     xy: Float[Tensor, "Q C"]
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Moments":
+    def of(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Sums":
         """In parts: fp64 copies of all rows at once would take twice the memory of the features."""
         whole = cls._of_part(x[:0], y[:0])
         for rows, columns in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
@@ -205,12 +205,12 @@ class _Moments:
         return whole
 
     @classmethod
-    def _of_part(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Moments":
+    def _of_part(cls, x: Float[Tensor, "n Q"], y: Float[Tensor, "n C"]) -> "_Sums":
         x, y = x.double(), y.double()
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
 
-    def __add__(self, other: "_Moments") -> "_Moments":
-        return _Moments(self.n + other.n, self.x + other.x, self.y + other.y, self.xx + other.xx, self.xy + other.xy)
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(self.n + other.n, self.x + other.x, self.y + other.y, self.xx + other.xx, self.xy + other.xy)
 
     def covariances(self) -> tuple[Float[Tensor, "Q Q"], Float[Tensor, "Q C"]]:
         mean = self.x / self.n
@@ -222,10 +222,10 @@ class _Problem:
     """The columns that exist in the same rows share their sums, and the decomposition of their covariance."""
 
     columns: Int[Tensor, " C"]
-    fit: _Moments
-    held: _Moments
-    held_x: Float[Tensor, "n Q"]
-    held_y: Float[Tensor, "n C"]
+    fit: _Sums
+    holdout: _Sums
+    holdout_x: Float[Tensor, "n Q"]
+    holdout_y: Float[Tensor, "n C"]
 
     @classmethod
     def of(
@@ -234,38 +234,38 @@ class _Problem:
         y: Float[Tensor, "E S X"],
         columns: Int[Tensor, " C"],
         fit: Int[Tensor, " F"],
-        held: Int[Tensor, " H"],
+        holdout: Int[Tensor, " H"],
     ) -> "_Problem":
         there = y[..., columns[0]].isfinite()
-        parts = [(rows[i][there[i]], y[i][there[i]][:, columns]) for i in (fit, held)]
-        return cls(columns, _Moments.of(*parts[0]), _Moments.of(*parts[1]), *parts[1])
+        parts = [(rows[i][there[i]], y[i][there[i]][:, columns]) for i in (fit, holdout)]
+        return cls(columns, _Sums.of(*parts[0]), _Sums.of(*parts[1]), *parts[1])
 
     def held_out_r2(self) -> Float[Tensor, "P C"]:
         """For every penalty, fitted without the held-out rows. NaN where nothing can be told."""
         r2 = torch.full((len(PENALTIES), len(self.columns)), torch.nan, dtype=torch.float64)
-        if self.fit.n < 2 or self.held.n < 2:
+        if self.fit.n < 2 or self.holdout.n < 2:
             return r2
         covariance, cross = self.fit.covariances()
         values, vectors = torch.linalg.eigh(covariance)
-        turned, cross = (self.held_x - self.fit.x.float() / self.fit.n) @ vectors.float(), vectors.T @ cross
+        turned, cross = (self.holdout_x - self.fit.x.float() / self.fit.n) @ vectors.float(), vectors.T @ cross
         for p, penalty in enumerate(PENALTIES):
             predicted = turned @ (cross / (values.clamp(min=0) + penalty)[:, None]).float()
-            r2[p] = r2_score(predicted.double() + self.fit.y / self.fit.n, self.held_y)
+            r2[p] = r2_score(predicted.double() + self.fit.y / self.fit.n, self.holdout_y)
         return r2
 
     def solve(self, penalties: Sequence[float]) -> tuple[Float[Tensor, "Q C"], Float[Tensor, " C"]]:
         """Weights and biases on all training rows: argmin mean (y - x w - b)² + penalty w², column by column."""
-        moments = self.fit + self.held
-        if moments.n == 0:
-            weight = torch.zeros(len(moments.x), len(self.columns))
+        sums = self.fit + self.holdout
+        if sums.n == 0:
+            weight = torch.zeros(len(sums.x), len(self.columns))
             return weight, torch.zeros(len(self.columns), dtype=torch.float64)
-        covariance, cross = moments.covariances()
+        covariance, cross = sums.covariances()
         weight = torch.empty_like(cross)
         for penalty in set(penalties):
             chosen = [c for c, p in enumerate(penalties) if p == penalty]
             factor = torch.linalg.cholesky(covariance + penalty * torch.eye(len(covariance), dtype=torch.float64))
             weight[:, chosen] = torch.cholesky_solve(cross[:, chosen], factor)
-        return weight.float(), (moments.y - moments.x @ weight) / moments.n
+        return weight.float(), (sums.y - sums.x @ weight) / sums.n
 
 
 def _same_rows(y: Float[Tensor, "E S C"]) -> list[Int[Tensor, " _"]]:

@@ -70,9 +70,9 @@ def curves(metrics: Mapping[str, Series]) -> list[Chart]:
     ]
     charts = []
     for title, names, logarithmic in wanted:
-        found = {name.split("/", 1)[1]: metrics[name] for name in names if metrics.get(name)}
-        if found:
-            charts.append(Chart(title, *(_draw(found, theme, logarithmic) for theme in ("light", "dark"))))
+        series = {name.split("/", 1)[1]: metrics[name] for name in names if metrics.get(name)}
+        if series:
+            charts.append(Chart(title, *(_draw(series, theme, logarithmic) for theme in ("light", "dark"))))
     return charts
 
 
@@ -100,8 +100,8 @@ def overlay(runs: Mapping[str, Mapping[str, Series]]) -> bytes:
     figure = Figure(figsize=(3.2 * columns, 2.3 * rows + 0.4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     colors = COLOURS["light"]
-    for place, name in enumerate(names):
-        axes = figure.add_subplot(rows, columns, place + 1)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1)
         drawn = [(i, metrics[name]) for i, metrics in enumerate(runs.values()) if metrics.get(name)]
         for i, points in drawn:
             axes.plot(*zip(*points, strict=True), color=colors[i % len(colors)], linewidth=1.6)

@@ -104,8 +104,8 @@ def write_png(picture: UInt8[np.ndarray, "Y X 3"], path: Path) -> Path:
     return path
 
 
-def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 5.0, hold: float = 1.0) -> Path:
-    """An endless GIF. All frames share one palette, so still parts do not flicker; the last one stays for `hold` s.
+def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 5.0, last_seconds: float = 1.0) -> Path:
+    """An endless GIF. All frames share one palette, so still parts do not flicker; the last stays for `last_seconds`.
 
     Equal neighbors stay frames of their own: T frames go in, T come out.
     """
@@ -113,7 +113,7 @@ def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 
     palette = _palette(frames)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     step = max(20, round(100 / fps) * 10)  # browsers slow down anything faster than 20 ms
-    durations = [step] * (len(images) - 1) + [step + round(hold * 100) * 10]
+    durations = [step] * (len(images) - 1) + [step + round(last_seconds * 100) * 10]
     _keep_equal_neighbors(images)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
     return path

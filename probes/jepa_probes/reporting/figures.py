@@ -87,9 +87,9 @@ def principal_components(features: Float[Tensor, "*any E"], count: int = 3) -> F
     vectors, _ = reduction.principal_components(centered, count)
     largest = vectors.abs().argmax(0)
     vectors = vectors * vectors[largest, torch.arange(vectors.shape[1], device=vectors.device)].sign()
-    found = (centered @ vectors).reshape(*features.shape[:-1], -1)
-    missing = count - found.shape[-1]
-    return torch.cat([found, found.new_zeros(*found.shape[:-1], missing)], -1) if missing else found
+    components = (centered @ vectors).reshape(*features.shape[:-1], -1)
+    missing = count - components.shape[-1]
+    return torch.cat([components, components.new_zeros(*components.shape[:-1], missing)], -1) if missing else components
 
 
 def rollout_video(

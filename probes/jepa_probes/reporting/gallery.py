@@ -55,14 +55,14 @@ def draw_model(
         return paths
     if len(state_columns) != len(model.spec.states):
         return paths
-    told = None
+    states = None
     if state_columns and clips.states is not None:
         last = slice(model.spec.frames_per_step - 1, SEEN * model.spec.frames_per_step, model.spec.frames_per_step)
-        told = clips.states[:COLUMNS, last][..., list(state_columns)].to(z)
+        states = clips.states[:COLUMNS, last][..., list(state_columns)].to(z)
     horizon = min(horizon, z.shape[1] - SEEN)
     blocks = block_actions(clips.actions[:COLUMNS].to(z.device), model.spec.frames_per_step)
     with torch.no_grad():
-        state = dynamics.initial_state(z[:, :SEEN], blocks[:, : SEEN - 1], told)
+        state = dynamics.initial_state(z[:, :SEEN], blocks[:, : SEEN - 1], states)
         ahead = blocks[:, SEEN - 1 : SEEN - 1 + horizon]
         imagined = decoder.decode(rollout(dynamics, state, ahead[:, None])[:, 0])
     decoded = decoder.decode(z[:, SEEN : SEEN + horizon])

@@ -68,7 +68,7 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
     """What the template shows."""
     places = folders(run, out)
     results, config = collect_results(run, out), read_config(run)
-    figures, oversized = _figures([place / "figures" for place in places])
+    figures, oversized = _figures([folder / "figures" for folder in places])
     method = results.pretrain.method if results.pretrain else config.get("method", {}).get("kind", "")
     return {
         "agents": AGENTS,
@@ -137,10 +137,10 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
     for name in probe:
         if name == "state_r2":
             continue
-        if found := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
-            state[name] = f"{found[1]} {found[2]}" + (", while hidden" if found[3] else "")
-        elif found := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
-            label, kind = found[1] or found[3], found[2] or found[4]
+        if match := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
+            state[name] = f"{match[1]} {match[2]}" + (", while hidden" if match[3] else "")
+        elif match := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
+            label, kind = match[1] or match[3], match[2] or match[4]
             classes[name] = f"{label}, {'nearest neighbors' if kind == 'knn' else f'{kind} probe'}"
         else:
             other[name] = name.removeprefix("state.").removeprefix("class.").replace(".", " ").replace("_", " ")

@@ -29,7 +29,7 @@ def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = No
     """Draw the figures, write the page, and return the results.
 
     Args:
-        decoder_steps: fit the pixel decoder anew, for so many steps; None: only if the run has none yet.
+        decoder_steps: fit the pixel decoder again, for this many steps; None: only if the run has none yet.
         out: folder for what is written; None: the run's.
 
     Raises:

@@ -219,8 +219,8 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def read_json(places: Sequence[Path], name: str) -> dict[str, Any]:
     """The file of the first folder that has one; empty if none has. Raises UserError if it is damaged."""
-    for place in places:
-        path = place / name
+    for folder in places:
+        path = folder / name
         if not path.is_file():
             continue
         try:
@@ -278,10 +278,10 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # a checkout that is used without being installed
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

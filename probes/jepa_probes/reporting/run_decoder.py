@@ -35,12 +35,12 @@ def pixel_decoder(
 
     Args:
         out: where a decoder is saved, and looked for first; None: the run's model folder.
-        steps: fit it anew, for so many steps; None: only if there is none, for `STEPS`.
+        steps: fit it again, for this many steps; None: only if there is none, for `STEPS`.
     """
     places = folders(run / "model", None if out == run else out)
-    for place in places:
-        if steps is None and (place / FOLDER).is_dir():
-            return load_pixel_decoder(place)
+    for folder in places:
+        if steps is None and (folder / FOLDER).is_dir():
+            return load_pixel_decoder(folder)
     try:
         PixelDecoder(model.spec.tokens, model.spec.width, model.preprocessing.image_size)
     except ValueError as error:

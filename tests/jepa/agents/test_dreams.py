@@ -117,7 +117,7 @@ def test_what_comes_after_the_end_of_a_dream_counts_by_the_chance_that_there_was
     dream = replace(DREAM, reward=lambda z, goal: torch.ones(2), continues=lambda z: next(chances))
     dreamt = dream.run(stand, torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), 4)
     torch.testing.assert_close(dreamt.alive, torch.tensor([[1, 1, 0.25, 0.125], [1, 0.5, 0.25, 0]]))
-    torch.testing.assert_close(dreamt.worth.sum(1), torch.tensor([2.375, 1.75]))
+    torch.testing.assert_close(dreamt.expected_rewards.sum(1), torch.tensor([2.375, 1.75]))
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])

@@ -16,7 +16,7 @@ from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.models.frozen_encoder import check_freezable
-from jepa.normalize import Moments, Standardize
+from jepa.normalize import NormalizationStats, Standardize
 from jepa.training.optim import adamw
 from jepa.world_model import rollout
 
@@ -194,7 +194,7 @@ def test_states_are_predicted_along_with_the_patches_in_training_as_in_imaginati
     scaled = dino(3, predictor={"normalize_states": True})
     assert isinstance(scaled.dynamics.scale_states, Standardize)
     scaled.dynamics.load_state_dict(method.dynamics.state_dict(), strict=False)
-    scaled.dynamics.scale_states.fit(Moments(torch.full((3,), 5.0), torch.full((3,), 100.0)))
+    scaled.dynamics.scale_states.fit(NormalizationStats(torch.full((3,), 5.0), torch.full((3,), 100.0)))
     data = batch(3)
     assert data.states is not None and data.actions is not None
     wide = Batch(data.video, data.actions, states=100 * data.states + 5)

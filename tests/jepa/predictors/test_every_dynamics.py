@@ -10,7 +10,7 @@ from jepa.config import Config, from_dict, part
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.models.build import build_dynamics
-from jepa.normalize import Moments
+from jepa.normalize import NormalizationStats
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
@@ -62,7 +62,7 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     config = from_dict({"dynamics": {"kind": kind} | settings}, Named).dynamics
     dynamics = build_dynamics(config, encoder, BLOCK)
     width = getattr(config, "state_size", 0)
-    moments = [Moments(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
+    moments = [NormalizationStats(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
     fit_normalization(dynamics, Normalization(*moments))
     assert isinstance(dynamics, nn.Module)
     with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed

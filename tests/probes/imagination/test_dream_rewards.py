@@ -20,7 +20,7 @@ from jepa_data.sources.rollouts import Recording, record
 from jepa_data.worlds import make_env
 from jepa_probes.imagination.dream import load_controller, table
 from jepa_probes.imagination.result import DreamResult
-from jepa_probes.imagination.reward_data import earned
+from jepa_probes.imagination.reward_data import collected_rewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Jepa = Callable[..., str]
@@ -143,11 +143,11 @@ def test_each_moment_has_the_rewards_since_the_last_one_and_episodes_end_where_t
     """Steps are worth 1, 2, 3, …; the model sees every second frame, two of them in a latent step."""
     folder = trained(tmp_path, "gym:DriftCount-v0", steps=2, episodes=12, tubelet=2, clips="fps: 5, clip_frames: 4")
     config, model = load(folder / "config.yaml", PretrainConfig), load_model(folder)
-    found = earned(model, config.data, None)
+    found = collected_rewards(model, config.data, None)
     lengths = []
     for name in dict.fromkeys(found.episodes):
         rows = [i for i, key in enumerate(found.episodes) if key == name]
-        rewards, ended = found.rewards[rows], found.ended[rows]
+        rewards, ended = found.rewards[rows], found.terminated[rows]
         assert rewards[0].isnan()  # the first picture, standing still
         last = int((rewards[-1] / 4 + 1.5).item())  # t + t-1 + t-2 + t-3 = 4 t - 6
         expected = [4 * t - 6 if t > 3 else float("nan") for t in range(last, 1, -4)][::-1]
@@ -155,7 +155,7 @@ def test_each_moment_has_the_rewards_since_the_last_one_and_episodes_end_where_t
         assert not ended[:-1].any() and ended[-1] == (last < 29)
         lengths.append(last + 1)
     assert len(lengths) == 10 and min(lengths) < 30  # of the training episodes; some fell
-    assert len(set(earned(model, config.data, 3).episodes)) == 3
+    assert len(set(collected_rewards(model, config.data, 3).episodes)) == 3
 
 
 def test_a_world_whose_episodes_never_end_has_no_continue_head(tmp_path: Path, run_jepa: Jepa) -> None:
@@ -189,4 +189,4 @@ def test_a_controller_that_sees_the_goal_wants_one(run: Path, corpus: Path) -> N
         ImaginationPolicy(jepa.load(run), Linear(ObservationNormalizer(1, 8), ActionSpace(2)), fps=10.0)
     data = StreamConfig.model_validate({"shards": str(corpus), "batch_size": 4, "clip_frames": 6})
     with pytest.raises(UserError, match="no rewards were recorded"):
-        earned(jepa.load(run), data, None)
+        collected_rewards(jepa.load(run), data, None)

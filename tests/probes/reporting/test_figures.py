@@ -59,7 +59,7 @@ def opened(path) -> tuple[list[np.ndarray], list[int]]:
 
 def test_a_gif_has_every_frame_and_nearly_its_colors(tmp_path, video):
     frames = enlarge(figures.to_frames(video[0]), 64)
-    shown, durations = opened(write_gif(frames, tmp_path / "deep" / "x.gif", fps=5.0, hold=1.0))
+    shown, durations = opened(write_gif(frames, tmp_path / "deep" / "x.gif", fps=5.0, last_seconds=1.0))
     assert len(shown) == FRAMES
     assert durations == [200] * (FRAMES - 1) + [1200]
     assert np.abs(np.stack(shown).astype(int) - frames).mean() < 4

@@ -63,7 +63,7 @@ class GoalReward(DreamReward):
     """Rewards a controller for coming nearer to goals."""
 
     @abstractmethod
-    def reward(self, found: Features) -> Reward:
+    def reward(self, features: Features) -> Reward:
         """Fitted to what was recorded."""
 
     def check(self, about: Manifest) -> None:
@@ -78,14 +78,14 @@ class GoalReward(DreamReward):
         config = fitted(run, config, about, model)
         space = action_space(config, model, config.bounds)
         tasks = Tasks(protocol_of(config))
-        found, goals = recorded(model, data, config.seed, config.clips, config.clips_per_video)
+        features, goals = recorded(model, data, config.seed, config.clips, config.clips_per_video)
         assert model.dynamics is not None
         dreams = Dream(
             model.dynamics,
             space.block_size,
-            self.reward(found),
+            self.reward(features),
             sampled=config.sampled,
             temperature=config.temperature,
         )
-        starts = Recorded(found.latents, found.keys, goals)
+        starts = Recorded(features.latents, features.keys, goals)
         return Stage(config, space, starts, dreams, "goal", partial(evaluate_controller, model, tasks), {})

@@ -28,15 +28,15 @@ class DistanceReward(GoalReward):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def reward(self, found: Features) -> Reward:
+    def reward(self, features: Features) -> Reward:
         """See `GoalReward`."""
         distance = Distance(self.config.measure)
         if not self.config.bonus:
             return distance
         near = self.config.near
         if near is None:
-            if found.latents.shape[1] < 2:
+            if features.latents.shape[1] < 2:
                 raise UserError("reward.near: clips of one latent step have no neighbors in time; say how near")
-            pairs = (found.latents[:, 1:].flatten(0, 1), found.latents[:, :-1].flatten(0, 1))
+            pairs = (features.latents[:, 1:].flatten(0, 1), features.latents[:, :-1].flatten(0, 1))
             near = -distance(*pairs).median().item()
         return Within(distance, near, self.config.bonus)

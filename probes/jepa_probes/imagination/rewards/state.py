@@ -31,8 +31,8 @@ class StateReward(GoalReward):
             known = ", ".join(about.state_names) or "none"
             raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
 
-    def reward(self, found: Features) -> Reward:
+    def reward(self, features: Features) -> Reward:
         """See `GoalReward`."""
-        columns = [found.state_names.index(name) for name in self.config.names]
-        read = LinearRead(found.latents.flatten(0, 1), found.states.flatten(0, 1)[:, columns])
+        columns = [features.state_names.index(name) for name in self.config.names]
+        read = LinearRead(features.latents.flatten(0, 1), features.states.flatten(0, 1)[:, columns])
         return Distance(self.config.measure, read)

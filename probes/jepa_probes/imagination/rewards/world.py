@@ -49,4 +49,4 @@ class WorldReward(DreamReward):
             continues=heads.continues,
         )
         evaluate = partial(evaluate_return, model, play)
-        return Stage(config, space, heads.moments, dreams, "latent", evaluate, heads.told)
+        return Stage(config, space, heads.starts, dreams, "latent", evaluate, heads.metrics)

@@ -37,13 +37,13 @@ def fit_reading(
     Raises:
         UserError: a state does not exist in all episodes.
     """
-    found, _ = recorded(model, data, seed, config.clips, 1)
-    columns = [found.state_names.index(name) for name in config.names]
-    states = found.states[..., columns]
+    features, _ = recorded(model, data, seed, config.clips, 1)
+    columns = [features.state_names.index(name) for name in config.names]
+    states = features.states[..., columns]
     if missing := [name for name, x in zip(config.names, states.unbind(-1), strict=True) if not x.isfinite().all()]:
         raise UserError(f"the state {missing[0]!r} does not exist in every episode, so nothing can be told in it")
-    fit, others = split_episodes(found.keys, seed=seed)
-    rows = [(found.latents[part].flatten(0, 1), states[part].flatten(0, 1)) for part in (fit, others)]
+    fit, others = split_episodes(features.keys, seed=seed)
+    rows = [(features.latents[part].flatten(0, 1), states[part].flatten(0, 1)) for part in (fit, others)]
     r2 = LinearRead(*rows[0]).explained(*rows[1])
-    whole = LinearRead(found.latents.flatten(0, 1), states.flatten(0, 1))
+    whole = LinearRead(features.latents.flatten(0, 1), states.flatten(0, 1))
     return whole, {name: None if isnan(x) else round(x, 4) for name, x in zip(config.names, r2.tolist(), strict=True)}
