@@ -9,13 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.config import Component
 from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
+from jepa.methods.config import MethodConfig
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import Dynamics
-from jepa_data.config import CropConfig
 
 
 @dataclass(frozen=True)
@@ -30,28 +29,6 @@ class Batch:
     actions: Float[Tensor, "B T-1 A"] | None
     is_image: Bool[Tensor, " B"] | None = None
     states: Float[Tensor, "B T X"] | None = None
-
-
-class MethodConfig(Component):
-    """Settings of a method, and what may be asked of them before the method is built."""
-
-    collapses: ClassVar[bool] = True  # False where the encoder does not learn: there is nothing to warn of
-
-    def encoder_source(self) -> str | None:
-        """Run, model folder or hub id of the frozen encoder; None: the config's `encoder`."""
-        return None
-
-    def teacher_source(self) -> str | None:
-        """Run whose encoder is the teacher; given to the method as `teacher`."""
-        return None
-
-    def state_names(self) -> tuple[str, ...]:
-        """Recorded states that the predictor reads."""
-        return ()
-
-    def view_crop(self) -> CropConfig | None:
-        """The crops that make views of a clip; None: those of the data."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,11 @@ class Predictor(nn.Module, ABC):
 
 
 class MemorylessPredictor(Predictor):
-    """A predictor of vector latents [B, 1, D] without a memory: `forward` gives what follows a latent and an action."""
+    """A predictor of vector latents [B, 1, D] without a memory: `predict` gives what follows a latent and an action."""
 
     @abstractmethod
-    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
-        """The next latent."""
+    def predict(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+        """The next latent; the action is as wide as in training."""
 
     def parallel(
         self,
@@ -107,7 +107,7 @@ class MemorylessPredictor(Predictor):
     ) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
         self._check_no_states(states)
-        return self.next_latent(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return self(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     def initial_state(
         self,
@@ -124,17 +124,17 @@ class MemorylessPredictor(Predictor):
     ) -> tuple[LatentState, Deterministic]:
         """One step ahead, see `jepa.world_model.Dynamics`."""
         assert isinstance(state, LatentState)
-        z = self.next_latent(state.z, action)
+        z = self(state.z, action)
         return LatentState(z), Deterministic(z)
 
-    def next_latent(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
-        """`forward`, checked. Raises ValueError if the action has another width than in training."""
+    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+        """The next latent. Raises ValueError if the action has another width than in training."""
         if action.shape[-1] != self.action_size:
             raise ValueError(
                 f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
                 f"found {action.shape[-1]}"
             )
-        return self(z, action)
+        return self.predict(z, action)
 
     def _check_no_states(self, states: Tensor | None) -> None:
         if states is not None:

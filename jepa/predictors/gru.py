@@ -37,6 +37,6 @@ class GRUPredictor(MemorylessPredictor):
         self.layer_norm_out = config.layer_norm_out
         self.cell = nn.GRUCell(action_size, width)
 
-    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+    def predict(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
         next_latent = self.cell(self.scale_actions(action), z[:, 0])[:, None]
         return F.layer_norm(next_latent, (self.width,)) if self.layer_norm_out else next_latent

@@ -48,7 +48,7 @@ class MLPPredictor(MemorylessPredictor):
         )
         self.leave = nn.Linear(config.hidden, width - config.static)
 
-    def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
+    def predict(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
         hidden = self.enter(torch.cat([z[:, 0], self.scale_actions(action)], -1))
         for block in self.blocks:
             hidden = hidden + block(hidden)

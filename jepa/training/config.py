@@ -9,7 +9,7 @@ from jepa.config.fields import Count, Positive, Share
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.methods import METHODS
-from jepa.methods.base import MethodConfig
+from jepa.methods.config import MethodConfig
 from jepa_data.config import StreamConfig
 
 
