@@ -6,7 +6,7 @@ line. `jepa` imports these functions when they are first used.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 from lightning.pytorch.callbacks import Callback
 
@@ -186,8 +186,3 @@ def _described(config: Described | Path | str | None, overrides: Sequence[str], 
 
 def _path(out: Path | str | None) -> Path | None:
     return None if out is None else Path(out).expanduser()
-
-
-def _kinds(union: Any) -> tuple[str, ...]:
-    """The `kind` of every config in an annotated union."""
-    return tuple(part.model_fields["kind"].default for part in get_args(get_args(union)[0]))

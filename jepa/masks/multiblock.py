@@ -74,10 +74,6 @@ class MultiBlock(Mask):
         return (distance + 1e-3 * (slope[0] * y[:, None] / rows + slope[1] * x / columns)).amin(1)
 
 
-# Short-range and long-range blocks.
-VJEPA_BLOCKS = (MultiBlock(MultiBlock.Config(blocks=8, scale=0.15)), MultiBlock(MultiBlock.Config(blocks=2, scale=0.7)))
-
-
 @lru_cache
 def target_cells(mask: MultiBlock, rows: int, columns: int, draws: int = 1024) -> int:
     """Cells that the blocks of `mask` cover on average; at least one, and at least one is left."""

@@ -14,7 +14,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.methods.config import MethodConfig
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.masked import MaskedPredictor
-from jepa.world_model import Dynamics
+from jepa.world_model import Dynamics, block_actions
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars by name; "loss" is minimized, the others are logged. All randomness comes from `generator`."""
+
+    def actions_of(self, batch: Batch) -> Float[Tensor, "B Q E"]:
+        """The actions of a batch as blocks, one per latent transition. Raises ValueError if its clips have none."""
+        if batch.actions is None:
+            raise ValueError(
+                f"{type(self).__name__} learns from actions, and these clips have none; use vjepa or levjepa for plain "
+                "video"
+            )
+        return block_actions(batch.actions, self.encoder.tubelet)
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimizer step (EMA teachers and the like)."""

@@ -20,7 +20,6 @@ from jepa.objectives.causal_prediction import Distance, Predict, forced_and_roll
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import token_grid
 from jepa.predictors.causal import CausalPredictor
-from jepa.world_model import block_actions
 
 ROLLOUT_STEPS = "predicted from its own predictions in training; 0: none"
 ROLLOUT_CONTEXT = "true latents that a rollout starts from; random: drawn for every batch"
@@ -117,18 +116,14 @@ class FrozenEncoderMethod(Method):
         Raises:
             ValueError: the clips have no actions, or not the states that the predictor takes.
         """
-        if batch.actions is None:
-            raise ValueError(
-                f"{type(self).__name__} learns from actions, and these clips have none; use vjepa or levjepa for plain "
-                "video"
-            )
+        actions = self.actions_of(batch)
+        states = None
         with torch.no_grad():
             z = self.encoder(batch.video).float()
-        per_step = batch.video.shape[1] // z.shape[1]
-        actions, states = block_actions(batch.actions, per_step), None
         if (size := 0 if batch.states is None else batch.states.shape[-1]) != self.dynamics.state_size:
             raise ValueError(f"the predictor takes states {self.dynamics.state_size} wide, the clips have {size}")
         if batch.states is not None and self.dynamics.state_size:
+            per_step = self.encoder.tubelet
             states = batch.states[:, per_step - 1 :: per_step]  # at the last frame of each step
         if states is None or not self.dynamics.predicts_states:
             return z, lambda seen: self.dynamics(seen, *_first(seen.shape[1], actions, states))

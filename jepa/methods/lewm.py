@@ -48,7 +48,7 @@ from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import block_actions, rollout
+from jepa.world_model import rollout
 
 
 class LeWM(Method):
@@ -104,12 +104,8 @@ class LeWM(Method):
         Raises:
             ValueError: the clips have no actions.
         """
-        if batch.actions is None:
-            raise ValueError(
-                "LeWM learns from actions, and these clips have none; use vjepa or levjepa for plain video"
-            )
+        actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
         if self.config.teacher_forced:
             predicted = self.dynamics.parallel(z[:, :-1], actions)
         else:

@@ -40,7 +40,7 @@ from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import block_actions, rollout
+from jepa.world_model import rollout
 
 
 class PLDM(Method):
@@ -84,12 +84,8 @@ class PLDM(Method):
         Raises:
             ValueError: the clips have no actions, or there is only one.
         """
-        if batch.actions is None:
-            raise ValueError(
-                "PLDM learns from actions, and these clips have none; use vjepa or levjepa for plain video"
-            )
+        actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        actions = block_actions(batch.actions, batch.video.shape[1] // z.shape[1])
         start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
         predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
         clips, steps = z[:, :, 0], z[:, :, 0].transpose(0, 1)  # [B, S, D], [S, B, D]

@@ -115,14 +115,9 @@ class ActorCritic(Learner):
         actor_inputs: ActorInputs = "goal",
         seed: int = 0,
     ) -> None:
-        self.config = config
-        self.dream = dream
-        self.recorded = recorded
-        self.goals: Goals = goals
-        self.horizon = config.horizon
+        super().__init__(config, dream, recorded, goals)
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], actor_inputs)
-        senses.fit(recorded.z)
+        senses = self.fitted_senses(actor_inputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = self.build(senses, space, **self.network)

@@ -75,16 +75,10 @@ class Evolution(Learner):
         actor_inputs: ActorInputs = "goal",
         seed: int = 0,
     ) -> None:
-        self.config = config
-        self.dream = dream
-        self.recorded = recorded
-        self.goals: Goals = goals
+        super().__init__(config, dream, recorded, goals)
         self.seed = seed
-        self.horizon = config.horizon
         self.network = {}
-        senses = ObservationNormalizer(recorded.z.shape[1], recorded.z.shape[2], actor_inputs)
-        senses.fit(recorded.z)
-        self.controller = self.build(senses, space)
+        self.controller = self.build(self.fitted_senses(actor_inputs), space)
         if self.controller.parameter_count > MAX_PARAMETERS:
             raise ValueError(
                 f"a linear controller of these latents has {self.controller.parameter_count} weights, too many for "

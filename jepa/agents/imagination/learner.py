@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from jepa.agents.controller import ActionSpace, Actor, Linear, ObservationNormalizer
+from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Linear, ObservationNormalizer
+from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.config import Component
 
 History = list[tuple[int, float]]  # what was done, and the return in the dream then
 
@@ -16,8 +18,21 @@ class Learner(ABC):
         network: sizes of the controller's network, with which `build` makes it again; empty where it has none.
     """
 
-    horizon: int
+    Config: type[Component]
     network: dict[str, int]
+
+    def __init__(self, config: Any, dream: Dream, recorded: Recorded, goals: Goals) -> None:
+        self.config = config
+        self.dream = dream
+        self.recorded = recorded
+        self.goals: Goals = goals
+        self.horizon: int = config.horizon
+
+    def fitted_senses(self, actor_inputs: ActorInputs) -> ObservationNormalizer:
+        """What a controller sees, standardized by the recorded latents."""
+        senses = ObservationNormalizer(self.recorded.z.shape[1], self.recorded.z.shape[2], actor_inputs)
+        senses.fit(self.recorded.z)
+        return senses
 
     @abstractmethod
     def train(self) -> tuple[Actor | Linear, History]:

@@ -1,6 +1,6 @@
 """k-nearest-neighbor probe: cosine similarity between clip embeddings, votes weighted as in DINO (arXiv 2104.14294).
 
-k is the one of the highest accuracy on held-out training episodes; of equal ones the largest.
+k is the one of the highest accuracy on holdout-out training episodes; of equal ones the largest.
 """
 
 from collections.abc import Sequence
@@ -47,11 +47,11 @@ class NeighborProbe(ClassProbe):
         embedding = clip_embedding(latents)
         reduction = Reduction.fit(embedding)
         bank = F.normalize(reduction(embedding), dim=-1)
-        fit, held = split_episodes(keys, seed=seed)
-        similarity = bank[held] @ bank[fit].T
+        fit, holdout = split_episodes(keys, seed=seed)
+        similarity = bank[holdout] @ bank[fit].T
         possible = [k for k in self.config.neighbors if k <= len(fit)] or [len(fit)]
         right = {
-            k: int((_vote(similarity, target[fit], classes, k, temperature) == target[held]).sum()) for k in possible
+            k: int((_vote(similarity, target[fit], classes, k, temperature) == target[holdout]).sum()) for k in possible
         }
         k = max(right, key=lambda k: (right[k], k))
         return FittedNeighbors(reduction, bank, target, classes, k, temperature)

@@ -1,6 +1,6 @@
 """Linear probe: multinomial logistic regression on one vector per clip, full-batch L-BFGS.
 
-The L2 penalty is the one of the lowest cross-entropy on held-out training episodes; the probe is then fitted on all.
+The L2 penalty is the one of the lowest cross-entropy on holdout-out training episodes; the probe is then fitted on all.
 """
 
 from collections.abc import Sequence
@@ -50,13 +50,13 @@ class LinearProbe(ClassProbe):
         # Rows span at most n directions, so this many components lose nothing.
         reduction = Reduction.fit(embedding, min(self.config.components, len(embedding)))
         x = reduction(embedding)
-        fit, held = split_episodes(keys, seed=seed)
+        fit, holdout = split_episodes(keys, seed=seed)
         nothing = torch.zeros(x.shape[1] + 1, classes)
         weight = nothing
         losses = dict[float, float]()
         for penalty in self.config.penalties:
             weight = _solve(x[fit], target[fit], weight, penalty, self.config.iterations)
-            losses[penalty] = float(F.cross_entropy(_logits(x[held], weight), target[held]))
+            losses[penalty] = float(F.cross_entropy(_logits(x[holdout], weight), target[holdout]))
         best = min(losses, key=losses.__getitem__)
         return FittedLinear(reduction, _solve(x, target, nothing, best, self.config.iterations), best)
 
