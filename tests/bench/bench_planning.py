@@ -26,6 +26,7 @@ from jepa.predictors.gru import GRUPredictor
 SAMPLES, ELITES, ITERATIONS, HORIZON, HISTORY, ACTION = 300, 30, 30, 5, 3, 10
 TIMED = {1: 3, 8: 1, 50: 1}  # iterations of ours that are timed, by the number of episodes
 Compare = Callable[..., float]
+SETTINGS = CEM.Config(samples=SAMPLES, elites=ELITES)
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Model:
         """Ours."""
         state = self.dynamics.initial_state(self.encoder(pictures), seen)
         cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], running_cost_weight=0.0)
-        planner = CEM(CEM.Config(samples=SAMPLES, elites=ELITES, iterations=iterations))
+        planner = CEM(SETTINGS.model_copy(update={"iterations": iterations}))
         start = torch.zeros(len(pictures), HORIZON, ACTION)
         return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions
 
@@ -58,7 +59,7 @@ class Model:
     ) -> Tensor:
         """One episode."""
         generator = torch.Generator().manual_seed(0)
-        mean, std = torch.zeros(1, HORIZON, ACTION), torch.full((1, HORIZON, ACTION), CEM.std)
+        mean, std = torch.zeros(1, HORIZON, ACTION), torch.full((1, HORIZON, ACTION), SETTINGS.std)
         best, found = torch.inf, mean
         for _ in range(iterations):
             noise = torch.randn(1, SAMPLES, HORIZON, ACTION, generator=generator)
@@ -73,7 +74,7 @@ class Model:
             if costs.min() < best:
                 best, found = costs.min(), actions[costs.argmin()][None]
             elites = actions[costs.topk(ELITES, largest=False).indices][None]
-            mean, std = elites.mean(1), elites.std(1).clamp_min(CEM.min_std)
+            mean, std = elites.mean(1), elites.std(1).clamp_min(SETTINGS.min_std)
         return found
 
 
