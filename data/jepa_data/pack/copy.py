@@ -5,8 +5,8 @@ group of pictures) would be lost on one side and undecodable on the other.
 """
 
 import io
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,23 +29,24 @@ LARGEST = 2**31 - 2**20  # bytes: what is read back of a sample at most, less it
 WITHOUT = "Leave out --copy to re-encode it"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Frames `first` to `last` (not included) of a video, both at a border where it can be cut."""
-
-    number: int
-    first: int
-    last: int
-
-
 def whole_file(src: Source, ending: str) -> tuple[bytes, str]:
     """The bytes of a video, and the ending to store it under. Raises DecodeError."""
-    ending = "mp4" if ending == "m4v" else ending
+    ending = {"m4v": "mp4"}.get(ending, ending)
     if ending not in VIDEOS:
         raise DecodeError("not supported", f".{ending} is not read from shards as it is. {WITHOUT}")
     if (size := len(src) if isinstance(src, bytes) else Path(src).stat().st_size) > LARGEST:
         raise DecodeError("too large", f"{size} bytes are too many for one sample. Cut it: --max-seconds 60")
-    return src if isinstance(src, bytes) else Path(src).read_bytes(), ending
+    return contents(src), ending
+
+
+def contents(src: Source) -> bytes:
+    """The bytes of a file, which may be in memory already. Raises DecodeError for text that can be no file's name."""
+    if isinstance(src, bytes):
+        return src
+    try:
+        return Path(src).read_bytes()
+    except ValueError as error:
+        raise DecodeError("missing", f"no file can have this name ({error})") from error
 
 
 def borders(src: Source, index: VideoIndex) -> Int64[np.ndarray, " K"]:
@@ -63,7 +64,7 @@ def borders(src: Source, index: VideoIndex) -> Int64[np.ndarray, " K"]:
 
 def at_borders(
     pieces: Sequence[Interval], index: VideoIndex, places: Int64[np.ndarray, " K"], exact: bool
-) -> list[Span]:
+) -> list[Interval]:
     """Pieces moved to where the video can be cut: outer ends outwards, inner ones to the last place before.
 
     Args:
@@ -85,20 +86,27 @@ def at_borders(
             "no keyframe",
             f"there is none to cut at near {seconds[gaps[0]]:.1f} s; it has {len(places) - 1} such places. {WITHOUT}",
         )
-    return [Span(piece.number, first, last) for piece, (first, last) in zip(pieces, pairwise(ends), strict=True)]
+    times = pairwise(seconds[ends].tolist())
+    return [Interval(piece.number, start, end) for piece, (start, end) in zip(pieces, times, strict=True)]
 
 
-def copy_packets(src: Source, index: VideoIndex, span: Span) -> bytes:
-    """The frames of a span as an mp4 of the same packets. Sound is left out. Raises DecodeError."""
-    low = int(index.pts[span.first])
-    high = int(index.pts[span.last]) if span.last < index.frames else None
+def copy_packets(src: Source, index: VideoIndex, first: int, last: int) -> bytes:
+    """Frames `first` to `last` (not included), both borders, as an mp4 of the same packets. Sound is left out.
+
+    Raises:
+        DecodeError: the video is damaged.
+    """
+    low = int(index.pts[first])
+    high = int(index.pts[last]) if last < index.frames else math.inf
     buffer = io.BytesIO()
     with _opened(src) as container, av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as out:
         stream = out.add_stream_from_template(container.streams.video[0])
         for packet in _packets(container, low):
-            if high is not None and (packet.pts or 0) >= high:
-                break  # everything of this span is stored before the keyframe that ends it
-            packet.pts, packet.dts = (packet.pts or 0) - low, None if packet.dts is None else packet.dts - low
+            if (packet.pts or 0) >= high:
+                break  # everything before it is stored before the keyframe at the end
+            packet.pts = (packet.pts or 0) - low
+            if packet.dts is not None:
+                packet.dts -= low
             packet.stream = stream
             out.mux(packet)
     return buffer.getvalue()
@@ -106,8 +114,9 @@ def copy_packets(src: Source, index: VideoIndex, span: Span) -> bytes:
 
 def _packets(container: InputContainer, first: int) -> Iterator[Packet]:
     """Packets in the order they are stored, from the one shown at `first` on."""
-    for start in (first, None):  # where a seek lands behind it, as in MPEG-TS, everything before is read
-        container.seek(0 if start is None else start, stream=None if start is None else container.streams.video[0])
+    # Where a seek lands behind it, as in MPEG-TS, everything before is read.
+    for start, stream in ((first, container.streams.video[0]), (0, None)):
+        container.seek(start, stream=stream)
         shown = (p for p in container.demux(video=0) if p.size and p.pts is not None and p.pts >= first)
         packet = next(shown, None)
         if packet is not None and packet.pts == first:

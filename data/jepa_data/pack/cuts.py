@@ -29,23 +29,20 @@ class Interval:
 def cut(start: float, end: float, scenes: Sequence[float], max_seconds: float | None) -> list[Interval]:
     """The pieces of the stretch from `start` to `end`. `scenes`: times at which a new scene begins, ascending."""
     borders = [start, *(time for time in scenes if start + SLACK < time < end - SLACK), end]
-    pieces = list[Interval]()
+    starts: list[float] = []
     for first, last in pairwise(borders):
-        parts = 1 if max_seconds is None else max(1, math.ceil((last - first) / max_seconds - SLACK))
+        parts = max(1, math.ceil((last - first) / (max_seconds or math.inf) - SLACK))
         length = (last - first) / parts
-        for part in range(parts):
-            stop = last if part == parts - 1 else first + (part + 1) * length
-            pieces.append(Interval(len(pieces), first + part * length, stop))
-    return pieces
+        starts += [first + part * length for part in range(parts)]
+    return [Interval(number, *piece) for number, piece in enumerate(pairwise([*starts, end]))]
 
 
 def batches(pieces: Sequence[Interval], seconds: float) -> list[tuple[Interval, ...]]:
     """Neighboring pieces together, each batch no longer than `seconds` unless it is a single piece."""
-    grouped, batch, length = list[tuple[Interval, ...]](), list[Interval](), 0.0
+    grouped: list[tuple[Interval, ...]] = []
     for piece in pieces:
-        if batch and length + piece.seconds > seconds:
-            grouped.append(tuple(batch))
-            batch, length = [], 0.0
-        batch.append(piece)
-        length += piece.seconds
-    return [*grouped, tuple(batch)] if batch else grouped
+        if grouped and sum(other.seconds for other in grouped[-1]) + piece.seconds <= seconds:
+            grouped[-1] += (piece,)
+        else:
+            grouped.append((piece,))
+    return grouped

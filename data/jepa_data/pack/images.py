@@ -1,6 +1,7 @@
 """Still pictures: stored as they are where they fit, otherwise upright and scaled."""
 
 import io
+from typing import Any
 
 from PIL import Image
 
@@ -8,8 +9,7 @@ from jepa_data.decode import VideoIndex
 from jepa_data.decode.image import decode_image, probe_image
 from jepa_data.pack.recipe import Recipe, scaled
 
-JPEG_QUALITY = 92
-FORMATS = {"jpeg": "JPEG", "png": "PNG"}
+FORMATS: dict[str, dict[str, Any]] = {"jpeg": {"format": "JPEG", "quality": 92}, "png": {"format": "PNG"}}
 
 
 def picture(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
@@ -20,6 +20,6 @@ def picture(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
     size = scaled(index.height, index.width, recipe.short_side)
     buffer = io.BytesIO()
     upright = Image.fromarray(decode_image(data, size=size))
-    upright.save(buffer, FORMATS[index.codec], **({"quality": JPEG_QUALITY} if index.codec == "jpeg" else {}))
+    upright.save(buffer, **FORMATS[index.codec])
     stored = buffer.getvalue()
     return stored, probe_image(stored)

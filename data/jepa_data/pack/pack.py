@@ -23,7 +23,7 @@ from jepa_data.process_pool import WorkerFailure, cores, run_in_order
 from jepa_data.sampling import action_stride
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
-from jepa_data.sources.corpus import Corpus, checked_shares, split_of
+from jepa_data.sources.corpus import Corpus, split_of
 from jepa_data.sources.folder import read_folder
 from jepa_data.sources.lerobot import is_lerobot, read_lerobot
 from jepa_data.sources.repack import is_shards, read_shards
@@ -49,7 +49,11 @@ class Packing:
     shard_mib: int = 64
 
     def __post_init__(self) -> None:
-        checked_shares(self.val_share, self.test_share)
+        if not (self.val_share >= 0 and self.test_share >= 0 and self.val_share + self.test_share < 1):
+            raise DataError(
+                "test and val shares are parts of the source videos, below 1 together; found "
+                f"{self.test_share:g} and {self.val_share:g}"
+            )
         if self.shard_mib < 1:
             raise DataError(f"--shard-mib: expected at least 1, found {self.shard_mib}")
         if self.recipe.scene_threshold is not None:
@@ -73,13 +77,14 @@ class Report:
         size = sum(shard.bytes for split in splits.values() for shard in split.shards)
         shards = sum(len(split.shards) for split in splits.values())
         counts = ", ".join(f"{split.episodes} {name}" for name, split in splits.items())
-        speed = f", {length / self.seconds:.1f} s of it a second" if length and not self.resumed else ""
         lines = [
             f"{out}: {counts} samples, {length / 60:.1f} min of video in {shards} shard(s), {size / 2**20:.1f} MiB",
-            f"  took {self.seconds:.1f} s{speed}",
+            f"  took {self.seconds:.1f} s",
         ]
         if self.resumed:
             lines.append(f"  {self.resumed} samples were there before")
+        elif length:
+            lines[-1] += f", {length / self.seconds:.1f} s of it a second"
         if self.short:
             lines.append(f"  {self.short} pieces were too short (--min-seconds)")
         if self.rejected:
@@ -128,7 +133,7 @@ def pack(
     packing = replace(packing, recipe=_fitted(packing.recipe, corpus))
     _check_out(out, overwrite=overwrite)
     writer = _writer(corpus, out, packing, overwrite=overwrite)
-    with writer, Progress(out, writer.done) as done:
+    with writer, closing(Progress(out, writer.done)) as done:
         _run(corpus, packing, writer, done, processes or cores(), progress)
         if not done.samples:
             raise DataError(_nothing(corpus, done))
@@ -151,10 +156,13 @@ def _writer(corpus: Corpus, out: Path, packing: Packing, *, overwrite: bool) -> 
     """`packing` has the recipe that fits the corpus."""
     recipe = packing.recipe
     one_rate = corpus.timed or (recipe.slower == "repeat" and recipe.video == "encode")
+    image_size = corpus.image_size
+    if image_size is not None and recipe.video == "encode":
+        image_size, _ = scaled(image_size, image_size, recipe.short_side)
     return ShardWriter(
         out,
         fps=recipe.fps if one_rate else None,
-        image_size=_image_size(corpus, recipe),
+        image_size=image_size,
         world=corpus.world,
         action_size=corpus.action_size * _stride(corpus, recipe),
         state_names=corpus.state_names,
@@ -209,8 +217,9 @@ def _fitted(recipe: Recipe, corpus: Corpus) -> Recipe:
     """The recipe with the rate that actions and states ask for. Raises DataError if it does not divide theirs."""
     if not corpus.timed:
         return recipe
-    own = recipe.fps is None or recipe.video == "copy"
-    fitted = replace(recipe, fps=corpus.fps if own else recipe.fps, slower="keep")
+    fitted = replace(recipe, slower="keep")
+    if recipe.fps is None or recipe.video == "copy":
+        fitted = replace(fitted, fps=corpus.fps)
     _stride(corpus, fitted)
     return fitted
 
@@ -225,11 +234,6 @@ def _stride(corpus: Corpus, recipe: Recipe) -> int:
         raise DataError(
             f"--fps {recipe.fps:g}: actions and states come {corpus.fps:g} times a second. Choose {rates}, …"
         ) from error
-
-
-def _image_size(corpus: Corpus, recipe: Recipe) -> int | None:
-    side = corpus.image_size
-    return side if side is None or recipe.video == "copy" else scaled(side, side, recipe.short_side)[0]
 
 
 def _made(corpus: Corpus, packing: Packing) -> dict[str, Any]:

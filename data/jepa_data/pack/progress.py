@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from jepa_data.pack.workers import Packed
 from jepa_data.sources.corpus import Item
 
-FINISHED, REJECTED = "packing.jsonl", "rejected.jsonl"
+FINISHED = "packing.jsonl"
+REJECTED = "rejected.jsonl"
 
 
 class Progress:
@@ -30,13 +31,14 @@ class Progress:
     def __init__(self, out: Path, written: Iterable[str]) -> None:
         self.items = self.samples = self.short = 0
         self.rejected: list[str] = []
-        self._out, self._written = out, frozenset(written)
+        self._out = out
+        self._written = frozenset(written)
         self._pieces = _by_item(self._written)
         self._before = _read(out / FINISHED)
         self._finished = (out / FINISHED).open("a")
         self._finished.write("\n")  # the last line may have been cut off
         self._rejects = (out / REJECTED).open("w")
-        self._left, self._keys, self._short, self._bad = 0, list[str](), 0, 0
+        self._tally = _Tally()
 
     def finished(self, item: Item) -> bool:
         """Whether nothing is left to do for an item. It is counted then."""
@@ -52,23 +54,23 @@ class Progress:
 
     def add(self, packed: Packed) -> None:
         """Take note of a result. Results of one item follow each other."""
-        self._left = max(1, self._left) - 1 + len(packed.rest)
-        self._keys += packed.keys
-        self._short += packed.short
+        tally = self._tally
+        tally.jobs += len(packed.rest) - 1
+        tally.keys += packed.keys
+        tally.short += packed.short
         for rejected in packed.rejected:
             self.rejected.append(str(rejected))
-            self._bad += 1
-            record = {name: getattr(rejected, name) for name in ("source", "start", "end", "kind", "detail")}
-            self._rejects.write(json.dumps(record) + "\n")
+            tally.rejected += 1
+            self._rejects.write(json.dumps(asdict(rejected)) + "\n")
             self._rejects.flush()
-        if self._left:
+        if tally.jobs:
             return
-        self._count(len(self._keys), self._short)
-        if not self._bad:
-            record = {"item": packed.item.key, "samples": self._keys, "short": self._short}
+        self._count(len(tally.keys), tally.short)
+        if not tally.rejected:
+            record = {"item": packed.item.key, "samples": tally.keys, "short": tally.short}
             self._finished.write(json.dumps(record) + "\n")
             self._finished.flush()
-        self._keys, self._short, self._bad = [], 0, 0
+        self._tally = _Tally()
 
     def remove(self) -> None:
         """The packing is done: keep the list of what was rejected, if there is any."""
@@ -76,18 +78,25 @@ class Progress:
         if not self.rejected:
             (self._out / REJECTED).unlink()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         for file in (self._finished, self._rejects):
             with suppress(OSError):  # every line was flushed; a full disk has been reported by then
                 file.close()
 
     def _count(self, samples: int, short: int) -> None:
-        self.items, self.samples, self.short = self.items + 1, self.samples + samples, self.short + short
+        self.items += 1
+        self.samples += samples
+        self.short += short
+
+
+@dataclass
+class _Tally:
+    """What became of the jobs of an item so far."""
+
+    jobs: int = 1  # that are left
+    keys: list[str] = field(default_factory=list)
+    short: int = 0
+    rejected: int = 0
 
 
 def _by_item(keys: Iterable[str]) -> dict[str, list[str]]:

@@ -40,18 +40,12 @@ class Recipe:
     min_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--short-side", self.short_side, 16),
-            ("--gop", self.gop, 1),
-            ("--min-seconds", self.min_seconds, 0),
-        ):
+        bounds = {"--short-side": (self.short_side, 16), "--gop": (self.gop, 1), "--min-seconds": (self.min_seconds, 0)}
+        for name, (value, least) in bounds.items():
             if value < least:
                 raise DataError(f"{name}: expected at least {least}, found {value:g}")
-        for name, value in (
-            ("--fps", self.fps),
-            ("--max-seconds", self.max_seconds),
-            ("--scene-threshold", self.scene_threshold),
-        ):
+        given = {"--fps": self.fps, "--max-seconds": self.max_seconds, "--scene-threshold": self.scene_threshold}
+        for name, value in given.items():
             if value is not None and not value > 0:
                 raise DataError(f"{name}: expected more than 0, found {value:g}")
         if not 0 <= self.crf <= 51:
@@ -92,6 +86,9 @@ class Rejected:
 def scaled(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Height and width after packing: the aspect kept, never larger, both sides even."""
     scale = min(1.0, short_side / min(height, width))
-    # Rounded down where nothing is scaled: never upscaled, not even by a line.
-    high, wide = (side if scale == 1.0 else round(side * scale) for side in (height, width))
-    return max(2, high // 2 * 2), max(2, wide // 2 * 2)
+    return _even(height * scale), _even(width * scale)
+
+
+def _even(side: float) -> int:
+    # Rounded down: what is not scaled is never made larger, not even by a line.
+    return max(2, round(side) // 2 * 2)

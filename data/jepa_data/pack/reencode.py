@@ -26,19 +26,20 @@ def reencode(reader: Reader, indices: Int64[np.ndarray, " T"], fps: float, recip
 
 def packed_rate(index: VideoIndex, recipe: Recipe) -> float:
     """Frames a second after packing: those of the recipe, or the video's own where it has fewer."""
-    own = index.fps if index.fps > 0 else recipe.fps or 1.0
-    if recipe.fps is None:
-        return own
+    own = index.fps or recipe.fps or 1.0
     # Nominal rates are not taken literally: 29.97 will do for 30.
-    return recipe.fps if recipe.slower == "repeat" or own > 0.998 * recipe.fps else own
+    if recipe.fps and (recipe.slower == "repeat" or own > 0.998 * recipe.fps):
+        return recipe.fps
+    return own
 
 
 def frame_numbers(index: VideoIndex, first: int, last: int, fps: float) -> Int64[np.ndarray, " T"]:
     """Numbers of the frames on screen every 1/fps seconds, from frame `first` on, before frame `last`."""
     seconds = frame_seconds(index)
-    start, end = seconds[first], seconds[last]
-    slack = min(5e-4, (end - start) / max(1, last - first) / 4)
-    count = max(1, int(np.ceil((end - start - slack) * fps)))
+    start = seconds[first]
+    length = seconds[last] - start
+    slack = min(5e-4, length / max(1, last - first) / 4)
+    count = max(1, int(np.ceil((length - slack) * fps)))
     times = start + np.arange(count) / fps
     shown = np.searchsorted(seconds[:-1], times + slack, side="right") - 1
     return np.clip(shown, first, last - 1).astype(np.int64)

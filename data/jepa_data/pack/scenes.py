@@ -50,8 +50,8 @@ def check_installed() -> None:
 
 
 def _pictures(reader: Reader, first: int, last: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    height, width = reader.index.height, reader.index.width
-    scale = min(1.0, SHORT_SIDE / min(height, width))
-    size = max(2, round(height * scale)), max(2, round(width * scale))
+    index = reader.index
+    scale = min(1.0, SHORT_SIDE / min(index.height, index.width))
+    size = (max(2, round(index.height * scale)), max(2, round(index.width * scale)))
     for start in range(first, last, CHUNK):
         yield from reader.frames(range(start, min(start + CHUNK, last)), size=size)

@@ -4,10 +4,9 @@ A long video is looked at once; its pieces then become jobs of their own, so tha
 process holds more than about a minute of encoded video.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,12 @@ import numpy as np
 from jepa_data.decode import Reader, VideoIndex, get_backend
 from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
-from jepa_data.pack.copy import Span, at_borders, borders, copy_packets, whole_file
+from jepa_data.pack.copy import at_borders, borders, contents, copy_packets, whole_file
 from jepa_data.pack.cuts import Interval, batches, cut
+from jepa_data.pack.images import picture
 from jepa_data.pack.recipe import Piece, Recipe, Rejected
 from jepa_data.pack.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
+from jepa_data.pack.scenes import find_scenes
 from jepa_data.process_pool import Alive, WorkerFailure
 from jepa_data.sampling import clip_actions
 from jepa_data.shards.finite import check_actions, check_states
@@ -74,8 +75,13 @@ class _Material:
     ending: str
     actions: np.ndarray | None
     states: np.ndarray | None
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any]  # its labels among them
     began: float  # seconds into the source where this video begins
+
+    @property
+    def timed(self) -> bool:
+        """Whether its frames belong to actions or states."""
+        return self.actions is not None or self.states is not None
 
 
 def work(job: Job, alive: Alive) -> Packed:
@@ -99,33 +105,54 @@ def crashed(job: Job, lost: WorkerFailure) -> Packed:
 
 
 def _video(job: Job, material: _Material) -> Packed:
+    if job.plan is not None:
+        with get_backend("pyav").open(material.src, job.plan.index) as reader:
+            return _pieces(job, material, reader, job.plan)
+    with get_backend("pyav").open(material.src) as reader:
+        cuts = _cuts(job, material, reader)
+        kept = [piece for piece in cuts if piece.seconds >= job.recipe.min_seconds - 1e-6]
+        now, *later = [Plan(part, len(cuts), reader.index) for part in batches(kept, BATCH_SECONDS) or [()]]
+        packed = _pieces(job, material, reader, now)
+    return replace(packed, short=len(cuts) - len(kept), rest=tuple(replace(job, plan=plan) for plan in later))
+
+
+def _pieces(job: Job, material: _Material, reader: Reader, plan: Plan) -> Packed:
+    """The pieces of a plan, made."""
     item = job.item
-    with get_backend("pyav").open(material.src, None if job.plan is None else job.plan.index) as reader:
-        plan, short, rest = (job.plan, 0, ()) if job.plan is not None else _planned(job, material, reader)
-        keys, pieces, rejected = list[str](), list[Piece](), list[Rejected]()
-        for cut_out in plan.cuts:
-            key = item.key if plan.total == 1 else f"{item.key}-{cut_out.number:04d}"
-            try:
-                if key not in job.done:
-                    pieces.append(_piece(job, material, reader, cut_out, key))
-                keys.append(key)
-            except DecodeError as error:
-                rejected.append(_rejected(item, error, None if plan.total == 1 else cut_out))
-    return Packed(item, tuple(keys), tuple(pieces), tuple(rejected), short, rest)
+    keys: list[str] = []
+    pieces: list[Piece] = []
+    rejected: list[Rejected] = []
+    for piece in plan.cuts:
+        key = item.key if plan.total == 1 else f"{item.key}-{piece.number:04d}"
+        try:
+            if key not in job.done:
+                pieces.append(_piece(job, material, reader, piece, key))
+            keys.append(key)
+        except DecodeError as error:
+            rejected.append(_rejected(item, error, item if plan.total == 1 else piece))
+    return Packed(item, tuple(keys), tuple(pieces), tuple(rejected))
 
 
-def _planned(job: Job, material: _Material, reader: Reader) -> tuple[Plan, int, tuple[Job, ...]]:
-    """Pieces to make now, how many were too short, and jobs for the others."""
-    cuts, index = _cuts(job, material, reader), reader.index
-    if job.recipe.video == "copy" and not _whole(job.item, len(cuts)):
-        timed = material.actions is not None or material.states is not None
-        seconds = frame_seconds(index)
-        spans = at_borders(cuts, index, borders(material.src, index), timed)
-        cuts = [Interval(span.number, float(seconds[span.first]), float(seconds[span.last])) for span in spans]
-    kept = [piece for piece in cuts if piece.seconds >= job.recipe.min_seconds - 1e-6]
-    now, *later = batches(kept, BATCH_SECONDS) or [()]
-    rest = tuple(Job(job.item, job.recipe, job.done, Plan(part, len(cuts), index)) for part in later)
-    return Plan(now, len(cuts), index), len(cuts) - len(kept), rest
+def _cuts(job: Job, material: _Material, reader: Reader) -> list[Interval]:
+    """All pieces of a video, those that are too short too."""
+    index = reader.index
+    seconds = frame_seconds(index)
+    wanted = _wanted(job.item)
+    first, last = _frames(index, wanted)
+    if last <= first:
+        raise DecodeError("out of range", f"no frame is shown from {wanted.start:g} s on; it ends at {seconds[-1]:g} s")
+    frames = last - first
+    for name, array, rows in (("actions", material.actions, frames - 1), ("states", material.states, frames)):
+        if array is not None and len(array) != rows:
+            recorded = f"{len(array)} {name} were recorded, expected {rows}"
+            raise DecodeError("out of step", f"its video has {frames} frames; {recorded}")
+    scenes: list[float] = []
+    if job.recipe.scene_threshold is not None:
+        scenes = find_scenes(reader, first, last, job.recipe.scene_threshold)
+    cuts = cut(float(seconds[first]), float(seconds[last]), scenes, job.recipe.max_seconds)
+    if job.recipe.video == "encode" or _whole(job.item, len(cuts)):
+        return cuts
+    return at_borders(cuts, index, borders(material.src, index), material.timed)
 
 
 def _whole(item: Item, pieces: int) -> bool:
@@ -133,73 +160,54 @@ def _whole(item: Item, pieces: int) -> bool:
     return pieces == 1 and item.start is None and item.end is None
 
 
-def _cuts(job: Job, material: _Material, reader: Reader) -> list[Interval]:
-    from jepa_data.pack.scenes import find_scenes
-
-    item, recipe, index = job.item, job.recipe, reader.index
-    seconds = frame_seconds(index)
-    first, last = _frames(index, Interval(0, item.start or 0.0, float(seconds[-1]) if item.end is None else item.end))
-    if last <= first:
-        raise DecodeError("out of range", f"no frame is shown from {item.start:g} s on; it ends at {seconds[-1]:g} s")
-    for name, array, rows in (
-        ("actions", material.actions, last - first - 1),
-        ("states", material.states, last - first),
-    ):
-        if array is not None and len(array) != rows:
-            raise DecodeError(
-                "out of step",
-                f"its video has {last - first} frames; {len(array)} {name} were recorded, expected {rows}",
-            )
-    threshold = recipe.scene_threshold
-    scenes = [] if threshold is None else find_scenes(reader, first, last, threshold)
-    return cut(float(seconds[first]), float(seconds[last]), scenes, recipe.max_seconds)
+def _wanted(item: Item) -> Interval:
+    """The part of its file that is an item."""
+    return Interval(0, item.start or 0.0, np.inf if item.end is None else item.end)
 
 
 def _picture(job: Job, material: _Material) -> Packed:
-    from jepa_data.pack.images import picture
-
     item = job.item
     if item.key in job.done:
         return Packed(item, (item.key,))
-    raw = material.src if isinstance(material.src, bytes) else Path(material.src).read_bytes()
-    data, index = picture(raw, job.recipe)
-    metadata = {**material.metadata, "labels": _labels(item, material), "source": item.name}
-    return Packed(
-        item,
-        (item.key,),
-        (Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name}),),
-    )
+    data, index = picture(contents(material.src), job.recipe)
+    metadata = {**material.metadata, "source": item.name}
+    piece = Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name})
+    return Packed(item, (item.key,), (piece,))
 
 
 def _piece(job: Job, material: _Material, reader: Reader, piece: Interval, key: str) -> Piece:
     """A piece of a video as a sample. Raises DecodeError."""
-    item, recipe, index = job.item, job.recipe, reader.index
+    item = job.item
+    index = reader.index
     first, last = _frames(index, piece)
-    numbers, stride, ending = np.arange(first, last, dtype=np.int64), 1, "mp4"
-    if recipe.video == "copy" and _whole(item, 1) and (first, last) == (0, index.frames):
+    numbers = np.arange(first, last, dtype=np.int64)
+    stride = 1
+    ending = "mp4"
+    if job.recipe.video == "copy" and _whole(item, 1) and (first, last) == (0, index.frames):
         data, ending = whole_file(material.src, material.ending)
-    elif recipe.video == "copy":
-        data = copy_packets(material.src, index, Span(piece.number, first, last))
+    elif job.recipe.video == "copy":
+        data = copy_packets(material.src, index, first, last)
     else:
-        fps = packed_rate(index, recipe)
-        if material.actions is None and material.states is None:
-            numbers = frame_numbers(index, first, last, fps)
-        else:
+        fps = packed_rate(index, job.recipe)
+        if material.timed:
             numbers, stride = steady_numbers(index, first, last, fps)
-        data = reencode(reader, numbers, fps, recipe)
+        else:
+            numbers = frame_numbers(index, first, last, fps)
+        data = reencode(reader, numbers, fps, job.recipe)
     stored = probe_media(data, ending)
     if stored.frames != len(numbers):
         raise DecodeError("damaged", f"{len(numbers)} frames were packed, {stored.frames} can be read back")
     # Rows of actions and states count from the first frame of the item.
-    rows = numbers - _frames(index, Interval(0, item.start or 0.0, np.inf))[0]
-    actions = None if material.actions is None else clip_actions(material.actions, rows, stride)
-    states = None if material.states is None else material.states[rows]
-    if actions is not None:
+    rows = numbers - _frames(index, _wanted(item))[0]
+    actions = states = None
+    if material.actions is not None:
+        actions = clip_actions(material.actions, rows, stride)
         check_actions(actions)
-    if states is not None:
+    if material.states is not None:
+        states = material.states[rows]
         check_states(states)
-    start, end = round(piece.start + material.began, 6), round(piece.end + material.began, 6)
-    name = material.metadata.get("source", item.name) if item.sample is not None else item.name
+    part = {"start": round(piece.start + material.began, 6), "end": round(piece.end + material.began, 6)}
+    name = material.metadata.get("source", item.name)  # of a sample; other items have none
     return Piece(
         key=key,
         ending=ending,
@@ -207,44 +215,30 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Interval, key: 
         index=stored,
         actions=actions,
         states=states,
-        metadata={**material.metadata, "labels": _labels(item, material), "source": name, "start": start, "end": end},
-        source={"url": name, "start": start, "end": end},
+        metadata={**material.metadata, "source": name, **part},
+        source={"url": name, **part},
     )
 
 
 def _material(item: Item) -> _Material:
-    if item.sample is None:
-        _check_name(item.path)
-        return _Material(item.path, item.ending, item.actions, item.states, item.metadata, 0.0)
     sample = item.sample
-    files = ShardFiles(item.path)
-    try:
+    if sample is None:
+        metadata = {**item.metadata, "labels": dict(item.labels)}
+        return _Material(item.path, item.ending, item.actions, item.states, metadata, 0.0)
+    with closing(ShardFiles(item.path)) as files:
         members = files.read(sample)
-    finally:
-        files.close()
     frames = sample.frames or probe_media(members[sample.media], sample.media).frames
+    rows = {ACTIONS: frames - 1, STATES: frames}
+    arrays = {name: read_npy(members[name], count) for name, count in rows.items() if name in members}
+    metadata = read_metadata(members)
     return _Material(
         src=members[sample.media],
         ending=sample.media,
-        actions=read_npy(members[ACTIONS], frames - 1) if ACTIONS in members else None,
-        states=read_npy(members[STATES], frames) if STATES in members else None,
-        metadata=read_metadata(members),
+        actions=arrays.get(ACTIONS),
+        states=arrays.get(STATES),
+        metadata={**metadata, "labels": sample.labels | read_labels(metadata)},
         began=float(sample.source.get("start") or 0.0),
     )
-
-
-def _labels(item: Item, material: _Material) -> dict[str, int]:
-    return dict(item.labels) if item.sample is None else item.sample.labels | read_labels(material.metadata)
-
-
-def _check_name(path: Path) -> None:
-    """Raises DecodeError for text from a table that can be no file's name."""
-    if "\0" in str(path):
-        raise DecodeError("missing", "no file can have this name: it holds a zero byte")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise DecodeError("missing", f"no file can have this name ({error.reason})") from error
 
 
 def _frames(index: VideoIndex, piece: Interval) -> tuple[int, int]:
@@ -255,6 +249,6 @@ def _frames(index: VideoIndex, piece: Interval) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _rejected(item: Item, error: DecodeError, piece: Interval | None = None) -> Rejected:
-    start, end = (item.start, item.end) if piece is None else (piece.start, piece.end)
-    return Rejected(item.name, start, end, error.kind, error.detail)
+def _rejected(item: Item, error: DecodeError, part: Item | Interval | None = None) -> Rejected:
+    part = part or item
+    return Rejected(item.name, part.start, part.end, error.kind, error.detail)

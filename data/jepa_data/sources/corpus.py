@@ -1,6 +1,7 @@
 """What every kind of source gives to the packer: items, each a video or picture or a part of one, not yet opened."""
 
 import hashlib
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from jepa_data.errors import DataError
 from jepa_data.shards.manifest import IMAGES, KEY_LENGTH, SPLITS, VIDEOS, Sample, clean_key
 
 # Files that are taken for videos. Those that --copy cannot store as they are are re-encoded.
@@ -112,16 +112,7 @@ def split_of(item: Item, seed: int, val_share: float, test_share: float) -> str:
     if item.split is not None:
         return item.split
     draw = int.from_bytes(_hash(f"split:{seed}:{item.group}")[:7], "big") / 2**56
-    return "test" if draw < test_share else "val" if draw < test_share + val_share else "train"
-
-
-def checked_shares(val_share: float, test_share: float) -> None:
-    """Raises DataError unless both shares and what remains for training are sensible."""
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
-        raise DataError(
-            f"test and val shares are parts of the source videos, below 1 together; found {test_share:g} and "
-            f"{val_share:g}"
-        )
+    return ("test", "val", "train")[bisect((test_share, test_share + val_share), draw)]
 
 
 def class_numbers(names: Iterable[str]) -> dict[str, int]:
@@ -133,7 +124,8 @@ def label_numbers(labels: Iterable[str]) -> tuple[dict[str, int], bool]:
     """The number of each label, and whether they are plain: where all are numbers, they stay the numbers they are."""
     given = set(labels)
     plain = all(label.isascii() and label.isdigit() and len(label) <= LABEL_DIGITS for label in given)
-    return ({label: int(label) for label in given} if plain else class_numbers(given)), plain
+    numbers = {label: int(label) for label in given} if plain else class_numbers(given)
+    return numbers, plain
 
 
 def _hash(text: str) -> bytes:

@@ -29,9 +29,10 @@ def read_folder(root: Path, *, labels: bool = True) -> Corpus:
         notes = "".join(f"; {note}" for note in listing.notes)
         raise DataError(f"{root}: holds no video or picture. Their names end in one of: {known}{notes}")
     splits = all(len(name.parts) > 1 and name.parts[0].lower() in SPLIT_NAMES for name in names)
-    classes = {name: _class(name, splits) for name in names} if labels else {}
-    numbers = class_numbers(label for label in classes.values() if label is not None)
-    items = [_item(root, name, splits, classes.get(name), numbers) for name in names]
+    depth = int(splits)  # of the folder that is the label
+    named = {name: printable(name.parts[depth]) for name in names if labels and len(name.parts) > depth + 1}
+    numbers = class_numbers(named.values())
+    items = [_item(root, name, splits, named.get(name), numbers) for name in names]
     return Corpus(
         kind="folder",
         count=len(items),
@@ -53,8 +54,3 @@ def _item(root: Path, name: PurePosixPath, splits: bool, label: str | None, numb
         labels={"label": numbers.get(label or "", -1)} if numbers else {},
         metadata={} if label is None else {"label": label},
     )
-
-
-def _class(name: PurePosixPath, splits: bool) -> str | None:
-    folders = name.parts[int(splits) : -1]
-    return printable(folders[0]) if folders else None

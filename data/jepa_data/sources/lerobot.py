@@ -24,7 +24,9 @@ from jepa_data.shards.finite import as_float32
 from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, class_numbers
 from jepa_data.sources.parquet import read_parquet
 
-ACTION, STATE, INFO = "action", "observation.state", "meta/info.json"
+ACTION = "action"
+STATE = "observation.state"
+INFO = "meta/info.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def read_lerobot(root: Path, *, camera: str | None = None, labels: bool = True) 
     layout = _layout(root, camera)
     episodes = _episodes(root)
     tasks = [_task(row) for row in episodes]
-    numbers = class_numbers(task for task in tasks if task is not None) if labels else {}
+    numbers = class_numbers(task for task in tasks if labels and task is not None)
     return Corpus(
         kind="lerobot",
         count=len(episodes),
@@ -77,22 +79,25 @@ def is_lerobot(root: Path) -> bool:
 def _items(
     layout: _Layout, episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str | None], numbers: Mapping[str, int]
 ) -> Iterator[Item]:
-    path, recorded = None, dict[int, _Recorded]()
+    path = None
+    recorded: dict[int, _Recorded] = {}
+    prefix = f"videos/{layout.camera}"
     for row, task in zip(episodes, tasks, strict=True):
-        prefix = f"videos/{layout.camera}"
         try:
-            episode, length = int(row["episode_index"]), int(row["length"])
+            episode = int(row["episode_index"])
+            length = int(row["length"])
             data = _filled(layout.data_path, row, "data")
             video = _filled(layout.video_path, row, prefix, video_key=layout.camera)
             first = float(row[f"{prefix}/from_timestamp"])
         except (KeyError, TypeError, IndexError) as error:
             raise DataError(f"{layout.root}: meta/episodes: a row has no {error}, which LeRobot v3 has") from error
         if path != data:  # episodes of one file follow each other, so each file is read once
-            path, recorded = data, _recorded(layout.root / data, layout)
-        if episode not in recorded or recorded[episode].frames != length:
-            frames = recorded[episode].frames if episode in recorded else 0
+            path = data
+            recorded = _recorded(layout.root / data, layout)
+        in_file = recorded.get(episode, _Recorded())
+        if in_file.frames != length or not length:
             raise DataError(
-                f"{layout.root / data}: has {frames} frames of episode {episode}, meta/episodes says {length}"
+                f"{layout.root / data}: has {in_file.frames} frames of episode {episode}, meta/episodes says {length}"
             )
         name = f"episode-{episode:06d}"
         yield Item(
@@ -106,8 +111,8 @@ def _items(
             split=next((split for split, within in layout.splits.items() if episode in within), None),
             labels={"task": numbers.get(task or "", -1)} if numbers else {},
             metadata={"episode": episode} | ({} if task is None else {"task": task, "caption": task}),
-            actions=recorded[episode].actions,
-            states=recorded[episode].states,
+            actions=in_file.actions,
+            states=in_file.states,
         )
 
 
@@ -115,29 +120,30 @@ def _items(
 class _Recorded:
     """What data/ holds of an episode."""
 
-    frames: int
-    actions: Float32[np.ndarray, "P A"] | None
-    states: Float32[np.ndarray, "F X"] | None
+    frames: int = 0
+    actions: Float32[np.ndarray, "P A"] | None = None
+    states: Float32[np.ndarray, "F X"] | None = None
 
 
 def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
     """The episodes in a file of data/."""
-    names = ["episode_index", "frame_index"] + [ACTION] * bool(layout.actions) + [STATE] * bool(layout.state_names)
+    vectors = [name for name, size in ((ACTION, layout.actions), (STATE, len(layout.state_names))) if size]
+    names = {"episode_index", "frame_index", *vectors}
     table = read_parquet(path, lambda column: column in names)
-    if set(table.column_names) != set(names):
-        raise DataError(f"{path}: has no column {', '.join(sorted(set(names) - set(table.column_names)))}")
-    episode, frame = (table[name].to_numpy() for name in names[:2])
+    if missing := names.difference(table.column_names):
+        raise DataError(f"{path}: has no column {', '.join(sorted(missing))}")
+    episode = table["episode_index"].to_numpy()
+    frame = table["frame_index"].to_numpy()
     by_episode = {}
     for number in np.unique(episode):
         rows = np.flatnonzero(episode == number)
         rows = rows[np.argsort(frame[rows], kind="stable")]
         if not np.array_equal(frame[rows], np.arange(len(rows))):
             raise DataError(f"{path}: episode {number}: its frames are not numbered 0 to {len(rows) - 1}")
-        actions, states = (
-            _matrix(table[name].take(rows).to_pylist(), path, name) if name in names else None
-            for name in (ACTION, STATE)
-        )
-        by_episode[int(number)] = _Recorded(len(rows), None if actions is None else actions[:-1], states)
+        matrices = {name: _matrix(table[name].take(rows).to_pylist(), path, name) for name in vectors}
+        if ACTION in matrices:
+            matrices[ACTION] = matrices[ACTION][:-1]
+        by_episode[int(number)] = _Recorded(len(rows), matrices.get(ACTION), matrices.get(STATE))
     return by_episode
 
 
@@ -151,21 +157,23 @@ def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"
         raise DataError(f"{path}: column {name}: {error.detail}") from error
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: column {name}: its rows are not numbers of one width") from error
-    return array[:, None] if array.ndim == 1 else array.reshape(len(array), -1)
+    return array.reshape(len(array), -1)
 
 
 def _layout(root: Path, camera: str | None) -> _Layout:
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8-sig"))
-        version, features = str(info["codebase_version"]), dict(info["features"])
+        version = str(info["codebase_version"])
+        features = dict(info["features"])
         if not version.startswith("v3."):
             raise DataError(
                 f"{root}: is LeRobot {version}; v3 is read. Convert it with "
                 "lerobot.scripts.convert_dataset_v21_to_v30 (LeRobot's own)"
             )
         cameras = [name for name, feature in features.items() if feature["dtype"] == "video"]
-        is_image = [name for name, feature in features.items() if feature["dtype"] == "image"]
-        chosen = _camera(root, cameras, is_image, camera)
+        images = [name for name, feature in features.items() if feature["dtype"] == "image"]
+        chosen = _camera(root, cameras, images, camera)
+        nothing = {"shape": [0]}
         return _Layout(
             root=root,
             fps=float(info["fps"]),
@@ -173,8 +181,8 @@ def _layout(root: Path, camera: str | None) -> _Layout:
             image_size=min(side for side in features[chosen]["shape"] if side > 4),  # the other one is channels
             data_path=str(info["data_path"]),
             video_path=str(info["video_path"]),
-            actions=int(np.prod(features[ACTION]["shape"])) if ACTION in features else 0,
-            state_names=_names(features[STATE]) if STATE in features else (),
+            actions=int(np.prod(features.get(ACTION, nothing)["shape"])),
+            state_names=_names(features.get(STATE, nothing)),
             splits=_splits(root, info.get("splits") or {}),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -183,9 +191,9 @@ def _layout(root: Path, camera: str | None) -> _Layout:
         raise DataError(f"{root / INFO}: is not the info.json of a LeRobot data set ({error!r})") from error
 
 
-def _camera(root: Path, cameras: list[str], is_image: list[str], wanted: str | None) -> str:
+def _camera(root: Path, cameras: list[str], images: list[str], wanted: str | None) -> str:
     if not cameras:
-        hint = f". Its pictures are stored as images ({', '.join(is_image)}), which is not read" if is_image else ""
+        hint = f". Its pictures are stored as images ({', '.join(images)}), which is not read" if images else ""
         raise DataError(f"{root}: has no video{hint}")
     if wanted is None and len(cameras) == 1:
         return cameras[0]
@@ -197,13 +205,16 @@ def _camera(root: Path, cameras: list[str], is_image: list[str], wanted: str | N
 
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the columns of a vector; numbered where there are none, or not one each."""
-    size, names = int(np.prod(feature["shape"])), feature.get("names")
+    size = int(np.prod(feature["shape"]))
+    names = feature.get("names")
     if isinstance(names, Mapping) and all(isinstance(column, int) for column in names.values()):
         names = [name for name, _ in sorted(names.items(), key=lambda item: item[1])]  # {"y": 1, "x": 0}: their places
     elif isinstance(names, Mapping):  # {"motors": ["x", "y"]}
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     names = [str(name) for name in names or []]
-    return tuple(names) if len(set(names)) == size else tuple(f"state.{i}" for i in range(size))
+    if len(set(names)) != size:
+        names = [f"state.{i}" for i in range(size)]
+    return tuple(names)
 
 
 def _splits(root: Path, ranges: Mapping[str, Any]) -> dict[str, range]:

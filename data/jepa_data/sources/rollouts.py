@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 from jepa_data.errors import DataError
 from jepa_data.shards.encode import encode_mp4
-from jepa_data.shards.manifest import Manifest
+from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
 from jepa_data.worlds import make_batch
+from jepa_data.worlds.base import episode_generator
 
 CHUNK = 64  # episodes simulated side by side
 # Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
@@ -82,42 +84,59 @@ def record(
     )
     with writer, ThreadPoolExecutor(max_workers=2) as pool:
         encode = partial(encode_mp4, fps=about.fps)
-        for episodes, video, actions, states, labels in _simulate(r):
-            for row, encoded in enumerate(pool.map(encode, video)):
-                episode, length = int(episodes[row]), len(states[row])
+        for chunk in _simulate(r):
+            for episode, encoded in zip(chunk, pool.map(encode, [e.video for e in chunk]), strict=True):
                 metadata = {
                     "world": about.name,
                     "world_version": about.version,
-                    "episode": episode,
+                    "episode": episode.number,
                     "seed": r.seed,
                     "policy": r.policy,
-                    "labels": {name: int(x[row]) for name, x in labels.items()},
+                    "labels": episode.labels,
                 }
-                split = "train" if episode < r.train_episodes else "test"
-                key = f"episode-{episode:06d}"
-                writer.write(
-                    split, key, encoded, length, actions[row], states[row] if about.state_names else None, metadata
-                )
-            progress(int(episodes[-1]) + 1)
-    return Manifest.model_validate_json((out / "manifest.json").read_text())
+                split = "train" if episode.number < r.train_episodes else "test"
+                key = f"episode-{episode.number:06d}"
+                states = episode.states if about.state_names else None
+                writer.write(split, key, encoded, len(episode.video), episode.actions, states, metadata)
+            progress(chunk[-1].number + 1)
+    return Manifest.model_validate_json((out / MANIFEST).read_text())
 
 
-def _simulate(r: Recording) -> Iterator[tuple]:
-    """Episode numbers, and by episode video [T, h, w, 3], actions [T-1, A], states [T, X]; labels; chunk by chunk.
+@dataclass(frozen=True)
+class _Episode:
+    """T is the `frames` of the recording, or what there was of an episode that ended before."""
 
-    T is `frames`, or what there was of an episode that ended before.
-    """
+    number: int
+    video: UInt8[np.ndarray, "T h w 3"]
+    actions: Float32[np.ndarray, "P A"]
+    states: Float[np.ndarray, "T X"]
+    labels: dict[str, int]
+
+
+def _simulate(r: Recording) -> Iterator[list[_Episode]]:
+    """All episodes, chunk by chunk."""
     for first in range(0, r.episodes, CHUNK):
         episodes = np.arange(first, min(first + CHUNK, r.episodes))
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
-        generators = [np.random.Generator(np.random.Philox(key=[r.seed ^ ACTION_STREAM, int(e)])) for e in episodes]
+        generators = [episode_generator(r.seed ^ ACTION_STREAM, episode) for episode in episodes.tolist()]
         actions = batch.act(r.policy, generators, r.frames)
-        pictures, states, lengths = [batch.render()], [batch.states()], np.ones(len(episodes), dtype=np.intp)
+        pictures = [batch.render()]
+        states = [batch.states()]
+        lengths = np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
             lengths += ~batch.terminated()
             batch.step(actions[:, t])
             pictures.append(batch.render())
             states.append(batch.states())
-        video, recorded_states = np.stack(pictures, 1), np.stack(states, 1)
-        cut = [(video[e, :n], actions[e, : n - 1], recorded_states[e, :n]) for e, n in enumerate(lengths)]
-        yield episodes, *zip(*cut, strict=True), batch.labels
+        video = np.stack(pictures, 1)
+        all_states = np.stack(states, 1)
+        yield [
+            _Episode(
+                number=first + row,
+                video=video[row, :length],
+                actions=actions[row, : length - 1],
+                states=all_states[row, :length],
+                labels={name: int(x[row]) for name, x in batch.labels.items()},
+            )
+            for row, length in enumerate(lengths.tolist())
+        ]

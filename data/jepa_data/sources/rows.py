@@ -43,7 +43,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 def _separated(path: Path, lines: Iterable[str], delimiter: str) -> tuple[list[Row], tuple[str, ...]]:
     """Rows of CSV. Line ends are kept, for a cell in quotes may hold some."""
-    rows, short = list[Row](), 0
+    rows: list[Row] = []
+    short = 0
     reader = _csv_rows(path, lines, delimiter)
     heading = [cell.strip() for cell in next(reader)]
     _check_names(f"{path}: the heading", heading)
@@ -52,13 +53,15 @@ def _separated(path: Path, lines: Iterable[str], delimiter: str) -> tuple[list[R
             raise DataError(f"{path}: row {number} has more cells than the heading names. Quote cells that hold commas")
         short += len(cells) < len(heading)
         rows.append(dict.fromkeys(heading) | dict(zip(heading, cells, strict=False)))
-    notes = (f"{path}: {short} rows have fewer cells than the heading; those that lack are empty",) if short else ()
-    return rows, notes
+    if not short:
+        return rows, ()
+    return rows, (f"{path}: {short} rows have fewer cells than the heading; those that lack are empty",)
 
 
 def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     """Cells of each row that is not empty. Strict: a quote that is never closed would swallow the rest of the file."""
-    before, number = csv.field_size_limit(LARGEST_CELL), 0
+    before = csv.field_size_limit(LARGEST_CELL)
+    number = 0
     try:
         for cells in csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True):
             if cells:

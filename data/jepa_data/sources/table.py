@@ -12,7 +12,6 @@ with an underscore behind its name.
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +21,8 @@ from jepa_data.errors import DataError
 from jepa_data.printable import printable
 from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, key_of, label_numbers, mixed
 from jepa_data.sources.rows import Row, read_rows
+
+RENAMED = {"source": "source_", "labels": "labels_"}  # columns that have the name of a field of ours
 
 
 def read_table(path: Path, *, labels: bool = True) -> Corpus:
@@ -36,21 +37,12 @@ def read_table(path: Path, *, labels: bool = True) -> Corpus:
     rows, notes = read_rows(path)
     if not rows:
         raise DataError(f"{path}: has no rows")
-    values = [_label(row) for row in rows] if labels else [None] * len(rows)
-    numbers, plain = label_numbers(value for value in values if value is not None)
-    items, seen, splits = list[Item](), Counter[str](), dict[str, tuple[str | None, int]]()
-    for number, (row, value) in enumerate(zip(rows, values, strict=True), start=1):
-        item = _item(path, number, row, seen)
-        first = splits.setdefault(item.group, (item.split, number))
-        if first[0] != item.split:
-            raise DataError(
-                f"{path}: {item.group} is in the split {first[0] or '(none)'} in row {first[1]} and in "
-                f"{item.split or '(none)'} in row {number}. All parts of a video belong to one split"
-            )
-        mark = {"label": -1 if value is None else numbers[value]} if numbers else {}
-        items.append(replace(item, labels=mark))
-    more = sum(count - 1 for count in seen.values())
-    repeated = (f"{path}: {more} rows say the same video and times as an earlier one; all are packed",) if more else ()
+    numbers, plain = label_numbers(label for row in rows if labels and (label := _label(row)))
+    seen = Counter[str]()
+    items = [_item(path, number, row, seen, numbers) for number, row in enumerate(rows, start=1)]
+    _check_splits(path, items)
+    if more := len(items) - len(seen):
+        notes = (*notes, f"{path}: {more} rows say the same video and times as an earlier one; all are packed")
     return Corpus(
         kind="table",
         count=len(items),
@@ -58,15 +50,28 @@ def read_table(path: Path, *, labels: bool = True) -> Corpus:
         label_names=("label",) if numbers else (),
         label_values={"label": tuple(numbers)} if numbers and not plain else {},
         about={"name": printable(path.name), "labels": labels},
-        notes=notes + repeated,
+        notes=notes,
     )
 
 
-def _item(table: Path, number: int, row: Row, seen: Counter[str]) -> Item:
+def _check_splits(path: Path, items: list[Item]) -> None:
+    """Raises DataError if parts of a video are in different splits."""
+    firsts: dict[str, tuple[str | None, int]] = {}
+    for number, item in enumerate(items, start=1):
+        split, first = firsts.setdefault(item.group, (item.split, number))
+        if split != item.split:
+            raise DataError(
+                f"{path}: {item.group} is in the split {split or '(none)'} in row {first} and in "
+                f"{item.split or '(none)'} in row {number}. All parts of a video belong to one split"
+            )
+
+
+def _item(table: Path, number: int, row: Row, seen: Counter[str], numbers: Mapping[str, int]) -> Item:
     name = _text(row.get("path"))
     if name is None:
         raise DataError(f"{table}: row {number} has no path")
-    start, end = (_seconds(row.get(column), table, number, column) for column in ("start", "end"))
+    start = _seconds(row, "start", table, number)
+    end = _seconds(row, "end", table, number)
     if start is not None and end is not None and end <= start:
         raise DataError(f"{table}: row {number} ends at {end:g} s, before it starts ({start:g} s)")
     split = _text(row.get("split"))
@@ -74,9 +79,7 @@ def _item(table: Path, number: int, row: Row, seen: Counter[str]) -> Item:
         raise DataError(f"{table}: row {number} has the split {split!r}, expected train, val or test")
     same = f"{name}\0{start}\0{end}"
     seen[same] += 1
-    metadata = {f"{k}_" if k in ("source", "labels") else k: _plain(v) for k, v in row.items()}
-    for used in ("path", "start", "end", "split"):
-        metadata.pop(used, None)
+    metadata = {k: _plain(v) for k, v in row.items() if k not in ("path", "start", "end", "split")}
     return Item(
         name=printable(name),
         key=key_of(name, start, end, seen[same]),
@@ -84,14 +87,16 @@ def _item(table: Path, number: int, row: Row, seen: Counter[str]) -> Item:
         path=table.parent / name,
         start=start,
         end=end,
-        split=None if split is None else SPLIT_NAMES[split.lower()],
-        metadata={k: v for k, v in metadata.items() if v is not None},
+        split=split and SPLIT_NAMES[split.lower()],
+        labels={"label": numbers.get(_label(row), -1)} if numbers else {},
+        metadata={RENAMED.get(k, k): v for k, v in metadata.items() if v is not None},
     )
 
 
-def _label(row: Row) -> str | None:
-    label = _text(row.get("label"))
-    return None if label in (None, "-1") else printable(label)
+def _label(row: Row) -> str:
+    """Empty where the row has none."""
+    label = _text(row.get("label")) or ""
+    return "" if label == "-1" else printable(label)
 
 
 def _text(cell: Any) -> str | None:
@@ -103,8 +108,8 @@ def _text(cell: Any) -> str | None:
     return str(cell).strip() or None
 
 
-def _seconds(cell: Any, table: Path, number: int, column: str) -> float | None:
-    text = _text(cell)
+def _seconds(row: Row, column: str, table: Path, number: int) -> float | None:
+    text = _text(row.get(column))
     if text is None:
         return None
     try:
@@ -126,4 +131,6 @@ def _plain(cell: Any) -> Any:
         return cell.hex()
     if isinstance(cell, datetime | date | time | Decimal):
         return str(cell)
-    return None if cell == "" or (isinstance(cell, float) and not math.isfinite(cell)) else cell
+    if cell == "" or (isinstance(cell, float) and not math.isfinite(cell)):
+        return None
+    return cell

@@ -22,7 +22,6 @@ class FolderFiles:
     """What lies below a folder.
 
     Attributes:
-        root: the folder.
         files: regular files with one of the wanted endings, sorted.
         others: regular files that were left out, counted by ending.
         unreadable: folders that cannot be listed, and wanted names that are no files (broken links, pipes): each with
@@ -31,7 +30,6 @@ class FolderFiles:
         repeated: links to folders that were read already.
     """
 
-    root: Path
     files: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
@@ -64,11 +62,12 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
     """
     if not os.path.isdir(root):
         raise DataError(f"{printable(root)}: {'is not a folder' if os.path.exists(root) else 'no such folder'}")
-    listing, seen = FolderFiles(root), set[tuple[int, int]]()
+    listing = FolderFiles()
+    seen = set[tuple[int, int]]()
     # Links wait until every folder that is really there was read, so that a folder keeps its own name.
-    folders, links = [root], deque[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else links.popleft()
+    folders = deque([root])
+    while folders:
+        folder = folders.popleft()
         linked = folder.is_symlink() and folder != root
         try:
             about = folder.stat()
@@ -83,12 +82,15 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
             listing.unreadable.append(_named(root, folder, error.strerror or "unreadable"))
             continue
         for entry in entries:
-            path, wanted = folder / entry.name, Path(entry.name).suffix[1:].lower() in endings
-            what = "hidden" if entry.name.startswith(".") else _kind(entry)
+            path = folder / entry.name
+            wanted = path.suffix[1:].lower() in endings
+            what = _kind(entry)
             if what == "hidden":
                 listing.hidden += 1
             elif what == "folder":
-                (links if entry.is_symlink() else folders).append(path)
+                folders.appendleft(path)
+            elif what == "link to a folder":
+                folders.append(path)
             elif what == "file" and wanted:
                 listing.files.append(path)
             elif wanted or what == "not permitted":
@@ -106,11 +108,15 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
-    """Folder, file, or why it is neither. A link is what it leads to."""
+    """Folder, file, or why it is neither. A link to a file is a file."""
+    if entry.name.startswith("."):
+        return "hidden"
     try:
         if entry.is_dir():
-            return "folder"
-        return "file" if entry.is_file() else "broken link" if entry.is_symlink() else "not a regular file"
+            return "link to a folder" if entry.is_symlink() else "folder"
+        if entry.is_file():
+            return "file"
+        return "broken link" if entry.is_symlink() else "not a regular file"
     except PermissionError:
         return "not permitted"
     except OSError:  # a link that leads to itself

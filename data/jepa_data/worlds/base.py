@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import rows
-from jepa_data.worlds.action_repeat import repeat_in_box
 
 
 def episode_generator(seed: int, episode: int) -> np.random.Generator:
@@ -123,8 +122,19 @@ class WorldBatch(ABC):
         return self.policy_actions(policy, generators, frames)
 
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """What `act` returns. By default there is one policy: random actions, each repeated for some frames."""
-        return np.stack([repeat_in_box(rng, frames, self.action_size, self.longest_repeat) for rng in generators])
+        """What `act` returns. By default random actions, each repeated for a while: otherwise they would cancel out."""
+        actions = np.zeros((len(generators), frames - 1, self.action_size), np.float32)
+        for row, rng in zip(actions, generators, strict=True):
+            at = 0
+            while at < frames - 1:
+                count = rng.integers(1, self.longest_repeat + 1)
+                row[at : at + count] = self.random_action(rng)
+                at += count
+        return actions
+
+    def random_action(self, rng: np.random.Generator) -> NDArray[np.floating]:
+        """An action [A] of the random policy: by default drawn evenly from -1..1."""
+        return rng.uniform(-1, 1, self.action_size)
 
 
 class GoalBatch(WorldBatch):

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render
-from jepa_data.worlds.action_repeat import repeat_in_disc
 from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.geometry import in_unit_disc, unit_vector
 from jepa_data.worlds.physics import FRAME_SECONDS, PUCK_DRAG, Discs
 
 TEXTURE_GRID = 9
-LONGEST_REPEAT = 7  # frames for which the recorded agent repeats a force
 FIELDS = ("x", "y", "vx", "vy", "visible", "contact")
 BOUNCE = (0.35, 0.95)  # clay, rubber
 MASS = (0.4, 2.5)  # the puck's is 1
@@ -84,6 +83,7 @@ class BilliardsBatch(GoalBatch):
     action_size = 2
     fps = 1.0 / FRAME_SECONDS
     image_sizes = (32, 128)
+    longest_repeat = 7
     label_names = ("bodies", "bouncy", "heavy")
     goal_names = ("puck.x", "puck.y")
     radius = 0.08  # about the radius of the puck
@@ -112,8 +112,9 @@ class BilliardsBatch(GoalBatch):
 
     def visible(self) -> NDArray[np.bool_]:
         """[E, M]: False where a disc lies wholly under the band."""
-        x, r, band = self.state.discs.position[..., 0], self.state.discs.radius, self.state.look.band[:, None]
-        return ~((x - r >= band[..., 0]) & (x + r <= band[..., 1]))
+        d = self.state.discs
+        left, right = self.state.look.band.T[..., None]
+        return ~((d.position[..., 0] - d.radius >= left) & (d.position[..., 0] + d.radius <= right))
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """Advance every table one frame (0.1 s) under a force [E, 2] in -1..1 on the puck."""
@@ -156,9 +157,9 @@ class BilliardsBatch(GoalBatch):
         """Places [E, 2] where a puck may lie."""
         return rng.uniform(PUCK_RADIUS, 1 - PUCK_RADIUS, (len(self), 2))
 
-    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Forces [E, frames-1, 2] drawn evenly from the unit disc, each repeated for 1 to 7 frames."""
-        return np.stack([repeat_in_disc(rng, frames, LONGEST_REPEAT) for rng in generators])
+    def random_action(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A force [2] drawn evenly from the unit disc."""
+        return in_unit_disc(rng)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Put the puck of each table at `goal` [E, 2], at rest."""
@@ -180,7 +181,7 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
     speed[0] = 0.0
     physical = Discs(
         position=_place(radius, present, rng),
-        velocity=speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1) * present[:, None],
+        velocity=speed[:, None] * unit_vector(angle) * present[:, None],
         radius=radius,
         mass=np.r_[1.0, np.full(discs - 1, MASS[heavy])],
         bounce=np.r_[0.6, np.full(discs - 1, BOUNCE[bouncy])],

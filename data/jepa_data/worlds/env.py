@@ -50,15 +50,13 @@ def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64
     """
     if name.startswith(PREFIX):
         return GymBatch(name, episodes, image_size=image_size, seed=seed)
+    named = None
     make = _constructor(name)
-    named = re.fullmatch(r"(.+)-v(\d+)", name)
-    if make is None and named is not None:
+    if make is None and (named := re.fullmatch(r"(.+)-v(\d+)", name)):
         make = _constructor(named[1])
-    else:
-        named = None
     if make is None:
         near = get_close_matches(name, world_names(), n=1, cutoff=0.4)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = "".join(f" (did you mean {other!r}?)" for other in near)
         raise DataError(f"no world is named {name!r}{hint}; there are {', '.join(world_names())}")
     batch = make(episodes, image_size=image_size, seed=seed)
     if named is not None and int(named[2]) != batch.version:

@@ -17,6 +17,7 @@ again. The packages of most environments come with the extras of Gymnasium: pip 
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Self
 
 import gymnasium
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_data.errors import DataError
-from jepa_data.worlds.action_repeat import repeat_choices
 from jepa_data.worlds.base import WorldBatch
 
 PREFIX = "gym:"
 REWARD, TERMINATED = "reward", "terminated"  # the last two states
 OTHER_FPS = 10.0  # of environments that tell none
+NUMBERS = (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class GymBatch(WorldBatch):
@@ -55,10 +56,10 @@ class GymBatch(WorldBatch):
         env = self._envs[0]
         self.action_size = _action_width(name, env.action_space)
         self.discrete = isinstance(env.action_space, spaces.Discrete)
-        self.state_names = (*_names(env.observation_space), REWARD, TERMINATED)
+        self.state_names = (*_names(env.observation_space, self._seen[0]), REWARD, TERMINATED)
         self.fps = float(env.metadata.get("render_fps") or OTHER_FPS)
-        version = re.search(r"-v(\d+)$", name)
-        self.version = 1 + int(version.group(1)) if version else 1
+        version = re.findall(r"-v(\d+)$", name) or [0]
+        self.version = 1 + int(version[0])
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return np.array(rng.integers(2**31))
@@ -89,11 +90,11 @@ class GymBatch(WorldBatch):
         other._begin([self._done[i] for i in index])
         return other
 
-    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, A] drawn evenly, each repeated for 1 to 4 frames; a discrete one is one-hot."""
-        if not self.discrete:
-            return super().policy_actions(policy, generators, frames)
-        return np.stack([repeat_choices(rng, frames, self.action_size, self.longest_repeat) for rng in generators])
+    def random_action(self, rng: np.random.Generator) -> NDArray[np.floating]:
+        """An action [A] drawn evenly; a discrete one is one-hot."""
+        if self.discrete:
+            return np.eye(self.action_size)[rng.integers(self.action_size)]
+        return super().random_action(rng)
 
     def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
         """Make and reset an environment for each seed, and do in it what was done already."""
@@ -112,7 +113,8 @@ class GymBatch(WorldBatch):
     def _step(self, e: int, action: NDArray[np.float64]) -> None:
         env = self._envs[e]
         self._seen[e], reward, terminated, truncated, _ = env.step(_native(env.action_space, action))
-        self._reward[e], self._terminated[e] = float(reward), terminated
+        self._reward[e] = float(reward)
+        self._terminated[e] = terminated
         self._ended[e] = terminated or truncated
         self._done[e].append(action)
 
@@ -185,47 +187,27 @@ def _native(space: spaces.Space, action: NDArray[np.float64]) -> Any:
     return (low + share * (high - low)).astype(space.dtype)
 
 
-def _parts(space: spaces.Space, prefix: str = "observation") -> list[tuple[str, spaces.Space]]:
-    """The parts of a space of observations with their names, in its own order, whatever that of an observation."""
+def _parts(space: spaces.Space, seen: Any, name: str = "observation") -> Iterator[tuple[str, spaces.Space, Any]]:
+    """The vectors and numbers in an observation: name, space and value of each.
+
+    In the order of the space, whatever that of the observation; pictures and other things are left out.
+    """
     if isinstance(space, spaces.Dict):
-        items = [(f"{prefix}.{key}", part) for key, part in space.items()]
+        for key, part in space.items():
+            yield from _parts(part, seen[key], f"{name}.{key}")
     elif isinstance(space, spaces.Tuple):
-        items = [(f"{prefix}.{number}", part) for number, part in enumerate(space.spaces)]
-    else:
-        return [(prefix, space)]
-    return [named for name, part in items for named in _parts(part, name)]
+        for number, (part, value) in enumerate(zip(space.spaces, seen, strict=True)):
+            yield from _parts(part, value, f"{name}.{number}")
+    elif isinstance(space, NUMBERS) and len(space.shape) <= 1:
+        yield name, space, seen
 
 
-def _values(space: spaces.Space, seen: Any) -> list[Any]:
-    """What was observed of each of the `_parts`."""
-    if isinstance(space, spaces.Dict):
-        return [value for key, part in space.items() for value in _values(part, seen[key])]
-    if isinstance(space, spaces.Tuple):
-        return [value for part, inner in zip(space.spaces, seen, strict=True) for value in _values(part, inner)]
-    return [seen]
-
-
-def _is_state(space: spaces.Space) -> bool:
-    """Whether a part is a number or a vector, and so a state."""
-    if isinstance(space, spaces.Discrete):
-        return True
-    return isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) <= 1
-
-
-def _names(space: spaces.Space) -> tuple[str, ...]:
-    """Names of the numbers in an observation; none of pictures and other things."""
-    names: list[str] = []
-    for name, part in _parts(space):
-        if _is_state(part):
-            names += [f"{name}.{i}" for i in range(part.shape[0])] if part.shape else [name]
-    return tuple(names)
+def _names(space: spaces.Space, seen: Any) -> list[str]:
+    """Names of the numbers in an observation."""
+    parts = _parts(space, seen)
+    return [".".join([name, *map(str, index)]) for name, part, _ in parts for index in np.ndindex(part.shape or ())]
 
 
 def _flat(space: spaces.Space, seen: Any) -> NDArray[np.float64]:
     """An observation as `_names` names it, not rounded: whoever stores it looks at what float32 would lose."""
-    kept = [
-        np.atleast_1d(np.asarray(value, dtype=np.float64))
-        for (_, part), value in zip(_parts(space), _values(space, seen), strict=True)
-        if _is_state(part)
-    ]
-    return np.concatenate(kept) if kept else np.zeros(0)
+    return np.hstack([np.zeros(0), *(value for *_, value in _parts(space, seen))])

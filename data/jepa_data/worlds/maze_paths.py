@@ -24,16 +24,18 @@ class MazePaths:
     """
 
     def __init__(self, walls: NDArray[np.bool_], size: float = 1.0) -> None:
-        self.size, self._shape = size, walls.shape
-        free = np.argwhere(~walls)
+        self.size = size
+        self._shape = walls.shape
         rows, columns = walls.shape
+        free = np.argwhere(~walls)
         self.middles = np.column_stack([free[:, 1] + 0.5 - columns / 2, rows / 2 - free[:, 0] - 0.5]) * size
         self._number = np.full(walls.shape, -1)
         self._number[tuple(free.T)] = np.arange(len(free))
         self.steps = np.zeros((len(free), len(free)), dtype=np.intp)  # from cell to cell
-        self._towards = np.zeros_like(self.steps)  # [from, to]: the next cell
-        for cell, row_column in enumerate(free):
-            self._search(cell, row_column)
+        self._towards = np.full_like(self.steps, -1)  # [from, to]: the next cell
+        neighbors = self._number[tuple((free[:, None] + NEIGHBORS).T)].T.tolist()
+        for goal in range(len(free)):
+            self._search(goal, neighbors)
 
     def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
         """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
@@ -60,10 +62,11 @@ class MazePaths:
     def length(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far [E] it is to go."""
         here, there = self.cells(position), self.cells(goal)
-        first, last = self.middles[self._towards[here, there]], self.middles[self._towards[there, here]]
-        between = np.maximum(self.steps[here, there] - 2, 0) * self.size
-        around = np.linalg.norm(first - position, axis=-1) + between + np.linalg.norm(goal - last, axis=-1)
-        return np.where(self.steps[here, there] <= 1, np.linalg.norm(goal - position, axis=-1), around)
+        steps = self.steps[here, there]
+        to_first = np.linalg.norm(self.middles[self._towards[here, there]] - position, axis=-1)
+        from_last = np.linalg.norm(goal - self.middles[self._towards[there, here]], axis=-1)
+        around = to_first + np.maximum(steps - 2, 0) * self.size + from_last
+        return np.where(steps <= 1, np.linalg.norm(goal - position, axis=-1), around)
 
     def _row_column(self, position: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Row and column [E]; of a position outside those of the border."""
@@ -71,17 +74,14 @@ class MazePaths:
         column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)
         return np.floor(rows / 2 - position[:, 1] / self.size).astype(np.intp).clip(0, rows - 1), column
 
-    def _search(self, goal: int, row_column: NDArray[np.intp]) -> None:
-        """Breadth first from one cell to all."""
-        queue, seen = deque([(int(row_column[0]), int(row_column[1]))]), {goal}
+    def _search(self, goal: int, neighbors: list[list[int]]) -> None:
+        """Breadth first from one cell to all; a neighbor below 0 is a wall."""
         self._towards[goal, goal] = goal
+        queue = deque([goal])
         while queue:
-            row, column = queue.popleft()
-            here = self._number[row, column]
-            for down, right in NEIGHBORS:
-                other = self._number[row + down, column + right]
-                if other >= 0 and other not in seen:
-                    seen.add(int(other))
+            here = queue.popleft()
+            for other in neighbors[here]:
+                if other >= 0 and self._towards[other, goal] < 0:
                     self._towards[other, goal] = here
                     self.steps[other, goal] = self.steps[here, goal] + 1
-                    queue.append((row + down, column + right))
+                    queue.append(other)

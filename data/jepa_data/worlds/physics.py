@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.worlds.geometry import cut_to_unit
+
 Array = NDArray[np.float64]
 
 FRAME_SECONDS = 0.1
@@ -31,8 +33,7 @@ class Discs:
 
     def step(self, force: Array) -> None:
         """Advance one frame. `force` [E, 2] in -1..1 pushes the puck (a longer vector is scaled back to length 1)."""
-        force = np.asarray(force, dtype=np.float64)
-        force = force / np.maximum(np.linalg.norm(force, axis=-1, keepdims=True), 1.0)
+        force = cut_to_unit(np.asarray(force, dtype=np.float64))
         dt = FRAME_SECONDS / SUBSTEPS
         kept = np.exp(-self.drag * dt)[..., None]
         self.contact[:] = False
@@ -44,13 +45,13 @@ class Discs:
             self._collide_walls()
 
     def _collide_walls(self) -> None:
-        low, high = self.radius[..., None], 1.0 - self.radius[..., None]
-        out_low, out_high = self.position < low, self.position > high
+        on_table = np.clip(self.position, self.radius[..., None], 1.0 - self.radius[..., None])
+        beyond = np.sign(self.position - on_table)  # -1 past the left or upper wall, 1 past the others, otherwise 0
         # Only a disc that moves into the wall bounces: one that already leaves it keeps its way.
-        hit = (out_low & (self.velocity < 0)) | (out_high & (self.velocity > 0))
+        hit = beyond * self.velocity > 0
         self.velocity = np.where(hit, -self.bounce[..., None] * self.velocity, self.velocity)
-        self.position = np.clip(self.position, low, high)
-        self.contact |= (out_low | out_high).any(-1) & self.present
+        self.position = on_table
+        self.contact |= (beyond != 0).any(-1) & self.present
 
     def _collide_discs(self) -> None:
         discs = self.radius.shape[1]
@@ -67,7 +68,8 @@ class Discs:
         self, rows: NDArray[np.intp], i: int, j: int, between: Array, distance: Array, overlap: Array
     ) -> None:
         normal = between / np.maximum(distance, 1e-9)[:, None]
-        mass_i, mass_j = self.mass[rows, i], self.mass[rows, j]
+        mass_i = self.mass[rows, i]
+        mass_j = self.mass[rows, j]
         share_i = (mass_j / (mass_i + mass_j))[:, None]
         self.position[rows, i] -= share_i * overlap[:, None] * normal
         self.position[rows, j] += (1 - share_i) * overlap[:, None] * normal

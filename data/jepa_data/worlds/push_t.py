@@ -20,17 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render, rows
-from jepa_data.worlds.action_repeat import repeat_in_disc
 from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.geometry import angle_of, cut_to_unit, in_unit_disc, rotated, unit_vector, wrapped
 from jepa_data.worlds.pusher import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
 REACH = 100.0  # px for an action of 1
 NEAR, ALIGNED = 20.0, np.pi / 9  # px and radians of success
 INSIDE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
 AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goals lie
-PAPER, SLATE, BLUE = ((0.96, 0.96, 0.94), (0.35, 0.42, 0.5), (0.1, 0.3, 0.95))
+PAPER = np.array([0.96, 0.96, 0.94], np.float32)
+SLATE = np.array([0.35, 0.42, 0.5], np.float32)
+BLUE = np.array([0.1, 0.3, 0.95], np.float32)
+CORNERS = np.array([(x, y) for (x0, y0), (x1, y1) in (BAR, STEM) for x in (x0, x1) for y in (y0, y1)])
 BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STEM))
-LONGEST_REPEAT = 7
 AROUND = 105.0  # px from the T's center of mass at which the script walks around it: the T reaches to 77
 PUSHES = 40  # more than fit into any episode
 
@@ -45,6 +47,7 @@ class PushTBatch(GoalBatch):
     radius = 1.0
     unit = "times 20 px or 20 degrees"
     policies = ("random", "pusher")
+    longest_repeat = 7
     state: Table
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
@@ -65,13 +68,13 @@ class PushTBatch(GoalBatch):
 
     def render(self) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3]: the T is gray, the pusher blue."""
-        count, size = len(self), self.image_size
-        picture = np.broadcast_to(np.array(PAPER, np.float32), (count, size, size, 3)).copy()
+        count = len(self)
+        picture = np.tile(PAPER, (count, self.image_size, self.image_size, 1))
         pose = (self.state.block / (TABLE, TABLE, 1.0)).astype(np.float32)
-        render.paint_boxes(picture, pose, BOXES, np.array(SLATE, np.float32))
-        radius, color = np.full(count, PUSHER / TABLE, np.float32), np.tile(np.array(BLUE, np.float32), (count, 1))
+        render.paint_boxes(picture, pose, BOXES, SLATE)
         agent = (self.state.agent / TABLE).astype(np.float32)
-        render.paint_discs(picture, agent, radius, color, np.ones(count, dtype=bool))
+        radius = np.full(count, PUSHER / TABLE, np.float32)
+        render.paint_discs(picture, agent, radius, np.tile(BLUE, (count, 1)), np.ones(count, dtype=bool))
         return (picture * 255 + 0.5).astype(np.uint8)
 
     def goal_state(self) -> NDArray[np.float64]:
@@ -91,6 +94,9 @@ class PushTBatch(GoalBatch):
         """Put pusher and T at `goal` [E, 5], at rest."""
         self.state = _at_rest(np.asarray(goal, dtype=np.float64))
 
+    def random_action(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        return in_unit_disc(rng)
+
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
         """Actions [E, frames-1, 2].
 
@@ -100,7 +106,7 @@ class PushTBatch(GoalBatch):
             The T moves in four of ten frames. It has no goal pose: it is no expert.
         """
         if policy == "random":
-            return np.stack([repeat_in_disc(rng, frames, LONGEST_REPEAT) for rng in generators])
+            return super().policy_actions(policy, generators, frames)
         script = rows.stack([_Script.draw(rng, frames) for rng in generators])
         world = self.take(np.arange(len(self)))
         actions = np.zeros((len(self), frames - 1, 2), np.float32)
@@ -112,8 +118,7 @@ class PushTBatch(GoalBatch):
     def _left(self, goal: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What is left [E] in position and in angle, each as a share of what is allowed."""
         away = self.goal_state() - goal
-        turn = np.abs((away[:, 4] + np.pi) % (2 * np.pi) - np.pi)
-        return np.linalg.norm(away[:, :4], axis=-1) / NEAR, turn / ALIGNED
+        return np.linalg.norm(away[:, :4], axis=-1) / NEAR, np.abs(wrapped(away[:, 4])) / ALIGNED
 
 
 @dataclass
@@ -147,7 +152,7 @@ class _Script:
         over = self.pushed >= self.lengths[episodes, self.number]
         self.number[over] = (self.number[over] + 1) % PUSHES
         self.pushed[over] = 0
-        center = _centre_of_mass(table.block)
+        center = table.block[:, :2] + rotated(np.array(CENTRE_OF_MASS), table.block[:, 2])
         aim = self.aims[episodes, self.number] - center
         ahead = aim / np.maximum(np.linalg.norm(aim, axis=-1, keepdims=True), 1e-9)
         side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.offsets[episodes, self.number, None]
@@ -156,37 +161,25 @@ class _Script:
         self.pushed += there | (self.pushed > 0)
         walk = (_around(table.agent, center, behind) - table.agent) / REACH
         action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.number, None] * ahead, walk)
-        action = action / np.maximum(1.0, np.linalg.norm(action, axis=-1, keepdims=True))
-        return (action + self.noise[:, t]).clip(-1, 1)
+        return (cut_to_unit(action) + self.noise[:, t]).clip(-1, 1)
 
 
 def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:
     """Where to go next [E, 2] on the way `there` that does not touch what lies at `center`."""
-    out, wanted = here - center, there - center
-    angle = np.arctan2(out[:, 1], out[:, 0])
-    turn = (np.arctan2(wanted[:, 1], wanted[:, 0]) - angle + np.pi) % (2 * np.pi) - np.pi
-    next_angle = angle + np.clip(turn, -0.6, 0.6)
-    on_circle = center + AROUND * np.column_stack([np.cos(next_angle), np.sin(next_angle)])
+    angle = angle_of(here - center)
+    turn = wrapped(angle_of(there - center) - angle)
+    on_circle = center + AROUND * unit_vector(angle + np.clip(turn, -0.6, 0.6))
     return np.where((np.abs(turn) < 0.4)[:, None], there, on_circle)
-
-
-def _centre_of_mass(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of Ts [E, 3], as [E, 2]."""
-    cos, sin = np.cos(block[:, 2]), np.sin(block[:, 2])
-    x, y = CENTRE_OF_MASS
-    return block[:, :2] + np.column_stack([cos * x - sin * y, sin * x + cos * y])
 
 
 def _draw(rng: np.random.Generator) -> NDArray[np.float64]:
     """A pusher and a T that touch neither each other nor a wall: [5]."""
     while True:
-        agent, block = rng.uniform(*AGENT_DRAWN, 2), rng.uniform(*BLOCK_DRAWN, 2)
+        agent = rng.uniform(*AGENT_DRAWN, 2)
+        block = rng.uniform(*BLOCK_DRAWN, 2)
         angle = rng.uniform(0, 2 * np.pi)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = np.array(
-            [(x, y) for box in (BAR, STEM) for x in (box[0][0], box[1][0]) for y in (box[0][1], box[1][1])]
-        )
-        reach = block + corners @ turn.T
+        reach = block + CORNERS @ turn.T
         x, y = (agent - block) @ turn
         gaps = [(max(x0 - x, x - x1, 0.0), max(y0 - y, y - y1, 0.0)) for (x0, y0), (x1, y1) in (BAR, STEM)]
         free = min(np.hypot(*gap) for gap in gaps) > PUSHER

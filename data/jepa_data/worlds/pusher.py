@@ -26,7 +26,8 @@ UNIT = 30.0  # thickness of the T's bar and stem
 BAR = ((-2 * UNIT, 0.0), (2 * UNIT, UNIT))  # upper left and lower right corner, in the body's frame
 STEM = ((-UNIT / 2, UNIT), (UNIT / 2, 4 * UNIT))
 CENTRE_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of bar (15) and stem (75)
-WALLS, WALL = (5.0, 506.0), 2.0  # their middles, and half their thickness
+WALLS = (5.0, 506.0)  # their middles
+WALL = 2.0  # half their thickness
 SUBSTEPS, SUBSTEP_SECONDS = 10, 0.01
 SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second: critically damped
 
@@ -75,8 +76,9 @@ class Pushing:
             self._read(table, e)
 
     def _lay(self, table: Table, e: int) -> None:
-        agent, block = self._agent, self._block
-        agent.position, agent.velocity = tuple(table.agent[e].tolist()), tuple(table.agent_velocity[e].tolist())
+        self._agent.position = tuple(table.agent[e].tolist())
+        self._agent.velocity = tuple(table.agent_velocity[e].tolist())
+        block = self._block
         self._pymunk.Body.update_position(block, 0.0)  # forgets how overlaps were about to be undone
         x, y, angle = table.block[e].tolist()
         block.angle = angle  # before the position: turning moves the T about its center of mass
@@ -88,12 +90,13 @@ class Pushing:
         agent = self._agent
         for _ in range(SUBSTEPS):
             (px, py), (vx, vy) = agent.position, agent.velocity
-            ax, ay = SPRING * (x - px) - BRAKE * vx, SPRING * (y - py) - BRAKE * vy
+            ax = SPRING * (x - px) - BRAKE * vx
+            ay = SPRING * (y - py) - BRAKE * vy
             agent.velocity = (vx + ax * SUBSTEP_SECONDS, vy + ay * SUBSTEP_SECONDS)
             space.step(SUBSTEP_SECONDS)
 
     def _read(self, table: Table, e: int) -> None:
-        agent, block = self._agent, self._block
-        table.agent[e], table.agent_velocity[e] = agent.position, agent.velocity
-        table.block[e] = *block.position, block.angle
-        table.block_velocity[e] = *block.velocity, block.angular_velocity
+        table.agent[e] = self._agent.position
+        table.agent_velocity[e] = self._agent.velocity
+        table.block[e] = *self._block.position, self._block.angle
+        table.block_velocity[e] = *self._block.velocity, self._block.angular_velocity

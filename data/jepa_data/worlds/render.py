@@ -22,12 +22,10 @@ def paint_discs(picture: Floats, center: Floats, radius: Floats, color: Floats, 
         return
     # Only a square window around each disc is touched: 3-6 times faster than whole pictures.
     reach = int(np.ceil(radius[rows].max() * width)) + 1
-    left = np.floor(center[rows, 0] * width).astype(np.intp)
-    top = np.floor(center[rows, 1] * height).astype(np.intp)
-    span = np.arange(-reach, reach + 1)
-    x, y = left[:, None] + span, top[:, None] + span  # [R, P]
-    dx = (x + 0.5) - center[rows, 0:1] * width
-    dy = (y + 0.5) - center[rows, 1:2] * height
+    middle = center[rows, :, None] * np.array([[width], [height]], np.float32)
+    pixels = np.floor(middle).astype(np.intp) + np.arange(-reach, reach + 1)  # [R, 2, P]
+    x, y = pixels.swapaxes(0, 1)
+    dx, dy = (pixels + 0.5 - middle).swapaxes(0, 1)
     distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)
     cover = np.clip(radius[rows, None, None] * width - distance + 0.5, 0.0, 1.0)
     within = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
@@ -84,7 +82,8 @@ def paint_boxes(
     dx = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :] - pose[:, 0, None, None]
     dy = ((np.arange(height, dtype=np.float32) + 0.5) / height)[None, :, None] - pose[:, 1, None, None]
     cos, sin = np.cos(pose[:, 2])[:, None, None], np.sin(pose[:, 2])[:, None, None]
-    x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    x = cos * dx + sin * dy
+    y = cos * dy - sin * dx
     outside = [np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1)) for (x0, y0), (x1, y1) in boxes]
     cover = np.clip(0.5 - np.min(outside, 0) * width, 0.0, 1.0)[..., None]
     picture += cover * (color - picture)

@@ -20,18 +20,20 @@ from numpy.typing import NDArray
 
 from jepa_data.worlds import rows
 from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.geometry import cut_to_unit, unit_vector
 
 LOW, HIGH = 4.0, 60.0  # border walls
 MARGIN = 1.0  # that free positions keep from them
 THICK, DOOR = 1.0, 4.0  # half of the wall's thickness and of the door's height
 LONGEST_STEP = 1.8
 WALL_X, DOOR_Y = (20.0, 44.0), (10.0, 54.0)
-DOT, DOT_REACH = 1.3, 5  # standard deviation, and how far it is painted
+DOT = 1.3  # standard deviation
 TURN = 5.0  # kappa of a walk's turns
 STEP = (1.0, 0.4, 0.2)  # length of a walk's steps: mean, standard deviation, minimum
 THROUGH = 0.35  # share of walks that go through the door
 LONGEST_LEG = 160  # steps after which `mixed` gives up a goal
-REPEAT, REPEATED = 5, 0.5  # share of walks that repeat each action: planners do, and get stuck at other places
+REPEATED = 0.5  # share of walks that repeat each action: planners do, and get stuck at other places
+REPEAT = 5  # steps
 
 
 @dataclass
@@ -144,12 +146,12 @@ class TwoRoomsBatch(GoalBatch):
         for t in range(frames - 1):
             walks.heading = walks.heading + walks.turns[:, t]
             length = walks.lengths[:, t, None]
-            walk = length * _unit_vector(walks.heading) / LONGEST_STEP
+            walk = length * unit_vector(walks.heading) / LONGEST_STEP
             there = world.distance(goal) < 2 / 64
             number[there] = np.minimum(number[there] + 1, walks.goals.shape[1] - 1)
             goal[there] = world.goal_across(walks.goals[np.arange(len(self)), number])[there]
-            wanted = _cut(world.expert(goal)) * (length / LONGEST_STEP)
-            actions[:, t] = np.where(walks.to_goal[:, None], _cut(wanted + 0.35 * walk), _cut(walk))
+            wanted = cut_to_unit(world.expert(goal)) * (length / LONGEST_STEP)
+            actions[:, t] = np.where(walks.to_goal[:, None], cut_to_unit(wanted + 0.35 * walk), cut_to_unit(walk))
             if t % REPEAT:
                 actions[walks.repeats, t] = actions[walks.repeats, t - 1]
             if policy == "random":  # once through the door, it walks on at random
@@ -166,8 +168,8 @@ class TwoRoomsBatch(GoalBatch):
         for t in range(frames - 1):
             to_goal = legs.to_goal[episodes, leg]
             speed = legs.speed[episodes, leg, None]
-            towards = _cut(_cut(self.expert(goal)) * speed + legs.noise[:, t])
-            actions[:, t] = np.where(to_goal[:, None], towards, speed * _unit_vector(legs.heading[:, t]))
+            towards = cut_to_unit(cut_to_unit(self.expert(goal)) * speed + legs.noise[:, t])
+            actions[:, t] = np.where(to_goal[:, None], towards, speed * unit_vector(legs.heading[:, t]))
             if t % REPEAT:
                 again = legs.repeats[episodes, leg]
                 actions[again, t] = actions[again, t - 1]
@@ -197,28 +199,28 @@ class TwoRoomsBatch(GoalBatch):
 
     def _moved(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
         r = self.state
-        there = r.position + LONGEST_STEP * _cut(actions)
+        there = r.position + LONGEST_STEP * cut_to_unit(actions)
         outside = ((there < LOW) | (there > HIGH)).any(-1)
         in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
         return np.where((outside | in_wall)[:, None], r.position, there)
 
     @cached_property
     def _walls(self) -> NDArray[np.uint8]:
-        size, r = self.image_size, self.state
+        size = self.image_size
         at = (np.arange(size) + 0.5) * 64 / size
-        x, y = at[None, None, :], at[None, :, None]
-        wall, door = r.wall[:, None, None], r.door[:, None, None]
-        border = np.minimum(np.minimum(x, 64 - x), np.minimum(y, 64 - y)) <= LOW  # the same in all episodes
-        inner = (np.abs(x - wall) <= THICK) & (np.abs(y - door) > DOOR)
+        at_border = np.minimum(at, 64 - at) <= LOW
+        at_wall = np.abs(at - self.state.wall[:, None]) <= THICK
+        beside_door = np.abs(at - self.state.door[:, None]) > DOOR
+        inner = at_wall[:, None, :] & beside_door[:, :, None]
         picture = np.zeros((len(self), size, size, 3), np.uint8)
-        picture[..., 1] = np.where(border | inner, 180, 0)
+        picture[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)
         return picture
 
     def _paint_dots(self) -> NDArray[np.uint8]:
         size = self.image_size
         at = (np.arange(size, dtype=np.float32) + 0.5) * 64 / size
         here = self.state.position.astype(np.float32)
-        x, y = (np.exp(-((at - here[:, i, None]) ** 2) / (2 * DOT**2)) for i in (0, 1))
+        x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
         return (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
 
 
@@ -274,15 +276,6 @@ class _Leg:
             rng.uniform(0, 2 * np.pi) + np.cumsum(rng.vonmises(0.0, 3.0, frames)),
             rng.normal(0, 0.25, (frames, 2)),
         )
-
-
-def _unit_vector(heading: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([np.cos(heading), np.sin(heading)], -1)
-
-
-def _cut(actions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Actions of length 1 at most."""
-    return actions / np.maximum(1.0, np.linalg.norm(actions, axis=-1, keepdims=True))
 
 
 two_rooms = partial(TwoRoomsBatch, False)

@@ -28,7 +28,8 @@ PLAN = (
     "#ccc#ddd#",
     "#########",
 )
-WALL_HEIGHT, LIGHT = 128, 208
+WALL_HEIGHT = 128
+LIGHT = 208
 FLOORS = {"a": "FLOOR0_1", "b": "FLAT14", "c": "GRASS1", "d": "FLOOR7_1", "+": "FLAT20"}
 CEILING = "CEIL5_2"
 # Of the walls towards north, east, south and west.
@@ -50,7 +51,8 @@ def wall_cells() -> NDArray[np.bool_]:
 def wad() -> bytes:
     """The map as a file that Doom's engines read, as MAP01."""
     lumps = ((b"MAP01", b""), (b"TEXTMAP", _text().encode()), (b"ENDMAP", b""))
-    contents, table = b"", b""
+    contents = b""
+    table = b""
     for name, data in lumps:
         table += struct.pack("<ii8s", 12 + len(contents), len(data), name)
         contents += data
@@ -61,15 +63,13 @@ def _text() -> str:
     """Corners, lines with their sides, sectors (one for each letter) and where the player starts."""
     sectors = {letter: number for number, letter in enumerate(FLOORS)}
     corners: dict[tuple[float, float], int] = {}
-    lines, sides = [], []
-    rows, columns = len(PLAN), len(PLAN[0])
-    for row in range(rows):
-        for column in range(columns):
-            here = PLAN[row][column]
+    lines = []
+    sides = []
+    for row, letters in enumerate(PLAN):
+        for column, here in enumerate(letters):
             if here == "#":
                 continue
-            left, top = (column - columns / 2) * CELL, (rows / 2 - row) * CELL
-            around = [(left, top), (left + CELL, top), (left + CELL, top - CELL), (left, top - CELL)]
+            around = [_place(row + down, column + right) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))]
             for side, (down, right) in enumerate(TOWARDS):
                 neighbor = PLAN[row + down][column + right]
                 if neighbor == here or (neighbor != "#" and side in (0, 3)):
@@ -89,7 +89,7 @@ def _text() -> str:
         f"lightlevel={LIGHT};"
         for floor in FLOORS.values()
     )
-    start_x, start_y = (2 - columns / 2 + 0.5) * CELL, (rows / 2 - 2 - 0.5) * CELL  # the middle of room a
+    start_x, start_y = _place(2.5, 2.5)  # the middle of room a
     skills = " ".join(f"skill{i}=true;" for i in range(1, 6))
     things = [f"x={start_x}; y={start_y}; type=1; single=true; {skills}"]
     blocks = {
@@ -101,3 +101,8 @@ def _text() -> str:
     }
     text = [f"{kind} {{ {block} }}" for kind, some in blocks.items() for block in some]
     return "\n".join(['namespace = "zdoom";', *text, ""])
+
+
+def _place(row: int | float, column: int | float) -> tuple[float, float]:
+    """x and y, from the middle of the map."""
+    return (column - len(PLAN[0]) / 2) * CELL, (len(PLAN) / 2 - row) * CELL

@@ -22,23 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
-from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds import rows
 from jepa_data.worlds.doom.map import CELL, wad, wall_cells
 from jepa_data.worlds.doom.view import DoomView
+from jepa_data.worlds.geometry import angle_of, rotated, wrapped
 from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_expert
+from jepa_data.worlds.waypoint_policy import WaypointBatch
 
 NAME, EXTRA = "doom-rooms", "doom"
 STEP, TURN = 24.0, np.deg2rad(20)
 BODY = 20.0  # half of the square that the walker fills; Doom's is 16, and places are drawn at whole units
 NEAR, ALIGNED = 48.0, np.deg2rad(20)  # of success
 FAR = 3  # cells that a goal is away at least
-LONGEST_REPEAT = 8
-NOISE = 0.25
 
 
-class DoomRoomsBatch(GoalBatch):
+class DoomRoomsBatch(WaypointBatch):
     """Many walkers, each alone.
 
     Raises:
@@ -50,7 +49,9 @@ class DoomRoomsBatch(GoalBatch):
     state_names = goal_names = ("agent.x", "agent.y", "agent.angle")
     radius = 1.0
     unit = "times 48 units or 20 degrees"
-    policies = ("random", "noisy-expert")
+    goal_draws = 4
+    waypoint_radius = 1.0
+    noise = 0.25
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         needed(NAME, "vizdoom", EXTRA)
@@ -67,7 +68,7 @@ class DoomRoomsBatch(GoalBatch):
         actions = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         walk = STEP * actions[:, :2] / np.maximum(1.0, np.linalg.norm(actions[:, :2], axis=-1, keepdims=True))
         x, y, angle = self.state.T
-        to_x, to_y = _rotated(walk, angle).T
+        to_x, to_y = rotated(walk, angle).T
         x = np.where(self._is_free(x + to_x, y), x + to_x, x)
         y = np.where(self._is_free(x, y + to_y), y + to_y, y)
         self.state = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
@@ -99,21 +100,17 @@ class DoomRoomsBatch(GoalBatch):
         goal = np.asarray(goal, dtype=np.float64)
         return self._paths.length(self.state[:, :2], goal[:, :2]) / NEAR + self._turn_left(goal)
 
-    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Poses [E, 3], three cells of 128 units away at least."""
-        return self._goals(rng.uniform(size=(len(self), 4)))
-
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Walks [E, 3] from cell to cell to `goal` [E, 3], looks ahead on the way, and as the goal does at its end."""
         goal = np.asarray(goal, dtype=np.float64)
         way = self._paths.next_point(self.state[:, :2], goal[:, :2]) - self.state[:, :2]
         length = np.linalg.norm(way, axis=-1)
         close = np.linalg.norm(goal[:, :2] - self.state[:, :2], axis=-1) < CELL
-        look = np.where(close, goal[:, 2], np.arctan2(way[:, 1], way[:, 0]))
-        turn = _short(look - self.state[:, 2])
+        look = np.where(close, goal[:, 2], angle_of(way))
+        turn = wrapped(look - self.state[:, 2])
         # Who looks elsewhere first turns; so what is recorded are walks, not slides.
         slow = np.where(close, 1.0, np.cos(turn).clip(0.2, 1.0))
-        walk = _rotated(way, -self.state[:, 2]) * (slow / np.maximum(length, STEP))[:, None]
+        walk = rotated(way, -self.state[:, 2]) * (slow / np.maximum(length, STEP))[:, None]
         return np.column_stack([walk, turn / TURN]).clip(-1, 1)
 
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
@@ -122,10 +119,10 @@ class DoomRoomsBatch(GoalBatch):
         random: walks, mostly forward, each repeated for 1 to 8 frames; who comes to a wall turns away from it.
         noisy-expert: from one pose to the next, with noise.
         """
-        world = self.take(np.arange(len(self)))
         if policy == "noisy-expert":
-            return noisy_expert(world, world._goals, 4, generators, frames, near=1.0, noise=NOISE)
-        stroll = _Stroll.draw(generators, frames)
+            return super().policy_actions(policy, generators, frames)
+        world = self.take(np.arange(len(self)))
+        stroll = rows.stack([_Stroll.draw(rng, frames, self.longest_repeat) for rng in generators])
         actions = np.zeros((len(self), frames - 1, 3), np.float32)
         for t in range(frames - 1):
             before = world.goal_state()
@@ -136,8 +133,8 @@ class DoomRoomsBatch(GoalBatch):
             stroll.bumped = gone < 0.5 * wanted
         return actions
 
-    def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Numbers in 0..1 [E, 4] as poses that are far enough away."""
+    def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Poses [E, 3], three cells of 128 units away at least."""
         return self._pose(self._paths.far_cells(self.state[:, :2], FAR, unit[:, 0]), unit[:, 1:])
 
     def _pose(self, cells: NDArray[np.intp], unit: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,7 +143,7 @@ class DoomRoomsBatch(GoalBatch):
         return np.column_stack([self._paths.middles[cells] + offset, 2 * np.pi * unit[:, 2]])
 
     def _turn_left(self, goal: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.abs(_short(goal[:, 2] - self.state[:, 2])) / ALIGNED
+        return np.abs(wrapped(goal[:, 2] - self.state[:, 2])) / ALIGNED
 
     def _is_free(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether a walker fits [E]: the corners of his square are in no wall, which is wider than he."""
@@ -166,43 +163,27 @@ class _Stroll:
     bumped: NDArray[np.bool_]  # [E]
 
     @classmethod
-    def draw(cls, generators: list[np.random.Generator], frames: int) -> "_Stroll":
-        drawn = []
-        for rng in generators:
-            moves = rng.uniform(-1, 1, (frames - 1, 3))
-            forward = rng.uniform(size=frames - 1) < 0.7
-            moves[forward] = moves[forward] * [0.35, 0.4, 0.7] + [0.65, 0, 0]
-            aside = rng.uniform(0.6, 1, frames - 1) * rng.choice([-1, 1], frames - 1)
-            drawn.append((moves, rng.integers(1, LONGEST_REPEAT + 1, frames - 1), aside))
-        moves, repeats, aside = (np.stack(parts) for parts in zip(*drawn, strict=True))
-        count = len(generators)
-        number = np.zeros(count, dtype=np.int64)
-        return cls(moves, repeats, aside, number, repeats[:, 0].copy(), np.zeros(count, dtype=bool))
+    def draw(cls, rng: np.random.Generator, frames: int, longest: int) -> "_Stroll":
+        """Of one episode."""
+        moves = rng.uniform(-1, 1, (frames - 1, 3))
+        forward = rng.uniform(size=frames - 1) < 0.7
+        moves[forward] = moves[forward] * [0.35, 0.4, 0.7] + [0.65, 0, 0]
+        aside = rng.uniform(0.6, 1, frames - 1) * rng.choice([-1, 1], frames - 1)
+        repeats = rng.integers(1, longest + 1, frames - 1)
+        return cls(moves, repeats, aside, np.array(0), np.array(repeats[0]), np.array(False))
 
     def act(self) -> NDArray[np.float64]:
         """The actions [E, 3] of the next frame."""
-        rows = np.arange(len(self.number))
+        episodes = np.arange(len(self.number))
         over = (self.left == 0) | self.bumped
         self.number[over] += 1
-        self.left[over] = self.repeats[rows, self.number][over]
-        moves = self.moves[rows, self.number]
+        self.left[over] = self.repeats[episodes, self.number][over]
+        moves = self.moves[episodes, self.number]
         # The rest of this move leads away from the wall.
-        away = np.column_stack([-0.5 * np.abs(moves[:, 0]), 0.5 * moves[:, 1], self.aside[rows, self.number]])
-        self.moves[rows[self.bumped], self.number[self.bumped]] = away[self.bumped]
+        away = np.column_stack([-0.5 * np.abs(moves[:, 0]), 0.5 * moves[:, 1], self.aside[episodes, self.number]])
+        self.moves[episodes, self.number] = np.where(self.bumped[:, None], away, moves)
         self.left -= 1
-        return self.moves[rows, self.number]
-
-
-def _rotated(vectors: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vectors [E, 2] turned to the left by angles [E]."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = vectors.T
-    return np.column_stack([cos * x - sin * y, sin * x + cos * y])
-
-
-def _short(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same angle in -pi..pi."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi
+        return self.moves[episodes, self.number]
 
 
 @cache

@@ -32,7 +32,9 @@ class DoomView:
     """
 
     def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
-        self._world, self._size, self._busy = world, size, threading.Lock()
+        self._world = world
+        self._size = size
+        self._busy = threading.Lock()
         vizdoom = needed(world, "vizdoom", extra)
         self._folder = tempfile.TemporaryDirectory(prefix="doom-")
         folder = Path(self._folder.name)
@@ -79,7 +81,8 @@ class DoomView:
         self._game.send_game_command(f"warp {x} {y}")
         # The game takes the whole parts below: half a part more keeps rounding from losing one.
         self._game.make_action([(turn + 0.5) * 360 / TURNS], 1)
-        state, self._angle = self._state(), angle
+        self._angle = angle
+        state = self._state()
         there = state.game_variables
         if (round(there[0]), round(there[1]), _parts(there[2])) != (x, y, angle):
             raise RuntimeError(

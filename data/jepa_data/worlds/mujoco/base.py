@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import threading
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -43,22 +43,22 @@ class Physics:
 
     Args:
         model: an MjModel.
-        fastest: velocities are cut to -fastest..fastest before every step; None: not at all.
+        fastest: velocities are cut to -fastest..fastest before every step.
     """
 
-    def __init__(self, world: str, model: Any, extra: str, fastest: float | None = None) -> None:
-        self._mujoco, rollout = needed(world, "mujoco", extra), needed(world, "mujoco.rollout", extra)
-        self._model, self._data, self._fastest = model, self._mujoco.MjData(model), fastest
-        self._rollout = rollout.Rollout(nthread=0)
+    def __init__(self, world: str, model: Any, extra: str, fastest: float = np.inf) -> None:
+        self._model = model
+        self._data = needed(world, "mujoco", extra).MjData(model)
+        self._rollout = needed(world, "mujoco.rollout", extra).Rollout(nthread=0)
+        self._fastest = fastest
 
     def step(self, state: NDArray[np.float64], control: NDArray[np.float64], count: int) -> NDArray[np.float64]:
         """State [E, 2n], positions before velocities, after `count` steps of the model under control [E, A]."""
         full = np.column_stack([np.zeros(len(state)), state])  # MuJoCo's has the time in front
         cold = np.zeros((len(state), self._model.nv))
         for _ in range(count):
-            if self._fastest is not None:
-                speed = full[:, 1 + self._model.nq :]
-                np.clip(speed, -self._fastest, self._fastest, out=speed)
+            speed = full[:, 1 + self._model.nq :]
+            np.clip(speed, -self._fastest, self._fastest, out=speed)
             reached, _ = self._rollout.rollout(self._model, self._data, full, control[:, None], initial_warmstart=cold)
             full = reached[:, -1]
         return full[:, 1:].copy()
@@ -74,22 +74,27 @@ class Scene:
 
     def __init__(self, world: str, model: Any, extra: str, size: int, width: float) -> None:
         self._mujoco = mujoco = needed(world, "mujoco", extra)
-        model.vis.quality.shadowsize, model.vis.quality.offsamples = 0, 0
+        model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         model.mat_reflectance[:] = 0
-        self._model, self._data = model, mujoco.MjData(model)
-        self._world, self._owner = world, _here()
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self._world = world
+        self._owner = _here()
         self._context = gl_context(world)(size, size)
         self._context.make_current()
         self._pixels = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         atexit.register(_free, self._context, self._pixels)  # before OpenGL itself goes
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._pixels)
-        self._scene, self._option = mujoco.MjvScene(model, 500), mujoco.MjvOption()
         self._window = mujoco.MjrRect(0, 0, size, size)
-        self._camera = mujoco.MjvCamera()
-        self._camera.lookat[:] = 0
-        self._camera.azimuth, self._camera.elevation = 90, -90
-        self._camera.distance = width / 2 / np.tan(np.deg2rad(model.vis.global_.fovy) / 2)
+        self._scene = mujoco.MjvScene(model, 500)
+        camera = mujoco.MjvCamera()
+        camera.lookat[:] = 0
+        camera.azimuth = 90
+        camera.elevation = -90
+        camera.distance = width / 2 / np.tan(np.deg2rad(model.vis.global_.fovy) / 2)
+        seen = (mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL.value)
+        self._update = partial(mujoco.mjv_updateScene, model, self._data, *seen, self._scene)
 
     def draw(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
         """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
@@ -102,15 +107,14 @@ class Scene:
                 f"{self._world} was drawn by another thread, or by the process that this one was forked from; OpenGL "
                 "cannot be shared with it. Draw in one thread, and start processes by spawn"
             )
-        mujoco, size = self._mujoco, self._window.width
-        pictures = np.empty((len(positions), size, size, 3), np.uint8)
+        mujoco = self._mujoco
+        pictures = np.empty((len(positions), self._window.height, self._window.width, 3), np.uint8)
         self._context.make_current()
         for picture, position in zip(pictures, positions, strict=True):
             self._data.qpos[:] = position
             mujoco.mj_kinematics(self._model, self._data)
             mujoco.mj_camlight(self._model, self._data)
-            everything = mujoco.mjtCatBit.mjCAT_ALL.value
-            mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, everything, self._scene)
+            self._update()
             mujoco.mjr_render(self._window, self._scene, self._pixels)
             mujoco.mjr_readPixels(picture, None, self._window, self._pixels)
         return pictures[:, ::-1].copy()  # OpenGL's first row is the lowest
@@ -125,10 +129,9 @@ def gl_context(world: str) -> Any:
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
     if not wanted and sys.platform != "linux":
         return import_module("mujoco").GLContext
-    display = ["glfw"] if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else []
-    tried = [wanted] if wanted else [*display, *APT]
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     errors = {}
-    for name in tried:
+    for name in [wanted] if wanted else ["glfw"] * bool(display) + list(APT):
         if (error := _why_not(name)) is None:
             return import_module(MODULES[name]).GLContext
         errors[name] = error
@@ -160,5 +163,4 @@ def _why_not(backend: str) -> str | None:
     )
     if done.returncode == 0:
         return None
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {done.returncode}"
+    return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"

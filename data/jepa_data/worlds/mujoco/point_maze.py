@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.mujoco.base import Physics, Scene
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_expert
+from jepa_data.worlds.waypoint_policy import WaypointBatch
 
 MAZES = {"umaze": "U_MAZE", "medium": "MEDIUM_MAZE"}  # names in Gymnasium-Robotics
 EXTRA = "maze"
@@ -39,11 +38,10 @@ OFFSET = 0.25  # m around the middle of a cell in which starts and goals lie
 FAR = 2  # cells that a goal is away at least
 NEAR = 0.5  # m of success
 PULL, BRAKE = 4.0, 1.2  # of the script: force for a metre to go, and for a metre a second
-NOISE = 0.3
 GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pixels wide in small pictures
 
 
-class PointMazeBatch(GoalBatch):
+class PointMazeBatch(WaypointBatch):
     """Many mazes side by side.
 
     Args:
@@ -59,7 +57,9 @@ class PointMazeBatch(GoalBatch):
     goal_names = state_names[:2]
     radius = NEAR
     unit = "m"
-    policies = ("random", "noisy-expert")
+    goal_draws = 3
+    waypoint_radius = NEAR / 2
+    noise = 0.3
 
     def __init__(self, maze: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self.maze = maze
@@ -89,28 +89,14 @@ class PointMazeBatch(GoalBatch):
         """Of the balls [E], in m/s."""
         return np.linalg.norm(self.state[:, 2:], axis=-1)
 
-    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Places [E, 2] in free cells, at least two cells away."""
-        return self._goals(rng.uniform(size=(len(self), 3)))
-
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Pulls [E, 2] towards the next cell on the way to `goal` [E, 2], and brakes."""
-        here, goal = self.state[:, :2], np.asarray(goal, dtype=np.float64)
-        return (PULL * (self._rules.paths.next_point(here, goal) - here) - BRAKE * self.state[:, 2:]).clip(-1, 1)
+        here = self.state[:, :2]
+        way = self._rules.paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
+        return (PULL * way - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
-    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 2].
-
-        random: forces drawn evenly, each repeated for 1 to 8 frames.
-        noisy-expert: from one goal to the next, with noise.
-        """
-        if policy == "random":
-            return super().policy_actions(policy, generators, frames)
-        world = self.take(np.arange(len(self)))
-        return noisy_expert(world, world._goals, 3, generators, frames, near=NEAR / 2, noise=NOISE)
-
-    def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Numbers of the unit cube [E, 3] as places in cells that are far enough away."""
+    def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places [E, 2] in free cells, at least two cells away."""
         paths = self._rules.paths
         cell = paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
         return paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
@@ -145,7 +131,8 @@ def _build(maze: str) -> tuple[Any, MazePaths]:
     mujoco = needed(world, "mujoco", EXTRA)
     with redirect_stderr(StringIO()):  # it prints a notice about other environments
         package = needed(world, "gymnasium_robotics", EXTRA)
-        mazes, maps = (needed(world, f"gymnasium_robotics.envs.maze.{name}", EXTRA) for name in ("maze_v4", "maps"))
+        mazes = needed(world, "gymnasium_robotics.envs.maze.maze_v4", EXTRA)
+        maps = needed(world, "gymnasium_robotics.envs.maze.maps", EXTRA)
     ball = Path(package.__file__).parent / "envs" / "assets" / "point" / "point.xml"
     plan = getattr(maps, MAZES[maze])
     _, written = mazes.Maze.make_maze(str(ball), plan, 1, HEIGHT)  # a temporary file, which it leaves behind

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds.base import GoalBatch
+from jepa_data.worlds.geometry import unit_vector, wrapped
 from jepa_data.worlds.mujoco.base import Physics, Scene
 from jepa_data.worlds.packages import needed
-from jepa_data.worlds.waypoint_policy import noisy_expert
+from jepa_data.worlds.waypoint_policy import WaypointBatch
 
-NAME, EXTRA = "reacher", "reacher"
+NAME = EXTRA = "reacher"
 STEPS = 2  # of the physics, 0.02 s each, for an action
 LINK = 0.12  # m
 SEEN = 0.62  # m of the ground in the picture
@@ -34,8 +34,8 @@ LIMIT = np.deg2rad(160)  # of the wrist, to each side
 NEAR = 0.2  # radians of success
 FAR = 0.6  # radians that a goal is away at least
 CHOICES = 16  # goals drawn; the first far one is taken
-PULL, BRAKE = np.array([3.0, 2.0]), np.array([0.3, 0.0])  # of the script: torque for a radian, and a radian a second
-NOISE = 0.3
+PULL = np.array([3.0, 2.0])  # of the script: torque for a radian
+BRAKE = np.array([0.3, 0.0])  # and for a radian a second
 MODEL = f"""
 <mujoco>
   <option timestep="0.02"><flag contact="disable"/></option>
@@ -77,7 +77,7 @@ MODEL = f"""
 """
 
 
-class ReacherBatch(GoalBatch):
+class ReacherBatch(WaypointBatch):
     """Many arms side by side. The state: both angles, then their speeds.
 
     Raises:
@@ -91,8 +91,10 @@ class ReacherBatch(GoalBatch):
     goal_names = state_names[:2]
     radius = NEAR
     unit = "radians, of the joint that is further off"
-    policies = ("random", "noisy-expert")
     longest_repeat = 10
+    goal_draws = 2 * CHOICES
+    waypoint_radius = NEAR
+    noise = 0.3
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self._physics = _physics()
@@ -104,8 +106,7 @@ class ReacherBatch(GoalBatch):
     def states(self) -> NDArray[np.float32]:
         """Ground truth [E, 6] as named by `state_names`."""
         pose = self.goal_state()
-        second = pose.sum(1)
-        finger = LINK * np.column_stack([np.cos(pose[:, 0]) + np.cos(second), np.sin(pose[:, 0]) + np.sin(second)])
+        finger = LINK * (unit_vector(pose[:, 0]) + unit_vector(pose.sum(1)))
         return np.column_stack([pose, self.state[:, 2:], finger]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
@@ -119,7 +120,7 @@ class ReacherBatch(GoalBatch):
 
     def goal_state(self) -> NDArray[np.float64]:
         """The pose [E, 2]; the shoulder turns without end, so its angle is brought to -pi..pi."""
-        return np.column_stack([_turned(self.state[:, 0]), self.state[:, 1]])
+        return np.column_stack([wrapped(self.state[:, 0]), self.state[:, 1]])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far off [E] the joint is that is further from its angle in `goal` [E, 2], in radians."""
@@ -133,32 +134,17 @@ class ReacherBatch(GoalBatch):
         """Of the faster joint [E], in radians a second."""
         return np.abs(self.state[:, 2:]).max(1)
 
-    def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Poses [E, 2], drawn as starts are; at least one joint is 0.6 radians off."""
-        return self._goals(rng.uniform(size=(len(self), 2 * CHOICES)))
-
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Torques [E, 2] that turn both joints the short way to `goal` [E, 2], and brake."""
         return (PULL * self._left(goal) - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
-    def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, 2].
-
-        random: torques drawn evenly, each repeated for 1 to 10 frames.
-        noisy-expert: from one pose to the next, with noise.
-        """
-        if policy == "random":
-            return super().policy_actions(policy, generators, frames)
-        world = self.take(np.arange(len(self)))
-        return noisy_expert(world, world._goals, 2 * CHOICES, generators, frames, near=NEAR, noise=NOISE)
-
     def _left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How the joints have to turn [E, 2]: the shoulder the short way, the wrist not through its stop."""
         left = np.asarray(goal, dtype=np.float64) - self.goal_state()
-        return np.column_stack([_turned(left[:, 0]), left[:, 1]])
+        return np.column_stack([wrapped(left[:, 0]), left[:, 1]])
 
-    def _goals(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of poses made of numbers in 0..1 [E, 2 x CHOICES] the first that is far enough away."""
+    def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Poses [E, 2], drawn as starts are: of CHOICES the first at which a joint is 0.6 radians off."""
         poses = np.stack([_poses(unit[:, i : i + 2]) for i in range(0, unit.shape[1], 2)])
         far = np.stack([self.distance(pose) for pose in poses]) >= FAR
         return poses[far.argmax(0), np.arange(len(self))]
@@ -167,11 +153,6 @@ class ReacherBatch(GoalBatch):
 def _poses(unit: NDArray[np.float64]) -> NDArray[np.float64]:
     """Numbers in 0..1 [..., 2] as poses, the suite's way: evenly, the wrist within its stops."""
     return (2 * unit - 1) * [np.pi, LIMIT]
-
-
-def _turned(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same angle in -pi..pi."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _model() -> Any:
