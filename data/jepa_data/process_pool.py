@@ -4,7 +4,8 @@ parent   job ──→ process 0   work(job, alive) ──→ result
          job ──→ process 1   … killed by its decoder ──→ Lost("crashed"), and a new process 1
          job ──→ process 2   … no `alive()` for timeout_seconds ──→ Lost("timeout"), killed, a new process 2
 
-Each process has a pipe of its own: one that dies holds no lock that another one waits for.
+Each process has a pipe of its own: one that dies holds no lock that another one waits for. (Pebble's processes share
+one pipe and its lock, and its time limit is for a whole job: `alive()` could not extend it.)
 """
 
 import contextlib
@@ -51,7 +52,8 @@ class WorkerFailure:
 class _Task(Generic[Job, Result]):
     job: Job
     begun: bool = False
-    results: "list[Result | WorkerFailure]" = field(default_factory=list)  # none or one
+    finished: bool = False
+    result: "Result | WorkerFailure" = field(init=False)  # once it is finished
 
 
 def run_in_processes(
@@ -64,9 +66,9 @@ def run_in_processes(
             whenever it got on, at least every `timeout_seconds`. What it raises is raised here.
         jobs: taken one by one, as processes become free.
     """
-    source = iter(jobs)
-    for task in _run(work, lambda: [_Task(job) for job in islice(source, 1)], processes, timeout_seconds):
-        yield task.job, task.results[0]
+    tasks: Iterator[_Task[Job, Result]] = (_Task(job) for job in jobs)
+    for task in _run(work, lambda: next(tasks, None), processes, timeout_seconds):
+        yield task.job, task.result
 
 
 def run_in_order(
@@ -82,27 +84,25 @@ def run_in_order(
         work, jobs, timeout_seconds: as for `run_in_processes`.
         rest: further jobs that a result asks for; they come right after it.
     """
-    source, waiting = iter(jobs), deque[_Task[Job, Result]]()
+    tasks: Iterator[_Task[Job, Result]] = (_Task(job) for job in jobs)
+    waiting = deque[_Task[Job, Result]]()
 
-    def take() -> list[_Task[Job, Result]]:
-        ready = [task for task in waiting if not task.begun]
-        if not ready and len(waiting) < processes * IN_FLIGHT:
-            ready = [_Task(job) for job in islice(source, 1)]
-            waiting.extend(ready)
-        return ready[:1]
+    def take() -> _Task[Job, Result] | None:
+        if len(waiting) < processes * IN_FLIGHT and all(task.begun for task in waiting):
+            waiting.extend(islice(tasks, 1))
+        return next((task for task in waiting if not task.begun), None)
 
     for _ in _run(work, take, processes, timeout_seconds):
-        while waiting and waiting[0].results:
+        while waiting and waiting[0].finished:
             task = waiting.popleft()
-            result = task.results[0]
-            if not isinstance(result, WorkerFailure):
-                waiting.extendleft(_Task(job) for job in reversed(rest(cast(Any, result))))
-            yield task.job, result
+            if not isinstance(task.result, WorkerFailure):
+                waiting.extendleft(_Task(job) for job in reversed(rest(cast(Any, task.result))))
+            yield task.job, task.result
 
 
 def _run(
     work: Callable[[Job, Alive], Result],
-    take: Callable[[], list[_Task[Job, Result]]],
+    take: Callable[[], _Task[Job, Result] | None],
     processes: int,
     timeout_seconds: float,
 ) -> Iterator[_Task[Job, Result]]:
@@ -110,13 +110,13 @@ def _run(
     workers = list[_Worker[Job, Result]]()
     try:
         while True:
-            while sum(worker.busy for worker in workers) < processes and (tasks := take()):
-                idle = next((worker for worker in workers if not worker.busy), None)
+            while sum(worker.task is not None for worker in workers) < processes and (task := take()):
+                idle = next((worker for worker in workers if worker.task is None), None)
                 if idle is None:
                     idle = _Worker[Job, Result](work, timeout_seconds)
                     workers.append(idle)
-                idle.submit(tasks[0])
-            busy = [worker for worker in workers if worker.busy]
+                idle.submit(task)
+            busy = [worker for worker in workers if worker.task is not None]
             if not busy:
                 return
             left = min(worker.deadline for worker in busy) - time.monotonic()
@@ -128,40 +128,40 @@ def _run(
             worker.end()
 
 
+@dataclass
 class _Worker(Generic[Job, Result]):
-    """One process, and the job it is at."""
+    """One process, and the task it is at."""
 
-    def __init__(self, work: Callable[[Job, Alive], Result], timeout_seconds: float) -> None:
-        self._work, self._timeout = work, timeout_seconds
-        self._tasks: list[_Task[Job, Result]] = []  # none or one
+    work: Callable[[Job, Alive], Result]
+    timeout_seconds: float
+    task: _Task[Job, Result] | None = None
+
+    def __post_init__(self) -> None:
         self._start()
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._tasks)
 
     def submit(self, task: _Task[Job, Result]) -> None:
         """Begin a task."""
-        task.begun, self._tasks = True, [task]
+        task.begun = True
+        self.task = task
         if self._ready:
-            self._send()
+            self._send(task.job)
 
     def poll(self) -> Iterator[_Task[Job, Result]]:
         """The finished task, if it is."""
         try:
-            while self.busy and self.connection.poll():
+            while self.task and self.connection.poll():
                 what, value = self.connection.recv()
                 if what == READY:
                     self._ready = True
-                    self._send()
+                    self._send(self.task.job)
                 elif what == ALIVE:
-                    self.deadline = time.monotonic() + self._timeout
+                    self.deadline = time.monotonic() + self.timeout_seconds
                 elif what == FAILED:
                     raise value
                 else:
                     yield self._finished(value)
-            if self.busy and time.monotonic() > self.deadline:
-                yield self._lost("timeout", f"nothing was heard of it for {self._timeout:g} s")
+            if self.task and time.monotonic() > self.deadline:
+                yield self._lost("timeout", f"nothing was heard of it for {self.timeout_seconds:g} s")
         except (EOFError, ConnectionError):
             yield self._lost("crashed", f"its decoder ended the process ({self._ending()})")
 
@@ -173,15 +173,16 @@ class _Worker(Generic[Job, Result]):
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # nothing of this program's threads and files is carried over
         self.connection, other = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(self._work, other), daemon=True)
+        self.process: BaseProcess = context.Process(target=_serve, args=(self.work, other), daemon=True)
         self.process.start()
         other.close()  # so that the end of the process is the end of the connection
-        self._ready, self.deadline = False, time.monotonic() + START_SECONDS
+        self._ready = False
+        self.deadline = time.monotonic() + START_SECONDS
 
-    def _send(self) -> None:
-        self.deadline = time.monotonic() + self._timeout
+    def _send(self, job: Job) -> None:
+        self.deadline = time.monotonic() + self.timeout_seconds
         try:
-            self.connection.send(self._tasks[0].job)
+            self.connection.send(job)
         except ConnectionError:  # it died while it had nothing to do
             self.end()
             self._start()
@@ -197,8 +198,10 @@ class _Worker(Generic[Job, Result]):
         return self._finished(WorkerFailure(kind, detail))
 
     def _finished(self, result: Result | WorkerFailure) -> _Task[Job, Result]:
-        task = self._tasks.pop()
-        task.results.append(result)
+        task = cast(_Task[Job, Result], self.task)
+        self.task = None
+        task.result = result
+        task.finished = True
         return task
 
     def _ending(self) -> str:

@@ -84,7 +84,7 @@ class NearDuplicates(Config):
 
     @property
     def cosine(self) -> float:
-        return 0.95 if self.min_cosine is None else self.min_cosine
+        return self.min_cosine or 0.95
 
 
 class Balance(Config):

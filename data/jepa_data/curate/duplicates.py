@@ -4,7 +4,6 @@ Order: test before val before train, then as in the shards. Every sample that is
 chains of small differences do not pull in what is unlike; and a test sample never goes for a training sample.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from jepa_data.curate.config import NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, directions, max_similar
 from jepa_data.curate.frame_stats import HASHED
 from jepa_data.curate.hamming_index import closest, differing_bits
-from jepa_data.curate.table import Decision, Drop, Rows, Table
+from jepa_data.curate.table import Decision, Drop, Rows, Table, they_stay
 
 PRECEDENCE = ("test", "val", "train")
 BLOCK = 256  # rows that are compared all with all
@@ -39,18 +38,11 @@ class Space(Protocol):
 
 def near_hashes(stage: NearDuplicates, table: Table, rows: Rows) -> Decision:
     """By perceptual hashes: bits of 64 that differ, the mean of four frames."""
-    duplicates = first_come(_in_order(table, rows), _Hashes(table.hashes, stage.bits))
-    drops = tuple(
-        Drop(
-            row,
-            f"{value:g} of 64 bits differ from {_named(table, like)}, at most {stage.bits:g}",
-            value,
-            stage.bits,
-            like,
-        )
-        for row, like, value in duplicates
-    )
-    return Decision(drops, f"hashes within {stage.bits:g} of 64 bits")
+    drops = []
+    for row, like, value in first_come(_in_order(table, rows), _Hashes(table.hashes, stage.bits)):
+        reason = f"{value:g} of 64 bits differ from {_named(table, like)}, at most {stage.bits:g}"
+        drops.append(Drop(row, reason, value, stage.bits, like))
+    return Decision(tuple(drops), f"hashes within {stage.bits:g} of 64 bits")
 
 
 def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings: Embeddings) -> Decision:
@@ -58,20 +50,12 @@ def near_embeddings(stage: NearDuplicates, table: Table, rows: Rows, embeddings:
     known = rows[embeddings.there[rows]]
     units = np.zeros(embeddings.vectors.shape, np.float32)
     units[known] = directions(embeddings.vectors[known], stage.center)
-    duplicates = first_come(_in_order(table, known), _Directions(units, -stage.cosine))
-    drops = tuple(
-        Drop(
-            row,
-            f"cosine {-value:.4f} with {_named(table, like)}, at least {stage.cosine:g}",
-            -value,
-            stage.cosine,
-            like,
-        )
-        for row, like, value in duplicates
-    )
-    missing = len(rows) - len(known)
-    notes = (f"{missing} samples are not in {embeddings.path}; they stay",) if missing else ()
-    return Decision(drops, f"cosine of embeddings from {stage.cosine:g}", notes=notes)
+    drops = []
+    for row, like, value in first_come(_in_order(table, known), _Directions(units, -stage.cosine)):
+        reason = f"cosine {-value:.4f} with {_named(table, like)}, at least {stage.cosine:g}"
+        drops.append(Drop(row, reason, -value, stage.cosine, like))
+    notes = they_stay(len(rows) - len(known), f"are not in {embeddings.path}")
+    return Decision(tuple(drops), f"cosine of embeddings from {stage.cosine:g}", notes=notes)
 
 
 def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
@@ -85,7 +69,9 @@ def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
     def kept(part: Rows) -> Rows:
         if len(part) <= BLOCK:
             return one_by_one(part)
-        before, after = kept(part[: len(part) // 2]), part[len(part) // 2 :]
+        half = len(part) // 2
+        before = kept(part[:half])
+        after = part[half:]
         nearest, unlike = space.nearest(after, before)
         near = nearest >= 0
         duplicates.extend(zip(after[near].tolist(), before[nearest[near]].tolist(), unlike[near].tolist(), strict=True))
@@ -93,7 +79,8 @@ def first_come(order: Rows, space: Space) -> list[tuple[int, int, float]]:
 
     def one_by_one(part: Rows) -> Rows:
         unlike = space.each_other(part)
-        near, stays = np.tril(unlike <= space.limit, -1), np.ones(len(part), np.bool_)
+        near = np.tril(unlike <= space.limit, -1)
+        stays = np.ones(len(part), np.bool_)
         for row in np.flatnonzero(near.any(axis=1)).tolist():
             earlier = np.flatnonzero(near[row] & stays)
             if len(earlier):
@@ -140,8 +127,7 @@ class _Directions:
 
 
 def _in_order(table: Table, rows: Rows) -> Rows:
-    ranks: Sequence[int] = [PRECEDENCE.index(table.splits[row]) for row in rows]
-    return rows[np.argsort(np.array(ranks, np.int64), kind="stable")]
+    return rows[np.argsort([PRECEDENCE.index(table.splits[row]) for row in rows], kind="stable")]
 
 
 def _named(table: Table, row: int) -> str:

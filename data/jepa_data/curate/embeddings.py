@@ -46,38 +46,40 @@ def read_embeddings(path: str, keys: Sequence[str]) -> Embeddings:
         raise DataError(f"{path}: latents of different widths ({', '.join(map(str, sorted(widths)))})")
     vectors = np.zeros((len(keys), widths.pop()), np.float32)
     there = np.array([key in by_key for key in keys], np.bool_)
-    for i, key in enumerate(keys):
-        if there[i]:
-            vectors[i] = by_key[key]
+    vectors[there] = [by_key[key] for key in keys if key in by_key]
     return Embeddings(path, vectors, there)
 
 
 def directions(vectors: Float32[np.ndarray, "R D"], center: bool) -> Float32[np.ndarray, "R D"]:
     """Vectors of length 1; of length 0 where there is nothing but the mean."""
-    moved = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32) if center and len(vectors) else vectors
-    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-    return moved / np.where(lengths > 1e-12, lengths, 1.0)
+    if center and len(vectors):
+        vectors = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 1e-12, lengths, 1.0)
 
 
 def max_similar(
     wanted: Float32[np.ndarray, "Q D"], among: Float32[np.ndarray, "K D"]
 ) -> tuple[Int64[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
     """For each direction the most similar of the others, and the cosine; -1 and -1 if there are none."""
-    best, cosine = np.full(len(wanted), -1, np.int64), np.full(len(wanted), -1.0, np.float32)
+    best = np.full(len(wanted), -1, np.int64)
+    cosine = np.full(len(wanted), -1.0, np.float32)
     step = max(1, CHUNK // max(1, len(wanted)))
     for first in range(0, len(among), step):
         alike = wanted @ among[first : first + step].T
         nearest = alike.argmax(axis=1)
         here = alike[np.arange(len(wanted)), nearest]
         better = here > cosine
-        best[better], cosine[better] = nearest[better] + first, here[better]
+        best[better] = nearest[better] + first
+        cosine[better] = here[better]
     return best, cosine
 
 
 def clusters(x: Float[np.ndarray, "R D"], count: int, seed: int) -> Int64[np.ndarray, " R"]:
     """Lloyd's k-means from k-means++ (D. Arthur, S. Vassilvitskii, 2007): the number of each row's cluster."""
     random = np.random.default_rng(seed)
-    centers, nearest = x[[int(random.integers(len(x)))]], np.full(len(x), np.inf)
+    centers = x[[int(random.integers(len(x)))]]
+    nearest = np.full(len(x), np.inf)
     for _ in range(min(count, len(x)) - 1):
         nearest = np.minimum(nearest, _squared(x, centers[-1:])[:, 0])
         if not nearest.any():
@@ -85,10 +87,12 @@ def clusters(x: Float[np.ndarray, "R D"], count: int, seed: int) -> Int64[np.nda
         centers = np.concatenate([centers, x[[int(random.choice(len(x), p=nearest / nearest.sum()))]]])
     members = np.full(len(x), -1)
     for _ in range(STEPS):
-        before, members = members, _nearest(x, centers)
+        before = members
+        members = _nearest(x, centers)
         if np.array_equal(before, members):
             break
-        sums, sizes = np.zeros(centers.shape), np.bincount(members, minlength=len(centers))
+        sums = np.zeros(centers.shape)
+        sizes = np.bincount(members, minlength=len(centers))
         np.add.at(sums, members, x)
         centers = np.where(sizes[:, None] > 0, sums / np.maximum(1, sizes)[:, None], centers).astype(x.dtype)
     return members
@@ -102,7 +106,8 @@ def _nearest(x: np.ndarray, centers: np.ndarray) -> Int64[np.ndarray, " R"]:
 
 def _squared(x: np.ndarray, centers: np.ndarray) -> Float[np.ndarray, "R C"]:
     """Squared distances, in double precision."""
-    x, centers = x.astype(np.float64), centers.astype(np.float64)
+    x = x.astype(np.float64)
+    centers = centers.astype(np.float64)
     return np.maximum(0.0, (x**2).sum(axis=1)[:, None] - 2 * x @ centers.T + (centers**2).sum(axis=1))
 
 
@@ -133,10 +138,9 @@ def _read_parquet(path: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray]
         raise DataError(f"{path}: it holds vectors that are not finite, or clips of no steps")
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     rows = np.array([number[name] for name in names])
-    sums, weights = np.zeros((len(number), vectors.shape[1])), np.zeros(len(number))
+    sums = np.zeros((len(number), vectors.shape[1]))
     np.add.at(sums, rows, vectors * steps[:, None])
-    np.add.at(weights, rows, steps)
-    means = (sums / weights[:, None]).astype(np.float32)
+    means = (sums / np.bincount(rows, steps)[:, None]).astype(np.float32)
     return {key: means[number[key]] for key in keys if key in number}, len(number)
 
 

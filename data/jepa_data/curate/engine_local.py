@@ -1,10 +1,11 @@
 """Measuring in processes of this machine. A sample that crashes its decoder, or never comes to an end, costs itself."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DecodeError
-from jepa_data.process_pool import WorkerFailure, run_in_processes
+from jepa_data.process_pool import Alive, WorkerFailure, run_in_processes
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 
@@ -40,21 +41,18 @@ def measure_local(
     return measurements
 
 
-class Isolated:
-    """A measurer as processes want it. A sample is measured in one go, so it gives no sign of life in between."""
-
-    def __init__(self, measurer: Measurer) -> None:
-        self._measurer = measurer
-
-    def __call__(self, job: Job, alive: Callable[[], None]) -> Measured:
-        return self._measurer(job[1])
-
-
 def _results(
     measurer: Measurer, jobs: Iterable[Job], processes: int, timeout_seconds: float
 ) -> Iterator[tuple[int, Measured]]:
     if not processes:
         yield from ((row, measurer(sample)) for row, sample in jobs)
         return
-    for (row, _), result in run_in_processes(Isolated(measurer), jobs, processes, timeout_seconds):
-        yield row, Measured(problem=(result.kind, result.detail)) if isinstance(result, WorkerFailure) else result
+    for (row, _), result in run_in_processes(partial(_work, measurer), jobs, processes, timeout_seconds):
+        if isinstance(result, WorkerFailure):
+            result = Measured(problem=(result.kind, result.detail))
+        yield row, result
+
+
+def _work(measurer: Measurer, job: Job, alive: Alive) -> Measured:
+    """A sample is measured in one go, so it gives no sign of life in between."""
+    return measurer(job[1])

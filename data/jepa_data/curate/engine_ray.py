@@ -6,11 +6,10 @@ measures in a process of its own, as here: a decoder that crashes or hangs costs
 a machine that goes, it does again.
 """
 
-import json
 import logging
 import os
+import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -50,12 +49,8 @@ def measure_ray(
         raise DataError(f"--engine ray: Ray Data cannot be imported ({error}). Install it: {INSTALL}") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(
-            num_cpus=None if os.environ.get("RAY_ADDRESS") else processes or None,
-            include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
-            configure_logging=False,
-            log_to_driver=False,
-        )
+        of_own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes or None, "include_dashboard": False}
+        ray.init(**of_own, configure_logging=False, log_to_driver=False)
     try:
         return _run(shards, measurer, processes, timeout_seconds, progress)
     finally:
@@ -75,7 +70,8 @@ def _run(
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    rows, access = len(shards.samples), getattr(shards.store, "access", None)
+    rows = len(shards.samples)
+    access = getattr(shards.store, "access", None)
     at_once = processes or int(ray.cluster_resources().get("CPU", 1))
     tasks = max(1, min(rows, max(at_once, -(-rows // TASK))))
     # Functions, not actors: an actor would hold the core that reading needs, and on one core nothing would ever begin.
@@ -88,8 +84,8 @@ def _run(
     )
     measurements: dict[int, Measured] = {}
     for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
-        for row, text in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
-            measurements[row] = _from_json(text)
+        for row, record in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
+            measurements[row] = pickle.loads(record)
         progress(len(measurements))
     return measurements
 
@@ -100,18 +96,7 @@ def measure_rows(
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     rows = batch["id"].tolist()
     measured = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
-    return {"row": np.array(rows, np.int64), "measured": np.array([_to_json(measured[row]) for row in rows], object)}
-
-
-def _to_json(measured: Measured) -> str:
-    """Numbers are written such that the same ones are read."""
-    record = asdict(measured)
-    return json.dumps(record | {"hashes": None if measured.hashes is None else measured.hashes.tolist()})
-
-
-def _from_json(text: str) -> Measured:
-    record = json.loads(text)
-    for name in ("problem", "off_clock", "widths"):
-        record[name] = None if record[name] is None else tuple(record[name])
-    hashes = record.pop("hashes")
-    return Measured(**record, hashes=None if hashes is None else np.array(hashes, np.uint64))
+    return {
+        "row": np.array(rows, np.int64),
+        "measured": np.array([pickle.dumps(measured[row]) for row in rows], object),
+    }

@@ -30,8 +30,14 @@ from jepa_data.shards.read import ShardFiles
 
 FOLDER = "examples"
 SHOWN = 4  # frames of a video
-SIDE, GAP, HEADING, WORDS = 104, 8, 34, 560  # pixels: of a frame's box, between, above, and of the words beside
-PAPER, INK, DROPPED, KEPT = "#ffffff", "#30343b", "#b3261e", "#1b6e3c"
+# Pixels: of a frame's box, between two, above them all, and of the words beside them.
+SIDE = 104
+GAP = 8
+HEADING = 34
+WORDS = 560
+PAPER = "#ffffff"
+INK = "#30343b"
+VERDICTS = {"dropped": "#b3261e", "kept": "#1b6e3c"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,8 @@ def remove_examples(out: Path) -> None:
 def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
     drops = stage.decision.drops
     measured = [drop for drop in drops if drop.value is not None and drop.threshold is not None]
-    if measured:
-        nearest = sorted(measured, key=lambda drop: (abs((drop.value or 0.0) - (drop.threshold or 0.0)), drop.row))
-        shown = nearest[:count]
-    else:
-        shown = [drops[i] for i in evenly(len(drops), count)]
+    measured.sort(key=lambda drop: (abs((drop.value or 0.0) - (drop.threshold or 0.0)), drop.row))
+    shown = measured[:count] or [drops[i] for i in evenly(len(drops), count)]
     for drop in shown:
         yield Example(drop.row, "dropped", f"{_named(table, drop.row)}\n{drop.reason}")
         if drop.like is not None:
@@ -80,15 +83,17 @@ def _chosen(table: Table, stage: StageReport, count: int) -> Iterator[Example]:
     if not shown or isinstance(stage.stage, NearDuplicates):
         return
     stays = [row for row in stage.seen if row not in stage.dropped]
-    near = list(stage.decision.values)[: -(-count // 2)] or [stays[i] for i in evenly(len(stays), -(-count // 2))]
-    for row in near:
-        value = stage.decision.values.get(row)
-        yield Example(row, "kept", _named(table, row) + ("" if value is None else f"\n{value:.4g}"))
+    half = -(-count // 2)
+    near = [(row, f"\n{value:.4g}") for row, value in stage.decision.values.items()]
+    for row, value in near[:half] or [(stays[i], "") for i in evenly(len(stays), half)]:
+        yield Example(row, "kept", _named(table, row) + value)
 
 
 def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.Image:
     sheet = Image.new("RGB", (GAP + SHOWN * SIDE + GAP + WORDS, HEADING + len(examples) * (SIDE + GAP)), PAPER)
-    draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(13), ShardFiles(shards.store)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    files = ShardFiles(shards.store)
     draw.text((GAP, GAP), drawable(title), fill=INK, font=font)
     for number, example in enumerate(examples):
         top = HEADING + number * (SIDE + GAP)
@@ -96,10 +101,10 @@ def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.I
             box = Image.fromarray(picture)
             box.thumbnail((SIDE, SIDE))
             sheet.paste(box, (GAP + i * SIDE + (SIDE - box.width) // 2, top + (SIDE - box.height) // 2))
-        words = (example.verdict, *_lines(example.words, draw, font, WORDS - 2 * GAP))
-        for line, text in enumerate(words):
-            ink = INK if line else DROPPED if example.verdict == "dropped" else KEPT
-            draw.text((2 * GAP + SHOWN * SIDE, top + 17 * line), text, fill=ink, font=font)
+        left = 2 * GAP + SHOWN * SIDE
+        draw.text((left, top), example.verdict, fill=VERDICTS[example.verdict], font=font)
+        for line, text in enumerate(_lines(example.words, draw, font, WORDS - 2 * GAP), 1):
+            draw.text((left, top + 17 * line), text, fill=INK, font=font)
     return sheet
 
 
@@ -123,11 +128,11 @@ def _lines(
 ) -> Iterator[str]:
     """Words broken into lines that fit."""
     for paragraph in drawable(text).split("\n"):
-        line = ""
-        for word in paragraph.split(" "):
-            if line and draw.textlength(f"{line} {word}", font=font) > width:
+        line, *words = paragraph.split(" ")
+        for word in words:
+            if draw.textlength(f"{line} {word}", font=font) > width:
                 yield line
                 line = word
             else:
-                line = f"{line} {word}" if line else word
+                line += f" {word}"
         yield line

@@ -6,6 +6,9 @@ to q - 1 bits, in one of the others:
 
     bands      0110..  1011..  0001..  1110..     m = 16, r = 24: q = 1, a = 8
     looked up  <= 1 bit in bands 0 to 8, 0 bits in bands 9 to 15: 9 x 17 + 7 places instead of all hashes
+
+Not faiss: its exact binary indexes took 11 times as long or more for 100,000 hashes, and on macOS the OpenMP it brings
+can crash a process that has torch's.
 """
 
 from collections.abc import Iterator
@@ -30,16 +33,19 @@ def closest(wanted: Hashes, among: Hashes, radius: int) -> tuple[Int64[np.ndarra
     Returns:
         Its number, -1 if there is none, and the bits that differ.
     """
+    # Bits and number in one integer, so that the least is the nearest, and of those the first.
     if len(wanted) * len(among) <= FEW:
-        return _closest_of_all(wanted, among, radius)
-    best = np.full(len(wanted), _NONE, np.int64)
-    for left, right in _candidates(wanted, among, radius):
-        bits = np.zeros(len(left), np.int64)
-        for word, other in zip(wanted.T, among.T, strict=True):
-            bits += np.bitwise_count(word[left] ^ other[right])
-        near = bits <= radius
-        # Bits and number in one integer, so that the least is the nearest, and of those the first.
-        np.minimum.at(best, left[near], bits[near] << 40 | right[near])
+        bits = differing_bits(wanted, among).astype(np.int64)
+        best = (bits << 40 | np.arange(len(among))).min(axis=1, initial=_NONE)
+        best[best >> 40 > radius] = _NONE
+    else:
+        best = np.full(len(wanted), _NONE)
+        for left, right in _candidates(wanted, among, radius):
+            bits = np.zeros(len(left), np.int64)
+            for word, other in zip(wanted.T, among.T, strict=True):
+                bits += np.bitwise_count(word[left] ^ other[right])
+            near = bits <= radius
+            np.minimum.at(best, left[near], bits[near] << 40 | right[near])
     has_match = best != _NONE
     return np.where(has_match, best & (1 << 40) - 1, -1), np.where(has_match, best >> 40, 0)
 
@@ -56,33 +62,23 @@ _NONE = np.iinfo(np.int64).max
 Pairs = Iterator[tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]]
 
 
-def _closest_of_all(
-    wanted: Hashes, among: Hashes, radius: int
-) -> tuple[Int64[np.ndarray, " Q"], Int64[np.ndarray, " Q"]]:
-    if not len(among):
-        return np.full(len(wanted), -1, np.int64), np.zeros(len(wanted), np.int64)
-    bits = differing_bits(wanted, among)
-    nearest = bits.argmin(axis=1)
-    least = bits[np.arange(len(wanted)), nearest].astype(np.int64)
-    near = least <= radius
-    return np.where(near, nearest, -1), np.where(near, least, 0)
-
-
 def _candidates(wanted: Hashes, among: Hashes, radius: int) -> Pairs:
     """Pairs with a band in common; every pair within the radius is among them at least once."""
     bands = wanted.shape[1] * 64 // BAND_BITS
     whole, left_over = divmod(radius, bands)
-    for band in range(bands):
-        bits = whole if band <= left_over else whole - 1
-        if bits < 0:
-            continue
-        values, places = (np.ascontiguousarray(x).view(np.uint16)[:, band] for x in (wanted, among))
+    for band in range(bands if whole else left_over + 1):
+        places = _bands(among)[:, band]
         order = np.argsort(places, kind="stable")
         ordered = places[order]
-        for mask in _masks(bits):
-            bucket = values ^ mask
-            starts, ends = (np.searchsorted(ordered, bucket, side=side) for side in ("left", "right"))
+        for mask in _masks(whole - (band > left_over)):
+            bucket = _bands(wanted)[:, band] ^ mask
+            starts = np.searchsorted(ordered, bucket, side="left")
+            ends = np.searchsorted(ordered, bucket, side="right")
             yield from _joined(starts, ends, order)
+
+
+def _bands(hashes: Hashes) -> UInt16[np.ndarray, "_ B"]:
+    return np.ascontiguousarray(hashes).view(np.uint16)
 
 
 def _masks(bits: int) -> Iterator[np.uint16]:
@@ -96,11 +92,10 @@ def _joined(starts: np.ndarray, ends: np.ndarray, order: np.ndarray) -> Pairs:
     """Every query with every member of its bucket order[start:end], at most PAIRS at a time, or one whole bucket."""
     queries = np.flatnonzero(ends > starts)
     sizes = (ends - starts)[queries]
-    total = np.cumsum(sizes)
+    before = np.concatenate([[0], np.cumsum(sizes)])
     first = 0
     while first < len(queries):
-        done = total[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(total, done + PAIRS, side="right")))
+        last = max(first + 1, int(np.searchsorted(before, before[first] + PAIRS, side="right")) - 1)
         part = slice(first, last)
         count = sizes[part]
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)

@@ -1,21 +1,21 @@
 """One sample, measured: its video is decoded once for all stages together. Runs in the processes of an engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
 from jepa_data.curate.config import Clock, Look
-from jepa_data.curate.frame_stats import Looks, look
-from jepa_data.curate.resample import on_one_clock
+from jepa_data.curate.frame_stats import HASHED, look
+from jepa_data.curate.resample import as_stored, on_one_clock
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
-from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata
 from jepa_data.shards.store import Store
 
 Problem = tuple[str, str]  # kind, detail
@@ -28,7 +28,7 @@ class Measured:
     Attributes:
         problem: why it cannot be read; everything else means nothing then.
         seconds: frames divided by the rate; 0 for a picture.
-        motion, brightness, sharpness, hashes: see `pictures.Looks`.
+        motion, brightness, sharpness, hashes: see `frame_stats.Looks`.
         labels: a number per label name of the corpus; -1: none.
         widths: of actions and states after the clock, 0 where there are none.
         off_clock: why the clock cannot be applied.
@@ -42,8 +42,8 @@ class Measured:
     motion: float = 0.0
     brightness: float = 0.0
     sharpness: float = 0.0
-    hashes: UInt64[np.ndarray, "4"] | None = None
-    labels: Mapping[str, int] | None = None
+    hashes: UInt64[np.ndarray, "4"] = field(default_factory=lambda: np.zeros(HASHED, np.uint64))
+    labels: Mapping[str, int] = field(default_factory=dict)
     widths: tuple[int, int] = (0, 0)
     off_clock: Problem | None = None
 
@@ -74,7 +74,7 @@ class Measurer:
         metadata = read_metadata(members)
         labels = all_labels(metadata, sample, self.manifest)
         widths, off_clock = self._widths(members, metadata, index)
-        looks: Looks = look(looked_at(members[sample.media], sample.media, index, self.look))
+        looks = look(looked_at(members[sample.media], sample.media, index, self.look))
         return Measured(
             still=sample.media in IMAGES,
             frames=index.frames,
@@ -97,21 +97,16 @@ class Measurer:
                 return on_one_clock(members, metadata, index.seconds, self.clock).widths, None
             except DecodeError as error:
                 return (0, 0), (error.kind, error.detail)
-        widths = []
-        for name, rows, columns in (
-            (ACTIONS, index.frames - 1, self.manifest.action_size),
-            (STATES, index.frames, len(self.manifest.state_names)),
-        ):
-            array = read_npy(members[name], rows) if name in members else None
-            width = 0 if array is None else array.shape[1]
+        stored = as_stored(members, metadata, index.frames)
+        expected = (self.manifest.action_size, len(self.manifest.state_names))
+        for name, width, columns in zip((ACTIONS, STATES), stored.widths, expected, strict=True):
             if width != columns:
                 raise DecodeError("out of step", f"{name} is {width} wide, the corpus has {columns}")
-            if array is not None and name == ACTIONS:
-                check_actions(array)
-            elif array is not None:
-                check_states(array, self.manifest.state_names)
-            widths.append(width)
-        return (widths[0], widths[1]), None
+        if stored.actions is not None:
+            check_actions(stored.actions)
+        if stored.states is not None:
+            check_states(stored.states, self.manifest.state_names)
+        return stored.widths, None
 
 
 def looked_at(data: bytes, ending: str, index: VideoIndex, wanted: Look) -> UInt8[np.ndarray, "T h w 3"]:

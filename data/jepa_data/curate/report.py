@@ -10,7 +10,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from jepa_data.writable import writing
 
 FORMAT = "openjepa-curation"
 CURATION = "curation.json"
+LOST = "lost: its bytes are missing"
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ class Curated:
     @property
     def dropped(self) -> dict[str, str]:
         """Key and reason of each sample that was dropped, lost ones included."""
-        reasons = {key: "lost: its bytes are missing" for keys in self.lost.values() for key in keys}
+        reasons = {key: LOST for keys in self.lost.values() for key in keys}
         return reasons | {self.table.keys[d.row]: d.reason for stage in self.stages for d in stage.decision.drops}
 
     @property
     def splits(self) -> dict[str, tuple[int, int]]:
         """Samples of each split, before and after."""
-        before, after = Counter(self.table.splits), Counter(self.table.splits[row] for row in self.kept)
+        after = Counter(self.table.splits[row] for row in self.kept)
+        before = Counter(self.table.splits)
         before.update({split: len(keys) for split, keys in self.lost.items()})
         return {split: (before[split], after[split]) for split in SPLITS if before[split]}
 
@@ -86,9 +88,8 @@ class Curated:
         """Cells of the table for people, the first row a heading."""
         rows = [("stage", "seen", "dropped", "what goes")]
         for stage in self.stages:
-            lost = sum(map(len, self.lost.values())) if stage.stage is None else 0
-            counts = len(stage.seen) + lost, len(stage.decision.drops) + lost
-            rows.append((stage.kind, str(counts[0]), str(counts[1]), stage.decision.rule))
+            seen, dropped = self._counts(stage)
+            rows.append((stage.kind, str(seen), str(dropped), stage.decision.rule))
         return rows
 
     def lines(self) -> list[str]:
@@ -104,19 +105,17 @@ class Curated:
     def record(self) -> dict[str, Any]:
         """The contents of curation.json. It depends on the shards and the config alone."""
         stages = []
-        for number, (stage, cells) in enumerate(zip(self.stages, self.rows()[1:], strict=True)):
-            config = None if stage.stage is None else stage.stage.model_dump(mode="json")
-            stages.append(
-                {"stage": number, "kind": stage.kind, "rule": stage.decision.rule, "seen": int(cells[1])}
-                | {"dropped": int(cells[2]), "config": config}
-            )
+        for number, stage in enumerate(self.stages):
+            seen, dropped = self._counts(stage)
+            about = {"stage": number, "kind": stage.kind, "rule": stage.decision.rule, "seen": seen, "dropped": dropped}
+            stages.append(about | {"config": stage.stage and stage.stage.model_dump(mode="json")})
         return {
             "format": FORMAT,
             "source": self.source,
             "dry_run": self.written is None,
             "samples": {split: {"before": before, "after": after} for split, (before, after) in self.splits.items()},
             "stages": stages,
-            "dropped": [*self._lost(), *self._dropped()],
+            "dropped": list(self._dropped()),
             "notes": list(self.notes),
         }
 
@@ -125,31 +124,23 @@ class Curated:
         with writing(out / CURATION):
             (out / CURATION).write_text(json.dumps(self.record(), indent=1) + "\n")
 
-    def _lost(self) -> list[dict[str, Any]]:
-        rest = {"value": None, "threshold": None, "reason": "lost: its bytes are missing", "like": None}
-        return [
-            {"key": key, "split": split, "stage": 0, "kind": "unreadable", **rest}
-            for split, keys in self.lost.items()
-            for key in keys
-        ]
+    def _counts(self, stage: StageReport) -> tuple[int, int]:
+        """Samples that a stage saw, and that it dropped. Lost ones count as unreadable."""
+        lost = sum(map(len, self.lost.values())) * (stage.stage is None)
+        return len(stage.seen) + lost, len(stage.decision.drops) + lost
 
-    def _dropped(self) -> list[dict[str, Any]]:
-        keys, drops = self.table.keys, []
+    def _dropped(self) -> Iterator[dict[str, Any]]:
+        for split, lost in self.lost.items():
+            for key in lost:
+                where = {"key": key, "split": split, "stage": 0, "kind": "unreadable"}
+                yield where | {"value": None, "threshold": None, "reason": LOST, "like": None}
+        keys = self.table.keys
         for number, stage in enumerate(self.stages):
             for drop in stage.decision.drops:
-                drops.append(
-                    {
-                        "key": keys[drop.row],
-                        "split": self.table.splits[drop.row],
-                        "stage": number,
-                        "kind": stage.kind,
-                        "value": drop.value,
-                        "threshold": drop.threshold,
-                        "reason": drop.reason,
-                        "like": None if drop.like is None else keys[drop.like],
-                    }
-                )
-        return drops
+                where = {"key": keys[drop.row], "split": self.table.splits[drop.row]}
+                where |= {"stage": number, "kind": stage.kind}
+                like = None if drop.like is None else keys[drop.like]
+                yield where | {"value": drop.value, "threshold": drop.threshold, "reason": drop.reason, "like": like}
 
 
 def summary(stages: Sequence[StageReport]) -> str:

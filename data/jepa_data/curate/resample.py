@@ -15,7 +15,7 @@ Seconds count from the first frame, or, where metadata.json says "video_began": 
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,17 @@ class Clocked:
     @property
     def widths(self) -> tuple[int, int]:
         """A and X; 0 where there are none."""
-        return tuple(0 if x is None else x.shape[1] for x in (self.actions, self.states))  # pyright: ignore[reportReturnType]
+        return _width(self.actions), _width(self.states)
+
+
+def as_stored(members: Mapping[str, bytes], metadata: Mapping[str, Any], frames: int) -> Clocked:
+    """Actions and states of a sample that are in step with its frames already. Raises DecodeError."""
+    actions = states = None
+    if ACTIONS in members:
+        actions = read_npy(members[ACTIONS], frames - 1)
+    if STATES in members:
+        states = read_npy(members[STATES], frames)
+    return Clocked(actions, states, dict(metadata))
 
 
 def on_one_clock(
@@ -59,33 +69,28 @@ def on_one_clock(
     """
     rest = dict(metadata)
     began = _number(rest.pop(BEGAN, 0.0), BEGAN)
-    actions, states = _recorded("actions", ACTIONS, members, rest), _recorded("states", STATES, members, rest)
-    moved_actions = moved_states = None
-    if actions is not None:
-        seconds, values = actions
-        if not np.isfinite(values).all():
+
+    def moved(name: str, recorded: Recorded, rows: int, move: Move) -> Float32[np.ndarray, "rows X"]:
+        seconds, values = recorded
+        if seconds is None:
+            return as_float32(_in_step(name, values, rows))
+        seconds = seconds - began
+        _check_gaps(name.removesuffix("s"), seconds, frames, clock.max_gap_seconds)
+        return as_float32(move(seconds, values, frames))
+
+    actions = states = None
+    if recorded := _recorded("actions", ACTIONS, members, rest):
+        if not np.isfinite(recorded[1]).all():
             raise DecodeError("damaged", "its actions hold numbers that are not finite")
-        if seconds is None:
-            moved_actions = _in_step("actions", values, len(frames) - 1)
-        else:
-            seconds = seconds - began
-            _check_gaps("action", seconds, frames, clock.max_gap_seconds)
-            moved_actions = _ACTIONS[clock.actions](seconds, values, frames)
-    if states is not None:
-        seconds, values = states
-        if seconds is None:
-            moved_states = _in_step("states", values, len(frames))
-        else:
-            seconds = seconds - began
-            _check_gaps("state", seconds, frames, clock.max_gap_seconds)
-            moved_states = _STATES[clock.states](seconds, values, frames)
-    stored = _float32(moved_states)
-    if stored is not None:
-        check_states(stored)
-    return Clocked(_float32(moved_actions), stored, rest)
+        actions = moved("actions", recorded, len(frames) - 1, _ACTIONS[clock.actions])
+    if recorded := _recorded("states", STATES, members, rest):
+        states = moved("states", recorded, len(frames), _STATES[clock.states])
+        check_states(states)
+    return Clocked(actions, states, rest)
 
 
 Recorded = tuple[Float64[np.ndarray, " K"] | None, Float64[np.ndarray, "K A"]]
+Move = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _recorded(name: str, member: str, members: Mapping[str, bytes], metadata: dict[str, Any]) -> Recorded | None:
@@ -97,7 +102,9 @@ def _recorded(name: str, member: str, members: Mapping[str, bytes], metadata: di
         return None
     values = _read_rows(members[member])
     times = metadata.pop(f"{name}_seconds", None)
-    return (None, values) if times is None else _checked(name, times, values)
+    if times is None:
+        return None, values
+    return _checked(name, times, values)
 
 
 def _read_rows(data: bytes) -> Float64[np.ndarray, "K A"]:
@@ -111,7 +118,8 @@ def _read_rows(data: bytes) -> Float64[np.ndarray, "K A"]:
 
 def _checked(name: str, seconds: Any, values: Any) -> Recorded:
     try:
-        times, rows = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
+        times = np.asarray(seconds, np.float64)
+        rows = np.asarray(values, np.float64)
     except (ValueError, TypeError) as error:
         raise DecodeError("damaged", f"its {name} are no rows of numbers: {error}") from error
     if times.ndim != 1 or rows.ndim != 2 or len(times) != len(rows) or not rows.size:
@@ -135,7 +143,8 @@ def _check_gaps(
     name: str, seconds: Float64[np.ndarray, " K"], frames: Float64[np.ndarray, " T"], allowed: float
 ) -> None:
     """Raises DecodeError if, between the first and the last frame, nothing was measured for longer than allowed."""
-    first, last = frames[0], frames[-1]
+    first = frames[0]
+    last = frames[-1]
     measured = seconds[(seconds >= first - allowed) & (seconds <= last + allowed)]
     if not len(measured):
         raise DecodeError(
@@ -189,8 +198,10 @@ _ACTIONS = {"mean": _mean_command, "last": _last_command, "sum": _sum_of_steps}
 _STATES = {"linear": _between, "last": _held}
 
 
-def _float32(values: np.ndarray | None) -> Float32[np.ndarray, "rows X"] | None:
-    return None if values is None else as_float32(values)
+def _width(values: Float32[np.ndarray, "rows X"] | None) -> int:
+    if values is None:
+        return 0
+    return values.shape[1]
 
 
 def _number(value: Any, name: str) -> float:

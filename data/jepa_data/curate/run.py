@@ -26,7 +26,7 @@ from jepa_data.curate.engine_local import measure_local
 from jepa_data.curate.examples import remove_examples, write_examples
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
-from jepa_data.curate.stages import check, decide, unreadable
+from jepa_data.curate.stages import check, decide
 from jepa_data.curate.table import Table
 from jepa_data.curate.writing import Annotate, clock_of, new_writer, source_name, write_samples
 from jepa_data.errors import DataError, DecodeError
@@ -100,16 +100,20 @@ def curate(
         DataError: the shards cannot be opened, OUT is not empty or is the source, the config asks for what is not
             there, or nothing stays (OUT/curation.json says why).
     """
-    began, source, out, annotate = time.monotonic(), ShardSet.open(shards, access), Path(out), dict(annotate or {})
+    began = time.monotonic()
+    source = ShardSet.open(shards, access)
+    out = Path(out)
+    annotate = dict(annotate or {})
     _check_out(source, out, overwrite)
     _check_wishes(source, config, annotate)
     keys, splits = _names(source)
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is an error at once
     total = len(keys)
     measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
-    workers = processes if processes is not None else cores() if engine == "pool" else 0
+    if processes is None:
+        processes = cores() if engine == "pool" else 0
     measured = measure(
-        source, measurer, engine, workers, timeout_seconds, lambda done: progress("measuring", done, total)
+        source, measurer, engine, processes, timeout_seconds, lambda done: progress("measuring", done, total)
     )
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
@@ -125,16 +129,17 @@ def curate(
         curated = replace(curated, written=out)
     curated.write(out)
     with writing(out):
-        sheets = write_examples(source, curated, out, examples) if examples else ()
+        sheets = write_examples(source, curated, out, examples)
     return replace(curated, examples=sheets, seconds=time.monotonic() - began)
 
 
 def _decided(source: ShardSet, table: Table, config: CurateConfig, embeddings: Mapping[str, Embeddings]) -> Curated:
     """All stages, one after the other, on what the ones before left."""
     rows = np.arange(len(table), dtype=np.int64)
-    reports, notes = list[StageReport](), list(source.notes)
+    reports = list[StageReport]()
+    notes = list(source.notes)
     for stage in (None, *config.stages):
-        decision = unreadable(table, rows) if stage is None else decide(stage, table, rows, embeddings)
+        decision = decide(stage, table, rows, embeddings)
         reports.append(StageReport(stage, tuple(rows.tolist()), decision))
         notes += [f"{reports[-1].kind}: {note}" for note in decision.notes]
         rows = rows[~np.isin(rows, [drop.row for drop in decision.drops])]
@@ -144,7 +149,8 @@ def _decided(source: ShardSet, table: Table, config: CurateConfig, embeddings: M
 
 def _names(source: ShardSet) -> tuple[list[str], list[str]]:
     """Key and split of each sample; one whose line in the index is damaged is named by its number."""
-    keys, splits = [], []
+    keys = []
+    splits = []
     for split in source.manifest.splits:
         samples = source.split(split)
         for number in range(len(samples)):

@@ -4,27 +4,29 @@
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from jepa_data.curate.config import Balance, Blurred, Clock, Dark, NearDuplicates, Stage, Static, TooShort
 from jepa_data.curate.duplicates import near_embeddings, near_hashes
 from jepa_data.curate.embeddings import Embeddings, clusters, directions
 from jepa_data.curate.measure import Problem
-from jepa_data.curate.table import Decision, Drop, Rows, Table
+from jepa_data.curate.table import Decision, Drop, Rows, Table, they_stay
 from jepa_data.errors import DataError
 
 NEAREST = 64  # of those that stay, whose values are kept for examples
 RATE_SLACK = 1e-3  # relative: 29.97 and 30000/1001 are one rate
 
 
-def decide(stage: Stage, table: Table, rows: Rows, embeddings: Mapping[str, Embeddings]) -> Decision:
-    """What a stage drops of `rows`. `embeddings`: the tables that the stages name, by path."""
+def decide(stage: Stage | None, table: Table, rows: Rows, embeddings: Mapping[str, Embeddings]) -> Decision:
+    """What a stage drops of `rows`; None: what cannot be read. `embeddings`: the tables that stages name, by path."""
     match stage:
+        case None:
+            return unreadable(table, rows)
         case TooShort():
             return too_short(stage, table, rows)
         case Static():
@@ -68,28 +70,39 @@ def too_short(stage: TooShort, table: Table, rows: Rows) -> Decision:
 def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, Embeddings]) -> Decision:
     """The same number of each group at most, split by split."""
     if stage.label is not None:
-        groups, what, left_out = table.labels[stage.label][rows], stage.label, "have none"
+        what = stage.label
+        left_out = "have none"
+        groups = table.labels[stage.label][rows]
     else:
         assert stage.embeddings is not None
-        known = embeddings[stage.embeddings]
-        there = known.there[rows]
-        groups, what, left_out = np.full(len(rows), -1), "cluster", f"are not in {stage.embeddings}"
-        if there.any():
-            groups[there] = clusters(directions(known.vectors[rows[there]], center=False), stage.clusters, stage.seed)
-    splits = [table.splits[row] for row in rows.tolist()]
-    members: dict[tuple[str, int], list[int]] = {}
-    for row, split, group in zip(rows.tolist(), splits, groups.tolist(), strict=True):
-        if group >= 0 and split in stage.splits:
-            members.setdefault((split, group), []).append(row)
+        what = "cluster"
+        left_out = f"are not in {stage.embeddings}"
+        groups = _clustered(stage, rows, embeddings[stage.embeddings])
+    members: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
+        if table.splits[row] in stage.splits:
+            members[table.splits[row], group].append(row)
     drops = []
+    free = 0
     for (split, group), group_rows in members.items():
+        if group < 0:
+            free += len(group_rows)
+            continue
         drawn = sorted(group_rows, key=lambda row: _lot(stage.seed, table.keys[row]))
         reason = f"{what} {group} has {len(group_rows)} in {split}, at most {stage.at_most} stay"
         drops += [Drop(row, reason) for row in drawn[stage.at_most :]]
-    free = int(sum(group < 0 and split in stage.splits for split, group in zip(splits, groups.tolist(), strict=True)))
-    notes = (f"{free} samples {left_out} ({what}); they stay",) if free else ()
     rule = f"at most {stage.at_most} of each {what} in {', '.join(stage.splits)}"
+    notes = they_stay(free, f"{left_out} ({what})")
     return Decision(tuple(sorted(drops, key=lambda drop: drop.row)), rule, notes=notes)
+
+
+def _clustered(stage: Balance, rows: Rows, known: Embeddings) -> Int64[np.ndarray, " R"]:
+    """The cluster of each row; -1 where it is in no table."""
+    groups = np.full(len(rows), -1)
+    there = known.there[rows]
+    if there.any():
+        groups[there] = clusters(directions(known.vectors[rows[there]], center=False), stage.clusters, stage.seed)
+    return groups
 
 
 def clock(table: Table, rows: Rows) -> Decision:
@@ -147,7 +160,7 @@ def _named(problems: Mapping[int, Problem], rows: Rows) -> tuple[Drop, ...]:
 
 def _most_common(values: list[Any]) -> Any:
     """The most frequent, the first of equally frequent ones; None of nothing."""
-    return Counter(values).most_common(1)[0][0] if values else None
+    return next((value for value, _ in Counter(values).most_common(1)), None)
 
 
 def _lot(seed: int, key: str) -> bytes:

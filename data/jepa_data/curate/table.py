@@ -48,12 +48,7 @@ class Table:
     ) -> Self:
         """Measurements in the order of the keys."""
         rows = list(measured)
-        labels = {
-            name: np.array([-1 if row.labels is None else row.labels[name] for row in rows], np.int64)
-            for name in label_names
-        }
-        none = np.zeros(HASHED, np.uint64)
-        hashes = [none if row.hashes is None else row.hashes for row in rows]
+        labels = {name: np.array([row.labels.get(name, -1) for row in rows], np.int64) for name in label_names}
 
         def column(name: str, kind: type = np.float64) -> np.ndarray:
             return np.array([getattr(row, name) for row in rows], kind)
@@ -68,7 +63,7 @@ class Table:
             motion=column("motion"),
             brightness=column("brightness"),
             sharpness=column("sharpness"),
-            hashes=np.array(hashes, np.uint64).reshape(-1, HASHED),
+            hashes=column("hashes", np.uint64).reshape(-1, HASHED),
             widths=column("widths", np.int64).reshape(-1, 2),
             labels=labels,
             problems={i: row.problem for i, row in enumerate(rows) if row.problem is not None},
@@ -110,3 +105,10 @@ class Decision:
     rule: str
     values: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def they_stay(count: int, why: str) -> tuple[str, ...]:
+    """The note on samples that a stage knows too little of to drop them, if there are any."""
+    if not count:
+        return ()
+    return (f"{count} samples {why}; they stay",)

@@ -10,15 +10,15 @@ from jaxtyping import UInt8
 
 from jepa_data.curate.config import Clock, CurateConfig, Look
 from jepa_data.curate.measure import all_labels, looked_at
-from jepa_data.curate.resample import Clocked, on_one_clock
+from jepa_data.curate.resample import as_stored, on_one_clock
 from jepa_data.curate.stages import common_rate
 from jepa_data.curate.table import Table
 from jepa_data.decode import VideoIndex
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import ACTIONS, STATES, Manifest, Sample
+from jepa_data.shards.manifest import Sample
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_metadata, read_npy
+from jepa_data.shards.read import ShardFiles, read_metadata
 from jepa_data.shards.write import ShardWriter
 
 # Takes the frames that were looked at, [T, h, w, 3], RGB, 0..255, and the metadata; gives anything JSON can hold.
@@ -35,12 +35,16 @@ def new_writer(
     overwrite: bool,
 ) -> ShardWriter:
     """A writer for what stays; rates and widths are those that the clock brought about."""
-    old, rows = shards.manifest, np.array(kept, np.int64)
-    action_size, states = old.action_size, len(old.state_names)
+    old = shards.manifest
+    names = old.state_names
+    fps = old.fps
+    action_size = old.action_size
     if clock_of(config) is not None:
-        action_size, states = (int(width) for width in table.widths[rows[0]])
-    names = old.state_names if states == len(old.state_names) else tuple(f"state_{i}" for i in range(states))
-    fps = old.fps if old.fps is not None or not action_size else common_rate(table, rows)
+        action_size, states = table.widths[kept[0]].tolist()
+        if states != len(names):
+            names = tuple(f"state_{i}" for i in range(states))
+    if fps is None and action_size:
+        fps = common_rate(table, np.array(kept, np.int64))
     return ShardWriter(
         out,
         fps=fps,
@@ -70,7 +74,8 @@ def write_samples(
     Raises:
         DataError: a sample changed since it was measured, or an annotation is nothing that JSON can hold.
     """
-    files, clock = ShardFiles(shards.store), clock_of(config)
+    files = ShardFiles(shards.store)
+    clock = clock_of(config)
     for done, row in enumerate(kept, 1):
         sample = shards.samples[row]
         try:
@@ -78,7 +83,7 @@ def write_samples(
             index = sample.video_index() or probe_media(members[sample.media], sample.media)
             metadata = read_metadata(members)
             if clock is None:
-                parts = _as_they_are(members, metadata, index)
+                parts = as_stored(members, metadata, index.frames)
             else:
                 parts = on_one_clock(members, metadata, index.seconds, clock)
             noted = _annotated(sample, members, index, parts.metadata, config.look, annotate)
@@ -105,14 +110,6 @@ def write_samples(
 
 def clock_of(config: CurateConfig) -> Clock | None:
     return next((stage for stage in config.stages if isinstance(stage, Clock)), None)
-
-
-def _as_they_are(members: Mapping[str, bytes], metadata: dict[str, Any], index: VideoIndex) -> Clocked:
-    return Clocked(
-        read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
-        read_npy(members[STATES], index.frames) if STATES in members else None,
-        dict(metadata),
-    )
 
 
 def _annotated(
@@ -145,7 +142,7 @@ def _annotated(
 
 def _made(shards: ShardSet, config: CurateConfig, annotations: Sequence[str]) -> dict[str, Any]:
     """What the manifest records."""
-    old: Manifest = shards.manifest
+    old = shards.manifest
     samples = {split: record.episodes for split, record in old.splits.items()}
     source = {"name": source_name(shards), "samples": samples, "made": old.made}
     stages = [stage.model_dump(mode="json") for stage in config.stages]
@@ -155,4 +152,6 @@ def _made(shards: ShardSet, config: CurateConfig, annotations: Sequence[str]) ->
 def source_name(shards: ShardSet) -> str:
     """The folder's name, without where it lies on this machine."""
     folder = shards.store.folder
-    return shards.url if folder is None else folder.resolve().name
+    if folder is None:
+        return shards.url
+    return folder.resolve().name

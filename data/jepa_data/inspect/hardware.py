@@ -1,13 +1,13 @@
 """What this machine has to train with: cores, memory, a GPU, bf16."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from jepa_data.process_pool import cores
 
 CGROUP = Path("/sys/fs/cgroup")
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ def look() -> Hardware:
 
 
 def _memory() -> int:
-    """Bytes that can still be taken."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
-    for line in MEMINFO.read_text().splitlines() if MEMINFO.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
+    """Bytes that can still be taken, of the machine and of the container, whose limit psutil does not know."""
+    free = psutil.virtual_memory().available
     limit, used = _first_number(CGROUP / "memory.max"), _first_number(CGROUP / "memory.current")
     return free if limit is None else max(0, min(free, limit - (used or 0)))
 

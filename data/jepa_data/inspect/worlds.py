@@ -7,13 +7,13 @@ The sheet has a row for each world: frames of a recording, spread evenly, and th
 └──────┴──────┴──────┴──────┘ └──────┘
 """
 
-import os
-import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -125,14 +125,10 @@ def _speed(name: str) -> float:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, and on Linux of its running children: doom-rooms is drawn by one."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    spent = own.ru_utime + own.ru_stime
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()  # the name before may hold anything
-        except OSError:  # it has just ended
-            continue
-        if int(fields[1]) == os.getpid():
-            spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time of this process and of its running children: doom-rooms is drawn by one."""
+    spent = 0.0
+    for process in (psutil.Process(), *psutil.Process().children()):
+        with suppress(psutil.Error):  # it has just ended
+            times = process.cpu_times()
+            spent += times.user + times.system
     return spent
