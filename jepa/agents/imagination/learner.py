@@ -30,9 +30,7 @@ class Learner(ABC):
 
     def fitted_senses(self, actor_inputs: ActorInputs) -> ObservationNormalizer:
         """What a controller sees, standardized by the recorded latents."""
-        senses = ObservationNormalizer(self.recorded.z.shape[1], self.recorded.z.shape[2], actor_inputs)
-        senses.fit(self.recorded.z)
-        return senses
+        return ObservationNormalizer.fitted(self.recorded.z, actor_inputs)
 
     @abstractmethod
     def train(self) -> tuple[Actor | Linear, History]:
