@@ -160,10 +160,7 @@ def advance(
 
 
 def rollout(
-    dynamics: Dynamics,
-    state: State,
-    actions: Float[Tensor, "B K H A"],
-    noise: Float[Tensor, "B K H N D"] | None = None,
+    dynamics: Dynamics, state: State, actions: Float[Tensor, "B K H A"], noise: Float[Tensor, "B K H N D"] | None = None
 ) -> Float[Tensor, "B K H N D"]:
     """Imagine K plans of H steps from each of B states. `noise` may be shared by candidates; None gives the means."""
     batch, plans, horizon, _ = actions.shape
@@ -193,8 +190,7 @@ class LatentWorldModel(nn.Module):
         assert dynamics is None or isinstance(dynamics, Dynamics)
         self.encoder = encoder
         self.dynamics: Dynamics | None = dynamics
-        self.spec = spec
-        self.preprocessing = preprocessing
+        self.spec, self.preprocessing = spec, preprocessing
 
     @torch.no_grad()
     def encode(self, video: Any, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:

@@ -118,16 +118,12 @@ class ObservationNormalizer(nn.Module):
 
     @classmethod
     def fitted(cls, z: Float[Tensor, "M N D"], actor_inputs: ActorInputs = "goal") -> Self:
-        """Standardizes as recorded latents need it, see `fit`."""
+        """With mean and standard deviation of recorded latents; what hardly varies there is not blown up."""
         senses = cls(z.shape[1], z.shape[2], actor_inputs)
-        senses.fit(z)
-        return senses
-
-    def fit(self, z: Float[Tensor, "M N D"]) -> None:
-        """Take mean and standard deviation from recorded latents; what hardly varies there is not blown up."""
         std = z.flatten(1).std(0, correction=0)
-        self.mean.copy_(z.flatten(1).mean(0))
-        self.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+        senses.mean.copy_(z.flatten(1).mean(0))
+        senses.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+        return senses
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B F"]:
         return torch.cat([(x.flatten(1) - self.mean) / self.std for x in (z, goal)[: self.latents]], -1)
@@ -138,8 +134,7 @@ class Linear(nn.Module):
 
     def __init__(self, senses: ObservationNormalizer, space: ActionSpace) -> None:
         super().__init__()
-        self.senses = senses
-        self.space = space
+        self.senses, self.space = senses, space
         self.weight = nn.Parameter(torch.zeros(space.size, senses.size))
         self.bias = nn.Parameter(torch.zeros(space.size))
 
@@ -199,8 +194,7 @@ class Actor(nn.Module):
         norm: Norm = nn.RMSNorm,
     ) -> None:
         super().__init__()
-        self.senses = senses
-        self.space = space
+        self.senses, self.space = senses, space
         self.network = mlp(senses.size, hidden, layers, 2 * space.size, norm)
         last = self.network[-1]
         assert isinstance(last, nn.Linear)

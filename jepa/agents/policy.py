@@ -93,8 +93,7 @@ class Policy:
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
-        self.model = model
-        self.guide = guide
+        self.model, self.guide = model, guide
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
@@ -156,16 +155,16 @@ class Policy:
 
     def _checked(self, state: Float[np.ndarray, "*B X"] | None, batch: int) -> Float[Tensor, "B X"] | None:
         wanted = self.model.spec.states
-        found = "none"
+        given = "none"
         if state is not None:
             rows = np.atleast_2d(state)
             if wanted and rows.shape == (batch, len(wanted)):
                 return torch.from_numpy(rows).float()
-            found = f"a state {list(rows.shape)}"
+            given = f"a state {list(rows.shape)}"
         elif not wanted:
             return None
         needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
-        raise UserError(f"this model is told {needed}; found {found}")
+        raise UserError(f"this model is told {needed}; found {given}")
 
     @torch.no_grad()
     def imagine(self) -> Float[Tensor, "B H N D"]:

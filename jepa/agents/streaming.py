@@ -48,8 +48,7 @@ class StreamingEncoder:
             )
         if window is not None and window < 1:
             raise UserError(f"window counts latent steps and is at least 1, found {window}")
-        self.encoder = encoder
-        self.window = window
+        self.encoder, self.window = encoder, window
         self.reset()
 
     def reset(self) -> None:
@@ -129,8 +128,7 @@ class _Cache:
     """Keys and values of one block: of CLS at this step, then of the steps kept, a ring if there is a window."""
 
     def __init__(self, window: int | None, summaries: int) -> None:
-        self.window = window
-        self.summaries = summaries
+        self.window, self.summaries = window, summaries
         self.steps = 0
         self.stored: Tensor | None = None  # [2, B, heads, room, C]
 

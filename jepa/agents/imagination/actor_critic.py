@@ -14,7 +14,7 @@ gradient's norm clipped.
 
 import copy
 import logging
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -67,11 +67,6 @@ class ActorCritic(Learner):
 
     Args:
         config: the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
-        dream: where; its dynamics are used and never changed.
-        recorded: where dreams start, and their goals.
-        space: of the actions.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the actor sees.
         seed: of the networks, the starts and the actions tried.
 
     Raises:
@@ -98,6 +93,8 @@ class ActorCritic(Learner):
         hidden: Count = Field(default=256, description="of both networks")
         layers: int = Field(default=2, ge=0, description="of both networks")
 
+    build = Actor
+
     def __init__(
         self,
         config: Config,
@@ -111,10 +108,10 @@ class ActorCritic(Learner):
     ) -> None:
         super().__init__(config, dream, recorded, goals)
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        senses = self.fitted_senses(actor_inputs)
+        senses = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = self.build(senses, space, **self.network)
+            self.actor = Actor(senses, space, **self.network)
             self.critic = Critic(copy.deepcopy(senses), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
@@ -122,11 +119,6 @@ class ActorCritic(Learner):
         self._checks = recorded.draw(CHECKS, self.generator, goals)
         self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
-
-    @staticmethod
-    def build(senses: ObservationNormalizer, space: ActionSpace, **network: Any) -> Actor:
-        """See `Learner`."""
-        return Actor(senses, space, **network)
 
     def train(self) -> tuple[Actor, History]:
         """All updates. Returns are those of always the same dreams (updates done, return): before, and on the way."""
@@ -189,8 +181,7 @@ class ActorCritic(Learner):
         returns: Float[Tensor, "B H"],
         alive: Float[Tensor, "B H"],
     ) -> Float[Tensor, ""]:
-        z = latents.flatten(0, 1)
-        goal = goals.flatten(0, 1)
+        z, goal = latents.flatten(0, 1), goals.flatten(0, 1)
         with torch.no_grad():
             slow = self.slow.value(z, goal)
         logits = self.critic(z, goal)

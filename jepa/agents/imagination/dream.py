@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from jepa.agents.imagination.reward import Reward
-from jepa.world_model import Dynamics, State, advance
+from jepa.world_model import Dynamics, advance
 
 Act = Callable[[Float[Tensor, "B N D"], Float[Tensor, "B N D"]], Float[Tensor, "B E"]]
 Continues = Callable[[Float[Tensor, "B N D"]], Float[Tensor, " B"]]
@@ -91,21 +91,16 @@ class Dream:
         state = self.dynamics.initial_state(start[:, None], start.new_zeros(len(start), 0, self.action_size))
         latents = [start]
         happened: list[tuple[Tensor, Tensor, Tensor]] = []  # actions, rewards and continues
+        noise = None
         for _ in range(steps):
             action = act(latents[-1], goal)
-            state, z = self._step(state, action, latents[-1], generator)
+            if self.temperature is not None:
+                noise = torch.randn(start.shape, generator=generator).to(start)
+            state, z = advance(self.dynamics, state, action, noise, self.temperature or 1.0)
             reward = self.reward(z, goal)
             latents.append(z)
             happened.append((action, reward, torch.ones_like(reward) if self.continues is None else self.continues(z)))
         return Dreamt(torch.stack(latents, 1), *(torch.stack(parts, 1) for parts in zip(*happened, strict=True)))
-
-    def _step(
-        self, state: State, action: Float[Tensor, "B E"], z: Float[Tensor, "B N D"], generator: torch.Generator | None
-    ) -> tuple[State, Float[Tensor, "B N D"]]:
-        if self.temperature is None:
-            return advance(self.dynamics, state, action)
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        return advance(self.dynamics, state, action, noise, self.temperature)
 
     def varies(self, start: Float[Tensor, "B N D"]) -> bool:
         """Whether the next latent depends on the noise: not if the model predicts one outcome alone."""
@@ -129,10 +124,7 @@ class Recorded:
     """
 
     def __init__(
-        self,
-        latents: Float[Tensor, "E S N D"],
-        episodes: Sequence[str],
-        goals: Float[Tensor, "E S N D"] | None = None,
+        self, latents: Float[Tensor, "E S N D"], episodes: Sequence[str], goals: Float[Tensor, "E S N D"] | None = None
     ) -> None:
         if len(latents) != len(episodes) or latents.shape[:2].numel() < 2:
             raise ValueError(

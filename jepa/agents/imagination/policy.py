@@ -36,16 +36,11 @@ class ImaginationPolicy:
     """
 
     def __init__(
-        self,
-        model: LatentWorldModel,
-        controller: Controller,
-        goal: Any = None,
-        fps: float | None = None,
+        self, model: LatentWorldModel, controller: Controller, goal: Any = None, fps: float | None = None
     ) -> None:
         if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
             raise UserError("this controller sees the goal beside the present: give a picture of it")
-        self.model = model
-        self.controller = controller
+        self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal = self.goal_shape = None
         if goal is not None:
