@@ -41,7 +41,8 @@ class Standardize(nn.Module):
         Raises:
             ValueError: they are not finite, or the numbers do not divide into so many.
         """
-        size, width = len(self.mean), len(stats.mean)
+        size = len(self.mean)
+        width = len(stats.mean)
         if not width or size % width:
             raise ValueError(f"stats of {width} numbers do not fit the {size} that are standardized")
         if not (stats.mean.isfinite().all() and stats.std.isfinite().all()):

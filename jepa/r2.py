@@ -17,6 +17,7 @@ def r2_score(predicted: Float[Tensor, "n C"], truth: Float[Tensor, "n C"]) -> Fl
     predicted, truth = predicted.double(), truth.double()
     if len(truth) < 2:
         return truth.new_full((truth.shape[1],), torch.nan)
-    errors, total = (truth - predicted).square().sum(0), (truth - truth.mean(0)).square().sum(0)
+    errors = (truth - predicted).square().sum(0)
+    total = (truth - truth.mean(0)).square().sum(0)
     varies = truth.amin(0) < truth.amax(0)  # the mean of equal numbers is off by rounding, so their spread is not 0
     return torch.where(varies, 1 - errors / total, torch.nan)

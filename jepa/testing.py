@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from jepa.world_model import Dynamics, State, rollout
 
-BATCH, SEEN, HORIZON = 3, 3, 4
+BATCH = 3
+SEEN = 3
+HORIZON = 4
 # Latents, actions and, of dynamics that are told, states -> what follows each latent
 Parallel = Callable[..., Float[Tensor, "B S N D"]]
 
@@ -71,7 +73,9 @@ class _Check:
         seed: int,
     ) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.dynamics, self.tolerance, self.size = dynamics, tolerance, (tokens, width)
+        self.dynamics = dynamics
+        self.tolerance = tolerance
+        self.size = (tokens, width)
         self.z = torch.randn(BATCH, SEEN, tokens, width, generator=g)
         self.past = torch.randn(BATCH, SEEN - 1, action_size, generator=g)
         self.action, self.other = torch.randn(2, BATCH, action_size, generator=g)
@@ -110,14 +114,14 @@ class _Check:
         _promise(isinstance(size, int) and size > 0, f"nbytes() of a state is a positive int, found {size!r}")
 
     def nothing_is_changed(self) -> None:
-        z, past, action = self.z.clone(), self.past.clone(), self.action.clone()
+        inputs = (self.z, self.past, self.action)
+        z, past, action = copies = [x.clone() for x in inputs]
         state = self.dynamics.initial_state(z, past, self.states)
         first = self.mean(state, action)
         later, _ = self.dynamics.step(state, self.other)
         self.dynamics.step(later, self.other)
         _promise(torch.equal(self.mean(state, action), first), "step() leaves the state as it was")
-        same = torch.equal(z, self.z) and torch.equal(past, self.past) and torch.equal(action, self.action)
-        _promise(same, "init() and step() leave their inputs as they were")
+        _promise(all(map(torch.equal, copies, inputs)), "init() and step() leave their inputs as they were")
 
     def rows_are_independent(self) -> None:
         alone = self.mean(self.seen(rows=1), self.action[:1])
@@ -143,7 +147,8 @@ class _Check:
     def nothing_comes_from_the_future(self) -> None:
         changed = self.plans.clone()
         changed[:, :, 2:] += 1.0
-        before, after = (rollout(self.dynamics, self.seen(), plans) for plans in (self.plans, changed))
+        before = rollout(self.dynamics, self.seen(), self.plans)
+        after = rollout(self.dynamics, self.seen(), changed)
         self.equal(before[:, :, :2], after[:, :, :2], "an action does not reach the latents before it")
         _promise(not torch.equal(before[:, :, 2:], after[:, :, 2:]), "an action reaches the latents after it")
 

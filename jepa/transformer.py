@@ -46,8 +46,9 @@ def grid_positions(index: Int[Tensor, "B L"], grid: Grid, position_grid: int | N
     256 px in patches of 16): row i of R stands at i (G-1) / (R-1). Time is not rescaled.
     """
     _, rows, columns = grid
-    time, cell = index // (rows * columns), index % (rows * columns)
-    time, row, column = time.float(), (cell // columns).float(), (cell % columns).float()
+    time = (index // (rows * columns)).float()
+    cell = index % (rows * columns)
+    row, column = (cell // columns).float(), (cell % columns).float()
     if position_grid is not None:  # a single row stands at 0, whatever it is divided by
         row = row * (position_grid - 1) / max(rows - 1, 1)
         column = column * (position_grid - 1) / max(columns - 1, 1)
@@ -89,7 +90,8 @@ def rotate(x: Float[Tensor, "B L *heads C"], rotary: RotaryTable) -> Float[Tenso
     turns = [row.view(row.shape[:2] + (1,) * (x.ndim - 3) + row.shape[2:]) for row in rotary.unbind(2)]
     if not rotary.is_complex():
         even, odd = pairs.unbind(-1)
-        (cos, sin), (cos_odd, sin_odd) = turns[0].unbind(-1), turns[-1].unbind(-1)
+        cos, sin = turns[0].unbind(-1)
+        cos_odd, sin_odd = turns[-1].unbind(-1)
         turned = torch.stack((even * cos - odd * sin, odd * cos_odd + even * sin_odd), -1)
     elif len(turns) == 1:
         turned = torch.view_as_real(torch.view_as_complex(pairs) * turns[0])
@@ -115,10 +117,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(inner, width)
 
     def forward(
-        self,
-        x: Float[Tensor, "B L D"],
-        rotary: RotaryTable | None,
-        mask: Bool[Tensor, "#B 1 L L"] | None = None,
+        self, x: Float[Tensor, "B L D"], rotary: RotaryTable | None, mask: Bool[Tensor, "#B 1 L L"] | None = None
     ) -> Float[Tensor, "B L D"]:
         """`mask` is True where a query (row) may read a key (column)."""
         query, key, value = self.project(x, rotary)
@@ -155,10 +154,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width, round(width * mlp_ratio))
 
     def forward(
-        self,
-        x: Float[Tensor, "B L D"],
-        rotary: RotaryTable | None,
-        mask: Bool[Tensor, "#B 1 L L"] | None = None,
+        self, x: Float[Tensor, "B L D"], rotary: RotaryTable | None, mask: Bool[Tensor, "#B 1 L L"] | None = None
     ) -> Float[Tensor, "B L D"]:
         x = x + self.attn(self.norm1(x), rotary, mask)
         return x + self.mlp(self.norm2(x))

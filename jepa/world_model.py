@@ -56,13 +56,6 @@ class LatentSpec:
         self.actions.resized(self.action_size)
 
     @property
-    def block_action_stats(self) -> ActionStats:
-        """Of what takes one latent step to the next."""
-        if self.actions is None:
-            raise ValueError("this model was trained without actions")
-        return self.actions.resized(self.block_size)
-
-    @property
     def block_size(self) -> int:
         """Width of the action that takes one latent step to the next."""
         if self.action_size is None:
@@ -127,15 +120,6 @@ class Dynamics(Protocol):
         ...
 
 
-class WorldModel(Protocol):
-    """Encoder and dynamics in one latent space."""
-
-    spec: LatentSpec
-    dynamics: Dynamics | None
-
-    def encode(self, video: Tensor) -> Float[Tensor, "B S N D"]: ...
-
-
 @dataclass(frozen=True)
 class Deterministic:
     """A point prediction as a NextLatent."""
@@ -161,11 +145,22 @@ def block_actions(actions: Float[Tensor, "B P A"], tubelet: int) -> Float[Tensor
     return actions[:, tubelet - 1 : tubelet - 1 + (steps - 1) * tubelet].reshape(batch, steps - 1, tubelet * width)
 
 
-def rollout(
+def advance(
     dynamics: Dynamics,
     state: State,
-    actions: Float[Tensor, "B K H A"],
-    noise: Float[Tensor, "B K H N D"] | None = None,
+    action: Float[Tensor, "B A"],
+    noise: Float[Tensor, "B N D"] | None = None,
+    temperature: float = 1.0,
+) -> tuple[State, Float[Tensor, "B N D"]]:
+    """One step: the next state, and the latent that `noise` draws at this temperature; without noise the mean."""
+    state, next_latent = dynamics.step(state, action, noise)
+    if noise is None:
+        return state, next_latent.mean()
+    return state, next_latent.sample(noise, temperature)
+
+
+def rollout(
+    dynamics: Dynamics, state: State, actions: Float[Tensor, "B K H A"], noise: Float[Tensor, "B K H N D"] | None = None
 ) -> Float[Tensor, "B K H N D"]:
     """Imagine K plans of H steps from each of B states. `noise` may be shared by candidates; None gives the means."""
     batch, plans, horizon, _ = actions.shape
@@ -173,8 +168,8 @@ def rollout(
     latents = []
     for h in range(horizon):
         step_noise = None if noise is None else noise[:, :, h].flatten(0, 1)
-        state, next_latent = dynamics.step(state, actions[:, :, h].flatten(0, 1), step_noise)
-        latents.append(next_latent.mean() if step_noise is None else next_latent.sample(step_noise))
+        state, z = advance(dynamics, state, actions[:, :, h].flatten(0, 1), step_noise)
+        latents.append(z)
     return torch.stack(latents, 1).unflatten(0, (batch, plans))
 
 

@@ -10,7 +10,8 @@ World Models (Ha & Schmidhuber 2018) has the linear one, DreamerV3 the network w
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from itertools import pairwise
+from typing import Literal, Protocol, Self
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,8 @@ Latents = Float[Tensor, "B N D"]
 Bounds = Literal["box", "ball", "choice"]
 ActorInputs = Literal["goal", "latent"]
 Norm = type[nn.RMSNorm] | type[nn.LayerNorm]
-MIN_STD, MAX_STD = 0.1, 1.0  # DreamerV3
+MIN_STD = 0.1  # DreamerV3
+MAX_STD = 1.0
 
 
 class Controller(Protocol):
@@ -84,18 +86,21 @@ class ActionSpace:
         largest decision is done, and the gradient is that of their softmax."""
         actions = decisions.unflatten(-1, (-1, self.width))
         if self.bounds == "choice":
-            chosen, soft = F.one_hot(actions.argmax(-1), self.width), actions.softmax(-1)
-            return (chosen + (soft - soft.detach())).repeat_interleave(self.action_repeat, -2).flatten(-2)
-        actions = actions + (actions.clamp(-1, 1) - actions).detach()
-        if self.bounds == "ball":
-            actions = within_ball(actions)
-        actions = self.scaling.actions(actions)
+            soft = actions.softmax(-1)
+            actions = F.one_hot(actions.argmax(-1), self.width) + (soft - soft.detach())
+        else:
+            actions = actions + (actions.clamp(-1, 1) - actions).detach()
+            if self.bounds == "ball":
+                actions = within_ball(actions)
+            actions = self.scaling.actions(actions)
         return actions.repeat_interleave(self.action_repeat, -2).flatten(-2)
 
     def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:
         """What was decided, of recorded actions: their mean over each `action_repeat`."""
         actions = blocks.unflatten(-1, (-1, self.action_repeat, self.width)).mean(-2)
-        return (actions if self.bounds == "choice" else self.scaling.numbers(actions)).flatten(-2)
+        if self.bounds != "choice":
+            actions = self.scaling.numbers(actions)
+        return actions.flatten(-2)
 
 
 class ObservationNormalizer(nn.Module):
@@ -104,21 +109,24 @@ class ObservationNormalizer(nn.Module):
     def __init__(self, tokens: int, width: int, actor_inputs: ActorInputs = "goal") -> None:
         super().__init__()
         self.actor_inputs: ActorInputs = actor_inputs
-        self.size = tokens * width * (2 if actor_inputs == "goal" else 1)
+        self.latents = 1 + (actor_inputs == "goal")
+        self.size = tokens * width * self.latents
         self.register_buffer("mean", torch.zeros(tokens * width))
         self.register_buffer("std", torch.ones(tokens * width))
         self.mean: Tensor
         self.std: Tensor
 
-    def fit(self, z: Float[Tensor, "M N D"]) -> None:
-        """Take mean and standard deviation from recorded latents; what hardly varies there is not blown up."""
+    @classmethod
+    def fitted(cls, z: Float[Tensor, "M N D"], actor_inputs: ActorInputs = "goal") -> Self:
+        """With mean and standard deviation of recorded latents; what hardly varies there is not blown up."""
+        senses = cls(z.shape[1], z.shape[2], actor_inputs)
         std = z.flatten(1).std(0, correction=0)
-        self.mean.copy_(z.flatten(1).mean(0))
-        self.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+        senses.mean.copy_(z.flatten(1).mean(0))
+        senses.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+        return senses
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B F"]:
-        seen = (z, goal) if self.actor_inputs == "goal" else (z,)
-        return torch.cat([(x.flatten(1) - self.mean) / self.std for x in seen], -1)
+        return torch.cat([(x.flatten(1) - self.mean) / self.std for x in (z, goal)[: self.latents]], -1)
 
 
 class Linear(nn.Module):
@@ -188,9 +196,10 @@ class Actor(nn.Module):
         super().__init__()
         self.senses, self.space = senses, space
         self.network = mlp(senses.size, hidden, layers, 2 * space.size, norm)
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        self.features = last.in_features
         with torch.no_grad():  # starts in the middle, with the widest spread
-            last = self.network[-1]
-            assert isinstance(last, nn.Linear)
             last.weight.mul_(0.01)
 
     def forward(self, z: Latents, goal: Latents) -> Decision:
@@ -208,7 +217,8 @@ class Actor(nn.Module):
 
 def mlp(inputs: int, hidden: int, layers: int, outputs: int, norm: Norm = nn.RMSNorm) -> nn.Sequential:
     """DreamerV3's: linear, RMSNorm (eps 1e-4), SiLU. LayerNorm is the faster one in bf16 on a CPU."""
+    widths = [inputs, *[hidden] * layers]
     parts: list[nn.Module] = []
-    for number in range(layers):
-        parts += [nn.Linear(hidden if number else inputs, hidden), norm(hidden, eps=1e-4), nn.SiLU()]
-    return nn.Sequential(*parts, nn.Linear(hidden if layers else inputs, outputs))
+    for before, after in pairwise(widths):
+        parts += [nn.Linear(before, after), norm(after, eps=1e-4), nn.SiLU()]
+    return nn.Sequential(*parts, nn.Linear(widths[-1], outputs))

@@ -15,32 +15,14 @@ recordings may wander, and what is learned from them goes straight.
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.agents.config import InverseSettings
 from jepa.agents.controller import ActionSpace, Actor, ObservationNormalizer
-from jepa.config import Config
-from jepa.config.fields import Count, Positive, Share
 
 WARM_UP = 500  # updates before anyone is told to be late
 MIN_WEIGHT = 0.02  # squared steps beside squared actions
-
-
-class InverseSettings(Config):
-    """How the regression is fitted: Adam steps of `batch` pairs each, on a network of `layers` x `hidden` units."""
-
-    updates: Count = 2000
-    batch: Count = 256
-    lr: Positive = Field(default=1e-3, description="of the first step; it falls to 0 along a cosine")
-    hidden: Count = 256
-    layers: int = Field(default=2, ge=0)
-    ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
-    time_penalty: float = Field(
-        default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all"
-    )
-    expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
-    bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")
 
 
 def fit_inverse(
@@ -75,10 +57,9 @@ def fit_inverse(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        senses = ObservationNormalizer(latents.shape[2], latents.shape[3])
+        senses = ObservationNormalizer.fitted(latents.flatten(0, 1))
         actor = Actor(senses, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
-        least = nn.Linear(settings.hidden if settings.layers else actor.senses.size, 1)
-    actor.senses.fit(latents.flatten(0, 1))
+        least = nn.Linear(actor.features, 1)
     done = space.decisions(actions)
     optimizer = torch.optim.Adam([*actor.parameters(), *least.parameters()], settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.updates)
@@ -95,7 +76,7 @@ def fit_inverse(
         loss = missed.mean()
         if settings.time_penalty:
             late = (later - now) - F.softplus(least(features))[:, 0]
-            loss = _in_haste(missed, late, settings.time_penalty if update >= WARM_UP else 0.0)
+            loss = _in_haste(missed, late, settings.time_penalty * (update >= WARM_UP))
             loss = loss + MIN_WEIGHT * expectile(late, settings.expectile)
         optimizer.zero_grad()
         loss.backward()

@@ -24,13 +24,13 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from jepa.agents.controller import Controller
+from jepa.agents.observations import LatestFrames, as_action, as_pictures, check_shape, stride_of
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
 from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
-from jepa.world_model import LatentWorldModel, State, rollout
-from jepa_data.preprocessing import as_video
+from jepa.world_model import LatentWorldModel, State, advance, rollout
 
 SHORT = 0.4  # of the longest way that was imagined between two plans: less is a short one
 
@@ -118,7 +118,7 @@ class Policy:
         self.control.reset()
         self.last_plan: Plan | None = None
         self._state: State | None = None
-        self._seen: list[Tensor] = []  # frames of the present latent step
+        self._frames = LatestFrames(self.model.spec.frames_per_step, self.stride)
         self._steps: list[Tensor] = []  # latent steps that are not encoded yet, [B, frames, C, h, w] each
         self._told: list[Tensor] = []  # states at the last `history` latent steps, [B, X] each
         self._latents: list[Tensor] = []  # of the last `history` steps, [B, N, D] each
@@ -126,7 +126,7 @@ class Policy:
         self._queue: list[Tensor] = []
         self._expected: tuple[Tensor, Tensor] | None = None  # where the last plan began and was to lead, [B, N, D] each
         self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
-        self.plans = self.evaluations = self.differentiated = self._observed = 0
+        self.plans = self.evaluations = self.differentiated = 0
 
     def act(self, observation: Any, state: Float[np.ndarray, "*B X"] | None = None) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
@@ -139,38 +139,32 @@ class Policy:
             UserError: the picture has another shape than the goal's, or the state is missing, surplus or of another
                 width.
         """
-        if observation.shape != self.goal_shape:
-            raise UserError(
-                f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
-            )
-        self._observe(as_pictures(observation), self._checked(state, len(observation) if observation.ndim == 4 else 1))
+        check_shape(observation, self.goal_shape)
+        pictures = as_pictures(observation)
+        self._observe(pictures, self._checked(state, len(pictures)))
         if not self._queue:
             self._queue = self._plan()
-        action = self._queue.pop(0).numpy()
-        return action if observation.ndim == 4 else action[0]
+        return as_action(self._queue.pop(0), observation)
 
     def _observe(self, pictures: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
         """Note a frame; and a latent step, where one begins: actions are chosen for whole steps."""
-        frames = self.model.spec.frames_per_step
-        if self._observed % self.stride == 0:
-            self._seen = [*self._seen, pictures][-frames:]
-        if self._observed % (frames * self.stride) == 0:
-            # Before a whole tubelet was seen, the first picture stands still.
-            seen = [self._seen[0]] * (frames - len(self._seen)) + self._seen
-            self._steps = [*self._steps, torch.stack(seen, 1)][-self.history :]
+        if self._frames.add(pictures):
+            self._steps = [*self._steps, self._frames.clip()][-self.history :]
             if state is not None:
                 self._told = [*self._told, state][-self.history :]
-        self._observed += 1
 
     def _checked(self, state: Float[np.ndarray, "*B X"] | None, batch: int) -> Float[Tensor, "B X"] | None:
         wanted = self.model.spec.states
-        shape = None if state is None else tuple(np.atleast_2d(state).shape)
-        if shape != ((batch, len(wanted)) if wanted else None):
-            needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
-            raise UserError(
-                f"this model is told {needed}; found {'none' if shape is None else f'a state {list(shape)}'}"
-            )
-        return None if state is None else torch.from_numpy(np.atleast_2d(state)).float()
+        given = "none"
+        if state is not None:
+            rows = np.atleast_2d(state)
+            if wanted and rows.shape == (batch, len(wanted)):
+                return torch.from_numpy(rows).float()
+            given = f"a state {list(rows.shape)}"
+        elif not wanted:
+            return None
+        needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
+        raise UserError(f"this model is told {needed}; found {given}")
 
     @torch.no_grad()
     def imagine(self) -> Float[Tensor, "B H N D"]:
@@ -201,7 +195,7 @@ class Policy:
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
         raw = spec.action_size // self.stride
-        return list(blocks.unflatten(-1, (spec.frames_per_step * self.stride, raw)).flatten(1, 2).unbind(1))
+        return list(blocks.unflatten(-1, (self._frames.period, raw)).flatten(1, 2).unbind(1))
 
     def _encoded(self) -> Float[Tensor, "B S N D"]:
         """The last latents; those of steps that are new are encoded now, in one batch."""
@@ -215,7 +209,8 @@ class Policy:
         """Which episodes did not move as the last plan had it. At the goal plans are short, and nobody is stuck."""
         if self._expected is None:
             return None
-        moved, imagined = ((at - self._expected[0]).flatten(1).norm(dim=1) for at in (z, self._expected[1]))
+        began, expected = self._expected
+        moved, imagined = (torch.stack((z, expected)) - began).flatten(2).norm(dim=-1)
         self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
         return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
@@ -223,12 +218,13 @@ class Policy:
         """What the guide does in the imagination."""
         if self.guide is None:
             return None
-        dynamics, state, blocks = self.model.dynamics, self._state, []
+        dynamics = self.model.dynamics
+        state = self._state
         assert dynamics is not None and state is not None
+        blocks = []
         for _ in range(self.settings.horizon):
             blocks.append(self.guide.act(z, self.goal))
-            state, next_latent = dynamics.step(state, blocks[-1])
-            z = next_latent.mean()
+            state, z = advance(dynamics, state, blocks[-1])
         return torch.stack(blocks, 1)
 
 
@@ -237,25 +233,6 @@ def history_of(model: LatentWorldModel, horizon: int) -> int:
 
     Where nothing slides out of sight, what is imagined counts too: no more is read than there was in training.
     """
-    slides = model.dynamics is None or model.dynamics.context is not None
-    return model.spec.history if slides else max(1, model.spec.history + 1 - horizon)
-
-
-def stride_of(fps: float, model: LatentWorldModel) -> int:
-    """How many observations there are for each frame of the model."""
-    stride, size = fps / model.preprocessing.fps, model.spec.action_size
-    if stride < 1 or abs(stride - round(stride)) > 1e-6 or size is None or size % round(stride):
-        raise UserError(
-            f"the model was trained at {model.preprocessing.fps:g} frames a second with actions {size} wide: expected "
-            f"observations at a multiple of that rate which divides the actions, found {fps:g} a second"
-        )
-    return round(stride)
-
-
-def as_pictures(array: Any) -> UInt8[Tensor, "B 3 h w"]:
-    """Observations [h, w, 3] or [B, h, w, 3] as a batch of pictures; see `as_video` for what is accepted."""
-    if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.shape[-1] != 3:
-        given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {given}")
-    video, _ = as_video(array if array.ndim == 4 else array[None])
-    return video[0]
+    if model.dynamics is None or model.dynamics.context is not None:
+        return model.spec.history
+    return max(1, model.spec.history + 1 - horizon)

@@ -67,7 +67,7 @@ class StreamingEncoder:
             ValueError: the patch does not divide the frames, or number and size of the clips changed on the way.
         """
         tubelet = self.encoder.tubelet
-        frames = frames if self._waiting is None else self._join(self._waiting, frames)
+        frames = self._with_waiting(frames)
         _, rows, columns = grid = self.encoder.grid(frames[:, :1].expand(-1, tubelet, -1, -1, -1))
         if self._grid not in (None, grid):
             raise ValueError(
@@ -86,13 +86,17 @@ class StreamingEncoder:
         """Memory of what is kept of the past."""
         return sum(cache.nbytes for cache in self._caches)
 
-    def _join(self, waiting: Tensor, frames: Tensor) -> Tensor:
+    def _with_waiting(self, frames: Tensor) -> Tensor:
+        waiting = self._waiting
+        if waiting is None:
+            return frames
         if waiting.shape[:1] + waiting.shape[2:] != frames.shape[:1] + frames.shape[2:]:
             raise ValueError(f"frames of {list(frames.shape)} do not continue those of {list(waiting.shape)}")
         return torch.cat((waiting, frames), 1)
 
     def _step(self, frames: Float[Tensor, "B tubelet C h w"], grid: Grid) -> Float[Tensor, "B N D"]:
-        encoder, tokens = self.encoder, grid[1] * grid[2]
+        encoder = self.encoder
+        tokens = grid[1] * grid[2]
         index = torch.arange(self.steps * tokens, (self.steps + 1) * tokens, device=frames.device)[None]
         positions = grid_positions(index, grid, encoder.position_grid)
         x = encoder.embed(frames, None, positions, "video")
@@ -152,8 +156,9 @@ class _Cache:
         if before is not None and before.shape[1] != new.shape[1]:
             raise ValueError(f"the stream began with {before.shape[1]} clips, found {new.shape[1]}; reset() first")
         if before is None or before.shape[3] < used:
-            room = used if before is None else 2 * used
-            room = room if self.window is None else self.summaries + self.window * (new.shape[3] - self.summaries)
+            room = used * (1 + (before is not None))
+            if self.window is not None:
+                room = self.summaries + self.window * (new.shape[3] - self.summaries)
             self.stored = new.new_zeros(*new.shape[:3], room, new.shape[4])
             if before is not None:
                 self.stored[:, :, :, : before.shape[3]] = before
@@ -163,6 +168,5 @@ class _Cache:
 
 def _slots(steps: int, tokens: int, window: int | None, summaries: int) -> tuple[int, int]:
     """Where the tokens of step number `steps` go, and how many slots are in use afterwards."""
-    index = steps if window is None else steps % window
-    used = steps + 1 if window is None else min(steps + 1, window)
-    return summaries + index * tokens, summaries + used * tokens
+    window = window or steps + 1
+    return summaries + steps % window * tokens, summaries + min(steps + 1, window) * tokens

@@ -17,12 +17,15 @@ def curves(
     from jepa.config import UserError
     from jepa_probes.reporting.curves import overlay, read_metrics
 
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
     metrics = {}
-    for run in runs:
+    for name, run in zip(names, runs, strict=True):
         path = run / "logs" / "metrics.csv"
         if not path.is_file():
             raise UserError(f"{run}: no logs/metrics.csv here; give run folders, which `jepa pretrain` writes")
-        metrics[run.name if len({r.name for r in runs}) == len(runs) else str(run)] = read_metrics(path)
+        metrics[name] = read_metrics(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(overlay(metrics))
     typer.echo(f"{out}: {', '.join(metrics)}")

@@ -53,16 +53,7 @@ def demo(
     bar = sys.stdout.isatty()
     results = []
     for folder, (method, seed) in zip(folders, wanted, strict=True):
-        results.append(
-            run_demo(
-                folder,
-                seed=seed,
-                method=method,
-                supervised=supervised,
-                overwrite=overwrite,
-                bar=bar,
-            )
-        )
+        results.append(run_demo(folder, seed=seed, method=method, supervised=supervised, overwrite=overwrite, bar=bar))
         typer.echo("\n" + table(summary_table(results[-1])))
     if len(results) > 1:
         typer.echo("\n" + table(seeds_table(results)))

@@ -88,8 +88,12 @@ def folder_of(method: str, seed: int, run: Path | None = None, *, several: bool 
         return run.with_name(f"{run.name}-{method}-{seed}")
     if run is not None:
         return run
-    parts = [DEFAULT.name, *([] if (method, seed) == ("lewm", 0) else [method]), *([str(seed)] if seed else [])]
-    return DEFAULT.with_name("-".join(parts))
+    name = DEFAULT.name
+    if (method, seed) != ("lewm", 0):
+        name += f"-{method}"
+    if seed:
+        name += f"-{seed}"
+    return DEFAULT.with_name(name)
 
 
 def check_free(run: Path, *, overwrite: bool) -> None:
@@ -162,7 +166,8 @@ Stage = tuple[str, str, Callable[[], Any]]
 
 def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> list[Stage]:
     """Name, command and work of each stage before the report."""
-    recipe, data = DEMOS[method], run / "data"
+    recipe = DEMOS[method]
+    data = run / "data"
     r = recipe.recording
     overrides = [f"data.shards={data}", f"seed={seed}"]
     probing = shipped("probe/demo.yaml")
@@ -173,38 +178,36 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
         logger.info(f"{splits} episodes of {r.frames} frames")
 
     def pretraining(name: str, config: str, *changes: str) -> Stage:
-        path, changed = shipped(config), [*changes, *overrides]
+        path = shipped(config)
+        changed = [*changes, *overrides]
         described = load(path, PretrainConfig, changed)
         command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
         return name, command, lambda: pretrain(described, bar=bar, probe=online_probe(described))
 
-    longer = f" --frames {r.frames}" if r.frames != Recording.frames else ""
-    by = f" --policy {r.policy}" if r.policy != Recording.policy else ""
-    stages: list[Stage] = [
-        ("record", f"jepa data record {r.world} {data} --episodes {r.episodes}{longer}{by}", record_data)
-    ]
+    command = f"jepa data record {r.world} {data} --episodes {r.episodes}"
+    if r.frames != Recording.frames:
+        command += f" --frames {r.frames}"
+    if r.policy != Recording.policy:
+        command += f" --policy {r.policy}"
+    stages: list[Stage] = [("record", command, record_data)]
     changes = [f"run={run}"]
     if recipe.teacher:
         stages.append(pretraining("teacher", recipe.teacher, f"run={run / 'teacher'}"))
         changes.append(f"method.teacher_from={run / 'teacher'}")
     stages.append(pretraining("pretrain", recipe.config, *changes))
     choices = [] if supervised else ["supervised=false"]
-    stages.append(
-        (
-            "probe",
-            " ".join([f"jepa probe {run} --config {_short(probing)}", *choices]),
-            lambda: logger.info(state_row(probe(run, load(probing, ProbeConfig, choices)))),
-        )
-    )
+
+    def probing_run() -> None:
+        logger.info(state_row(probe(run, load(probing, ProbeConfig, choices))))
+
+    stages.append(("probe", " ".join([f"jepa probe {run} --config {_short(probing)}", *choices]), probing_run))
     if recipe.planning is not None:
         planning = shipped(recipe.planning)
-        stages.append(
-            (
-                "plan",
-                f"jepa plan {run} --config {_short(planning)}",
-                lambda: logger.info("\n".join(table(plan(run, load(planning, PlanConfig, [f"seed={seed}"]))))),
-            )
-        )
+
+        def planning_run() -> None:
+            logger.info("\n".join(table(plan(run, load(planning, PlanConfig, [f"seed={seed}"])))))
+
+        stages.append(("plan", f"jepa plan {run} --config {_short(planning)}", planning_run))
     return stages
 
 

@@ -5,13 +5,11 @@ from typing import Annotated
 
 import typer
 
-from jepa.cli.resolve_run import run_and_config
+from jepa.cli.resolve_run import Target, run_and_config
 
 
 def dream(
-    target: Annotated[
-        Path, typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a YAML file that names one (run: …).")
-    ],
+    target: Target,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What to change, see above.")
     ] = None,

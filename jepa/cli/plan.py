@@ -5,13 +5,11 @@ from typing import Annotated
 
 import typer
 
-from jepa.cli.resolve_run import run_and_config
+from jepa.cli.resolve_run import Target, run_and_config
 
 
 def plan(
-    target: Annotated[
-        Path, typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a YAML file that names one (run: …).")
-    ],
+    target: Target,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE|OTHER", help="What to change, see above; with --compare the other run."),
@@ -52,8 +50,7 @@ def plan(
             raise UserError(f"--compare takes two run folders and nothing else, found {1 + len(wanted)} words")
         from jepa_probes.planning.plan import comparison
 
-        for line in comparison(target, Path(wanted[0])):
-            typer.echo(line)
+        typer.echo("\n".join(comparison(target, Path(wanted[0]))))
         return
     run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
     from jepa_probes.planning.plan import plan as execute

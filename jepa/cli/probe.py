@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jepa.cli.resolve_run import config_or_defaults
+
 
 def probe(
     run: Annotated[Path, typer.Argument(help="A run folder, or a model folder of `jepa import`.")],
@@ -18,11 +20,9 @@ def probe(
 
     Example: jepa probe models/vitl shards=my_shards clip_frames=16 --out scores
     """
-    from jepa.config import from_dict, load
     from jepa_probes.probing.config import ProbeConfig
 
-    wanted = overrides or ()
-    described = load(config, ProbeConfig, wanted) if config else from_dict({}, ProbeConfig, wanted)
+    described = config_or_defaults(config, overrides or [], ProbeConfig)
     from jepa_probes.probing.probe import probe as execute
     from jepa_probes.probing.probe import state_row
 

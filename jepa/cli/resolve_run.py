@@ -1,7 +1,13 @@
 """What a verb is given: a run folder and perhaps a config, or a config that names its run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+Target = Annotated[
+    Path, typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a YAML file that names one (run: …).")
+]
 
 
 def run_and_config(target: Path, config: Path | None, overrides: list[str], kind: type, verb: str) -> tuple[Path, Any]:
@@ -16,13 +22,22 @@ def run_and_config(target: Path, config: Path | None, overrides: list[str], kind
     Raises:
         UserError: there are two configs, or none names a run.
     """
-    from jepa.config import UserError, from_dict, load
+    from jepa.config import UserError, load
 
     if not target.is_file():
-        return target, load(config, kind, overrides) if config else from_dict({}, kind, overrides)
+        return target, config_or_defaults(config, overrides, kind)
     if config:
         raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
     described = load(target, kind, overrides)
     if described.run is None:
         raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa {verb} RUN --config {target}")
     return Path(described.run), described
+
+
+def config_or_defaults(config: Path | None, overrides: list[str], kind: type) -> Any:
+    """What the file says, or the defaults where there is none."""
+    from jepa.config import from_dict, load
+
+    if config is None:
+        return from_dict({}, kind, overrides)
+    return load(config, kind, overrides)

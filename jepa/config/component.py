@@ -165,8 +165,9 @@ class Part:
             )
         if isinstance(value, config):
             return value
-        settings = self.settings if kind == self.kind else {}
-        described = {**settings, **given, "kind": kind}
+        described = {**given, "kind": kind}
+        if kind == self.kind:
+            described = self.settings | described
         if info.mode == "json":  # where lists do for tuples
             return config.model_validate_json(to_json(described, inf_nan_mode="constants"))
         return config.model_validate(described)

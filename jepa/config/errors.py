@@ -64,22 +64,18 @@ def explain(error: ValidationError, model: type[BaseModel], location: Callable[[
     lines = []
     for key, details in problems.items():
         detail, trail = details[0]
-        section = [] if len(trail) < 2 else trail[-2]
         if detail["type"] == "missing":
             if any(_misspelt(other, key, found_) for other, found_ in problems.items()):
                 continue  # the line about the misspelt key says it all
-            *above, missing = key
-            name = f"{dotted(tuple(above))}: " if above else ""
-            lines.append(
-                f"{location(tuple(above))}: {name}the key '{missing}' is missing; expected {_wanted(trail[-1])}"
-            )
+            above = key[:-1]
+            problem = f"the key '{key[-1]}' is missing; expected {_wanted(trail[-1])}"
+            lines.append(problem_line(location(above), above, problem))
         elif detail["type"] in UNKNOWN:
-            lines.append(f"{location(key)}: {dotted(key)}: unknown key{_suggest_name(str(key[-1]), section)}")
+            lines.append(problem_line(location(key), key, f"unknown key{_suggest_name(str(key[-1]), trail[-2])}"))
         elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
             lines.append(_unknown_kind(detail, key, trail[-1], location))
         else:
-            name = f"{dotted(key)}: " if key else ""
-            lines.append(f"{location(key)}: {name}{_unfit([each for each, _ in details])}")
+            lines.append(problem_line(location(key), key, _unfit([each for each, _ in details])))
     return "\n".join(lines)
 
 
@@ -103,7 +99,9 @@ def _below(value: Any, part: str | int) -> Any:
     """What `value` holds at `part`; an empty mapping where it holds nothing there: a default stands there."""
     if isinstance(value, dict):
         return value.get(part, {})
-    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else {}
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return {}
 
 
 def _chosen(types: list[Any], value: Any) -> list[Any]:
@@ -115,8 +113,8 @@ def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
     """What may stand at `part` (a field name or a list index) of a value of one of `types`."""
     children: list[Any] = []
     for each in types:
-        origin, args = get_origin(each) or each, get_args(each)
-        if _is_config(each):
+        args = get_args(each)
+        if is_config(each):
             if part in each.model_fields:
                 field = each.model_fields[str(part)]
                 tables = [data for data in field.metadata if isinstance(data, PartField)]
@@ -125,16 +123,17 @@ def child_types(types: Iterable[Any], part: str | int) -> list[Any]:
             annotation = get_type_hints(each, include_extras=True).get(str(part))
             children += _members(annotation)
         elif isinstance(part, int) and args:
-            fixed = origin is tuple and args[-1] is not Ellipsis
-            children += _members(args[min(part, len(args) - 1)] if fixed else args[0])
-        elif origin is dict and args:
+            items = [each for each in args if each is not Ellipsis]
+            children += _members(items[min(part, len(items) - 1)])
+        elif get_origin(each) is dict and args:
             children += _members(args[1])
     return children
 
 
 def of_kind(types: list[Any], value: Any) -> list[Any]:
     """Those of `types` that the `kind:` in `value` chooses; all of them if it chooses none."""
-    types, kind = _chosen(types, value), value.get("kind") if isinstance(value, dict) else None
+    kind = value.get("kind") if isinstance(value, dict) else None
+    types = _chosen(types, value)
     return [each for each in types if kind in kinds(each)] or types
 
 
@@ -142,8 +141,9 @@ def kinds(config: Any) -> tuple[Any, ...]:
     """What `kind:` may say for a config class or a table of parts; nothing for other types."""
     if isinstance(config, PartField):
         return tuple(config.table)
-    field = config.model_fields.get("kind") if _is_config(config) else None
-    return () if field is None else get_args(field.annotation)
+    if is_config(config) and "kind" in config.model_fields:
+        return get_args(config.model_fields["kind"].annotation)
+    return ()
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -159,12 +159,12 @@ def _members(annotation: Any) -> list[Any]:
 
 def _fields(annotation: Any) -> list[str]:
     """Names of the fields of a config or a dataclass; other types have none."""
-    if _is_config(annotation):
+    if is_config(annotation):
         return list(annotation.model_fields)
     return [field.name for field in fields(annotation)] if is_dataclass(annotation) else []
 
 
-def _is_config(annotation: Any) -> bool:
+def is_config(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
@@ -175,9 +175,14 @@ def dotted(key: Key) -> str:
     return ".".join(map(str, key))
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no valid name is near."""
-    near = difflib.get_close_matches(name, list(valid), n=1)
+def problem_line(where: str, key: Key, problem: str) -> str:
+    """`run.yaml:12: optimizer.lr: problem`; no key where the whole config is meant."""
+    return ": ".join(filter(None, (where, dotted(key), problem)))
+
+
+def did_you_mean(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'x'?`, or nothing where no valid name is as near as `cutoff`, from 0 to 1."""
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
@@ -187,7 +192,7 @@ def describe(value: Any) -> str:
         case None:
             return "nothing"
         case bool():
-            return "true" if value else "false"
+            return str(value).lower()
         case int():
             return f"{value} (a whole number)"
         case float():
@@ -224,10 +229,11 @@ def _unknown_kind(detail: ErrorDetails, key: Key, types: list[Any], location: Ca
     valid = sorted(str(kind) for each in types for kind in kinds(each))
     listed = f"Valid kinds: {', '.join(valid)}"
     if detail["type"] == "union_tag_not_found":
-        return f"{location(key)}: {dotted(key)}: the key 'kind' is missing. {listed}"
+        return problem_line(location(key), key, f"the key 'kind' is missing. {listed}")
     kind = str(detail.get("ctx", {})["tag"])
     near = did_you_mean(kind, valid) or "."
-    return f"{location((*key, 'kind'))}: {dotted((*key, 'kind'))}: unknown kind '{kind}'{near} {listed}"
+    key = (*key, "kind")
+    return problem_line(location(key), key, f"unknown kind '{kind}'{near} {listed}")
 
 
 def _unfit(details: list[ErrorDetails]) -> str:
@@ -268,8 +274,8 @@ def _wanted(types: list[Any]) -> str:
     }
     wanted = []
     for each in types:
-        if get_origin(each) is not None and get_origin(each) not in names:
-            wanted += [repr(choice) for choice in get_args(each)]
-        else:
+        if get_origin(each) in (None, list, tuple):
             wanted.append(names.get(get_origin(each) or each, "a mapping (name: value)"))
+        else:
+            wanted += [repr(choice) for choice in get_args(each)]
     return " or ".join(dict.fromkeys(wanted))

@@ -87,7 +87,8 @@ def _override(tree: Tree, text: str, model: type[Config]) -> None:
         raise ConfigError(f"{COMMAND_LINE}: expected KEY=VALUE such as optimizer.lr=1e-3, found '{text}'")
     new = parse(value, lambda _: COMMAND_LINE)
     key: Key = ()
-    section, types = tree.data, [model]
+    section = tree.data
+    types: list[Any] = [model]
     *above, last = name.split(".")
     for part in above:
         at = _position(section, key, part)
@@ -121,9 +122,9 @@ def _position(section: Any, key: Key, part: str) -> str | int:
 
 def _default(types: list[Any], part: str) -> Any:
     """The default value of a field as plain values; an empty mapping where it has none."""
-    for config in types:
-        field = config.model_fields.get(part) if isinstance(config, type) and issubclass(config, BaseModel) else None
-        if field is not None and not field.is_required():
+    fields = [config.model_fields[part] for config in types if errors.is_config(config) and part in config.model_fields]
+    for field in fields:
+        if not field.is_required():
             default = to_jsonable_python(field.get_default(call_default_factory=True))
             return {} if default is None else default
     return {}

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from jepa.config.errors import ConfigError, Key, did_you_mean, dotted
+from jepa.config.errors import ConfigError, Key, did_you_mean, problem_line
 
 
 @dataclass
@@ -87,8 +87,7 @@ def _values(
     """The plain value of a node; notes in `places` where each key below it is written."""
 
     def refuse(node: yaml.Node, problem: str) -> NoReturn:
-        name = f"{dotted(key)}: " if key else ""
-        raise ConfigError(f"{location(node.start_mark.line + 1)}: {name}{problem}")
+        raise ConfigError(problem_line(location(node.start_mark.line + 1), key, problem))
 
     if node in above:
         refuse(node, "this part contains itself")

@@ -41,14 +41,9 @@ class AttentiveClassifier(nn.Module):
                 "a classifier needs heads that divide its width, a depth of at least 0 and a class or more; found "
                 f"width {width}, {heads} heads, depth {depth}, {classes} classes"
             )
-        self.settings = {  # what makes another one like it
-            "width": width,
-            "heads": heads,
-            "depth": depth,
-            "classes": classes,
-            "mlp_ratio": mlp_ratio,
-        }
-        self.width, self.heads, self.classes = width, heads, classes
+        # What makes another one like it.
+        self.settings = {"width": width, "heads": heads, "depth": depth, "classes": classes, "mlp_ratio": mlp_ratio}
+        self.width, self.classes = width, classes
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
         self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
         self.reader = Reader(width, heads, mlp_ratio)

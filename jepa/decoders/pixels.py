@@ -50,7 +50,10 @@ class PixelDecoder(nn.Module):
                 f"a pixel decoder needs 1 token, or a square grid of them that divides the picture; "
                 f"found {tokens} tokens for {image_size} pixels"
             )
-        self.tokens, self.width, self.image_size, self.channels, self.grid = tokens, width, image_size, channels, grid
+        # What makes another one like it.
+        self.settings = {"tokens": tokens, "width": width, "image_size": image_size, "channels": channels}
+        self.shape = (tokens, width)
+        self.grid = grid
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
         self.register_buffer("base", torch.zeros(3, image_size, image_size))  # logits of the mean picture
@@ -68,11 +71,6 @@ class PixelDecoder(nn.Module):
             layers += [convolution, nn.PixelShuffle(2), nn.GroupNorm(4, channels), nn.SiLU()]
         self.grow = nn.Sequential(*layers, nn.Conv2d(channels, 3 * factor**2, 3, padding=1), nn.PixelShuffle(factor))
 
-    @property
-    def settings(self) -> dict[str, int]:
-        """What the constructor was given, for saving."""
-        return {name: getattr(self, name) for name in ("tokens", "width", "image_size", "channels")}
-
     def forward(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B 3 h w"]:
         """Raises ValueError for latents of another shape than it was made for."""
         return torch.sigmoid(self._logits(z))
@@ -84,10 +82,10 @@ class PixelDecoder(nn.Module):
         return torch.cat(parts).unflatten(0, z.shape[:2])
 
     def _logits(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B 3 h w"]:
-        if z.shape[1:] != (self.tokens, self.width):
-            raise ValueError(f"decodes latents [B, {self.tokens}, {self.width}], found {list(z.shape)}")
+        if z.shape[1:] != self.shape:
+            raise ValueError(f"decodes latents [B, {self.shape[0]}, {self.shape[1]}], found {list(z.shape)}")
         x = self.enter((z - self.mean) / self.std)
-        pattern = "b 1 (c y x) -> b c y x" if self.tokens == 1 else "b (y x) c -> b c y x"
+        pattern = "b 1 (c y x) -> b c y x" if self.shape[0] == 1 else "b (y x) c -> b c y x"
         return self.grow(rearrange(x, pattern, y=self.grid, x=self.grid).contiguous()) + self.base
 
 

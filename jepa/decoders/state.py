@@ -26,7 +26,8 @@ class LinearRead(nn.Module):
         super().__init__()
         if not len(z) or not truth.isfinite().all():
             raise ValueError("a head is fitted to at least one latent, and to finite numbers only")
-        x, y = z.flatten(1).double(), truth.double()
+        x = z.flatten(1).double()
+        y = truth.double()
         mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)
         x = (x - mean) / std
         gram = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=x.dtype)

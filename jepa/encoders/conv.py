@@ -87,11 +87,11 @@ def stack_tubelets(video: Float[Tensor, "B T C h w"], tubelet: int, image_size: 
     Raises:
         ValueError: T is no multiple of the tubelet or the pictures have another size.
     """
-    frames, size = video.shape[1], tuple(video.shape[-2:])
-    if frames % tubelet or size != (image_size, image_size):
+    _, frames, _, height, width = video.shape
+    if frames % tubelet or (height, width) != (image_size, image_size):
         raise ValueError(
             f"expected a multiple of {tubelet} frames of {image_size}x{image_size} pixels, "
-            f"found {frames} of {size[0]}x{size[1]}"
+            f"found {frames} of {height}x{width}"
         )
     return rearrange(video, "b (s u) c h w -> (b s) (u c) h w", u=tubelet)
 

@@ -1,9 +1,9 @@
 """Encoders by the name of their size: `create_encoder("vit_base", image_size=256, frames=16)`."""
 
-import difflib
 from typing import Any
 
 from jepa.config import UserError, from_dict
+from jepa.config.errors import did_you_mean
 from jepa.encoders.sizes import SIZES
 from jepa.encoders.video_vit import VideoViT
 
@@ -11,12 +11,7 @@ NAMES = tuple(f"vit_{name}" for name in SIZES)
 
 
 def create_encoder(
-    name: str,
-    *,
-    image_size: int = 256,
-    frames: int = 16,
-    channels: int = 3,
-    **settings: Any,
+    name: str, *, image_size: int = 256, frames: int = 16, channels: int = 3, **settings: Any
 ) -> VideoViT:
     """A freshly initialized video transformer of a published size.
 
@@ -32,9 +27,8 @@ def create_encoder(
         UserError: there is no such name or setting, or the sizes do not fit.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UserError(f"there is no encoder '{name}'; {hint}The names are {', '.join(NAMES)}")
+        near = did_you_mean(name, NAMES, cutoff=0.4) or "."
+        raise UserError(f"there is no encoder '{name}'{near} The names are {', '.join(NAMES)}")
     config = from_dict(dict(size=name.removeprefix("vit_"), **settings), VideoViT.Config, source=name)
     try:
         return VideoViT(config, image_size, frames, channels=channels)

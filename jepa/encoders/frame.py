@@ -10,16 +10,17 @@ else is imported and no file or hub is named by them. Frames come in normalized 
 is what most of these backbones were trained with. Encoders of single frames see no motion: a predictor has to.
 """
 
-import difflib
 from typing import Any, Literal, Self
 
 import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field
+from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
 from jepa.config import first_line
+from jepa.config.errors import did_you_mean
 from jepa.config.fields import Count
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.module import Encoder
@@ -90,8 +91,8 @@ class FrameEncoder(Encoder):
         self.config = config
         self.image_size = image_size
         self.output = config.output
-        self.projector = None
         self.backbone = _backbone(config, image_size)
+        self.projector = nn.Identity()
         self.backbone.eval()  # batch statistics are not for the picture of zeros
         weight = next(self.backbone.parameters())
         try:
@@ -119,7 +120,7 @@ class FrameEncoder(Encoder):
             z = self._map(features, video).flatten(1, 2)
         else:
             z = self.backbone.forward_head(features, pre_logits=True)  # pyright: ignore[reportCallIssue]
-            z = (z if self.projector is None else self.projector(z))[:, None]
+            z = self.projector(z)[:, None]
         return z.unflatten(0, video.shape[:2])
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
@@ -144,8 +145,9 @@ class FrameEncoder(Encoder):
 
     def _map(self, features: Tensor, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M hh ww D"]:
         if features.ndim == 4:
-            last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
-            return features if last else features.permute(0, 2, 3, 1)
+            if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+                return features
+            return features.permute(0, 2, 3, 1)
         tokens = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         rows, columns = _token_grid(self.backbone, tokens.shape[1], video.shape[-2], video.shape[-1])
         return tokens.unflatten(1, (rows, columns))
@@ -163,11 +165,8 @@ def latent_width(model: str, output: Output) -> int:
 def _check_name(model: str) -> None:
     names = timm.list_models()
     if model.partition(".")[0] not in names:
-        near = difflib.get_close_matches(model, names, n=1)
-        raise ValueError(
-            f"timm {timm.__version__} has no model '{model}'"
-            + (f"; did you mean '{near[0]}'?" if near else "; `timm.list_models()` lists what it has")
-        )
+        near = did_you_mean(model, names) or "; `timm.list_models()` lists what it has"
+        raise ValueError(f"timm {timm.__version__} has no model '{model}'{near}")
 
 
 def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
@@ -176,8 +175,11 @@ def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
     try:
         described = timm.get_pretrained_cfg(model, allow_unregistered=False)
         # Transformers are built for one size; convolutions take any, and have no such argument.
-        sized: dict[str, Any] = {"img_size": image_size} if described is not None and described.fixed_input_size else {}
-        sized |= {} if config.patch is None else {"patch_size": config.patch}
+        sized = dict[str, Any]()
+        if described is not None and described.fixed_input_size:
+            sized["img_size"] = image_size
+        if config.patch is not None:
+            sized["patch_size"] = config.patch
         return timm.create_model(model, pretrained=config.pretrained, num_classes=0, **sized)
     except (OSError, RuntimeError, TypeError, AssertionError) as error:
         weights = " with its weights" if config.pretrained else ""
@@ -186,8 +188,7 @@ def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
 
 def _patch(backbone: nn.Module) -> tuple[int, int]:
     """Height and width of the patches that the backbone is made of; 1, 1 if it does not say."""
-    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
-    return (patch, patch) if isinstance(patch, int) else tuple(patch)
+    return to_2tuple(getattr(getattr(backbone, "patch_embed", None), "patch_size", 1))
 
 
 def _token_grid(backbone: nn.Module, tokens: int, height: int, width: int) -> tuple[int, int]:

@@ -19,8 +19,9 @@ def cut(
     patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7)  # a view [B, S, h', w', C, tubelet, patch, patch]
     if keep is None:
         return patches.flatten(1, 3).flatten(2)
-    which, step, cell = torch.arange(batch, device=keep.device)[:, None], *_divmod(keep, rows * columns)
-    return patches[which, step, *_divmod(cell, columns)].flatten(2)
+    clip = torch.arange(batch, device=keep.device)[:, None]
+    cell = keep % (rows * columns)
+    return patches[clip, keep // (rows * columns), cell // columns, cell % columns].flatten(2)
 
 
 class PatchEmbed(nn.Module):
@@ -35,7 +36,3 @@ class PatchEmbed(nn.Module):
         """`keep`: flat token indices (step, row, column); None embeds all."""
         tubelet, patch, _ = self.proj.kernel_size
         return F.linear(cut(video, tubelet, patch, keep), self.proj.weight.flatten(1), self.proj.bias)
-
-
-def _divmod(index: Int[Tensor, "B M"], size: int) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B M"]]:
-    return index // size, index % size

@@ -25,6 +25,7 @@ Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*
 in the blocks; a mask of attention saves nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
@@ -121,7 +122,9 @@ class VideoViT(Encoder):
         @model_validator(mode="after")
         def _fill_size(self) -> Self:
             """`size: base` says width, depth, heads and mlp_ratio."""
-            for name, value in vars(SIZES[self.size]).items() if self.size else ():
+            if self.size is None:
+                return self
+            for name, value in vars(SIZES[self.size]).items():
                 if name in self.model_fields_set and (given := getattr(self, name)) != value:
                     raise ValueError(
                         f"size {self.size} has {name} {value:.6g}, found {given}; leave out one of the two"
@@ -178,8 +181,10 @@ class VideoViT(Encoder):
         self.patch_embed = PatchEmbed(c.tubelet, c.patch, channels, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if c.cls_token else None
         self.blocks = nn.ModuleList([Block(width, c.heads, c.mlp_ratio) for _ in range(c.depth)])
-        self.norm = None if c.levels else nn.LayerNorm(width, NORM_EPS)
-        self.norms = nn.ModuleList([nn.LayerNorm(width, NORM_EPS) for _ in c.levels]) if c.levels else None
+        if c.levels:
+            self.norms = nn.ModuleList([nn.LayerNorm(width, NORM_EPS) for _ in c.levels])
+        else:
+            self.norm = nn.LayerNorm(width, NORM_EPS)
         if c.images:
             self.patch_embed_image = PatchEmbed(1, c.patch, channels, width)
             # V-JEPA 2.1 starts them all but at zero.
@@ -232,7 +237,7 @@ class VideoViT(Encoder):
     @property
     def summaries(self) -> int:
         """How many rows stand before the patch tokens."""
-        return 0 if self.cls_token is None else 1
+        return int(self.config.cls_token)
 
     def embed(
         self,
@@ -270,13 +275,15 @@ class VideoViT(Encoder):
     ) -> list[Float[Tensor, "B L D"]]:
         """What the blocks in `wanted`, in ascending order, give out; later ones are not computed."""
         grid = self.grid(video)
-        index = torch.arange(grid[0] * grid[1] * grid[2], device=video.device)[None] if keep is None else keep
+        index = torch.arange(math.prod(grid), device=video.device)[None] if keep is None else keep
         positions = grid_positions(index, grid, self.position_grid)
-        x = self.embed(video, keep, positions, "image" if self._is_image(video.shape[1]) else "video")
-        rotary, mask = self.rotary_table(positions), self._mask(index, grid)
+        x = self.embed(video, keep, positions, self._modality(video.shape[1]))
+        rotary = self.rotary_table(positions)
+        mask = self._mask(index, grid)
         outputs = []
+        every = self.checkpoint_every
         for number, block in enumerate(self.blocks[: wanted[-1] + 1]):
-            if self.checkpoint_every and (number + 1) % self.checkpoint_every == 0 and torch.is_grad_enabled():
+            if every and (number + 1) % every == 0 and torch.is_grad_enabled():
                 x = checkpoint(block, x, rotary, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, rotary, mask)
@@ -285,15 +292,15 @@ class VideoViT(Encoder):
         return outputs
 
     def _normed(self, x: Float[Tensor, "B L D"], level: int) -> Float[Tensor, "B L D"]:
-        norm = self.norm if self.norms is None else self.norms[level]
-        assert norm is not None
-        return norm(x)
+        if self.levels:
+            return self.norms[level](x)
+        return self.norm(x)
 
-    def _is_image(self, frames: int) -> bool:
-        return self.images and frames == 1
+    def _modality(self, frames: int) -> Modality:
+        return "image" if self.images and frames == 1 else "video"
 
     def _grid(self, frames: int, height: int, width: int) -> Grid:
-        tubelet = 1 if self._is_image(frames) else self.tubelet
+        tubelet = {"image": 1, "video": self.tubelet}[self._modality(frames)]
         if frames % tubelet or not frames:
             raise ValueError(f"{frames} frames do not divide into tubelets of {tubelet}")
         if height % self.patch or width % self.patch or not height or not width:
@@ -304,8 +311,9 @@ class VideoViT(Encoder):
         """True where the row may read the column; CLS, if there is one, is row and column 0."""
         if self.attention == "bidirectional":
             return None
-        order = index // (grid[1] * grid[2]) if self.attention == "block_causal" else index
-        mask = order[:, :, None] >= order[:, None, :]
+        if self.attention == "block_causal":
+            index = index // (grid[1] * grid[2])
+        mask = index[:, :, None] >= index[:, None, :]
         if self.cls_token is not None:
             mask = F.pad(F.pad(mask, (1, 0), value=False), (0, 0, 1, 0), value=True)
         return mask[:, None]

@@ -20,3 +20,10 @@ class Mask(ABC):
 
         Every clip of the batch has the same count of either. Raises ValueError if the grid is too small.
         """
+
+    def of(
+        self, video: Tensor, grid: Grid, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
+        """The same for a batch of video, on its device."""
+        context, target = self(grid, len(video), generator)
+        return context.to(video.device), target.to(video.device)

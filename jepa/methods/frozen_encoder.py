@@ -141,7 +141,8 @@ class FrozenEncoderMethod(Method):
 
 def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredictor.Config:
     """The predictor's settings for the states that the method names."""
-    predictor, size = config.predictor, len(config.states)
+    predictor = config.predictor
+    size = len(config.states)
     if predictor.state_size not in (0, size):
         raise ValueError(
             f"method.predictor.state_size is {predictor.state_size}, and method.states names {size}: name "

@@ -81,7 +81,8 @@ class LeVJEPA(Method):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its terms, and the cosine of local and global views."""
-        video, c = batch.video, self.config
+        c = self.config
+        video = batch.video
         whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, ASPECT, generator=generator)
         parts = [
             random_resized_crop(video, self.local_size, c.local_scale, ASPECT, generator=generator)
@@ -96,8 +97,8 @@ class LeVJEPA(Method):
         return {"loss": total, "agreement": agreement, "sigreg": gaussian, "cosine": cosine}
 
     def _summary(self, video: Float[Tensor, "B T C h w"], generator: torch.Generator) -> Float[Tensor, "B D"]:
-        keep, _ = self.drop(self.encoder.grid(video), len(video), generator)
-        features = self.encoder.forward_features(video, keep.to(video.device))
+        keep, _ = self.drop.of(video, self.encoder.grid(video), generator)
+        features = self.encoder.forward_features(video, keep)
         return features.tokens.mean(1) if features.cls is None else features.cls
 
     @torch.no_grad()
@@ -108,7 +109,7 @@ class LeVJEPA(Method):
             move(list(self.averaged.parameters()), list(self.encoder.parameters()), step)
 
     def evaluation_encoder(self) -> VideoViT:
-        return self.encoder if self.averaged is None else self.averaged
+        return self.averaged or self.encoder
 
 
 def _whole_patches(size: float, patch: int) -> int:

@@ -89,7 +89,8 @@ class LeWM(Method):
         self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
         self.static = self.dynamics.static
         self.inverse_dynamics = InverseDynamics(encoder.width - self.static, block_size(encoder, clips))
-        self.history = history(self.dynamics, encoder, clips) if config.teacher_forced else 1
+        if config.teacher_forced:
+            self.history = history(self.dynamics, encoder, clips)
         self.weights = {
             "sigreg": config.sigreg_weight,
             "inverse_dynamics": config.inverse_weight,

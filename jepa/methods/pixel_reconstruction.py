@@ -50,11 +50,12 @@ class PixelReconstruction(Method):
         self.masks = tuple(MASKS.make(mask) for mask in config.masks)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        video, losses = batch.video, []
+        video = batch.video
         grid = self.encoder.grid(video)
         truth = normalized_patches(cut(video, self.encoder.tubelet, self.encoder.patch))
+        losses = []
         for kind, mask in enumerate(self.masks):
-            seen, hidden = (x.to(video.device) for x in mask(grid, len(video), generator))
+            seen, hidden = mask.of(video, grid, generator)
             prediction = self.predictor(self.encoder(video, seen), seen, hidden, grid, kind)
             losses.append(nn.functional.mse_loss(prediction.float(), truth.take_along_dim(hidden[..., None], 1)))
         return {"loss": torch.stack(losses).mean()}

@@ -88,7 +88,8 @@ class PLDM(Method):
         z = self.encoder(batch.video)
         start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
         predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
-        clips, steps = z[:, :, 0], z[:, :, 0].transpose(0, 1)  # [B, S, D], [S, B, D]
+        clips = z[:, :, 0]  # [B, S, D]
+        steps = clips.transpose(0, 1)
         terms = {
             "prediction": F.mse_loss(predicted, z[:, 1:]),
             "variance": variance(steps),

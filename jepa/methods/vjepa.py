@@ -121,24 +121,25 @@ class VJEPA(Method):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
-        still = batch.is_image if self.encoder.images else None
-        if still is None or not still.any():
+        still = batch.is_image
+        if still is None or not self.encoder.images or not still.any():
             return self._loss(batch.video, "video", generator)
         pictures = self._loss(batch.video[still][:, :1], "image", generator)
         if still.all():
             return pictures
-        share, clips = still.float().mean(), self._loss(batch.video[~still], "video", generator)
+        clips = self._loss(batch.video[~still], "video", generator)
+        share = still.float().mean()
         return {name: share * pictures[name] + (1 - share) * clips[name] for name in clips}
 
     def _loss(
         self, video: Float[Tensor, "B T C h w"], modality: Modality, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        grid, truth = self.encoder.grid(video), self._targets(video)
+        grid = self.encoder.grid(video)
+        truth = self._targets(video)
         terms = list[dict[str, Tensor]]()
         for kind, mask in enumerate(self.masks):
-            seen, hidden = (x.to(video.device) for x in mask(grid, len(video), generator))
-            features = self.encoder.forward_features(video, seen)
-            context = features.levels if self.predictor.levels_in > 1 else features.tokens
+            seen, hidden = mask.of(video, grid, generator)
+            context = self.encoder.forward_features(video, seen).levels
             expected = _take(truth, hidden)
             if self.config.dense is None:
                 prediction = self.predictor(context, seen, hidden, grid, kind, modality)
@@ -146,7 +147,8 @@ class VJEPA(Method):
             else:
                 prediction, known = self.predictor.forward_dense(context, seen, hidden, grid, kind, modality)
                 weights = distance_weights(grid_positions(seen, grid), grid_positions(hidden, grid))
-                visible, factor = latent_regression(known, _take(truth, seen), weights), self.config.dense.at(self.step)
+                visible = latent_regression(known, _take(truth, seen), weights)
+                factor = self.config.dense.at(self.step)
                 losses = {"loss": latent_regression(prediction, expected) + factor * visible}
                 losses |= {"dense": visible, "dense_weight": factor}
             terms.append(losses | {"cosine": F.cosine_similarity(prediction.detach().float(), expected, dim=-1).mean()})
@@ -155,7 +157,7 @@ class VJEPA(Method):
     @torch.no_grad()
     def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L E"]:
         """Every level normalized by itself."""
-        features = (self.encoder if self.target_encoder is None else self.target_encoder).forward_features(video)
+        features = (self.target_encoder or self.encoder).forward_features(video)
         if self.predictor.levels_out == 1:
             return normalized(features.tokens)
         return normalized(features.levels.unflatten(-1, (self.predictor.levels_out, -1))).flatten(-2)
@@ -173,7 +175,9 @@ class VJEPA(Method):
 
     def evaluation_encoder(self) -> VideoViT:
         """The moving average, if there is one: V-JEPA's probes read it."""
-        return self.target_encoder if self.config.teacher == "ema" and self.target_encoder is not None else self.encoder
+        if self.config.teacher == "frozen":
+            return self.encoder
+        return self.target_encoder or self.encoder
 
     def masked_predictor(self) -> MaskedPredictor:
         return self.predictor

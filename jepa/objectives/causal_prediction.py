@@ -80,7 +80,8 @@ def rolled_out(
             f"latent steps, found {x.shape[1]}: make the clips longer (data.clip_frames), or lower rollout_steps"
         )
     next_latent = forced[:, context - 1 : context]
-    seen, rolled = x[:, :context], [next_latent]
+    seen = x[:, :context]
+    rolled = [next_latent]
     for _ in range(steps - 1):
         seen = torch.cat((seen, next_latent.to(seen.dtype)), 1)
         next_latent = predict(seen.detach() if detach else seen)[:, -1:]

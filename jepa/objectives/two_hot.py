@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BINS, LIMIT = 255, 20.0  # DreamerV3
+BINS = 255  # DreamerV3
+LIMIT = 20.0
 
 
 def symexp_bins(count: int = BINS, limit: float = LIMIT) -> Float[Tensor, " count"]:

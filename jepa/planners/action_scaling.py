@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa_data.actions import ActionStats
+from jepa_data.actions import ActionStats, assumed
 
 
 class ActionScaling:
@@ -24,10 +24,7 @@ class ActionScaling:
     """
 
     def __init__(self, stats: ActionStats | None, width: int, *, standardized: bool = False) -> None:
-        if stats is None:
-            self.center, self.scale = torch.zeros(width), torch.ones(width)
-            return
-        stats = stats.resized(width)
+        stats = (stats or assumed(width)).resized(width)
         low = torch.tensor(stats.low, dtype=torch.float64)
         high = torch.tensor(stats.high, dtype=torch.float64)
         self.center, self.scale = (low + high) / 2, (high - low) / 2

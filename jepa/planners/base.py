@@ -10,12 +10,15 @@ ModelPredictiveControl makes actions of the data's units of them.
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
+from jepa.config import Component
+from jepa.config.fields import Count, Positive
 from jepa.planners.cost import Cost
 
 
@@ -45,6 +48,9 @@ class Planner(ABC):
     low: float = -1.0
     high: float = 1.0
 
+    def __init__(self, config: Component) -> None:
+        self.config: Any = config  # of its own Config
+
     @abstractmethod
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """Improve on `start` (zeros, the rest of the last plan, or another planner's), within the bounds.
@@ -73,13 +79,43 @@ class Planner(ABC):
         return f"{type(self).__name__}({settings})"
 
 
+COST_TOLERANCE = Field(
+    default=None, description="stop early when the best plan of every episode costs no more; none: never"
+)
+
+
+class SamplingConfig(Component):
+    """How many plans are sampled, and how a Gaussian follows the best of them."""
+
+    samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
+    elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
+    iterations: Count = Field(default=4, description="rounds of sampling")
+    std: Positive = Field(default=0.7, description="of the first Gaussian")
+    min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
+    cost_tolerance: float | None = COST_TOLERANCE
+
+
+class SamplingPlanner(Planner):
+    """Made from a `SamplingConfig`.
+
+    Raises:
+        ValueError: there are more elites than samples.
+    """
+
+    def __init__(self, config: SamplingConfig) -> None:
+        if config.elites > config.samples:
+            raise ValueError(f"elites must lie between 2 and samples ({config.samples}), found {config.elites}")
+        super().__init__(config)
+
+
 class Search:
     """Evaluates candidates and remembers the best of each episode. What is returned is never worse than the start."""
 
     def __init__(self, cost: Cost, start: Float[Tensor, "B H A"], low: float, high: float) -> None:
         if not start.shape[1]:
             raise ValueError("the planning horizon is 0; plan at least one step ahead")
-        self.cost, self.low, self.high = cost, low, high
+        self.cost = cost
+        self.low, self.high = low, high
         self.start = self.actions = start.clamp(low, high)
         self.best = torch.full((len(start),), torch.inf, device=start.device)
         self.evaluations = self.differentiated = 0
@@ -109,17 +145,15 @@ class Search:
         self.evaluations += costs.shape[1]
         self.differentiated += costs.shape[1] * costs.requires_grad
 
+    def reached(self, cost: float | None) -> bool:
+        """Whether the best plan of every episode costs no more; None: never."""
+        return cost is not None and bool((self.best <= cost).all())
+
     def bounded(self, actions: Tensor) -> Tensor:
         return actions.clamp(self.low, self.high)
 
     def plan(self) -> Plan:
         return Plan(self.actions, self.best, self.evaluations, self.differentiated)
-
-
-def check_elites(samples: int, elites: int) -> None:
-    """Raises ValueError if there are more elites than samples."""
-    if elites > samples:
-        raise ValueError(f"elites must lie between 2 and samples ({samples}), found {elites}")
 
 
 def within_ball(actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:

@@ -70,7 +70,7 @@ class LatentCost:
         taken = self.taken(actions)
         parts = taken.split(self.plans_at_once(taken), 1)
         costs = [self.of(Imagined(rollout(self.dynamics, self.state, part), part)) for part in parts]
-        return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
+        return torch.cat(costs, 1)
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
         """How many of the K plans of each episode are imagined together: what `max_bytes` hold, and one at least.

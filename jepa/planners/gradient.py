@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, Planner, Search, draw
+from jepa.planners.base import COST_TOLERANCE, Plan, Planner, Search, draw
 from jepa.planners.cost import Cost
 
 
@@ -30,12 +30,7 @@ class Gradient(Planner):
         lr: Positive = Field(default=0.05, description="in units of the actions")
         starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
         std: Positive = Field(default=0.7, description="of the noise on the other starts")
-        cost_tolerance: float | None = Field(
-            default=None, description="stop early when the best plan of every episode costs no more; none: never"
-        )
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
+        cost_tolerance: float | None = COST_TOLERANCE
 
     def gradient_free(self) -> None:
         """Nothing."""
@@ -58,7 +53,7 @@ class Gradient(Planner):
                 optimizer.step()
                 with torch.no_grad():
                     actions.clamp_(self.low, self.high)
-                if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
+                if search.reached(config.cost_tolerance):
                     break
         with torch.no_grad():
             search(actions.detach())

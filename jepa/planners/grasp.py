@@ -52,9 +52,6 @@ class GRASP(Planner):
             description="stop early when the best plan of every episode costs no more, at a rollout; none: never",
         )
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def gradient_free(self) -> None:
         """Nothing."""
 
@@ -91,7 +88,7 @@ class GRASP(Planner):
                 latents += left * config.noise * spread * draw(tuple(latents.shape), latents, generator)
             if (number + 1) % config.sync_every == 0 or number + 1 == config.steps:
                 latents.data = self._synchronise(search, cost, actions).data
-                if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
+                if search.reached(config.cost_tolerance):
                     break
         return search.plan()
 

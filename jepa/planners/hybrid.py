@@ -25,7 +25,7 @@ class Hybrid(Planner):
         refine: Gradient.Config = Gradient.Config(steps=20, lr=0.02, starts=1)
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.sampler: Planner = SAMPLERS.make(config.sampler)
         self.refine = Gradient(config.refine)
 

@@ -11,24 +11,18 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.config import Component
-from jepa.config.fields import Count, Positive, Share
-from jepa.planners.base import Plan, Planner, Search, check_elites, choose, draw
+from jepa.config.fields import Share
+from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class ICEM(Planner):
+class ICEM(SamplingPlanner):
     """CEM with noise that is correlated over time."""
 
-    class Config(Component):
+    class Config(SamplingConfig):
         """As in CEM, and the color of the noise and what is kept from one round to the next."""
 
         kind: Literal["icem"] = "icem"
-        samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
-        elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
-        iterations: Count = Field(default=4, description="rounds of sampling")
-        std: Positive = Field(default=0.7, description="of the first Gaussian")
-        min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
         beta: float = Field(
             default=2.0,
             ge=0,
@@ -36,18 +30,9 @@ class ICEM(Planner):
         )
         keep: Share = Field(default=0.3, description="of the elites, which stay candidates")
         decay: float = Field(
-            default=1.25,
-            ge=1,
-            description="the next population is so much smaller, but at least twice the elites",
+            default=1.25, ge=1, description="the next population is so much smaller, but at least twice the elites"
         )
         momentum: float = Field(default=0.1, ge=0, lt=1, description="of mean and std")
-        cost_tolerance: float | None = Field(
-            default=None, description="stop early when the best plan of every episode costs no more; none: never"
-        )
-
-    def __init__(self, config: Config) -> None:
-        check_elites(config.samples, config.elites)
-        self.config = config
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
@@ -65,7 +50,7 @@ class ICEM(Planner):
             kept = elites[:, : max(1, round(config.keep * config.elites))]
             mean = config.momentum * mean + (1 - config.momentum) * elites.mean(1)
             std = (config.momentum * std + (1 - config.momentum) * elites.std(1)).clamp_min(config.min_std)
-            if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
+            if search.reached(config.cost_tolerance):
                 break
         return search.plan()
 
@@ -78,7 +63,8 @@ def colored(
     count = horizon // 2 + 1
     frequency = torch.fft.rfftfreq(horizon).clamp_min(1 / horizon)  # the mean is as strong as the slowest wave
     scale = frequency ** (-beta / 2)
-    real, imaginary = (draw((*batch, width, count), like, generator) * scale.to(like) for _ in range(2))
+    real = draw((*batch, width, count), like, generator) * scale.to(like)
+    imaginary = draw((*batch, width, count), like, generator) * scale.to(like)
     imaginary[..., 0] = 0.0
     real[..., 0] *= 2**0.5
     power = scale.square().clone()

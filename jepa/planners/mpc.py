@@ -67,10 +67,14 @@ class ModelPredictiveControl:
                 f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
                 f"({replan_every * frames}), found {action_repeat}"
             )
-        self.planner = planner.bounded(-math.inf, math.inf) if bounds == "none" else planner
-        self.horizon, self.replan_every, self.action_size = horizon, replan_every, action_size
+        if bounds == "none":
+            planner = planner.bounded(-math.inf, math.inf)
+        self.planner = planner
+        self.horizon, self.replan_every = horizon, replan_every
+        self.action_size = action_size
+        self.frames, self.action_repeat = frames, action_repeat
+        self.bounds, self.keep = bounds, keep
         self.scaling = ActionScaling(actions, action_size, standardized=bounds == "none")
-        self.frames, self.action_repeat, self.bounds, self.keep = frames, action_repeat, bounds, keep
         self.generator = torch.Generator().manual_seed(seed)
         self._rest: Float[Tensor, "B R A"] | None = None
 
@@ -110,7 +114,8 @@ class ModelPredictiveControl:
         else:
             repeated = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
         plan = self.planner.plan(repeated, start, self.generator)
-        decisions, acted = plan.actions, self.replan_every * self.frames // self.action_repeat
+        decisions = plan.actions
+        acted = self.replan_every * self.frames // self.action_repeat
         self._rest = decisions[:, acted:]
         if stuck is not None and stuck.any():
             drawn = 2 * torch.rand(batch, 1, self.action_size, generator=self.generator).to(decisions) - 1

@@ -13,35 +13,23 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.config import Component
 from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, Planner, Search, check_elites, choose, draw
+from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class MPPI(Planner):
+class MPPI(SamplingPlanner):
     """MPPI over the elites of each iteration, as in TD-MPC2 (arXiv 2310.16828)."""
 
-    class Config(Component):
+    class Config(SamplingConfig):
         """As in CEM, and how sharply cheap plans are preferred."""
 
         kind: Literal["mppi"] = "mppi"
-        samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
         elites: int = Field(default=20, gt=1, description="of the samples, to which the next Gaussian is fitted")
         iterations: Count = Field(default=6, description="rounds of sampling")
-        std: Positive = Field(default=0.7, description="of the first Gaussian")
-        min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
         temperature: Positive = Field(
-            default=0.5,
-            description="in std of the elites' costs; a small one follows the best plan alone",
+            default=0.5, description="in std of the elites' costs; a small one follows the best plan alone"
         )
-        cost_tolerance: float | None = Field(
-            default=None, description="stop early when the best plan of every episode costs no more; none: never"
-        )
-
-    def __init__(self, config: Config) -> None:
-        check_elites(config.samples, config.elites)
-        self.config = config
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
@@ -59,7 +47,7 @@ class MPPI(Planner):
             elites = choose(actions, index)
             mean = (weight * elites).sum(1)
             std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt().clamp_min(config.min_std)
-            if config.cost_tolerance is not None and (search.best <= config.cost_tolerance).all():
+            if search.reached(config.cost_tolerance):
                 break
         search(mean[:, None])
         return search.plan()

@@ -23,9 +23,6 @@ class RandomShooting(Planner):
         kind: Literal["random"] = "random"
         samples: Count = Field(default=1000, description="plans tried for each episode; the start is one of them")
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def bounded(self, low: float, high: float) -> Self:
         """See `Planner`."""
         if not math.isfinite(high - low):

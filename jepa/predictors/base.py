@@ -69,10 +69,7 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def parallel(
-        self,
-        z: Float[Tensor, "B S N D"],
-        actions: Float[Tensor, "B S A"],
-        states: Float[Tensor, "B S X"] | None = None,
+        self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
     ) -> Float[Tensor, "B S N D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from what was there up to s."""
 
@@ -91,6 +88,13 @@ class Predictor(nn.Module, ABC):
     ) -> tuple[State, NextLatent]:
         """One step ahead; `state` is left as it was."""
 
+    def _check_actions(self, actions: Tensor) -> None:
+        if actions.shape[-1] != self.action_size:
+            raise ValueError(
+                f"the predictor takes actions {self.action_size} wide (all raw actions of one latent step side by "
+                f"side), found {actions.shape[-1]}"
+            )
+
 
 class MemorylessPredictor(Predictor):
     """A predictor of vector latents [B, 1, D] without a memory: `predict` gives what follows a latent and an action."""
@@ -100,10 +104,7 @@ class MemorylessPredictor(Predictor):
         """The next latent; the action is as wide as in training."""
 
     def parallel(
-        self,
-        z: Float[Tensor, "B S 1 D"],
-        actions: Float[Tensor, "B S A"],
-        states: Float[Tensor, "B S X"] | None = None,
+        self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
     ) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
         self._check_no_states(states)
@@ -129,11 +130,7 @@ class MemorylessPredictor(Predictor):
 
     def forward(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
         """The next latent. Raises ValueError if the action has another width than in training."""
-        if action.shape[-1] != self.action_size:
-            raise ValueError(
-                f"the dynamics take actions {self.action_size} wide (all raw actions of one latent step side by side), "
-                f"found {action.shape[-1]}"
-            )
+        self._check_actions(action)
         return self.predict(z, action)
 
     def _check_no_states(self, states: Tensor | None) -> None:

@@ -45,7 +45,7 @@ from jepa.config.fields import Count, Positive
 from jepa.normalize import standardize
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.gripper import apply_delta_pose
-from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim
+from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim, where_given
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 
@@ -116,8 +116,8 @@ class CausalPredictor(Predictor):
             raise ValueError("conditioning concat takes actions and states, and no cameras (camera_size 0)")
         if config.normalize_states and not config.state_size:
             raise ValueError("there are no states to normalize (state_size 0): omit normalize_states")
-        self.config = config
-        self.grid, self.tokens = grid, grid[0] * grid[1]
+        self.grid = grid
+        self.tokens = grid[0] * grid[1]
         self.state_size, self.context = config.state_size, config.window
         self.next_state = NEXT_STATES[config.next_state]
         self.scale_states = standardize(config.state_size, config.normalize_states)
@@ -157,13 +157,7 @@ class CausalPredictor(Predictor):
         """
         return self.joint(z, actions, states, cameras)[0]
 
-    def parallel(
-        self,
-        z: Float[Tensor, "B S N D"],
-        actions: Float[Tensor, "B S A"],
-        states: Float[Tensor, "B S X"] | None = None,
-    ) -> Float[Tensor, "B S N D"]:
-        return self(z, actions, states)
+    parallel = forward
 
     def joint(
         self,
@@ -187,24 +181,24 @@ class CausalPredictor(Predictor):
         self._check(z, actions, states, cameras)
         pairs = list[Pair]()
         if seen:
-            before = [None if x is None else x[:, :seen] for x in (states, cameras)]
+            before = where_given(lambda x: x[:, :seen], states, cameras)
             frames, condition = self._frames(z[:, :seen], actions, *before)
             self._read(frames, condition, 0, (), pairs)
             past = trim((Segment(tuple(pairs)),), self.context, frames.shape[2])
         else:
             past = ()
-        state, camera = (None if x is None else x[:, -1] for x in (states, cameras))
-        return CausalState(past, seen, z[:, -1], state, camera)
+        return CausalState(past, seen, z[:, -1], *where_given(lambda x: x[:, -1], states, cameras))
 
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
     ) -> tuple[CausalState, Deterministic]:
         assert isinstance(state, CausalState)
-        now = [None if x is None else x[:, None] for x in (state.state, state.camera)]
+        now = where_given(lambda x: x[:, None], state.state, state.camera)
         frame, condition = self._frames(state.z[:, None], action[:, None], *now)
         pairs = list[Pair]()
         next_latent, next_state = self._read(frame, condition, state.steps, state.past, pairs)
-        z, moved = next_latent[:, 0], None
+        z = next_latent[:, 0]
+        moved = None
         if next_state is not None:
             moved = self.scale_states.inverse(next_state[:, 0].mean(1))
         elif state.state is not None and self.next_state is not None:
@@ -225,7 +219,8 @@ class CausalPredictor(Predictor):
         if self.config.conditioning == "concat":
             extra = torch.cat(conditions, -1)[:, :, None].expand(-1, -1, self.tokens, -1)
             return self.predictor_embed(torch.cat([z, extra.to(z.dtype)], -1)), None
-        patches, stacked = self.predictor_embed(z), torch.stack(conditions, 2)
+        patches = self.predictor_embed(z)
+        stacked = torch.stack(conditions, 2)
         if self.config.conditioning == "adaln":
             return patches, stacked.sum(2)
         return torch.cat([stacked, patches], 2), None
@@ -249,7 +244,8 @@ class CausalPredictor(Predictor):
             x = block.step(x, rotary, keep, mask, **modulated)  # pyright: ignore[reportCallIssue]
         patches = self.predictor_norm(x.unflatten(1, (steps, tokens))[:, :, -self.tokens :])
         z = self.predictor_proj(patches)
-        z = F.layer_norm(z, (self.width,)) if self.config.layer_norm_out else z
+        if self.config.layer_norm_out:
+            z = F.layer_norm(z, (self.width,))
         return z, None if self.state_proj is None else self.state_proj(patches)
 
     def _rotary(self, first: int, steps: int, conditions: int, device: torch.device) -> Complex[Tensor, "1 M R P"]:
@@ -268,11 +264,7 @@ class CausalPredictor(Predictor):
     def _check(self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None) -> None:
         if z.shape[2:] != (self.tokens, self.width):
             raise ValueError(f"the predictor reads latents [{self.tokens}, {self.width}], found {list(z.shape[2:])}")
-        if actions.shape[-1] != self.action_size:
-            raise ValueError(
-                f"the predictor takes actions {self.action_size} wide (all raw actions of one latent step side by "
-                f"side), found {actions.shape[-1]}"
-            )
+        self._check_actions(actions)
         if (size := 0 if states is None else states.shape[-1]) != self.state_size:
             raise ValueError(f"the predictor takes states {self.state_size} wide at every frame, found {size or None}")
         if cameras is not None and cameras.shape[-1] != self.config.camera_size:
@@ -281,21 +273,8 @@ class CausalPredictor(Predictor):
             )
 
 
-def published(width: int = 1408, grid: tuple[int, int] = (16, 16)) -> CausalPredictor:
-    """V-JEPA 2-AC's, as it was trained on ViT-g at 256 px."""
-    config = CausalPredictor.Config(
-        state_size=7,
-        positions="rotary_tiled",
-        camera_size=6,
-        layer_norm_out=True,
-        next_state="apply_delta_pose",
-        normalize_actions=False,
-    )
-    return CausalPredictor(config, width, 7, grid)
-
-
 def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:
     """True where a token of the new frames may read: its own frame and all before, or the last ones of them."""
     frame = torch.arange((first + steps) * tokens, device=device) // tokens
     ago = frame[first * tokens :, None] - frame
-    return ((ago >= 0) if window is None else (ago >= 0) & (ago < window))[None, None]
+    return ((ago >= 0) & (ago < (window or first + steps)))[None, None]

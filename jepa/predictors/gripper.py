@@ -20,7 +20,8 @@ def apply_delta_pose(state: Float[Tensor, "B 7"], action: Float[Tensor, "B 7"]) 
 
 def rotation(angles: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3 3"]:
     """Rz Ry Rx of angles in radians."""
-    (sx, sy, sz), (cx, cy, cz) = angles.sin().unbind(-1), angles.cos().unbind(-1)
+    sx, sy, sz = angles.sin().unbind(-1)
+    cx, cy, cz = angles.cos().unbind(-1)
     rows = (
         (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
         (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
@@ -33,11 +34,5 @@ def angles(rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3"]:
     """The inverse of `rotation`: the middle angle within a quarter turn, the others within a half."""
     # From two numbers each: an arc sine would have no gradient near a quarter turn.
     level = (rotation[:, 2, 1] ** 2 + rotation[:, 2, 2] ** 2).clamp_min(1e-12).sqrt()
-    return torch.stack(
-        (
-            torch.atan2(rotation[:, 2, 1], rotation[:, 2, 2]),
-            torch.atan2(-rotation[:, 2, 0], level),
-            torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0]),
-        ),
-        -1,
-    )
+    sines = torch.stack((rotation[:, 2, 1], -rotation[:, 2, 0], rotation[:, 1, 0]), -1)
+    return torch.atan2(sines, torch.stack((rotation[:, 2, 2], level, rotation[:, 0, 0]), -1))

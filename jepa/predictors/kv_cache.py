@@ -4,6 +4,7 @@ past    | segment: frames 0 … 3 | segment: frame 4 | …       each frame is c
 z                                                      z 5   the newest frame, whose action is still to come
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,18 +46,23 @@ class CausalState:
         return self.gather(torch.arange(len(self.z), device=self.z.device).repeat_interleave(k))
 
     def gather(self, index: Int[Tensor, " M"]) -> "CausalState":
-        state, camera = (None if x is None else x[index] for x in (self.state, self.camera))
-        return CausalState(tuple(part.gather(index) for part in self.past), self.steps, self.z[index], state, camera)
+        past = tuple(part.gather(index) for part in self.past)
+        given = where_given(lambda x: x[index], self.state, self.camera)
+        return CausalState(past, self.steps, self.z[index], *given)
 
     def detach(self) -> "CausalState":
         past = tuple(Segment(tuple((k.detach(), v.detach()) for k, v in part.pairs), part.rows) for part in self.past)
-        state, camera = (None if x is None else x.detach() for x in (self.state, self.camera))
-        return CausalState(past, self.steps, self.z.detach(), state, camera)
+        return CausalState(past, self.steps, self.z.detach(), *where_given(Tensor.detach, self.state, self.camera))
 
     def nbytes(self) -> int:
         own = sum(x.nbytes for x in (self.z, self.state, self.camera) if x is not None)
         rows = sum(part.rows.nbytes for part in self.past if part.rows is not None)
         return own + rows + sum(k.nbytes + v.nbytes for part in self.past for k, v in part.pairs)
+
+
+def where_given(function: Callable[[Tensor], Tensor], *tensors: Tensor | None) -> list[Tensor | None]:
+    """Of each tensor; None stays None."""
+    return [None if x is None else function(x) for x in tensors]
 
 
 def append(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
@@ -73,7 +79,8 @@ def trim(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Seg
     """What the next frame reads of the past; `frame`: tokens of one."""
     if window is None:
         return past
-    kept, tokens = list[Segment](), (window - 1) * frame
+    kept = list[Segment]()
+    tokens = (window - 1) * frame
     for part in reversed(past):
         if tokens <= 0:
             break

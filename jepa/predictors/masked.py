@@ -89,8 +89,10 @@ class MaskedPredictor(nn.Module):
             "position_grid": position_grid,
         }
         width = config.width
-        self.width, self.position_grid = width, position_grid
-        self.levels_in, self.levels_out = levels_in, levels_out
+        self.width = width
+        self.position_grid = position_grid
+        self.levels_out = levels_out
+        self.images = images
         out = levels_out * (target_width or encoder_width)
         if levels_in == 1:
             self.predictor_embed = nn.Linear(encoder_width, width)
@@ -104,8 +106,9 @@ class MaskedPredictor(nn.Module):
         self.predictor_norm = nn.LayerNorm(width, NORM_EPS)
         self.predictor_proj = nn.Linear(width, out)
         self.predictor_proj_context = nn.Linear(width, out) if context_head else None
-        marks = [nn.Parameter(torch.randn(1, 1, width) * 1e-6) if images else None for _ in range(2)]
-        self.video_token, self.image_token = marks  # V-JEPA 2.1 starts them next to nothing
+        if images:  # V-JEPA 2.1 starts them next to nothing
+            self.video_token = nn.Parameter(torch.randn(1, 1, width) * 1e-6)
+            self.image_token = nn.Parameter(torch.randn(1, 1, width) * 1e-6)
         initialize(self, list(self.predictor_blocks))  # pyright: ignore[reportArgumentType] - ModuleList forgets its type
 
     def forward(
@@ -154,11 +157,11 @@ class MaskedPredictor(nn.Module):
         unknown = self.mask_tokens[kind].to(known.dtype).expand(*target_index.shape, -1)
         x = torch.cat((known, unknown), 1)
         positions = grid_positions(torch.cat((context_index, target_index), 1), grid, self.position_grid)
-        mark = self.video_token if modality == "video" else self.image_token
-        if mark is not None:
-            x = x + mark.to(x.dtype)
+        if self.images:
+            x = x + (self.video_token if modality == "video" else self.image_token).to(x.dtype)
+        rotary = None
         if self.config.positions == "sincos":
-            x, rotary = x + sincos_table(positions, self.width).to(x.dtype), None
+            x = x + sincos_table(positions, self.width).to(x.dtype)
         else:
             rotary = rotary_table(positions, self.width // self.config.heads, self.config.positions)
         for block in self.predictor_blocks:

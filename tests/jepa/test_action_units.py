@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import jepa
+from jepa.agents.config import InverseSettings
 from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
-from jepa.agents.inverse import InverseSettings, fit_inverse
+from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder

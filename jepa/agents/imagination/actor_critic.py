@@ -14,15 +14,16 @@ gradient's norm clipped.
 
 import copy
 import logging
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer, mlp
+from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.imagination.heads import TwoHotHead
 from jepa.agents.imagination.learner import History, Learner
 from jepa.config import Component
 from jepa.config.fields import Count, Positive, Share
@@ -34,17 +35,8 @@ CHECKS = 256  # dreams by which progress is told, always the same
 REPORTS = 20  # of the progress
 
 
-class Critic(nn.Module):
-    """The value of being at a latent with a goal: a distribution over symexp bins that begins as exactly 0."""
-
-    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
-        super().__init__()
-        self.senses = senses
-        self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
-        nn.init.zeros_(self.network[-1].weight)  # pyright: ignore[reportArgumentType]
-        nn.init.zeros_(self.network[-1].bias)  # pyright: ignore[reportArgumentType]
-        self.register_buffer("bins", two_hot.symexp_bins(), persistent=False)
-        self.bins: Tensor
+class Critic(TwoHotHead):
+    """The value of being at a latent with a goal."""
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B K"]:
         """Logits of the bins."""
@@ -64,7 +56,9 @@ class ReturnScale:
     def update(self, returns: Tensor) -> float:
         low, high = torch.quantile(returns.detach().float().flatten(), torch.tensor([0.05, 0.95])).tolist()
         spread: float = high - low
-        self._range = spread if self._range is None else self._range + self.rate * (spread - self._range)
+        if self._range is None:
+            self._range = spread
+        self._range += self.rate * (spread - self._range)
         return max(1.0, self._range)
 
 
@@ -73,11 +67,6 @@ class ActorCritic(Learner):
 
     Args:
         config: the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
-        dream: where; its dynamics are used and never changed.
-        recorded: where dreams start, and their goals.
-        space: of the actions.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the actor sees.
         seed: of the networks, the starts and the actions tried.
 
     Raises:
@@ -104,6 +93,8 @@ class ActorCritic(Learner):
         hidden: Count = Field(default=256, description="of both networks")
         layers: int = Field(default=2, ge=0, description="of both networks")
 
+    build = Actor
+
     def __init__(
         self,
         config: Config,
@@ -117,10 +108,10 @@ class ActorCritic(Learner):
     ) -> None:
         super().__init__(config, dream, recorded, goals)
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        senses = self.fitted_senses(actor_inputs)
+        senses = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = self.build(senses, space, **self.network)
+            self.actor = Actor(senses, space, **self.network)
             self.critic = Critic(copy.deepcopy(senses), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
@@ -128,11 +119,6 @@ class ActorCritic(Learner):
         self._checks = recorded.draw(CHECKS, self.generator, goals)
         self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
-
-    @staticmethod
-    def build(senses: ObservationNormalizer, space: ActionSpace, **network: Any) -> Actor:
-        """See `Learner`."""
-        return Actor(senses, space, **network)
 
     def train(self) -> tuple[Actor, History]:
         """All updates. Returns are those of always the same dreams (updates done, return): before, and on the way."""
@@ -148,30 +134,32 @@ class ActorCritic(Learner):
     @torch.no_grad()
     def score(self) -> float:
         """Mean return of always the same dreams: rewards added up until they end, without discount."""
-        dreams = self.dream.run(self.actor.act, *self._checks, self.config.horizon, self._fresh())
+        dreams = self.dream.run(self.actor.act, *self._checks, self.horizon, torch.Generator().manual_seed(0))
         return dreams.expected_rewards.sum(1).mean().item()
 
     def update(self) -> dict[str, float]:
         """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
         s = self.config
+        follows_dynamics = s.gradient == "dynamics"
         start, goal = self.recorded.draw(s.batch, self.generator, self.goals)
         decided: list[tuple[Decision, Tensor]] = []
 
         def act(z: Latents, goal: Latents) -> Tensor:
             decision = self.actor(z, goal)
-            drawn = decision.sample(self.generator)
-            taken = drawn if s.gradient == "dynamics" else drawn.detach()
+            with torch.set_grad_enabled(follows_dynamics):
+                taken = decision.sample(self.generator)
             decided.append((decision, taken))
             return self.actor.space.block(taken)
 
         dreamt = self.dream.run(act, start, goal, s.horizon, self.generator)
         goals = goal[:, None].expand(-1, s.horizon + 1, -1, -1)
-        with torch.set_grad_enabled(s.gradient == "dynamics"):
+        with torch.set_grad_enabled(follows_dynamics):
             values = self.critic.value(dreamt.latents.flatten(0, 1), goals.flatten(0, 1)).unflatten(0, (s.batch, -1))
         returns = lambda_returns(dreamt.rewards, values, s.discount * dreamt.continues, s.trace)
-        scale, alive = self.scale.update(returns), dreamt.alive.detach()
+        scale = self.scale.update(returns)
+        alive = dreamt.alive.detach()
         entropy = (alive * torch.stack([decision.entropy() for decision, _ in decided], 1)).mean()
-        if s.gradient == "dynamics":
+        if follows_dynamics:
             if not dreamt.rewards.requires_grad:
                 raise ValueError("the dream's rewards have no gradient with respect to its actions; use reinforce")
             gain = (alive * returns / scale).mean()
@@ -194,10 +182,10 @@ class ActorCritic(Learner):
         alive: Float[Tensor, "B H"],
     ) -> Float[Tensor, ""]:
         z, goal = latents.flatten(0, 1), goals.flatten(0, 1)
-        logits, bins = self.critic(z, goal), self.critic.bins
         with torch.no_grad():
             slow = self.slow.value(z, goal)
-        losses = [two_hot.cross_entropy(logits, target, bins) for target in (returns.flatten(), slow)]
+        logits = self.critic(z, goal)
+        losses = [two_hot.cross_entropy(logits, target, self.critic.bins) for target in (returns.flatten(), slow)]
         return (alive.flatten() * (losses[0] + losses[1])).mean()
 
     def _descend(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -212,9 +200,6 @@ class ActorCritic(Learner):
     def _move_slow_critic(self) -> None:
         for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
             slow.lerp_(fast, self.config.critic_rate)
-
-    def _fresh(self) -> torch.Generator:
-        return torch.Generator().manual_seed(0)
 
 
 def lambda_returns(
@@ -232,8 +217,8 @@ def lambda_returns(
         raise ValueError(
             f"expected {rewards.shape[1] + 1} values for {rewards.shape[1]} rewards, found {len(values[0])}"
         )
-    next_latent, returns = values[:, -1], []
+    returns = [values[:, -1]]
     for t in reversed(range(rewards.shape[1])):
-        next_latent = rewards[:, t] + discount[:, t] * ((1 - trace) * values[:, t + 1] + trace * next_latent)
-        returns.append(next_latent)
-    return torch.stack(returns[::-1], 1)
+        later = (1 - trace) * values[:, t + 1] + trace * returns[-1]
+        returns.append(rewards[:, t] + discount[:, t] * later)
+    return torch.stack(returns[:0:-1], 1)  # without the last value

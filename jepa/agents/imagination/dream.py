@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from jepa.agents.imagination.reward import Reward
-from jepa.world_model import Dynamics
+from jepa.world_model import Dynamics, advance
 
 Act = Callable[[Float[Tensor, "B N D"], Float[Tensor, "B N D"]], Float[Tensor, "B E"]]
 Continues = Callable[[Float[Tensor, "B N D"]], Float[Tensor, " B"]]
@@ -54,29 +54,24 @@ class Dream:
         dynamics: imagines the next latent; never changed.
         action_size: E, width of the action of one latent step.
         reward: of a latent, for a goal.
-        sampled: draw the next latent from the prediction; else its mean is taken, and a dream is always the same.
-        temperature: of what is drawn: 1 as the model predicts it, more for dreams that are less sure of themselves and
-            so harder to exploit (World Models), nearly 0 for its likeliest outcome.
+        temperature: of what is drawn from the prediction: 1 as the model predicts it, more for dreams that are less
+            sure of themselves and so harder to exploit (World Models), nearly 0 for its likeliest outcome. None:
+            nothing is drawn, the mean is taken, and a dream is always the same.
         continues: the chance that an episode goes on at a latent; None: none ever ends.
 
     Raises:
-        ValueError: a temperature that is not above 0, or one of dreams that are not sampled.
+        ValueError: a temperature that is not above 0.
     """
 
     dynamics: Dynamics
     action_size: int
     reward: Reward
-    sampled: bool = False
-    temperature: float = 1.0
+    temperature: float | None
     continues: Continues | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if self.temperature is not None and not self.temperature > 0:
             raise ValueError(f"the temperature of a dream lies above 0, found {self.temperature:g}")
-        if self.temperature != 1.0 and not self.sampled:
-            raise ValueError(
-                f"only dreams that are sampled have a temperature; found {self.temperature:g}, and sampled: false"
-            )
 
     def run(
         self,
@@ -89,22 +84,23 @@ class Dream:
         """Let `act` choose `steps` actions from `start` on. Differentiable in what `act` returns.
 
         Raises:
-            ValueError: `sampled`, and no generator to draw with.
+            ValueError: latents are drawn, and there is no generator to draw with.
         """
-        if self.sampled and generator is None:
+        if self.temperature is not None and generator is None:
             raise ValueError("a dream that is sampled needs a generator")
         state = self.dynamics.initial_state(start[:, None], start.new_zeros(len(start), 0, self.action_size))
-        z, latents, actions, rewards, continues = start, [start], [], [], []
+        latents = [start]
+        happened: list[tuple[Tensor, Tensor, Tensor]] = []  # actions, rewards and continues
+        noise = None
         for _ in range(steps):
-            action = act(z, goal)
-            noise = torch.randn(z.shape, generator=generator).to(z) if self.sampled else None
-            state, next_latent = self.dynamics.step(state, action, noise)
-            z = next_latent.mean() if noise is None else next_latent.sample(noise, self.temperature)
+            action = act(latents[-1], goal)
+            if self.temperature is not None:
+                noise = torch.randn(start.shape, generator=generator).to(start)
+            state, z = advance(self.dynamics, state, action, noise, self.temperature or 1.0)
+            reward = self.reward(z, goal)
             latents.append(z)
-            actions.append(action)
-            rewards.append(self.reward(z, goal))
-            continues.append(torch.ones_like(rewards[-1]) if self.continues is None else self.continues(z))
-        return Dreamt(*(torch.stack(parts, 1) for parts in (latents, actions, rewards, continues)))
+            happened.append((action, reward, torch.ones_like(reward) if self.continues is None else self.continues(z)))
+        return Dreamt(torch.stack(latents, 1), *(torch.stack(parts, 1) for parts in zip(*happened, strict=True)))
 
     def varies(self, start: Float[Tensor, "B N D"]) -> bool:
         """Whether the next latent depends on the noise: not if the model predicts one outcome alone."""
@@ -128,10 +124,7 @@ class Recorded:
     """
 
     def __init__(
-        self,
-        latents: Float[Tensor, "E S N D"],
-        episodes: Sequence[str],
-        goals: Float[Tensor, "E S N D"] | None = None,
+        self, latents: Float[Tensor, "E S N D"], episodes: Sequence[str], goals: Float[Tensor, "E S N D"] | None = None
     ) -> None:
         if len(latents) != len(episodes) or latents.shape[:2].numel() < 2:
             raise ValueError(

@@ -35,11 +35,6 @@ class Evolution(Learner):
 
     Args:
         config: population and rollouts as in World Models.
-        dream: where it is searched.
-        recorded: where dreams start, and their goals.
-        space: of the actions.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the controller sees.
         seed: of starts, goals and candidates.
 
     Raises:
@@ -64,6 +59,8 @@ class Evolution(Learner):
             description="share of the candidates that mirror another one; a quarter at most is best",
         )
 
+    build = Linear
+
     def __init__(
         self,
         config: Config,
@@ -78,17 +75,12 @@ class Evolution(Learner):
         super().__init__(config, dream, recorded, goals)
         self.seed = seed
         self.network = {}
-        self.controller = self.build(self.fitted_senses(actor_inputs), space)
+        self.controller = Linear(ObservationNormalizer.fitted(recorded.z, actor_inputs), space)
         if self.controller.parameter_count > MAX_PARAMETERS:
             raise ValueError(
                 f"a linear controller of these latents has {self.controller.parameter_count} weights, too many for "
                 f"CMA-ES ({MAX_PARAMETERS} at most); use an actor-critic, or a model with one token"
             )
-
-    @staticmethod
-    def build(senses: ObservationNormalizer, space: ActionSpace, **network: Any) -> Linear:
-        """See `Learner`."""
-        return Linear(senses, space, **network)
 
     @torch.no_grad()
     def train(self) -> tuple[Linear, History]:

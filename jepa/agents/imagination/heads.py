@@ -35,8 +35,8 @@ class HeadSettings(Config):
     layers: int = Field(default=2, ge=0)
 
 
-class RewardHead(nn.Module):
-    """The reward of the step that led to a latent: begins as exactly 0, and takes rewards of any scale."""
+class TwoHotHead(nn.Module):
+    """A number of any scale, as a distribution over symexp bins that begins as exactly 0."""
 
     def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
@@ -46,6 +46,10 @@ class RewardHead(nn.Module):
         nn.init.zeros_(self.network[-1].bias)  # pyright: ignore[reportArgumentType]
         self.register_buffer("bins", two_hot.symexp_bins(), persistent=False)
         self.bins: Tensor
+
+
+class RewardHead(TwoHotHead):
+    """The reward of the step that led to a latent."""
 
     def logits(self, z: Latents) -> Float[Tensor, "B K"]:
         return self.network(self.senses(z, z))
@@ -79,13 +83,11 @@ def fit_reward(
     """
     if not len(z) or not rewards.isfinite().all():
         raise ValueError("a reward head is fitted to at least one latent, and to finite rewards only")
-    s = settings or HeadSettings()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = RewardHead(_senses(z), hidden=s.hidden, layers=s.layers)
-    return _fit(
-        head, lambda rows: two_hot.cross_entropy(head.logits(z[rows]), rewards[rows], head.bins), len(z), s, seed
-    )
+
+    def loss(head: RewardHead, rows: Tensor) -> Tensor:
+        return two_hot.cross_entropy(head.logits(z[rows]), rewards[rows], head.bins)
+
+    return _fit(RewardHead, z, loss, settings or HeadSettings(), seed)
 
 
 def fit_continue(
@@ -100,28 +102,30 @@ def fit_continue(
         raise ValueError(
             f"a continue head needs ends and other latents, found {int(terminated.sum())} of {len(z)} ends"
         )
-    s, goes_on = settings or HeadSettings(), (~terminated).float()
+    goes_on = (~terminated).float()
+
+    def loss(head: ContinueHead, rows: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(head.logits(z[rows]), goes_on[rows])
+
+    return _fit(ContinueHead, z, loss, settings or HeadSettings(), seed)
+
+
+def _fit(
+    kind: type[AnyHead],
+    z: Float[Tensor, "M N D"],
+    loss: Callable[[AnyHead, Tensor], Tensor],
+    settings: HeadSettings,
+    seed: int,
+) -> AnyHead:
+    """Adam on the loss of rows drawn at random; the head is frozen then."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = ContinueHead(_senses(z), hidden=s.hidden, layers=s.layers)
-    return _fit(
-        head, lambda rows: F.binary_cross_entropy_with_logits(head.logits(z[rows]), goes_on[rows]), len(z), s, seed
-    )
-
-
-def _senses(z: Float[Tensor, "M N D"]) -> ObservationNormalizer:
-    senses = ObservationNormalizer(z.shape[1], z.shape[2], "latent")
-    senses.fit(z)
-    return senses
-
-
-def _fit(head: AnyHead, loss: Callable[[Tensor], Tensor], count: int, settings: HeadSettings, seed: int) -> AnyHead:
-    """Adam on the loss of rows drawn at random; the head is frozen then."""
+        head = kind(ObservationNormalizer.fitted(z, "latent"), hidden=settings.hidden, layers=settings.layers)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(head.parameters(), settings.lr)
     with torch.enable_grad():
         for _ in range(settings.updates):
             optimizer.zero_grad()
-            loss(torch.randint(count, (settings.batch,), generator=generator)).mean().backward()
+            loss(head, torch.randint(len(z), (settings.batch,), generator=generator)).mean().backward()
             optimizer.step()
     return head.eval().requires_grad_(False)

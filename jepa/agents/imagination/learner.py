@@ -1,9 +1,9 @@
 """What learns in dreams."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
-from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Linear, ObservationNormalizer
+from jepa.agents.controller import Actor, Linear
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.config import Component
 
@@ -13,12 +13,21 @@ History = list[tuple[int, float]]  # what was done, and the return in the dream 
 class Learner(ABC):
     """Trains a controller in dreams: `Class(config, dream, recorded, space, goals=…, actor_inputs=…, seed=…)`.
 
+    Args:
+        dream: where; its dynamics are used and never changed.
+        recorded: where dreams start, and their goals.
+        space: of the actions.
+        goals: of other episodes too ("any"), or of the start's own.
+        actor_inputs: what the controller sees.
+
     Attributes:
         horizon: latent steps of a dream.
-        network: sizes of the controller's network, with which `build` makes it again; empty where it has none.
+        build: an untrained controller of (senses, space, **network), whose weights may be loaded.
+        network: sizes of the controller's network; empty where it has none.
     """
 
     Config: type[Component]
+    build: ClassVar[type[Actor] | type[Linear]]
     network: dict[str, int]
 
     def __init__(self, config: Any, dream: Dream, recorded: Recorded, goals: Goals) -> None:
@@ -28,17 +37,6 @@ class Learner(ABC):
         self.goals: Goals = goals
         self.horizon: int = config.horizon
 
-    def fitted_senses(self, actor_inputs: ActorInputs) -> ObservationNormalizer:
-        """What a controller sees, standardized by the recorded latents."""
-        senses = ObservationNormalizer(self.recorded.z.shape[1], self.recorded.z.shape[2], actor_inputs)
-        senses.fit(self.recorded.z)
-        return senses
-
     @abstractmethod
     def train(self) -> tuple[Actor | Linear, History]:
         """The controller, and its return in the dream on the way."""
-
-    @staticmethod
-    @abstractmethod
-    def build(senses: ObservationNormalizer, space: ActionSpace, **network: Any) -> Actor | Linear:
-        """An untrained controller, whose weights may be loaded."""

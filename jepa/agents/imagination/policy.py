@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from jepa.agents.controller import Actor, Controller, Linear
-from jepa.agents.policy import as_pictures, stride_of
+from jepa.agents.observations import LatestFrames, as_action, as_pictures, check_shape, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 
@@ -36,44 +36,33 @@ class ImaginationPolicy:
     """
 
     def __init__(
-        self,
-        model: LatentWorldModel,
-        controller: Controller,
-        goal: Any = None,
-        fps: float | None = None,
+        self, model: LatentWorldModel, controller: Controller, goal: Any = None, fps: float | None = None
     ) -> None:
         if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
             raise UserError("this controller sees the goal beside the present: give a picture of it")
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
-        self.goal_shape = None if goal is None else goal.shape
-        self.goal = None if goal is None else model.encode_image(as_pictures(goal))
+        self.goal = self.goal_shape = None
+        if goal is not None:
+            self.goal = model.encode_image(as_pictures(goal))
+            self.goal_shape = goal.shape
         self.reset()
 
     def reset(self) -> None:
         """A new episode begins: forget what was seen."""
         self.latent: Float[Tensor, "B N D"] | None = None
-        self.decisions = self._observed = 0
-        self._seen: list[Tensor] = []
+        self.decisions = 0
+        self._frames = LatestFrames(self.model.spec.frames_per_step, self.stride)
         self._queue: list[Tensor] = []
 
     @torch.no_grad()
     def act(self, observation: Any) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
-        if self.goal_shape not in (None, observation.shape):
-            raise UserError(
-                f"the goal has shape {self.goal_shape}, the observation {observation.shape}: give both alike"
-            )
-        spec = self.model.spec
-        if self._observed % self.stride == 0:
-            self._seen = [*self._seen, as_pictures(observation)][-spec.frames_per_step :]
-        self._observed += 1
+        check_shape(observation, self.goal_shape)
+        self._frames.add(as_pictures(observation))
         if not self._queue:
-            # Before a whole tubelet was seen, the first picture stands still.
-            seen = [self._seen[0]] * (spec.frames_per_step - len(self._seen)) + self._seen
-            self.latent = self.model.encode(torch.stack(seen, 1))[:, -1]
+            self.latent = self.model.encode(self._frames.clip())[:, -1]
             block = self.controller.act(self.latent, self.latent if self.goal is None else self.goal).cpu()
-            self._queue = list(block.unflatten(-1, (spec.frames_per_step * self.stride, -1)).unbind(1))
+            self._queue = list(block.unflatten(-1, (self._frames.period, -1)).unbind(1))
             self.decisions += 1
-        action = self._queue.pop(0).numpy()
-        return action if observation.ndim == 4 else action[0]
+        return as_action(self._queue.pop(0), observation)

@@ -136,14 +136,13 @@ def bench(
         "workers": workers,
     }
     stream = _stream(config, {name: value for name, value in given.items() if value is not None})
-    names = backends.split(",") if backends else ()
     with _counting("measuring") as progress:
         report = looking.bench(
             stream,
             split,
             clips=clips,
-            step_seconds=None if step_ms is None else step_ms / 1000,
-            backends=names,
+            step_seconds=step_ms and step_ms / 1000,
+            backends=backends.split(",") if backends else (),
             progress=progress,
         )
     if as_json:
@@ -193,9 +192,11 @@ def doctor(
         write.write_text(advice.text(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{write}: cannot be written ({error.strerror})") from error
+    when = "next"
     if advice.survey.shards is None:
         typer.echo(f"next: jepa data pack {folder} {advice.config.data.folder}")
-    typer.echo(f"{'then' if advice.survey.shards is None else 'next'}: jepa pretrain {write}")
+        when = "then"
+    typer.echo(f"{when}: jepa pretrain {write}")
 
 
 def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":

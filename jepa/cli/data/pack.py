@@ -94,6 +94,5 @@ def _pack(corpus: "Corpus", out: Path, packing: "Packing", processes: int | None
 
     with counting("packing", corpus.count) as progress:
         report = run(corpus, out, packing, processes=processes, overwrite=overwrite, progress=progress)
-    for line in report.lines(out):
-        typer.echo(line)
+    typer.echo("\n".join(report.lines(out)))
     typer.echo(f"next: jepa data inspect {out}")

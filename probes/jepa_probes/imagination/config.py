@@ -35,6 +35,11 @@ class DreamConfig(TasksConfig):
     )
     clips_per_video: Count = 2
 
+    @property
+    def drawn_at(self) -> float | None:
+        """The temperature of what is dreamt; None: nothing is drawn."""
+        return self.temperature if self.sampled else None
+
     @model_validator(mode="after")
     def _temperature_of_samples(self) -> Self:
         if not self.sampled and (self.temperature != 1.0 or self.temperatures):

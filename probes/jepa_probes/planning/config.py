@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.agents.inverse import InverseSettings
+from jepa.agents.config import InverseSettings
 from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.planners import PLANNERS

@@ -37,7 +37,7 @@ def push(state: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 
 PLACE = Distance(read=lambda z: z[:, 0, :2])
-DREAM = Dream(PointMass(), 2, PLACE)
+DREAM = Dream(PointMass(), 2, PLACE, temperature=None)
 SPACE = ActionSpace(2)
 SMALL = ActorCritic.Config(updates=3, batch=16, horizon=4, hidden=16)
 

@@ -81,7 +81,8 @@ def stand(z: Tensor, goal: Tensor) -> Tensor:
 
 
 def test_sampled_dreams_need_a_generator_and_repeat_with_it() -> None:
-    dream, still = Dream(NoisyMass(), 2, PLACE, sampled=True), torch.zeros(5, 1, 4)
+    dream = Dream(NoisyMass(), 2, PLACE, temperature=1.0)
+    still = torch.zeros(5, 1, 4)
     runs = [dream.run(stand, still, still, 4, generator(seed)).latents for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
     assert dream.varies(still) and not replace(dream, dynamics=PointMass()).varies(still)
@@ -93,18 +94,17 @@ def test_the_temperature_of_a_dream_is_that_of_what_is_drawn() -> None:
     still = torch.zeros(4000, 1, 4)
 
     def spread(temperature: float) -> float:
-        dream = Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=temperature)
+        dream = Dream(NoisyMass(), 2, PLACE, temperature)
         return dream.run(stand, still, still, 1, generator()).latents[:, 1].std().item()
 
     assert [spread(t) for t in (0.01, 1.0, 2.25)] == pytest.approx([0.01, 0.1, 0.15], rel=0.03)
     with pytest.raises(ValueError, match="lies above 0, found 0"):
-        Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=0.0)
-    with pytest.raises(ValueError, match="only dreams that are sampled have a temperature"):
-        Dream(NoisyMass(), 2, PLACE, temperature=0.5)
+        Dream(NoisyMass(), 2, PLACE, temperature=0.0)
 
 
 def test_both_learners_dream_at_a_temperature() -> None:
-    cold, hot = (Dream(NoisyMass(), 2, PLACE, sampled=True, temperature=t) for t in (0.1, 4.0))
+    cold = Dream(NoisyMass(), 2, PLACE, temperature=0.1)
+    hot = replace(cold, temperature=4.0)
     actors = [ActorCritic(SMALL, dream, recorded(), SPACE).train()[1] for dream in (cold, hot, hot)]
     assert actors[1] == actors[2] != actors[0]
     few = Evolution.Config(generations=3, population=8, rollouts=4, horizon=3, std=0.5)
@@ -133,7 +133,7 @@ def test_an_actor_learns_to_stay_alive(gradient) -> None:
     def goes_on(z: Tensor) -> Tensor:
         return (8 * (z[:, 0, 0] + 1.5)).sigmoid()
 
-    dream = Dream(Wind(), 2, lambda z, goal: torch.ones(len(z)) + 0 * z[:, 0, 0], continues=goes_on)
+    dream = Dream(Wind(), 2, lambda z, goal: torch.ones(len(z)) + 0 * z[:, 0, 0], None, goes_on)
     settings = ActorCritic.Config(
         updates=80, batch=64, horizon=12, gradient=gradient, discount=0.95, hidden=32, layers=1, lr=5e-3
     )

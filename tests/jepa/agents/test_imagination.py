@@ -111,7 +111,7 @@ def test_the_actor_learns_and_the_world_model_stays_as_it_was(gradient) -> None:
     assert all(p.requires_grad for p in model.parameters())
     before = copy.deepcopy(model.state_dict())
     learner = ActorCritic(
-        SMALL.model_copy(update={"gradient": gradient}), Dream(model, 2, Distance()), recorded(), SPACE
+        SMALL.model_copy(update={"gradient": gradient}), Dream(model, 2, Distance(), None), recorded(), SPACE
     )
     actor, critic = (copy.deepcopy(m.state_dict()) for m in (learner.actor, learner.critic))
     told = learner.update()
@@ -180,7 +180,7 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
     space = ActionSpace(2, frames=2)
     for dynamics, tokens in ((attentive, 2), (recurrent, 1)):
         clips = Recorded(torch.randn(6, 3, tokens, 8, generator=generator()), list("aabbcc"))
-        dream = Dream(dynamics, 4, Distance("root"))
+        dream = Dream(dynamics, 4, Distance("root"), None)
         told = ActorCritic(SMALL.model_copy(update={"gradient": gradient}), dream, clips, space).update()
         assert all(np.isfinite(list(told.values())))
         few = Evolution.Config(generations=2, population=4, rollouts=2, horizon=3)
@@ -188,8 +188,7 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
-    senses = ObservationNormalizer(1, 4)
-    senses.fit(recorded().z)
+    senses = ObservationNormalizer.fitted(recorded().z)
     controller, others = Linear(senses, SPACE), torch.randn(3, 18, generator=generator())
     z, goal = recorded().draw(12, generator(), "any")
     together = controller.act_all(others, z, goal)
@@ -215,7 +214,7 @@ def test_some_candidates_mirror_others_at_the_mean(mirrored: float, pairs: int) 
             return super().step(state, action)
 
     still = Recorded(torch.ones(4, 1, 1, 4), list("abcd"))
-    dream = Dream(Spy(), 2, PLACE)
+    dream = Dream(Spy(), 2, PLACE, None)
     settings = Evolution.Config(generations=1, population=12, rollouts=1, horizon=1, mirrored=mirrored)
     Evolution(settings, dream, still, SPACE, actor_inputs="latent").train()
     decided = found[1].clamp(-0.999, 0.999).atanh()  # of the candidates, each a linear map of the same latent
@@ -233,7 +232,7 @@ def test_evolution_refuses_what_has_no_covariance() -> None:
         Evolution.Config(population=2)
     wide = Recorded(torch.randn(4, 1, 4, 400), list("abcd"))
     with pytest.raises(ValueError, match="use an actor-critic"):
-        Evolution(Evolution.Config(), Dream(PointMass(), 2, Distance()), wide, SPACE)
+        Evolution(Evolution.Config(), Dream(PointMass(), 2, Distance(), None), wide, SPACE)
 
 
 def in_the_world(controller, start: Tensor, goal: Tensor, steps: int) -> np.ndarray:

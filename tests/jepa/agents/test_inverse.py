@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa.agents.config import InverseSettings
 from jepa.agents.controller import ActionSpace
-from jepa.agents.inverse import InverseSettings, expectile, fit_inverse
+from jepa.agents.inverse import expectile, fit_inverse
 from jepa.planners.mpc import ModelPredictiveControl
 from jepa.planners.random_shooting import RandomShooting
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from jepa.config import UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.meta_ac import predictor_state, to_state
-from jepa.predictors.causal import CausalPredictor, CausalState, add_action, published
+from jepa.predictors.causal import CausalPredictor, CausalState, add_action
 from jepa.predictors.gripper import angles, apply_delta_pose, rotation
 from jepa.transformer import NORM_EPS, AdaptiveBlock
 from jepa.world_model import Dynamics, rollout
@@ -176,8 +176,16 @@ def test_conditioning_tokens_turn_by_time_alone_and_columns_are_spread_over_the_
 
 
 def test_the_published_predictor_has_305_million_parameters() -> None:
+    published = CausalPredictor.Config(
+        state_size=7,
+        positions="rotary_tiled",
+        camera_size=6,
+        layer_norm_out=True,
+        next_state="apply_delta_pose",
+        normalize_actions=False,
+    )
     with torch.device("meta"):
-        predictor = published()
+        predictor = CausalPredictor(published, 1408, 7, (16, 16))
     count = sum(parameter.numel() for parameter in predictor.parameters())
     assert count == 305_220_992  # 305.2 M, with the camera's encoder, which the checkpoint holds though it is not used
     assert len(predictor.predictor_blocks) == 24 and predictor.tokens == 256

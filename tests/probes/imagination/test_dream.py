@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import jepa
-from jepa.agents.imagination import Actor, ImaginationPolicy, Linear
+from jepa.agents.controller import Actor, Linear
+from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.cli import main
 from jepa.config import UserError, load
 from jepa_data.worlds import make_env

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import jepa
-from jepa.agents.imagination import ImaginationPolicy
+from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.cli import main
 from jepa.config import UserError, load
 from jepa.models.model import load as load_model

@@ -84,8 +84,7 @@ class GoalReward(DreamReward):
             model.dynamics,
             space.block_size,
             self.reward(features),
-            sampled=config.sampled,
-            temperature=config.temperature,
+            temperature=config.drawn_at,
         )
         starts = Recorded(features.latents, features.keys, goals)
         return Stage(config, space, starts, dreams, "goal", partial(evaluate_controller, model, tasks), {})

@@ -44,8 +44,7 @@ class WorldReward(DreamReward):
             model.dynamics,
             space.block_size,
             heads.reward,
-            sampled=config.sampled,
-            temperature=config.temperature,
+            temperature=config.drawn_at,
             continues=heads.continues,
         )
         evaluate = partial(evaluate_return, model, play)

@@ -1,0 +1,71 @@
+"""What policies see, pictures [h, w, 3] or [B, h, w, 3], and what they give back."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from jepa.config import UserError
+from jepa.world_model import LatentWorldModel
+from jepa_data.preprocessing import as_video
+
+
+class LatestFrames:
+    """The frames of one latent step, as they come: every `stride`-th observation is one.
+
+    Attributes:
+        period: observations of a latent step.
+    """
+
+    def __init__(self, frames: int, stride: int) -> None:
+        self.frames = frames
+        self.stride = stride
+        self.period = frames * stride
+        self._observed = 0
+        self._kept: list[Tensor] = []
+
+    def add(self, pictures: UInt8[Tensor, "B 3 h w"]) -> bool:
+        """Note an observation. Whether a latent step begins with it."""
+        begins = self._observed % self.period == 0
+        if self._observed % self.stride == 0:
+            self._kept = [*self._kept, pictures][-self.frames :]
+        self._observed += 1
+        return begins
+
+    def clip(self) -> UInt8[Tensor, "B T 3 h w"]:
+        """The last frames; before there were enough, the first one stands still."""
+        return torch.stack([self._kept[0]] * (self.frames - len(self._kept)) + self._kept, 1)
+
+
+def stride_of(fps: float, model: LatentWorldModel) -> int:
+    """How many observations there are for each frame of the model."""
+    stride = fps / model.preprocessing.fps
+    size = model.spec.action_size
+    if stride < 1 or abs(stride - round(stride)) > 1e-6 or size is None or size % round(stride):
+        raise UserError(
+            f"the model was trained at {model.preprocessing.fps:g} frames a second with actions {size} wide: expected "
+            f"observations at a multiple of that rate which divides the actions, found {fps:g} a second"
+        )
+    return round(stride)
+
+
+def as_pictures(array: Any) -> UInt8[Tensor, "B 3 h w"]:
+    """Observations as a batch of pictures; see `as_video` for what is accepted."""
+    if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.shape[-1] != 3:
+        given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {given}")
+    video, _ = as_video(array)
+    return video[0]
+
+
+def as_action(actions: Float[Tensor, "B A"], observation: np.ndarray) -> Float32[np.ndarray, "*B A"]:
+    """Without the batch where the observation was a single picture."""
+    return actions.numpy().reshape(*observation.shape[:-3], -1)
+
+
+def check_shape(observation: Any, goal_shape: tuple[int, ...] | None) -> None:
+    """Raises UserError for an observation of another shape than the goal's, if there is one."""
+    if goal_shape not in (None, observation.shape):
+        raise UserError(f"the goal has shape {goal_shape}, the observation {observation.shape}: give both alike")
