@@ -166,10 +166,8 @@ class Policy:
         wanted = self.model.spec.states
         shape = None if state is None else tuple(np.atleast_2d(state).shape)
         if shape != ((batch, len(wanted)) if wanted else None):
-            needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
-            raise UserError(
-                f"this model is told {needed}; found {'none' if shape is None else f'a state {list(shape)}'}"
-            )
+            needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "images alone"
+            raise UserError(f"this model reads {needed}; found {'none' if shape is None else f'a state {list(shape)}'}")
         return None if state is None else torch.from_numpy(np.atleast_2d(state)).float()
 
     @torch.no_grad()
