@@ -50,7 +50,9 @@ def check_dynamics(
         ContractError: naming the first promise that is broken.
     """
     if not isinstance(dynamics, Dynamics):
-        raise ContractError(f"{type(dynamics).__name__} has no init() and step(); see jepa.world_model.Dynamics")
+        raise ContractError(
+            f"{type(dynamics).__name__} has no initial_state() and step(); see jepa.world_model.Dynamics"
+        )
     training = isinstance(dynamics, nn.Module) and dynamics.training
     if isinstance(dynamics, nn.Module):
         dynamics.eval()

@@ -1,4 +1,7 @@
-"""Every test runs with the shapes and types of public signatures checked (jaxtyping + beartype), in two threads."""
+"""Every test runs with the shapes and types of public signatures checked (jaxtyping + beartype).
+
+Torch has two threads, and one in each of several processes (pytest -n 2): more threads than cores wait for each other.
+"""
 
 import os
 import sys
@@ -8,7 +11,7 @@ from types import GenericAlias, UnionType
 from typing import Any, Self, Union, get_args, get_origin
 
 # Before torch and OpenMP read them. Tests look for no GPU, and ask no model hub.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -48,7 +51,7 @@ _early = sorted(name for name in sys.modules if name.split(".")[0] in PACKAGES)
 assert not _early, f"imported before their shapes could be checked: {_early}"
 if os.environ.get("JEPA_CHECK_SHAPES", "1") != "0":  # `make bench` measures without the checks
     install_import_hook(PACKAGES, f"{__name__}.check")
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

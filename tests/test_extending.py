@@ -1,5 +1,6 @@
 """docs/extend.md as it is written: a package of other people's parts, one of each kind, from recording to a plan."""
 
+import json
 import os
 import re
 import subprocess
@@ -43,14 +44,33 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str) -> str:
+# Runs commands and programs of argv[1] one after the other, and writes what each of them prints to argv[2].
+IN_ONE_PROCESS = """
+import contextlib, io, json, runpy, sys
+from jepa.cli import main
+printed = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        if words[0] == "jepa":
+            try:
+                main(words[1:])
+            except SystemExit as ended:
+                assert not ended.code, words
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    printed.append(out.getvalue())
+open(sys.argv[2], "w").write(json.dumps(printed))
+"""
+
+
+def run(folder: Path, *commands: list[str]) -> list[str]:
+    """What each of them prints, in a process that finds the package; they share it, because torch starts slowly."""
     places = [folder, ROOT, ROOT / "data", ROOT / "probes"]
     environment = os.environ | {"PYTHONPATH": ":".join(str(place) for place in places)}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
-    return done.stdout
+    line = [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(commands), str(folder / "printed.json")]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    return json.loads((folder / "printed.json").read_text())
 
 
 def test_the_page_has_a_part_of_each_kind_in_one_file_and_one_line_each() -> None:
@@ -64,19 +84,18 @@ def test_the_page_has_a_part_of_each_kind_in_one_file_and_one_line_each() -> Non
 
 
 def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> None:
-    commands = re.findall(r"^\$ jepa (.*)$", PAGE, re.MULTILINE)
-    told = {}
-    for command in commands:
-        words = command.split()
-        verb = " ".join(words[: 1 + (words[0] == "data")])
-        told[verb] = run(package, "-m", "jepa.cli", *words, *SHORT.get(words[0], []))
-    assert list(told) == ["data record", "pretrain", "probe", "plan"]
-    assert "pretrained" in told["probe"]
+    commands = [line.split() for line in re.findall(r"^\$ jepa (.*)$", PAGE, re.MULTILINE)]
+    assert [words[0] for words in commands] == ["data", "pretrain", "probe", "plan"]
+    (package / "known.py").write_text(
+        "from jepa_probes.probing import PROBES\nprint(PROBES['nearest_mean'].Config())\n"
+    )
+    programs = ["in_a_program.py", "check_predictor.py", "known.py", "smooth.py"]
+    printed = run(
+        package, *(["jepa", *words, *SHORT.get(words[0], [])] for words in commands), *([name] for name in programs)
+    )
+    assert "pretrained" in printed[2]
     described = (package / "runs" / "drift" / "model" / "model.json").read_text()
     assert '"coarse"' in described and '"linear"' in described and '"next_step"' in described
     assert "hill_climbing" in (package / "runs" / "drift" / "plan.json").read_text()
-    assert "again" in run(package, "in_a_program.py")
-    assert run(package, "check_predictor.py") == ""
-    known = "from jepa_probes.probing import PROBES; print(PROBES['nearest_mean'].Config())"
-    assert "nearest_mean" in run(package, "-c", known)
-    assert run(package, "smooth.py").strip() in ("True", "False")
+    again, check, known, smooth = printed[len(commands) :]
+    assert "again" in again and check == "" and "nearest_mean" in known and smooth.strip() in ("True", "False")

@@ -37,7 +37,7 @@ class SourceConfig(Config):
 class CropConfig(Config):
     """A random part of each clip, cut and scaled by the decoder."""
 
-    scale: tuple[Share, Share] = Field(default=(0.3, 1.0), description="range of its area, as a share of the picture's")
+    scale: tuple[Share, Share] = Field(default=(0.3, 1.0), description="range of its area, as a share of the image's")
     ratio: tuple[Positive, Positive] = Field(default=(0.75, 1.35), description="range of width / height")
 
 
@@ -82,18 +82,16 @@ class StreamConfig(Config):
         gt=0,
         description="with fit=crop, the short side is scaled to this before the middle image_size is cut; none: to it",
     )
-    crop: CropConfig | None = Field(
-        default=None, description="random resized crops in training; none: the whole picture"
-    )
+    crop: CropConfig | None = Field(default=None, description="random resized crops in training; none: the whole image")
     augment: AugmentConfig = Field(default=AugmentConfig.model_validate({}), description="on the training device")
-    cache_mib: int = Field(default=256, ge=0, description="decoded pictures each process keeps; 0: none")
+    cache_mib: int = Field(default=256, ge=0, description="decoded images that each process caches; 0: none")
     window_shards: int = Field(default=64, gt=0, description="shards that are shuffled together")
     start_seconds: float | None = Field(
         default=None, ge=0, description="where clips start in evaluation; none: centered"
     )
     decode_seconds: float = Field(default=60.0, gt=0, description="longest time the decoding of one clip may take")
     stall_seconds: float = Field(
-        default=120.0, gt=0, description="after so long without a batch, say what every thread is doing"
+        default=120.0, gt=0, description="time without a batch after which the stacks of all threads are logged"
     )
     quarantine: str | None = Field(default=None, description="file to which bad samples are appended, a JSON line each")
     skip: str | None = Field(default=None, description="quarantine file of `jepa data check`: samples to leave out")
@@ -123,7 +121,7 @@ class StreamConfig(Config):
         if self.fps is not None and self.stride != 1:
             raise ValueError("fps and stride exclude each other; leave one out")
         if self.crop is not None and self.image_size is None:
-            raise ValueError("crop needs image_size, the side of the pictures it makes")
+            raise ValueError("crop needs image_size, the side of the images it makes")
         if self.shortest_edge is not None and (self.image_size is None or self.shortest_edge < self.image_size):
             sizes = "no image_size" if self.image_size is None else f"{self.shortest_edge} below {self.image_size}"
             raise ValueError(f"shortest_edge: expected image_size and a number that is not below it, found {sizes}")

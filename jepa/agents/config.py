@@ -16,7 +16,9 @@ class InverseSettings(Config):
     layers: int = Field(default=2, ge=0)
     ahead: Count | None = Field(default=None, description="latent steps to a goal, at most; none: all of a clip")
     time_penalty: float = Field(
-        default=0.0, ge=0, description="how little who took long to a goal counts; 0: as much as all"
+        default=0.0, ge=0, description="how much less slow recordings count; 0: all count the same"
     )
-    expectile: Share = Field(default=0.2, gt=0, lt=1, description="of the steps taken: counts as the fewest there are")
+    expectile: Share = Field(
+        default=0.2, gt=0, lt=1, description="expectile of the steps taken that counts as the fewest possible"
+    )
     bf16: bool = Field(default=False, description="fitted in bf16, about three times faster on CPUs that have it")

@@ -63,7 +63,7 @@ class ActionSpace:
     def __post_init__(self) -> None:
         if self.action_repeat < 1 or self.frames % self.action_repeat:
             raise ValueError(
-                f"hold must divide the {self.frames} action(s) of a latent step, found {self.action_repeat}"
+                f"action_repeat must divide the {self.frames} action(s) of a latent step, found {self.action_repeat}"
             )
 
     @cached_property

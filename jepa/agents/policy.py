@@ -163,8 +163,8 @@ class Policy:
             given = f"a state {list(rows.shape)}"
         elif not wanted:
             return None
-        needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "pictures alone"
-        raise UserError(f"this model is told {needed}; found {given}")
+        needed = f"its state as well, [{batch}, {len(wanted)}]: {', '.join(wanted)}" if wanted else "images alone"
+        raise UserError(f"this model reads {needed}; found {given}")
 
     @torch.no_grad()
     def imagine(self) -> Float[Tensor, "B H N D"]:

@@ -8,7 +8,7 @@ import typer
 
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, running or done.")],
-    out: Annotated[Path, typer.Option(help="The picture.")] = Path("curves.png"),
+    out: Annotated[Path, typer.Option(help="The image file.")] = Path("curves.png"),
 ) -> None:
     """Draw what runs logged in the same axes: loss, monitors of collapse, online probes.
 

@@ -7,7 +7,7 @@ import typer
 
 
 def embed(
-    source: Annotated[Path, typer.Argument(help="A video or picture, a folder of them, or a folder of shards.")],
+    source: Annotated[Path, typer.Argument(help="A video or image, a folder of them, or a folder of shards.")],
     model: Annotated[str, typer.Option(help="A run or model folder, or a hub id (org/name).")],
     out: Annotated[
         Path | None,
@@ -23,7 +23,7 @@ def embed(
     ] = None,
     pca: Annotated[
         Path | None,
-        typer.Option(help="Draw the features of the first video as colors beside it: FILE.gif or FILE.mp4."),
+        typer.Option(help="Draw the features of the first video as colors next to it: FILE.gif or FILE.mp4."),
     ] = None,
     timeout_seconds: Annotated[
         float, typer.Option(min=0.001, help="Longest time for opening a file, and for decoding each part of it.")

@@ -39,7 +39,7 @@ class ImpalaEncoder(Encoder):
         width: Count = Field(default=512, description="D, size of the latent vector")
         tubelet: Count = Field(default=1, description="frames per latent step, stacked as channels")
         channels: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-            default=(16, 32, 32), description="of each stack; each halves the picture"
+            default=(16, 32, 32), description="of each stack; each halves the image"
         )
         blocks: Count = Field(default=2, description="residual ones in each stack")
 

@@ -85,7 +85,7 @@ class VideoViT(Encoder):
 
         kind: Literal["video_vit"] = "video_vit"
         size: Literal["tiny", "small", "base", "large", "huge", "giant", "gigantic"] | None = Field(
-            default=None, description="a published size, in place of width, depth, heads and mlp_ratio"
+            default=None, description="a published size, instead of width, depth, heads and mlp_ratio"
         )
         patch: Count = 16
         tubelet: Count = 2
@@ -95,11 +95,12 @@ class VideoViT(Encoder):
         mlp_ratio: Positive = Field(default=4.0, description="hidden width of the MLPs over `width`")
         cls_token: bool = Field(default=False, description="prepend a learned token that summarizes the clip")
         attention: Attends = Field(
-            default="bidirectional", description="who may read whom: all tokens, those before, those of no later step"
+            default="bidirectional",
+            description="what a token attends to: all tokens, those before it, those of no later step",
         )
         positions: Positions = Field(
             default="rotary",
-            description="how a token knows where it stands: rotary is V-JEPA 2.1's; rotary_tiled and sincos are for "
+            description="position encoding: rotary is V-JEPA 2.1's; rotary_tiled and sincos are for "
             "the published weights of V-JEPA 2 and 1",
         )
         # V-JEPA 2.1: at depth 12 (2, 5, 8, 11), 24 (5, 11, 17, 23), 40 (9, 19, 29, 39), 48 (11, 23, 37, 47).
@@ -109,9 +110,7 @@ class VideoViT(Encoder):
         position_grid: Count | None = Field(
             default=None, description="spread rows and columns over so many positions; V-JEPA 2.1: 16"
         )
-        images: bool = Field(
-            default=False, description="clips of one frame are still pictures, with an embedding of their own"
-        )
+        images: bool = Field(default=False, description="clips of one frame are images, with their own embedding")
         checkpoint_every: int = Field(
             default=0,
             ge=0,

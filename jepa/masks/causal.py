@@ -32,7 +32,7 @@ class Causal(Mask):
     def __init__(self, config: Config) -> None:
         self.context = config.context
         if not 0 < self.context[0] <= self.context[1] < 1:
-            raise ValueError(f"context is (least, most) share of the steps, between 0 and 1, found {self.context}")
+            raise ValueError(f"context is a (min, max) share of the steps, between 0 and 1, found {self.context}")
 
     def __call__(
         self, grid: tuple[int, int, int], batch: int, generator: torch.Generator

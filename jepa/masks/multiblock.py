@@ -41,7 +41,7 @@ class MultiBlock(Mask):
         if not 0 < self.scale < 1:
             raise ValueError(f"a mask needs 0 < scale < 1, found {self.scale}")
         if self.aspect[0] > self.aspect[1]:
-            raise ValueError(f"aspect is (least, most height / width), found {self.aspect}")
+            raise ValueError(f"aspect is (min, max) height / width, found {self.aspect}")
 
     def __call__(
         self, grid: tuple[int, int, int], batch: int, generator: torch.Generator

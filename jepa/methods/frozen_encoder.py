@@ -30,14 +30,14 @@ class FrozenEncoderConfig(MethodConfig):
 
     collapses = False
     encoder_from: str | None = Field(
-        default=None, description="run, model folder or hub id whose encoder it is; none: `encoder` as it is"
+        default=None, description="run, model folder or hub id of the encoder; none: `encoder` as it is"
     )
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
     predictor: CausalPredictor.Config
     distance: Distance
     rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
-    detach_rollout: bool = Field(description="no gradient through what a prediction of the rollout is made from")
+    detach_rollout: bool = Field(description="no gradient through the inputs of a prediction in the rollout")
 
     def encoder_source(self) -> str | None:
         return self.encoder_from

@@ -57,7 +57,7 @@ class LeVJEPA(Method):
         directions: Count = 1024
         evaluation_ema: Share | None = Field(
             default=0.9999,
-            description="what the evaluation encoder, a moving average, keeps each step; none evaluates the encoder "
+            description="momentum of the evaluation encoder, a moving average; none evaluates the encoder "
             "itself (short runs: at 0.9999 the average needs some 10,000 steps to forget where it started)",
         )
 

@@ -67,7 +67,7 @@ class LeWM(Method):
         inverse_weight: float = Field(default=1.0, ge=0)
         similarity_weight: float = Field(default=0.5, ge=0)
         static_weight: float = Field(
-            default=10.0, ge=0, description="of the static part's likeness in time, if there is one"
+            default=10.0, ge=0, description="of the time-similarity of the static part, if there is one"
         )
         directions: Count = Field(default=256, description="random projections of SIGReg, drawn again each step")
         sigreg_samples: Literal["per_step", "pooled"] = Field(

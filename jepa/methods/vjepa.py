@@ -71,7 +71,7 @@ class VJEPA(Method):
         masks: Masks = VJEPA_MASKS
         ema: tuple[Share, Share] = Field(
             default=(0.99925, 0.99925),
-            description="how much of the target encoder each step keeps, at the first and the last step",
+            description="momentum of the target encoder, at the first and the last step",
         )
         teacher: Literal["ema", "frozen", "none"] = Field(
             default="ema",

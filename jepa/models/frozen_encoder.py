@@ -52,6 +52,6 @@ def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
     if not change <= ALIKE:
         raise UserError(
             "encoder: it cannot be frozen: the latent of a frame changes with later frames "
-            f"(by {change.item():.2g} of the latents' spread), so that a prediction of it would be told the future. "
+            f"(by {change.item():.2g} of the latents' spread), so a predictor would see the future. "
             "Show a video encoder one frame at a time: encoder: {kind: per_frame, of: {kind: video_vit, …}}"
         )

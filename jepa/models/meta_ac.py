@@ -76,7 +76,7 @@ def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[st
         )
     if predictor.predicts_states or predictor.context is not None or predictor.config.head_dim is not None:
         raise UserError(
-            "Meta's V-JEPA 2-AC reads all frames before, has heads of hidden / heads, and is told its states; this "
+            "Meta's V-JEPA 2-AC reads all frames before, has heads of hidden / heads, and is given its states; this "
             "predictor has window, head_dim or next_state: predicted"
         )
     return meta.to_state(encoder) | {"predictor": predictor_state(predictor)}

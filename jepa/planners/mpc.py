@@ -61,10 +61,10 @@ class ModelPredictiveControl:
         if horizon < 1:
             raise ValueError(f"the planning horizon is {horizon}; plan at least one step ahead")
         if not 1 <= replan_every <= horizon:
-            raise ValueError(f"execute must lie between 1 and the horizon ({horizon}), found {replan_every}")
+            raise ValueError(f"replan_every must lie between 1 and the horizon ({horizon}), found {replan_every}")
         if action_repeat < 1 or horizon * frames % action_repeat or replan_every * frames % action_repeat:
             raise ValueError(
-                f"hold must divide the actions of the horizon ({horizon * frames}) and those that are executed "
+                f"action_repeat must divide the actions of the horizon ({horizon * frames}) and those of replan_every "
                 f"({replan_every * frames}), found {action_repeat}"
             )
         if bounds == "none":

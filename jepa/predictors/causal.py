@@ -84,9 +84,7 @@ class CausalPredictor(Predictor):
         """Transformer over frames, actions and states (V-JEPA 2-AC, DINO-WM, JEPA-WMs, LeWM)."""
 
         kind: Literal["causal"] = "causal"
-        state_size: int = Field(
-            default=0, ge=0, description="width of what the body knows of itself; method.states says it"
-        )
+        state_size: int = Field(default=0, ge=0, description="width of the proprioceptive states; set by method.states")
         hidden: Count = 1024
         depth: Count = 24
         heads: Count = 16
@@ -101,7 +99,7 @@ class CausalPredictor(Predictor):
         )
         conditioning: Literal["token", "adaln", "concat"] = Field(
             default="token",
-            description="actions and states are tokens, modulate the patches of their frame, or stand beside each",
+            description="actions and states are tokens, modulate the patches of their frame, or join each",
         )
         condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
         window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")

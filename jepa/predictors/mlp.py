@@ -33,7 +33,7 @@ class MLPPredictor(MemorylessPredictor):
         static: int = Field(
             default=0,
             ge=0,
-            description="the last so many numbers of a latent stay as they are: what a scene is, beside what moves",
+            description="this many last dimensions of a latent are constant: for what does not move in a scene",
         )
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:

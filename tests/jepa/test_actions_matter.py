@@ -18,22 +18,22 @@ from jepa_data.stream.loader import make_loader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TUBELET, STEPS = 2, 6
-DATA = {"clip_frames": TUBELET * STEPS, "batch_size": 32, "cache_mib": 200}
-WORLDS = (  # name, who acts, pictures' size, training steps
-    ("billiards-easy", "random", 32, 160),
-    ("two-rooms", "random", 32, 160),
-    ("reacher", "random", 32, 80),
-    pytest.param(("two-rooms-random-wall", "random", 64, 800), marks=pytest.mark.slow),  # other walls each time
-    pytest.param(("push-t", "pusher", 32, 160), marks=pytest.mark.slow),  # random hands take longer to learn from
-    pytest.param(("point-maze-umaze", "random", 32, 160), marks=pytest.mark.slow),
-    pytest.param(("doom-rooms", "noisy-expert", 32, 400), marks=pytest.mark.slow),
+DATA = {"clip_frames": TUBELET * STEPS, "cache_mib": 200}
+WORLDS = (  # name, who acts, pixels of an image, training steps, clips of a step
+    ("billiards-easy", "random", 32, 80, 16),
+    ("two-rooms", "random", 32, 160, 16),
+    ("reacher", "random", 32, 80, 16),
+    pytest.param(("two-rooms-random-wall", "random", 64, 800, 32), marks=pytest.mark.slow),  # other walls each time
+    pytest.param(("push-t", "pusher", 32, 160, 32), marks=pytest.mark.slow),  # random hands take longer to learn from
+    pytest.param(("point-maze-umaze", "random", 32, 160, 32), marks=pytest.mark.slow),
+    pytest.param(("doom-rooms", "noisy-expert", 32, 400, 32), marks=pytest.mark.slow),
 )
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=lambda world: world[0])
 def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A trained model, with the latents [B, S, N, D] and action blocks [B, S-1, A] of clips that it has not seen."""
-    world, policy, size, steps = request.param
+    world, policy, size, steps, batch = request.param
     folder = tmp_path_factory.mktemp(world)
     recording = Recording(world, episodes=120, frames=40, image_size=size, policy=policy)
     try:
@@ -42,9 +42,10 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         if os.environ.get("CI") or not re.search("(pip|apt) install", str(error)):
             raise
         pytest.skip(f"{world} is not here: {error}")
+    data = {"shards": str(folder / "data"), "batch_size": batch, **DATA}
     description = {
         "run": str(folder / "run"),
-        "data": {"shards": str(folder / "data"), **DATA},
+        "data": data,
         "encoder": {"kind": "conv", "width": 16, "channels": 16, "hidden": 64, "tubelet": TUBELET},
         "method": {
             "kind": "lewm",
@@ -58,8 +59,8 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "trainer": {"steps": steps, "device": "cpu", "precision": "fp32"},
     }
     model = pretrain(from_dict(description, PretrainConfig))
-    data = StreamConfig.model_validate({"shards": str(folder / "data"), **DATA, "clips_per_video": 4})
-    batches = list(make_loader(data, "test", seed=1, shuffle=False))
+    held_out = StreamConfig.model_validate(data | {"clips_per_video": 4})
+    batches = list(make_loader(held_out, "test", seed=1, shuffle=False))
     z = torch.cat([model.encode(batch.video) for batch in batches])
     actions = torch.cat([batch.actions for batch in batches if batch.actions is not None])
     return model, z, block_actions(actions, TUBELET)

@@ -152,7 +152,7 @@ def test_64_masks_of_2048_tokens_take_some_milliseconds():
         (lambda: MultiBlock(MultiBlock.Config(blocks=8, scale=0.15, aspect=(1.5, 0.75))), "aspect"),
         (lambda: RandomDrop(RandomDrop.Config(ratio=1.0)), "below 1, found 1.0"),
         (lambda: Tube(Tube.Config(ratio=1.0)), "between 0 and 1, found 1.0"),
-        (lambda: Causal(Causal.Config(context=(0.8, 0.2))), "least, most"),
+        (lambda: Causal(Causal.Config(context=(0.8, 0.2))), "min, max"),
         (lambda: Causal(Causal.Config())((1, 4, 4), 2, seeded()), "at least 2 latent steps, found 1"),
         (lambda: Tube(Tube.Config())((4, 1, 1), 2, seeded()), "at least 2 cells"),
     ],

@@ -39,7 +39,7 @@ class ImaginationPolicy:
         self, model: LatentWorldModel, controller: Controller, goal: Any = None, fps: float | None = None
     ) -> None:
         if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
-            raise UserError("this controller sees the goal beside the present: give a picture of it")
+            raise UserError("this controller also reads the goal: give an image of it")
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal = self.goal_shape = None

@@ -49,7 +49,7 @@ def inspect(
 
 
 def worlds(
-    speed: Annotated[bool, typer.Option("--speed", help="Also measure pictures per CPU second.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Also measure images per CPU second.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Also draw every world on this PNG.")] = None,
 ) -> None:
     """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
@@ -154,7 +154,7 @@ def bench(
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars.")],
     split: Annotated[
-        str | None, typer.Option(help="Of all tars: train, val or test.  [default: as their names begin]")
+        str | None, typer.Option(help="Of all tars: train, val or test.  [default: from their names]")
     ] = None,
     workers: Annotated[int | None, WORKERS] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest that is there.")] = False,

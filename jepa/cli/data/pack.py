@@ -21,11 +21,11 @@ def pack(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder of videos or pictures, a table of them (csv, tsv, jsonl, parquet, V-JEPA's lists), "
+            help="A folder of videos or images, a table of them (csv, tsv, jsonl, parquet, V-JEPA's lists), "
             "a LeRobot v3 data set, or a folder of shards."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted packing goes on.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted command continues.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
     fps: Rate = None,
     repeat_frames: Annotated[
@@ -37,7 +37,7 @@ def pack(
         str, typer.Option(help="yuv420p, or yuv444p, which keeps the color of very small things.")
     ] = "yuv420p",
     copy: Annotated[bool, typer.Option("--copy", help="Keep the videos as they are; cut only at keyframes.")] = False,
-    scenes: Annotated[bool, typer.Option("--scenes", help="Cut at changes of scene (PySceneDetect).")] = False,
+    scenes: Annotated[bool, typer.Option("--scenes", help="Cut at scene changes (PySceneDetect).")] = False,
     scene_threshold: Annotated[float, typer.Option(help="Lower finds more changes.")] = 27.0,
     max_seconds: Annotated[
         float | None,
@@ -51,7 +51,9 @@ def pack(
     camera: Annotated[str | None, typer.Option(help="LeRobot: whose video to pack.")] = None,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Folder or column names as labels.")] = True,
     processes: Annotated[int | None, typer.Option(help="How many work at once.  [default: one a core]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, and replace what is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start from scratch, and replace what is there.")
+    ] = False,
 ) -> None:
     """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
     from jepa_data.errors import DataError

@@ -25,13 +25,14 @@ class DreamConfig(TasksConfig):
         description="box: actions in the range of the data; ball: also 1 long at most; choice: one of several; "
         "none: a box, or a choice where the world's actions are discrete",
     )
-    sampled: bool = Field(default=False, description="draw what is dreamt; else its mean is taken")
-    temperature: Positive = Field(default=1.0, description="of what is drawn; more makes dreams harder to exploit")
+    sampled: bool = Field(default=False, description="sample predicted latents; else use their mean")
+    temperature: Positive = Field(default=1.0, description="of the samples; more makes dreams harder to exploit")
     temperatures: tuple[Positive, ...] = Field(
         default=(), description="a controller is also trained at each of these, for the table; it is not kept"
     )
     clips: Count | None = Field(
-        default=None, description="dreams start in at most so many recorded clips (reward world: episodes); none: all"
+        default=None,
+        description="dreams start from at most this many recorded clips (reward world: episodes); none: all",
     )
     clips_per_video: Count = 2
 

@@ -56,7 +56,7 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
         )
     if model.spec.states:
         raise UserError(
-            f"{run}: its dynamics are told {', '.join(model.spec.states)}, and dreams start from latents alone. "
+            f"{run}: its dynamics read {', '.join(model.spec.states)}, and dreams start from latents alone. "
             "Pretrain one without method.states"
         )
     out = output_folder(run, out)

@@ -14,12 +14,10 @@ from jepa_probes.planning.costs import TERMS, TermConfig
 class TasksConfig(Config):
     """Held-out tasks in the run's own world: what a protocol says, as far as it is not left to the world."""
 
-    run: str | None = Field(default=None, description="the run, where the command names this file in its place")
+    run: str | None = Field(default=None, description="the run, if the command names this file instead")
     world: str | None = Field(default=None, description="refuse a run that was recorded in another world")
     world_version: Count | None = Field(default=None, description="refuse another version of that world")
-    image_size: Count | None = Field(
-        default=None, description="pixels that the world is drawn with; none: as it was recorded"
-    )
+    image_size: Count | None = Field(default=None, description="pixels of rendered images; none: as recorded")
     tasks: int = Field(default=200, gt=1)
     steps: Count = Field(default=40, description="budget of world steps per task")
     radius: Positive | None = Field(
@@ -29,10 +27,10 @@ class TasksConfig(Config):
         default=None, description="goals nearer to the start than this are drawn again; none: those within the radius"
     )
     goal_offset: Count | None = Field(
-        default=None, description="a goal is where goal_policy gets within so many steps; none: drawn by the world"
+        default=None, description="a goal is where goal_policy gets within this many steps; none: drawn by the world"
     )
     goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
-    action_repeat: Count = Field(default=1, description="steps of the world for which an action is held")
+    action_repeat: Count = Field(default=1, description="environment steps for which an action repeats")
     seed: int = Field(default=0, ge=0)
 
 
@@ -40,7 +38,7 @@ class InverseConfig(InverseSettings):
     """What was done in the recordings, as a controller: a baseline, and a start of plans."""
 
     clip_frames: Count | None = Field(
-        default=None, description="frames of the clips whose later moments are goals; none: as the run was trained"
+        default=None, description="frames of the clips whose later frames are goals; none: as in training"
     )
     clips: Count | None = Field(default=2000, description="at most so many recorded clips; none: all")
     clips_per_video: Count = 2
@@ -66,12 +64,12 @@ class PlanConfig(TasksConfig):
     )
     bounds: Literal["box", "ball", "none"] = Field(
         default="box",
-        description="box: actions stay in the range of the data; ball: also 1 long at most, for worlds that cut longer "
-        "ones; none: no bounds, and the planner's std counts standard deviations of the data",
+        description="box: actions stay in the range of the data; ball: also a norm of at most 1, for worlds that "
+        "clip longer ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
     running_cost_weight: Share = 1.0
     costs: tuple[Annotated[TermConfig, part(TERMS)], ...] = Field(
-        default=(), description="what a plan costs beside the distance to its goal, which has the weight 1"
+        default=(), description="costs added to the distance to the goal, which has weight 1"
     )
     planner: Annotated[Component, part(PLANNERS, "cem")] = DEFAULT
     warm_start: Literal["previous", "none", "inverse_dynamics", "controller"] = Field(

@@ -150,7 +150,7 @@ def proprioception(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.floa
     names = list(world.state_names)
     if missing := [name for name in model.spec.states if name not in names]:
         known = ", ".join(names) or "none"
-        raise UserError(f"the model is told {missing[0]!r}, which is no state of {world.name}; there are: {known}")
+        raise UserError(f"the model reads {missing[0]!r}, which is no state of {world.name}; there are: {known}")
     return world.states()[:, [names.index(name) for name in model.spec.states]] if model.spec.states else None
 
 

@@ -32,7 +32,7 @@ class AttentiveProbe(ClassProbe):
 
         kind: Literal["attentive"] = "attentive"
         components: Count = Field(
-            default=256, description="wider tokens are brought to so many principal components first"
+            default=256, description="wider tokens are first reduced to this many principal components"
         )
         width: Count = 64
         heads: Count = 4

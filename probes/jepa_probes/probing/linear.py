@@ -31,7 +31,7 @@ class LinearProbe(ClassProbe):
             default=(1.0, 0.1, 0.01, 0.001),
             description="to choose from, the strongest first: each starts from the solution of the one before",
         )
-        components: Count = Field(default=1024, description="principal components that are kept at most")
+        components: Count = Field(default=1024, description="principal components, at most")
         iterations: Count = Field(default=60, description="of L-BFGS, for each penalty")
 
     config: Config

@@ -204,7 +204,7 @@ def check_fuzzed(backend: str, folder: Path, files: int) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_damaged_files_crash_nothing_and_show_no_other_frame(backend: str, folder: Path) -> None:
     need(backend)
-    check_fuzzed(backend, folder, 36)
+    check_fuzzed(backend, folder, 16)
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_decisions_are_held_and_kept_within_the_bounds() -> None:
     assert decisions.grad is not None and (decisions.grad[0].sign() == torch.tensor([1, -1, 0, 0])).all()
     ball = ActionSpace(2, frames=4, action_repeat=2, bounds="ball").block(decisions.detach()).view(4, 2)
     torch.testing.assert_close(ball.norm(dim=-1), torch.ones(4))
-    with pytest.raises(ValueError, match="hold must divide the 4 action"):
+    with pytest.raises(ValueError, match="action_repeat must divide the 4 action"):
         ActionSpace(2, frames=4, action_repeat=3)
 
 

@@ -69,7 +69,9 @@ def test_other_terms_of_the_cost_change_what_is_done() -> None:
 
 @pytest.mark.parametrize("settings", [{"horizon": 0, "replan_every": 0}, {"horizon": 2, "replan_every": 3}])
 def test_a_loop_that_cannot_run_is_refused_before_anything_is_seen(settings: dict) -> None:
-    with pytest.raises(ValueError, match=r"the planning horizon is 0|execute must lie between 1 and the horizon \(2\)"):
+    with pytest.raises(
+        ValueError, match=r"the planning horizon is 0|replan_every must lie between 1 and the horizon \(2\)"
+    ):
         Policy(model(), np.zeros((SIZE, SIZE, 3), np.uint8), PlanSettings(**settings))
 
 

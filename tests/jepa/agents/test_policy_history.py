@@ -151,7 +151,7 @@ def test_states_are_told_at_the_same_steps_as_latents() -> None:
     [
         (("agent.x", "agent.y"), None, r"its state as well, \[3, 2\]: agent.x, agent.y; found none"),
         (("agent.x",), np.zeros((3, 2)), r"\[3, 1\]: agent.x; found a state \[3, 2\]"),
-        ((), np.zeros((3, 1)), r"told pictures alone; found a state \[3, 1\]"),
+        ((), np.zeros((3, 1)), r"reads images alone; found a state \[3, 1\]"),
     ],
     ids=["missing", "wide", "surplus"],
 )

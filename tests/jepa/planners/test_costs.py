@@ -141,9 +141,7 @@ def test_actions_are_held_for_as_many_steps_as_asked_for() -> None:
     plan = control.plan(cost, 3)
     assert plan.actions.shape == (3, 3, 4) and set(seen) == {4}
     control.plan(cost, 3)
-    with pytest.raises(
-        ValueError, match=r"the actions of the horizon \(6\) and those that are executed \(3\), found 2"
-    ):
+    with pytest.raises(ValueError, match=r"the actions of the horizon \(6\) and those of replan_every \(3\), found 2"):
         ModelPredictiveControl(CEM(CEM.Config()), horizon=6, replan_every=3, action_size=1, action_repeat=2)
 
 
@@ -170,7 +168,7 @@ def test_a_run_with_another_number_of_episodes_needs_a_reset() -> None:
     ("settings", "message"),
     [
         ({"horizon": 0, "replan_every": 0}, "the planning horizon is 0"),
-        ({"horizon": 3, "replan_every": 4}, r"execute must lie between 1 and the horizon \(3\), found 4"),
+        ({"horizon": 3, "replan_every": 4}, r"replan_every must lie between 1 and the horizon \(3\), found 4"),
     ],
 )
 def test_a_loop_that_cannot_run_is_refused(settings: dict, message: str) -> None:

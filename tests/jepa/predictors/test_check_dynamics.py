@@ -122,7 +122,7 @@ def test_a_broken_promise_is_named(how: str, promise: str, monkeypatch: pytest.M
 
 
 def test_what_has_no_steps_is_no_dynamics() -> None:
-    with pytest.raises(ContractError, match=r"Linear has no init\(\) and step\(\)"):
+    with pytest.raises(ContractError, match=r"Linear has no initial_state\(\) and step\(\)"):
         check_dynamics(torch.nn.Linear(2, 2), tokens=1, width=2, action_size=2)  # pyright: ignore[reportArgumentType]
 
 

@@ -156,7 +156,7 @@ def test_controllers_learn_in_dreams_of_a_run_and_are_refused_where_states_would
     )
     result = dream(runs["vjepa_ac"], config)
     assert len(result.distances or ()) == 2
-    with pytest.raises(UserError, match=r"told agent.x, agent.y, and dreams start from latents alone"):
+    with pytest.raises(UserError, match=r"read agent.x, agent.y, and dreams start from latents alone"):
         dream(runs["dino_wm"], config)
 
 

@@ -115,7 +115,10 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "pretrain(from_dict(json.loads(sys.argv[1]), PretrainConfig), callbacks=(Kill(),))\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     ended = subprocess.run(
         [sys.executable, "-c", program, killed.model_dump_json()], env=environment, capture_output=True, check=False
     )

@@ -119,7 +119,7 @@ def test_the_planner_stands_beside_where_it_had_the_same_tasks(run: Path, tmp_pa
     planned = tmp_path / "planned"
     shutil.copytree(run, planned)
     few = ["planner.samples=8", "planner.elites=2", "planner.iterations=1", "gifs=0", "simulator_tasks=0"]
-    run_jepa("plan", planned, "tasks=3", "steps=12", *few)
+    run_jepa("plan", planned, "tasks=3", "steps=12", "inverse.updates=2", *few)
     assert "planning in latents" in run_jepa("dream", planned, *SMALL, *ACTOR)
     assert json.loads((planned / "dream.json").read_text())["planner"]["tasks"] == 3
     assert "planning in latents" not in run_jepa("dream", planned, *SMALL, *ACTOR, "tasks=4")
@@ -165,7 +165,7 @@ def test_a_controller_is_trained_at_each_temperature_and_one_is_kept(run: Path, 
         (["RUN", "world=two-rooms"], "world is 'two-rooms' in the config, and 'billiards-easy' where"),
         (["RUN", "controller.kind=dream"], "controller.kind"),
         (["RUN", "controller.generations=3"], "generations"),
-        (["RUN", "action_repeat=3"], "hold must divide the 2 action(s) of a latent step, found 3"),
+        (["RUN", "action_repeat=3"], "action_repeat must divide the 2 action(s) of a latent step, found 3"),
         (["RUN", "reward={kind: state, names: [puck.z]}"], "no state 'puck.z' was recorded; there are: "),
         (["RUN", "min_distance=0.01"], "begin solved"),
         (["TASKS"], "names no run"),

@@ -185,7 +185,7 @@ def test_a_mistake_is_told_in_one_line(arguments: list[str], message: str, run: 
 def test_a_controller_that_sees_the_goal_wants_one(run: Path, corpus: Path) -> None:
     from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 
-    with pytest.raises(UserError, match="give a picture of it"):
+    with pytest.raises(UserError, match="give an image of it"):
         ImaginationPolicy(jepa.load(run), Linear(ObservationNormalizer(1, 8), ActionSpace(2)), fps=10.0)
     data = StreamConfig.model_validate({"shards": str(corpus), "batch_size": 4, "clip_frames": 6})
     with pytest.raises(UserError, match="no rewards were recorded"):

@@ -27,7 +27,7 @@ class ImageCost(CostTerm):
 
         kind: Literal["image"] = "image"
         weight: Positive = 1.0
-        file: str = Field(description="a square picture; it is scaled to the model's size")
+        file: str = Field(description="a square image; it is scaled to the model's size")
         running_cost_weight: Share = 1.0
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
@@ -47,8 +47,8 @@ def read_square(path: Path) -> UInt8[Tensor, "1 3 h w"]:
         with Image.open(path) as file:
             picture = np.array(file.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: no picture that can be read ({error})") from error
+        raise UserError(f"{path}: no image that can be read ({error})") from error
     if picture.shape[0] != picture.shape[1]:
         height, width = picture.shape[:2]
-        raise UserError(f"{path}: expected a square picture, as the model sees, found {width} x {height}")
+        raise UserError(f"{path}: expected a square image, as the model's, found {width} x {height}")
     return torch.from_numpy(picture).permute(2, 0, 1)[None]

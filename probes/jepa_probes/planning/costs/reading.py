@@ -41,7 +41,7 @@ def fit_reading(
     columns = [features.state_names.index(name) for name in config.names]
     states = features.states[..., columns]
     if missing := [name for name, x in zip(config.names, states.unbind(-1), strict=True) if not x.isfinite().all()]:
-        raise UserError(f"the state {missing[0]!r} does not exist in every episode, so nothing can be told in it")
+        raise UserError(f"the state {missing[0]!r} does not exist in every episode, so it cannot be used")
     fit, others = split_episodes(features.keys, seed=seed)
     rows = [(features.latents[part].flatten(0, 1), states[part].flatten(0, 1)) for part in (fit, others)]
     r2 = LinearRead(*rows[0]).explained(*rows[1])
