@@ -15,7 +15,7 @@ def output_folder(run: Path, out: Path | None) -> Path:
     Raises:
         UserError: nothing can be written there.
     """
-    folder = run if out is None else out
+    folder = out or run
     if folder != run and (folder / "config.yaml").is_file():
         raise UserError(f"--out is {folder}, which holds a run of its own; give another folder")
     try:
@@ -31,4 +31,4 @@ def output_folder(run: Path, out: Path | None) -> Path:
 
 def folders(run: Path, out: Path | None) -> tuple[Path, ...]:
     """Where to look for what other verbs wrote, the first place first."""
-    return (run,) if out is None or out == run else (out, run)
+    return tuple(dict.fromkeys((out or run, run)))

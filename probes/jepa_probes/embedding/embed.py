@@ -76,14 +76,14 @@ def embed(
     writer = open_writer(out, kind)
     model = load(model_path)
     clip_frames = _checked_clip(model, clip_frames)
-    limits, names, left_out = Limits(timeout_seconds=timeout_seconds), set[str](), 0
+    names, left_out = set[str](), 0
     try:
         for video in videos:
             try:
                 if video.name in names:
                     raise UserError("another one before it has this name")
                 names.add(video.name)
-                with model.open_video(video.read(), limits) as file:
+                with model.open_video(video.read(), Limits(timeout_seconds=timeout_seconds)) as file:
                     writer.add(_encoded(model, file, video.name, clip_frames, partial(_progress, video.name)))
             except UNREADABLE as error:
                 if writer.failed:
@@ -122,7 +122,9 @@ def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | 
             logger.info(f"left out: {video.name}: {error}")
             continue
         write(drawn, 1 / model.spec.step_seconds)
-        which = video.name if len(videos) == 1 else f"{video.name}, the first of {len(videos)} files"
+        which = video.name
+        if len(videos) > 1:
+            which += f", the first of {len(videos)} files"
         whole = max(1, file.frames // model.spec.frames_per_step)
         steps = f"{len(drawn)} steps" if len(drawn) == whole else f"the first {len(drawn)} of {whole} steps"
         logger.info(
@@ -140,7 +142,7 @@ def _encoded(
     progress: Callable[[Iterator[np.ndarray], int], Iterator[np.ndarray]],
 ) -> EncodedVideo:
     """A file whose latents are computed when they are written."""
-    per_step, seconds = model.spec.frames_per_step, model.spec.step_seconds
+    per_step = model.spec.frames_per_step
     if file.is_image:
         per_step = 1
     steps = file.frames // per_step
@@ -148,8 +150,8 @@ def _encoded(
         raise UserError(f"it has {file.frames} frame(s) at the model's rate; one latent step takes {per_step}")
     parts = (z.float().cpu().numpy() for z in model.encode_file(file, file.clips(clip_frames), CHUNK))
     # A latent's time is that of its last frame, and the first frame of a video is at 0.
-    times = (per_step - 1) / model.preprocessing.fps + seconds * np.arange(steps)
-    return EncodedVideo(name, times.astype(np.float32), seconds, progress(parts, steps))
+    times = (per_step - 1) / model.preprocessing.fps + model.spec.step_seconds * np.arange(steps)
+    return EncodedVideo(name, times.astype(np.float32), model.spec.step_seconds, progress(parts, steps))
 
 
 def _progress(
@@ -170,7 +172,7 @@ def _checked_clip(model: LatentWorldModel, clip_frames: int | None) -> int | Non
     per_step = model.spec.frames_per_step
     if clip_frames is None:
         trained = model.preprocessing.clip_frames
-        return None if trained is None else max(per_step, trained - trained % per_step)
+        return trained and max(per_step, trained - trained % per_step)
     if clip_frames < 1 or clip_frames % per_step:
         raise UserError(
             f"--clip-frames is {clip_frames}; this model takes multiples of {per_step} frames, at least one"
@@ -197,5 +199,5 @@ def _videos(source: Path) -> Iterator[Video]:
 
 
 def _samples(folder: Path) -> Iterator[Video]:
-    shards, files = ShardSet.open(folder), ShardFiles(folder)
-    return (Video(sample.key, lambda sample=sample: files.read(sample)[sample.media]) for sample in shards.samples)
+    samples, files = ShardSet.open(folder).samples, ShardFiles(folder)
+    return (Video(sample.key, lambda sample=sample: files.read(sample)[sample.media]) for sample in samples)

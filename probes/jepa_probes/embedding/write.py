@@ -62,7 +62,8 @@ class Writer(ABC):
     """
 
     def __init__(self, out: Path) -> None:
-        self.out, self.count, self.failed = out, 0, False
+        self.out = out
+        self.count, self.failed = 0, False
 
     def add(self, video: EncodedVideo) -> None:
         """Write the latents of a video. Raises what its parts raise; nothing of it is written then."""
@@ -139,8 +140,8 @@ class NpzWriter(Writer):
         if self._zip is not None and self.count and not self.failed:
             self._zip.close()
             return _kept(self.partial, self.out)
-        if self._zip is not None and self._zip.fp is not None:
-            broken, self._zip.fp = self._zip.fp, None  # without the directory, which would not fit on a full disk
+        if self._zip is not None and (broken := self._zip.fp) is not None:
+            self._zip.fp = None  # without the directory, which would not fit on a full disk
             broken.close()
         self.partial.unlink(missing_ok=True)
         return None
@@ -152,14 +153,13 @@ class ParquetWriter(Writer):
     def __init__(self, out: Path) -> None:
         super().__init__(out)
         try:
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
+            import pyarrow.parquet
         except ImportError as error:
             raise UserError(
                 "writing Parquet needs pyarrow: pip install 'openjepa[pack]', or give --out FILE.npz"
             ) from error
         self.partial = out.with_name(out.name + ".partial")
-        self._arrow, self._parquet = arrow, parquet
+        self._arrow: Any = pyarrow
         self._file: Any = None
         self._rows: dict[str, list[Any]] = {}
         self._count, self._width = 0, 0
@@ -208,7 +208,7 @@ class ParquetWriter(Writer):
             ]
         )
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._parquet.ParquetWriter(self.partial, self._schema)
+        self._file = arrow.parquet.ParquetWriter(self.partial, self._schema)
         self._rows = {name: [] for name in self._schema.names}
 
     def _flush(self) -> None:
@@ -238,7 +238,8 @@ class ShardWriter(Writer):
     def _add(self, video: EncodedVideo) -> None:
         clip_steps = list[int]()
         with _stored(video, self.out.parent, clip_steps) as (latents, self._about), self.writing():
-            tar = self._tar if self._tar is not None and self._tar.offset < SHARD_BYTES else self._next()
+            if self._tar is None or self._tar.offset >= SHARD_BYTES:
+                self._tar = self._next()
             about = {"name": video.name, "clip_steps": clip_steps, "step_seconds": video.step_seconds}
             key = key_of(video.name) if "." in video.name or "/" in video.name else video.name
             for ending, file in (
@@ -247,9 +248,10 @@ class ShardWriter(Writer):
                 ("seconds.npy", _npy(video.seconds)),
             ):
                 member = tarfile.TarInfo(f"{key}.{ending}")
-                member.size, member.mode = file.seek(0, os.SEEK_END), 0o444
+                member.size = file.seek(0, os.SEEK_END)
+                member.mode = 0o444
                 file.seek(0)
-                tar.addfile(member, file)
+                self._tar.addfile(member, file)
             self._counts[-1] += 1
 
     def close(self) -> str:
@@ -265,21 +267,22 @@ class ShardWriter(Writer):
             return self.out
         if self._tar is not None and self._tar.fileobj is not None:
             self._tar.fileobj.close()
-        whole = self.count > self._counts[-1] if self._counts else False
-        for path in self._paths[-1:] if whole else self._paths:
+        if self._counts and self.count > self._counts[-1]:  # the shards before the last one are whole
+            self._paths[-1].unlink(missing_ok=True)
+            return self.out
+        for path in self._paths:
             path.unlink(missing_ok=True)
-        if not whole and self._made and self.out.is_dir():
+        if self._made and self.out.is_dir():
             self.out.rmdir()
-        return self.out if whole else None
+        return None
 
     def _next(self) -> tarfile.TarFile:
         self._end()
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"features-{len(self._paths):06d}.tar"
-        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed when it is full
         self._paths.append(path)
         self._counts.append(0)
-        return self._tar
+        return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
 
     def _end(self) -> None:
         if self._tar is not None:

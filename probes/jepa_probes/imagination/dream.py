@@ -24,7 +24,7 @@ from jepa.models.model import FILE_KEYS, load
 from jepa.training.config import PretrainConfig
 from jepa.world_model import LatentWorldModel
 from jepa_probes.imagination.config import ControllerConfig, DreamConfig
-from jepa_probes.imagination.result import DreamResult, DreamScore
+from jepa_probes.imagination.result import DreamResult, DreamScore, Returns
 from jepa_probes.imagination.rewards import REWARDS
 from jepa_probes.imagination.rewards.base import DreamReward, Stage
 from jepa_probes.output import folders, output_folder
@@ -66,7 +66,9 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
             logger.info("this model predicts one outcome, which sampling does not change, at whatever temperature")
         trained = _trained(stage, stage.dream)
-        at = {f"{config.temperature:g}": trained.score.returns} if config.sampled else {}
+        at: dict[str, dict[str, Returns]] = {}
+        if config.sampled:
+            at[f"{config.temperature:g}"] = trained.score.returns
         for temperature in dict.fromkeys(config.temperatures):
             if temperature != config.temperature:
                 logger.info(f"temperature {temperature:g}:")
@@ -131,7 +133,8 @@ def table(result: DreamResult) -> list[str]:
 
 def _successes(result: DreamResult) -> list[str]:
     rows = [(LEARNED, result.as_success())]
-    rows += [(PLANNER, result.planner)] if result.planner else []
+    if result.planner:
+        rows.append((PLANNER, result.planner))
     return score_table(rows + [(AGENTS[name], score.as_success()) for name, score in result.baselines.items()])
 
 

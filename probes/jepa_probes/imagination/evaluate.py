@@ -25,8 +25,9 @@ from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import REWARD
 from jepa_probes.imagination.play import Play
 from jepa_probes.imagination.result import DreamScore, Returns, Score
-from jepa_probes.planning.evaluate import random_floor, score
-from jepa_probes.planning.tasks import Z95, Pictures, Tasks, check_actions, random_actions
+from jepa_probes.planning.baselines import expert, random_floor
+from jepa_probes.planning.result import Success
+from jepa_probes.planning.tasks import Z95, Tasks, check_actions, random_actions
 
 
 def evaluate_controller(
@@ -41,7 +42,7 @@ def evaluate_controller(
     Returns:
         Success with its interval, those of others, and `returns`.
     """
-    protocol, world = tasks.protocol, tasks.start(1)
+    world = tasks.start(1)
     check_actions(model, world)
     policy = ImaginationPolicy(model, controller, tasks.goal_pictures, fps=world.fps)
     starts: list[Tensor] = []
@@ -49,10 +50,9 @@ def evaluate_controller(
     assert policy.goal is not None
     goal = policy.goal
 
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
-        assert pictures is not None
+    def act(world: GoalBatch) -> NDArray[np.floating]:
         decided = policy.decisions
-        action = policy.act(pictures)
+        action = policy.act(world.render())
         if policy.decisions > decided:
             assert policy.latent is not None
             if starts:
@@ -62,25 +62,23 @@ def evaluate_controller(
         return action
 
     began = time.perf_counter()
-    episodes = tasks.run(act, look=True)
+    episodes = tasks.run(act)
     seconds = time.perf_counter() - began
     solved = tasks.solved(episodes.distance)
-    floor = score(random_floor(tasks, model.spec.frames_per_step * policy.stride))
-    baselines = {"random": Score(**dict(floor))}
+    others = {"random": random_floor(tasks, model.spec.frames_per_step * policy.stride)}
     if world.has_expert:
-        expert = score(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-        baselines["expert"] = Score(**dict(expert))
+        others["expert"] = expert(tasks)
     returns: dict[str, Returns] = {}
     if rewards:
         in_world = torch.stack(rewards, 1)
-        returns = _returns(dream, controller, starts[0], goal, in_world, horizon, protocol.seed)
+        returns = _returns(dream, controller, starts[0], goal, in_world, horizon, tasks.protocol.seed)
     return DreamScore(
-        **dict(score(solved)),
-        baselines=baselines,
+        **dict(Success.of(solved)),
+        baselines={agent: Score(**dict(Success.of(which))) for agent, which in others.items()},
         ever_reached=float(tasks.solved(episodes.nearest).mean()),
         median_distance=float(np.median(episodes.distance)),
         unit=world.unit,
-        protocol=protocol,
+        protocol=tasks.protocol,
         seconds=seconds,
         distances=episodes.distance.tolist(),
         returns=returns,
@@ -115,8 +113,7 @@ def evaluate_return(
     began = time.perf_counter()
     rewards, lengths = _collect(world, act, play.steps)
     seconds = time.perf_counter() - began
-    random = random_actions(play.seed, span)
-    floor, floor_lengths = _collect(play.start(), lambda world: random(None, world), play.steps)
+    floor, floor_lengths = _collect(play.start(), random_actions(play.seed, span), play.steps)
     whole = rewards[:, : play.steps // span * span]
     in_world = torch.from_numpy(whole.reshape(len(whole), -1, span).sum(-1)).float()
     return DreamScore(
@@ -149,9 +146,11 @@ def _collect(
 def _mean_return(rewards: Float[np.ndarray, "B T"], lengths: NDArray[np.intp]) -> Score:
     """Mean return with its 95 % interval (of a normal mean), the number of episodes and their mean length in steps."""
     totals = rewards.sum(1)
-    mean, half = float(totals.mean()), float(Z95 * totals.std(ddof=1) / np.sqrt(len(totals)))
-    low, high = mean - half, mean + half
-    return Score(mean_return=mean, low=low, high=high, episodes=len(totals), length=float(lengths.mean()))
+    mean = float(totals.mean())
+    half = float(Z95 * totals.std(ddof=1) / np.sqrt(len(totals)))
+    return Score(
+        mean_return=mean, low=mean - half, high=mean + half, episodes=len(totals), length=float(lengths.mean())
+    )
 
 
 @torch.no_grad()
@@ -178,7 +177,7 @@ def compare_returns(dream: Float[Tensor, "B T"], world: Float[Tensor, "B T"]) ->
     """Rewards of T steps added up, in the dream and in the world: their means over tasks, how far they are apart (`gap`
     is dream - world; `apart` the mean size of the difference of one task) and Pearson's correlation over tasks, None
     where one of them is the same in all."""
-    a, b = (x.double().sum(1) for x in (dream, world))
+    a, b = dream.double().sum(1), world.double().sum(1)
     spread = a.std(correction=0) * b.std(correction=0)
     together = ((a - a.mean()) * (b - b.mean())).mean()
     return Returns(

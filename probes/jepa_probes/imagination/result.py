@@ -34,6 +34,11 @@ class Score(Part):
         """The headline."""
         return self.success if self.tasks is not None else self.mean_return
 
+    @property
+    def count(self) -> int | None:
+        """Tasks or, in a world without tasks, episodes."""
+        return self.tasks or self.episodes
+
     def as_success(self) -> Success:
         """The same, in a world with tasks."""
         return Success.model_validate(self.model_dump(include=set(Success.model_fields)))

@@ -107,7 +107,7 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
         UserError: no rewards were recorded, or no episode is as long as a latent step.
     """
     shards = ShardSet.open(data.folder)
-    about, samples = shards.manifest, shards.split("train")
+    about = shards.manifest
     if {REWARD, TERMINATED} - set(about.state_names) or about.fps is None:
         raise UserError(
             f"{data.folder}: no rewards were recorded. `jepa data record gym:ID` keeps those of the environment: "
@@ -116,25 +116,28 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
     columns = [about.state_names.index(name) for name in (REWARD, TERMINATED)]
     limits = Limits(timeout_seconds=data.decode_seconds)
     reader = SampleReader(shards.store, get_backend(data.backend), limits, None, 0, 0)
-    stride, parts, keys = stride_of(about.fps, model), list[tuple[Tensor, Tensor, Tensor]](), list[str]()
-    for number in range(len(samples) if episodes is None else min(episodes, len(samples))):
+    stride = stride_of(about.fps, model)
+    samples = shards.split("train")
+    parts = list[RewardData]()
+    for number in range(len(samples))[:episodes]:
         sample = shards.probed(samples[number])
         pictures, contents = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
         assert contents.states is not None
-        video, states = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(contents.states[:, columns])
-        if len(video) > (model.spec.frames_per_step - 1) * stride:
-            parts.append(_moments(model, video, states, stride))
-            keys += [sample.key] * len(parts[-1][0])
+        if len(pictures) > (model.spec.frames_per_step - 1) * stride:
+            video = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+            parts.append(_moments(model, sample.key, video, torch.from_numpy(contents.states[:, columns]), stride))
     if not parts:
         raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
-    latents, rewards, terminated = (torch.cat(column) for column in zip(*parts, strict=True))
-    return RewardData(latents, rewards, terminated, tuple(keys))
+    return RewardData(
+        torch.cat([part.latents for part in parts]),
+        torch.cat([part.rewards for part in parts]),
+        torch.cat([part.terminated for part in parts]),
+        tuple(key for part in parts for key in part.episodes),
+    )
 
 
-def _moments(
-    model: LatentWorldModel, video: Tensor, states: Float[Tensor, "T 2"], stride: int
-) -> tuple[Float[Tensor, "S N D"], Float[Tensor, " S"], Bool[Tensor, " S"]]:
-    """Latents of an episode with their rewards and ends: its first picture as it stands, then as in the figure above.
+def _moments(model: LatentWorldModel, key: str, video: Tensor, states: Float[Tensor, "T 2"], stride: int) -> RewardData:
+    """Those of an episode: its first picture as it stands, then as in the figure above.
 
     Every `stride`-th frame is one of the model's.
     """
@@ -146,9 +149,9 @@ def _moments(
     before = at[:, None] + torch.arange(1 - span, 1)
     collected = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
     latents = torch.cat([model.encode_image(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
-    terminated = states[at, 1] > 0
-    return (
+    return RewardData(
         latents,
         torch.cat([torch.full((1,), torch.nan), collected]),
-        torch.cat([torch.zeros(1, dtype=torch.bool), terminated]),
+        torch.cat([torch.zeros(1, dtype=torch.bool), states[at, 1] > 0]),
+        (key,) * len(latents),
     )

@@ -47,15 +47,15 @@ def compare(a: PlanResult, b: PlanResult) -> Comparison:
             )
     solved_a = np.asarray(a.distances, dtype=float) < a.protocol.radius
     solved_b = np.asarray(b.distances, dtype=float) < b.protocol.radius
-    both, only_a = int((solved_a & solved_b).sum()), int((solved_a & ~solved_b).sum())
-    only_b, tasks = int((solved_b & ~solved_a).sum()), len(solved_a)
+    tasks = len(solved_a)
+    neither, only_b, only_a, both = np.bincount(2 * solved_a + solved_b, minlength=4).tolist()
     low, high = _interval(only_a, only_b, tasks)
     return Comparison(
         tasks=tasks,
         both=both,
         only_a=only_a,
         only_b=only_b,
-        neither=tasks - both - only_a - only_b,
+        neither=neither,
         difference=(only_a - only_b) / tasks,
         low=low,
         high=high,
@@ -71,7 +71,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def _interval(only_a: int, only_b: int, tasks: int) -> tuple[float, float]:
-    n, plus, minus = tasks + 2, only_a + 0.5, only_b + 0.5
-    middle = (plus - minus) / n
-    half = Z95 * math.sqrt(plus + minus - (plus - minus) ** 2 / n) / n
+    n = tasks + 2
+    apart = only_a - only_b
+    middle = apart / n
+    half = Z95 * math.sqrt(only_a + only_b + 1 - apart**2 / n) / n
     return max(-1.0, middle - half), min(1.0, middle + half)

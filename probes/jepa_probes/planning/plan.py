@@ -14,28 +14,25 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jepa.agents.controller import Actor
-from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings
-from jepa.config import Component, UserError
+from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.decoders.pixels import PixelDecoder
 from jepa.models.model import load
 from jepa.planners import PLANNERS
 from jepa.planners.base import Planner
 from jepa.training.config import PretrainConfig
-from jepa.world_model import LatentWorldModel, block_actions
-from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
-from jepa_probes.planning.config import InverseConfig, PlanConfig
-from jepa_probes.planning.costs.build import build_costs, check_states
+from jepa_probes.planning.config import PlanConfig
+from jepa_probes.planning.costs.build import build_costs
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
-from jepa_probes.planning.recordings import action_space, recorded
+from jepa_probes.planning.recordings import action_space, inverse_dynamics
 from jepa_probes.planning.resolve import fitted, protocol_of, score_table
 from jepa_probes.planning.result import PlanResult
+from jepa_probes.planning.tasks import Tasks
 from jepa_probes.reporting.gallery import draw_plans
 from jepa_probes.reporting.results import AGENTS, number, percent
 from jepa_probes.reporting.run_decoder import pixel_decoder
@@ -51,37 +48,30 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
         UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
             config names; or nothing can be written.
     """
-    model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
+    settings = _settings(config)
+    model = load(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
+    training = load_config(run / "config.yaml", PretrainConfig)
+    data = training.data
     out = output_folder(run, out)
-    config = fitted(run, config, ShardSet.open(training.data.folder).manifest, model)
+    config = fitted(run, config, ShardSet.open(data.folder).manifest, model)
     protocol = protocol_of(config)
-    check_states(config.costs, training.data)
     try:
-        planner = _planner(config.planner)
-        settings = PlanSettings(
-            config.horizon,
-            config.replan_every,
-            config.action_repeat,
-            config.bounds,
-            config.running_cost_weight,
-            planner,
-            keep=config.warm_start == "previous",
-            history=config.history,
-            random_action_if_stuck=config.random_action_if_stuck,
-        )
-        inverse = config.inverse and cache(partial(_inverse, model, training.data, config, config.inverse))
+        tasks = Tasks(protocol)
+        costs = build_costs(config.costs, model, data, config.seed)
+        space = action_space(model, protocol.world)
+        inverse = config.inverse and cache(partial(inverse_dynamics, model, data, config.inverse, space, config.seed))
         guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
         done = evaluate(
             model,
-            protocol,
+            tasks,
             settings,
+            costs=costs,
             inverse=inverse,
-            guide=guide,
-            costs=partial(build_costs, config.costs, model, training.data, config.seed),
+            guide=guide and guide(),
             simulator_tasks=config.simulator_tasks,
         )
     except ValueError as error:
@@ -93,24 +83,23 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     return done.result
 
 
-def _planner(config: Component) -> Planner:
-    """Raises UserError if its settings do not fit together."""
+def _settings(config: PlanConfig) -> PlanSettings:
+    """How plans are made. Raises UserError if the settings of the planner do not fit together."""
     try:
-        return PLANNERS.make(config)
+        planner: Planner = PLANNERS.make(config.planner)
     except ValueError as error:
         raise UserError(f"planner: {error}") from error
-
-
-def _inverse(model: LatentWorldModel, data: StreamConfig, config: PlanConfig, wanted: InverseConfig) -> Actor:
-    """Inverse dynamics, fitted to the run's recordings."""
-    changes = {"clip_frames": wanted.clip_frames or data.clip_frames}
-    features, goals = recorded(
-        model, data.model_copy(update=changes), config.seed, wanted.clips, wanted.clips_per_video
+    return PlanSettings(
+        config.horizon,
+        config.replan_every,
+        config.action_repeat,
+        config.bounds,
+        config.running_cost_weight,
+        planner,
+        keep=config.warm_start == "previous",
+        history=config.history,
+        random_action_if_stuck=config.random_action_if_stuck,
     )
-    assert features.actions is not None
-    actions = block_actions(features.actions, model.spec.frames_per_step)
-    space = action_space(config, model, action_repeat=1)
-    return fit_inverse(features.latents, goals, actions, space, wanted, config.seed)
 
 
 def comparison(a: Path, b: Path) -> list[str]:

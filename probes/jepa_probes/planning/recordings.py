@@ -3,16 +3,17 @@
 import numpy as np
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace, Bounds
+from jepa.agents.controller import ActionSpace, Actor, Bounds
+from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
-from jepa.world_model import LatentWorldModel
+from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
 from jepa_data.worlds import make_batch
 from jepa_data.worlds.gym import GymBatch
-from jepa_probes.planning.config import TasksConfig
-from jepa_probes.probing.features import Features, extract_all
+from jepa_probes.planning.config import InverseConfig
+from jepa_probes.probing.features import Encode, Features, extract_all
 
 CACHE_MIB = 1024
 
@@ -41,24 +42,36 @@ def recorded(
         repeated = pictures[:, None].expand(-1, frames, -1, -1, -1)
         return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
 
-    encodes = {"seen": model.encode_clips} | ({"still": still} if frames > 1 else {})
+    encodes: dict[str, Encode] = {"seen": model.encode_clips}
+    if frames > 1:
+        encodes["still"] = still
     features = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
-    return features["seen"], features["still" if frames > 1 else "seen"].latents
+    return features["seen"], features.get("still", features["seen"]).latents
 
 
 def action_space(
-    config: TasksConfig, model: LatentWorldModel, bounds: Bounds | None = None, action_repeat: int | None = None
+    model: LatentWorldModel, world_name: str, action_repeat: int = 1, bounds: Bounds | None = None
 ) -> ActionSpace:
-    """What a controller of the config's world decides.
+    """What a controller of a world decides.
 
     Args:
         bounds: None: a choice where the world's actions are discrete, else a box.
-        action_repeat: None: as the config says.
     """
-    world = make_batch(str(config.world), np.arange(1), image_size=model.preprocessing.image_size)
+    world = make_batch(world_name, np.arange(1), image_size=model.preprocessing.image_size)
     if bounds is None:
         bounds = "choice" if isinstance(world, GymBatch) and world.discrete else "box"
-    stride, wide = stride_of(world.fps, model), model.spec.action_size
-    assert wide is not None
+    stride = stride_of(world.fps, model)
+    assert model.spec.action_size is not None
     frames = model.spec.frames_per_step * stride
-    return ActionSpace(wide // stride, frames, action_repeat or config.action_repeat, bounds, model.spec.actions)
+    return ActionSpace(model.spec.action_size // stride, frames, action_repeat, bounds, model.spec.actions)
+
+
+def inverse_dynamics(
+    model: LatentWorldModel, data: StreamConfig, settings: InverseConfig, space: ActionSpace, seed: int
+) -> Actor:
+    """Inverse dynamics, fitted to the recordings."""
+    clips = data.model_copy(update={"clip_frames": settings.clip_frames or data.clip_frames})
+    features, goals = recorded(model, clips, seed, settings.clips, settings.clips_per_video)
+    assert features.actions is not None
+    actions = block_actions(features.actions, model.spec.frames_per_step)
+    return fit_inverse(features.latents, goals, actions, space, settings, seed)

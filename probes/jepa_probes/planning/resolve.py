@@ -43,7 +43,7 @@ def fitted(run: Path, config: AnyTasks, recording: Manifest, model: LatentWorldM
     config = recorded_in(run, config, recording, model)
     about = make_goal_batch(str(config.world), np.arange(1))
     radius = config.radius or about.radius
-    policy = (config.goal_policy or about.policies[0]) if config.goal_offset else None
+    policy = config.goal_offset and (config.goal_policy or about.policies[0])
     chosen = {"radius": radius, "min_distance": config.min_distance or radius, "goal_policy": policy}
     return config.model_copy(update=chosen)
 

@@ -2,8 +2,11 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jepa.config.result import Number, Part, Result
-from jepa_probes.planning.tasks import Protocol
+from jepa_probes.planning.tasks import Protocol, wilson
 
 
 class Success(Part):
@@ -13,6 +16,12 @@ class Success(Part):
     low: float
     high: float
     tasks: int
+
+    @staticmethod
+    def of(solved: NDArray[np.bool_]) -> "Success":
+        """Of the tasks of which it is said whether they are solved."""
+        share, low, high = wilson(int(solved.sum()), len(solved))
+        return Success(success=share, low=low, high=high, tasks=len(solved))
 
 
 class Entered(Part):
@@ -26,7 +35,7 @@ class PlanResult(Result, Success):
     """Success of the planner.
 
     Attributes:
-        baselines: of the agents that were given the same tasks, see planning/evaluate.py.
+        baselines: of the agents that were given the same tasks, see planning/baselines.py.
         ever_reached: share of tasks that were at the goal at some time.
         median_distance, distances: from the goal at the end, in `unit`; `distances` of each task.
         model_calls_per_plan: imagined steps; `differentiated_calls_per_plan` of them with gradients.

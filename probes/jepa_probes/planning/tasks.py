@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from jepa.agents.policy import stride_of
@@ -26,8 +26,7 @@ GOAL_STREAM = zlib.crc32(b"goals")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
 Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
-Pictures = UInt8[np.ndarray, "B h w 3"]
-Act = Callable[[Pictures | None, GoalBatch], NDArray[np.floating]]
+Act = Callable[[GoalBatch], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened: pictures of the tasks that were to be kept, how far all ended from their goals, and came to be."""
+    """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came."""
 
-    pictures: UInt8[np.ndarray, "T E h w 3"] | None
+    world: GoalBatch
     distance: Float[np.ndarray, " B"]
     nearest: Float[np.ndarray, " B"]
 
@@ -105,26 +104,19 @@ class Tasks:
         world.set_goal_state(self.goal)
         return world
 
-    def run(self, act: Act, *, count: int | None = None, look: bool = False, keep: int = 0) -> Episodes:
-        """Let `act` play the tasks to the end of the budget.
-
-        Args:
-            act: is given the pictures (None unless `look`) and the world as it is.
-            count: only the first tasks.
-            keep: how many tasks' pictures to keep.
-        """
+    def run(self, act: Act, count: int | None = None) -> Episodes:
+        """Let `act` play the first `count` tasks, or all, to the end of the budget; it is given the world as it is."""
         world = self.start(count)
         goal = self.goal[: len(world)]
         nearest = world.distance(goal)
-        pictures = world.render() if look or keep else None
-        kept = [] if pictures is None else [pictures[:keep]]
         for _ in range(self.protocol.steps):
-            world.step(act(pictures if look else None, world))
+            world.step(act(world))
             nearest = np.minimum(nearest, world.distance(goal))
-            if pictures is not None:
-                pictures = world.render()
-                kept.append(pictures[:keep])
-        return Episodes(np.stack(kept) if keep else None, world.distance(goal), nearest)
+        return Episodes(world, world.distance(goal), nearest)
+
+    def solved_by(self, act: Act, count: int | None = None) -> NDArray[np.bool_]:
+        """Which of the first `count` tasks, or of all, `act` solves."""
+        return self.solved(self.run(act, count).distance)
 
     def solved(self, distance: Float[np.ndarray, " B"]) -> NDArray[np.bool_]:
         """Which of the first tasks ended at their goals."""
@@ -176,12 +168,12 @@ def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
         )
 
 
-def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBatch], NDArray[np.float64]]:
+def random_actions(seed: int, frames: int) -> Callable[[WorldBatch], NDArray[np.float64]]:
     """The floor: an agent whose actions are drawn evenly from -1..1, each held for `frames` steps of the world."""
     rng = np.random.Generator(np.random.Philox(key=[seed, FIRST_EPISODE + 1]))
     repeated: list[NDArray[np.float64]] = []
 
-    def act(pictures: Pictures | None, world: WorldBatch) -> NDArray[np.float64]:
+    def act(world: WorldBatch) -> NDArray[np.float64]:
         if not repeated:
             repeated.extend([rng.uniform(-1, 1, (len(world), world.action_size))] * frames)
         return repeated.pop()
@@ -191,9 +183,10 @@ def random_actions(seed: int, frames: int) -> Callable[[Pictures | None, WorldBa
 
 def wilson(successes: int, trials: int) -> tuple[float, float, float]:
     """Share of successes and its 95 % Wilson score interval."""
-    z, share = Z95, successes / trials
-    center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    share = successes / trials
+    shrunk = 1 + Z95 * Z95 / trials
+    center = (share + Z95 * Z95 / (2 * trials)) / shrunk
+    half = Z95 / shrunk * np.sqrt(share * (1 - share) / trials + Z95 * Z95 / (4 * trials**2))
     low = 0.0 if successes == 0 else float(center - half)  # exactly: rounding would leave a little
     high = 1.0 if successes == trials else float(center + half)
     return share, low, high

@@ -62,16 +62,11 @@ class AttentiveProbe(ClassProbe):
         settings = self.config
         reduction = Reduction.fit(latents.flatten(0, 2), settings.components)
         tokens = reduction(latents)
+        _, steps, count, width = tokens.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             classifier = AttentiveClassifier(
-                tokens.shape[1],
-                tokens.shape[2],
-                tokens.shape[3],
-                classes,
-                width=settings.width,
-                heads=settings.heads,
-                depth=settings.depth,
+                steps, count, width, classes, width=settings.width, heads=settings.heads, depth=settings.depth
             )
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.AdamW(
@@ -93,23 +88,14 @@ class AttentiveClassifier(nn.Module):
     """Tokens [B, S, N, D] to class scores [B, C]."""
 
     def __init__(
-        self,
-        steps: int,
-        tokens: int,
-        token_width: int,
-        classes: int,
-        *,
-        width: int,
-        heads: int,
-        depth: int,
+        self, steps: int, tokens: int, token_width: int, classes: int, *, width: int, heads: int, depth: int
     ) -> None:
         super().__init__()
         self.enter = nn.Linear(token_width, width)
         self.time: Tensor
         self.register_buffer("time", _time_embedding(steps, width), persistent=False)
-        self.position = nn.Parameter(
-            0.5 * torch.randn(tokens, width)
-        )  # as large as time, so that either can be attended to
+        # As large as time, so that either can be attended to.
+        self.position = nn.Parameter(0.5 * torch.randn(tokens, width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, F.gelu, batch_first=True, norm_first=True)
             for _ in range(depth)

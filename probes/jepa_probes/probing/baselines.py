@@ -8,9 +8,7 @@ supervised    the same architecture, trained on the true states for the same ste
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
@@ -46,8 +44,11 @@ def pca_pixels(train: Features, test: Features, width: int) -> tuple[Features, F
     """The first `width` principal components of pixel features, fitted on the training clips."""
     mean = train.latents.mean((0, 1, 2))
     basis, _ = principal_components(train.latents.flatten(0, 2) - mean, width)
-    first, second = (replace(part, latents=(part.latents - mean) @ basis) for part in (train, test))
-    return first, second
+
+    def reduced(part: Features) -> Features:
+        return replace(part, latents=(part.latents - mean) @ basis)
+
+    return reduced(train), reduced(test)
 
 
 def random_init(
@@ -89,7 +90,6 @@ def train_supervised(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     lr_factor: Callable[[int], float],
     clip_norm: float | None = 1.0,
-    device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> nn.Module:
     """An encoder trained with a linear head on positions and velocities, or on all states where there are none of
@@ -109,19 +109,18 @@ def train_supervised(
     columns = [t.column for t in moving_or_all(find_targets(state_names))]
     if not columns:
         raise ValueError("a supervised encoder needs states to learn, found none")
-    precision = partial(torch.autocast, torch.device(device).type, torch.bfloat16) if bf16 else nullcontext
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _Regression(make_encoder(), len(columns)).to(device).train()
+        model = _Regression(make_encoder(), len(columns)).train()
         optimizer = make_optimizer(model)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
         for batch in batches:
             if batch.states is None:
                 raise ValueError("a supervised encoder needs clips with states")
-            with precision():
-                predicted = model(prepare(batch.video.to(device)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                predicted = model(prepare(batch.video))
             optimizer.zero_grad()
-            model.loss(predicted, batch.states[..., columns].to(device)).backward()
+            model.loss(predicted, batch.states[..., columns]).backward()
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             optimizer.step()
@@ -137,7 +136,8 @@ class _Regression(nn.Module):
     def __init__(self, encoder: nn.Module, columns: int) -> None:
         super().__init__()
         width: int = encoder.tokens * encoder.width  # pyright: ignore[reportAssignmentType, reportOperatorIssue]
-        self.encoder, self.head = encoder, nn.Linear(width, columns)
+        self.encoder = encoder
+        self.head = nn.Linear(width, columns)
         self.mean: Tensor | None = None
         self.deviation = torch.ones(columns)
 

@@ -99,7 +99,7 @@ def extract_all(
     labels: dict[str, list[Tensor]] = {}
     keys: list[str] = []
     for batch in loader:
-        take = len(batch) if clips is None else min(len(batch), clips - len(keys))
+        take = clips and clips - len(keys)
         states.append(_step_states(batch, frames_per_step, state_names)[:take])
         for name, encode in encodes.items():
             z = encode(batch.video[:take]).float().cpu()
@@ -194,7 +194,8 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
     partial = path.with_name(path.name + ".partial")
     tensors = {"latents": features.latents, "states": features.states}
     tensors |= {f"label.{name}": x for name, x in features.labels.items()}
-    tensors |= {} if features.actions is None else {"actions": features.actions}
+    if features.actions is not None:
+        tensors["actions"] = features.actions
     about = {"of": wanted, "keys": features.keys, "state_names": features.state_names}
     save_file({name: x.contiguous() for name, x in tensors.items()}, partial, {"features": json.dumps(about)})
     os.replace(partial, path)
@@ -203,8 +204,8 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
 
 def _assemble(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> Features:
     labels = {name.removeprefix("label."): x for name, x in tensors.items() if name.startswith("label.")}
-    keys, names = tuple(about["keys"]), tuple(about["state_names"])
-    return Features(tensors["latents"], tensors["states"], labels, keys, names, tensors.get("actions"))
+    names = tuple(about["state_names"])
+    return Features(tensors["latents"], tensors["states"], labels, tuple(about["keys"]), names, tensors.get("actions"))
 
 
 def _step_states(batch: ClipBatch, frames_per_step: int, state_names: Sequence[str]) -> Float[Tensor, "B S X"]:

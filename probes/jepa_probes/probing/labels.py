@@ -37,17 +37,20 @@ class Task:
 
 def make_task(name: str, train: Features, test: Features) -> Task | None:
     """The task of a label; None if training has less than two classes, or the test split no clip of it."""
-    y, t = train.labels[name], test.labels[name]
-    train_index, test_index = (y != -1).nonzero()[:, 0], (t != -1).nonzero()[:, 0]
-    known = sorted(set(y[train_index].tolist()))
+    train_index = (train.labels[name] != -1).nonzero()[:, 0]
+    test_index = (test.labels[name] != -1).nonzero()[:, 0]
+    trained = train.labels[name][train_index].tolist()
+    tested = test.labels[name][test_index].tolist()
+    known = sorted(set(trained))
     # A class that only the test split has cannot be answered, and counts as an error.
-    classes = tuple(known + sorted(set(t[test_index].tolist()) - set(known)))
-    if len(known) < 2 or not len(test_index):
+    classes = tuple(known + sorted(set(tested) - set(known)))
+    if len(known) < 2 or not tested:
         return None
     index = {value: i for i, value in enumerate(classes)}
-    y_class, t_class = (torch.tensor([index[v] for v in x.tolist()]) for x in (y[train_index], t[test_index]))
-    dropped = len(y) - len(y_class) + len(t) - len(t_class)
-    return Task(name, classes, len(known), train_index, test_index, y_class, t_class, dropped)
+    train_class = torch.tensor([index[value] for value in trained])
+    test_class = torch.tensor([index[value] for value in tested])
+    dropped = len(train) - len(trained) + len(test) - len(tested)
+    return Task(name, classes, len(known), train_index, test_index, train_class, test_class, dropped)
 
 
 def accuracies(answers: Int[Tensor, " m"], task: Task) -> dict[str, float]:

@@ -64,14 +64,15 @@ class OnlineProbe(ScoringCallback):
 
     def __init__(self, data: StreamConfig, every: int, kind: Kind, frames_per_step: int, seed: int) -> None:
         super().__init__()
-        self.every, self.kind, self.frames_per_step, self.seed = every, kind, frames_per_step, seed
+        self.every = every
+        self.kind = kind
+        self.frames_per_step = frames_per_step
+        self.seed = seed
         self.probe: ClassProbe = PROBES.make(PROBES.config(kind).model_validate({}))
         where = data.sources[0].shards
         manifest = ShardSet.open(where, data.remote).manifest
-        self.names, self.with_states = (
-            manifest.state_names,
-            kind == "linear" and bool(find_targets(manifest.state_names)),
-        )
+        self.names = manifest.state_names
+        self.with_states = kind == "linear" and bool(find_targets(self.names))
         for split in CLIPS:
             if split not in manifest.splits or manifest.splits[split].episodes < 2:
                 raise UserError(f"trainer.probe_every: {where} has no two videos to probe in its {split} split; use 0")
@@ -89,7 +90,8 @@ class OnlineProbe(ScoringCallback):
         if step is None or (step % self.every and step != module.total_steps) or not trainer.is_global_zero:
             return
         began = time.perf_counter()
-        train, test = (self._features(module, split) for split in ("train", "test"))
+        train = self._features(module, "train")
+        test = self._features(module, "test")
         tasks = [task for name in sorted(train.labels) if (task := make_task(name, train, test)) is not None]
         self.scores = {task.name: self._accuracy(task, train, test) for task in tasks}
         if self.with_states and (r2 := fit_state(train, seed=self.seed).score(test).state_r2) is not None:

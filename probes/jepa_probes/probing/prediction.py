@@ -8,7 +8,6 @@ shuffled   of the same model fed the actions of another clip: equal to `model` i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -17,19 +16,9 @@ from torch.nn import functional as F
 
 from jepa.config import UserError
 from jepa.world_model import Dynamics, block_actions, rollout
+from jepa_probes.probing.result import PredictionErrors
 
 CLIPS_AT_ONCE = 32
-
-
-@dataclass(frozen=True)
-class PredictionScore:
-    """Mean squared errors per latent number, `horizon` latent steps ahead; `samples` pairs (clip, start)."""
-
-    horizon: int
-    model: float
-    identity: float
-    shuffled: float
-    samples: int
 
 
 def predict_latents(
@@ -42,8 +31,7 @@ def predict_latents(
     context: int = 1,
     states: Float[Tensor, "E S X"] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> list[PredictionScore]:
+) -> list[PredictionErrors]:
     """Scores on held-out clips.
 
     Args:
@@ -51,7 +39,6 @@ def predict_latents(
         horizons: in latent steps.
         context: latents that the dynamics see before they predict.
         states: at every latent step, for dynamics that are told; they are not told those of later steps.
-        device: of the dynamics.
 
     Raises:
         UserError: a horizon is longer than the clips, or there is only one clip (nothing to shuffle with).
@@ -70,11 +57,11 @@ def predict_latents(
     for horizon in horizons:
         target = latents[:, context - 1 + horizon :]
         errors = {
-            name: F.mse_loss(_ahead(dynamics, latents, given, states, horizon, context, device), target).item()
+            name: F.mse_loss(_ahead(dynamics, latents, given, states, horizon, context), target).item()
             for name, given in (("model", blocks), ("shuffled", other))
         }
         errors["identity"] = F.mse_loss(latents[:, context - 1 : steps - horizon], target).item()
-        scores.append(PredictionScore(horizon=horizon, samples=clips * target.shape[1], **errors))
+        scores.append(PredictionErrors(horizon=horizon, samples=clips * target.shape[1], **errors))
     return scores
 
 
@@ -86,20 +73,19 @@ def _ahead(
     states: Float[Tensor, "E S X"] | None,
     horizon: int,
     context: int,
-    device: torch.device | str,
 ) -> Float[Tensor, "E M N D"]:
     """What is predicted `horizon` steps after each start context-1 .. S-1-horizon."""
     starts = range(context - 1, latents.shape[1] - horizon)
     parts = []
     for clips in torch.arange(len(latents)).split(CLIPS_AT_ONCE):
         z, a = latents[clips], blocks[clips]
-        seen = torch.cat([z[:, s - context + 1 : s + 1] for s in starts]).to(device)
-        before = torch.cat([a[:, s - context + 1 : s] for s in starts]).to(device)
-        after = torch.cat([a[:, s : s + horizon] for s in starts]).to(device)
+        seen = torch.cat([z[:, s - context + 1 : s + 1] for s in starts])
+        before = torch.cat([a[:, s - context + 1 : s] for s in starts])
+        after = torch.cat([a[:, s : s + horizon] for s in starts])
         seen_states = None
         if states is not None:
-            seen_states = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts]).to(device)
-        imagined = rollout(dynamics, dynamics.initial_state(seen, before, seen_states), after[:, None])[:, 0, -1].cpu()
+            seen_states = torch.cat([states[clips, s - context + 1 : s + 1] for s in starts])
+        imagined = rollout(dynamics, dynamics.initial_state(seen, before, seen_states), after[:, None])[:, 0, -1]
         parts.append(imagined.unflatten(0, (len(starts), len(z))).transpose(0, 1))
     return torch.cat(parts)
 

@@ -9,7 +9,6 @@ FOLDER is the model's own, or that of `--out`.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -54,9 +53,11 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     """
     began = time.perf_counter()
     classifiers = _classifiers(config)
-    opened, out = open_model(folder), output_folder(folder, out)
+    opened = open_model(folder)
+    model = opened.world
+    out = output_folder(folder, out)
     trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
-    model, data = opened.world, _data(folder, opened, trained, config)
+    data = _data(folder, opened, trained, config)
     loaders = {split: _loader(data, config, split) for split in ("train", "test")}
     names = _state_names(loaders)
     if not names and loaders["train"].shards.manifest.state_names:
@@ -66,8 +67,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     def features(
         column: str, encode: Callable[[torch.Tensor], torch.Tensor], module: nn.Module, split: str
     ) -> Features:
-        loader, limit = loaders[split], limits[split]
-        clips = None if limit is None else limit * config.clips_per_video
+        loader = loaders[split]
+        limit = limits[split]
+        clips = limit and limit * config.clips_per_video
         seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
@@ -135,14 +137,11 @@ def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: P
 
 
 def _encoders(
-    opened: Model,
-    trained: PretrainConfig | None,
-    data: StreamConfig,
-    config: ProbeConfig,
-    names: tuple[str, ...],
+    opened: Model, trained: PretrainConfig | None, data: StreamConfig, config: ProbeConfig, names: tuple[str, ...]
 ) -> dict[str, nn.Module | None]:
     """The encoder of each column; None stands for pixels."""
-    model, seed = opened.world, config.seed if trained is None else trained.seed
+    model = opened.world
+    seed = (trained or config).seed
 
     def fresh() -> nn.Module:
         return build_encoder(opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
@@ -222,7 +221,7 @@ def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig
         horizons=HORIZONS,
         states=states[known] if model.spec.states else None,
     )
-    return {str(score.horizon): PredictionErrors(**asdict(score)) for score in scores}
+    return {str(score.horizon): score for score in scores}
 
 
 def state_row(result: ProbeResult) -> str:

@@ -37,7 +37,9 @@ class Reduction:
 
     def __call__(self, x: Float[Tensor, "*rows F"]) -> Float[Tensor, "*rows Q"]:
         x = x - self.mean
-        return (x if self.basis is None else x @ self.basis) / self.scale
+        if self.basis is not None:
+            x = x @ self.basis
+        return x / self.scale
 
 
 def principal_components(

@@ -104,10 +104,11 @@ def find_targets(state_names: Sequence[str]) -> tuple[Target, ...]:
             continue
         kind = re.sub(r"\d+$", "", owner) or owner
         kind = "bodies" if kind == "body" else kind
-        moving, shown = bool(owner) and what in KINDS, f"{owner}.visible"
+        moving = bool(owner) and what in KINDS
         group = f"{kind}.{KINDS[what]}" if moving else kind or name
         if group != name and group in state_names:  # under that name stands the score of this other state
             group = f"{group}.*"
+        shown = f"{owner}.visible"
         visible = state_names.index(shown) if moving and shown in state_names else None
         targets.append(Target(name, column, group, group if moving else name, moving, visible))
     return tuple(targets)
@@ -174,8 +175,8 @@ def score(targets: Sequence[Target], predicted: Float[Tensor, "E S C"], states: 
         if target.visible is not None:
             unseen = there & (states[..., target.visible] == 0)
             occluded[target.group] = occluded.get(target.group, 0) + int(unseen.sum())
-            scorable = int(unseen.sum()) >= MIN_OCCLUDED
-            hidden[target.name] = _r2(predicted[..., c][unseen], truth[unseen]) if scorable else None
+            if unseen.sum() >= MIN_OCCLUDED:
+                hidden[target.name] = _r2(predicted[..., c][unseen], truth[unseen])
     groups: dict[str, float | None] = {}
     for group in dict.fromkeys(t.group for t in targets):
         members = [t.name for t in targets if t.group == group]
@@ -247,7 +248,8 @@ class _Problem:
             return r2
         covariance, cross = self.fit.covariances()
         values, vectors = torch.linalg.eigh(covariance)
-        turned, cross = (self.holdout_x - self.fit.x.float() / self.fit.n) @ vectors.float(), vectors.T @ cross
+        turned = (self.holdout_x - self.fit.x.float() / self.fit.n) @ vectors.float()
+        cross = vectors.T @ cross
         for p, penalty in enumerate(PENALTIES):
             predicted = turned @ (cross / (values.clamp(min=0) + penalty)[:, None]).float()
             r2[p] = r2_score(predicted.double() + self.fit.y / self.fit.n, self.holdout_y)

@@ -8,24 +8,24 @@ columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: t
 """
 
 import logging
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
-from jepa_data.types import ClipBatch
-from jepa_probes.probing import baselines
 from jepa_probes.probing.base import ClassProbe
-from jepa_probes.probing.features import Encode, Features, extract_all
+from jepa_probes.probing.features import Features
 from jepa_probes.probing.labels import Task, accuracies, make_task
 from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
 
 logger = logging.getLogger(__name__)
 
-PRETRAINED, PIXELS, PCA_PIXELS, FLOOR = "pretrained", "pixels", "pca_pixels", "floor"
+PRETRAINED = "pretrained"
+PIXELS = "pixels"
+PCA_PIXELS = "pca_pixels"
+FLOOR = "floor"
 
 
 @dataclass
@@ -36,59 +36,15 @@ class ProbeTable:
         scores: row -> column -> score; None where there are too few samples.
         chosen: column -> what was chosen on held-out training episodes (penalties, k).
         counts: clips, scored and left-out samples.
-        seconds: by column, fitting and scoring.
     """
 
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def put(self, column: str, rows: Mapping[str, float | None]) -> None:
         for row, value in rows.items():
             self.scores.setdefault(row, {})[column] = value
-
-
-def run_probes(
-    model_encode: Encode,
-    baseline_encodes: Mapping[str, Encode],
-    train: Iterable[ClipBatch],
-    test: Iterable[ClipBatch],
-    *,
-    frames_per_step: int,
-    state_names: Sequence[str],
-    classifiers: Sequence[ClassProbe],
-    labels: Sequence[str] | None = None,
-    train_clips: int | None = None,
-    test_clips: int | None = None,
-    seed: int = 0,
-) -> tuple[ProbeTable, dict[str, tuple[Features, Features]]]:
-    """Encode both splits once, and score. Pixels and their components are added by themselves.
-
-    Args:
-        baseline_encodes: by column of the table, such as random_init and supervised.
-        train, test: loaders with `shuffle=False`.
-        classifiers: to fit on every label.
-        labels: to classify; None: all of the data set.
-        train_clips, test_clips: use at most so many.
-
-    Returns:
-        The results, and by column the features of both splits.
-    """
-    encodes = {PRETRAINED: model_encode, **baseline_encodes, PIXELS: baselines.pixels(frames_per_step)}
-    started = time.perf_counter()
-    splits = [
-        extract_all(encodes, loader, frames_per_step, state_names, clips=clips)
-        for loader, clips in ((train, train_clips), (test, test_clips))
-    ]
-    features = {name: (splits[0][name], splits[1][name]) for name in encodes}
-    encoding = time.perf_counter() - started
-    first = features[PRETRAINED][0].latents
-    features[PCA_PIXELS] = baselines.pca_pixels(*features[PIXELS], first.shape[2] * first.shape[3])
-    logger.info(f"encoded {len(first)} training and {len(features[PRETRAINED][1])} test clips in {encoding:.1f} s")
-    results = score_features(features, classifiers=classifiers, labels=labels, seed=seed)
-    results.seconds["encoding"] = round(encoding, 3)
-    return results, features
 
 
 def score_features(
@@ -105,14 +61,13 @@ def score_features(
     tasks = [task for name in names if (task := make_task(name, train, test)) is not None]
     for name in sorted(set(names) - {task.name for task in tasks}):
         logger.info(f"label {name}: not probed, it has fewer than two classes here")
-    results.counts = {
-        "clips": {"train": len(train), "test": len(test)},
-        "label_dropped": {t.name: t.dropped for t in tasks},
-    }
+    results.counts = {"clips": {"train": len(train), "test": len(test)}}
+    results.counts["label_dropped"] = {t.name: t.dropped for t in tasks}
     with_states = bool(find_targets(train.state_names))
     if with_states:
         blind = mean_state(train)
-        floor, infinite = blind.score(test), blind.score(train).infinite
+        floor = blind.score(test)
+        infinite = blind.score(train).infinite
         results.put(FLOOR, _state_rows(floor))
         results.counts |= {"state": floor.samples, "state_dropped": floor.dropped, "occluded": floor.occluded}
         results.counts["state_infinite"] = {"train": infinite, "test": floor.infinite}
@@ -123,7 +78,6 @@ def score_features(
         for classifier in classifiers:
             results.put(FLOOR, _class_rows(classifier, task, task.majority()))
     for column, (train, test) in features.items():
-        started = time.perf_counter()
         chosen = results.chosen.setdefault(column, {})
         if with_states:
             probe = fit_state(train, seed=seed)
@@ -131,7 +85,6 @@ def score_features(
             results.put(column, _state_rows(probe.score(test)))
         for task in tasks:
             results.put(column, _classify(classifiers, task, train, test, chosen, seed))
-        results.seconds[column] = round(time.perf_counter() - started, 3)
     return results
 
 
@@ -145,12 +98,13 @@ def _classify(
 ) -> dict[str, float | None]:
     """All classifiers on one label; what each chooses is added to `chosen`."""
     keys = [train.keys[int(i)] for i in task.train]
-    x, y = train.latents[task.train], test.latents[task.test]
+    fitted_to = train.latents[task.train]
+    tried_on = test.latents[task.test]
     rows = dict[str, float | None]()
     for classifier in classifiers:
-        fitted = classifier.fit(x, task.train_class, keys, task.trained, seed=seed)
+        fitted = classifier.fit(fitted_to, task.train_class, keys, task.trained, seed=seed)
         chosen.update({f"{task.name}.{name}": value for name, value in fitted.chosen.items()})
-        rows |= _class_rows(classifier, task, fitted(y))
+        rows |= _class_rows(classifier, task, fitted(tried_on))
     return rows
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,11 +59,10 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 def curves(metrics: Mapping[str, Series]) -> list[Chart]:
     """Loss and its terms, monitors, online probe, clips a second: those that were logged."""
-    terms = [name for name in metrics if name.startswith("train/") and name != "train/loss"]
-    loss = ["train/loss"] if "train/loss" in metrics else []
+    losses = sorted((name for name in metrics if name.startswith("train/")), key=lambda name: name != "train/loss")
     probes = [name for name in metrics if name.startswith("probe/")]
     wanted = [
-        ("loss and its terms", [*loss, *terms], True),
+        ("loss and its terms", losses, True),
         ("effective rank of the latents", ["monitor/effective_rank", "monitor/lidar"], False),
         ("spread of the latents", ["monitor/std", "monitor/min_std"], False),
         ("online probe", probes, False),
@@ -121,16 +121,14 @@ def _draw(series: Mapping[str, Series], theme: str, logarithmic: bool, counted: 
     colors = COLOURS[theme]
     for i, (name, points) in enumerate(series.items()):
         steps, values = zip(*points, strict=True)
-        marker = "o" if len(points) < 3 else None
-        main = i == 0
+        style: dict[str, Any] = {"linewidth": 2.0, "zorder": 3} if i == 0 else {"linewidth": 1.2, "zorder": 2}
         axes.plot(
             steps,
             values,
             color=colors[i % len(colors)],
-            linewidth=2.0 if main else 1.2,
-            marker=marker,
+            marker="o" if len(points) < 3 else None,
             label=name.replace("_", " "),
-            zorder=3 if main else 2,
+            **style,
         )
     everything = [value for points in series.values() for _, value in points]
     _dress(axes, theme, everything, logarithmic, counted)
@@ -158,10 +156,10 @@ def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool, c
         spine.set_visible(False)
 
 
-def _number(cell: object) -> float | None:
+def _number(cell: Any) -> float | None:
     """A finite number in a cell of text, or None."""
     try:
-        value = float(cell) if isinstance(cell, str) else math.nan
-    except ValueError:
+        value = float(cell)
+    except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None

@@ -14,7 +14,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-PAPER, INK, FAINT = (40, 44, 53), (226, 230, 238), (158, 164, 176)
+PAPER = (40, 44, 53)
+INK = (226, 230, 238)
+FAINT = (158, 164, 176)
 GAP, FONT_SIZE = 6, 13
 TILE = 144  # pixels a side that small pictures are enlarged to, roughly
 PALETTE_FRAMES = 8
@@ -44,8 +46,8 @@ def tile(
 
     All cells have the same T; those of a row the same height, those of a column the same width.
     """
-    left = GAP + (max(text_width(label) for label in rows) + GAP if rows else 0)
-    top = GAP + (FONT_SIZE + GAP if columns else 0)
+    left = GAP + max((text_width(label) + GAP for label in rows), default=0)
+    top = GAP + (FONT_SIZE + GAP) * bool(columns)
     heights, widths = [row[0].shape[1] for row in cells], [cell.shape[2] for cell in cells[0]]
     size = (top + sum(heights) + GAP * len(heights), left + sum(widths) + GAP * len(widths))
     canvas = np.full((len(cells[0][0]), *size, 3), PAPER, dtype=np.uint8)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 
 from jepa_data.transforms import resize
 from jepa_probes.probing import reduction
@@ -52,20 +53,18 @@ def pca_video(
     shown = video[:, _last_frames(video.shape[1], steps)]
     pictures = [enlarge(to_frames(clip)) for clip in shown]
     height, width = pictures[0].shape[1:3]
-    cells, rows = [pictures], ["input"]
+    cells = {"input": pictures}
     if maps is None and tokens > 1:
         side = math.isqrt(tokens)
         if side * side != tokens:
             raise ValueError(f"{tokens} tokens are no square grid; give their maps [B, S, h', w', E]")
         maps = latents.unflatten(2, (side, side))
     if maps is not None:
-        cells.append([fit_to(clip, height, width) for clip in feature_colors(maps)])
-        rows.append("features")
+        cells["features"] = [fit_to(clip, height, width) for clip in feature_colors(maps)]
     if tokens == 1:
         traces = _unit(principal_components(latents))[:, :, 0].cpu().numpy()
-        cells.append([_trace(clip, width, height * 2 // 3) for clip in traces])
-        rows.append("latent")
-    return tile(cells, rows)
+        cells["latent"] = [_trace(clip, width, height * 2 // 3) for clip in traces]
+    return tile(list(cells.values()), list(cells))
 
 
 def feature_video(video: UInt8[Tensor, "T 3 h w"], maps: Float[Tensor, "S hh ww E"]) -> UInt8[np.ndarray, "S Y X 3"]:
@@ -88,8 +87,7 @@ def principal_components(features: Float[Tensor, "*any E"], count: int = 3) -> F
     largest = vectors.abs().argmax(0)
     vectors = vectors * vectors[largest, torch.arange(vectors.shape[1], device=vectors.device)].sign()
     components = (centered @ vectors).reshape(*features.shape[:-1], -1)
-    missing = count - components.shape[-1]
-    return torch.cat([components, components.new_zeros(*components.shape[:-1], missing)], -1) if missing else components
+    return F.pad(components, (0, count - components.shape[-1]))
 
 
 def rollout_video(
@@ -145,7 +143,8 @@ def plan_video(
     panels["real"] = real
     picture = tile([[enlarge(to_frames(panel)) for panel in panels.values()]], columns=list(panels))
     ending = ("reached the goal" if reached else "missed the goal") + (distance and f", {distance} away")
-    texts = [f"frame {t}" if t < frames - 1 else f"frame {t}: {ending}" for t in range(frames)]
+    texts = [f"frame {t}" for t in range(frames)]
+    texts[-1] += f": {ending}"
     return caption(picture, texts)
 
 
@@ -157,13 +156,14 @@ def _last_frames(frames: int, steps: int) -> slice:
 def _unit(x: Float[Tensor, "*any C"]) -> Float[Tensor, "*any C"]:
     """Each column to 0..1, by quantiles of everything."""
     flat = x.flatten(0, -2)
-    low, high = (torch.from_numpy(np.quantile(flat.cpu().numpy(), q, axis=0)).to(x) for q in ROBUST)
-    return ((x - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    bounds = [torch.from_numpy(np.quantile(flat.cpu().numpy(), q, axis=0)).to(x) for q in ROBUST]
+    return ((x - bounds[0]) / (bounds[1] - bounds[0]).clamp_min(1e-9)).clamp(0, 1)
 
 
 def _trace(values: Float[np.ndarray, "S 3"], width: int, height: int) -> UInt8[np.ndarray, "S H W 3"]:
     """Three curves over time; at each step, what is past is bright and the present is a dot."""
-    scale, margin = 2, 8  # drawn twice as large and shrunk, which makes lines smooth
+    scale = 2  # drawn twice as large and shrunk, which makes lines smooth
+    margin = 8
     x = np.linspace(margin, width - margin, len(values)) * scale
     y = (height - margin - values * (height - 2 * margin)) * scale
     frames = []

@@ -42,14 +42,13 @@ def draw_model(
         horizon: latent steps imagined; fewer if the clips are shorter.
         state_columns: of `clips.states`, what the dynamics are told; without it those that are told imagine nothing.
     """
-    frame_seconds = model.spec.step_seconds / model.spec.frames_per_step
-    fps = 1 / model.spec.step_seconds
-    sheet = figures.contact_sheet(clips.video, seconds_per_frame=frame_seconds)
+    tubelet, seconds = model.spec.frames_per_step, model.spec.step_seconds
+    sheet = figures.contact_sheet(clips.video, seconds_per_frame=seconds / tubelet)
     paths = [write_png(sheet, folder / "data.png")]
     video = clips.video[:COLUMNS]
     z = model.encode_clips(video)
     maps = feature_maps(model, video)
-    paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=fps))
+    paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=1 / seconds))
     dynamics: object = model.dynamics
     if decoder is None or not isinstance(dynamics, Dynamics) or clips.actions is None:
         return paths
@@ -57,21 +56,23 @@ def draw_model(
         return paths
     states = None
     if state_columns and clips.states is not None:
-        last = slice(model.spec.frames_per_step - 1, SEEN * model.spec.frames_per_step, model.spec.frames_per_step)
+        last = slice(tubelet - 1, SEEN * tubelet, tubelet)
         states = clips.states[:COLUMNS, last][..., list(state_columns)].to(z)
     horizon = min(horizon, z.shape[1] - SEEN)
-    blocks = block_actions(clips.actions[:COLUMNS].to(z.device), model.spec.frames_per_step)
+    blocks = block_actions(clips.actions[:COLUMNS].to(z.device), tubelet)
     with torch.no_grad():
         state = dynamics.initial_state(z[:, :SEEN], blocks[:, : SEEN - 1], states)
         ahead = blocks[:, SEEN - 1 : SEEN - 1 + horizon]
         imagined = decoder.decode(rollout(dynamics, state, ahead[:, None])[:, 0])
     decoded = decoder.decode(z[:, SEEN : SEEN + horizon])
-    tubelet = model.spec.frames_per_step
     true = video[:, (SEEN + 1) * tubelet - 1 :: tubelet][:, :horizon]
-    seconds = model.spec.step_seconds
     moving = figures.rollout_video(true, decoded, imagined, step_seconds=seconds)
     still = figures.rollout_strip(true[0], decoded[0], imagined[0], step_seconds=seconds)
-    return [*paths, write_gif(moving, folder / "rollout.gif", fps=fps), write_png(still, folder / "rollout.png")]
+    return [
+        *paths,
+        write_gif(moving, folder / "rollout.gif", fps=1 / seconds),
+        write_png(still, folder / "rollout.png"),
+    ]
 
 
 @torch.no_grad()
@@ -93,7 +94,7 @@ def draw_plans(
     *,
     frames_per_step: int,
     fps: float,
-    distances: Sequence[str] | None = None,
+    distances: Sequence[str],
 ) -> list[Path]:
     """plan_0.gif … of the example tasks that `jepa plan` kept.
 
@@ -101,16 +102,18 @@ def draw_plans(
         decoder: shows what was imagined; None: it is left out.
         distances: from the goal at the end, with their unit.
     """
-    dreams = None if decoder is None else decoder.decode(torch.from_numpy(imagined))
+    dreams: Sequence[Tensor | None] = [None] * len(real)
+    if decoder is not None:
+        dreams = decoder.decode(torch.from_numpy(imagined)).unbind()
     paths = []
     for i in range(len(real)):
         moving = figures.plan_video(
             torch.from_numpy(real[i]).permute(0, 3, 1, 2),
             torch.from_numpy(goal[i]).permute(2, 0, 1),
-            None if dreams is None else dreams[i],
+            dreams[i],
             frames_per_step=frames_per_step,
             reached=bool(success[i]),
-            distance=distances[i] if distances else "",
+            distance=distances[i],
         )
         paths.append(write_gif(moving, folder / f"plan_{i}.gif", fps=fps))
     return paths

@@ -25,17 +25,14 @@ from jepa_probes.reporting.results import (
     SHORT,
     RunResults,
     collect_results,
+    counted,
     dream_baselines,
     number,
     percent,
     planning_baselines,
     read_config,
     score_text,
-    seeds_table,
-    summary_table,
 )
-
-__all__ = ["collect_results", "seeds_table", "summary_table", "write_report"]
 
 TEMPLATE = "report.html.j2"
 KINDS = {".png": "image/png", ".gif": "image/gif"}
@@ -140,8 +137,8 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
         if match := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
             state[name] = f"{match[1]} {match[2]}" + (", while hidden" if match[3] else "")
         elif match := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
-            label, kind = match[1] or match[3], match[2] or match[4]
-            classes[name] = f"{label}, {'nearest neighbors' if kind == 'knn' else f'{kind} probe'}"
+            kind = match[2] or match[4]
+            classes[name] = f"{match[1] or match[3]}, " + {"knn": "nearest neighbors"}.get(kind, f"{kind} probe")
         else:
             other[name] = name.removeprefix("state.").removeprefix("class.").replace(".", " ").replace("_", " ")
     shown = (
@@ -158,7 +155,7 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
 
 def _prediction_table(scores: Mapping[str, PredictionErrors]) -> dict[str, Any]:
     columns = {"model": "model", "identity": "nothing moves", "shuffled": "other actions"}
-    rows = {f"{h} step{'' if h == '1' else 's'} ahead": dict(scores[h]) for h in sorted(scores, key=int)}
+    rows = {f"{counted(int(h), 'step')} ahead": dict(scores[h]) for h in sorted(scores, key=int)}
     return _table(rows, columns, LOWER)
 
 
@@ -176,18 +173,18 @@ def _dream(dream: DreamResult | None) -> dict[str, Any]:
         for label, score in rows.items()
     ]
     controller = dream.settings["controller"]["kind"]
-    counted = {"actor_critic": "update", "evolution": "generation"}.get(controller, "step")
+    unit = {"actor_critic": "update", "evolution": "generation"}.get(controller, "step")
     history = [(done, value) for done, value in dream.history if value is not None]
     return {
         "by_return": dream.tasks is None,
         "scores": scores,
         "returns": _returns(dream),
         "sampled": bool(dream.temperatures),
-        "chart": _embed_chart(learning(history, counted)) if history else None,
+        "chart": _embed_chart(learning(history, unit)) if history else None,
         "controller": CONTROLLERS.get(controller, "A controller"),
         "heads": _heads(dream.heads),
         "protocol": dream.protocol,
-        "count": dream.episodes if dream.tasks is None else dream.tasks,
+        "count": dream.count,
         "seconds": dream.training_cpu_seconds,
     }
 
@@ -197,12 +194,12 @@ def _heads(heads: Mapping[str, float | None]) -> str:
     parts = []
     if heads.get("reward_r2") is not None:
         parts.append(f"Rewards are known with R² {number(heads['reward_r2'], 2)}.")
-    at_ends, elsewhere = (heads.get(f"goes_on_{where}") for where in ("at_ends", "elsewhere"))
-    if at_ends is not None:
-        parts.append(f"The chance to go on is {number(at_ends, 2)} at ends and {number(elsewhere, 2)} elsewhere.")
-    return " ".join(
-        ["", *parts, "Both on held-out recordings." if len(parts) > 1 else "On held-out recordings."] * bool(parts)
-    )
+    if (at_ends := heads.get("goes_on_at_ends")) is not None:
+        elsewhere = number(heads.get("goes_on_elsewhere"), 2)
+        parts.append(f"The chance to go on is {number(at_ends, 2)} at ends and {elsewhere} elsewhere.")
+    if not parts:
+        return ""
+    return " ".join(["", *parts, "Both on held-out recordings." if len(parts) > 1 else "On held-out recordings."])
 
 
 def _returns(dream: DreamResult) -> list[dict[str, str]]:
@@ -241,7 +238,9 @@ def _left_out(dropped: Mapping[str, Any]) -> list[str]:
 
 def _charts(run: Path) -> list[Chart]:
     path = run / "logs" / "metrics.csv"
-    return curves(read_metrics(path)) if path.is_file() else []
+    if not path.is_file():
+        return []
+    return curves(read_metrics(path))
 
 
 def _embed_chart(chart: Chart) -> dict[str, str]:

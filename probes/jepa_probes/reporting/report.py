@@ -59,7 +59,8 @@ def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = No
 
 def _longest(config: PretrainConfig) -> int:
     """Frames of the longest clip that a held-out video allows, at the run's rate."""
-    rows, data = ShardSet.open(config.data.folder).split("test").rows, config.data
+    data = config.data
+    rows = ShardSet.open(data.folder).split("test").rows
     if data.fps is None:
         return 1 + int((rows["frames"].max() - 1) // data.stride)
     return 1 + int(rows["seconds"].max() * data.fps + 1e-3)

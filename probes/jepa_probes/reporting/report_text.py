@@ -33,7 +33,9 @@ def _training(results: RunResults, config: Mapping[str, Any]) -> str:
     if p.effective_rank is not None:
         width = config.get("encoder", {}).get("width")
         text += f"; its latents spread over about {p.effective_rank:.0f}"
-        text += f" of {width} directions (effective rank)" if width else " directions (effective rank)"
+        if width:
+            text += f" of {width}"
+        text += " directions (effective rank)"
     return text + "."
 
 
@@ -61,7 +63,9 @@ def _state(results: RunResults) -> str:
         "an encoder trained on the true state": "supervised",
     }
     known = [f"{label} {number(row[key], 2)}" for label, key in baselines.items() if row.get(key) is not None]
-    return text + (f" Baselines: {', '.join(known)}." if known else "")
+    if known:
+        text += f" Baselines: {', '.join(known)}."
+    return text
 
 
 def _prediction(results: RunResults) -> str:
@@ -69,15 +73,16 @@ def _prediction(results: RunResults) -> str:
     if not scores:
         return ""
     ahead = max(scores, key=int)
-    model, identity, shuffled = scores[ahead].model, scores[ahead].identity, scores[ahead].shuffled
-    if model is None or identity is None or shuffled is None:
+    error = scores[ahead]
+    if error.model is None or error.identity is None or error.shuffled is None:
         return ""
     steps = "One latent step" if ahead == "1" else f"{ahead} latent steps"
-    text = f"{steps} ahead, its squared error is {number(model, 2)}"
+    text = f"{steps} ahead, its squared error is {number(error.model, 2)}"
     baselines = (
-        f"{number(identity, 2)} if nothing moved, and {number(shuffled, 2)} for the same model given other actions"
+        f"{number(error.identity, 2)} if nothing moved, and "
+        f"{number(error.shuffled, 2)} for the same model given other actions"
     )
-    if model < min(identity, shuffled):
+    if error.model < min(error.identity, error.shuffled):
         return f"{text}, against {baselines}: it uses the actions it is given."
     return f"{text}, which does not beat both references ({baselines})."
 
@@ -91,7 +96,9 @@ def _planning(results: RunResults) -> str:
         f"held-out tasks (95 % interval {percent(p.low)} to {percent(p.high)})"
     )
     baselines = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in planning_baselines(p).items()]
-    text += f"; {', '.join(baselines)}." if baselines else "."
+    if baselines:
+        text += f"; {', '.join(baselines)}"
+    text += "."
     if "random" in p.baselines and p.low <= p.baselines["random"].high:
         text += " That is not clearly better than chance."
     return text
@@ -108,7 +115,9 @@ def _dreaming(results: RunResults) -> str:
         text = f"A controller that learned in its dreams alone solved {score} of {d.tasks} held-out tasks"
     text += f" (95 % interval {score_text(d, d.low)} to {score_text(d, d.high)})"
     baselines = [f"{label} {score}" for label, score in dream_baselines(d).items()]
-    text += f"; baselines: {', '.join(baselines)}." if baselines else "."
+    if baselines:
+        text += f"; baselines: {', '.join(baselines)}"
+    text += "."
     if whole := d.returns.get("task"):
         text += f" Over {whole.steps} latent steps the return was {number(whole.dream, 1)} in the dream"
         text += f" and {number(whole.world, 1)} in the world."

@@ -43,7 +43,7 @@ METHODS = {
     "point-maze": "LeWM, point maze",
     "push-t": "LeWM, Push-T",
 }
-# Who else plays the tasks of `jepa plan` (see planning/evaluate.py): in a sentence, and in a table.
+# Who else plays the tasks of `jepa plan` (see planning/baselines.py): in a sentence, and in a table.
 AGENTS = {
     "random": "random actions",
     "inverse_dynamics": "inverse dynamics, without planning",
@@ -145,9 +145,8 @@ def summary_table(results: RunResults) -> list[Row]:
         others = [f"{label} {number(state[key])}" for key, label in COLUMNS.items() if key in state]
         rows.append(("world state, R²", number(state.get("pretrained")), " · ".join(others[1:])))
     for ahead, error in sorted(results.prediction.items(), key=lambda item: int(item[0])):
-        steps = "1 step" if ahead == "1" else f"{ahead} steps"
         baselines = f"nothing moves {number(error.identity)} · shuffled actions {number(error.shuffled)}"
-        rows.append((f"latent prediction error, {steps}", number(error.model), baselines))
+        rows.append((f"latent prediction error, {counted(int(ahead), 'step')}", number(error.model), baselines))
     if plan := results.plan:
         baselines = " · ".join(f"{SHORT[agent]} {percent(share)}" for agent, share in planning_baselines(plan).items())
         result = f"{percent(plan.success)} ({percent(plan.low)} to {percent(plan.high)})"
@@ -255,6 +254,10 @@ def dream_baselines(dream: DreamResult) -> dict[str, str]:
     return planner | {SHORT[a]: score_text(dream, baselines[a].value) for a in SHORT if a in baselines}
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" + "s" * (count != 1)
+
+
 def number(value: float | int | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
@@ -272,9 +275,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
         return "–"
     if len(values) == 1:
         return number(values[0], digits)
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
-    low, high = number(min(values), digits), number(max(values), digits)
-    return f"{number(mean, digits)} ± {number(deviation, digits)} ({low}…{high})"
+    spread = f"{number(min(values), digits)}…{number(max(values), digits)}"
+    return f"{number(statistics.fmean(values), digits)} ± {number(statistics.stdev(values), digits)} ({spread})"
 
 
 def _versions() -> dict[str, str]:

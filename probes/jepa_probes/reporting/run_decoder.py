@@ -22,12 +22,7 @@ STEPS = 250  # at 64 pixels; of smaller pictures as many more as take about as l
 
 
 def pixel_decoder(
-    run: Path,
-    model: LatentWorldModel,
-    config: PretrainConfig,
-    *,
-    out: Path | None = None,
-    steps: int | None = None,
+    run: Path, model: LatentWorldModel, config: PretrainConfig, *, out: Path | None = None, steps: int | None = None
 ) -> PixelDecoder | None:
     """The run's decoder: the saved one, or one that is fitted and saved now.
 

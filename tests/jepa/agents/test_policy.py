@@ -17,7 +17,7 @@ from jepa.predictors.mlp import MLPPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.worlds import make_batch, make_env
 from jepa_probes.planning.evaluate import evaluate
-from jepa_probes.planning.tasks import Protocol
+from jepa_probes.planning.tasks import Protocol, Tasks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE, WIDTH = 32, 6
@@ -87,7 +87,7 @@ def test_actions_of_another_width_than_the_worlds_are_told() -> None:
     about = make_batch("two-rooms", np.arange(1))
     protocol = Protocol("two-rooms", about.version, SIZE, 2, 4, 0.07, 0.07, seed=0)
     with pytest.raises(UserError, match="the model's actions are 3 wide; two-rooms takes 2 numbers 1 time"):
-        evaluate(model(action_size=3), protocol, SETTINGS)
+        evaluate(model(action_size=3), Tasks(protocol), SETTINGS)
     env = make_env("two-rooms", image_size=SIZE)
     _, info = env.reset(seed=0)
     action = Policy(model(action_size=3), info["goal_picture"], SETTINGS).act(info["goal_picture"])

@@ -10,7 +10,7 @@ from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.planners.cem import CEM
 from jepa_data.worlds import make_batch, make_goal_batch
-from jepa_probes.planning.evaluate import random_floor, replay, simulator_ceiling
+from jepa_probes.planning.baselines import random_floor, replay, simulator_ceiling
 from jepa_probes.planning.tasks import Protocol, Tasks, wilson
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
 from jepa_probes.probing import PROBES
-from jepa_probes.probing.baselines import pixels
+from jepa_probes.probing.baselines import pca_pixels, pixels
 from jepa_probes.probing.config import ProbeConfig
-from jepa_probes.probing.features import Features
-from jepa_probes.probing.suite import run_probes, score_features
+from jepa_probes.probing.features import Features, extract_all
+from jepa_probes.probing.suite import score_features
 
 CLASSIFIERS = [PROBES.make(described) for described in ProbeConfig().classifiers]
 COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
@@ -22,16 +22,13 @@ COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
 def test_every_score_stands_beside_all_baselines(corpus: Path) -> None:
     config = StreamConfig(shards=str(corpus), batch_size=8, clip_frames=12)
     train, test = (make_loader(config, split, seed=0, shuffle=False) for split in ("train", "test"))
-    results, features = run_probes(
-        pixels(2, 4),
-        {"other": pixels(2, 2)},
-        train,
-        test,
-        frames_per_step=2,
-        state_names=train.shards.manifest.state_names,
-        classifiers=CLASSIFIERS,
-        labels=["bodies"],
-    )
+    encodes = {"pretrained": pixels(2, 4), "other": pixels(2, 2), "pixels": pixels(2)}
+    names = train.shards.manifest.state_names
+    splits = [extract_all(encodes, loader, 2, names) for loader in (train, test)]
+    features = {name: (splits[0][name], splits[1][name]) for name in encodes}
+    wide = splits[0]["pretrained"].latents.shape[-1]
+    features["pca_pixels"] = pca_pixels(*features["pixels"], wide)
+    results = score_features(features, classifiers=CLASSIFIERS, labels=["bodies"])
     assert set(features) == COLUMNS - {"floor"}
     assert features["pca_pixels"][0].latents.shape[-1] == features["pretrained"][0].latents.shape[-1]
     assert all(set(row) == COLUMNS for row in results.scores.values())

@@ -215,7 +215,9 @@ def test_the_gallery_of_plans(tmp_path, video):
     real = video[:2].permute(0, 1, 3, 4, 2).numpy()
     decoder, success = PixelDecoder(1, 8, 32).eval(), np.array([True, False])
     imagined = np.zeros((2, 3, 1, 8), dtype=np.float32)
-    paths = draw_plans(decoder, real, real[:, 0], imagined, success, tmp_path, frames_per_step=2, fps=10.0)
+    paths = draw_plans(
+        decoder, real, real[:, 0], imagined, success, tmp_path, frames_per_step=2, fps=10.0, distances=[""] * len(real)
+    )
     assert [path.name for path in paths] == ["plan_0.gif", "plan_1.gif"]
     assert [len(opened(path)[0]) for path in paths] == [FRAMES, FRAMES]
 

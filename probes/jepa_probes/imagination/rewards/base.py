@@ -76,7 +76,7 @@ class GoalReward(DreamReward):
             raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
         self.check(about)
         config = fitted(run, config, about, model)
-        space = action_space(config, model, config.bounds)
+        space = action_space(model, str(config.world), config.action_repeat, config.bounds)
         tasks = Tasks(protocol_of(config))
         features, goals = recorded(model, data, config.seed, config.clips, config.clips_per_video)
         assert model.dynamics is not None

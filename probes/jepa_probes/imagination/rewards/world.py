@@ -36,7 +36,7 @@ class WorldReward(DreamReward):
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
         """See `DreamReward`."""
         config = recorded_in(run, config, ShardSet.open(data.folder).manifest, model)
-        space = action_space(config, model, config.bounds)
+        space = action_space(model, str(config.world), config.action_repeat, config.bounds)
         play = play_of(config)
         heads = heads_of(model, data, self.config.heads, config.seed, config.clips)
         assert model.dynamics is not None

@@ -15,21 +15,18 @@ from jepa_probes.planning.costs import TERMS, TermConfig
 from jepa_probes.planning.costs.base import Costs, CostTerm, Region
 
 
-def check_states(costs: Sequence[TermConfig], data: StreamConfig) -> None:
-    """Raises UserError if a cost names a state that was not recorded. Asked first: it costs nothing."""
+def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, seed: int) -> Costs:
+    """Fit what is read off latents, and encode what is a picture, once for all plans.
+
+    Raises:
+        UserError: a state was not recorded, which is found before anything is fitted, or does not exist in all
+            episodes; or a picture cannot be read or is not square.
+    """
     recorded = ShardSet.open(data.folder).manifest.state_names
     for number, cost in enumerate(costs):
         if unknown := [name for name in cost.states if name not in recorded]:
             known = ", ".join(recorded) or "none"
             raise UserError(f"costs.{number}: no state {unknown[0]!r} was recorded; there are: {known}")
-
-
-def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, seed: int) -> Costs:
-    """Fit what is read off latents, and encode what is a picture, once for all plans.
-
-    Raises:
-        UserError: a state does not exist in all episodes, or a picture cannot be read or is not square.
-    """
     terms: list[Term] = []
     regions: list[Region] = []
     described: list[dict[str, Any]] = []

@@ -1,0 +1,153 @@
+"""Who else plays the tasks of `jepa plan`: the agents beside which the score of a planner is read.
+
+    random             actions drawn evenly, each held for a latent step: the floor
+    inverse_dynamics   what the action to the goal was in the recordings, without planning
+    replay             the very actions by which the goal was reached when it was recorded, without looking, then none;
+                       only of goals with a `goal_offset`. What it misses is what glides on, and what chance there is
+    expert             the world's script, told the true state
+    simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
+                       its cost; of a hybrid the sampler alone, as a simulator has no gradient. Where plans start from
+                       a guide, so do these
+
+An agent that a world does not allow is left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa.agents.controller import Controller
+from jepa.agents.imagination.policy import ImaginationPolicy
+from jepa.agents.policy import PlanSettings
+from jepa.planners.mpc import ModelPredictiveControl
+from jepa.world_model import LatentWorldModel
+from jepa_data.actions import ActionStats
+from jepa_data.worlds.base import GoalBatch
+from jepa_probes.planning.result import Success
+from jepa_probes.planning.tasks import Tasks, random_actions
+
+
+def score_baselines(
+    model: LatentWorldModel,
+    tasks: Tasks,
+    frames: int,
+    settings: PlanSettings,
+    *,
+    inverse: Callable[[], Controller] | None = None,
+    guide: Controller | None = None,
+    simulator_tasks: int | None = None,
+) -> dict[str, Success]:
+    """Scores of the other agents, by name; those that hold actions do so for `frames`, a latent step.
+
+    Args: as `evaluate`.
+    """
+    world = tasks.start(1)
+    solved = {"random": random_floor(tasks, frames)}
+    if inverse is not None:
+        policy = ImaginationPolicy(model, inverse(), tasks.goal_pictures, world.fps)
+        solved["inverse_dynamics"] = tasks.solved_by(lambda world: policy.act(world.render()))
+    if tasks.recorded is not None:
+        solved["replay"] = replay(tasks)
+    if world.has_expert:
+        solved["expert"] = expert(tasks)
+    planner = settings.planner.gradient_free()
+    if world.copies and simulator_tasks != 0 and planner is not None:
+        sampled = replace(settings, planner=planner)
+        lead = None
+        if guide is not None:
+            lead = partial(_led, model, guide, tasks, settings.horizon * frames)
+        solved["simulator"] = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)
+    return {agent: Success.of(which) for agent, which in solved.items()}
+
+
+def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
+    """Random actions, each held for a latent step of `frames`."""
+    return tasks.solved_by(random_actions(tasks.protocol.seed, frames))
+
+
+def expert(tasks: Tasks) -> NDArray[np.bool_]:
+    """The world's script, told the true state."""
+    return tasks.solved_by(lambda world: world.expert(tasks.goal))
+
+
+def replay(tasks: Tasks) -> NDArray[np.bool_]:
+    """The actions that led to the goals once more, and none in the steps that are left."""
+    assert tasks.recorded is not None
+    queue = list(tasks.recorded.swapaxes(0, 1))
+    queue += [np.zeros_like(queue[0])] * (tasks.protocol.steps - len(queue))
+    return tasks.solved_by(lambda world: queue.pop(0))
+
+
+def _led(
+    model: LatentWorldModel, guide: Controller, tasks: Tasks, steps: int, world: GoalBatch
+) -> Float[Tensor, "B P A"]:
+    """What a controller does in the next steps, in copies of the simulator."""
+    policy = ImaginationPolicy(model, guide, tasks.goal_pictures[: len(world)], world.fps)
+    imagined = world.take(np.arange(len(world)))
+    done = []
+    for _ in range(steps):
+        done.append(policy.act(imagined.render()))
+        imagined.step(done[-1])
+    return torch.from_numpy(np.stack(done, 1)).float()
+
+
+def simulator_ceiling(
+    tasks: Tasks,
+    frames: int,
+    settings: PlanSettings,
+    count: int | None,
+    lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
+    actions: ActionStats | None = None,
+) -> NDArray[np.bool_]:
+    """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames.
+
+    `lead`: the actions that a plan starts from, where the planner's own plans start from a guide. `actions`: of the
+    model's data, so that both search alike.
+    """
+    width = tasks.start(1).action_size
+    control = ModelPredictiveControl(
+        settings.planner,
+        horizon=settings.horizon,
+        replan_every=settings.replan_every,
+        action_size=width,
+        frames=frames,
+        action_repeat=settings.action_repeat,
+        bounds=settings.bounds,
+        keep=settings.keep,
+        seed=tasks.protocol.seed,
+        actions=actions,
+    )
+    queue: list[NDArray[np.float64]] = []
+
+    def act(world: GoalBatch) -> NDArray[np.float64]:
+        if not queue:
+            goal = tasks.goal[: len(world)]
+            start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)
+            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world), start)
+            steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, width)).flatten(1, 2)
+            queue.extend(steps.double().numpy().swapaxes(0, 1))
+        return queue.pop(0)
+
+    return tasks.solved_by(act, count)
+
+
+def _true_cost(
+    world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
+) -> Float[Tensor, "B K"]:
+    """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
+    batch, plans = actions.shape[:2]
+    imagined = world.take(np.repeat(np.arange(batch), plans))
+    target = np.repeat(goal, plans, axis=0)
+    forces = actions.flatten(0, 1).unflatten(-1, (frames, -1)).flatten(1, 2).numpy()
+    total = np.zeros(len(imagined))
+    for t in range(forces.shape[1]):
+        imagined.step(forces[:, t])
+        total += imagined.distance_to_goal(target)
+    total = total / forces.shape[1] + 0.1 * imagined.speed()
+    return torch.from_numpy(total).float().unflatten(0, (batch, plans))
