@@ -28,7 +28,7 @@ from jepa.config import UserError
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import checkpoint, huggingface
-from jepa.models.checkpoint import check_tensors, fill, first_of
+from jepa.models.checkpoint import check_tensors, fill
 from jepa.predictors.masked import MaskedPredictor
 
 if TYPE_CHECKING:
@@ -185,9 +185,13 @@ def _labels(named: Any, weight: Tensor | None, where: str) -> tuple[str, ...]:
     if any(wrong.values()) or not labels or not all(isinstance(label, str) for label in labels.values()):
         raise UserError(
             f"{where}: expected id2label to name classes 0 to {classes - 1}, found {len(labels)} names"
-            + "".join(f"; {what} {first_of(sorted(numbers), 5)}" for what, numbers in wrong.items() if numbers)
+            + "".join(f"; {what} {_few(numbers)}" for what, numbers in wrong.items() if numbers)
         )
     return tuple(labels[number] for number in range(classes))
+
+
+def _few(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)[:5])) + (" …" if len(numbers) > 5 else "")
 
 
 def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
