@@ -20,8 +20,10 @@ def build_encoder(config: EncoderConfig, image_size: int, frames: int, *, load_w
     """
     if frames % config.tubelet:
         raise UserError(f"data.clip_frames is {frames}, no multiple of encoder.tubelet ({config.tubelet})")
+    if not load_weights:
+        config = config.without_weights()
     try:
-        return ENCODERS.make(config if load_weights else config.without_weights(), image_size, frames)
+        return ENCODERS.make(config, image_size, frames)
     except ValueError as error:
         raise UserError(f"encoder: {error}") from error
 

@@ -6,7 +6,7 @@ model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 
-FORMAT, VERSION = "openjepa-model", 1
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = "openjepa-model"
+VERSION = 1
+TENSORS = "model.safetensors"
+DESCRIPTION = "model.json"
 
 
 def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
@@ -100,8 +102,13 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
         if expected[name].shape != tensors[name].shape
     ]
     if wrong:
-        more = f" … and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UserError(f"{where} belongs to another model: " + "; ".join(wrong[:5]) + more)
+        raise UserError(f"{where} belongs to another model: {first_of(wrong, 5, '; ')}")
+
+
+def first_of(items: Sequence[object], shown: int, separator: str = ", ") -> str:
+    """So many of them, and how many more there are."""
+    listed = separator.join(map(str, items[:shown]))
+    return f"{listed} and {len(items) - shown} more" if len(items) > shown else listed
 
 
 def _as_fp32(tensor: Tensor) -> Tensor:

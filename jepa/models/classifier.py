@@ -69,9 +69,9 @@ def to_transformers(
         UserError: `VJEPA2ForVideoClassification` has no such encoder or classifier, the labels are not one a class, or
             transformers is not installed.
     """
-    ours, needed = classifier.settings, {"width": encoder.width, "heads": encoder.heads, "mlp_ratio": MLP_RATIO}
-    if any(ours[name] != value for name, value in needed.items()):
-        actual = {name: ours[name] for name in needed}
+    needed = {"width": encoder.width, "heads": encoder.heads, "mlp_ratio": MLP_RATIO}
+    actual = {name: classifier.settings[name] for name in needed}
+    if actual != needed:
         raise UserError(
             "VJEPA2ForVideoClassification has a classifier of its encoder's width and heads, with an mlp_ratio of "
             f"{MLP_RATIO}: expected {needed}, found {actual}"
@@ -118,12 +118,9 @@ def from_config(config: Mapping[str, Any], state: Mapping[str, Tensor], where: s
             f"{where}: expected how many layers the pooler has as num_pooler_layers in its config, found {depth!r}; is "
             "it that of a VJEPA2ForVideoClassification?"
         )
-    base, own = dict[str, Tensor](), dict[str, Tensor]()
-    for name, tensor in state.items():
-        if name.startswith((f"{BASE}encoder.", f"{BASE}predictor.")):
-            base[name.removeprefix(BASE)] = tensor
-        else:
-            own[name] = tensor
+    stems = (f"{BASE}encoder.", f"{BASE}predictor.")
+    base = {name.removeprefix(BASE): tensor for name, tensor in state.items() if name.startswith(stems)}
+    own = {name: tensor for name, tensor in state.items() if not name.startswith(stems)}
     encoder, predictor = huggingface.from_config(config, base, where)
     labels = _labels(config.get("id2label"), own.get("classifier.weight"), where)
     with torch.device("meta"):
@@ -183,12 +180,12 @@ def _labels(named: Any, weight: Tensor | None, where: str) -> tuple[str, ...]:
     except (AttributeError, ValueError):
         raise UserError(f"{where}: expected id2label to name classes by number, found {named!r:.80}") from None
     classes = len(labels) if weight is None or not weight.ndim else len(weight)
-    missing, surplus = set(range(classes)) - labels.keys(), labels.keys() - set(range(classes))
-    if missing or surplus or not labels or not all(isinstance(label, str) for label in labels.values()):
+    expected = set(range(classes))
+    wrong = {"missing": expected - labels.keys(), "surplus": labels.keys() - expected}
+    if any(wrong.values()) or not labels or not all(isinstance(label, str) for label in labels.values()):
         raise UserError(
             f"{where}: expected id2label to name classes 0 to {classes - 1}, found {len(labels)} names"
-            + (f"; missing {_few(missing)}" if missing else "")
-            + (f"; surplus {_few(surplus)}" if surplus else "")
+            + "".join(f"; {what} {_few(numbers)}" for what, numbers in wrong.items() if numbers)
         )
     return tuple(labels[number] for number in range(classes))
 

@@ -127,12 +127,12 @@ def _to_huggingface(model: Model, out: Path) -> None:
     else:
         exported = huggingface.to_transformers(encoder, model.predictor)
     exported.save_pretrained(out)
-    p = model.world.preprocessing
-    hub.write_preprocessor(out, p)
+    hub.write_preprocessor(out, model.world.preprocessing)
 
 
 def _to_meta(model: Model, out: Path) -> None:
-    encoder, dynamics = model.world.encoder, model.world.dynamics
+    encoder = model.world.encoder
+    dynamics = model.world.dynamics
     if isinstance(encoder, PerFrameEncoder) and isinstance(dynamics, CausalPredictor):
         state = meta_ac.to_state(encoder.encoder, dynamics)
     else:
@@ -145,10 +145,18 @@ def _to_meta(model: Model, out: Path) -> None:
 
 
 def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None) -> str:
-    p, tubelet = model.world.preprocessing, model.world.spec.frames_per_step
-    size, length = image_size or p.image_size, frames or model.config.frames
-    about = {"fps": f"{p.fps:g}", "tubelet": str(tubelet), "mean": _numbers(p.mean), "std": _numbers(p.std)}
-    about |= {"fit": p.fit} | ({} if p.shortest_edge is None else {"shortest_edge": str(p.shortest_edge)})
+    p = model.world.preprocessing
+    size = image_size or p.image_size
+    length = frames or model.config.frames
+    about = {
+        "fps": f"{p.fps:g}",
+        "tubelet": str(model.world.spec.frames_per_step),
+        "mean": _numbers(p.mean),
+        "std": _numbers(p.std),
+        "fit": p.fit,
+    }
+    if p.shortest_edge is not None:
+        about["shortest_edge"] = str(p.shortest_edge)
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = onnx.to_onnx(model.world.encoder, out, image_size=size, frames=length, about=about)
     return f"video [batch, {length}, 3, {size}, {size}], normalized; onnxruntime differs by {difference:.1e} at most"
@@ -168,29 +176,30 @@ def _from_meta(
             "256 (or what the name says) and 64 for V-JEPA 2, 2.1 and 2-AC; 224 and 16 for V-JEPA 1 (with --fps 7.5)"
         )
     state = meta.load_state(source, weights)
-    build = meta_ac.build if state.predictor is not None and meta.ACTIONS in state.predictor else meta.build
+    acts = meta.ACTIONS in (state.predictor or {})
+    build = meta_ac.build if acts else meta.build
     encoder, predictor = build(state, image_size, frames, heads=heads[0], predictor_heads=heads[1], where=source)
     # Meta's evaluations scale the short side to 256/224 of the square that is cut; its robots' policies do not.
-    edge = None if meta.ACTIONS in (state.predictor or {}) else hub.shortest_edge(image_size)
+    edge = None if acts else hub.shortest_edge(image_size)
     return imported("meta", encoder, fps=fps, predictor=predictor, shortest_edge=edge)
 
 
 def _summary(model: Model) -> str:
-    spec, p = model.world.spec, model.world.preprocessing
-    count = sum(x.numel() for x in model.world.encoder.parameters()) / 1e6
-    about = model.config.encoder.summary()
-    depth = f", {about}" if about else ""
-    kept = [
-        f"{name} {sum(x.numel() for x in part.parameters()) / 1e6:.1f} M"
-        for name, part in (("predictor", model.predictor), ("classifier", model.classifier))
-        if part is not None
-    ]
-    if isinstance(model.world.dynamics, torch.nn.Module):
-        kept.append(f"dynamics {sum(x.numel() for x in model.world.dynamics.parameters()) / 1e6:.1f} M")
-    return (
-        f"encoder {count:.1f} M parameters, width {spec.width}{depth}, {p.image_size} px, {p.fps:g} frames/s"
-        + "".join(f"; {part}" for part in kept)
+    world = model.world
+    encoder = (
+        f"encoder {_millions(world.encoder)} M parameters",
+        f"width {world.spec.width}",
+        model.config.encoder.summary(),
+        f"{world.preprocessing.image_size} px",
+        f"{world.preprocessing.fps:g} frames/s",
     )
+    parts = {"predictor": model.predictor, "classifier": model.classifier, "dynamics": world.dynamics}
+    others = [f"{name} {_millions(part)} M" for name, part in parts.items() if isinstance(part, torch.nn.Module)]
+    return "; ".join([", ".join(filter(None, encoder)), *others])
+
+
+def _millions(module: torch.nn.Module) -> str:
+    return f"{sum(x.numel() for x in module.parameters()) / 1e6:.1f}"
 
 
 def _numbers(values: Sequence[float]) -> str:

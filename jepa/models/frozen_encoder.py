@@ -45,7 +45,8 @@ def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
     training = encoder.training
     encoder.eval()
     try:
-        whole, alone = encoder(video), encoder(video[:, :tubelet])
+        whole = encoder(video)
+        alone = encoder(video[:, :tubelet])
     finally:
         encoder.train(training)
     change: Tensor = (whole[:, :1] - alone).abs().max() / whole.std().clamp_min(1e-6)

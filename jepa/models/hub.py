@@ -29,11 +29,14 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa_data.preprocessing import Preprocessing
 
 SCHEME = "hf://"
-CONFIG, INDEX, PREPROCESSOR = "config.json", "model.safetensors.index.json", "video_preprocessor_config.json"
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
 TENSORS = "model.safetensors"
+PREPROCESSOR = "video_preprocessor_config.json"
 WANTED = ["*.json", "*.safetensors"]  # no .bin, .pt or .py: nothing that could hold code
 FPS = 4.0  # at which V-JEPA 2 was trained; config.json does not say
-OWN_PROCESSOR, PLAIN_PROCESSOR = "VJEPA2VideoProcessor", "LlavaNextVideoVideoProcessor"
+OWN_PROCESSOR = "VJEPA2VideoProcessor"
+PLAIN_PROCESSOR = "LlavaNextVideoVideoProcessor"
 CLASSIFIER = "VJEPA2ForVideoClassification"
 ARCHITECTURES = ("VJEPA2Model", CLASSIFIER)
 
@@ -65,7 +68,9 @@ def hub_id(name: str) -> str | None:
     stem = name.removeprefix(SCHEME)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", stem):
         return None
-    return stem if name.startswith(SCHEME) or not Path(stem.split("/")[0]).exists() else None
+    if stem == name and Path(stem.split("/")[0]).exists():
+        return None
+    return stem
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -114,14 +119,12 @@ def read(folder: Path) -> HubModel:
     architectures = config.get("architectures") or [config.get("model_type")]
     if architectures[0] not in ARCHITECTURES:
         raise UserError(f"{folder}: expected one of {', '.join(ARCHITECTURES)} in {CONFIG}, found {architectures[0]}")
-    state = _tensors(folder)
-    classifier, labels = None, ()
     if architectures[0] == CLASSIFIER:
-        encoder, classifier, labels, predictor = classifier_from_config(config, state, str(folder))
-    elif strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
-        raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
+        encoder, classifier, labels, predictor = classifier_from_config(config, _tensors(folder), str(folder))
     else:
-        encoder, predictor = from_config(config, state, str(folder))
+        encoder, predictor = _base(config, _tensors(folder), folder)
+        classifier = None
+        labels = ()
     pictures = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     return HubModel(
         encoder,
@@ -133,6 +136,14 @@ def read(folder: Path) -> HubModel:
         classifier,
         labels,
     )
+
+
+def _base(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path
+) -> tuple[VideoViT, MaskedPredictor | None]:
+    if strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
+        raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
+    return from_config(config, state, str(folder))
 
 
 def shortest_edge(image_size: int) -> int:
@@ -149,13 +160,13 @@ def write_preprocessor(folder: Path, preprocessing: Preprocessing) -> None:
     p = preprocessing
     edge = p.shortest_edge or p.image_size
     own = p.fit == "crop" and edge == shortest_edge(p.image_size)
-    stretched = {"height": p.image_size, "width": p.image_size}
+    square = {"height": p.image_size, "width": p.image_size}
     record = {
         "video_processor_type": OWN_PROCESSOR if own else PLAIN_PROCESSOR,
         "do_resize": True,
-        "size": {"shortest_edge": edge} if p.fit == "crop" else stretched,
+        "size": {"shortest_edge": edge} if p.fit == "crop" else square,
         "do_center_crop": p.fit == "crop",
-        "crop_size": {"height": p.image_size, "width": p.image_size},
+        "crop_size": square,
         "resample": 3,  # bicubic, as ours
         "image_mean": list(p.mean),
         "image_std": list(p.std),

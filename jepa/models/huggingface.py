@@ -184,7 +184,8 @@ def their_tensors(
     if predictor is None:
         tensors |= {name: tensor for name, tensor in expected.items() if name.startswith("predictor.")}
     else:
-        tensors |= _theirs(predictor.state_dict(), PREDICTOR)
+        ours = predictor.state_dict()
+        tensors |= _theirs(ours | {"mask_tokens": ours["mask_tokens"][:, None, None]}, PREDICTOR)
     check_tensors(expected, tensors, "this encoder")
     return tensors
 
@@ -208,12 +209,13 @@ def _theirs(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...]) -
             for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
                 renamed[name.replace(".attn.qkv.", f".attention.{part}.")] = piece
         else:
-            renamed[name.replace(".attn.", ".attention.")] = tensor[:, None, None] if ours == "mask_tokens" else tensor
+            renamed[name.replace(".attn.", ".attention.")] = tensor
     return renamed
 
 
 def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], where: str) -> dict[str, Tensor]:
-    renamed, parts = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
+    renamed = dict[str, Tensor]()
+    parts = dict[str, dict[str, Tensor]]()
     for name, tensor in tensors.items():
         pair = next((pair for pair in names if name.startswith(pair[1])), None)
         if pair is None:
@@ -222,7 +224,9 @@ def _ours(tensors: Mapping[str, Tensor], names: tuple[tuple[str, str], ...], whe
         if match := re.search(r"\.attention\.(query|key|value)\.", name):
             parts.setdefault(name.replace(match[0], ".attn.qkv."), {})[match[1]] = tensor
         else:
-            renamed[name.replace(".attention.", ".attn.")] = tensor[:, 0, 0] if pair[0] == "mask_tokens" else tensor
+            renamed[name.replace(".attention.", ".attn.")] = tensor
+    if "mask_tokens" in renamed:
+        renamed["mask_tokens"] = renamed["mask_tokens"][:, 0, 0]
     for name, pieces in parts.items():
         if lost := [part for part in PARTS if part not in pieces]:
             raise UserError(f"{where} belongs to another model: missing {' and '.join(lost)} of {name}")

@@ -48,7 +48,8 @@ LEVELS = {  # V-JEPA 2.1, by depth
 }
 POSITION_GRID = 256  # pixels over which V-JEPA 2.1 counts rows and columns
 PREFIXES = ("module.", "backbone.")
-POSITIONS, MASK_TOKENS = "pos_embed", "mask_tokens"
+POSITIONS = "pos_embed"
+MASK_TOKENS = "mask_tokens"
 POSITION_TOLERANCE = 1e-5
 ACTIONS = "action_encoder.weight"  # only V-JEPA 2-AC's predictor has it
 
@@ -87,21 +88,23 @@ def load_state(path: str | Path, encoder: Which = "target_encoder") -> MetaState
 
 def read_state(checkpoint: Any, encoder: Which = "target_encoder", where: str = "the checkpoint") -> MetaState:
     """The same of a dictionary that was read already."""
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(encoder), dict):
-        keys = ", ".join(sorted(map(str, checkpoint))) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        others = [name for name in get_args(Which) if isinstance(checkpoint, dict) and name in checkpoint]
-        raise UserError(
-            f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}, found {keys or 'nothing'}"
-            + (f"; read its weights {' or '.join(others)}" if others else "")
-        )
+    wanted = f"{where}: expected a V-JEPA checkpoint with the key {encoder!r}"
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{wanted}, found {type(checkpoint).__name__}")
+    if not isinstance(checkpoint.get(encoder), dict):
+        keys = ", ".join(sorted(map(str, checkpoint)))
+        others = " or ".join(name for name in get_args(Which) if name in checkpoint)
+        raise UserError(f"{wanted}, found {keys or 'nothing'}" + (f"; read its weights {others}" if others else ""))
     tensors = _ours(checkpoint[encoder])
-    predictor = _ours(checkpoint["predictor"]) if isinstance(checkpoint.get("predictor"), dict) else None
-    positions, predictor_positions = tensors.pop(POSITIONS, None), None
-    if predictor is not None and ACTIONS not in predictor:
-        predictor_positions = predictor.pop("predictor_" + POSITIONS, None)
-        tokens = [predictor.pop(f"{MASK_TOKENS}.{i}") for i in range(count(predictor, MASK_TOKENS))]
-        predictor[MASK_TOKENS] = torch.stack([token.flatten() for token in tokens]) if tokens else torch.empty(0, 0)
-    return MetaState(tensors, predictor, positions, predictor_positions)
+    positions = tensors.pop(POSITIONS, None)
+    if not isinstance(checkpoint.get("predictor"), dict):
+        return MetaState(tensors, None, positions)
+    predictor = _ours(checkpoint["predictor"])
+    if ACTIONS in predictor:
+        return MetaState(tensors, predictor, positions)
+    tokens = [predictor.pop(f"{MASK_TOKENS}.{i}") for i in range(count(predictor, MASK_TOKENS))]
+    predictor[MASK_TOKENS] = torch.stack([token.flatten() for token in tokens]) if tokens else torch.empty(0, 0)
+    return MetaState(tensors, predictor, positions, predictor.pop("predictor_" + POSITIONS, None))
 
 
 def build(
@@ -133,7 +136,6 @@ def build(
         raise UserError(f"{where}: the file does not say how many heads a width of {width} has; give heads")
     depth = count(state.encoder, "blocks")
     levels = _levels(state.encoder, depth, where)
-    positions: Positions = "rotary" if levels else "rotary_tiled" if state.positions is None else "sincos"
     config = VideoViT.Config(
         patch=patch,
         tubelet=tubelet,
@@ -141,7 +143,7 @@ def build(
         depth=depth,
         heads=heads,
         mlp_ratio=len(hidden) / width,
-        positions=positions,
+        positions=_kind_of_positions(state, levels),
         levels=levels,
         position_grid=POSITION_GRID // patch if levels else None,
         images="image_token" in state.encoder,
@@ -155,7 +157,7 @@ def build(
         return encoder, None
     if ACTIONS in state.predictor:
         raise UserError(f"{where}: its predictor is V-JEPA 2-AC's; jepa.models.meta_ac reads it")
-    default = heads if positions == "sincos" else 12
+    default = heads if encoder.positions == "sincos" else 12
     predictor = _predictor(state.predictor, encoder, predictor_heads or default, where)
     if state.predictor_positions is not None:
         _check_positions(encoder, predictor.width, state.predictor_positions, where)
@@ -191,6 +193,15 @@ def to_state(encoder: VideoViT, predictor: MaskedPredictor | None = None) -> dic
     return state
 
 
+def _kind_of_positions(state: MetaState, levels: tuple[int, ...]) -> Positions:
+    """Those of V-JEPA 2.1, 1 or 2."""
+    if levels:
+        return "rotary"
+    if state.positions is not None:
+        return "sincos"
+    return "rotary_tiled"
+
+
 def _levels(tensors: Mapping[str, Tensor], depth: int, where: str) -> tuple[int, ...]:
     """The blocks given out: V-JEPA 2.1 has a norm for each of four."""
     if not (norms := count(tensors, "norms")):
@@ -206,13 +217,15 @@ def _levels(tensors: Mapping[str, Tensor], depth: int, where: str) -> tuple[int,
 def _predictor(tensors: dict[str, Tensor], encoder: VideoViT, heads: int, where: str) -> MaskedPredictor:
     deep = "predictor_embed.0.weight" in tensors  # V-JEPA 2.1 reads all levels, but for its distilled models
     embed = tensors.get("predictor_embed.2.weight" if deep else "predictor_embed.weight")
-    hidden, out = tensors.get("predictor_blocks.0.mlp.fc1.weight"), tensors.get("predictor_proj.weight")
+    hidden = tensors.get("predictor_blocks.0.mlp.fc1.weight")
+    out = tensors.get("predictor_proj.weight")
     if embed is None or hidden is None or out is None:
         raise UserError(
             f"{where}: expected predictor_embed.weight (or .0 and .2), predictor_blocks.0.mlp.fc1.weight and "
             "predictor_proj.weight in it"
         )
-    width, levels = len(embed), encoder.level_count if deep else 1
+    width = len(embed)
+    levels = encoder.level_count if deep else 1
     with torch.device("meta"):
         predictor = MaskedPredictor(
             MaskedPredictor.Config(
@@ -259,7 +272,7 @@ def _ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         for theirs, ours in RENAMED:
-            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
+            name = _with_stem(name, theirs, ours)
         renamed[name] = tensor
     return renamed
 
@@ -268,9 +281,13 @@ def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in tensors.items():
         for theirs, ours in RENAMED:
-            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+            name = _with_stem(name, ours, theirs)
         renamed["".join(PREFIXES) + name] = tensor.detach().clone()
     return renamed
+
+
+def _with_stem(name: str, before: str, after: str) -> str:
+    return after + name.removeprefix(before) if name.startswith(before) else name
 
 
 def count(tensors: Mapping[str, Tensor], stem: str) -> int:

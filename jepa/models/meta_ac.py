@@ -4,6 +4,7 @@ found = meta.load_state("vjepa2-ac-vitg.pt", "encoder")
 encoder, predictor = meta_ac.build(found, image_size=256, frames=64)
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -45,18 +46,18 @@ def build(
         raise UserError(f"{where}: expected a predictor with {meta.ACTIONS}, as V-JEPA 2-AC has; is it V-JEPA 2's?")
     encoder, _ = meta.build(replace(state, predictor=None), image_size, frames, heads=heads, where=where)
     side = image_size // encoder.patch
-    embed, hidden = tensors.get("predictor_embed.weight"), tensors.get("predictor_blocks.0.mlp.fc1.weight")
-    states = tensors.get("state_encoder.weight")
+    embed = tensors.get("predictor_embed.weight")
+    hidden = tensors.get("predictor_blocks.0.mlp.fc1.weight")
     if embed is None or hidden is None:
         raise UserError(f"{where}: expected predictor_embed.weight and predictor_blocks.0.mlp.fc1.weight in it")
     config = CausalPredictor.Config(
-        state_size=0 if states is None else states.shape[1],
+        state_size=_inputs(tensors, "state_encoder.weight"),
         hidden=len(embed),
         depth=meta.count(tensors, "predictor_blocks"),
         heads=predictor_heads or HEADS,
         mlp_ratio=len(hidden) / len(embed),
         positions="rotary_tiled",
-        camera_size=tensors[EXTRINSICS].shape[1] if EXTRINSICS in tensors else 0,
+        camera_size=_inputs(tensors, EXTRINSICS),
         layer_norm_out=True,
         next_state="apply_delta_pose",
         normalize_actions=False,
@@ -65,6 +66,11 @@ def build(
         predictor = CausalPredictor(config, embed.shape[1], tensors[meta.ACTIONS].shape[1], (side, side))
     fill(predictor, tensors, where)
     return encoder, predictor
+
+
+def _inputs(tensors: Mapping[str, Tensor], name: str) -> int:
+    """How many numbers a layer reads; 0 if there is no such layer."""
+    return tensors[name].shape[1] if name in tensors else 0
 
 
 def to_state(encoder: VideoViT, predictor: CausalPredictor) -> dict[str, dict[str, Tensor]]:

@@ -66,17 +66,29 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
         if (name := hub.hub_id(str(path))) is None:
             raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
         folder = hub.download(name, revision)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
+    folder = model_folder(folder)
     if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
-        return _from_hub(folder)
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
-    if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
-        described["dynamics"] = {"normalize_actions": False} | dynamics
-    config = from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
+        return imported("huggingface", **vars(hub.read(folder)))
+    config = read_config(folder)
     world = _build(config)
     checkpoint.load_into(world, folder)
     classifier, labels = load_classifier(folder) or (None, ())
-    return Model(world.eval().requires_grad_(False), config, load_predictor(folder), classifier, labels)
+    return Model(_for_use(world), config, load_predictor(folder), classifier, labels)
+
+
+def model_folder(folder: Path) -> Path:
+    """Where a run keeps its model; any other folder itself."""
+    if (folder / "model").is_dir():
+        return folder / "model"
+    return folder
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The `model.json` of a model folder. Raises UserError if there is none, or it describes no model."""
+    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
+    if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
+        described["dynamics"] = {"normalize_actions": False} | dynamics
+    return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
 def save(model: Model, folder: Path) -> None:
@@ -125,39 +137,28 @@ def imported(
         shortest_edge=shortest_edge,
         clip_frames=encoder.frames,
     )
-    acts = isinstance(predictor, CausalPredictor)
-    spec = _imported_spec(encoder, predictor if acts else None, fps)
-    config = ModelConfig(
-        method=origin,
-        frames=encoder.frames,
-        encoder=encoder.config.per_frame() if acts else encoder.config,
-        dynamics=predictor.config if acts else None,
-        spec=spec,
-        preprocessing=preprocessing,
+    spec = LatentSpec(encoder.tokens, encoder.width, encoder.tubelet / fps, encoder.tubelet)
+    described = ModelConfig(
+        method=origin, frames=encoder.frames, encoder=encoder.config, spec=spec, preprocessing=preprocessing
     )
-    world = LatentWorldModel(
-        PerFrameEncoder.around(encoder) if acts else encoder,
-        predictor if acts else None,
-        config.spec,
-        config.preprocessing,
-    )
-    return Model(world.eval().requires_grad_(False), config, None if acts else predictor, classifier, labels)
+    if isinstance(predictor, CausalPredictor):
+        spec = replace(
+            spec,
+            step_seconds=1 / fps,
+            frames_per_step=1,
+            action_size=predictor.action_size,
+            states=state_names(predictor),
+            actions=assumed(predictor.action_size),  # such files say nothing about their data
+        )
+        updated = {"encoder": encoder.config.per_frame(), "dynamics": predictor.config, "spec": spec}
+        world = LatentWorldModel(PerFrameEncoder.around(encoder), predictor, spec, preprocessing)
+        return Model(_for_use(world), described.model_copy(update=updated), None, classifier, labels)
+    world = LatentWorldModel(encoder, None, spec, preprocessing)
+    return Model(_for_use(world), described, predictor, classifier, labels)
 
 
-def _imported_spec(encoder: VideoViT, predictor: CausalPredictor | None, fps: float) -> LatentSpec:
-    tokens, width = encoder.tokens, encoder.width
-    if predictor is None:
-        step = encoder.tubelet
-        return LatentSpec(tokens=tokens, width=width, step_seconds=step / fps, frames_per_step=step)
-    return LatentSpec(
-        tokens=tokens,
-        width=width,
-        step_seconds=1 / fps,
-        frames_per_step=1,
-        action_size=predictor.action_size,
-        states=state_names(predictor),
-        actions=assumed(predictor.action_size),  # such files say nothing about their data
-    )
+def _for_use(world: LatentWorldModel) -> LatentWorldModel:
+    return world.eval().requires_grad_(False)
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
@@ -173,21 +174,5 @@ def _build(config: ModelConfig) -> LatentWorldModel:
         preprocessing = replace(preprocessing, clip_frames=config.frames)
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
-        dynamics = None if config.dynamics is None else build_dynamics(config.dynamics, encoder, config.spec.block_size)
+        dynamics = config.dynamics and build_dynamics(config.dynamics, encoder, config.spec.block_size)
     return LatentWorldModel(encoder, dynamics, config.spec, preprocessing)
-
-
-def _from_hub(folder: Path) -> Model:
-    source = hub.read(folder)
-    return imported(
-        "huggingface",
-        source.encoder,
-        fps=source.fps,
-        predictor=source.predictor,
-        classifier=source.classifier,
-        labels=source.labels,
-        mean=source.mean,
-        std=source.std,
-        fit=source.fit,
-        shortest_edge=source.shortest_edge,
-    )

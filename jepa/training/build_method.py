@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from jepa.config import UserError
 from jepa.encoders.module import Encoder
@@ -14,19 +13,15 @@ from jepa.models.config import ModelConfig
 from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
 from jepa.training.config import PretrainConfig
-from jepa.training.normalization import Normalization, fit_normalization
-from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
+from jepa.world_model import LatentWorldModel
 
 
-def build_method(
-    config: PretrainConfig, image_size: int, action_size: int, scales: Normalization | None = None
-) -> Method:
+def build_method(config: PretrainConfig, image_size: int, action_size: int) -> Method:
     """The method of a run with fresh weights, drawn from the run's seed; a frozen encoder has those it was trained to.
 
     Args:
         image_size: of the clips in pixels.
         action_size: width of one raw action; 0 if the clips have none.
-        scales: mean and std of actions and states, for models that standardize them; None: they do nothing to them.
 
     Raises:
         UserError: the parts do not fit together, or the method needs actions and there are none.
@@ -44,14 +39,11 @@ def build_method(
             check_freezable(encoder, encoder.image_size, encoder.tubelet)
         clips = ClipShape(config.data.clip_frames, action_size)
         try:
-            method = METHODS.make(config.method, encoder, clips, **_teacher(config))
+            return METHODS.make(config.method, encoder, clips, **_teacher(config))
         except UserError:
             raise
         except ValueError as error:
             raise UserError(f"method: {error}") from error
-    if method.dynamics is not None:
-        fit_normalization(method.dynamics, scales or Normalization())
-    return method
 
 
 def _teacher(config: PretrainConfig) -> dict[str, Any]:
@@ -68,18 +60,8 @@ def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
     return build_encoder(encoder, image_size, config.data.clip_frames, load_weights=True)
 
 
-def trained(config: PretrainConfig, method: Method, spec: LatentSpec, preprocessing: Preprocessing) -> Model:
+def trained(method: Method, described: ModelConfig) -> Model:
     """What is kept of a method after training."""
-    dynamics = method.dynamics
-    assert dynamics is None or isinstance(dynamics, nn.Module)
-    world = LatentWorldModel(method.evaluation_encoder(), dynamics, spec, preprocessing).eval()
-    assert config.encoder is not None
-    described = ModelConfig(
-        method=config.method.kind,
-        frames=config.data.clip_frames,
-        encoder=config.encoder,
-        dynamics=None if dynamics is None else dynamics.config,
-        spec=spec,
-        preprocessing=preprocessing,
-    )
+    encoder = method.evaluation_encoder()
+    world = LatentWorldModel(encoder, method.dynamics, described.spec, described.preprocessing).eval()
     return Model(world, described, method.masked_predictor())

@@ -4,11 +4,17 @@ checkpoints/step-N.ckpt   the newest one
 checkpoints/last.ckpt     the same; a run is resumed from it
 
 Both are written to a `.partial` file first and then renamed, so that a full disk or a kill leaves the one before.
+
+The parts of a method that never change (`Method.frozen`), such as an encoder, are left out: they are there anyhow,
+where they came from, and would be copied into every checkpoint, 4 GB for a ViT-g. What is kept of them is a checksum,
+so that a run is not resumed with others.
 """
 
+import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +22,15 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from jepa.config import UserError, first_line
+from jepa.methods.base import Method
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+CHECKSUMS = "frozen"  # key of a checkpoint
+PREFIX = "method."  # of the training module's tensors
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 DAMAGED = (
     pickle.UnpicklingError,
@@ -79,7 +89,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             os.replace(partial, path)
         except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
                 f"{path}: the checkpoint could not be written ({reason}); an earlier one was left as it is. Free some "
                 "space or allow writing here, then go on with --resume"
@@ -131,10 +141,66 @@ class Checkpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What to remove once the next one is written; never a file outside of the folder."""
         assert self.dirpath is not None
-        name = Path(state_dict["best_model_path"]).name
-        self.best_model_path = str(Path(self.dirpath) / name) if name else ""
+        if name := Path(state_dict["best_model_path"]).name:
+            self.best_model_path = str(Path(self.dirpath) / name)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The method's own tensors in the state of a training module."""
+    return {name.removeprefix(PREFIX): x for name, x in state.items() if name.startswith(PREFIX)}
+
+
+def changing(method: Method) -> dict[str, Tensor]:
+    """The tensors of a method without its frozen parts."""
+    return {name: x for name, x in method.state_dict().items() if not _is_frozen(name, method)}
+
+
+def checksums(method: Method) -> dict[str, str]:
+    """Of each part that is frozen."""
+    digests = {}
+    for part in method.frozen:
+        digest = hashlib.sha256()
+        for name, x in sorted(method.get_submodule(part).state_dict().items()):
+            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+            digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digests[part] = digest.hexdigest()
+    return digests
+
+
+def leave_out(checkpoint: dict[str, Any], method: Method, sums: dict[str, str]) -> None:
+    """Take the frozen parts out of a checkpoint that is about to be written."""
+    state = checkpoint["state_dict"]
+    kept = {name: x for name, x in state.items() if not _is_frozen(name.removeprefix(PREFIX), method)}
+    checkpoint |= {"state_dict": kept, CHECKSUMS: sums}
+
+
+def put_back(checkpoint: dict[str, Any], method: Method) -> None:
+    """Fill a checkpoint that a run is resumed from with the frozen parts as they are now.
+
+    Raises:
+        UserError: they are not those that the checkpoint was made with.
+    """
+    check_same(checkpoint, method, "the checkpoint to resume from")
+    frozen = {PREFIX + name: x for name, x in method.state_dict().items() if _is_frozen(name, method)}
+    checkpoint["state_dict"] |= frozen
+
+
+def check_same(checkpoint: Mapping[str, Any], method: Method, where: str) -> None:
+    """Raises UserError if a frozen part is another than it was."""
+    expected = checkpoint.get(CHECKSUMS, {})
+    for part, actual in checksums(method).items():
+        if actual != expected.get(part):
+            raise UserError(
+                f"{where}: it was made with another frozen {part} than this run has now. Give it the same weights "
+                "again (method.encoder_from, encoder), or start from scratch"
+            )
+
+
+def _is_frozen(name: str, method: Method) -> bool:
+    """Whether a tensor belongs to a part of the method that never changes."""
+    return any(name.startswith(f"{part}.") for part in method.frozen)

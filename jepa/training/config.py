@@ -4,12 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jepa.config import Config, part
+from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.methods import METHODS
 from jepa.methods.config import MethodConfig
+from jepa.training.schedules import SCHEDULES
 from jepa_data.config import StreamConfig
 
 
@@ -22,43 +23,6 @@ class OptimizerConfig(Config):
         default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
     )
     betas: tuple[Share, Share] = (0.9, 0.999)
-
-
-class CosineConfig(Config):
-    """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-class FlatConfig(Config):
-    """Linear warm-up from `start_lr`, then constant."""
-
-    kind: Literal["flat"] = "flat"
-    warmup_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-
-
-class WSDConfig(Config):
-    """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
-
-    kind: Literal["wsd"] = "wsd"
-    warmup_steps: int = Field(default=0, ge=0)
-    decay_steps: int = Field(default=0, ge=0)
-    start_lr: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-class LinearConfig(Config):
-    """A straight line from `optimizer.lr` to `final_lr` over the whole run: V-JEPA 2's cooldown."""
-
-    kind: Literal["linear"] = "linear"
-    final_lr: float = Field(default=0.0, ge=0)
-
-
-Schedule = Annotated[CosineConfig | FlatConfig | WSDConfig | LinearConfig, Field(discriminator="kind")]
 
 
 class TrainerConfig(Config):
@@ -95,7 +59,7 @@ class PretrainConfig(Config):
     )
     method: Annotated[MethodConfig, part(METHODS)]
     optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: Schedule = Field(default=CosineConfig(), discriminator="kind")
+    schedule: Annotated[Component, part(SCHEDULES, "cosine")] = DEFAULT
     trainer: TrainerConfig
 
     @model_validator(mode="after")

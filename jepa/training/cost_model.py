@@ -51,32 +51,58 @@ class StepSize:
         return round(SLACK * (self.fixed_bytes + batch_size * self.clip_bytes))
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Transformer blocks and their last norm."""
+
+    width: int
+    depth: int
+    mlp_ratio: float
+
+    def parameters(self) -> int:
+        hidden = int(self.width * self.mlp_ratio)
+        block = 4 * self.width**2 + 4 * self.width + 2 * self.width * hidden + hidden + self.width + 4 * self.width
+        return self.depth * block + 2 * self.width
+
+    def flops(self, tokens: int) -> float:
+        """Of the forward pass."""
+        return self.depth * tokens * (8 * self.width**2 + 4 * self.mlp_ratio * self.width**2 + 4 * tokens * self.width)
+
+    def kept(self, tokens: int, number: int, norms: int) -> float:
+        """Bytes for the backward pass, where a number takes `number` of them, and norms `norms` a token and channel."""
+        return self.depth * tokens * self.width * (number * (10 + 2 * self.mlp_ratio) + norms)
+
+
 def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     """Raises UserError for other methods and encoders than V-JEPA with a video ViT."""
-    encoder, method, size = config.encoder, config.method, config.data.image_size
-    if encoder is None or encoder.kind != "video_vit" or method.kind != "vjepa" or size is None:
+    encoder = config.encoder
+    size = config.data.image_size
+    if encoder is None or encoder.kind != "video_vit" or config.method.kind != "vjepa" or size is None:
         raise UserError("only steps of method vjepa with encoder video_vit and data.image_size can be estimated")
     encoder = cast(VideoViT.Config, encoder)
-    method = cast(VJEPA.Config, method)
-    side, steps = size // encoder.patch, config.data.clip_frames // encoder.tubelet
-    tokens, pixels = steps * side**2, 3 * encoder.tubelet * encoder.patch**2
-    width, narrow, depth = encoder.width, method.predictor.width, method.predictor.depth
-    context = [tokens - steps * target_cells(_blocks(mask), side, side) for mask in method.masks]
-    flops, kept, number = 0.0, 0.0, 2 if bf16 else 4
-    for visible in context:
-        flops += 3 * (_flops(visible, width, encoder.depth, encoder.mlp_ratio) + 2 * visible * width * pixels)
-        flops += 3 * (_flops(tokens, narrow, depth, PREDICTOR_MLP) + 2 * tokens * width * narrow)
-        kept += _kept(visible, width, encoder.depth, encoder.mlp_ratio, number, gpu and bf16)
-        kept += _kept(tokens, narrow, depth, PREDICTOR_MLP, number, gpu and bf16)
-        kept += number * visible * pixels + 4 * 2 * (tokens - visible) * width  # patches; prediction and target
-    flops += _flops(tokens, width, encoder.depth, encoder.mlp_ratio) + 2 * tokens * width * pixels  # the teacher
-    # Its widest moment stays behind until the memory is given to others; the video itself is there in fp32.
-    kept += number * tokens * width * (4 + 2 * encoder.mlp_ratio) + 4 * tokens * pixels
-    whole = _parameters(width, encoder.depth, encoder.mlp_ratio) + pixels * width + width
-    part = _parameters(narrow, depth, PREDICTOR_MLP) + 2 * width * narrow + narrow + width
-    part += len(method.masks) * narrow
-    trained, teacher = whole + part, whole if method.teacher == "ema" else 0
-    fixed = 16 * trained + 4 * teacher + (2 * trained if bf16 else 0)
+    method = cast(VJEPA.Config, config.method)
+    vit = Blocks(encoder.width, encoder.depth, encoder.mlp_ratio)
+    predictor = Blocks(method.predictor.width, method.predictor.depth, PREDICTOR_MLP)
+    side = size // encoder.patch
+    steps = config.data.clip_frames // encoder.tubelet
+    tokens = steps * side**2
+    pixels = 3 * encoder.tubelet * encoder.patch**2
+    number = 2 if bf16 else 4
+    norms = 8 * (gpu and bf16)
+    # The teacher sees all. Its widest moment stays behind until the memory is given to others; the video itself is
+    # there in fp32.
+    flops = vit.flops(tokens) + 2 * tokens * vit.width * pixels
+    kept = number * tokens * vit.width * (4 + 2 * vit.mlp_ratio) + 4 * tokens * pixels
+    for mask in method.masks:
+        visible = tokens - steps * target_cells(_blocks(mask), side, side)
+        flops += 3 * (vit.flops(visible) + 2 * visible * vit.width * pixels)
+        flops += 3 * (predictor.flops(tokens) + 2 * tokens * vit.width * predictor.width)
+        kept += vit.kept(visible, number, norms) + predictor.kept(tokens, number, norms)
+        kept += number * visible * pixels + 4 * 2 * (tokens - visible) * vit.width  # patches; prediction and target
+    whole = vit.parameters() + pixels * vit.width + vit.width
+    part = predictor.parameters() + 2 * vit.width * predictor.width + predictor.width + vit.width
+    part += len(method.masks) * predictor.width
+    fixed = (16 + 2 * bf16) * (whole + part) + 4 * whole * (method.teacher == "ema")
     return StepSize(whole, part, tokens, flops, fixed, round(kept))
 
 
@@ -84,17 +110,3 @@ def _blocks(mask: Component) -> MultiBlock:
     if mask.kind != "multiblock":
         raise UserError(f"only steps with masks of kind multiblock can be estimated, found {mask.kind}")
     return MASKS.make(mask)
-
-
-def _parameters(width: int, depth: int, ratio: float) -> int:
-    """Of blocks and their last norm."""
-    hidden = int(width * ratio)
-    return depth * (4 * width**2 + 4 * width + 2 * width * hidden + hidden + width + 4 * width) + 2 * width
-
-
-def _flops(tokens: int, width: int, depth: int, ratio: float) -> float:
-    return depth * tokens * (8 * width**2 + 4 * ratio * width**2 + 4 * tokens * width)
-
-
-def _kept(tokens: int, width: int, depth: int, ratio: float, number: int, wide_norms: bool) -> float:
-    return depth * tokens * width * (number * (10 + 2 * ratio) + (8 if wide_norms else 0))

@@ -1,18 +1,17 @@
 """One LightningModule for every method."""
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
-from jepa.training.frozen_parts import checksums, frozen_parts, leave_out, put_back
-from jepa.training.optim import check_state, clip_gradients
+from jepa.training.checkpoints import checksums, leave_out, put_back
+from jepa.training.optim import Optimization, check_state, clip_gradients
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
@@ -26,37 +25,37 @@ class Pretraining(L.LightningModule):
 
     Args:
         method: what is trained.
-        make_optimizer: builds the optimizer over the method.
-        lr_factor: of the step, times the optimizer's learning rate.
-        weight_decay: of the step, for the parameters that are decayed; None leaves the optimizer's.
-        optimizer_state: of another run, over the same parameters, to go on from.
+        optimization: how its weights are changed.
         mean, std: normalize pixels in 0..1.
-        state_columns: which of the recorded states the method is told; (): none.
         augment: how clips are changed at random before.
+        state_columns: which of the recorded states the method is told; (): none.
+
+    Attributes:
+        optimizer_state: of another run, over the same parameters, to go on from; set before training.
     """
 
     def __init__(
         self,
         method: Method,
+        optimization: Optimization,
         *,
         seed: int,
         total_steps: int,
-        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        lr_factor: Callable[[int], float],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         augment: AugmentConfig,
         state_columns: tuple[int, ...] = (),
-        weight_decay: Callable[[int], float] | None = None,
-        optimizer_state: dict[int, Any] | None = None,
     ) -> None:
         super().__init__()
         self.method: Method = method
-        self.seed, self.total_steps = seed, total_steps
-        self.make_optimizer, self.lr_factor = make_optimizer, lr_factor
-        self.mean, self.std, self.augment = mean, std, augment
-        self.weight_decay, self.optimizer_state = weight_decay, optimizer_state
+        self.optimization = optimization
+        self.seed = seed
+        self.total_steps = total_steps
+        self.mean = mean
+        self.std = std
+        self.augment = augment
         self.state_columns = list(state_columns)
+        self.optimizer_state: dict[int, Any] | None = None
         self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
@@ -125,7 +124,7 @@ class Pretraining(L.LightningModule):
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         for group, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
-            group["lr"] = rate * self.lr_factor(schedule.last_epoch)
+            group["lr"] = rate * self.optimization.lr_factor(schedule.last_epoch)
 
     def configure_gradient_clipping(
         self,
@@ -138,9 +137,10 @@ class Pretraining(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
-        if self.weight_decay is not None:
+        if self.optimization.weight_decay is not None:
             for group in self.optimizers().param_groups:  # pyright: ignore[reportAttributeAccessIssue]
-                group["weight_decay"] = self.weight_decay(self.global_step) if group["decayed"] else 0.0
+                if group["decayed"]:
+                    group["weight_decay"] = self.optimization.weight_decay(self.global_step)
         super().optimizer_step(*args, **kwargs)
         self.method.after_step(self.global_step + 1, self.total_steps)
 
@@ -149,25 +149,28 @@ class Pretraining(L.LightningModule):
         check_state(
             checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
         )
-        if frozen_parts(self.method):
+        if self.method.frozen:
             self._checksums = self._checksums or checksums(self.method)
-            leave_out(checkpoint, self.method, "method.", self._checksums)
+            leave_out(checkpoint, self.method, self._checksums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if frozen_parts(self.method):
-            put_back(checkpoint, self.method, "method.", "the checkpoint to resume from")
+        if self.method.frozen:
+            put_back(checkpoint, self.method)
 
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
-        optimizer = self.make_optimizer(self.method)
+        optimizer = self.optimization.make_optimizer(self.method)
         if self.optimizer_state is not None:  # with this run's own rates, not those of the other
             optimizer.load_state_dict(
                 {"state": self.optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
             )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:
     """How many optimizer steps are done, if this batch ended one; None while gradients are gathered."""
     step, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
-    return None if rest else step
+    if rest:
+        return None
+    return step

@@ -1,19 +1,18 @@
-"""What a run's training data tell its model once and for all: mean and std of actions and states, and which states."""
+"""What a run's training data tell its dynamics once and for all: mean and std of actions and states."""
 
-import difflib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from jepa.config import UserError
+from jepa.methods.base import Method
 from jepa.normalize import NormalizationStats, Standardize
-from jepa.training.config import PretrainConfig
+from jepa.predictors.base import Predictor
+from jepa.training.clips import TrainingClips
 from jepa_data.actions import ActionStats
-from jepa_data.stream.action_stats import spread
-from jepa_data.stream.loader import ClipLoader
+from jepa_data.stream.action_stats import action_stats, spread
 
 RAW_LIMIT = 10.0  # that raw actions may reach without being standardized
 
@@ -26,62 +25,51 @@ class Normalization:
     states: NormalizationStats | None = None
 
 
-def state_columns(config: PretrainConfig, loader: ClipLoader) -> tuple[int, ...]:
-    """Where the states that the method asks for stand among the recorded ones.
+def fit_to_clips(method: Method, clips: TrainingClips) -> ActionStats | None:
+    """Fit what the method's dynamics standardize to the clips.
+
+    Returns:
+        The statistics of raw actions, where the method learns from any.
 
     Raises:
-        UserError: some were not recorded.
+        UserError: a state that the method asks for is missing (NaN) in some of the data; raw actions are too large for
+            dynamics that do not standardize them; or as `fit_normalization`.
     """
-    wanted = config.method.state_names()
-    known = loader.shards.manifest.state_names if all(corpus.states for corpus in loader.corpora) else ()
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            there = f"there are {', '.join(known)}" if known else "there are none (or sources with different ones)"
-            hint = f"did you mean {near[0]!r}?" if near else there
-            raise UserError(f"method.states: {loader.shards.url} has no state {name!r}; {hint}")
-    return tuple(known.index(name) for name in wanted)
+    stats = action_stats(clips.loader) if clips.loader.action_size and method.needs_actions else None
+    dynamics = method.dynamics
+    if dynamics is not None:
+        fit_normalization(dynamics, Normalization(_actions(dynamics, stats), _states(dynamics, clips)))
+    return stats
 
 
-def training_normalization(config: PretrainConfig, loader: ClipLoader, stats: ActionStats | None) -> Normalization:
-    """Read what the model standardizes; nothing where it standardizes nothing.
-
-    Args:
-        stats: of raw actions; None where there are none.
-
-    Raises:
-        UserError: a state that the method asks for is missing (NaN) in some of the data.
-    """
-    predictor: Any = getattr(config.method, "predictor", None)
-    if not hasattr(predictor, "normalize_actions"):  # it takes no actions
-        return Normalization()
-    actions = states = None
-    if stats is not None and not predictor.normalize_actions:
-        _check_raw(stats)
-    if predictor.normalize_actions and stats is not None:
-        actions = _to_stats(np.array(stats.mean), np.array(stats.std))
-    columns = list(state_columns(config, loader))
-    if columns:
-        state_stats = spread(loader, "states")
-        for name, missing in zip(config.method.state_names(), state_stats.missing[columns], strict=True):
-            if missing > 0:
-                raise UserError(
-                    f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop "
-                    "those episodes"
-                )
-        if getattr(predictor, "normalize_states", False):
-            states = _to_stats(state_stats.mean[columns], state_stats.std[columns])
-    return Normalization(actions, states)
-
-
-def _check_raw(stats: ActionStats) -> None:
-    """Raises UserError where actions are far from the size that a predictor can read as they are."""
-    largest = max(abs(value) for value in (*stats.low, *stats.high))
+def _actions(dynamics: Predictor, stats: ActionStats | None) -> NormalizationStats | None:
+    if stats is None:
+        return None
+    if isinstance(dynamics.scale_actions, Standardize):
+        return _to_stats(np.array(stats.mean), np.array(stats.std))
+    largest = max(map(abs, (*stats.low, *stats.high)))
     if largest > RAW_LIMIT:
         raise UserError(
             f"method.predictor.normalize_actions is false, and the actions of the data reach {largest:g}: a predictor "
             "reads raw actions of about -1..1. Give method.predictor.normalize_actions=true"
         )
+    return None
+
+
+def _states(dynamics: Predictor, clips: TrainingClips) -> NormalizationStats | None:
+    columns = list(clips.state_columns)
+    if not columns:
+        return None
+    found = spread(clips.loader, "states")
+    for name, missing in zip(clips.wanted, found.missing[columns], strict=True):
+        if missing > 0:
+            raise UserError(
+                f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop those "
+                "episodes"
+            )
+    if not isinstance(getattr(dynamics, "scale_states", None), Standardize):
+        return None
+    return _to_stats(found.mean[columns], found.std[columns])
 
 
 def fit_normalization(dynamics: nn.Module, scales: Normalization) -> None:

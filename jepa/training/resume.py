@@ -7,19 +7,18 @@ learning rate or other data starts another run from these weights (`init_from`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa.config import UserError, load
-from jepa.models.checkpoint import check_tensors
-from jepa.training.checkpoints import FOLDER, LAST, read_checkpoint
+from jepa.methods.base import Method
+from jepa.models.checkpoint import check_tensors, first_of
+from jepa.training.checkpoints import FOLDER, LAST, changing, check_same, read_checkpoint, weights_of
 from jepa.training.config import PretrainConfig
-from jepa.training.frozen_parts import CHECKSUMS, check_same, frozen_parts, is_frozen
-from jepa.training.optim import check_read
-from jepa.training.trainer import schedule_of
+from jepa.training.optim import check_read, schedule_of
 
 STEPS = "trainer.steps"  # may grow
 MAY_CHANGE = (
@@ -46,12 +45,11 @@ MAY_CHANGE = (
     "encoder.of.checkpoint_every",
 )
 SHOWN = 5  # differences in an error
-PREFIX = "method."  # of the training module's tensors
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """From where a run goes on.
+    """From where a run goes on; without anything, a run that begins.
 
     Attributes:
         path: of the checkpoint.
@@ -60,17 +58,14 @@ class Resumption:
         weights: of the checkpoint, by name.
     """
 
-    path: Path
-    step: int
-    notes: tuple[str, ...]
-    weights: Mapping[str, Tensor]
+    path: Path | None = None
+    step: int = 0
+    notes: tuple[str, ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def check(self, method: nn.Module) -> None:
+    def check(self, method: Method) -> None:
         """Raises UserError if these are weights of another method."""
-        weights = {name.removeprefix(PREFIX): x for name, x in self.weights.items() if name.startswith(PREFIX)}
-        parts = frozen_parts(method)  # are in no checkpoint
-        own = {name: x for name, x in method.state_dict().items() if not is_frozen(name, parts)}
-        check_tensors(own, weights, str(self.path))
+        check_tensors(changing(method), weights_of(self.weights), str(self.path))
 
 
 def resumption(config: PretrainConfig) -> Resumption:
@@ -80,7 +75,8 @@ def resumption(config: PretrainConfig) -> Resumption:
         UserError: there is none, it is damaged, or the config differs in what may not change.
     """
     run = Path(config.run)
-    described, path = run / "config.yaml", run / FOLDER / LAST
+    described = run / "config.yaml"
+    path = run / FOLDER / LAST
     if not path.is_file():
         how = _ways_out(path) if described.is_file() else "Start the run without --resume"
         raise UserError(f"{run}: nothing to resume: {path} is not there. {how}")
@@ -95,7 +91,7 @@ def resumption(config: PretrainConfig) -> Resumption:
     return Resumption(path, step, tuple(_notes(before, config, step)), checkpoint["state_dict"])
 
 
-def start_from(source: str, method: nn.Module) -> dict[int, Any]:
+def start_from(source: str, method: Method) -> dict[int, Any]:
     """Fill `method` with the weights of a run, and return the state of its optimizer, by parameter number.
 
     So V-JEPA 2's cooldown starts, at more frames or pixels, from its first phase. All weights of the method (encoder,
@@ -109,25 +105,25 @@ def start_from(source: str, method: nn.Module) -> dict[int, Any]:
         UserError: there is no checkpoint, it is damaged, or a tensor is missing, surplus or of another shape.
     """
     path = Path(source)
-    path = path / FOLDER / LAST if path.is_dir() else path
+    if path.is_dir():
+        path = path / FOLDER / LAST
     if not path.is_file():
         raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
     try:
         checkpoint = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"init_from: {error}") from None
-    state = {name.removeprefix(PREFIX): x for name, x in checkpoint["state_dict"].items() if name.startswith(PREFIX)}
-    optimizer_state = checkpoint["optimizer_states"][0]["state"]
-    parts, own = frozen_parts(method), method.state_dict()
-    check_same(checkpoint.get(CHECKSUMS, {}), method, f"init_from: {path}")
-    check_tensors({name: x for name, x in own.items() if not is_frozen(name, parts)}, state, f"init_from: {path}")
-    method.load_state_dict(own | state)
-    return optimizer_state
+    weights = weights_of(checkpoint["state_dict"])
+    check_same(checkpoint, method, f"init_from: {path}")
+    check_tensors(changing(method), weights, f"init_from: {path}")
+    method.load_state_dict(method.state_dict() | weights)
+    return checkpoint["optimizer_states"][0]["state"]
 
 
 def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
     """Raises UserError naming every key that may not change when a run is resumed."""
-    was, wanted = _flat(before.model_dump()), _flat(now.model_dump())
+    was = _flat(before.model_dump())
+    wanted = _flat(now.model_dump())
     refused = [
         f"{key} is {_value(wanted.get(key))}, was {_value(was.get(key))}"
         for key in dict.fromkeys([*was, *wanted])
@@ -136,23 +132,22 @@ def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
     if now.trainer.steps < before.trainer.steps:
         refused.append(f"{STEPS} is {now.trainer.steps}, was {before.trainer.steps}, and can only grow")
     if refused:
-        more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise UserError(
-            f"{now.run}: cannot be resumed with other settings: {'; '.join(refused[:SHOWN])}{more}. Give those of "
+            f"{now.run}: cannot be resumed with other settings: {first_of(refused, SHOWN, '; ')}. Give those of "
             f"{Path(now.run) / 'config.yaml'}, or start another run from these weights: init_from={now.run} run=FOLDER"
         )
 
 
 def _notes(before: PretrainConfig, now: PretrainConfig, step: int) -> list[str]:
     """What happens to the schedule where the run gets longer."""
-    old, new = before.trainer.steps, now.trainer.steps
-    if old == new:
+    new = now.trainer.steps
+    if before.trainer.steps == new:
         return []
     rates = [config.optimizer.lr * schedule_of(config)(step) for config in (before, now)]
     return [
-        f"{STEPS} {old} -> {new}: the {now.schedule.kind} schedule, and all else that follows the length of the run, "
-        f"is that of {new} steps from now on; at step {step} the learning rate goes from {rates[0]:.3g} to "
-        f"{rates[1]:.3g}"
+        f"{STEPS} {before.trainer.steps} -> {new}: the {now.schedule.kind} schedule, and all else that follows the "
+        f"length of the run, is that of {new} steps from now on; at step {step} the learning rate goes from "
+        f"{rates[0]:.3g} to {rates[1]:.3g}"
     ]
 
 
@@ -171,7 +166,10 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{key}.")
+        else:
+            flat[above + key] = value
     return flat
 
 

@@ -4,6 +4,7 @@ A folder is claimed when all that can be built has been built, and given back if
 command works in the same folder.
 """
 
+import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jepa_data.writable import check_writable
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
+METRICS = "logs/metrics.csv"
 # What the verbs write of a model: it goes, once the model is replaced by another one.
 WRITTEN = (
     DESCRIPTION,
@@ -55,11 +57,13 @@ class Claim:
     Attributes:
         before: the config.yaml of the run that is resumed; None for a new run.
         made: whether the folder was not there before.
+        metrics: rows of its metrics.csv.
     """
 
     run: Path
     before: str | None
     made: bool
+    metrics: list[dict[str, str]]
 
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
@@ -71,6 +75,19 @@ class Claim:
         if self.made and not any(self.run.iterdir()):
             self.run.rmdir()
 
+    def prepend_metrics(self) -> None:
+        """Put the rows of the part before a resume in front: Lightning's logger starts its file from scratch."""
+        later = _read_metrics(self.run)
+        if not self.metrics or not later:
+            return
+        first = int(later[0]["step"])
+        rows = [row for row in self.metrics if int(row["step"]) < first] + later
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with (self.run / METRICS).open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
 
 def claim(run: Path, description: str, *, resume: bool) -> Claim:
     """Write config.yaml; what an earlier run left goes, unless it is resumed."""
@@ -81,7 +98,14 @@ def claim(run: Path, description: str, *, resume: bool) -> Claim:
     made = not run.is_dir()
     run.mkdir(parents=True, exist_ok=True)
     replace_text(run / DESCRIPTION, description)
-    return Claim(run, before, made)
+    return Claim(run, before, made, _read_metrics(run))
+
+
+def _read_metrics(run: Path) -> list[dict[str, str]]:
+    if not (run / METRICS).is_file():
+        return []
+    with (run / METRICS).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _holds_files(path: Path) -> bool:

@@ -1,10 +1,9 @@
-"""From the description of a training to what Lightning and torch make of it: trainer, optimizer, schedule."""
+"""From the description of a training to Lightning's trainer."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -14,75 +13,49 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch import nn
+from lightning.pytorch.strategies import DDPStrategy
 
 from jepa.config import UserError, first_line
-from jepa.training import optim
 from jepa.training.checkpoints import FOLDER, CheckpointFiles, Checkpoints
-from jepa.training.config import CosineConfig, FlatConfig, LinearConfig, PretrainConfig, WSDConfig
+from jepa.training.config import TrainerConfig
 from jepa.training.run_folder import LOGS
 
 
-def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """What makes the optimizer of a module."""
-    return partial(optim.adamw, **config.optimizer.model_dump(exclude={"final_weight_decay"}))
-
-
-def schedule_of(config: PretrainConfig) -> Callable[[int], float]:
-    """Factor of the learning rate by step.
-
-    Raises:
-        UserError: the parts of the schedule are longer than the run.
-    """
-    lr, steps = config.optimizer.lr, config.trainer.steps
-    try:
-        match config.schedule:
-            case CosineConfig(warmup_steps=warmup, start_lr=start, final_lr=final):
-                return optim.cosine(steps, warmup, final / lr, start / lr)
-            case FlatConfig(warmup_steps=warmup, start_lr=start):
-                return optim.flat(warmup, start / lr)
-            case WSDConfig(warmup_steps=warmup, decay_steps=decay, start_lr=start, final_lr=final):
-                return optim.wsd(steps, warmup, decay, final / lr, start / lr)
-            case LinearConfig(final_lr=final):
-                return optim.wsd(steps, 0, steps, final / lr)
-    except ValueError as error:
-        raise UserError(f"schedule: {error}") from error
-
-
-def precision(config: PretrainConfig) -> str:
+def precision(t: TrainerConfig) -> str:
     """Lightning's name of the precision: `auto` is bf16 where the processor multiplies it natively."""
-    cuda = config.trainer.device == "cuda" or (config.trainer.device == "auto" and torch.cuda.is_available())
-    chosen = config.trainer.precision
-    if chosen == "auto":
-        native = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
-        chosen = "bf16" if native else "fp32"
-    return {"bf16": "bf16-mixed", "fp32": "32-true"}[chosen]
+    if t.precision == "bf16" or (t.precision == "auto" and _has_bf16(t)):
+        return "bf16-mixed"
+    return "32-true"
 
 
-def _cpu_has_bf16() -> bool:
+def _has_bf16(t: TrainerConfig) -> bool:
+    if t.device == "cuda" or (t.device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def make_trainer(config: PretrainConfig, callbacks: list[Callback]) -> L.Trainer:
-    """Lightning's trainer of a run, which logs and saves below the run's folder.
+def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_skip_parameters: bool) -> L.Trainer:
+    """Lightning's trainer of a run, which logs and saves below the folder `run`.
+
+    Args:
+        may_skip_parameters: where a batch may hold only pictures or only video, a patch embedding is not used by every
+            step.
 
     Raises:
         UserError: there is no such device.
     """
-    run = Path(config.run)
-    t = config.trainer
     if t.device == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.device is cuda, and torch finds no GPU; use trainer.device=auto")
+    several = t.devices * t.nodes > 1  # each has the whole model, and gradients are averaged
     with quiet():
         return L.Trainer(
             accelerator=t.device,
             devices=t.devices,
             num_nodes=t.nodes,
-            strategy=_strategy(config),
-            sync_batchnorm=t.devices * t.nodes > 1 and t.device != "cpu",
-            precision=precision(config),  # pyright: ignore[reportArgumentType]
+            strategy=DDPStrategy(find_unused_parameters=may_skip_parameters) if several else "auto",
+            sync_batchnorm=several and t.device != "cpu",
+            precision=precision(t),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
             accumulate_grad_batches=t.accumulate,
             max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
@@ -96,15 +69,6 @@ def make_trainer(config: PretrainConfig, callbacks: list[Callback]) -> L.Trainer
             plugins=[CheckpointFiles(), *_cluster()],
             default_root_dir=run / LOGS,  # where Lightning looks for hpc_ckpt_N.ckpt under Slurm; by default in "."
         )
-
-
-def _strategy(config: PretrainConfig) -> Strategy | str:
-    """Of several processes, each has the whole model, and gradients are averaged."""
-    if config.trainer.devices * config.trainer.nodes == 1:
-        return "auto"
-    # Where a batch may hold only pictures or only video, a patch embedding is not used by every step.
-    assert config.encoder is not None
-    return DDPStrategy(find_unused_parameters=config.encoder.may_skip_parameters)
 
 
 def _cluster() -> list[ClusterEnvironment]:

@@ -28,6 +28,7 @@ from jepa.planners.random_shooting import RandomShooting
 from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
+from jepa.training.optim import Optimization
 from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
@@ -221,10 +222,11 @@ def test_a_state_that_the_predictor_is_told_and_a_sample_has_not_is_named_before
 
     def module(*columns: int) -> Pretraining:
         settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "augment": AugmentConfig()}
-        settings |= {"make_optimizer": torch.optim.SGD, "lr_factor": lambda step: 1.0, "seed": 0, "total_steps": 1}
+        settings |= {"seed": 0, "total_steps": 1}
+        optimization = Optimization(torch.optim.SGD, lambda step: 1.0)
         encoder = ConvEncoder(ConvEncoder.Config(width=2, channels=8, hidden=8), 32, 4)
         method = LeWM(LeWM.Config(predictor=MLPPredictor.Config(hidden=4)), encoder, ClipShape(4, 1))
-        return Pretraining(method, state_columns=columns, **settings)
+        return Pretraining(method, optimization, state_columns=columns, **settings)
 
     assert module(0, 1).on_before_batch_transfer(batch, 0) is batch
     with pytest.raises(UserError, match=r"sample 'broken': a state of method.states is missing \(NaN\)"):

@@ -8,7 +8,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jepa_data.config import StreamConfig
@@ -49,12 +49,12 @@ def make_loader(
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    sources = [ShardSet.open(source.shards, config.remote) for source in config.sources]
-    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
+    loader = ClipLoader(config, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
 
 
+@dataclass(eq=False)
 class ClipLoader:
     """Iterates over `len(self)` batches; made by `make_loader`.
 
@@ -71,31 +71,31 @@ class ClipLoader:
         notes: what was amiss when the shards were opened, a line each.
     """
 
-    def __init__(
-        self,
-        config: StreamConfig,
-        sources: Sequence[ShardSet],
-        split: str,
-        seed: int,
-        total_batches: int | None,
-        shuffle: bool,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
-        self._recorder = StatsRecorder(config, sources, split)
-        self.stats, self.bad = self._recorder.stats, self._recorder.bad
-        self.action_size, mismatches = fitting(sources, config)
-        self.notes = (*(note for source in sources for note in source.notes), *mismatches)
-        self.corpora = [self._select(number, source) for number, source in enumerate(sources)]
+    config: StreamConfig
+    split: str
+    seed: int
+    total_batches: int | None
+    shuffle: bool
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        self.sources = tuple(ShardSet.open(source.shards, self.config.remote) for source in self.config.sources)
+        self.shards = self.sources[0]
+        self._recorder = StatsRecorder(self.config, self.sources, self.split)
+        self.stats = self._recorder.stats
+        self.bad = self._recorder.bad
+        self.action_size, mismatches = fitting(self.sources, self.config)
+        self.notes = (*(note for source in self.sources for note in source.notes), *mismatches)
+        self.corpora = [self._select(number, source) for number, source in enumerate(self.sources)]
         self._recorder.check()
-        self.plan = self._plan(seed, shuffle, rank, world_size)
-        batches = self.plan.epoch_batches if total_batches is None else total_batches
-        self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
-        labels = sorted({name for source in sources for name in source.manifest.label_names})
-        self._cut = CutClips(config, self.corpora, self.plan, labels)
+        self.plan = self._plan()
+        batches = self.plan.epoch_batches if self.total_batches is None else self.total_batches
+        self._batches = batches if self.shuffle else min(batches, self.plan.epoch_batches)
+        labels = sorted({name for source in self.sources for name in source.manifest.label_names})
+        self._cut = CutClips(self.config, self.corpora, self.plan, labels)
         self._consumed = 0
-        self._data = [hashlib.sha256(source.manifest.model_dump_json().encode()).hexdigest() for source in sources]
+        self._data = [hashlib.sha256(source.manifest.model_dump_json().encode()).hexdigest() for source in self.sources]
 
     def __len__(self) -> int:
         return self._batches
@@ -185,20 +185,21 @@ class ClipLoader:
         same = len({source.manifest.state_names for source in self.sources}) == 1
         return selected.corpus if same else replace(selected.corpus, states=0)
 
-    def _plan(self, seed: int, shuffle: bool, rank: int, world_size: int) -> BatchPlan:
-        config, weights = self.config, [source.weight for source in self.config.sources]
+    def _plan(self) -> BatchPlan:
+        config = self.config
+        weights = tuple(source.weight for source in config.sources)
         plans = tuple(
             SourcePlan(
                 corpus.shard_sizes(),
                 config.clips_per_video,
                 max(1, round(RUN_BATCHES * config.batch_size * weight / sum(weights))),
                 config.window_shards,
-                seed,
+                self.seed,
                 number,
             )
             for number, (corpus, weight) in enumerate(zip(self.corpora, weights, strict=True))
         )
-        return BatchPlan(plans, tuple(weights), config.batch_size, seed, shuffle, rank, world_size)
+        return BatchPlan(plans, weights, config.batch_size, self.seed, self.shuffle, self.rank, self.world_size)
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:

@@ -13,14 +13,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
+from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import to_input
 from jepa_data.types import ClipBatch
 
 logger = logging.getLogger(__name__)
-CLIPS, LATENTS = 16, 1024
+CLIPS = 16
+LATENTS = 1024
 SETTLING_STEPS = 50  # a fresh encoder's latents point one way; training turns that within some dozens of steps
+
+
+def collapse_monitor(config: PretrainConfig) -> "CollapseMonitor":
+    """The monitor of a run; an encoder that is frozen does not collapse, so there is nothing to warn of."""
+    augment = config.data.augment
+    views = augment.model_copy(update={"crop": config.method.view_crop() or augment.crop or config.data.crop})
+    return CollapseMonitor(
+        config.trainer.monitor_every,
+        config.trainer.warn_rank_below if config.method.collapses else 0.0,
+        None if views == AugmentConfig() else views,
+    )
 
 
 class CollapseMonitor(L.Callback):
@@ -41,8 +54,10 @@ class CollapseMonitor(L.Callback):
         seconds: spent so far.
     """
 
-    def __init__(self, every: int = 25, warn_below: float = 3.0, views: AugmentConfig | None = None) -> None:
-        self.every, self.warn_below, self.views = every, warn_below, views
+    def __init__(self, every: int, warn_below: float, views: AugmentConfig | None) -> None:
+        self.every = every
+        self.warn_below = warn_below
+        self.views = views
         self.values: dict[str, float] = {}
         self.warnings: list[str] = []
         self.seconds = 0.0

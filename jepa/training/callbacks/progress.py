@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -11,6 +12,15 @@ from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was counted at a moment; `waited` is for data, in seconds."""
+
+    time: float
+    clips: int
+    waited: float
 
 
 class Throughput(L.Callback):
@@ -24,28 +34,35 @@ class Throughput(L.Callback):
     """
 
     def __init__(self) -> None:
-        self.clips, self.seconds = 0, 0.0
+        self.clips = 0
+        self.seconds = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer.train_dataloader, ClipLoader)
         self.loader = trainer.train_dataloader
-        self._began = self._last = time.perf_counter()
-        self._since, self._waited = 0, self.loader.stats.wait_seconds
+        self._first = self._last = self._mark()
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
         self.clips += len(batch) * trainer.world_size
-        self._since += len(batch) * trainer.world_size
         step = step_ended(trainer, batch_idx)
         if step is None or step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
             return
-        now, waited = time.perf_counter(), self.loader.stats.wait_seconds
-        self.seconds = now - self._began
-        speed, share = self._since / (now - self._last), (waited - self._waited) / (now - self._last)
-        module.log_dict({"speed/clips_per_second": speed, "speed/wait_share": share}, batch_size=len(batch))
+        now = self._mark()
+        last = self._last
+        seconds = now.time - last.time
+        speed = {
+            "speed/clips_per_second": (now.clips - last.clips) / seconds,
+            "speed/wait_share": (now.waited - last.waited) / seconds,
+        }
+        module.log_dict(speed, batch_size=len(batch))
         module.log_dict(self._data(), batch_size=len(batch))
-        self._since, self._last, self._waited = 0, now, waited
+        self.seconds = now.time - self._first.time
+        self._last = now
+
+    def _mark(self) -> Mark:
+        return Mark(time.perf_counter(), self.clips, self.loader.stats.wait_seconds)
 
     def _data(self) -> dict[str, float]:
         stats = self.loader.stats
@@ -62,12 +79,14 @@ class ProgressLines(L.Callback):
     """Logs a line of progress every tenth of the run, for logs and pipes."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began, self._first = time.perf_counter(), trainer.global_step
+        self._began = time.perf_counter()
+        self._first = trainer.global_step
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        step, total = step_ended(trainer, batch_idx), module.total_steps
+        step = step_ended(trainer, batch_idx)
+        total = module.total_steps
         if step is None or (step % max(1, total // 10) and step != total) or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics

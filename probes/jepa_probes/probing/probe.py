@@ -20,7 +20,8 @@ from jepa.config import load as load_config
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
-from jepa.training.trainer import optimizer_of, precision, schedule_of
+from jepa.training.optim import optimizer_of, schedule_of
+from jepa.training.trainer import precision
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
@@ -168,7 +169,7 @@ def _encoders(
         make_optimizer=optimizer_of(trained),
         lr_factor=schedule_of(trained),
         clip_norm=trained.trainer.clip_norm,
-        bf16=precision(trained) == "bf16-mixed",
+        bf16=precision(trained.trainer) == "bf16-mixed",
     )
     return encoders
 

@@ -7,6 +7,7 @@ import torch
 from jepa.config import UserError, from_dict
 from jepa.encoders.frame import FrameEncoder, latent_width
 from jepa.models import build
+from jepa.models.config import ModelConfig
 from jepa.models.model import load, save
 from jepa.training.build_method import build_method, trained
 from jepa.training.config import PretrainConfig
@@ -143,7 +144,16 @@ def test_training_alone_starts_from_pretrained_weights(corpus, tmp_path):
 
     method = build_method(described, 32, action_size=2)
     spec = LatentSpec(1, described.encoder.width, 0.1, 1, 2)
-    model = trained(asked, method, spec, Preprocessing(32, 10.0, IMAGENET_MEAN, IMAGENET_STD))
+    preprocessing = Preprocessing(32, 10.0, IMAGENET_MEAN, IMAGENET_STD)
+    described = ModelConfig(
+        method="lewm",
+        frames=4,
+        encoder=asked.encoder,
+        dynamics=method.dynamics.config,
+        spec=spec,
+        preprocessing=preprocessing,
+    )
+    model = trained(method, described)
     save(model, tmp_path)
     loaded = load(tmp_path).encoder.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.world.encoder.state_dict().items())

@@ -17,12 +17,13 @@ from jepa.masks.causal import Causal
 from jepa.methods.base import ClipShape
 from jepa.methods.vjepa import VJEPA
 from jepa.predictors.masked import MaskedPredictor
-from jepa.training import optim
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
+from jepa.training.optim import Optimization
 from jepa.training.pretrain import pretrain
 from jepa.training.resume import start_from
+from jepa.training.schedules.cosine import half_cosine
 from jepa_data.config import AugmentConfig
 from jepa_data.types import ClipBatch
 
@@ -84,10 +85,9 @@ def trained(batches: list[ClipBatch], accumulate: int, steps: int) -> dict[str, 
 
     module = Pretraining(
         method,
+        Optimization(sgd, lambda step: 1.0),
         seed=0,
         total_steps=steps,
-        make_optimizer=sgd,
-        lr_factor=optim.flat(0),
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
         augment=AugmentConfig.model_validate({}),
@@ -159,7 +159,7 @@ def test_weight_decay_follows_its_schedule_where_there_is_any(tmp_path: Path, co
 
     settings = {"lr": 1e-3, "weight_decay": 0.04, "final_weight_decay": 0.4}
     pretrain(describe(tmp_path / "run", corpus, optimizer=settings), callbacks=(Look(),))
-    expected = [optim.half_cosine(0.04, 0.4, 6)(step) for step in range(6)]
+    expected = [half_cosine(0.04, 0.4, 6)(step) for step in range(6)]
     assert [pair[0] for pair in seen] == pytest.approx(expected) and expected[3] == pytest.approx(0.22)
     assert all(pair[1] == 0 for pair in seen)
 

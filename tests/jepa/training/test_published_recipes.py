@@ -15,7 +15,7 @@ from jepa.methods.vjepa import VJEPA
 from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
-from jepa.training.pretrain import optimizer_of, schedule_of
+from jepa.training.optim import optimizer_of, schedule_of
 
 ROOT = Path(__file__).parents[3]
 RECIPES = {path.stem: path for path in (ROOT / "configs" / "pretrain" / "published").rglob("*.yaml")}

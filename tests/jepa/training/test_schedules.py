@@ -4,7 +4,7 @@ import pytest
 
 from jepa.config import UserError, from_dict
 from jepa.training.config import PretrainConfig
-from jepa.training.pretrain import schedule_of
+from jepa.training.optim import schedule_of
 
 
 def rates(steps: int, lr: float, **schedule: object) -> list[float]:

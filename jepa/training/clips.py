@@ -1,0 +1,116 @@
+"""The clips that a run is trained on, and what they tell its model: size, rate and pixels, which states."""
+
+import difflib
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch.distributed as dist
+
+from jepa.config import UserError
+from jepa.training.config import PretrainConfig
+from jepa.training.encoder_from import EncoderOrigin
+from jepa.world_model import Preprocessing
+from jepa_data.stream.clips import Bad
+from jepa_data.stream.loader import make_loader
+
+
+class TrainingClips:
+    """Clips for all steps of a run.
+
+    Args:
+        origin: says how the encoder wants its pixels.
+        trainer: of several processes, each takes its share.
+
+    Attributes:
+        loader: yields them.
+        wanted: the recorded states that the method asks for, by name.
+
+    Raises:
+        UserError: `data.augment.flip` with actions.
+        DataError: as `make_loader`.
+    """
+
+    def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer) -> None:
+        self.data = config.data
+        self.origin = origin
+        self.wanted = config.method.state_names()
+        self.loader = make_loader(
+            config.data,
+            "train",
+            seed=config.seed,
+            total_batches=config.trainer.steps * config.trainer.accumulate,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        if self.loader.action_size and config.data.augment.flip:
+            raise UserError(
+                "data.augment.flip mirrors the pictures and not the actions; use it for video without actions"
+            )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the data and the encoder, a line each."""
+        return (*self.loader.notes, *self.origin.notes)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How a model has to be shown video. Raises UserError if clips differ in size or rate, or are no squares."""
+        data = self.data
+        manifest = self.loader.shards.manifest
+        size = data.image_size or manifest.image_size
+        fps = data.fps or manifest.fps
+        if size is None or fps is None:
+            what = "data.image_size" if size is None else "data.fps"
+            raise UserError(
+                f"{self.loader.shards.url}: its videos differ in this; say what the model gets: {what}=NUMBER"
+            )
+        self._check_square()
+        return Preprocessing(
+            size,
+            fps / data.stride,
+            self.origin.mean,
+            self.origin.std,
+            fit=data.fit,
+            shortest_edge=data.shortest_edge,
+            clip_frames=data.clip_frames,
+        )
+
+    @cached_property
+    def state_columns(self) -> tuple[int, ...]:
+        """Where the states that the method asks for stand among the recorded ones.
+
+        Raises:
+            UserError: some were not recorded.
+        """
+        shards = self.loader.shards
+        known = shards.manifest.state_names if all(corpus.states for corpus in self.loader.corpora) else ()
+        for name in self.wanted:
+            if name not in known:
+                raise UserError(f"method.states: {shards.url} has no state {name!r}; {_hint(name, known)}")
+        return tuple(map(known.index, self.wanted))
+
+    def left_out(self) -> dict[str, Bad]:
+        """What could not be read, by any process."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.loader.bad
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, self.loader.bad)
+        return {key: bad for part in gathered for key, bad in part.items()}
+
+    def _check_square(self) -> None:
+        """Clips as stored must be square, as everything is that a model is shown later."""
+        if self.data.image_size is not None or not len(self.loader.samples):
+            return
+        index = self.loader.samples[0].video_index()
+        if index is not None and index.height != index.width:
+            raise UserError(
+                f"{self.loader.shards.url}: its videos are {index.width}x{index.height}, and models see square "
+                "pictures; give data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
+            )
+
+
+def _hint(name: str, known: tuple[str, ...]) -> str:
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"there are {', '.join(known) or 'none (or sources with different ones)'}"

@@ -1,0 +1,15 @@
+"""A constant learning rate."""
+
+from typing import Literal
+
+from jepa.training.schedules.base import Schedule
+
+
+class Flat(Schedule):
+    class Config(Schedule.Config):
+        """Linear warm-up from `start_lr`, then constant."""
+
+        kind: Literal["flat"] = "flat"
+
+    def after_warmup(self, step: int) -> float:
+        return 1.0
