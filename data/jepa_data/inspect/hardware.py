@@ -1,6 +1,7 @@
 """What this machine has to train with: cores, memory, a GPU, bf16."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Hardware:
     @property
     def training_memory(self) -> int:
         """Bytes of the device that trains."""
-        return self.gpu_memory if self.gpu else self.memory
+        return self.gpu_memory or self.memory
 
     def line(self) -> str:
         device = f"{self.gpu} ({self.gpu_memory / 2**30:.0f} GiB)" if self.gpu else "no GPU"
@@ -42,9 +43,9 @@ def look() -> Hardware:
     """Imports torch, to ask for the GPU."""
     import torch
 
-    limit = _first_number(CGROUP / "cpu.max")
-    period = (_numbers(CGROUP / "cpu.max") or [100_000])[-1]
-    usable = cores() if limit is None else max(1, min(cores(), round(limit / period)))
+    usable = cores()
+    if quota := _numbers(CGROUP / "cpu.max"):  # and the period it is of
+        usable = max(1, min(usable, round(quota[0] / quota[1])))
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return Hardware(usable, _memory(), properties.name, properties.total_memory, torch.cuda.is_bf16_supported())
@@ -54,23 +55,19 @@ def look() -> Hardware:
 
 def _memory() -> int:
     """Bytes that can still be taken."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
-    for line in MEMINFO.read_text().splitlines() if MEMINFO.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = _first_number(CGROUP / "memory.max"), _first_number(CGROUP / "memory.current")
-    return free if limit is None else max(0, min(free, limit - (used or 0)))
-
-
-def _first_number(file: Path) -> int | None:
-    numbers = _numbers(file)
-    return numbers[0] if numbers else None
+    free = 8 * 2**30
+    if hasattr(os, "sysconf"):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if MEMINFO.is_file() and (available := re.search(r"^MemAvailable: *(\d+) kB", MEMINFO.read_text(), re.MULTILINE)):
+        free = int(available[1]) * 1024
+    for limit in _numbers(CGROUP / "memory.max"):
+        free = max(0, min(free, limit - sum(_numbers(CGROUP / "memory.current"))))
+    return free
 
 
 def _numbers(file: Path) -> list[int]:
     """The numbers in a file of the kernel; none if it is not there, or says `max`."""
     try:
-        words = file.read_text().split()
-    except OSError:
+        return [int(word) for word in file.read_text().split()]
+    except (OSError, ValueError):
         return []
-    return [int(word) for word in words] if words and all(word.isdigit() for word in words) else []

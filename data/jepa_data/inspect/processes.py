@@ -1,26 +1,29 @@
 """The processes that this one started, and the memory they take. Known on Linux; elsewhere there are none."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
 
 
+def statuses() -> Iterator[tuple[int, list[str]]]:
+    """The number of each process, and what the kernel says of it: state, parent, …"""
+    for entry in PROC.glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            # Before comes its name, in parentheses, which may hold anything.
+            yield int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()
+
+
 def descendants() -> list[int]:
     """Numbers of the processes started by this one, by those, and so on."""
     children: dict[int, list[int]] = {}
-    for entry in PROC.iterdir() if PROC.is_dir() else ():
-        if entry.name.isdigit():
-            try:
-                # After the name, which may hold anything, in parentheses: state, parent, …
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
-                continue  # it ended
-            children.setdefault(parent, []).append(int(entry.name))
-    processes, at = [os.getpid()], 0
-    while at < len(processes):
-        processes += children.get(processes[at], [])
-        at += 1
+    for process, status in statuses():
+        children.setdefault(int(status[1]), []).append(process)
+    processes = [os.getpid()]
+    for process in processes:  # which grows meanwhile
+        processes += children.get(process, [])
     return processes[1:]
 
 

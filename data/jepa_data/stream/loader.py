@@ -8,7 +8,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jepa_data.config import StreamConfig
@@ -49,12 +49,13 @@ def make_loader(
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    sources = [ShardSet.open(source.shards, config.remote) for source in config.sources]
+    sources = tuple(ShardSet.open(source.shards, config.remote) for source in config.sources)
     loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
 
 
+@dataclass(eq=False, repr=False)
 class ClipLoader:
     """Iterates over `len(self)` batches; made by `make_loader`.
 
@@ -71,31 +72,33 @@ class ClipLoader:
         notes: what was amiss when the shards were opened, a line each.
     """
 
-    def __init__(
-        self,
-        config: StreamConfig,
-        sources: Sequence[ShardSet],
-        split: str,
-        seed: int,
-        total_batches: int | None,
-        shuffle: bool,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.config, self.sources, self.shards, self.split = config, tuple(sources), sources[0], split
-        self._recorder = StatsRecorder(config, sources, split)
-        self.stats, self.bad = self._recorder.stats, self._recorder.bad
-        self.action_size, mismatches = fitting(sources, config)
-        self.notes = (*(note for source in sources for note in source.notes), *mismatches)
-        self.corpora = [self._select(number, source) for number, source in enumerate(sources)]
+    config: StreamConfig
+    sources: tuple[ShardSet, ...]
+    split: str
+    seed: int
+    total_batches: int | None
+    shuffle: bool
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        self.shards = self.sources[0]
+        self._recorder = StatsRecorder(self.config, self.sources, self.split)
+        self.stats = self._recorder.stats
+        self.bad = self._recorder.bad
+        self.action_size, mismatches = fitting(self.sources, self.config)
+        self.notes = (*(note for source in self.sources for note in source.notes), *mismatches)
+        self.corpora = [self._select(number, source) for number, source in enumerate(self.sources)]
         self._recorder.check()
-        self.plan = self._plan(seed, shuffle, rank, world_size)
-        batches = self.plan.epoch_batches if total_batches is None else total_batches
-        self._batches = batches if shuffle else min(batches, self.plan.epoch_batches)
-        labels = sorted({name for source in sources for name in source.manifest.label_names})
-        self._cut = CutClips(config, self.corpora, self.plan, labels)
+        self.plan = self._plan()
+        self._batches = self.plan.epoch_batches
+        if self.total_batches is not None:
+            self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
+        manifests = [source.manifest for source in self.sources]
+        labels = sorted({name for manifest in manifests for name in manifest.label_names})
+        self._cut = CutClips(self.config, self.corpora, self.plan, labels)
         self._consumed = 0
-        self._data = [hashlib.sha256(source.manifest.model_dump_json().encode()).hexdigest() for source in sources]
+        self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
 
     def __len__(self) -> int:
         return self._batches
@@ -127,8 +130,8 @@ class ClipLoader:
     def __iter__(self) -> Iterator[ClipBatch]:
         if not self.plan.endless:
             self._consumed = 0
-        done = self._consumed % max(1, self._batches)
-        first = self._consumed if self.plan.endless else 0
+        first = self._consumed
+        done = first % max(1, self._batches)
         stream = ClipStream(self.plan, self._cut, first, first - done + self._batches)
         batches, workers = stream.by(self.config.workers, self.config.worker_kind)
         try:
@@ -158,10 +161,9 @@ class ClipLoader:
             return next(batches, None)
         # The last three: torch was fetching a batch from the worker when it ended.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            processes = self.config.workers > 0 and self.config.worker_kind == "process"
             raised_in_a_worker = str(error).startswith("Caught ")
             other = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
-            if not processes or raised_in_a_worker or other:
+            if not self.config.has_worker_processes or raised_in_a_worker or other:
                 raise
             raise DataError(
                 f"a worker of the data stream ended in its work ({' '.join(str(error).split())}). It may have run "
@@ -182,23 +184,25 @@ class ClipLoader:
         self.stats.skipped += selected.skipped
         for bad in selected.bad:
             self._recorder.record(bad)
-        same = len({source.manifest.state_names for source in self.sources}) == 1
-        return selected.corpus if same else replace(selected.corpus, states=0)
+        if len({source.manifest.state_names for source in self.sources}) > 1:
+            return replace(selected.corpus, states=0)
+        return selected.corpus
 
-    def _plan(self, seed: int, shuffle: bool, rank: int, world_size: int) -> BatchPlan:
-        config, weights = self.config, [source.weight for source in self.config.sources]
+    def _plan(self) -> BatchPlan:
+        config = self.config
+        weights = tuple(source.weight for source in config.sources)
         plans = tuple(
             SourcePlan(
                 corpus.shard_sizes(),
                 config.clips_per_video,
                 max(1, round(RUN_BATCHES * config.batch_size * weight / sum(weights))),
                 config.window_shards,
-                seed,
+                self.seed,
                 number,
             )
             for number, (corpus, weight) in enumerate(zip(self.corpora, weights, strict=True))
         )
-        return BatchPlan(plans, tuple(weights), config.batch_size, seed, shuffle, rank, world_size)
+        return BatchPlan(plans, weights, config.batch_size, self.seed, self.shuffle, self.rank, self.world_size)
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:
@@ -207,9 +211,7 @@ def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, lis
     widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
     if len(set(widths)) > 1:
         listed = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
-        raise DataError(
-            f"data.shards: the actions of the sources have different widths ({listed}). Mix corpora of one kind"
-        )
+        raise DataError(f"data.shards: actions of the sources have different widths ({listed}). Mix those of one kind")
     notes = []
     if len({manifest.state_names for manifest in manifests}) > 1:
         notes.append("data.shards: the sources have different states; batches carry none")
