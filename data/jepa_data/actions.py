@@ -14,6 +14,7 @@ from pydantic import model_validator
 from jepa.config import Config
 
 Numbers = tuple[float, ...]
+NUMBERS = ("low", "high", "mean", "std")
 
 
 class ActionStats(Config):
@@ -34,15 +35,12 @@ class ActionStats(Config):
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
-        rows = np.array([self.low, self.high, self.mean, self.std], np.float64) if self._same_width() else None
-        if rows is None or not rows.size:
+        if not self.low or len({len(getattr(self, name)) for name in NUMBERS}) > 1:
             raise ValueError("actions: low, high, mean and std need one number for each number of an action")
+        rows = np.array([getattr(self, name) for name in NUMBERS], np.float64)
         if not np.isfinite(rows).all() or (rows[0] > rows[1]).any() or (rows[3] < 0).any():
             raise ValueError("actions: expected finite numbers, low <= high and std >= 0")
         return self
-
-    def _same_width(self) -> bool:
-        return len({len(self.low), len(self.high), len(self.mean), len(self.std)}) == 1
 
     @property
     def width(self) -> int:
@@ -61,9 +59,11 @@ class ActionStats(Config):
             raise ValueError(f"statistics of {self.width} numbers do not fit actions {width} wide")
         if width > self.width:
             times = width // self.width
-            repeated = {name: getattr(self, name) * times for name in ("low", "high", "mean", "std")}
-            return self.model_copy(update=repeated)
-        parts = [_part(self, first, first + width) for first in range(0, self.width, width)]
+            return self.model_copy(update={name: getattr(self, name) * times for name in NUMBERS})
+        parts = [
+            self.model_copy(update={name: getattr(self, name)[first : first + width] for name in NUMBERS})
+            for first in range(0, self.width, width)
+        ]
         return mixed(parts, [1.0] * len(parts))
 
 
@@ -77,16 +77,17 @@ def assumed(width: int) -> ActionStats:
 def mixed(parts: Sequence[ActionStats], weights: Sequence[float]) -> ActionStats:
     """Of actions drawn from several sources by weight: the range of all, and their common mean and deviation."""
     share = np.array(weights, np.float64)[:, None] / sum(weights)
-    mean, std = (np.array([getattr(part, name) for part in parts], np.float64) for name in ("mean", "std"))
+    mean = np.array([part.mean for part in parts])
+    std = np.array([part.std for part in parts])
     middle = (share * mean).sum(0)
     deviation = np.sqrt((share * (std**2 + (mean - middle) ** 2)).sum(0))
-    same = all(part.origin == parts[0].origin for part in parts)
+    origins = {part.origin for part in parts}
     return ActionStats(
         low=_numbers(np.min([part.low for part in parts], axis=0)),
         high=_numbers(np.max([part.high for part in parts], axis=0)),
         mean=_numbers(middle),
         std=_numbers(deviation),
-        origin=parts[0].origin if same else "data",
+        origin=parts[0].origin if len(origins) == 1 else "data",
     )
 
 
@@ -114,7 +115,8 @@ class ActionSums(Config):
 
     def plus(self, other: "ActionSums") -> "ActionSums":
         """Of both together (Chan et al. 1979), which loses nothing where the mean is large beside the deviation."""
-        count, apart = self.count + other.count, np.subtract(other.mean, self.mean)
+        count = self.count + other.count
+        apart = np.subtract(other.mean, self.mean)
         return ActionSums(
             count=count,
             low=_numbers(np.minimum(self.low, other.low)),
@@ -133,21 +135,12 @@ def stats_of(trained: ActionSums, every: ActionSums, world: str | None) -> Actio
         world: the simulated world it was recorded in; None for other video.
     """
     deviation = np.sqrt(np.array(trained.squares) / trained.count)
-    low, high = np.array(every.low), np.array(every.high)
-    if world is not None:  # every world takes -1..1 (worlds/base.py), also where a recording uses less of it
-        low, high = np.minimum(low, -1.0), np.maximum(high, 1.0)
-    return ActionStats(
-        low=_numbers(low),
-        high=_numbers(high),
-        mean=trained.mean,
-        std=_numbers(deviation),
-        origin="data" if world is None else "world",
-    )
-
-
-def _part(stats: ActionStats, first: int, end: int) -> ActionStats:
-    cut = {name: getattr(stats, name)[first:end] for name in ("low", "high", "mean", "std")}
-    return stats.model_copy(update=cut)
+    stats = ActionStats(low=every.low, high=every.high, mean=trained.mean, std=_numbers(deviation))
+    if world is None:
+        return stats
+    # Every world takes -1..1 (worlds/base.py), also where a recording uses less of it.
+    reach = {"low": _numbers(np.minimum(every.low, -1.0)), "high": _numbers(np.maximum(every.high, 1.0))}
+    return stats.model_copy(update=reach | {"origin": "world"})
 
 
 def _numbers(array: np.ndarray) -> Numbers:

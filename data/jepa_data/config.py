@@ -112,6 +112,24 @@ class StreamConfig(Config):
             raise UserError(f"this needs one folder of shards, and the run was trained on a mix: {names}")
         return next(iter(self.sources)).shards
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the clips; None: as stored."""
+        if self.image_size is None:
+            return None
+        return self.image_size, self.image_size
+
+    @property
+    def has_worker_processes(self) -> bool:
+        """Whether other processes than the training process decode."""
+        return self.workers > 0 and self.worker_kind == "process"
+
+    def rate_text(self) -> str:
+        """What follows "12 frames" in a sentence: " at 10 fps", ", every 3th"; "" where clips have every frame."""
+        if self.fps is not None:
+            return f" at {self.fps:g} fps"
+        return f", every {self.stride}th" if self.stride > 1 else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.sources:

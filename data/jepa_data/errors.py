@@ -19,11 +19,12 @@ class DecodeError(DataError):
     """
 
     def __init__(self, kind: str, detail: str, key: str = "", url: str = "") -> None:
-        self.kind, self.detail, self.key, self.url = kind, detail, key, url
-        where = " ".join(
-            part for part in (f"{printable(url)}:" if url else "", f"sample {key!r}:" if key else "") if part
-        )
-        super().__init__(f"{where} {kind}: {detail}".strip())
+        self.kind = kind
+        self.detail = detail
+        self.key = key
+        self.url = url
+        parts = {f"{printable(url)}:": url, f"sample {key!r}:": key, f"{kind}: {detail}": kind}
+        super().__init__(" ".join(part for part, is_known in parts.items() if is_known).strip())
 
     def named(self, key: str, url: str) -> "DecodeError":
         """The same error, with the sample and the shard it happened in."""

@@ -118,17 +118,17 @@ class VideoFile:
         Raises:
             DecodeError: a frame cannot be decoded, or the decoding of a block takes too long.
         """
-        total = self.frames if limit is None else min(limit, self.frames)
+        total = min(self.frames, limit or self.frames)
         if self._picture is not None:
             yield self._picture
             return
         assert self._reader is not None
         length = min(clip_frames or total, total)
         together = max(1, BLOCK_FRAMES // length) * length
-        size, index = self._preprocessing.image_size, self._reader.index
+        size = (self._preprocessing.image_size, self._preprocessing.image_size)
+        index = self._reader.index
         box = self._preprocessing.box(index.height, index.width)
-        numbers = self._numbers[:total]
-        for block in self._reader.blocks(numbers, together, size=(size, size), crop=box):
+        for block in self._reader.blocks(self._numbers[:total], together, size=size, crop=box):
             video = torch.from_numpy(block).permute(0, 3, 1, 2)
             whole = len(video) // length * length
             if whole:
@@ -149,17 +149,18 @@ def open_video(source: bytes | Path, preprocessing: Preprocessing, limits: Limit
         raise DataError(f"{source}: an address, and files of this machine are read; download it first")
     if is_image(source):
         data = source if isinstance(source, bytes) else source.read_bytes()
-        index, size = probe_image(data, limits), preprocessing.image_size
+        index = probe_image(data, limits)
         box = preprocessing.box(index.height, index.width)
-        picture = decode_image(data, size=(size, size), crop=box, limits=limits)
+        size = (preprocessing.image_size, preprocessing.image_size)
+        picture = decode_image(data, size=size, crop=box, limits=limits)
         still = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
         yield VideoFile(1, True, None, np.zeros(1, np.int64), preprocessing, still)
         return
-    backend, rate = get_backend("pyav"), preprocessing.fps
+    backend = get_backend("pyav")
     index = backend.probe(source, limits)
     # As many frames as fit: 1.0 s of video at 10 fps, its last frame shown at 0.9 s, gives 10.
-    count = int((index.seconds[-1] + END_SLACK) * rate) + 1
-    numbers = clip_indices(index.seconds, 0, count, rate)
+    count = int((index.seconds[-1] + END_SLACK) * preprocessing.fps) + 1
+    numbers = clip_indices(index.seconds, 0, count, preprocessing.fps)
     with backend.open(source, index, limits) as reader:
         yield VideoFile(count, False, reader, numbers, preprocessing)
 
@@ -179,13 +180,8 @@ def as_video(pictures: Any) -> tuple[UInt8[Tensor, "B T 3 h w"], bool]:
     """
     if isinstance(pictures, list | tuple):
         return _frames(pictures), False
-    array = _array(pictures)
-    channels_first = _channels_first(array)
-    if array.ndim == 5:
-        return _levels(channels_first), False
-    if array.ndim == 4:
-        return _levels(channels_first[None]), False
-    return _levels(channels_first[None, None]), True
+    array = _channels_first(_array(pictures))
+    return _levels(array[(None,) * (5 - array.ndim)]), array.ndim == 3
 
 
 def _frames(pictures: Sequence[Any]) -> UInt8[Tensor, "1 T 3 h w"]:
@@ -241,15 +237,20 @@ def _levels(video: Tensor) -> UInt8[Tensor, "B T 3 h w"]:
         return video
     if video.dtype == torch.bool or video.is_complex():
         raise DataError(f"found {_described(video)}; {LAYOUTS}")
-    low, high = float(video.min()), float(video.max())
-    top = 1 if video.is_floating_point() else 255
-    slack = OVERSHOOT if top == 1 else 0
-    if not -slack <= low <= high <= top + slack:  # false where there is NaN
-        kind = "floats are read as 0..1" if top == 1 else "integers are read as 0..255"
+    if video.is_floating_point():
+        _check_range(video, -OVERSHOOT, 1 + OVERSHOOT, "floats are read as 0..1")
+        return (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    _check_range(video, 0, 255, "integers are read as 0..255")
+    return video.to(torch.uint8)
+
+
+def _check_range(video: Tensor, lowest: float, highest: float, rule: str) -> None:
+    low = float(video.min())
+    high = float(video.max())
+    if not lowest <= low <= high <= highest:  # false where there is NaN
         raise DataError(
-            f"{kind}, found {low:g}..{high:g}. Give pixels before they are normalized, as uint8 0..255 or float 0..1"
+            f"{rule}, found {low:g}..{high:g}. Give pixels before they are normalized, as uint8 0..255 or float 0..1"
         )
-    return (video.float().clamp(0, 1) * 255).round().to(torch.uint8) if top == 1 else video.to(torch.uint8)
 
 
 def _described(array: Tensor) -> str:

@@ -5,6 +5,7 @@ and a name may also hold line ends and escape sequences.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 # C0 and C1 control characters, the line and paragraph separators, and lone surrogates.
@@ -17,6 +18,13 @@ def printable(name: str | PurePath) -> str:
     Any other name is returned as it is, with "/" between its parts.
     """
     return UNPRINTABLE.sub(_escaped, name.as_posix() if isinstance(name, PurePath) else name)
+
+
+def first_few(names: Sequence[str], count: int) -> str:
+    """The first `count` names, `a, b, c`, and an ellipsis where there are more."""
+    if len(names) > count:
+        names = [*names[:count], "…"]
+    return ", ".join(names)
 
 
 def _escaped(match: re.Match[str]) -> str:

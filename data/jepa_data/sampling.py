@@ -53,10 +53,8 @@ def clip_indices(
         DataError: the video ends before the clip does.
     """
     if not 0 <= start < possible_starts(seconds, clip_frames, fps, stride):
-        rate = f"stride {stride}" if fps is None else f"{fps:g} fps"
-        raise DataError(
-            f"no clip of {clip_frames} frames at {rate} starts on frame {start}: the video has {len(seconds)}"
-        )
+        clip = f"{clip_frames} frames at " + (f"stride {stride}" if fps is None else f"{fps:g} fps")
+        raise DataError(f"no clip of {clip} starts on frame {start}: the video has {len(seconds)}")
     if fps is None:
         return start + stride * np.arange(clip_frames, dtype=np.int64)
     times = seconds[start] + np.arange(clip_frames) / fps
@@ -99,25 +97,27 @@ def random_box(
     for _ in range(BOX_ATTEMPTS):
         area = height * width * random.uniform(*scale)
         shape = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        wide, high = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        wide = round(math.sqrt(area * shape))
+        high = round(math.sqrt(area / shape))
         if 0 < wide <= width and 0 < high <= height:
             break
-    else:
-        wide, high = max(1, min(width, wide)), max(1, min(height, high))
+    # Where no attempt fits, the last one is cut to the picture.
+    wide = max(1, min(width, wide))
+    high = max(1, min(height, high))
     return int(random.integers(height - high + 1)), int(random.integers(width - wide + 1)), high, wide
 
 
 def fitted_box(
-    height: int, width: int, image_size: int, fit: Literal["crop", "stretch"], shortest_edge: int | None = None
+    height: int, width: int, image_size: int | None, fit: Literal["crop", "stretch"], shortest_edge: int | None = None
 ) -> tuple[int, int, int, int] | None:
     """The part of a picture that a model of square pictures sees: top, left, height, width; None: all of it.
 
     Args:
-        image_size: side in pixels of what the model reads; the part is scaled to it.
+        image_size: side in pixels of what the model reads; the part is scaled to it. None: pictures as they are.
         fit: the middle square, or all of the picture out of proportion.
         shortest_edge: with "crop", the short side is scaled to this before the square is cut; None: to `image_size`.
     """
-    if fit == "stretch":
+    if fit == "stretch" or image_size is None:
         return None
     side = min(height, width)
     if shortest_edge is not None:
@@ -127,19 +127,21 @@ def fitted_box(
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def action_stride(video_fps: float, fps: float | None) -> int:
-    """Actions of the video between two frames of a clip.
+def action_stride(video_fps: float, fps: float | None, stride: int = 1) -> int:
+    """Actions of the video between two frames of a clip; without `fps`, one for each frame of the stride.
 
     Raises:
         DataError: the rates do not divide: frames of a clip would have different numbers of actions between them.
     """
-    stride = 1.0 if fps is None else video_fps / fps
-    if abs(stride - round(stride)) > 1e-3 or round(stride) < 1:
+    if fps is None:
+        return stride
+    actions = video_fps / fps
+    if abs(actions - round(actions)) > 1e-3 or round(actions) < 1:
         raise DataError(
             f"data.fps: {fps:g} does not divide {video_fps:g}, the rate of the actions. "
             f"Use {video_fps:g}, {video_fps / 2:g}, {video_fps / 4:g}, …, or leave it out"
         )
-    return round(stride)
+    return round(actions)
 
 
 def clip_actions(

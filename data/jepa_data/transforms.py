@@ -20,6 +20,7 @@ from jepa_data.types import ClipBatch
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))  # NTSC, 1953
 UNCHANGED = AugmentConfig.model_validate({})
 Random = torch.Generator | Sequence[torch.Generator]  # one for all clips, or one for each
 
@@ -46,7 +47,8 @@ def to_input(
         video = color_jitter(video, 0.8 * x, 0.8 * x, 0.4 * x, 0.2 * x, generator=generators)
     if augment.gray:
         video = random_greyscale(video, augment.gray, generator=generators)
-    return (video - _channels(mean, video.device, video.dtype)) / _channels(std, video.device, video.dtype)
+    shift, scale = _channels((mean, std), video.device, video.dtype)
+    return (video - shift) / scale
 
 
 def normalize(
@@ -56,7 +58,7 @@ def normalize(
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T C h w"]:
     """0..255 to (value / 255 - mean) / std, channel by channel."""
-    shift, scale = _channels(mean, video.device, dtype), _channels(std, video.device, dtype)
+    shift, scale = _channels((mean, std), video.device, dtype)
     return video.to(dtype).mul_(1 / (255 * scale)).sub_(shift / scale)
 
 
@@ -64,7 +66,7 @@ def unnormalize(
     video: Float[Tensor, "B T C h w"], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> UInt8[Tensor, "B T C h w"]:
     """Inverse of `normalize`, rounded and clipped to 0..255."""
-    shift, scale = _channels(mean, video.device, video.dtype), _channels(std, video.device, video.dtype)
+    shift, scale = _channels((mean, std), video.device, video.dtype)
     return ((video * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -114,11 +116,12 @@ def random_boxes(
     generator: Random,
 ) -> Float[Tensor, "B 4"]:
     """Boxes (top, left, height, width) of whole pixels, as torchvision's RandomResizedCrop draws them."""
-    b, height, width = len(video), video.shape[-2], video.shape[-1]
-    draws = _draws(4, b, BOX_ATTEMPTS, generator).to(video.device)
+    height, width = video.shape[-2:]
+    draws = _draws(4, len(video), BOX_ATTEMPTS, generator).to(video.device)
     area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))
     shape = torch.exp(math.log(ratio[0]) + draws[1] * (math.log(ratio[1]) - math.log(ratio[0])))
-    wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()
+    wide = (area * shape).sqrt().round()
+    high = (area / shape).sqrt().round()
     fits = (wide <= width) & (high <= height) & (wide > 0) & (high > 0)
     # argmax finds the first attempt that fits; where none does, the first attempt is cut to the picture.
     chosen = fits.int().argmax(dim=1, keepdim=True)
@@ -178,24 +181,23 @@ def _weights(
     center = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(pixels, device=start.device) + 0.5
     weight = (1 - (pixel - center).abs() / step.clamp(min=1)).clamp(min=0)
-    within = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
-    weight = weight * within
+    weight = weight * ((pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None]))
     return weight / weight.sum(-1, keepdim=True)
 
 
 def _hue_matrix(turns: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
-    """RGB to RGB, turning the color plane of YIQ (NTSC, 1953) by `turns` of a full circle."""
-    to_yiq = torch.tensor(
-        [LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], device=turns.device, dtype=turns.dtype
-    )
-    cos, sin = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
-    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
+    """RGB to RGB, turning the color plane of YIQ by `turns` of a full circle."""
+    to_yiq = torch.tensor(YIQ, device=turns.device, dtype=turns.dtype)
+    cos = torch.cos(2 * math.pi * turns)
+    sin = torch.sin(2 * math.pi * turns)
+    one = torch.ones_like(cos)
+    zero = torch.zeros_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
     return torch.linalg.inv(to_yiq) @ turn @ to_yiq
 
 
 def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
-    return (video * _channels(LUMA, video.device, video.dtype)).sum(2, keepdim=True)
+    return (video * _channels((LUMA,), video.device, video.dtype)).sum(2, keepdim=True)
 
 
 def _chosen(video: Float[Tensor, "B T C h w"], probability: float, generator: Random) -> Tensor:
@@ -210,5 +212,5 @@ def _draws(count: int, clips: int, each: int, generator: Random) -> Float[Tensor
     return torch.stack([torch.rand(count, each, generator=one, device=one.device) for one in generator], dim=1)
 
 
-def _channels(values: Sequence[float], device: torch.device, dtype: torch.dtype) -> Float[Tensor, "C 1 1"]:
-    return torch.tensor(values, device=device, dtype=dtype)[:, None, None]
+def _channels(values: Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype) -> Float[Tensor, "n C 1 1"]:
+    return torch.tensor(values, device=device, dtype=dtype)[..., None, None]

@@ -4,7 +4,9 @@ Shapes: B clips · T frames · C channels · h w pixels · A action width · X s
 `actions[:, t]` takes frame t to frame t+1, so T frames have T-1 actions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64, UInt8
@@ -38,21 +40,11 @@ class ClipBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with every tensor on `device`."""
 
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=non_blocking)
+        def moved(values: Mapping[str, Any]) -> dict[str, Any]:
+            tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
+            return {name: x.to(device, non_blocking=non_blocking) for name, x in tensors.items()}
 
-        video, start = move(self.video), move(self.start_seconds)
-        assert video is not None and start is not None
-        return replace(
-            self,
-            video=video,
-            actions=move(self.actions),
-            states=move(self.states),
-            start_seconds=start,
-            is_image=move(self.is_image),
-            seeds=move(self.seeds),
-            labels={name: x.to(device, non_blocking=non_blocking) for name, x in self.labels.items()},
-        )
+        return replace(self, **moved(vars(self)), labels=moved(self.labels))
 
     def __len__(self) -> int:
         return len(self.keys)

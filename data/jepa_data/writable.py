@@ -29,9 +29,7 @@ def make_folder(path: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raises DataError if no file can be written in `folder`, or the folder cannot be made. Leaves nothing behind."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
         _try(there)
     except OSError as error:

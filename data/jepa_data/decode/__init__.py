@@ -1,6 +1,7 @@
 """Decoders: the same frames from bytes or a file, whichever library reads them."""
 
-from jepa_data.decode.base import Crop, Limits, Reader, Size, Source, VideoBackend, VideoIndex
+from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex
+from jepa_data.decode.reader import Reader, VideoBackend
 from jepa_data.errors import DataError, DecodeError
 
 BACKENDS = ("pyav", "decord", "torchcodec")

@@ -1,19 +1,19 @@
-"""What every decoder offers: an index of a video, and a reader that returns exactly the frames asked for.
+"""What every decoder shares: the index of a video, what a video may cost, and how a file is looked at first.
 
 Shapes: T frames · h w pixels · C = 3 (RGB). Frames are numbered in the order they are shown, from 0.
 """
 
+import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64
 
 from jepa_data.errors import DecodeError
 
@@ -98,10 +98,12 @@ class VideoIndex:
 
     def shown_at(self, seconds: Seconds) -> Int64[np.ndarray, " T"]:
         """Numbers of the frames on screen at these times. Raises DecodeError ("out of range")."""
-        times, shown = np.asarray(seconds, np.float64), self.seconds
+        times = np.asarray(seconds, np.float64)
+        shown = self.seconds
+        frame_seconds = 1 / self.fps if self.fps else np.inf
         # Times are rounded to ticks when a video is stored; the last frame stays for one frame's time.
-        slack = min(5e-4, 0.25 / self.fps) if self.fps else 0.0
-        end = shown[-1] + (1 / self.fps if self.fps else np.inf)
+        slack = min(5e-4, frame_seconds / 4)
+        end = shown[-1] + frame_seconds
         wrong = times[(times < -slack) | (times > end)]
         if len(wrong):
             raise DecodeError("out of range", f"{wrong[0]:g} s was asked for, the video is shown from 0 to {end:g} s")
@@ -120,7 +122,9 @@ class VideoIndex:
             "rotation": self.rotation,
             "codec": self.codec,
         }
-        return record if self.hazards is None else record | {"hazards": list(self.hazards)}
+        if self.hazards is not None:
+            record["hazards"] = list(self.hazards)
+        return record
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Self:
@@ -137,78 +141,6 @@ class VideoIndex:
         )
 
 
-class Reader(Protocol):
-    """One open video. Belongs to one thread; close it, or use it as a context manager."""
-
-    @property
-    def index(self) -> VideoIndex: ...
-
-    def frames(
-        self,
-        indices: Indices,
-        *,
-        size: Size | None = None,
-        crop: Crop | None = None,
-        out: UInt8[np.ndarray, "T h w C"] | None = None,
-    ) -> UInt8[np.ndarray, "T h w C"]:
-        """Exactly these frames, in the order asked for (repeats allowed), cropped, then scaled to `size`.
-
-        Args:
-            out: is filled and returned, if given.
-
-        Raises:
-            DecodeError: a frame does not exist or cannot be decoded. Another frame is never returned in its place.
-        """
-        ...
-
-    def clips(
-        self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | list[Crop | None] | None = None
-    ) -> list[UInt8[np.ndarray, "_ _ _ 3"]]:
-        """`frames` of several clips in one pass: a frame that several clips share is decoded once.
-
-        Args:
-            crop: of all clips, or a list with one for each.
-        """
-        ...
-
-    def blocks(
-        self, indices: Indices, block_frames: int, *, size: Size | None = None, crop: Crop | None = None
-    ) -> Iterator[UInt8[np.ndarray, "n h w C"]]:
-        """`frames` of ascending indices, `block_frames` at a time: long videos in one pass with bounded memory.
-
-        `Limits.timeout_seconds` holds for each block. Nothing else may be read meanwhile.
-        """
-        ...
-
-    def at(
-        self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None
-    ) -> UInt8[np.ndarray, "T h w C"]:
-        """The frames on screen at these times, counted from the first frame. Raises DecodeError ("out of range")."""
-        ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class VideoBackend(Protocol):
-    """A decoder library."""
-
-    name: str
-
-    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
-        """Index of a video: reads its packets, decodes one frame. Raises DecodeError."""
-        ...
-
-    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
-        """A reader; `index`, where it was stored at packing time, saves the pass over the packets."""
-        ...
-
-
 def refuse(decoder: str, wrong: Sequence[str], url: str) -> None:
     """Raises DecodeError, where there is anything about a file that a decoder is known to get wrong."""
     if DAMAGED in wrong:
@@ -219,31 +151,45 @@ def refuse(decoder: str, wrong: Sequence[str], url: str) -> None:
         )
 
 
+def url_of(src: Source) -> str:
+    """The file, for errors; "" for bytes from memory."""
+    return "" if isinstance(src, bytes) else str(src)
+
+
+def opened(src: Source) -> io.BufferedIOBase:
+    """The bytes as a file. Raises DecodeError ("missing", "not a file")."""
+    if isinstance(src, bytes):
+        return io.BytesIO(src)
+    try:
+        # Opened without waiting: a pipe in a folder of videos would block the run forever.
+        handle = os.open(src, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=str(src)) from error
+    except ValueError as error:  # a zero byte, or text that is no file name
+        raise DecodeError("missing", f"no file can have this name ({error})", url=str(src)) from error
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise DecodeError("not a file", f"it is {what}", url=str(src))
+    return os.fdopen(handle, "rb")
+
+
 def first_bytes(src: Source, limits: Limits) -> bytes:
     """The first 16 bytes. Raises DecodeError ("empty", "too large", "missing", "not a file")."""
-    if isinstance(src, bytes):
-        size, head, url = len(src), src[:16], ""
-    else:
-        url = str(src)
-        try:
-            # Opened without waiting: a pipe in a folder of videos would block the run forever.
-            handle = os.open(src, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise DecodeError("missing", f"the file cannot be read ({error.strerror})", url=url) from error
-        except ValueError as error:  # a zero byte, or text that is no file name
-            raise DecodeError("missing", f"no file can have this name ({error})", url=url) from error
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(handle)
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-            raise DecodeError("not a file", f"it is {what}", url=url)
-        with os.fdopen(handle, "rb") as file:
-            size, head = status.st_size, file.read(16)
+    with opened(src) as file:
+        head = file.read(16)
+        size = file.seek(0, io.SEEK_END)
     if not size:
-        raise DecodeError("empty", "it has 0 bytes", url=url)
+        raise DecodeError("empty", "it has 0 bytes", url=url_of(src))
     if size > limits.max_bytes:
-        raise DecodeError("too large", f"{size} bytes; at most {limits.max_bytes} are read", url=url)
+        raise DecodeError("too large", f"{size} bytes; at most {limits.max_bytes} are read", url=url_of(src))
     return head
+
+
+def turned(size: Size, quarter_turns: int) -> Size:
+    """Height and width of a picture after it was turned."""
+    return (size[1], size[0]) if quarter_turns % 2 else size
 
 
 def checked_indices(indices: Sequence[int] | Int64[np.ndarray, " T"], frames: int) -> list[int]:
@@ -259,11 +205,10 @@ def to_runs(values: Int64[np.ndarray, " n"]) -> list[list[int]]:
     """Integers as runs `[first, step, count]`; exact for any sequence, short for steady ones."""
     runs: list[list[int]] = []
     for value in values.tolist():
-        last = runs[-1] if runs else None
-        if last is not None and last[2] == 1:
-            last[1], last[2] = value - last[0], 2
-        elif last is not None and value == last[0] + last[1] * last[2]:
-            last[2] += 1
+        if runs and runs[-1][2] == 1:
+            runs[-1][1:] = [value - runs[-1][0], 2]
+        elif runs and value == runs[-1][0] + runs[-1][1] * runs[-1][2]:
+            runs[-1][2] += 1
         else:
             runs.append([value, 0, 1])
     return runs
@@ -272,4 +217,4 @@ def to_runs(values: Int64[np.ndarray, " n"]) -> list[list[int]]:
 def from_runs(runs: list[list[int]]) -> Int64[np.ndarray, " n"]:
     """Inverse of `to_runs`."""
     parts = [first + step * np.arange(count, dtype=np.int64) for first, step, count in runs]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *parts])

@@ -9,17 +9,17 @@ The outermost parts of three containers carry their sizes:
 
 import io
 
-from jepa_data.decode.base import Source
+from jepa_data.decode.base import Source, opened, url_of
 from jepa_data.errors import DecodeError
 
-EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-File = io.BytesIO | io.BufferedReader
+EBML = b"\x1a\x45\xdf\xa3"
+SEGMENT = b"\x18\x53\x80\x67"
 MAX_BOXES = 100_000  # a fragmented hour has some thousands
 
 
 def check_whole(src: Source) -> None:
     """Raises DecodeError ("truncated") for an mp4, Matroska or AVI file that ends too early; looks at no other."""
-    with io.BytesIO(src) if isinstance(src, bytes) else open(src, "rb") as file:
+    with opened(src) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         head = file.read(12)
@@ -31,17 +31,18 @@ def check_whole(src: Source) -> None:
         elif head[:4] == b"RIFF":
             end = 8 + int.from_bytes(head[4:8], "little")
     if end > size:
-        url = "" if isinstance(src, bytes) else str(src)
-        raise DecodeError("truncated", f"it has {size} bytes of {end}. Copy it again", url=url)
+        raise DecodeError("truncated", f"it has {size} bytes of {end}. Copy it again", url=url_of(src))
 
 
-def _end_of_boxes(file: File, size: int) -> int:
+def _end_of_boxes(file: io.BufferedIOBase, size: int) -> int:
     at = 0
     for _ in range(MAX_BOXES):
         file.seek(at)
         head = file.read(16)
-        length, kind = int.from_bytes(head[:4]), head[4:8]
-        if len(head) < 8 or not kind.isalnum() or length == 0:  # what follows the last box; 0: to the end of the file
+        length = int.from_bytes(head[:4])
+        if (
+            len(head) < 8 or not head[4:8].isalnum() or length == 0
+        ):  # what follows the last box; 0: to the end of the file
             break
         if length == 1:
             length = int.from_bytes(head[8:16])
@@ -53,23 +54,21 @@ def _end_of_boxes(file: File, size: int) -> int:
     return at
 
 
-def _end_of_segment(file: File, size: int) -> int:
+def _end_of_segment(file: io.BufferedIOBase, size: int) -> int:
     file.seek(4)
-    header = _ebml_size(file)
-    if header is None:
-        return size
-    file.seek(header, io.SEEK_CUR)
+    file.seek(_ebml_size(file), io.SEEK_CUR)
     if file.read(4) != SEGMENT:
         return size
     length = _ebml_size(file)
-    return size if length is None else file.tell() + length
+    return file.tell() + length
 
 
-def _ebml_size(file: File) -> int | None:
-    """A size of Matroska: the number of leading zero bits says how many bytes follow. None: unknown (all ones)."""
+def _ebml_size(file: io.BufferedIOBase) -> int:
+    """A size of Matroska: the number of leading zero bits says how many bytes follow. 0: unknown (all ones)."""
     first = file.read(1)
     if not first or not first[0]:
-        return None
+        return 0
     more = 8 - first[0].bit_length()
-    value = int.from_bytes(first + file.read(more)) & ((1 << 7 * (more + 1)) - 1)
-    return None if value == (1 << 7 * (more + 1)) - 1 else value
+    ones = (1 << 7 * (more + 1)) - 1
+    value = int.from_bytes(first + file.read(more)) & ones
+    return 0 if value == ones else value

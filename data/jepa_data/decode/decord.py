@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
 from jepa_data.decode.packet_index import PacketIndexBackend
-from jepa_data.decode.reader import OnePassReader
+from jepa_data.decode.reader import Pictures, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
@@ -44,7 +44,7 @@ CODECS = ("h264", "hevc", "vp8", "vp9")
 HARMLESS = ("colors of more than 8 bits",)
 
 
-class DecordReader(OnePassReader):
+class DecordReader(Reader):
     """See `Reader`. Normalization inside the decoder, so it opens the video once for each size asked for.
 
     Raises:
@@ -53,9 +53,11 @@ class DecordReader(OnePassReader):
 
     def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
         super().__init__(src, index, limits)
-        wrong = [] if index.codec in CODECS else [f"{index.codec} video"]
-        wrong += [f"a video turned by {index.rotation} degrees"] if index.rotation else []
-        wrong += [hazard for hazard in index.hazards or () if hazard not in HARMLESS]
+        wrong = [hazard for hazard in index.hazards or () if hazard not in HARMLESS]
+        if index.rotation:
+            wrong.insert(0, f"a video turned by {index.rotation} degrees")
+        if index.codec not in CODECS:
+            wrong.insert(0, f"{index.codec} video")
         refuse("decord", wrong, self._url)
         self._videos: dict[Size, Any] = {}
         self._scaler = Scaler()
@@ -63,9 +65,7 @@ class DecordReader(OnePassReader):
     def close(self) -> None:
         self._videos.clear()
 
-    def _pictures(
-        self, wanted: dict[int, list[Crop | None]], size: Size | None
-    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
+    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
         native = (self._index.height, self._index.width)
         # Whole pictures are scaled inside the decoder and parts of them here, whatever else is asked for beside them:
         # the pixels of a clip must not depend on its neighbors.

@@ -16,20 +16,21 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, VideoIndex, first_bytes
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, VideoIndex, first_bytes, turned
 from jepa_data.errors import DecodeError
 
 SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {
+UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,  # from here on a picture is stored lying
+    5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LYING = (5, 6, 7, 8)  # orientations whose height is stored as width
 # What Pillow's readers raise on damaged files.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 # Filters of warnings belong to the whole process; two threads that change them at once would leave them changed.
@@ -43,9 +44,7 @@ def is_image(source: bytes | Path) -> bool:
 
 def upright_rgb(picture: Image.Image) -> Image.Image:
     """A picture of Pillow's as RGB of 8 bits, turned as its EXIF orientation says."""
-    orientation = picture.getexif().get(ORIENTATION, 1)
-    rgb = _rgb(picture)
-    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+    return _turned(_rgb(picture), picture.getexif().get(ORIENTATION))
 
 
 def probe_image(data: bytes, limits: Limits = LIMITS) -> VideoIndex:
@@ -82,7 +81,7 @@ def decode_image(
             limits.check_picture(*picture.size)
             if size is not None and crop is None:
                 # A JPEG is made 2, 4 or 8 times smaller while it is decoded; twice the size asked for keeps it sharp.
-                height, width = size if orientation < 5 else (size[1], size[0])
+                height, width = turned(size, orientation in LYING)
                 picture.draft(None, (2 * width, 2 * height))
             rgb = _rgb(picture)
     except DecodeError:
@@ -92,8 +91,7 @@ def decode_image(
     except BROKEN as error:
         cut = "truncated" in str(error) or (codec == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"))
         raise DecodeError("truncated" if cut else "damaged", f"Pillow: {error}") from error
-    if orientation in UPRIGHT:
-        rgb = rgb.transpose(UPRIGHT[orientation])
+    rgb = _turned(rgb, orientation)
     if crop is not None:
         rgb = _cropped(rgb, crop)
     if size is not None and size != (rgb.height, rgb.width):
@@ -108,19 +106,25 @@ def _codec(data: bytes) -> str:
     raise DecodeError("not a picture", "it is neither JPEG nor PNG")
 
 
-def _opened(data: bytes, codec: str) -> tuple[Image.Image, int]:
-    """The picture with its header read, and its EXIF orientation, from 1 (upright) to 8."""
+def _opened(data: bytes, codec: str) -> tuple[Image.Image, object]:
+    """The picture with its header read, and its EXIF orientation, which is a number from 1 (upright) to 8, or wrong."""
     with _warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of damaged notes beside the picture
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = Image.open(io.BytesIO(data), formats=[codec.upper()])
-        orientation = picture.getexif().get(ORIENTATION, 1)
-    return picture, orientation if isinstance(orientation, int) else 1
+        return picture, picture.getexif().get(ORIENTATION)
+
+
+def _turned(rgb: Image.Image, orientation: object) -> Image.Image:
+    if orientation in UPRIGHT:
+        return rgb.transpose(UPRIGHT[orientation])
+    return rgb
 
 
 def _check_png(data: bytes) -> None:
     """Every chunk of a PNG carries a checksum that Pillow does not look at. Raises DecodeError."""
-    at, name = 8, b""
+    at = 8
+    name = b""
     while name != b"IEND":
         if at + 12 > len(data):
             raise DecodeError("truncated", "it ends before its last chunk")

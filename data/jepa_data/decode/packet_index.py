@@ -2,19 +2,15 @@
 
 from jepa_data.decode.base import LIMITS, Limits, Source, VideoIndex, first_bytes
 from jepa_data.decode.pyav import PyAVBackend
-from jepa_data.decode.reader import OnePassReader
+from jepa_data.decode.reader import Reader
 
 
-class PacketIndexBackend:
+class PacketIndexBackend(PyAVBackend):
     """See `VideoBackend`. A backend adds its name and its reader."""
 
-    name: str
-    reader: type[OnePassReader]
+    reader: type[Reader]
 
-    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
-        return PyAVBackend().probe(src, limits)
-
-    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> OnePassReader:
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
         first_bytes(src, limits)
         if index is None or index.hazards is None:
             index = self.probe(src, limits)

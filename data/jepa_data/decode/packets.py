@@ -6,6 +6,7 @@ addresses. A pass over the packets decodes nothing; only the first picture is de
 
 import io
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from jepa_data.decode.base import DAMAGED, Limits, Source, VideoIndex, first_bytes
+from jepa_data.decode.base import DAMAGED, Limits, Source, VideoIndex, first_bytes, turned, url_of
 from jepa_data.decode.boxes import check_whole
 from jepa_data.decode.units import Units
 from jepa_data.errors import DecodeError
@@ -48,7 +49,7 @@ class Deadline:
 
 def open_video(src: Source, limits: Limits) -> tuple[InputContainer, VideoStream]:
     """The container, and its picture track, to be decoded by one thread. Raises DecodeError."""
-    url = "" if isinstance(src, bytes) else str(src)
+    url = url_of(src)
     head = first_bytes(src, limits)
     try:
         container = av.open(
@@ -111,7 +112,7 @@ def build_index(src: Source, container: InputContainer, stream: VideoStream, lim
     keyframes = np.unique(np.array([time for time, hidden in scan.starts if not hidden], np.int64))
     limits.check_picture(frame.width, frame.height)
     rotation = round(frame.rotation / 90) * 90 % 360
-    height, width = (frame.height, frame.width) if rotation % 180 == 0 else (frame.width, frame.height)
+    height, width = turned((frame.height, frame.width), rotation // 90)
     assert stream.time_base is not None
     span = float(int(pts[-1] - pts[0]) * stream.time_base)
     limits.check_length(len(pts), span)
@@ -154,12 +155,14 @@ class _Scan:
     damaged: bool = False
     changes: bool = False
     count: int = 0
-    first: int | None = None
+    first: float = math.inf
     end: int = 0
 
 
 def _look_through(container: InputContainer, stream: VideoStream, limits: Limits, deadline: Deadline) -> _Scan:
-    scan, units, untimed = _Scan(), Units(stream.codec_context), False
+    scan = _Scan()
+    units = Units(stream.codec_context)
+    untimed = False
     for packet in packets(container, stream, deadline):
         if not packet.size:
             continue
@@ -168,7 +171,7 @@ def _look_through(container: InputContainer, stream: VideoStream, limits: Limits
         if packet.pts is None:
             untimed = True
             continue
-        scan.first = packet.pts if scan.first is None else min(scan.first, packet.pts)
+        scan.first = min(scan.first, packet.pts)
         scan.end = max(scan.end, packet.pts + (packet.duration or 0))
         start = units.can_start(packet)
         scan.damaged |= not units.is_whole(packet)
@@ -198,8 +201,9 @@ def _look_through(container: InputContainer, stream: VideoStream, limits: Limits
 def _check_times(stream: VideoStream, scan: _Scan) -> None:
     """Raises DecodeError ("damaged") where the tables of a file contradict each other."""
     # An edit list may leave out frames at the end, and an AVI frames that repeat: then the times reach the end.
-    duration, span = stream.duration or 0, scan.end - (scan.first or 0)
-    if scan.count < stream.frames and duration - span > duration / stream.frames / 2:
+    duration = stream.duration or 0
+    missing = duration - (scan.end - scan.first)
+    if scan.count < stream.frames and missing > duration / stream.frames / 2:
         raise DecodeError("damaged", f"{scan.count} of {stream.frames} frames are there. Copy it again")
     # Frames that VP8 only decodes from, and never shows, are packets like all others.
     if len(set(scan.shown)) < len(scan.shown) and stream.codec_context.codec.canonical_name != "vp8":
@@ -225,7 +229,8 @@ def _decode_head(
 
 def decoded(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[VideoFrame]:
     """The frames from the first packet on that decoding can start from."""
-    units, started = Units(stream.codec_context), False
+    units = Units(stream.codec_context)
+    started = False
     for packet in packets(container, stream, deadline):
         started = started or units.can_start(packet)
         if started:

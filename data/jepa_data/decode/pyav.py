@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence, Set
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from jaxtyping import UInt8
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, turned, url_of
 from jepa_data.decode.packets import Deadline, build_index, decode_error, open_video, packets
-from jepa_data.decode.reader import OnePassReader
+from jepa_data.decode.reader import Pictures, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.decode.units import Units
 from jepa_data.errors import DecodeError
@@ -30,11 +29,11 @@ class PyAVBackend:
         with PyAVReader(src, None, limits) as reader:
             return reader.index
 
-    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> "PyAVReader":
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
         return PyAVReader(src, index, limits)
 
 
-class PyAVReader(OnePassReader):
+class PyAVReader(Reader):
     """See `Reader`. One decoding thread: workers are processes, and more threads in each cost CPU.
 
     Attributes:
@@ -42,7 +41,6 @@ class PyAVReader(OnePassReader):
     """
 
     def __init__(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> None:
-        url = "" if isinstance(src, bytes) else str(src)
         self.decoded = 0
         self._scaler = Scaler()
         self._decoder: Iterator[tuple[int, VideoFrame]] | None = None
@@ -58,12 +56,11 @@ class PyAVReader(OnePassReader):
             index = index or build_index(src, self._container, self._stream, limits)
         except (FFmpegError, DecodeError) as error:
             self.close()
-            raise decode_error(error, url) from error
+            raise decode_error(error, url_of(src)) from error
         super().__init__(src, index, limits)
         self._deadline = Deadline(limits.timeout_seconds)
-        self._numbers = {pts: number for number, pts in enumerate(index.pts.tolist())}
-        turned = index.rotation % 180 != 0
-        self._stored = (index.width, index.height) if turned else (index.height, index.width)
+        self._numbers: dict[int | None, int] = {pts: number for number, pts in enumerate(index.pts.tolist())}
+        self._stored = turned((index.height, index.width), index.rotation // 90)
 
     def close(self) -> None:
         self._decoder = None  # first: FFmpeg must not be called through an iterator of a closed file
@@ -72,9 +69,7 @@ class PyAVReader(OnePassReader):
     def _announce(self, numbers: Sequence[int]) -> None:
         self._announced = frozenset(numbers)
 
-    def _pictures(
-        self, wanted: dict[int, list[Crop | None]], size: Size | None
-    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
+    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
         self._deadline.renew()
         try:
             for number, frame in self._decode(list(wanted)):
@@ -125,12 +120,14 @@ class PyAVReader(OnePassReader):
         elif not self._fresh:
             self._container.close()
             self._container, self._stream = open_video(self._src, self._limits)
-        self._fresh, self._doubtful = False, range(0)
+        self._fresh = False
+        self._doubtful = range(0)
         self._decoder = self._run()
 
     def _run(self) -> Iterator[tuple[int, VideoFrame]]:
         """Number and picture of each frame that comes out of the decoder, in the order shown."""
-        context, started = self._stream.codec_context, False
+        started = False
+        context = self._stream.codec_context
         # Decoders of other libraries, such as dav1d, take this setting when they are opened, and for good.
         outside = context.codec.name.startswith("lib")
         for packet in packets(self._container, self._stream, self._deadline):
@@ -138,13 +135,13 @@ class PyAVReader(OnePassReader):
             started = started or is_start
             if not started:
                 continue
-            in_packet = None if packet.pts is None else self._numbers.get(packet.pts)
+            in_packet = self._numbers.get(packet.pts)
             self._doubt(in_packet, not self._units.is_whole(packet), is_start)
             needed = outside or packet.pts is None or in_packet in self._wanted
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 self.decoded += 1
-                number = self._numbers.get(frame.pts) if frame.pts is not None else None
+                number = self._numbers.get(frame.pts)
                 if number is not None:
                     yield number, frame
 
@@ -161,5 +158,4 @@ class PyAVReader(OnePassReader):
         if is_start and not is_corrupt:
             self._doubtful = range(self._doubtful.start, number)
         else:
-            first = min(number, self._doubtful.start) if len(self._doubtful) else number
-            self._doubtful = range(first, open_end)
+            self._doubtful = range(min([number, *self._doubtful[:1]]), open_end)

@@ -1,4 +1,4 @@
-"""What the readers of all backends share: a request becomes one ascending pass over the frames it names.
+"""An open video, and what the readers of all backends share: a request becomes one ascending pass over its frames.
 
 asked for      clip 0: 3 5 7     clip 1: 5 6 7     repeats and any order allowed
 decoded        3 5 6 7                             each frame once, forward
@@ -7,22 +7,40 @@ handed out     3 5 7             5 6 7
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import Crop, Indices, Limits, Seconds, Size, Source, VideoIndex, checked_indices
+from jepa_data.decode.base import (
+    LIMITS,
+    Crop,
+    Indices,
+    Limits,
+    Seconds,
+    Size,
+    Source,
+    VideoIndex,
+    checked_indices,
+    url_of,
+)
 from jepa_data.errors import DecodeError
 
+Frames = UInt8[np.ndarray, "T h w C"]
+Pictures = Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]  # number, crop and picture of frames
 
-class OnePassReader(ABC):
-    """See `Reader`. A backend adds `_pictures` and `close`."""
+
+class Reader(ABC):
+    """One open video. Belongs to one thread; close it, or use it as a context manager.
+
+    A backend adds `_pictures` and `close`.
+    """
 
     def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
-        self._src, self._index, self._limits = src, index, limits
-        self._url = "" if isinstance(src, bytes) else str(src)
+        self._src = src
+        self._url = url_of(src)
+        self._index = index
+        self._limits = limits
 
     @property
     def index(self) -> VideoIndex:
@@ -34,8 +52,16 @@ class OnePassReader(ABC):
         *,
         size: Size | None = None,
         crop: Crop | None = None,
-        out: UInt8[np.ndarray, "T h w C"] | None = None,
-    ) -> UInt8[np.ndarray, "T h w C"]:
+        out: Frames | None = None,
+    ) -> Frames:
+        """Exactly these frames, in the order asked for (repeats allowed), cropped, then scaled to `size`.
+
+        Args:
+            out: is filled and returned, if given.
+
+        Raises:
+            DecodeError: a frame does not exist or cannot be decoded. Another frame is never returned in its place.
+        """
         numbers = checked_indices(indices, self._index.frames)
         shape = (len(numbers), *self._shape(size, crop))
         if out is None:
@@ -48,6 +74,11 @@ class OnePassReader(ABC):
     def clips(
         self, clips: Sequence[Indices], *, size: Size | None = None, crop: Crop | list[Crop | None] | None = None
     ) -> list[UInt8[np.ndarray, "_ _ _ 3"]]:
+        """`frames` of several clips in one pass: a frame that several clips share is decoded once.
+
+        Args:
+            crop: of all clips, or a list with one for each.
+        """
         crops = crop if isinstance(crop, list) else [crop] * len(clips)
         if len(crops) != len(clips):
             raise ValueError(f"crop: expected one for all clips or {len(clips)} in a list, found {len(crops)}")
@@ -59,6 +90,10 @@ class OnePassReader(ABC):
     def blocks(
         self, indices: Indices, block_frames: int, *, size: Size | None = None, crop: Crop | None = None
     ) -> Iterator[UInt8[np.ndarray, "n h w C"]]:
+        """`frames` of ascending indices, `block_frames` at a time: long videos in one pass with bounded memory.
+
+        `Limits.timeout_seconds` holds for each block. Nothing else may be read meanwhile.
+        """
         numbers = checked_indices(indices, self._index.frames)
         self._announce(numbers)
         try:
@@ -70,9 +105,8 @@ class OnePassReader(ABC):
     def _announce(self, numbers: Sequence[int]) -> None:  # noqa: B027 - most backends need no warning
         """These frames will be asked for by the next calls."""
 
-    def at(
-        self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None
-    ) -> UInt8[np.ndarray, "T h w C"]:
+    def at(self, seconds: Seconds, *, size: Size | None = None, crop: Crop | None = None) -> Frames:
+        """The frames on screen at these times, counted from the first frame. Raises DecodeError ("out of range")."""
         return self.frames(self._index.shown_at(seconds), size=size, crop=crop)
 
     @abstractmethod
@@ -81,21 +115,16 @@ class OnePassReader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @abstractmethod
-    def _pictures(
-        self, wanted: dict[int, list[Crop | None]], size: Size | None
-    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
-        """Number, crop and picture of each frame in `wanted`, whose numbers ascend, in each of its crops; in any order.
+    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
+        """Each frame in `wanted`, whose numbers ascend, in each of its crops; in any order.
 
         Raises:
             DecodeError: a frame cannot be decoded.
         """
-        ...
 
     def _fill(
         self, clips: list[list[int]], out: list[np.ndarray], size: Size | None, crops: Sequence[Crop | None]
@@ -112,18 +141,28 @@ class OnePassReader(ABC):
             raise error.named(error.key, error.url or self._url) from error
         missing = [number for number, crops in places.items() if crops]
         if missing:
-            raise DecodeError(
-                "missing frame", f"frame {min(missing)} is in the index and was not decoded", url=self._url
-            )
+            raise DecodeError("missing frame", f"frame {min(missing)} of the index was not decoded", url=self._url)
 
     def _shape(self, size: Size | None, crop: Crop | None) -> tuple[int, int, int]:
         """h, w, C of the pictures handed out. Raises DecodeError for a crop beyond the picture."""
-        height, width = self._index.height, self._index.width
-        if crop is not None:
-            top, left, tall, wide = crop
-            if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
-                raise DecodeError(
-                    "out of range", f"crop {crop} reaches beyond a picture of {(height, width)}", url=self._url
-                )
-            height, width = tall, wide
+        shown = (self._index.height, self._index.width)
+        if crop is None:
+            return (*(size or shown), 3)
+        top, left, height, width = crop
+        if min(top, left) < 0 or min(height, width) < 1 or top + height > shown[0] or left + width > shown[1]:
+            raise DecodeError("out of range", f"crop {crop} reaches beyond a picture of {shown}", url=self._url)
         return (*(size or (height, width)), 3)
+
+
+class VideoBackend(Protocol):
+    """A decoder library."""
+
+    name: str
+
+    def probe(self, src: Source, limits: Limits = LIMITS) -> VideoIndex:
+        """Index of a video: reads its packets, decodes one frame. Raises DecodeError."""
+        ...
+
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
+        """A reader; `index`, where it was stored at packing time, saves the pass over the packets."""
+        ...

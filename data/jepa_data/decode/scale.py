@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import Crop, Size
+from jepa_data.decode.base import Crop, Size, turned
 
 Picture = UInt8[np.ndarray, "h w C"]
 CROPS = 32  # different ones that are kept ready; making one costs 0.2 ms
@@ -32,8 +32,8 @@ class Scaler:
     def picture(self, frame: VideoFrame, turns: int, size: Size | None, crop: Crop | None) -> Picture:
         """RGB of a decoded frame, turned by `turns` quarter turns counter-clockwise. `size` and `crop` as shown."""
         stored = (frame.height, frame.width)
-        if turns % 2 and size is not None:
-            size = (size[1], size[0])
+        if size is not None:
+            size = turned(size, turns)
         part = None if crop is None else _stored_crop(crop, turns, stored)
         if part is None:
             rgb = self._whole(frame, size or stored)
@@ -46,7 +46,7 @@ class Scaler:
             rgb = self.rgb(self._whole(frame, stored), size, part)
         else:
             rgb = self._part(frame, size, part)
-        return np.rot90(rgb, turns) if turns else rgb
+        return np.rot90(rgb, turns)
 
     def rgb(self, picture: Picture, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "H W C"]:
         """An RGB picture, cropped, then scaled."""
@@ -60,9 +60,8 @@ class Scaler:
     def _whole(self, frame: VideoFrame, size: Size) -> Picture:
         # FFmpeg's own default, one thread per core, takes four times the CPU on small pictures.
         height, width = size
-        return _pixels(
-            self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        )
+        bicubic = Interpolation.BICUBIC
+        return _pixels(self._reformatter.reformat(frame, width, height, "rgb24", interpolation=bicubic, threads=1))
 
     def _part(self, frame: VideoFrame, size: Size, crop: Crop) -> Picture:
         wanted = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, size, crop)

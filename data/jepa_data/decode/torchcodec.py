@@ -10,14 +10,11 @@ Cropping and scaling are done on its RGB pictures: its own transforms took 15 % 
 three times as much for a crop (0.17, 360p to 224, one thread).
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-from jaxtyping import UInt8
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
 from jepa_data.decode.packet_index import PacketIndexBackend
-from jepa_data.decode.reader import OnePassReader
+from jepa_data.decode.reader import Pictures, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
@@ -33,7 +30,7 @@ HARMLESS = ("an edit list", "colors of more than 8 bits")
 PIECE = 16  # frames decoded at a time: it hands out all frames of a call at once, at full size
 
 
-class TorchCodecReader(OnePassReader):
+class TorchCodecReader(Reader):
     """See `Reader`.
 
     Raises:
@@ -65,9 +62,7 @@ class TorchCodecReader(OnePassReader):
     def close(self) -> None:
         self._video = None
 
-    def _pictures(
-        self, wanted: dict[int, list[Crop | None]], size: Size | None
-    ) -> Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]:
+    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
         if self._video is None:
             raise ValueError("the reader is closed")
         numbers = list(wanted)
@@ -80,9 +75,7 @@ class TorchCodecReader(OnePassReader):
             wrong = np.abs(batch.pts_seconds.numpy() - self._times[piece]) > 1e-6
             if wrong.any():
                 number = piece[int(wrong.argmax())]
-                raise DecodeError(
-                    "not supported", f"torchcodec returned another frame than {number}. Use data.backend=pyav"
-                )
+                raise DecodeError("not supported", f"torchcodec did not return frame {number}. Use data.backend=pyav")
             pictures = batch.data.numpy()
             if pictures.shape[1:3] != (self._index.height, self._index.width):
                 raise DecodeError("changed size", f"its pictures are of {pictures.shape[2]}x{pictures.shape[1]}")

@@ -18,10 +18,12 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 LOOKED_AT = 64  # bytes of a unit: a recovery point comes early among the messages of an SEI
-SEI, RECOVERY_POINT = 6, 6
+SEI = 6  # a type of unit
+RECOVERY_POINT = 6  # a type of its messages
 PARAMETERS = {"h264": 7, "hevc": 33}  # the type of the unit (SPS) that says how large pictures are
 # Some muxers leave a few zeros of padding behind a unit; a hole in a file is longer.
-PADDING_BYTES, PADDING_SHARE = 16, 0.25
+PADDING_BYTES = 16
+PADDING_SHARE = 0.25
 
 
 class Units:
@@ -58,7 +60,8 @@ class Units:
             return False
         if not self._prefix or not packet.size:
             return True
-        data, at = bytes(packet), 0
+        data = bytes(packet)
+        at = 0
         while at + self._prefix <= len(data):
             size = int.from_bytes(data[at : at + self._prefix])
             at += self._prefix + size
@@ -85,7 +88,8 @@ class Units:
 
 def _recovers_slowly(unit: bytes) -> bool:
     """Whether an SEI holds a recovery point that takes more frames than its own."""
-    data, at = unit.replace(b"\0\0\3", b"\0\0"), 1
+    data = unit.replace(b"\0\0\3", b"\0\0")
+    at = 1
     while at + 2 < len(data):
         kind, at = _number(data, at)
         size, at = _number(data, at)
@@ -97,7 +101,7 @@ def _recovers_slowly(unit: bytes) -> bool:
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
     """A number of an SEI header, 255 for each full byte, and where the next begins."""
-    value = 0
-    while at < len(data) and data[at] == 255:
-        value, at = value + 255, at + 1
-    return value + (data[at] if at < len(data) else 0), at + 1
+    last = at
+    while data[last : last + 1] == b"\xff":
+        last += 1
+    return 255 * (last - at) + sum(data[last : last + 1]), last + 1

@@ -10,6 +10,7 @@ alone, then with a pause after each batch where a training step would be.
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jepa_data.config import StreamConfig
-from jepa_data.decode import Crop, Size, VideoIndex, get_backend
+from jepa_data.decode import Crop, VideoIndex, get_backend
 from jepa_data.errors import DataError
 from jepa_data.inspect.decode_only import decode_only
 from jepa_data.inspect.processes import descendants, memory_of
@@ -62,7 +63,9 @@ class Timing:
 
     @property
     def wait_share(self) -> float | None:
-        return statistics.median(self.waits) if self.waits else None
+        if self.waits:
+            return statistics.median(self.waits)
+        return None
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,10 @@ class Bench:
 
     def rows(self) -> list[list[str]]:
         """A table for people: a column for each backend."""
-        timings = self.timings
+        c = self.config
 
         def row(name: str, cell: Callable[[Timing], str]) -> list[str]:
-            return [name, *(cell(timing) for timing in timings)]
+            return [name, *(cell(timing) for timing in self.timings)]
 
         def stage(timing: Timing, name: str) -> str:
             if name not in timing.stages:
@@ -107,7 +110,7 @@ class Bench:
             share = timing.stages[name] / max(1e-9, sum(timing.stages.values()))
             return f"{timing.stages[name]:8.2f} ms {share:4.0%}"
 
-        rows = [["CPU time a clip", *(timing.backend for timing in timings)]]
+        rows = [row("CPU time a clip", lambda t: t.backend)]
         rows += [row(name, lambda t, name=name: stage(t, name)) for name in STAGES]
         rows.append(row("all stages", lambda t: f"{sum(t.stages.values()):8.2f} ms"))
         rows.append(row("decode only", lambda t: f"{t.decode_only:8.2f} ms"))
@@ -116,25 +119,23 @@ class Bench:
         rows.append(row("share of the limit", lambda t: f"{t.clips_per_second / self.limit(t):8.2f}"))
         if self.step_seconds is not None:
             rows.append(row(f"waiting, steps of {1000 * self.step_seconds:g} ms", lambda t: f"{t.wait_share:8.0%}"))
-        batch = self.config.batch_size
-        rows.append(row("keeps up with steps of", lambda t: f"{1000 * batch / t.clips_per_second:8.0f} ms"))
-        if any(timing.worker_mib for timing in timings):
-            who = "memory of a worker" if self.config.workers and self.config.worker_kind == "process" else "memory"
-            rows.append(row(who, lambda t: f"{t.worker_mib:8.0f} MiB" if t.worker_mib else ""))
-        if any(timing.refused for timing in timings):
+        rows.append(row("keeps up with steps of", lambda t: f"{1000 * c.batch_size / t.clips_per_second:8.0f} ms"))
+        if any(timing.worker_mib for timing in self.timings):
+            what = "memory of a worker" if c.has_worker_processes else "memory"
+            rows.append(row(what, lambda t: f"{t.worker_mib:8.0f} MiB" if t.worker_mib else ""))
+        if any(timing.refused for timing in self.timings):
             rows.append(row("samples refused", lambda t: f"{t.refused:8}"))
         return rows
 
     def lines(self) -> list[str]:
         """What stands above and below the table."""
         c = self.config
-        rate = f" at {c.fps:g} frames a second" if c.fps else f", every {c.stride}th" if c.stride > 1 else ""
         size = f"{c.image_size} px" if c.image_size else "size as stored"
-        workers = f"{c.workers} workers ({c.worker_kind})" if c.workers else "no workers"
-        clips = f", {c.clips_per_video} clips a video" if c.clips_per_video > 1 else ""
-        lines = [
-            f"{self.clips} clips of {c.clip_frames} frames{rate}, {size}, batches of {c.batch_size}, {workers}{clips}"
-        ]
+        facts = [f"{self.clips} clips of {c.clip_frames} frames{c.rate_text()}", size, f"batches of {c.batch_size}"]
+        facts.append(f"{c.workers} workers ({c.worker_kind})" if c.workers else "no workers")
+        if c.clips_per_video > 1:
+            facts.append(f"{c.clips_per_video} clips a video")
+        lines = [", ".join(facts)]
         if self.load > BUSY:
             lines.append(
                 f"note: other programs use this machine (load {self.load * self.cores:.1f} on {self.cores} cores), so "
@@ -164,73 +165,78 @@ def bench(
     Raises:
         DataError: the folder cannot be used, or a backend is not installed.
     """
-    load = (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0) / cores()
+    load = os.getloadavg()[0] / cores() if hasattr(os, "getloadavg") else 0.0
     batches = max(2, -(-clips // config.batch_size))
     # Kept pictures would be decoded once and counted often; those of a video's other clips are what is measured.
     cache = 0 if config.clips_per_video == 1 else max(config.cache_mib, 256)
-    timings, configs = list[Timing](), list[StreamConfig]()
     names = list(dict.fromkeys(backends or (config.backend,)))
     total = len(names) * (1 + ROUNDS)
+    timed: list[tuple[Timing, StreamConfig]] = []
     for name in names:
         get_backend(name)
-        configs.append(config.model_copy(update={"backend": name, "cache_mib": cache, "quarantine": None}))
-        stages, bare, refused = time_stages(configs[-1], split, batches * config.batch_size)
-        timings.append(Timing(name, stages, bare, refused=refused))
-        progress(len(timings), total)
-    for done in range(ROUNDS * len(names)):
-        timing, each = timings[done % len(names)], configs[done % len(names)]
-        _time_loader(timing, each, split, batches, step_seconds)
-        progress(len(names) + done + 1, total)
-    return Bench(config, batches * config.batch_size, cores(), step_seconds, tuple(timings), load)
+        own = config.model_copy(update={"backend": name, "cache_mib": cache, "quarantine": None})
+        timed.append((time_stages(own, split, batches * config.batch_size), own))
+        progress(len(timed), total)
+    for done, (timing, own) in enumerate(timed * ROUNDS, len(names) + 1):
+        _time_loader(timing, own, split, batches, step_seconds)
+        progress(done, total)
+    timings = tuple(timing for timing, _ in timed)
+    return Bench(config, batches * config.batch_size, cores(), step_seconds, timings, load)
 
 
-def time_stages(config: StreamConfig, split: str, clips: int) -> tuple[dict[str, float], float, int]:
-    """CPU milliseconds a clip of each stage, and of decoding alone; how many samples the backend refused.
+def time_stages(config: StreamConfig, split: str, clips: int) -> Timing:
+    """CPU time of each stage, and of decoding alone; how many samples the backend refused.
 
     Raises:
         DataError: it refused all of them.
     """
     loader = make_loader(config, split, seed=0)
-    spent, bare, done, refused = dict.fromkeys(STAGES, 0.0), 0.0, 0, 0
-    random, backend = np.random.default_rng(0), get_backend(config.backend)
+    random = np.random.default_rng(0)
+    spent: dict[str, float] = defaultdict(float)
+    done = refused = 0
     for source, sample in _chosen(loader, -(-clips // config.clips_per_video)):
         if sample.media in IMAGES:
             continue  # a picture has no stages worth telling apart
         try:
-            files, index = ShardFiles(loader.corpora[source].store), sample.video_index()
-            assert index is not None
-            began = time.process_time()
-            data = files.read(sample)[sample.media]
-            read = time.process_time()
-            reader = backend.open(data, index)
-            opened = time.process_time()
-            cuts, size, crop = _cuts(config, index, random)
-            wanted = np.unique(np.concatenate(cuts))
-            with reader:
-                frames = reader.frames(wanted, size=size, crop=crop)
-            decoded = time.process_time()
-            alone = decode_only(data, index, wanted)
+            seconds = _time_sample(config, ShardFiles(loader.corpora[source].store), sample, random)
         except DataError:
             refused += 1
             continue
-        pictures = [frames[np.searchsorted(wanted, cut)] for cut in cuts]
-        collating = time.process_time()
-        next(iter(collate([([_as_sample(sample, each) for each in pictures], [])])))
-        spent["collate"] += time.process_time() - collating
-        spent["read"] += read - began
-        spent["open"] += opened - read
-        spent["decode"] += decoded - opened if config.backend != "pyav" else min(alone, decoded - opened)
-        spent["scale"] += 0.0 if config.backend != "pyav" else max(0.0, decoded - opened - alone)
-        bare += alone
-        done += len(cuts)
+        for name in seconds:
+            spent[name] += 1000 * seconds[name]
+        done += config.clips_per_video
     if not done:
-        raise DataError(
-            f"{loader.shards.url}: backend {config.backend} could read none of {refused} samples of {split!r}"
-        )
-    stages = {name: 1000 * seconds / done for name, seconds in spent.items()}
+        raise DataError(f"{loader.shards.url}: backend {config.backend} could read none of {refused} samples")
+    each = {name: milliseconds / done for name, milliseconds in spent.items()}
+    return Timing(config.backend, decode_only=each.pop("decode_only"), stages=each, refused=refused)
+
+
+def _time_sample(
+    config: StreamConfig, files: ShardFiles, sample: Sample, random: np.random.Generator
+) -> dict[str, float]:
+    """CPU seconds of each stage, and of decoding alone, for all clips of a video. Raises DataError."""
+    backend = get_backend(config.backend)
+    index = sample.video_index()
+    assert index is not None
+    began = time.process_time()
+    data = files.read(sample)[sample.media]
+    read = time.process_time()
+    reader = backend.open(data, index)
+    opened = time.process_time()
+    cuts, crop = _cuts(config, index, random)
+    wanted = np.unique(np.concatenate(cuts))
+    with reader:
+        frames = reader.frames(wanted, size=config.size, crop=crop)
+    decode = time.process_time() - opened
+    alone = decode_only(data, index, wanted)
+    pictures = [frames[np.searchsorted(wanted, cut)] for cut in cuts]
+    collating = time.process_time()
+    next(iter(collate([([_as_sample(sample, each) for each in pictures], [])])))
+    collated = time.process_time() - collating
+    stages = {"read": read - began, "open": opened - read, "collate": collated, "decode_only": alone}
     if config.backend != "pyav":
-        del stages["scale"]
-    return stages, 1000 * bare / done, refused
+        return stages | {"decode": decode}
+    return stages | {"decode": min(alone, decode), "scale": max(0.0, decode - alone)}
 
 
 def _chosen(loader: ClipLoader, videos: int) -> list[tuple[int, Sample]]:
@@ -244,22 +250,14 @@ def _chosen(loader: ClipLoader, videos: int) -> list[tuple[int, Sample]]:
     return [(source, sample) for (source, _), sample in samples.items()]
 
 
-def _cuts(
-    config: StreamConfig, index: VideoIndex, random: np.random.Generator
-) -> tuple[list[np.ndarray], Size | None, Crop | None]:
-    """Frames of each clip of a video, and what becomes of the pictures, as in training."""
-    seconds = index.seconds
-    starts = possible_starts(seconds, config.clip_frames, config.fps, config.stride)
-    cuts = [
-        clip_indices(seconds, int(random.integers(starts)), config.clip_frames, config.fps, config.stride)
-        for _ in range(config.clips_per_video)
-    ]
-    size = None if config.image_size is None else (config.image_size, config.image_size)
+def _cuts(config: StreamConfig, index: VideoIndex, random: np.random.Generator) -> tuple[list[np.ndarray], Crop | None]:
+    """Frames of each clip of a video, and the part of the pictures that is seen, as in training."""
+    timing = (config.clip_frames, config.fps, config.stride)
+    starts = possible_starts(index.seconds, *timing)
+    cuts = [clip_indices(index.seconds, int(random.integers(starts)), *timing) for _ in range(config.clips_per_video)]
     if config.crop is not None:
-        return cuts, size, random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
-    if config.image_size is None:
-        return cuts, size, None
-    return cuts, size, fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
+        return cuts, random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
+    return cuts, fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
 
 
 def _as_sample(sample: Sample, frames: np.ndarray) -> dict[str, Any]:
@@ -269,14 +267,16 @@ def _as_sample(sample: Sample, frames: np.ndarray) -> dict[str, Any]:
 
 def _time_loader(timing: Timing, config: StreamConfig, split: str, batches: int, step_seconds: float | None) -> None:
     """Adds a measurement of the loader's speed, and of its waiting. Its start is left out."""
-    warm, before = max(1, WARM * config.workers), set(descendants())
-    runs = [0.0] if step_seconds is None else [0.0, step_seconds]
+    warm = max(1, WARM * config.workers)
+    before = set(descendants())
+    runs = [pause for pause in (0.0, step_seconds) if pause is not None]
     loader = iter(make_loader(config, split, seed=0, total_batches=warm + batches * len(runs)))
     # What the workers had prepared while they were started is used up first.
     for _ in range(warm):
         next(loader)
     for pause in runs:
-        waited, began = 0.0, time.perf_counter()
+        waited = 0.0
+        began = time.perf_counter()
         for _ in range(batches):
             asked = time.perf_counter()
             next(loader)
@@ -287,6 +287,6 @@ def _time_loader(timing: Timing, config: StreamConfig, split: str, batches: int,
             timing.waits.append(waited / took)
         else:
             timing.rounds.append(batches * config.batch_size / took)
-    others = set(descendants()) - before if config.workers and config.worker_kind == "process" else {os.getpid()}
-    memory = max((memory_of(pid) for pid in others), default=0.0)
+    workers = set(descendants()) - before if config.has_worker_processes else {os.getpid()}
+    memory = max((memory_of(pid) for pid in workers), default=0.0)
     timing.worker_mib = max(memory, timing.worker_mib or 0.0) or None

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.verify import Verifier
+from jepa_data.inspect.verify import Verified, Verifier
 from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
 from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
@@ -54,10 +56,10 @@ class Checked:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        speed = f"{self.frames / self.seconds:.0f} frames a second" if self.seconds else ""
+        speed = self.frames / max(self.seconds, 1e-9)
         lines = [
             f"{self.sound} of {self.samples} samples are sound: {self.frames} frames decoded, {self.shards} shard(s) "
-            f"hashed, in {self.seconds:.1f} s ({speed})"
+            f"hashed, in {self.seconds:.1f} s ({speed:.0f} frames a second)"
         ]
         lines += [f"note: {note}" for note in self.notes]
         if not self.findings:
@@ -65,7 +67,9 @@ class Checked:
         lines += [f"{len(self.findings)} finding(s), listed in {self.written}:"]
         lines += [f"  {count:>6}  {kind}" for kind, count in self.kinds.items()]
         lines += [f"  {finding}" for finding in self.findings[:SHOWN]]
-        return lines + ([f"  … and {len(self.findings) - SHOWN} more"] if len(self.findings) > SHOWN else [])
+        if len(self.findings) > SHOWN:
+            lines.append(f"  … and {len(self.findings) - SHOWN} more")
+        return lines
 
 
 def check(
@@ -90,22 +94,21 @@ def check(
     Raises:
         DataError: the folder cannot be opened, or the quarantine file not be written.
     """
-    began, shards = time.monotonic(), ShardSet.open(folder, access)
+    began = time.monotonic()
+    shards = ShardSet.open(folder, access)
     written = _place(shards, quarantine_file)
-    records = {s.file: s for record in shards.manifest.splits.values() for s in record.shards}
-    order, total = {file: i for i, file in enumerate(records)}, len(shards.samples) + len(records)
-    findings = [
-        Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys
-    ]
+    records = {shard.file: shard for shard in shards.manifest.shards}
+    order = {file: i for i, file in enumerate(records)}
+    findings = quarantine.lost(shards)
     frames = 0
     work = Verifier(shards.store, shards.manifest, backend)
     done = run_in_processes(work, _jobs(shards, records, findings), workers or cores(), timeout_seconds)
     for count, (job, result) in enumerate(done, 1):
-        key, file = ("", job.file) if isinstance(job, ShardRecord) else (job.key, job.shard)
-        problems = ((result.kind, result.detail),) if isinstance(result, WorkerFailure) else result.problems
-        frames += 0 if isinstance(result, WorkerFailure) else result.frames
-        findings += [Finding(key, file, kind, detail) for kind, detail in problems]
-        progress(count, total)
+        if isinstance(result, WorkerFailure):
+            result = Verified(0, ((result.kind, result.detail),))
+        frames += result.frames
+        findings += [Finding(*_name(job), kind, detail) for kind, detail in result.problems]
+        progress(count, len(shards.samples) + len(records))
     findings.sort(key=lambda finding: (order[finding.shard], finding.key))
     bad = {(finding.shard, finding.key) for finding in findings if finding.key}
     quarantine.write(written, findings)
@@ -116,29 +119,33 @@ def check(
 
 def _jobs(shards: ShardSet, records: dict[str, ShardRecord], findings: list[Finding]) -> Iterator[ShardRecord | Sample]:
     """Each shard, then its samples: hashing brings its bytes into memory. Adds what the indices alone show."""
-    seen, last, files = set[int](), "", list(records)
-    for number in range(len(shards.samples)):
-        file = files[int(shards.samples.rows[number]["shard"])]
-        if file != last:
-            yield records[file]
-            last = file
-        try:
-            sample = shards.samples[number]
-        except DecodeError as error:
-            findings.append(Finding(f"(sample {number + 1} of the folder)", file, error.kind, error.detail))
-            continue
-        if hash(sample.key) in seen:
-            findings.append(Finding(sample.key, file, "two of one key", "another sample has the same key"))
-        seen.add(hash(sample.key))
-        yield sample
-    empty = set(records) - {files[int(n)] for n in set(shards.samples.rows["shard"].tolist())}
-    yield from (record for file, record in records.items() if file in empty)
+    seen: set[int] = set()
+    ends = np.searchsorted(shards.samples.rows["shard"], range(len(records)), side="right").tolist()
+    for (file, record), first, end in zip(records.items(), [0, *ends], ends, strict=False):
+        yield record
+        for number in range(first, end):
+            try:
+                sample = shards.samples[number]
+            except DecodeError as error:
+                findings.append(Finding(f"(sample {number + 1} of the folder)", file, error.kind, error.detail))
+                continue
+            if hash(sample.key) in seen:
+                findings.append(Finding(sample.key, file, "two of one key", "another sample has the same key"))
+            seen.add(hash(sample.key))
+            yield sample
+
+
+def _name(job: ShardRecord | Sample) -> tuple[str, str]:
+    """Key and shard."""
+    if isinstance(job, ShardRecord):
+        return "", job.file
+    return job.key, job.shard
 
 
 def _place(shards: ShardSet, file: Path | None) -> Path:
     """Of the quarantine file. Raises DataError before the work, not after it."""
     if file is None and shards.store.folder is None:
         raise DataError(f"{shards.url}: say where the findings go: --quarantine FILE")
-    path = file if file is not None else Path(shards.url) / QUARANTINE
+    path = file or Path(shards.url) / QUARANTINE
     check_file(path, "Give another file: --quarantine FILE")
     return path

@@ -26,7 +26,6 @@ SIDE = 112  # pixels of a frame's box
 STEP = SIDE + 2  # from one box to the next
 GAP = 10
 TEXT = 18  # height of the line below
-PAPER, INK, AMISS = "#ffffff", "#30343b", "#b3261e"
 
 
 def contact_sheet(
@@ -39,21 +38,27 @@ def contact_sheet(
     """Write a PNG, and give back how many samples are on it. Raises DataError if it cannot be written."""
     chosen = evenly(len(shards.samples), samples)
     rows = -(-len(chosen) // columns)
-    wide, high = 3 * STEP + GAP, SIDE + TEXT + GAP
-    sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), PAPER)
-    draw, font, files = ImageDraw.Draw(sheet), ImageFont.load_default(12), ShardFiles(shards.store)
+    wide = 3 * STEP + GAP
+    high = SIDE + TEXT + GAP
+    sheet = Image.new("RGB", (columns * wide + GAP, rows * high + GAP), "#ffffff")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    files = ShardFiles(shards.store)
     for index, number in enumerate(chosen):
-        left, top = GAP + index % columns * wide, GAP + index // columns * high
-        ink, key = INK, f"sample {number}"
+        left = GAP + index % columns * wide
+        top = GAP + index // columns * high
+        ink = "#30343b"
+        key = f"sample {number}"
         try:
             sample = shards.samples[number]
             key = f"{sample.split}  {sample.key}"
             for i, picture in enumerate(_frames(files, sample)):
                 sheet.paste(_boxed(picture), (left + i * STEP, top))
         except DecodeError as error:
-            ink, key = AMISS, f"{error.kind}: {key}"
+            ink = "#b3261e"
+            key = f"{error.kind}: {key}"
             draw.rectangle((left, top, left + 3 * STEP - 3, top + SIDE - 1), fill="#e9eaed")
-        draw.text((left, top + SIDE + 3), _fitting(key, draw, font, 3 * STEP), fill=ink, font=font)
+        draw.text((left, top + SIDE + 3), _fitting(key, draw, font), fill=ink, font=font)
         progress(index + 1)
     with writing(out):
         sheet.save(out, format="PNG")
@@ -66,10 +71,9 @@ def _frames(files: ShardFiles, sample: Sample) -> list[UInt8[np.ndarray, "h w 3"
     if sample.media in IMAGES:
         return [still(data, None, None)[0]]
     with get_backend("pyav").open(data, sample.video_index()) as reader:
-        last, shown = reader.index.frames - 1, (reader.index.height, reader.index.width)
-        height, width = _fitted(*shown)
-        wanted = sorted({0, last // 2, last})
-        return list(reader.frames(wanted, size=(height, width)))
+        last = reader.index.frames - 1
+        size = _fitted(reader.index.height, reader.index.width)
+        return list(reader.frames(sorted({0, last // 2, last}), size=size))
 
 
 def _fitted(height: int, width: int) -> tuple[int, int]:
@@ -79,19 +83,17 @@ def _fitted(height: int, width: int) -> tuple[int, int]:
 
 
 def _boxed(picture: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
-    box, image = Image.new("RGB", (SIDE, SIDE), "#14161a"), Image.fromarray(picture)
+    box = Image.new("RGB", (SIDE, SIDE), "#14161a")
     height, width = _fitted(*picture.shape[:2])
-    small = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
     box.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
     return box
 
 
-def _fitting(
-    text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
-) -> str:
-    """The text, its end cut off where it is too wide."""
+def _fitting(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, its end cut off where it is wider than three frames."""
     text = drawable(text)
-    while draw.textlength(text, font=font) > width:
+    while draw.textlength(text, font=font) > 3 * STEP:
         text = text[:-4] + "..."
     return text
 

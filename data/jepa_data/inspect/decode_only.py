@@ -20,11 +20,13 @@ def decode_only(data: bytes, index: VideoIndex, wanted: Integer[np.ndarray, " W"
     """
     numbers = {pts: number for number, pts in enumerate(index.pts.tolist())}
     wanted_pts = {int(index.pts[number]) for number in wanted}
-    position, packets = -1, None
+    position = -1
+    packets = None
     try:
         with av.open(io.BytesIO(data), "r") as container:
             stream = container.streams.video[0]
-            stream.codec_context.thread_count, stream.codec_context.thread_type = 1, "NONE"
+            stream.codec_context.thread_count = 1
+            stream.codec_context.thread_type = "NONE"
             began = time.process_time()
             for number in wanted.tolist():
                 keyframe = index.keyframes[max(0, int(np.searchsorted(index.keyframes, number, side="right")) - 1)]

@@ -16,7 +16,9 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import printable
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, VIDEOS, clean_key
 from jepa_data.shards.quarantine import Finding
+from jepa_data.shards.scan import split_name
 
+Places = dict[str, tuple[int, int]]  # of members: byte offset and bytes
 PICKLES = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "ckpt", "joblib", "dill"))
 CLASS = "cls"
 
@@ -28,7 +30,7 @@ class SampleInTar:
     tar: Path
     name: str
     key: str
-    members: Mapping[str, tuple[int, int]]
+    members: Places
 
 
 def places(
@@ -43,12 +45,12 @@ def places(
         media = [m for m in members if m in VIDEOS] or [m for m in members if m in IMAGES]
         key = _free_key(name, tar, taken)
         if len(media) != 1:
-            rejected.append(
-                Finding(key, tar.name, "no video" if not media else "several videos", f"it has {_dotted(members)}")
-            )
+            kind = "several videos" if media else "no video"
+            rejected.append(Finding(key, tar.name, kind, f"it has {_dotted(members)}"))
             continue
-        used = {media[0]: media[0], METADATA: METADATA, ACTIONS: ACTIONS, STATES: STATES, CLASS: CLASS}
-        used |= {} if METADATA in members else {"json": METADATA}
+        used = {name: name for name in (media[0], METADATA, ACTIONS, STATES, CLASS)}
+        if METADATA not in members:
+            used["json"] = METADATA
         ignored.update(f".{ending}" for ending in members if ending not in used)
         places = {used[ending]: span for ending, span in members.items() if ending in used}
         if max(offset + length for offset, length in places.values()) > size:
@@ -61,24 +63,24 @@ def places(
         yield SampleInTar(tar, name, key, places)
 
 
-def _members(
-    tar: Path, ignored: Counter[str]
-) -> tuple[dict[str, dict[str, tuple[int, int]]], dict[str, Counter[str]], bool]:
+def _members(tar: Path, ignored: Counter[str]) -> tuple[dict[str, Places], dict[str, Counter[str]], bool]:
     """Members by name and ending, as WebDataset names them: places, those that come again, whether the tar ends early.
 
     Raises DataError for pickles, and DecodeError for a tar that cannot be read at all.
     """
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    groups: dict[str, Places] = {}
     repeated: dict[str, Counter[str]] = {}
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                folder, _, file = printable(member.name).rpartition("/")
-                stem, _, ending = file.partition(".")
                 if member.isdir():
                     continue
-                if not member.isfile() or not stem or not ending:
-                    ignored["links or devices" if not member.isfile() else "names without a stem or an ending"] += 1
+                name, ending = split_name(printable(member.name))
+                if not member.isfile():
+                    ignored["links or devices"] += 1
+                    continue
+                if not ending or not name or name.endswith("/"):
+                    ignored["names without a stem or an ending"] += 1
                     continue
                 ending = ending.lower()
                 if PICKLES & set(ending.split(".")):
@@ -86,7 +88,6 @@ def _members(
                         f"{tar}: holds {member.name!r}, a pickle, which can run code when it is read. "
                         "Make the tar again without it"
                     )
-                name = f"{folder}/{stem}" if folder else stem
                 group = groups.setdefault(name, {})
                 if ending in group:
                     repeated.setdefault(name, Counter())[ending] += 1

@@ -30,7 +30,7 @@ class Hardware:
     @property
     def training_memory(self) -> int:
         """Bytes of the device that trains."""
-        return self.gpu_memory if self.gpu else self.memory
+        return self.gpu_memory or self.memory
 
     def line(self) -> str:
         device = f"{self.gpu} ({self.gpu_memory / 2**30:.0f} GiB)" if self.gpu else "no GPU"
@@ -42,9 +42,9 @@ def look() -> Hardware:
     """Imports torch, to ask for the GPU."""
     import torch
 
-    limit = _first_number(CGROUP / "cpu.max")
-    period = (_numbers(CGROUP / "cpu.max") or [100_000])[-1]
-    usable = cores() if limit is None else max(1, min(cores(), round(limit / period)))
+    usable = cores()
+    if quota := _numbers(CGROUP / "cpu.max"):  # and the period it is of
+        usable = max(1, min(usable, round(quota[0] / quota[1])))
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return Hardware(usable, _memory(), properties.name, properties.total_memory, torch.cuda.is_bf16_supported())
@@ -67,7 +67,6 @@ def _first_number(file: Path) -> int | None:
 def _numbers(file: Path) -> list[int]:
     """The numbers in a file of the kernel; none if it is not there, or says `max`."""
     try:
-        words = file.read_text().split()
-    except OSError:
+        return [int(word) for word in file.read_text().split()]
+    except (OSError, ValueError):
         return []
-    return [int(word) for word in words] if words and all(word.isdigit() for word in words) else []

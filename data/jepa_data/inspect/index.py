@@ -5,48 +5,35 @@ The tars are not changed. One video or picture of a sample is used, its `.json` 
 pickles are refused.
 """
 
-import hashlib
 import json
-import os
-import zlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, cast
 
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.external_index import CLASS, SampleInTar, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
 from jepa_data.inspect.tars import find_tars, named_split
-from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
+from jepa_data.inspect.verify import sha256
+from jepa_data.printable import first_few
+from jepa_data.process_pool import cores, run_in_processes
 from jepa_data.shards import quarantine
-from jepa_data.shards.manifest import (
-    ACTIONS,
-    IMAGES,
-    MANIFEST,
-    METADATA,
-    STATES,
-    VIDEOS,
-    Manifest,
-    ShardRecord,
-    SplitRecord,
-    index_name,
-    parse_line,
-)
+from jepa_data.shards.manifest import ACTIONS, MANIFEST, MEDIA, METADATA, STATES, Manifest, ShardRecord, index_name
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.quarantine import Finding
-from jepa_data.shards.read import read_labels, read_metadata, read_npy
-from jepa_data.shards.table import ROW, TABLE, row_of
+from jepa_data.shards.read import crc32, read_array, read_labels, read_metadata
+from jepa_data.shards.resume_log import Finished
+from jepa_data.shards.table import TABLE
+from jepa_data.shards.write import common, summed, write_table
 from jepa_data.writable import make_folder, writing
 
 REJECTED = "rejected.jsonl"
 MEMBER_BYTES = 2**31
 SHOWN = 5  # classes of a label
-READ = 2**24  # bytes hashed between two signs of life
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Entry:
 
     record: dict[str, Any]
     named: dict[str, str]
-    columns: tuple[int, int]
+    columns: tuple[int, ...]
     ignored: tuple[str, ...]
 
 
@@ -76,7 +63,7 @@ class Indexed:
 
     def lines(self, folder: Path) -> list[str]:
         """The report for people."""
-        lines = []
+        lines = [f"{folder}: {MANIFEST}, {TABLE} and an index beside each tar are written"]
         for name, split in self.manifest.splits.items():
             lines.append(
                 f"  {name:<8} {split.episodes} samples in {len(split.shards)} tar(s), {split.frames} frames, "
@@ -89,14 +76,13 @@ class Indexed:
         if self.rejected:
             lines.append(f"  {len(self.rejected)} samples are not usable, listed in {folder / REJECTED}; the first:")
             lines += [f"    {finding}" for finding in self.rejected[:3]]
-        return [f"{folder}: {MANIFEST}, {TABLE} and an index beside each tar are written", *lines] + [
-            f"  note: {note}" for note in self.notes
-        ]
+        return lines + [f"  note: {note}" for note in self.notes]
 
     def _label(self, name: str) -> str:
-        classes = self.manifest.label_values.get(name, ())
-        more = ", …" if len(classes) > SHOWN else ""
-        return f"{name} ({len(classes)} classes: {', '.join(classes[:SHOWN])}{more})" if classes else name
+        classes = self.manifest.label_values.get(name)
+        if not classes:
+            return name
+        return f"{name} ({len(classes)} classes: {first_few(classes, SHOWN)})"
 
 
 def index(
@@ -123,35 +109,37 @@ def index(
     make_folder(folder)  # the indices are written after the long work
     if split is None and (plain := [tar.name for tar in tars if named_split(tar) is None]):
         notes.append(f"{len(plain)} tar(s) whose name says no split are taken for train: {plain[0]} … (--split)")
-    rejected, ignored, taken = list[Finding](), Counter[str](), set[str]()
-    members = list[SampleInTar]()
+    rejected: list[Finding] = []
+    ignored: Counter[str] = Counter()
+    taken: set[str] = set()
+    members: list[SampleInTar] = []
     for tar in tars:
         try:
             members += places(tar, taken, rejected, ignored, notes)
         except DecodeError as error:  # the tar cannot be read at all
             rejected.append(Finding("", tar.name, error.kind, error.detail))
     jobs: list[Path | SampleInTar] = [*tars, *members]
-    entries, digests = dict[str, Entry](), dict[str, str]()
+    entries: dict[str, Entry] = {}
+    digests: dict[str, str] = {}
     for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
-        file, key = (job.tar.name, job.key) if isinstance(job, SampleInTar) else (job.name, "")
+        tar = job if isinstance(job, Path) else job.tar
         if isinstance(result, Entry):
-            entries[key] = result
+            entries[result.record["key"]] = result
             ignored.update(result.ignored)
         elif isinstance(result, str):
-            digests[file] = result
+            digests[tar.name] = result
         else:
-            kind, detail = (result.kind, result.detail) if isinstance(result, WorkerFailure) else result
-            rejected.append(Finding(key, file, kind, detail))
+            rejected.append(Finding(getattr(job, "key", ""), tar.name, result.kind, result.detail))
         progress(count, len(jobs))
     if not entries:
-        raise DataError(f"{folder}: no sample can be used; the first: {rejected[0] if rejected else 'none found'}")
+        raise DataError(f"{folder}: no sample can be used; the first: {next(iter(rejected), 'none found')}")
     by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)}
-    by_tar = {tar: used for tar, used in by_tar.items() if tar.name in digests}  # the others could not be read whole
-    notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if not by_tar.get(tar)]
+    # Those without a digest could not be read whole.
+    used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
+    notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
     widths = _agree(list(entries.values()), ignored)
     classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
     with writing(folder):
-        used = {tar: members for tar, members in by_tar.items() if members}
         manifest = _write(folder, used, splits, digests, widths, classes)
         if rejected:
             quarantine.write(folder / REJECTED, rejected)
@@ -161,23 +149,16 @@ def index(
 # ---- in the processes ------------------------------------------------------------------------------------------------
 
 
-def _look(job: Path | SampleInTar, alive: Callable[[], None]) -> Entry | str | tuple[str, str]:
-    """SHA-256 of a tar; or a sample's entry, or kind and detail of what is wrong with it."""
+def _look(job: Path | SampleInTar, alive: Callable[[], None]) -> Entry | str | DecodeError:
+    """SHA-256 of a tar; or a sample's entry, or what is wrong with it."""
     try:
-        return _digest(job, alive) if isinstance(job, Path) else _entry(job)
+        if isinstance(job, Path):
+            return sha256(job, alive)
+        return _entry(job)
     except DecodeError as error:
-        return error.kind, error.detail
+        return error
     except OSError as error:
-        return "unreadable", f"it cannot be read ({error.strerror or error})"
-
-
-def _digest(tar: Path, alive: Callable[[], None]) -> str:
-    digest = hashlib.sha256()
-    with tar.open("rb") as file:
-        while data := file.read(READ):
-            digest.update(data)
-            alive()
-    return digest.hexdigest()
+        return DecodeError("unreadable", f"it cannot be read ({error.strerror or error})")
 
 
 def _entry(member: SampleInTar) -> Entry:
@@ -189,28 +170,26 @@ def _entry(member: SampleInTar) -> Entry:
                 raise DecodeError("too large", f".{name} has {size} bytes; at most {MEMBER_BYTES} are read")
             file.seek(offset)
             members[name] = file.read(size)
-    media = next(name for name in members if name in (*VIDEOS, *IMAGES))
-    video, ignored, columns = probe_media(members[media], media), list[str](), [0, 0]
-    for i, (name, rows) in enumerate(((ACTIONS, video.frames - 1), (STATES, video.frames))):
-        if name in members:
-            columns[i] = read_npy(members[name], rows).shape[1]
+    media = next(name for name in members if name in MEDIA)
+    video = probe_media(members[media], media)
+    arrays = (read_array(members, ACTIONS, video.frames - 1), read_array(members, STATES, video.frames))
+    columns = tuple(0 if array is None else array.shape[1] for array in arrays)
+    ignored: list[str] = []
     labels, named = _json_labels(members, ignored)
     if CLASS in members:
         try:
             labels[CLASS] = int(members.pop(CLASS))
         except ValueError:
             ignored.append(".cls that is no whole number")
-    crc = 0
-    for name in sorted(members):
-        crc = zlib.crc32(members[name], crc)
     record = {"key": member.key, **video.to_dict(), "members": {name: member.members[name] for name in sorted(members)}}
-    record |= {"labels": labels, "crc32": crc, "source": {"url": f"{member.tar.name}/{member.name}"}}
-    return Entry(record, named, (columns[0], columns[1]), tuple(ignored))
+    record |= {"labels": labels, "crc32": crc32(members), "source": {"url": f"{member.tar.name}/{member.name}"}}
+    return Entry(record, named, columns, tuple(ignored))
 
 
 def _json_labels(members: dict[str, bytes], ignored: list[str]) -> tuple[dict[str, int], dict[str, str]]:
     """Labels of a sample's `.json`, as numbers and as text. One that the stream could not read is taken out."""
-    labels, named = dict[str, int](), dict[str, str]()
+    labels: dict[str, int] = {}
+    named: dict[str, str] = {}
     try:
         metadata = read_metadata(members)
         named = named_labels(metadata, ignored)
@@ -228,8 +207,7 @@ def _json_labels(members: dict[str, bytes], ignored: list[str]) -> tuple[dict[st
 
 def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
     """Widths of actions and states, if all samples have the same, at one rate; otherwise nobody's arrays are used."""
-    widths, rates = {entry.columns for entry in entries}, {entry.record["fps"] for entry in entries}
-    actions, states = widths.pop() if len(widths) == 1 and len(rates) == 1 else (0, 0)
+    actions, states, _ = common((*entry.columns, entry.record["fps"]) for entry in entries) or (0, 0, 0.0)
     for entry in entries:
         for name, kept in ((ACTIONS, actions), (STATES, states)):
             if not kept and entry.record["members"].pop(name, None) is not None:
@@ -247,42 +225,26 @@ def _write(
 ) -> Manifest:
     """The indices, the table, and last the manifest, which makes the folder readable."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    parts, rows = dict[str, list[tuple[ShardRecord, Sequence[Entry]]]](), list[tuple]()
-    for number, (tar, entries) in enumerate(entries_of.items()):
-        split, line, texts = splits[tar.name], 0, list[bytes]()
-        for entry in entries:
-            texts.append(json.dumps(entry.record, separators=(",", ":")).encode())
-            rows.append(row_of(parse_line(texts[-1], str(tar), tar.name, split), number, line, len(texts[-1])))
-            line += len(texts[-1]) + 1
-        (folder / index_name(tar.name)).write_bytes(b"\n".join(texts) + b"\n")
-        shard = ShardRecord(file=tar.name, bytes=tar.stat().st_size, sha256=digests[tar.name], samples=len(texts))
-        parts.setdefault(split, []).append((shard, entries))
-    np.save(folder / TABLE, np.array(rows, ROW), allow_pickle=False)
+    shards: list[Finished] = []
+    for tar, entries in entries_of.items():
+        lines = [json.dumps(entry.record, separators=(",", ":")) for entry in entries]
+        (folder / index_name(tar.name)).write_text("\n".join(lines) + "\n")
+        record = ShardRecord(file=tar.name, bytes=tar.stat().st_size, sha256=digests[tar.name], samples=len(lines))
+        frames = sum(entry.record["frames"] for entry in entries)
+        seconds = sum(entry.record["frames"] / (entry.record["fps"] or math.inf) for entry in entries)
+        shards.append(Finished(split=cast(Any, splits[tar.name]), record=record, frames=frames, seconds=seconds))
     records = [entry.record for entries in entries_of.values() for entry in entries]
-    rates, sides = {r["fps"] for r in records}, {min(r["width"], r["height"]) for r in records}
     manifest = Manifest(
         world=None,
-        fps=(rates.pop() or None) if len(rates) == 1 else None,
-        image_size=sides.pop() if len(sides) == 1 else None,
+        fps=common(record["fps"] for record in records) or None,
+        image_size=write_table(folder, shards)["image_size"],
         action_size=widths[0],
         state_names=tuple(f"state_{i}" for i in range(widths[1])),
         label_names=tuple(records[0]["labels"]),
         label_values=dict(classes),
-        splits={split: _summed(shards) for split, shards in parts.items()},
+        splits={split: summed(of_split) for split, of_split in groupby(shards, lambda shard: shard.split)},
         seed=0,
         made={"command": "index"},
     )
-    partial = folder / (MANIFEST + ".partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n")
-    os.replace(partial, folder / MANIFEST)
+    manifest.save(folder)
     return manifest
-
-
-def _summed(shards: Sequence[tuple[ShardRecord, Sequence[Entry]]]) -> SplitRecord:
-    records = [entry.record for _, entries in shards for entry in entries]
-    return SplitRecord(
-        episodes=len(records),
-        frames=sum(record["frames"] for record in records),
-        seconds=round(sum(record["frames"] / record["fps"] for record in records if record["fps"]), 3),
-        shards=tuple(shard for shard, _ in shards),
-    )

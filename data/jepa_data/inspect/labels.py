@@ -56,9 +56,11 @@ def number_labels(
         elif given:
             known, plain = label_numbers(given)
             fixed.add(name)
-            classes |= {} if plain else {name: tuple(known)}
+            if not plain:
+                classes[name] = tuple(known)
             for numbers, text in rows:
-                numbers |= {name: known[text[name]]} if name in text else {}
+                if name in text:
+                    numbers[name] = known[text[name]]
     for numbers, _ in rows:
         of_tar = {name: numbers.get(name, -1) for name in sorted(fixed)}
         numbers.clear()

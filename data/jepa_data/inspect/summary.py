@@ -7,13 +7,14 @@ Captions and other columns are in metadata.json, inside the shards: SEEN samples
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from jepa_data.errors import DecodeError
+from jepa_data.printable import first_few
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import METADATA, Sample
 from jepa_data.shards.read import read_metadata
@@ -30,18 +31,18 @@ def summary(shards: ShardSet) -> dict[str, Any]:
     """What `jepa data inspect --json` prints: sizes in bytes, lengths in seconds, counts per name."""
     about = shards.manifest.model_dump(mode="json", exclude={"splits"})
     splits = {name: _split(shards, name) for name in shards.manifest.splits}
-    missing = shards.manifest.missing_note()
-    notes = [*shards.notes, *([missing] if missing else [])]
+    notes = [note for note in (*shards.notes, shards.manifest.missing_note()) if note]
     return {"folder": shards.url, **about, "splits": splits, "notes": notes}
 
 
 def _split(shards: ShardSet, name: str) -> dict[str, Any]:
-    samples, record = shards.split(name), shards.manifest.splits[name]
+    samples = shards.split(name)
+    record = shards.manifest.splits[name]
     frames = samples.rows["frames"]
     known = frames[frames > 0]
     readable, damaged = _lines(samples)
     videos = [sample.video for sample in readable if sample.video]
-    lengths = seconds_of(samples.rows["frames"], samples.rows["seconds"])[(frames > 1)]
+    lengths = seconds_of(frames, samples.rows["seconds"])[frames > 1]
     edges, counts = histogram(lengths)
     sources = Counter(str(sample.source["url"]) for sample in readable if "url" in sample.source)
     return {
@@ -79,7 +80,8 @@ def histogram(lengths: Float64[np.ndarray, " V"]) -> tuple[list[float], list[int
     """Round edges, at most BINS + 1 of them, and how many lengths lie from each to the next; the last one included."""
     if not len(lengths):
         return [], []
-    low, high = float(lengths.min()), float(lengths.max())
+    low = float(lengths.min())
+    high = float(lengths.max())
     if high - low < 0.02 * high:  # all the same, but for a frame or so
         return [round(low, 2), round(high, 2)], [len(lengths)]
     step = _round_up((high - low) / (BINS - 1))
@@ -97,12 +99,13 @@ def _round_up(step: float) -> float:
 
 def evenly(count: int, most: int) -> list[int]:
     """At most `most` numbers below `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int)).tolist()
 
 
 def _lines(samples: Samples) -> tuple[list[Sample], int]:
     """Samples that the indices describe, and how many lines cannot be read."""
-    readable, damaged = list[Sample](), 0
+    readable: list[Sample] = []
+    damaged = 0
     for number in evenly(len(samples), LINES):
         try:
             readable.append(samples[number])
@@ -113,7 +116,8 @@ def _lines(samples: Samples) -> tuple[list[Sample], int]:
 
 def _columns(shards: ShardSet, samples: Samples) -> dict[str, Any]:
     """What metadata.json holds besides labels: in how many of the samples looked at, and an example."""
-    columns, seen = dict[str, dict[str, Any]](), 0
+    columns: dict[str, dict[str, Any]] = {}
+    seen = 0
     for number in evenly(len(samples), SEEN):
         try:
             sample = samples[number]
@@ -138,15 +142,17 @@ def _counted(values: Any) -> dict[str, int]:
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary of one folder, to read."""
-    size = f", {summary['image_size']} px" if summary["image_size"] else ""
-    rate = f", {summary['fps']:g} frames a second" if summary["fps"] else ""
-    lines = [f"{summary['folder']}: {summary['world'] or 'video'}{size}{rate}"]
+    first = f"{summary['folder']}: {summary['world'] or 'video'}"
+    if summary["image_size"]:
+        first += f", {summary['image_size']} px"
+    if summary["fps"]:
+        first += f", {summary['fps']:g} frames a second"
+    lines = [first]
     if summary["action_size"] or summary["state_names"]:
-        actions = summary["actions"]
-        between = f", {min(actions['low']):.4g} to {max(actions['high']):.4g}" if actions else ""
-        lines.append(
-            f"  actions  {summary['action_size']} wide{between}    state  {len(summary['state_names'])} columns"
-        )
+        width = f"{summary['action_size']} wide"
+        if actions := summary["actions"]:
+            width += f", {min(actions['low']):.4g} to {max(actions['high']):.4g}"
+        lines.append(f"  actions  {width}    state  {len(summary['state_names'])} columns")
     if summary["made"]:
         lines.append(f"  made by  {_flat(summary['made'])}")
     for name, split in summary["splits"].items():
@@ -155,8 +161,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Sequence[str]]) -> list[str]:
-    low, high = split["frames_per_sample"]
-    each = f"{low}" if low == high else f"{low} to {high}"
+    each = " to ".join(str(frames) for frames in sorted(set(split["frames_per_sample"])))
     lines = [
         f"  {name:<8} {split['samples']} samples in {split['shards']} shard(s), {each} frames each, "
         f"{split['seconds'] / 60:.1f} min, {split['bytes'] / 2**20:.1f} MiB"
@@ -167,76 +172,78 @@ def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Seque
         ("sizes", _listed(split["sizes"])),
         ("rates", _listed(split["rates"])),
         ("pictures", str(split["pictures"] or "")),
-        ("lengths", ""),
+        *zip_longest(["lengths"], _bars(split["lengths"]), fillvalue=""),
         *((label, _classes(counts, values.get(label, ()))) for label, counts in split["labels"].items()),
         ("metadata", _metadata(split["metadata"])),
         ("sources", _sources(split["sources"])),
         ("amiss", ", ".join(f"{count} {what}" for count, what in amiss if count)),
     ]
-    for fact, text in facts:
-        if fact == "lengths":
-            lines += [f"           {head:<8} {bar}" for head, bar in _bars(split["lengths"])]
-        elif text:
-            lines.append(f"           {fact:<8} {text}")
-    if split["looked_at"] + split["damaged_lines"] < split["samples"]:
-        lines.append(
-            f"           (codecs, sizes, rates, labels and sources of {split['looked_at']} samples, evenly spread)"
-        )
+    lines += [f"           {fact:<8} {text}" for fact, text in facts if text]
+    seen = split["looked_at"]
+    if seen + split["damaged_lines"] < split["samples"]:
+        lines.append(f"           (codecs, sizes, rates, labels and sources of {seen} samples, evenly spread)")
     return lines
 
 
-def _bars(lengths: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
-    edges, counts = lengths["edges"], lengths["counts"]
+def _bars(lengths: Mapping[str, Sequence[Any]]) -> list[str]:
+    counts = lengths["counts"]
+    ranges = [f"{low:g} to {high:g} s" for low, high in pairwise(lengths["edges"])]
     if len(counts) == 1:
-        return [("lengths", f"all {edges[0]:g} s" if edges[0] == edges[1] else f"{edges[0]:g} to {edges[1]:g} s")]
-    ranges = [f"{low:g} to {high:g} s" for low, high in pairwise(edges)]
-    wide, digits = max(map(len, ranges), default=0), len(str(max(counts, default=0)))
+        low, high = lengths["edges"]
+        return [f"all {low:g} s"] if low == high else ranges
+    wide = max(map(len, ranges), default=0)
+    digits = len(str(max(counts, default=0)))
     bars = ["█" * -(-BAR * count // max(counts)) for count in counts]
-    rows = [f"{r:<{wide}} {n:>{digits}} {bar}".rstrip() for r, n, bar in zip(ranges, counts, bars, strict=True)]
-    return [("" if i else "lengths", row) for i, row in enumerate(rows)]
+    return [f"{r:<{wide}} {n:>{digits}} {bar}".rstrip() for r, n, bar in zip(ranges, counts, bars, strict=True)]
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    shown = [f"{name} {count}" for name, count in list(counts.items())[:NAMES]]
-    return ", ".join(shown) + (f", and {len(counts) - NAMES} more" if len(counts) > NAMES else "")
+    texts = [f"{name} {count}" for name, count in counts.items()]
+    if len(texts) > NAMES:
+        texts[NAMES:] = [f"and {len(texts) - NAMES} more"]
+    return ", ".join(texts)
 
 
 def _classes(counts: Mapping[Any, int], names: Sequence[str]) -> str:
     """Counts by name of the class, the largest first where there are too many to show."""
-    items = [(int(value), count) for value, count in counts.items()]
-    shown = sorted(items, key=lambda item: -item[1])[:NAMES] if len(items) > NAMES else items
-
-    def name(value: int) -> str:
-        return "none" if value == -1 else names[value] if 0 <= value < len(names) else str(value)
-
-    text = "  ".join(f"{name(value)}: {count}" for value, count in shown)
-    return text + (f"  and {len(items) - NAMES} more classes" if len(items) > NAMES else "")
+    items = list(counts.items())
+    if len(items) > NAMES:
+        items.sort(key=lambda item: -item[1])
+    known = {-1: "none", **dict(enumerate(names))}
+    texts = [f"{known.get(int(value), value)}: {count}" for value, count in items]
+    if len(texts) > NAMES:
+        texts[NAMES:] = [f"and {len(texts) - NAMES} more classes"]
+    return "  ".join(texts)
 
 
 def _metadata(metadata: Mapping[str, Any]) -> str:
-    seen, columns = metadata["looked_at"], metadata["columns"]
-    if not seen:
+    columns = metadata["columns"]
+    if not metadata["looked_at"]:
         return ""
-    captions = columns.get("caption", {"count": 0})["count"]
-    first = f"captions in {captions} of {seen} looked at" if captions else "no captions"
-    others = [name for name in columns if name != "caption"]
-    return first + (f"; also {', '.join(others[:NAMES])}" + (", …" if len(others) > NAMES else "") if others else "")
+    text = "no captions"
+    if "caption" in columns:
+        text = f"captions in {columns['caption']['count']} of {metadata['looked_at']} looked at"
+    if others := [name for name in columns if name != "caption"]:
+        text += f"; also {first_few(others, NAMES)}"
+    return text
 
 
 def _sources(sources: Mapping[str, Any]) -> str:
     if not sources["count"]:
         return ""
-    return f"{sources['count']} files: {', '.join(sources['first'])}{', …' if sources['count'] > 3 else ''}"
+    return f"{sources['count']} files: {', '.join(sources['first'])}{', …' * (sources['count'] > 3)}"
 
 
 def _flat(made: Mapping[str, Any]) -> str:
     """`pack, source folder, short_side 256, …`"""
-    parts = [str(made["command"])] if "command" in made else []
+    parts: list[str] = []
     for name, value in made.items():
-        if name == "command" or value is None:
-            continue
-        text = "/".join(str(v) for v in value.values()) if isinstance(value, dict) else str(value)
-        parts.append(f"{name} {text}")
+        if isinstance(value, dict):
+            value = "/".join(map(str, value.values()))
+        if name == "command":
+            parts.insert(0, value)
+        elif value is not None:
+            parts.append(f"{name} {value}")
     return ", ".join(parts)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_data.decode import VideoIndex, get_backend
+from jepa_data.decode import Reader, VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.summary import evenly, seconds_of
-from jepa_data.printable import printable
-from jepa_data.process_pool import WorkerFailure, cores, run_in_processes
+from jepa_data.printable import first_few, printable
+from jepa_data.process_pool import cores, run_in_processes
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import IMAGES, MANIFEST, Sample
-from jepa_data.shards.quarantine import Finding
+from jepa_data.shards.quarantine import Finding, lost
 from jepa_data.shards.read import ShardFiles
 from jepa_data.sources.corpus import VIDEO_FILES
 from jepa_data.sources.walk import walk
@@ -86,7 +86,8 @@ class Survey:
             lines.append(f"  not usable: {count} {kind}")
             same = [finding for finding in self.broken if finding.kind == kind]
             lines += [f"    {f.shard}{' ' * bool(f.key)}{f.key}: {f.detail}" for f in same[:SHOWN]]
-            lines += [f"    … and {count - SHOWN} more"] if count > SHOWN else []
+            if count > SHOWN:
+                lines.append(f"    … and {count - SHOWN} more")
         return lines + [f"  note: {note}" for note in self.notes]
 
 
@@ -112,7 +113,7 @@ def survey(
     """Look through a folder. Raises DataError if it holds neither videos nor shards, or none is usable."""
     report = _shards(folder) if (folder / MANIFEST).is_file() else _files(folder, workers or cores(), progress)
     if not report.videos:
-        first = report.broken[0] if report.broken else "it is empty"
+        first = next(iter(report.broken), "it is empty")
         raise DataError(f"{folder}: none of {report.count} videos is usable; the first: {first}")
     return report
 
@@ -126,12 +127,11 @@ def decode_speed(survey: Survey, clip_frames: int, fps: float | None, side: int)
     Raises:
         DataError: none of them is long enough and readable.
     """
-    backend, spent = get_backend("pyav"), list[float]()
+    spent: list[float] = []
     for source in _timed(survey):
         try:
             began = time.process_time()
-            data = source if isinstance(source, Path) else _bytes(survey, source)
-            with backend.open(data, None if isinstance(source, Path) else source.video_index()) as reader:
+            with _open(survey, source) as reader:
                 index = reader.index
                 starts = possible_starts(index.seconds, clip_frames, fps)
                 if not starts:
@@ -150,8 +150,9 @@ def decode_speed(survey: Survey, clip_frames: int, fps: float | None, side: int)
 def _shards(folder: Path) -> Survey:
     shards = ShardSet.open(folder)
     split = "train" if "train" in shards.manifest.splits else next(iter(shards.manifest.splits))
-    samples, videos = shards.split(split), list[Video]()
-    broken = [Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys]
+    samples = shards.split(split)
+    videos: list[Video] = []
+    broken = lost(shards)
     numbers = evenly(len(samples), LOOKED_AT)
     for number in numbers:
         try:
@@ -172,26 +173,26 @@ def _files(folder: Path, workers: int, progress: Callable[[int, int], None]) -> 
         known = f"no videos here. Their names end in one of: {' '.join(sorted(VIDEO_FILES))}"
         raise DataError("; ".join([f"{folder}: {known}", *listing.notes]))
     chosen = [paths[number] for number in evenly(len(paths), LOOKED_AT)]
-    readable, broken = dict[Path, Video](), list[Finding]()
+    readable: dict[Path, Video] = {}
+    broken: list[Finding] = []
     for done, (path, result) in enumerate(run_in_processes(_probe, chosen, min(workers, len(chosen)), 60.0), 1):
         name = path.relative_to(folder).as_posix()
         if isinstance(result, VideoIndex):
             readable[path] = _video(name, result)
         else:
-            kind, detail = (result.kind, result.detail) if isinstance(result, WorkerFailure) else result
-            broken.append(Finding("", printable(name), kind, detail))
+            broken.append(Finding("", printable(name), result.kind, result.detail))
         progress(done, len(chosen))
     videos = tuple(readable[path] for path in chosen if path in readable)
     broken.sort(key=lambda finding: finding.shard)
     return Survey(folder, None, len(paths), len(chosen), videos, tuple(broken), listing.notes)
 
 
-def _probe(path: Path, alive: Callable[[], None]) -> VideoIndex | tuple[str, str]:
-    """The index of a video, or kind and detail of what is wrong with it."""
+def _probe(path: Path, alive: Callable[[], None]) -> VideoIndex | DecodeError:
+    """The index of a video, or what is wrong with it."""
     try:
         return get_backend("pyav").probe(path)
     except DecodeError as error:
-        return error.kind, error.detail
+        return error
 
 
 def _video(name: str, index: VideoIndex) -> Video:
@@ -213,11 +214,13 @@ def _timed(survey: Survey) -> Iterator[Path | Sample]:
             return
 
 
-def _bytes(survey: Survey, sample: Sample) -> bytes:
+def _open(survey: Survey, source: Path | Sample) -> Reader:
+    if isinstance(source, Path):
+        return get_backend("pyav").open(source)
     assert survey.shards is not None
-    return ShardFiles(survey.shards.store).read(sample)[sample.media]
+    data = ShardFiles(survey.shards.store).read(source)[source.media]
+    return get_backend("pyav").open(data, source.video_index())
 
 
 def _listed(values: Iterable[str]) -> str:
-    counts = Counter(values).most_common()
-    return ", ".join(f"{value} {count}" for value, count in counts[:4]) + (", …" if len(counts) > 4 else "")
+    return first_few([f"{value} {count}" for value, count in Counter(values).most_common()], 4)

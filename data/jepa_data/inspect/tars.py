@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from jepa_data.errors import DataError
-from jepa_data.printable import printable
+from jepa_data.printable import first_few, printable
 from jepa_data.shards.manifest import MANIFEST, SPLITS, UNFINISHED
 from jepa_data.sources.walk import walk
 
@@ -25,9 +25,9 @@ def find_tars(folder: Path, split: str | None, overwrite: bool, notes: list[str]
     tars = _tar_files(folder, notes)
     if not tars:
         packed = sorted(folder.glob("*.tar.*")) + sorted(folder.glob("*.tgz"))
-        what = (
-            f"{packed[0].name} is compressed, and members of it have no place. Decompress it" if packed else "no tars"
-        )
+        what = "no tars"
+        if packed:
+            what = f"{packed[0].name} is compressed, and members of it have no place. Decompress it"
         raise DataError("; ".join([f"{folder}: {what}", *notes]))
     splits = {tar.name: split or named_split(tar) or "train" for tar in tars}
     return sorted(tars, key=lambda tar: (SPLITS.index(splits[tar.name]), tar.name)), splits
@@ -37,24 +37,18 @@ def _tar_files(folder: Path, notes: list[str]) -> list[Path]:
     """The tars that lie in the folder itself. Those below, and names that no manifest can hold, are left out."""
     listing = walk(folder, ("tar",))
     notes += [note for note in listing.notes if "other files" not in note]
-    tars, below, odd = list[Path](), list[str](), list[str]()
-    for tar in listing.files:
-        name = printable(tar.relative_to(folder))
-        if tar.parent != folder:
-            below.append(name)
-        elif name != tar.name:
-            odd.append(name)
-        else:
-            tars.append(tar)
-    for names, why in (
-        (below, "in folders below were left out. Index each folder by itself"),
-        (odd, "whose names are not UTF-8 were left out. Rename them"),
-    ):
-        if names:
-            notes.append(f"{len(names)} tar(s) {why}: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}")
+    here = [tar for tar in listing.files if tar.parent == folder]
+    tars = [tar for tar in here if printable(tar.name) == tar.name]
+    left_out = {
+        "in folders below were left out. Index each folder by itself": set(listing.files) - set(here),
+        "whose names are not UTF-8 were left out. Rename them": set(here) - set(tars),
+    }
+    for why, files in left_out.items():
+        if files:
+            names = sorted(printable(tar.relative_to(folder)) for tar in files)
+            notes.append(f"{len(names)} tar(s) {why}: {first_few(names, SHOWN)}")
     return tars
 
 
 def named_split(tar: Path) -> str | None:
-    word = re.match(r"[a-z]*", tar.name.lower())
-    return SPLIT_NAMES.get(word.group()) if word else None
+    return SPLIT_NAMES.get(re.split(r"[^a-z]", tar.name.lower(), maxsplit=1)[0])

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -51,23 +52,20 @@ class Verifier:
             return Verified(0, (("unreadable", f"it cannot be read ({error.strerror or error})"),))
 
     def _shard(self, shard: ShardRecord, alive: Callable[[], None]) -> Iterator[Problem]:
-        digest, size = hashlib.sha256(), 0
-        with self.store.fetch(shard.file).open("rb") as file:
-            while data := file.read(BYTES):
-                digest.update(data)
-                size += len(data)
-                alive()
-        if size != shard.bytes:
+        path = self.store.fetch(shard.file)
+        digest = sha256(path, alive)
+        if (size := path.stat().st_size) != shard.bytes:
             yield "truncated", f"{size} bytes, the manifest says {shard.bytes}. Copy it again"
-        elif digest.hexdigest() != shard.sha256:
+        elif digest != shard.sha256:
             yield "checksum", "its bytes are not those that were written (SHA-256)"
 
     def _sample(self, sample: Sample, alive: Callable[[], None]) -> Verified:
         members = ShardFiles(self.store).read(sample)
         alive()
         data = members[sample.media]
-        index, problems = probe_media(data, sample.media), list[Problem]()
+        index = probe_media(data, sample.media)
         alive()
+        problems: list[Problem] = []
         stored = sample.video_index()
         if stored is not None and (differences := different(stored, index)):
             problems.append(("index", f"the index and the video differ in {differences}"))
@@ -89,15 +87,12 @@ class Verifier:
 
     def _rest(self, sample: Sample, members: dict[str, bytes], frames: int) -> Iterator[Problem]:
         """Whether arrays, metadata and labels fit the video and the manifest."""
-        arrays = (
-            (ACTIONS, frames - 1, self.manifest.action_size),
-            (STATES, frames, len(self.manifest.state_names)),
-        )
-        for name, rows, columns in arrays:
+        widths = {ACTIONS: self.manifest.action_size, STATES: len(self.manifest.state_names)}
+        for name, columns in widths.items():
             if bool(columns) != (name in members):
                 yield name, "it is missing" if columns else "it is there, and the manifest knows none"
             elif columns:
-                yield from self._array(name, members[name], rows, columns)
+                yield from self._array(name, members[name], frames - (name == ACTIONS), columns)
         try:
             labels = read_labels(read_metadata(members))
         except DecodeError as error:
@@ -108,14 +103,9 @@ class Verifier:
     def _array(self, name: str, data: bytes, rows: int, columns: int) -> Iterator[Problem]:
         try:
             array = read_npy(data, rows)
-        except DecodeError as error:
-            yield name, error.detail
-            return
-        if array.shape[1] != columns:
-            yield name, f"{array.shape[1]} columns, the manifest says {columns}"
-            return
-        try:
-            if name == ACTIONS:
+            if array.shape[1] != columns:
+                yield name, f"{array.shape[1]} columns, the manifest says {columns}"
+            elif name == ACTIONS:
                 check_actions(array)
             else:
                 check_states(array, self.manifest.state_names)
@@ -123,11 +113,10 @@ class Verifier:
             yield name, error.detail
 
     def _labels(self, sample: Sample, labels: dict[str, int]) -> Iterator[Problem]:
-        differing = sorted(name for name, value in labels.items() if sample.labels.get(name, value) != value)
-        missing = sorted(set(self.manifest.label_names) - set(labels) - set(sample.labels))
-        for name in differing:
-            yield "labels", f"{name} is {labels[name]}, the index says {sample.labels[name]}"
-        for name in missing:
+        for name in sorted(labels):
+            if sample.labels.get(name, labels[name]) != labels[name]:
+                yield "labels", f"{name} is {labels[name]}, the index says {sample.labels[name]}"
+        for name in sorted(set(self.manifest.label_names) - set(labels) - set(sample.labels)):
             yield "labels", f"it has no {name}"
         for name, value in labels.items():
             classes = self.manifest.label_values.get(name)
@@ -135,16 +124,24 @@ class Verifier:
                 yield "labels", f"{name} is {value}, expected -1 to {len(classes) - 1 if classes else 'a class'}"
 
 
+def sha256(path: Path, alive: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(BYTES):
+            digest.update(data)
+            alive()
+    return digest.hexdigest()
+
+
 def different(stored: VideoIndex, probed: VideoIndex) -> str:
     """In what two indices of a video differ, in words; empty if in nothing that reading depends on."""
     if stored.frames != probed.frames:
         return f"frames ({stored.frames} and {probed.frames})"
     names = ("width", "height", "rotation", "codec", "time_base")
-    parts = [
-        f"{n} ({getattr(stored, n)} and {getattr(probed, n)})"
-        for n in names
-        if getattr(stored, n) != getattr(probed, n)
-    ]
-    parts += ["times of frames"] if not np.array_equal(stored.pts, probed.pts) else []
-    parts += ["keyframes"] if not np.array_equal(stored.keyframes, probed.keyframes) else []
+    pairs = {name: (getattr(stored, name), getattr(probed, name)) for name in names}
+    parts = [f"{name} ({one} and {other})" for name, (one, other) in pairs.items() if one != other]
+    if not np.array_equal(stored.pts, probed.pts):
+        parts.append("times of frames")
+    if not np.array_equal(stored.keyframes, probed.keyframes):
+        parts.append("keyframes")
     return ", ".join(parts)

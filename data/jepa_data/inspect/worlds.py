@@ -24,10 +24,14 @@ from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import PREFIX
 from jepa_data.writable import writing
 
-EPISODES, SECONDS = 64, 2.0  # side by side, and CPU time at least, for the measured speed
-FRAMES, SHOWN = 40, 6  # of the recording on the sheet
-SIDE, GAP, NAME = 64, 4, 172  # pixels: of a picture, between two, and for the name of a world
-HEADER: tuple[str, ...] = ("world", "actions", "state", "a goal is reached below", "who records")
+EPISODES = 64  # side by side, for the measured speed
+SECONDS = 2.0  # of CPU time, at least, for the same
+FRAMES = 40  # of a recording
+SHOWN = 6  # of them on the sheet
+SIDE = 64  # pixels of a picture
+GAP = 4  # pixels between two
+NAME = 172  # pixels for the name of a world
+HEADER = ("world", "actions", "state", "a goal is reached below", "who records")
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,12 @@ def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[W
 
 def table(summaries: list[WorldSummary]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
-    timed = any(world.speed is not None for world in summaries)
-    rows: list[tuple[str, ...]] = [HEADER + (("pictures per CPU second",) if timed else ())]
+    rows: list[tuple[str, ...]] = [(*HEADER, "pictures per CPU second")]
     for world in summaries:
-        if world.missing is None:
-            speed = (f"{world.speed:,.0f}",) if world.speed is not None else ("",) if timed else ()
-            rows.append((world.name, *world.row, *speed))
-        else:
-            rows.append((world.name, "not installed", *[""] * (len(rows[0]) - 2)))
+        row = world.row or ("not installed", "", "", "")
+        rows.append((world.name, *row, "" if world.speed is None else f"{world.speed:,.0f}"))
+    if all(world.speed is None for world in summaries):
+        rows = [row[:-1] for row in rows]
     return rows
 
 
@@ -78,10 +80,11 @@ def sheet(summaries: list[WorldSummary], out: Path) -> int:
     shown = [(world.name, world.pictures) for world in summaries if world.pictures is not None]
     step = SIDE + GAP
     picture = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(13)
     for row, (name, pictures) in enumerate(shown):
         for column, seen in enumerate(pictures):
-            left = GAP + column * step + (GAP if column == SHOWN else 0)
+            left = GAP + column * step + GAP * (column == SHOWN)
             picture.paste(Image.fromarray(seen), (left, GAP + row * step))
         draw.text(((SHOWN + 1) * step + 4 * GAP, row * step + step // 2), name, fill="#30343b", font=font, anchor="lm")
     with writing(out):
@@ -103,7 +106,8 @@ def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
         at_goal = world.take(np.zeros(1, dtype=np.intp))
         at_goal.set_goal_state(world.draw_goals(np.random.default_rng(0)))
         goal_picture.append(at_goal.render())
-    wanted, seen = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist()), [world.render()]
+    wanted = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist())
+    seen = [world.render()]
     for t in range(FRAMES - 1):
         world.step(actions[:, t])
         if t + 1 in wanted:
@@ -116,7 +120,8 @@ def _speed(name: str) -> float:
     world = make_batch(name, np.arange(EPISODES))
     actions = world.act(world.policies[0], [np.random.default_rng(e) for e in range(EPISODES)], FRAMES)
     world.render()  # what is set up once does not count
-    began, count = cpu_seconds(), 0
+    count = 0
+    began = cpu_seconds()
     while (spent := cpu_seconds() - began) < SECONDS:
         world.step(actions[:, count % (FRAMES - 1)])
         world.render()

@@ -2,7 +2,6 @@
 
 import io
 from fractions import Fraction
-from types import TracebackType
 from typing import Literal, Self
 
 import av
@@ -46,10 +45,13 @@ class Mp4Encoder:
         if pixel_format == "yuv420p" and (height % 2 or width % 2):
             raise DataError(f"yuv420p needs even sides, got {width}x{height}. Use pixel_format='yuv444p'")
         self.frames = 0
-        self._format, self._converter, self._buffer = pixel_format, VideoReformatter(), io.BytesIO()
+        self._converter = VideoReformatter()
+        self._buffer = io.BytesIO()
         self._container = av.open(self._buffer, "w", format="mp4", options={"fflags": "+bitexact"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixel_format
+        self._stream.width = width
+        self._stream.height = height
+        self._stream.pix_fmt = pixel_format
         self._stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
         self._stream.options = {
             "preset": "superfast",
@@ -66,7 +68,7 @@ class Mp4Encoder:
         """Append pictures, in the order they are shown."""
         for picture in pictures:
             rgb = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = self._converter.reformat(rgb, format=self._format, threads=1)
+            frame = self._converter.reformat(rgb, format=self._stream.pix_fmt, threads=1)
             frame.pts = self.frames
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
@@ -82,9 +84,7 @@ class Mp4Encoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
 

@@ -24,9 +24,7 @@ def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
     with np.errstate(over="ignore"):
         stored = array.astype(np.float32)
     if (np.isinf(stored) & np.isfinite(array)).any():
-        raise DecodeError(
-            "too large", f"it holds numbers as large as {np.abs(array).max():.3g}; float32 ends at 3.4e38"
-        )
+        raise DecodeError("too large", f"it holds numbers up to {np.abs(array).max():.3g}; float32 ends at 3.4e38")
     # int64 does not fit float64 either, so the values are compared as integers.
     if array.dtype.kind in "iu" and array.size and max(-int(array.min()), int(array.max())) > 2**24:
         raise DecodeError(
@@ -40,18 +38,15 @@ def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
 
 def _check_detail(array: np.ndarray, stored: Float32[np.ndarray, "..."]) -> None:
     """Raises DecodeError for a column that varies by less than float32 can tell at its size (Unix times, UTM)."""
-    if array.dtype.itemsize <= stored.dtype.itemsize or array.ndim == 0 or not array.size:
+    if array.dtype.itemsize <= stored.dtype.itemsize or array.ndim == 0 or len(array) < 2 or not array.size:
         return
     wide = array.reshape(len(array), -1).astype(np.float64)
     wide = np.where(np.isfinite(wide), wide, np.nan)
     lost = np.nan_to_num(np.abs(wide - stored.reshape(len(array), -1))).max(0)
     known = np.where(np.isnan(wide), -np.inf, wide).max(0), np.where(np.isnan(wide), np.inf, wide).min(0)
     spread = np.nan_to_num(known[0] - known[1], neginf=0.0)
-    fine = np.flatnonzero(lost > LOST_SHARE * spread) if len(array) > 1 else np.zeros(0, np.int64)
     size = np.maximum(np.abs(known[0]), np.abs(known[1]))
-    fine = [column for column in fine.tolist() if spread[column] > ROUNDING * size[column]]
-    if fine:
-        column = fine[0]
+    for column in np.flatnonzero((lost > LOST_SHARE * spread) & (spread > ROUNDING * size)).tolist():
         raise DecodeError(
             "too fine",
             f"column {column + 1} varies by {spread[column]:.3g} around {known[1][column]:.9g}: float32 stores it with "

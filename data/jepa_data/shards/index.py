@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.printable import first_few
 from jepa_data.shards.manifest import (
     ACTIONS,
     MANIFEST,
@@ -27,7 +28,7 @@ from jepa_data.shards.manifest import (
 )
 from jepa_data.shards.scan import scan_tar
 from jepa_data.shards.store import Store, open_store
-from jepa_data.shards.table import ROW, TABLE, UNREADABLE, Samples, open_table, row_of
+from jepa_data.shards.table import ROW, TABLE, UNREADABLE, Samples, open_table, row_of, rows_of
 
 MAKE = "jepa data pack VIDEOS"
 
@@ -64,35 +65,42 @@ class ShardSet:
         store = open_store(folder, access)
         manifest = _read_manifest(store)
         shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
-        records = [shard for record in manifest.splits.values() for shard in record.shards]
-        mapped = _mapped_table(store, records)
-        expected = {METADATA} | ({ACTIONS} if manifest.action_size else set())
-        expected |= {STATES} if manifest.state_names else set()
-        lost, notes, parts = dict[str, tuple[str, ...]](), list[str](), list[np.ndarray]()
-        kept, first, stale = dict[int, list[Sample]](), 0, list[str]()
-        for number, ((_, split), shard) in enumerate(zip(shards, records, strict=True)):
+        mapped = _mapped_table(store, manifest.shards)
+        wanted = {METADATA: True, ACTIONS: manifest.action_size, STATES: manifest.state_names}
+        expected = {name for name, is_wanted in wanted.items() if is_wanted}
+        lost: dict[str, tuple[str, ...]] = {}
+        kept: dict[int, list[Sample]] = {}
+        parts = [np.zeros(0, ROW)]
+        stale: list[str] = []
+        notes: list[str] = []
+        first = 0
+        for number, ((file, split), shard) in enumerate(zip(shards, manifest.shards, strict=True)):
             size = _checked_size(store, split, shard)
-            rows = None if mapped is None else mapped[first : first + shard.samples]
-            first += shard.samples
-            if rows is not None and not _rows_fit(store, shard, number, rows):
-                stale.append(shard.file)
-                rows = None
-            if rows is not None and size in (None, shard.bytes):
-                parts.append(rows)
-                continue
+            if mapped is not None:
+                rows = mapped[first : first + shard.samples]
+                first += shard.samples
+                fits = _rows_fit(store, shard, number, rows)
+                if fits and size in (None, shard.bytes):
+                    parts.append(rows)
+                    continue
+                if not fits:
+                    stale.append(file)
             rows, samples, missing, amiss = _look(store, split, shard, number, size, expected)
             parts.append(rows)
-            kept |= {number: samples} if samples else {}
             notes += amiss
-            lost |= {shard.file: missing} if missing else {}
-        whole = mapped is not None and not stale and not lost and not kept
-        rows = mapped if mapped is not None and whole else np.concatenate([np.zeros(0, ROW), *parts])
+            if samples:
+                kept[number] = samples
+            if missing:
+                lost[file] = missing
         if mapped is None:
             notes.append(f"{store.url}: {TABLE} is missing or of other shards; the indices were read instead")
         elif stale:
-            names = ", ".join(stale[:5]) + (", …" if len(stale) > 5 else "")
-            notes.append(f"{store.url}: {TABLE} does not fit {names}; the indices were read instead")
-        return cls(store, manifest, Samples(store, shards, rows, kept, 0 if whole else None), lost, tuple(notes))
+            notes.append(f"{store.url}: {TABLE} does not fit {first_few(stale, 5)}; the indices were read instead")
+        if mapped is None or stale or lost or kept:
+            samples = Samples(store, shards, np.concatenate(parts), kept, None)
+        else:
+            samples = Samples(store, shards, mapped, kept, 0)
+        return cls(store, manifest, samples, lost, tuple(notes))
 
     @property
     def url(self) -> str:
@@ -134,16 +142,14 @@ def _read_manifest(store: Store) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        why = str(error).splitlines()
-        detail = f"{why[1].strip()}: {why[2].strip()}" if len(why) > 2 else why[0]
-        raise DataError(f"{store.url}/{MANIFEST}: not a manifest this version can read ({detail})") from error
-    shards = [shard for record in manifest.splits.values() for shard in record.shards]
-    for name, count in Counter(shard.file for shard in shards).items():
+        where_and_what = ": ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise DataError(f"{store.url}/{MANIFEST}: not a manifest this version can read ({where_and_what})") from error
+    for name, count in Counter(shard.file for shard in manifest.shards).items():
         if count > 1:
             raise DataError(f"{store.url}/{MANIFEST}: names the shard {name!r} {count} times. Copy the manifest again")
     if manifest.action_size and not manifest.fps:
         raise DataError(f"{store.url}/{MANIFEST}: has actions of {manifest.action_size} numbers and no fps, their rate")
-    store.expect(hashlib.sha256(text).hexdigest(), {shard.file: shard.bytes for shard in shards})
+    store.expect(hashlib.sha256(text).hexdigest(), {shard.file: shard.bytes for shard in manifest.shards})
     return manifest
 
 
@@ -190,7 +196,9 @@ def _rows_fit(store: Store, shard: ShardRecord, number: int, rows: np.ndarray) -
     if not steady or not rows["size"].all() or not rows["frames"].all() or (rows["shard"] != number).any():
         return False
     size = store.size(index_name(shard.file))
-    return size == int(ends[-1]) if size is not None or store.folder is not None else True
+    if size is None:
+        return store.folder is None  # elsewhere nobody says
+    return size == int(ends[-1])
 
 
 def _checked_size(store: Store, split: str, shard: ShardRecord) -> int | None:
@@ -215,19 +223,19 @@ def _look(
     store: Store, split: str, shard: ShardRecord, number: int, size: int | None, expected: set[str]
 ) -> tuple[np.ndarray, list[Sample], tuple[str, ...], list[str]]:
     """Rows of the samples of a shard that can be read, the samples if the index is lost, lost keys, what is amiss."""
-    notes, tar = list[str](), f"{store.url}/{shard.file}"
+    notes: list[str] = []
+    kept: list[Sample] = []
+    tar = f"{store.url}/{shard.file}"
     try:
         lines = store.fetch(index_name(shard.file)).read_bytes().split(b"\n")[:-1]
         if len(lines) != shard.samples:
             raise ValueError(f"{len(lines)} lines for {shard.samples} samples")
         samples = [parse_line(line, tar, shard.file, split) for line in lines]
-        starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
-        rows = [row_of(s, number, start, len(line)) for s, start, line in zip(samples, starts, lines, strict=False)]
-        rebuilt = False
+        rows = rows_of(samples, number, lines)
     except UNREADABLE as error:
         if isinstance(error, DataError) and not isinstance(error, DecodeError):
             raise
-        samples, rebuilt = scan_tar(store.fetch(shard.file), shard.file, split), True
+        samples = kept = scan_tar(store.fetch(shard.file), shard.file, split)
         rows = [row_of(sample, number, i, 0) for i, sample in enumerate(samples)]
         why = "missing" if isinstance(error, DecodeError) else "unreadable"
         notes.append(f"{tar}: its index is {why}; {len(samples)} samples were found by their headers")
@@ -236,7 +244,7 @@ def _look(
     lost = tuple(sample.key for sample, there in zip(samples, is_whole, strict=True) if not there)
     lost += tuple(f"(sample {i + 1} of the shard)" for i in range(len(samples), shard.samples))
     if lost:
-        names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         cut = f"cut short ({size} of {shard.bytes} bytes)" if end < shard.bytes else "damaged"
-        notes.append(f"{tar}: {cut}, {len(lost)} of {shard.samples} samples are lost: {names}. Copy it again")
-    return np.array(list(compress(rows, is_whole)), ROW), samples if rebuilt else [], lost, notes
+        count = f"{len(lost)} of {shard.samples} samples are lost"
+        notes.append(f"{tar}: {cut}, {count}: {first_few(lost, 5)}. Copy it again")
+    return np.array(list(compress(rows, is_whole)), ROW), kept, lost, notes

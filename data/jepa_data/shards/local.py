@@ -17,7 +17,8 @@ class LocalStore:
 
     def __init__(self, folder: Path, open_files: int = OPEN_FILES) -> None:
         self.folder: Path | None = folder
-        self.url, self._open_files = str(folder), open_files
+        self.url = str(folder)
+        self._open_files = open_files
         self._files: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -64,8 +65,5 @@ class LocalStore:
     def __del__(self) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "open_files": self._open_files}  # another process opens its own files
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(Path(state["url"]), state["open_files"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalStore, (Path(self.url), self._open_files)  # another process opens its own files

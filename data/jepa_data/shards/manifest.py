@@ -8,7 +8,9 @@ OUT/index.npy                      a row per sample of fixed size (`table.ROW`):
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -17,6 +19,7 @@ from jepa.config import Config
 from jepa_data.actions import ActionStats
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
+from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
@@ -26,7 +29,9 @@ SPLITS = ("train", "val", "test")
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "ts")
 IMAGES = ("jpg", "jpeg", "png")
 MEDIA = (*VIDEOS, *IMAGES)
-ACTIONS, STATES, METADATA = "actions.npy", "states.npy", "metadata.json"
+ACTIONS = "actions.npy"
+STATES = "states.npy"
+METADATA = "metadata.json"
 # Every kind of member that is read. Anything else in a tar, pickles above all, is refused by name.
 MEMBERS = (*MEDIA, ACTIONS, STATES, METADATA)
 KEY_LENGTH = 80  # a USTAR name holds 100 characters, the member's ending included
@@ -76,21 +81,30 @@ class Manifest(Config):
     seed: int
     made: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def shards(self) -> list[ShardRecord]:
+        """Of all splits, in order."""
+        return [shard for split in self.splits.values() for shard in split.shards]
+
     def missing_note(self) -> str | None:
         """A line on the states that do not exist in some samples; None if all do."""
         if not self.missing_states:
             return None
-        most = sorted(self.missing_states.items(), key=lambda item: -item[1])
-        more = f" and {len(most) - 3} more" if len(most) > 3 else ""
-        named = ", ".join(f"{name} in {count}" for name, count in most[:3])
-        return f"states that are missing (NaN) throughout a sample: {named}{more} samples"
+        counts = [f"{name} in {count} samples" for name, count in Counter(self.missing_states).most_common()]
+        return f"states that are missing (NaN) throughout a sample: {first_few(counts, 3)}"
 
     def action_width(self, fps: float | None, stride: int = 1) -> int:
         """Numbers in an action of a clip of this rate; 0 without actions. Raises DataError if they do not divide."""
         if not self.action_size:
             return 0
         assert self.fps is not None
-        return self.action_size * (stride if fps is None else action_stride(self.fps, fps))
+        return self.action_size * action_stride(self.fps, fps, stride)
+
+    def save(self, folder: Path) -> None:
+        """Write it in one step: nobody ever finds half of it."""
+        partial = folder / f"{MANIFEST}.partial"
+        partial.write_text(self.model_dump_json(indent=2) + "\n")
+        partial.replace(folder / MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +159,18 @@ def checked_members(tar: str, key: str, endings: set[str]) -> None:
             f"{tar}: sample {key!r} has a member .{strange[0]}. Only {', '.join('.' + m for m in MEMBERS)} are read: "
             "other kinds could run code. Take it out of the tar"
         )
-    media = sorted(endings & set(MEDIA))
-    if len(media) != 1:
-        members = f"{len(media)} ({', '.join('.' + m for m in media)})" if media else "none"
-        raise DataError(
-            f"{tar}: sample {key!r} needs one video or picture and has {members}. "
-            f"Its members: {', '.join('.' + ending for ending in sorted(endings))}"
-        )
+    if (count := len(endings & set(MEDIA))) != 1:
+        members = ", ".join(f".{ending}" for ending in sorted(endings))
+        raise DataError(f"{tar}: sample {key!r} needs one video or picture and has {count}. Its members: {members}")
 
 
 def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
     """A sample from its line of an index. Raises ValueError, KeyError or TypeError if it is none."""
     record = json.loads(line)
     members = {str(name): (int(offset), int(size)) for name, (offset, size) in record.pop("members").items()}
-    key, labels, crc = record.pop("key"), record.pop("labels"), record.pop("crc32")
+    key = record.pop("key")
+    labels = record.pop("labels")
+    crc = record.pop("crc32")
     checked_members(tar, key, set(members))
     source = record.pop("source", {})
     return Sample(clean_key(key), split, shard, members, int(record["frames"]), record, labels, crc, source)

@@ -34,6 +34,11 @@ class Finding:
         return f"{self.shard}{' ' * bool(self.key)}{self.key}: {self.kind}: {self.detail}"
 
 
+def lost(shards: ShardSet) -> list[Finding]:
+    """Samples whose bytes are missing."""
+    return [Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys]
+
+
 def write(path: Path, findings: Iterable[Finding]) -> None:
     """Write or replace the file; an empty one says that all is well. Raises DataError if it cannot be written."""
     with writing(path, "Give another file: --quarantine FILE"):
@@ -48,7 +53,8 @@ def read(path: Path) -> dict[str, frozenset[str]]:
             continue
         try:
             record = json.loads(line)
-            key, shard = str(record["key"]), str(record["shard"])
+            key = str(record["key"])
+            shard = str(record["shard"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f'{path}:{number}: expected a line such as {{"key": …, "shard": …}}, found {line[:60]!r}'
@@ -61,9 +67,9 @@ def read(path: Path) -> dict[str, frozenset[str]]:
 def listed(shards: ShardSet, split: str, keys: dict[str, frozenset[str]]) -> Bool[np.ndarray, " V"]:
     """Which samples of a split are in quarantine. Reads the lines of the shards that are named, and no others."""
     samples = shards.split(split)
-    files = [shard.file for record in shards.manifest.splits.values() for shard in record.shards]
     is_listed = np.zeros(len(samples), np.bool_)
-    for number in [number for number, file in enumerate(files) if file in keys]:
-        for row in np.flatnonzero(samples.rows["shard"] == number).tolist():
-            is_listed[row] = samples[row].key in keys[files[number]]
+    for number, shard in enumerate(shards.manifest.shards):
+        if shard.file in keys:
+            for row in np.flatnonzero(samples.rows["shard"] == number).tolist():
+                is_listed[row] = samples[row].key in keys[shard.file]
     return is_listed

@@ -45,11 +45,11 @@ class ShardFiles:
         if sample.end - first > MEMBER_BYTES:
             raise DecodeError("too large", f"it takes {sample.end - first} bytes, at most {MEMBER_BYTES} are read")
         members = self._members(sample, first)
-        if sample.crc32 is None or _crc(members) == sample.crc32:
+        if sample.crc32 is None or crc32(members) == sample.crc32:
             return members
         self.store.close()  # disks and networks err now and then: a second reading, of files opened again, decides
         members = self._members(sample, first)
-        if _crc(members) != sample.crc32:
+        if crc32(members) != sample.crc32:
             raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
         return members
 
@@ -71,6 +71,9 @@ class ClipSpec:
     crop: Crop | None
 
 
+Later = Sequence[tuple[ClipKey, ClipSpec]]
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a sample holds besides its pictures."""
@@ -81,6 +84,7 @@ class Decoded:
     labels: dict[str, int]
 
 
+@dataclass(eq=False)
 class SampleReader:
     """Samples to frames, with a bounded memory of decoded pictures. One process; threads may share it.
 
@@ -92,18 +96,17 @@ class SampleReader:
         whole_bytes, waiting_bytes: what the two may take; 0 keeps none.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        backend: VideoBackend,
-        limits: Limits,
-        size: Size | None,
-        whole_bytes: int,
-        waiting_bytes: int,
-    ) -> None:
-        self._files, self._backend, self._limits, self._size = ShardFiles(store), backend, limits, size
-        self._whole_bytes, self._waiting_bytes = whole_bytes, waiting_bytes
-        self._whole_held, self._waiting_held = 0, 0
+    store: Store
+    backend: VideoBackend
+    limits: Limits
+    size: Size | None
+    whole_bytes: int
+    waiting_bytes: int
+
+    def __post_init__(self) -> None:
+        self._files = ShardFiles(self.store)
+        self._whole_held = 0
+        self._waiting_held = 0
         # By place, not by key: in shards that others wrote two samples may have one key.
         self._whole: dict[tuple[str, int, Crop | None], tuple[np.ndarray, Decoded]] = {}
         self._waiting: OrderedDict[ClipKey, tuple[np.ndarray, Decoded]] = OrderedDict()
@@ -117,9 +120,7 @@ class SampleReader:
                 self._waiting_held -= decoded[0].nbytes
         return decoded
 
-    def clips(
-        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[ClipKey, ClipSpec]] = ()
-    ) -> tuple[Pictures, Decoded]:
+    def clips(self, sample: Sample, cut: ClipSpec, later: Later = ()) -> tuple[Pictures, Decoded]:
         """The frames of a clip, and what else the sample holds.
 
         Args:
@@ -134,63 +135,68 @@ class SampleReader:
         try:
             return self._read(sample, cut, later)
         except DecodeError as error:
-            raise error.named(sample.key, f"{self._files.store.url}/{sample.shard}") from error
+            raise error.named(sample.key, f"{self.store.url}/{sample.shard}") from error
 
-    def _read(
-        self, sample: Sample, cut: ClipSpec, later: Sequence[tuple[ClipKey, ClipSpec]]
-    ) -> tuple[Pictures, Decoded]:
+    def _read(self, sample: Sample, cut: ClipSpec, later: Later) -> tuple[Pictures, Decoded]:
         members = self._files.read(sample)
-        data, index = members[sample.media], sample.video_index()
-        decoded = self._rest(sample, members, index or probe_media(data, sample.media))
+        data = members[sample.media]
+        decoded = self._rest(sample, members, sample.video_index() or probe_media(data, sample.media))
         if sample.media in IMAGES:
-            pictures = still(data, self._size, cut.crop)
+            pictures = still(data, self.size, cut.crop)
             return np.broadcast_to(pictures, (len(cut.indices), *pictures.shape[1:])), decoded
-        with self._backend.open(data, decoded.index, self._limits) as reader:
+        with self.backend.open(data, decoded.index, self.limits) as reader:
             if self._keeps_whole(decoded.index, cut.crop):
-                frames = reader.frames(range(decoded.index.frames), size=self._size, crop=cut.crop)
+                frames = reader.frames(range(decoded.index.frames), size=self.size, crop=cut.crop)
                 with self._lock:
                     before = self._whole.setdefault((sample.shard, sample.end, cut.crop), (frames, decoded))
-                    self._whole_held += frames.nbytes if before[0] is frames else 0  # else: another thread was first
+                    if before[0] is frames:  # else another thread was first
+                        self._whole_held += frames.nbytes
                 return frames[cut.indices], decoded
             size = len(cut.indices) * self._frame_bytes(decoded.index, cut.crop)
-            later = later if size * len(later) <= self._waiting_bytes else ()
+            if size * len(later) > self.waiting_bytes:
+                later = ()
             wanted = [cut, *(other for _, other in later)]
             crops = [cut.crop for cut in wanted]
-            first, *others = reader.clips([cut.indices for cut in wanted], size=self._size, crop=crops)
-        for (clip, _), frames in zip(later, others, strict=True):
-            self._wait(clip, frames, decoded)
+            first, *others = reader.clips([cut.indices for cut in wanted], size=self.size, crop=crops)
+        with self._lock:
+            for (clip, _), frames in zip(later, others, strict=True):
+                self._waiting[clip] = frames, decoded
+                self._waiting_held += frames.nbytes
+            # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
+            while self._waiting_held > self.waiting_bytes:
+                self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
         return first, decoded
 
     def _rest(self, sample: Sample, members: dict[str, bytes], index: VideoIndex) -> Decoded:
         return Decoded(
             index,
-            read_npy(members[ACTIONS], index.frames - 1) if ACTIONS in members else None,
-            read_npy(members[STATES], index.frames) if STATES in members else None,
+            read_array(members, ACTIONS, index.frames - 1),
+            read_array(members, STATES, index.frames),
             sample.labels | read_labels(read_metadata(members)),  # `jepa data index` notes .cls in the index
         )
 
     def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:
         size = index.frames * self._frame_bytes(index, crop)
-        return size * CACHED_SHARE <= self._whole_bytes and self._whole_held + size <= self._whole_bytes
+        return size * CACHED_SHARE <= self.whole_bytes and self._whole_held + size <= self.whole_bytes
 
     def _frame_bytes(self, index: VideoIndex, crop: Crop | None) -> int:
-        height, width = self._size or (crop[2:] if crop else (index.height, index.width))
+        height, width = self.size or (crop[2:] if crop else (index.height, index.width))
         return height * width * 3
 
-    def _wait(self, clip: ClipKey, frames: np.ndarray, decoded: Decoded) -> None:
-        with self._lock:
-            self._waiting[clip] = frames, decoded
-            self._waiting_held += frames.nbytes
-            # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
-            while self._waiting_held > self._waiting_bytes:
-                self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
 
-
-def _crc(members: dict[str, bytes]) -> int:
+def crc32(members: Mapping[str, bytes]) -> int:
+    """The checksum of a sample, whatever the order of its members."""
     crc = 0
     for name in sorted(members):
         crc = zlib.crc32(members[name], crc)
     return crc
+
+
+def read_array(members: Mapping[str, bytes], name: str, rows: int) -> Float32[np.ndarray, "rows X"] | None:
+    """The array of a sample; None where it has none. Raises DecodeError."""
+    if name not in members:
+        return None
+    return read_npy(members[name], rows)
 
 
 def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:

@@ -27,11 +27,14 @@ class FetchingStore:
     """Whole files, fetched once into a bounded cache; then read like local ones."""
 
     def __init__(self, url: str, get: Get, access: Access) -> None:
-        self.url, self._get, self.access = url, get, access
+        self.url = url
+        self.access = access
+        self._get = get
         self.folder: Path | None = None
         self.cache = Path(access.cache).expanduser() / "shards"
         self._local = LocalStore(self.cache, OPEN_FETCHED)
-        self._edition, self._sizes = "", dict[str, int]()
+        self._edition = ""
+        self._sizes: Mapping[str, int] = {}
 
     def read(self, name: str, start: int, size: int) -> bytes:
         for _ in range(self.access.attempts):
@@ -54,7 +57,6 @@ class FetchingStore:
         try:
             os.utime(path)
         except FileNotFoundError:
-            self._make_cache()
             self._download(name, path)
         except PermissionError:
             pass  # fetched by another user; its time of use is unknown
@@ -62,7 +64,6 @@ class FetchingStore:
 
     def current(self, name: str) -> bytes:
         path = self.cache / f"now-{Path(name).name}.{os.getpid()}.{threading.get_ident()}.partial"
-        self._make_cache()
         try:
             self._download(name, path)
             return path.read_bytes()
@@ -70,7 +71,8 @@ class FetchingStore:
             path.unlink(missing_ok=True)
 
     def expect(self, edition: str, sizes: Mapping[str, int]) -> None:
-        self._edition, self._sizes = edition, dict(sizes)
+        self._edition = edition
+        self._sizes = sizes
 
     def size(self, name: str) -> int | None:
         return None
@@ -78,23 +80,21 @@ class FetchingStore:
     def close(self) -> None:
         self._local.close()
 
-    def _make_cache(self) -> None:
+    def _download(self, name: str, path: Path) -> None:
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(
-                f"data.remote.cache: {self.cache} cannot be made ({error.strerror}). Name another"
-            ) from error
-
-    def _download(self, name: str, path: Path) -> None:
+            why = f"{self.cache} cannot be made ({error.strerror})"
+            raise DataError(f"data.remote.cache: {why}. Name another") from error
         address = address_of(self.url, name)
         # Another process may fetch the same file: each writes its own, and the last to finish names it.
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
 
         def get() -> None:
             self._get(address, partial, self.access.timeout_seconds)
-            size, expected = partial.stat().st_size, self._sizes.get(name)
-            if expected is not None and size != expected:
+            size = partial.stat().st_size
+            expected = self._sizes.get(name, size)
+            if size != expected:
                 raise OSError(f"{size} bytes arrived, the manifest says {expected}")
 
         try:
@@ -144,7 +144,9 @@ class RangeStore(FetchingStore):
 
 def address_of(url: str, name: str) -> str:
     """Address of a file of a folder."""
-    return url.replace("{file}", shlex.quote(name)) if url.startswith("pipe:") else f"{url}/{name}"
+    if url.startswith("pipe:"):
+        return url.replace("{file}", shlex.quote(name))
+    return f"{url}/{name}"
 
 
 def _patiently(get: Any, address: str, access: Access) -> Any:
@@ -189,9 +191,8 @@ def run_command(address: str, out: Path, timeout: float) -> None:
             address.removeprefix("pipe:"), shell=True, stdout=file, stderr=subprocess.PIPE, timeout=timeout, check=False
         )
     if done.returncode:
-        raise OSError(
-            f"the command ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[-150:]}"
-        )
+        said = done.stderr.decode(errors="replace").strip()[-150:]
+        raise OSError(f"the command ended with {done.returncode}: {said}")
 
 
 def _looked_at(path: Path) -> tuple[int, float]:

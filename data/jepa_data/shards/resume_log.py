@@ -45,21 +45,19 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; shards need a folder")
     make_folder(out)
-    log, kept = out / UNFINISHED, list[Finished]()
+    log = out / UNFINISHED
+    kept: list[Finished] = []
     if resume and log.exists():
         kept = _read(log, settings)
     elif any(out.iterdir()) and not overwrite:
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
     (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
     (out / TABLE).unlink(missing_ok=True)
-    files = {one.record.file for one in kept}
+    tars = [one.record.file for one in kept]
+    files = {*tars, *map(index_name, tars)}
     for split in SPLITS:
-        for path in out.glob(f"{split}-[0-9]*.tar"):
+        for path in [*out.glob(f"{split}-[0-9]*.tar"), *out.glob(f"{split}-[0-9]*.index.jsonl")]:
             if path.name not in files:
-                path.unlink()
-                (out / index_name(path.name)).unlink(missing_ok=True)
-        for path in out.glob(f"{split}-[0-9]*.index.jsonl"):
-            if path.name.replace(".index.jsonl", ".tar") not in files:
                 path.unlink()
     lines = [json.dumps({"format": FORMAT, "settings": settings}), *(one.model_dump_json() for one in kept)]
     log.write_text("\n".join(lines) + "\n")
@@ -72,25 +70,26 @@ def _read(log: Path, settings: Mapping[str, Any]) -> list[Finished]:
     before = _settings(first)
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
     if changed:
-        old, new = ({k: x.get(k) for k in changed} for x in (before, settings))
+        old = json.dumps({k: before.get(k) for k in changed})
+        new = json.dumps({k: settings.get(k) for k in changed})
         raise DataError(
-            f"{log.parent}: was being written with other settings: {json.dumps(old)}, now {json.dumps(new)}. "
+            f"{log.parent}: was being written with other settings: {old}, now {new}. "
             "Give the same ones to go on, or --overwrite to begin again"
         )
-    kept, stopped = list[Finished](), set[str]()
+    kept: list[Finished] = []
+    stopped: set[str] = set()
     for line in lines:
         try:
             one = Finished.model_validate_json(line)
         except ValidationError:
             continue  # the line that was being written
         tar = log.parent / one.record.file
-        whole = (
-            tar.is_file() and tar.stat().st_size == one.record.bytes and tar.with_name(index_name(tar.name)).is_file()
-        )
-        if not whole or one.split in stopped:
+        has_index = tar.with_name(index_name(tar.name)).is_file()
+        whole = has_index and tar.is_file() and tar.stat().st_size == one.record.bytes
+        if whole and one.split not in stopped:
+            kept.append(one)
+        else:
             stopped.add(one.split)
-            continue
-        kept.append(one)
     return kept
 
 

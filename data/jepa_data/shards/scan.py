@@ -18,9 +18,8 @@ def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
     """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     for name, span in _files(tar):
-        folder, _, file = name.rpartition("/")
-        stem, _, ending = file.partition(".")
-        members = samples.setdefault(clean_key(f"{folder}/{stem}" if folder else stem), {})
+        stem, ending = split_name(name)
+        members = samples.setdefault(clean_key(stem), {})
         if ending in members:
             raise DataError(f"{shard}: has two members for .{ending} of one sample: {name!r}. Name samples apart")
         members[ending] = span
@@ -30,9 +29,17 @@ def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
     return [Sample(k, split, shard, m, 0, None, {}, None, {}) for k, m in samples.items() if set(m) & set(MEDIA)]
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Sample and ending of a member, as WebDataset splits its name: `a.b/c.d.jpg` is `d.jpg` of `a.b/c`."""
+    folder, _, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}/{stem}".removeprefix("/"), ending
+
+
 def _files(tar: Path) -> list[tuple[str, tuple[int, int]]]:
     """Name, byte offset and bytes of the plain files before the damage, if there is any."""
-    files, end = list[tuple[str, tuple[int, int]]](), 0
+    files: list[tuple[str, tuple[int, int]]] = []
+    end = 0
     try:
         # "r:" refuses compression: members of a compressed tar have no byte offset.
         with tarfile.open(tar, "r:") as archive:

@@ -15,7 +15,7 @@ from jepa_data.config import Access
 from jepa_data.errors import DataError
 from jepa_data.shards.local import LocalStore
 
-SCHEMES = ("http", "https", "s3", "gs")
+SCHEMES = ("http://", "https://", "s3://", "gs://")
 
 
 class Store(Protocol):
@@ -53,19 +53,17 @@ def open_store(url: str | Path, access: Access | None = None) -> Store:
 
     text = str(url)
     access = access or Access.model_validate({})
-    scheme = text.partition("://")[0] if "://" in text else ""
     if text.startswith("pipe:"):
         if not access.allow_pipe:
             raise DataError(f"{text}: runs a shell command. Allow it with data.remote.allow_pipe=true if you trust it")
         if "{file}" not in text:
             raise DataError(f"{text}: say where the file's name goes: pipe:aws s3 cp s3://bucket/corpus/{{file}} -")
         return FetchingStore(text, run_command, access)
-    if scheme in ("", "file"):
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme == "file":
         return LocalStore(Path(text.removeprefix("file://")))
-    if scheme not in SCHEMES:
-        raise DataError(
-            f"{text}: no way to read {scheme}://. Give a folder, or {', '.join(s + '://' for s in SCHEMES)}"
-        )
+    if not text.startswith(SCHEMES):
+        raise DataError(f"{text}: no way to read {scheme}://. Give a folder, or {', '.join(SCHEMES)}")
     if access.read == "whole":
         return FetchingStore(text.rstrip("/"), request, access)
     return RangeStore(text.rstrip("/"), access)

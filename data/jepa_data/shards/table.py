@@ -6,6 +6,7 @@ Ten million samples are 290 MB of table, which all workers share, and nothing el
 
 import operator
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -39,7 +40,8 @@ def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, 
     """
     seconds = 0.0
     if sample.video is not None:
-        index, base = sample.video_index(), sample.video["time_base"]
+        index = sample.video_index()
+        base = sample.video["time_base"]
         assert index is not None
         if index.frames != sample.frames or not index.frames or (np.diff(index.pts) <= 0).any():
             raise ValueError(f"{sample.frames} frames and times of {index.frames}, which must grow")
@@ -49,12 +51,20 @@ def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, 
     return shard, line, size, sample.frames, seconds, sample.media in IMAGES
 
 
+def rows_of(samples: Sequence[Sample], shard: int, lines: Sequence[bytes]) -> list[tuple]:
+    """The rows of the samples of a shard whose index holds these lines, each with a line feed after it."""
+    starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+    places = zip(samples, starts, map(len, lines), strict=False)
+    return [row_of(sample, shard, start, size) for sample, start, size in places]
+
+
 if TYPE_CHECKING:
     Base = Sequence[Sample]
 else:  # what checks types in tests would read a sample of a `Sequence[Sample]`, and it may be damaged
     Base = Sequence
 
 
+@dataclass(eq=False, repr=False)
 class Samples(Base):
     """Some or all samples of a folder of shards, in the order they were written.
 
@@ -66,16 +76,12 @@ class Samples(Base):
         mapped: number of the first row, where `rows` is a memory map of the table's file.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        shards: Sequence[tuple[str, str]],
-        rows: np.ndarray,
-        kept: dict[int, list[Sample]],
-        mapped: int | None,
-    ) -> None:
-        self._store, self._shards, self.rows, self._kept, self._mapped = store, tuple(shards), rows, kept, mapped
-        self._shared: Any = None
+    store: Store
+    shards: Sequence[tuple[str, str]]
+    rows: np.ndarray
+    kept: dict[int, list[Sample]]
+    mapped: int | None
+    _shared: Any = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,21 +93,21 @@ class Samples(Base):
     def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
-        row = self.rows[at]
-        number, line, size = int(row["shard"]), int(row["line"]), int(row["size"])
-        shard, split = self._shards[number]
+        row = self.rows[at].item()
+        number, line, size = row[:3]
+        shard, split = self.shards[number]
         try:
             if not size:
-                return self._kept[number][line]
-            text = self._store.read(index_name(shard), line, size)
-            sample = parse_line(text, f"{self._store.url}/{shard}", shard, split)
+                return self.kept[number][line]
+            text = self.store.read(index_name(shard), line, size)
+            sample = parse_line(text, f"{self.store.url}/{shard}", shard, split)
             expected = row_of(sample, number, line, size)
         except UNREADABLE as error:
             if isinstance(error, DataError) and not isinstance(error, DecodeError):
                 raise
             raise DecodeError("damaged", f"its line in the index cannot be read ({error})", url=shard) from error
         # What was chosen from the row is cut by the line: both must be of one sample.
-        if expected != row.item():
+        if expected != row:
             raise DecodeError("damaged", f"its line in the index and its row of {TABLE} disagree", url=shard)
         return sample
 
@@ -115,20 +121,21 @@ class Samples(Base):
 
     def of_split(self, name: str) -> "Samples":
         """The samples of one split, which lie together."""
-        numbers = [number for number, (_, split) in enumerate(self._shards) if split == name]
-        first, last = np.searchsorted(self.rows["shard"], [numbers[0], numbers[-1] + 1]) if numbers else (0, 0)
-        mapped = None if self._mapped is None else self._mapped + int(first)
-        return Samples(self._store, self._shards, self.rows[first:last], self._kept, mapped)
+        numbers = [number for number, (_, split) in enumerate(self.shards) if split == name]
+        ends = [min(numbers, default=0), max(numbers, default=-1) + 1]
+        first, last = np.searchsorted(self.rows["shard"], ends).tolist()
+        mapped = None if self.mapped is None else self.mapped + first
+        return Samples(self.store, self.shards, self.rows[first:last], self.kept, mapped)
 
     def replace(self, at: int, sample: Sample) -> None:
         """Keep what was found out about a sample of a shard without an index."""
-        row = self.rows[at]
-        self._kept[int(row["shard"])][int(row["line"])] = sample
-        self.rows[at] = row_of(sample, int(row["shard"]), int(row["line"]), 0)
+        shard, line, *_ = self.rows[at].item()
+        self.kept[shard][line] = sample
+        self.rows[at] = row_of(sample, shard, line, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        if self._mapped is not None:
+        if self.mapped is not None:
             return state | {"rows": len(self.rows)}
         import torch
 
@@ -140,11 +147,11 @@ class Samples(Base):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._mapped is None:
+        if self.mapped is None:
             self.rows = state["_shared"].numpy().view(ROW)
         else:
-            table = open_table(str(self._store.fetch(TABLE)))
-            self.rows = table[self._mapped : self._mapped + state["rows"]]
+            table = open_table(str(self.store.fetch(TABLE)))
+            self.rows = table[self.mapped : self.mapped + state["rows"]]
 
 
 def open_table(path: str) -> np.ndarray:

@@ -3,22 +3,30 @@
 import hashlib
 import io
 import json
-import zlib
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jepa_data.actions import ActionSums
 from jepa_data.decode.base import VideoIndex
 from jepa_data.shards.manifest import BLOCK, ShardRecord, index_name
+from jepa_data.shards.read import crc32
 
 
 class OpenShard:
-    """A shard while samples are appended to it."""
+    """A shard while samples are appended to it, and what is known of their arrays."""
 
     def __init__(self, path: Path) -> None:
         from webdataset.writer import TarWriter  # imports torch, which a light command such as `inspect` does not need
 
-        self.path, self._lines, self._frames, self._seconds = path, list[str](), 0, 0.0
+        self.path = path
+        self.frames = 0
+        self.seconds = 0.0
+        self.actions: list[ActionSums] = []
+        self.missing_states: Counter[str] = Counter()
+        self._lines: list[str] = []
         self._file = _HashedFile(path)
         self._tar = TarWriter(self._file, user="openjepa", group="openjepa", mtime=0, encoder=False, compress=False)
 
@@ -34,28 +42,28 @@ class OpenShard:
         index: VideoIndex,
         source: Mapping[str, Any] | None,
     ) -> None:
-        places, crc, offset = {}, 0, self.size
+        places = {}
+        offset = self.size
         for name in sorted(members):  # the order TarWriter stores them in: a header block, then data in whole blocks
             places[name] = [offset + BLOCK, len(members[name])]
             offset += BLOCK + -(-len(members[name]) // BLOCK) * BLOCK
-            crc = zlib.crc32(members[name], crc)
         self._tar.write({"__key__": key, **members})
         assert self.size == offset, "webdataset stored the members in another layout"
-        record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc}
-        record |= {"source": dict(source)} if source else {}
+        record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc32(members)}
+        if source:
+            record["source"] = dict(source)
         self._lines.append(json.dumps(record, separators=(",", ":")))
-        self._frames += index.frames
-        self._seconds += index.frames / index.fps if index.fps else 0.0
+        self.frames += index.frames
+        self.seconds += index.frames / (index.fps or math.inf)
 
-    def close(self) -> tuple[ShardRecord, int, float]:
-        """What was written, and how many frames and seconds it is."""
+    def close(self) -> ShardRecord:
+        """What was written."""
         self._tar.close()
         self._file.close()
         (self.path.parent / index_name(self.path.name)).write_text("\n".join(self._lines) + "\n")
-        record = ShardRecord(
+        return ShardRecord(
             file=self.path.name, bytes=self._file.bytes, sha256=self._file.sha256.hexdigest(), samples=len(self._lines)
         )
-        return record, self._frames, self._seconds
 
 
 class _HashedFile(io.BufferedWriter):
@@ -63,7 +71,8 @@ class _HashedFile(io.BufferedWriter):
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path, "w"))
-        self.sha256, self.bytes = hashlib.sha256(), 0
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)

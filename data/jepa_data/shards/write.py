@@ -4,16 +4,15 @@ The manifest is what makes a folder readable, and it appears in one step when ev
 that was interrupted is never mistaken for a whole one. The same samples give the same bytes.
 """
 
+import functools
 import io
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -25,7 +24,6 @@ from jepa_data.shards.finite import as_float32, check_actions, check_states
 from jepa_data.shards.manifest import (
     ACTIONS,
     IMAGES,
-    MANIFEST,
     MEDIA,
     METADATA,
     SPLITS,
@@ -39,9 +37,11 @@ from jepa_data.shards.manifest import (
 )
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.resume_log import Finished, prepare
-from jepa_data.shards.table import ROW, TABLE, row_of
+from jepa_data.shards.table import ROW, TABLE, rows_of
 from jepa_data.shards.tar import OpenShard
 from jepa_data.writable import writing
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 class ShardWriter:
@@ -96,8 +96,6 @@ class ShardWriter:
             raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
         self._open: dict[str, OpenShard] = {}
-        self._actions: dict[str, ActionSums] = {}  # of the open shard of a split
-        self._missing: dict[str, Counter[str]] = {}
         self._done: dict[str, list[Finished]] = {}
         finished_before = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
         for finished in finished_before:
@@ -145,8 +143,15 @@ class ShardWriter:
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         with writing(self.out):
-            shard = self._append(split, key, members, labels, index, source)
-            self._count(split, actions, missing)
+            if split not in self._open:
+                number = len(self._done.setdefault(split, []))
+                self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
+            shard = self._open[split]
+            shard.write(key, members, labels, index, source)
+            self._keys.add(key)
+            shard.missing_states.update(missing)
+            if actions is not None and len(actions):
+                shard.actions.append(ActionSums.of(actions))
             if shard.size >= self._shard_bytes:
                 self._finish(split)
 
@@ -155,58 +160,30 @@ class ShardWriter:
         with writing(self.out):
             return self._close()
 
-    def _append(
-        self,
-        split: str,
-        key: str,
-        members: Mapping[str, bytes],
-        labels: Mapping[str, int],
-        index: VideoIndex,
-        source: Mapping[str, Any] | None,
-    ) -> OpenShard:
-        if split not in self._open:
-            number = len(self._done.setdefault(split, []))
-            self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
-        shard = self._open[split]
-        shard.write(key, members, labels, index, source)
-        self._keys.add(key)
-        return shard
-
-    def _count(self, split: str, actions: Float32[np.ndarray, "P A"] | None, missing: Sequence[str]) -> None:
-        """For the manifest: what actions are like, and which states the sample does not have."""
-        self._missing.setdefault(split, Counter()).update(missing)
-        if actions is not None and len(actions):
-            sums = ActionSums.of(actions)
-            self._actions[split] = self._actions[split].plus(sums) if split in self._actions else sums
-
     def _close(self) -> Manifest:
         for split in list(self._open):
             self._finish(split)
         parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
         if not parts:
             raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        totals = _write_table(self.out, self._finished())
+        totals = write_table(self.out, self._finished())
         about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
         manifest = Manifest(
             **about,
             actions=self._action_stats(),
             missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
             label_values={name: tuple(values) for name, values in self.label_values.items()},
-            splits={split: _summed(finished) for split, finished in parts.items()},
+            splits={split: summed(finished) for split, finished in parts.items()},
         )
-        partial = self.out / (MANIFEST + ".partial")
-        partial.write_text(manifest.model_dump_json(indent=2) + "\n")
-        os.replace(partial, self.out / MANIFEST)
+        manifest.save(self.out)
         (self.out / UNFINISHED).unlink()
         return manifest
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
             self.close()
             return
         for shard in self._open.values():  # no manifest: the folder stays marked as unfinished
@@ -214,14 +191,14 @@ class ShardWriter:
                 shard.close()
 
     def _finish(self, split: str) -> None:
-        record, frames, seconds = self._open.pop(split).close()
+        shard = self._open.pop(split)
         finished = Finished(
             split=cast(Any, split),
-            record=record,
-            frames=frames,
-            seconds=seconds,
-            actions=self._actions.pop(split, None),
-            missing_states=dict(self._missing.pop(split, Counter())),
+            record=shard.close(),
+            frames=shard.frames,
+            seconds=shard.seconds,
+            actions=_added(shard.actions),
+            missing_states=dict(shard.missing_states),
         )
         self._done[split].append(finished)
         with (self.out / UNFINISHED).open("a") as file:
@@ -233,11 +210,11 @@ class ShardWriter:
 
     def _action_stats(self) -> ActionStats | None:
         """Of all shards; None without actions, or where an earlier version wrote some of them."""
-        every = self._finished()
-        if not self._about["action_size"] or any(one.actions is None for one in every):
+        every = _added([one.actions for one in self._finished()])
+        if every is None:
             return None
-        trained = [one for one in every if one.split == "train"] or every
-        return stats_of(_added(trained), _added(every), self._about["world"])
+        trained = _added([one.actions for one in self._finished() if one.split == "train"])
+        return stats_of(trained or every, every, self._about["world"])
 
     def _check(
         self,
@@ -254,12 +231,10 @@ class ShardWriter:
             ("actions", actions, frames - 1, self._about["action_size"]),
             ("states", states, frames, len(self._about["state_names"])),
         ):
-            shape = None if array is None else array.shape
+            shape = getattr(array, "shape", None)
             expected = (rows, columns) if columns else None
             if shape != expected:
-                raise DataError(
-                    f"sample {key!r}: {name} have the shape {shape}, expected {expected} for {frames} frames"
-                )
+                raise DataError(f"sample {key!r}: {name} of shape {shape}, expected {expected} for {frames} frames")
         names = self._about["label_names"]
         if set(labels) != set(names):
             raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
@@ -300,11 +275,12 @@ def _whole_numbers(key: str, labels: Mapping[str, Any]) -> dict[str, int]:
     return numbers
 
 
-def _added(finished: Sequence[Finished]) -> ActionSums:
-    first, *others = [one.actions for one in finished if one.actions is not None]
-    for sums in others:
-        first = first.plus(sums)
-    return first
+def _added(sums: Sequence[ActionSums | None]) -> ActionSums | None:
+    """Of all together; None where there are none, or some are not known."""
+    known = [one for one in sums if one is not None]
+    if not known or len(known) < len(sums):
+        return None
+    return functools.reduce(ActionSums.plus, known)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -313,7 +289,15 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _summed(finished: Sequence[Finished]) -> SplitRecord:
+def common(values: Iterable[Value]) -> Value | None:
+    """The value that all of them are; None where they differ, or there are none."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None
+
+
+def summed(shards: Iterable[Finished]) -> SplitRecord:
+    """What a manifest says of a split."""
+    finished = tuple(shards)
     return SplitRecord(
         episodes=sum(one.record.samples for one in finished),
         frames=sum(one.frames for one in finished),
@@ -322,22 +306,20 @@ def _summed(finished: Sequence[Finished]) -> SplitRecord:
     )
 
 
-def _write_table(out: Path, finished: Sequence[Finished]) -> dict[str, float | int | None]:
+def write_table(out: Path, finished: Sequence[Finished]) -> dict[str, Any]:
     """Write the row of every sample; gives back the rate and the short side of their videos, None where they differ."""
-    parts, rates, sides = [], set[float](), set[int]()
+    rows: list[tuple] = []
+    rates: set[float] = set()
+    sides: set[int] = set()
     for number, one in enumerate(finished):
-        line = 0
-        with (out / index_name(one.record.file)).open("rb") as file:
-            for text in file:
-                sample = parse_line(text, one.record.file, one.record.file, one.split)
-                parts.append(row_of(sample, number, line, len(text) - 1))
-                line += len(text)
-                assert sample.video is not None
-                sides.add(min(sample.video["width"], sample.video["height"]))
-                if sample.media not in IMAGES:
-                    rates.add(round(sample.video["fps"], 3))
-    np.save(out / TABLE, np.array(parts, ROW), allow_pickle=False)
-    return {
-        "fps": rates.pop() if len(rates) == 1 else None,
-        "image_size": sides.pop() if len(sides) == 1 else None,
-    }
+        file = one.record.file
+        lines = (out / index_name(file)).read_bytes().splitlines()
+        samples = [parse_line(line, file, file, one.split) for line in lines]
+        rows += rows_of(samples, number, lines)
+        for sample in samples:
+            assert sample.video is not None
+            sides.add(min(sample.video["width"], sample.video["height"]))
+            if sample.media not in IMAGES:
+                rates.add(round(sample.video["fps"], 3))
+    np.save(out / TABLE, np.array(rows, ROW), allow_pickle=False)
+    return {"fps": common(rates), "image_size": common(sides)}

@@ -19,6 +19,7 @@ from jepa_data.stream.clips import Corpus
 from jepa_data.stream.loader import ClipLoader
 
 SAMPLES = 4096  # of a source
+What = Literal["actions", "states"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Spread:
     missing: Float64[np.ndarray, " X"]
 
 
-def spread(loader: ClipLoader, what: Literal["actions", "states"], samples: int = SAMPLES) -> Spread:
+def spread(loader: ClipLoader, what: What, samples: int = SAMPLES) -> Spread:
     """Over the split that the loader draws from.
 
     Raises:
@@ -54,59 +55,49 @@ def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
         DataError: there are no actions, or one of their numbers is missing (NaN) everywhere.
     """
     weights = [source.weight for source in loader.config.sources]
-    parts = []
-    for shards, corpus in zip(loader.sources, loader.corpora, strict=True):
-        about = shards.manifest
-        parts.append(about.actions or _read_stats(corpus, about.world, samples))
-    return mixed(parts, weights)
+    manifests = [source.manifest for source in loader.sources]
+    pairs = zip(manifests, loader.corpora, strict=True)
+    return mixed([about.actions or _read_stats(corpus, about.world, samples) for about, corpus in pairs], weights)
 
 
 def _read_stats(corpus: Corpus, world: str | None, samples: int) -> ActionStats:
     (_, there, mean, squares), (low, high) = _sums(corpus, "actions", samples)
     if not there.all():
         number = int(np.flatnonzero(there == 0)[0]) + 1
-        raise DataError(
-            f"{corpus.store.url}: number {number} of the {len(there)} of an action is missing (NaN) in all samples"
-        )
-    sums = ActionSums(
-        count=1,
-        low=tuple(low.tolist()),
-        high=tuple(high.tolist()),
-        mean=tuple(mean.tolist()),
-        squares=tuple((squares / there).tolist()),
-    )
+        raise DataError(f"{corpus.store.url}: number {number} of {len(there)} of all actions is missing (NaN)")
+    numbers = {"low": low, "high": high, "mean": mean, "squares": squares / there}
+    sums = ActionSums(count=1, **{name: tuple(array.tolist()) for name, array in numbers.items()})
     return stats_of(sums, sums, world)
 
 
-def _sums(
-    corpus: Corpus, what: Literal["actions", "states"], samples: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sums(corpus: Corpus, what: What, samples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows, those that are there, their mean, their squared distances from it summed [4, X]; lowest, highest [2, X].
 
     About the mean: the difference of two sums of squares would make a number that is always 1000.3 vary by 1e-5.
     """
-    member, width = (ACTIONS, corpus.action_size) if what == "actions" else (STATES, corpus.states)
+    member, width = {"actions": (ACTIONS, corpus.action_size), "states": (STATES, corpus.states)}[what]
     if not width:
         raise DataError(f"{corpus.store.url}: there are no {what} in these shards, or sources have different ones")
-    total, failed = np.zeros((4, width)), 0
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    for number in np.unique(np.linspace(0, len(corpus) - 1, min(samples, len(corpus))).astype(int)).tolist():
+    total = np.zeros((4, width))
+    low = np.full(width, np.inf)
+    high = -low
+    numbers = np.unique(np.linspace(0, len(corpus) - 1, min(samples, len(corpus))).astype(int)).tolist()
+    for number in numbers:
         sample = corpus[number]
         try:
             at, size = sample.members[member]
             values = read_npy(corpus.store.read(sample.shard, at, size), sample.frames - (what == "actions"))
         except (DecodeError, KeyError):  # named by the stream, if it comes to that sample
-            failed += 1
             continue
         if values.shape[1] != width:
-            failed += 1
             continue
         wide = values.astype(np.float64)
-        total, there = _joined(total, wide), np.isfinite(wide)
+        total = _joined(total, wide)
+        there = np.isfinite(wide)
         low = np.minimum(low, np.where(there, wide, np.inf).min(0, initial=np.inf))
         high = np.maximum(high, np.where(there, wide, -np.inf).max(0, initial=-np.inf))
     if not total[0].any():
-        raise DataError(f"{corpus.store.url}: the {what} of none of {failed} samples can be read")
+        raise DataError(f"{corpus.store.url}: the {what} of none of {len(numbers)} samples can be read")
     return total, np.stack([low, high])
 
 
@@ -116,7 +107,8 @@ def _joined(total: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np
     count = there.sum(0)
     mean = np.where(there, rows, 0.0).sum(0) / count.clip(1)
     squares = (np.where(there, rows - mean, 0.0) ** 2).sum(0)
-    apart, both = mean - total[2], (total[1] + count).clip(1)
+    apart = mean - total[2]
+    both = (total[1] + count).clip(1)
     return np.stack(
         [
             total[0] + len(rows),

@@ -33,6 +33,7 @@ from jepa_data.sampling import (
 )
 from jepa_data.shards.finite import check_actions
 from jepa_data.shards.manifest import IMAGES, Sample
+from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
@@ -68,25 +69,24 @@ class Corpus:
         """Samples in each shard that has any, in order."""
         counts = np.zeros(1, np.int64)
         for first in range(0, len(self), ROWS):  # in parts: it is done for millions
-            part = slice(first, first + ROWS)
-            rows = self.samples.rows[part if self.chosen is None else self.chosen[part].numpy()]
+            rows = self.samples.rows[self._numbers(slice(first, first + ROWS))]
             by_shard = np.bincount(rows["shard"].astype(np.int64))
             counts = np.pad(counts, (0, max(0, len(by_shard) - len(counts))))
             counts[: len(by_shard)] += by_shard
         return tuple(counts[counts > 0].tolist())
 
     def __getitem__(self, video: int) -> Sample:
-        return self.samples[video if self.chosen is None else int(self.chosen[video])]
+        return self.samples[int(self._numbers(video))]
+
+    def _numbers(self, at: Any) -> Any:
+        """Among all samples."""
+        return at if self.chosen is None else self.chosen[at].numpy()
 
 
 @dataclass(frozen=True)
-class Bad:
+class Bad(Finding):
     """A sample that could not be read, and where in the stream that was."""
 
-    key: str
-    shard: str
-    kind: str
-    detail: str
     epoch: int
     place: int
     source: int = 0  # number of the source
@@ -102,11 +102,16 @@ class WorkerBatch:
     error: DataError | None = None
 
 
+@dataclass(eq=False)
 class CutClips:
     """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
 
-    def __init__(self, config: StreamConfig, corpora: Sequence[Corpus], plan: BatchPlan, labels: Sequence[str]) -> None:
-        self._config, self._corpora, self._plan, self._labels = config, tuple(corpora), plan, tuple(labels)
+    config: StreamConfig
+    corpora: Sequence[Corpus]
+    plan: BatchPlan
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
         self._readers: dict[int, SampleReader] = {}
         self._lock = threading.Lock()
 
@@ -117,19 +122,21 @@ class CutClips:
             yield [sample for sample in samples if sample is not None], bad
 
     def _sample(self, slot: ClipIndex, bad: list[Bad]) -> dict[str, Any] | None:
-        corpus, video, name = self._corpora[slot.source], slot.video, ("?", "?")
+        corpus = self.corpora[slot.source]
+        video = slot.video
         for attempt in range(ATTEMPTS):
             if attempt:
-                random = slot_generator(self._plan.seed, SUBSTITUTE, slot.epoch, slot.number, attempt)
+                random = slot_generator(self.plan.seed, SUBSTITUTE, slot.epoch, slot.number, attempt)
                 video = int(random.integers(len(corpus)))
+            name = (f"number {video}", "")
             try:
                 sample = corpus[video]
-                name = sample.key, sample.shard
+                name = (sample.key, sample.shard)
                 return self._cut(sample, slot, attempt)
             except DecodeError as error:
-                key, shard = name if name[0] != "?" else (f"number {video}", error.url)
-                bad.append(Bad(key, shard, error.kind, error.detail, slot.epoch, slot.position, slot.source))
-            if not self._plan.endless:
+                where = (slot.epoch, slot.position, slot.source)
+                bad.append(Bad(name[0], name[1] or error.url, error.kind, error.detail, *where))
+            if not self.plan.endless:
                 return None
         raise DataError(
             f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: "
@@ -137,15 +144,16 @@ class CutClips:
         )
 
     def _cut(self, sample: Sample, slot: ClipIndex, attempt: int) -> dict[str, Any]:
-        corpus, index = self._corpora[slot.source], sample.video_index()
+        corpus = self.corpora[slot.source]
+        index = sample.video_index()
         assert index is not None
-        reader, position = self._open(slot.source), (slot.source, slot.epoch, slot.position)
+        reader = self._open(slot.source)
         start, cut = self._choose(sample, index, slot, attempt)
-        result = None if attempt else reader.take(position)
-        if result is None:
-            result = reader.clips(sample, cut, () if attempt else self._later(sample, index, slot))
-        frames, decoded = result
-        random = slot_generator(self._plan.seed, AUGMENT, slot.epoch, slot.number)
+        if attempt:
+            frames, decoded = reader.clips(sample, cut)
+        else:
+            frames, decoded = reader.take(slot.identity) or reader.clips(sample, cut, self._later(sample, index, slot))
+        random = slot_generator(self.plan.seed, AUGMENT, slot.epoch, slot.number)
         return {
             "__key__": sample.key,
             "__url__": f"{corpus.store.url}/{sample.shard}",
@@ -153,7 +161,7 @@ class CutClips:
             "video": frames,
             "actions": actions_of(corpus, decoded, cut),
             "states": states_of(corpus, decoded, cut),
-            "labels": {name: decoded.labels.get(name, -1) for name in self._labels},
+            "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
             "start_seconds": float(index.seconds[start]),
             "still": sample.media in IMAGES,
             "seed": int(random.integers(2**62)),
@@ -161,64 +169,58 @@ class CutClips:
 
     def _later(self, sample: Sample, index: VideoIndex, slot: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
         """The other clips of a video that come after this one in the epoch, and where they stand."""
-        slots = self._plan.later(slot)
-        return [((s.source, s.epoch, s.position), self._choose(sample, index, s, 0)[1]) for s in slots]
+        return [(later.identity, self._choose(sample, index, later, 0)[1]) for later in self.plan.later(slot)]
 
     def _choose(self, sample: Sample, index: VideoIndex, slot: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
         """Start frame, and frames and part of the picture, of a clip."""
-        config, seconds = self._config, index.seconds
+        crop = self._crop(index, slot, attempt)
         if sample.media in IMAGES:
-            return 0, ClipSpec(np.zeros(config.clip_frames, np.int64), self._crop(index, slot, attempt))
-        starts = possible_starts(seconds, config.clip_frames, config.fps, config.stride)
-        start = self._start(sample, slot, attempt, starts, seconds)
-        indices = clip_indices(seconds, start, config.clip_frames, config.fps, config.stride)
-        return start, ClipSpec(indices, self._crop(index, slot, attempt))
+            return 0, ClipSpec(np.zeros(self.config.clip_frames, np.int64), crop)
+        seconds = index.seconds
+        timing = (self.config.clip_frames, self.config.fps, self.config.stride)
+        start = self._start(sample, slot, attempt, possible_starts(seconds, *timing), seconds)
+        return start, ClipSpec(clip_indices(seconds, start, *timing), crop)
 
     def _start(self, sample: Sample, slot: ClipIndex, attempt: int, starts: int, seconds: np.ndarray) -> int:
-        clips = self._plan.sources[slot.source].clips
-        if self._plan.endless:
-            random = slot_generator(self._plan.seed, START, slot.epoch, slot.number, attempt)
-            if self._config.start == "random":
+        clips = self.plan.sources[slot.source].clips
+        if self.plan.endless:
+            random = slot_generator(self.plan.seed, START, slot.epoch, slot.number, attempt)
+            if self.config.start == "random":
                 return int(random.integers(starts))
             low = starts * slot.clip // clips
             return int(random.integers(low, max(low + 1, starts * (slot.clip + 1) // clips)))
-        if self._config.start_seconds is None:
+        if self.config.start_seconds is None:
             return spread_start(starts, slot.clip, clips)
-        start = nearest_start(seconds, self._config.start_seconds)
+        start = nearest_start(seconds, self.config.start_seconds)
         if start >= starts:
             raise DataError(
-                f"sample {sample.key!r}: a clip that starts at {self._config.start_seconds:g} s ends after the video "
+                f"sample {sample.key!r}: a clip that starts at {self.config.start_seconds:g} s ends after the video "
                 f"({seconds[-1]:g} s). Lower data.start_seconds to {seconds[starts - 1]:g} or less"
             )
         return start
 
     def _crop(self, index: VideoIndex, slot: ClipIndex, attempt: int) -> Crop | None:
-        config, height, width = self._config, index.height, index.width
-        if config.crop is not None and self._plan.endless:
-            random = slot_generator(self._plan.seed, CROP, slot.epoch, slot.number, attempt)
-            return random_box(random, height, width, config.crop.scale, config.crop.ratio)
-        if config.image_size is None:
-            return None
-        return fitted_box(height, width, config.image_size, config.fit, config.shortest_edge)
+        config = self.config
+        if config.crop is not None and self.plan.endless:
+            random = slot_generator(self.plan.seed, CROP, slot.epoch, slot.number, attempt)
+            return random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
+        return fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
 
     def _open(self, source: int) -> SampleReader:
         with self._lock:
             if source not in self._readers:
-                config, plan = self._config, self._plan
-                size = None if config.image_size is None else (config.image_size, config.image_size)
-                cache = config.cache_mib * 2**20 // len(self._corpora)
-                waiting = cache // 2 if plan.sources[source].clips > 1 else 0
+                config = self.config
+                cache = config.cache_mib * 2**20 // len(self.corpora)
+                waiting = cache // 2 if self.plan.sources[source].clips > 1 else 0
                 limits = Limits(timeout_seconds=config.decode_seconds)
+                store = self.corpora[source].store
                 self._readers[source] = SampleReader(
-                    self._corpora[source].store, get_backend(config.backend), limits, size, cache - waiting, waiting
+                    store, get_backend(config.backend), limits, config.size, cache - waiting, waiting
                 )
             return self._readers[source]
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._config, self._corpora, self._plan, self._labels
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.__init__(*state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CutClips, (self.config, self.corpora, self.plan, self.labels)
 
 
 def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
@@ -226,15 +228,11 @@ def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | 
     even."""
     if not corpus.action_size:
         return None
-    actions, stride = decoded.actions, corpus.action_stride
-    if actions is None or actions.shape[1] != corpus.action_size:
-        what = "no actions" if actions is None else f"actions of {actions.shape[1]} numbers"
-        raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.action_size}")
+    actions = _of_width(corpus.action_size, decoded.actions, "actions of {} numbers")
     check_actions(actions)
+    stride = corpus.action_stride
     if (np.diff(cut.indices) != stride).any():
-        raise DecodeError(
-            "uneven", f"frames of a clip are not always {stride} apart, as its actions are. Pack it again"
-        )
+        raise DecodeError("uneven", f"frames of a clip are not all {stride} apart, as its actions are. Pack it again")
     return clip_actions(actions, cut.indices, stride)
 
 
@@ -245,11 +243,15 @@ def states_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | N
     """
     if not corpus.states:
         return None
-    states = decoded.states
-    if states is None or states.shape[1] != corpus.states:
-        what = "no states" if states is None else f"{states.shape[1]} states"
-        raise DecodeError("damaged", f"it has {what}, the manifest says {corpus.states}")
-    return states[cut.indices]
+    return _of_width(corpus.states, decoded.states, "{} states")[cut.indices]
+
+
+def _of_width(width: int, array: np.ndarray | None, what: str) -> np.ndarray:
+    """The array, if it is there and as wide as the manifest promises. Raises DecodeError."""
+    columns = 0 if array is None else array.shape[1]
+    if array is None or columns != width:
+        raise DecodeError("damaged", f"it has {what.format(columns)}, the manifest says {width}")
+    return array
 
 
 def collate(groups: Iterable[tuple[list[dict[str, Any]], list[Bad]]]) -> Iterator[WorkerBatch]:
@@ -269,12 +271,11 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         arrays = [sample[name] for sample in samples]
         return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
+    # PyTorch stacks into shared memory in a worker, which saves a copy. Channels stay last in memory, as they were
+    # decoded: the device turns them at less cost.
+    video = default_collate([torch.from_numpy(np.ascontiguousarray(sample["video"])) for sample in samples])
     return ClipBatch(
-        # PyTorch stacks into shared memory in a worker, which saves a copy. Channels stay last in memory, as they were
-        # decoded: the device turns them at less cost.
-        video=default_collate([torch.from_numpy(np.ascontiguousarray(x["video"])) for x in samples]).permute(
-            0, 1, 4, 2, 3
-        ),
+        video=video.permute(0, 1, 4, 2, 3),
         actions=stacked("actions"),
         states=stacked("states"),
         keys=tuple(sample["__key__"] for sample in samples),

@@ -49,12 +49,13 @@ def make_loader(
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    loader = ClipLoader(config, split, seed, total_batches, shuffle, rank, world_size)
+    sources = tuple(ShardSet.open(source.shards, config.remote) for source in config.sources)
+    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ClipLoader:
     """Iterates over `len(self)` batches; made by `make_loader`.
 
@@ -72,6 +73,7 @@ class ClipLoader:
     """
 
     config: StreamConfig
+    sources: tuple[ShardSet, ...]
     split: str
     seed: int
     total_batches: int | None
@@ -80,7 +82,6 @@ class ClipLoader:
     world_size: int
 
     def __post_init__(self) -> None:
-        self.sources = tuple(ShardSet.open(source.shards, self.config.remote) for source in self.config.sources)
         self.shards = self.sources[0]
         self._recorder = StatsRecorder(self.config, self.sources, self.split)
         self.stats = self._recorder.stats
@@ -90,12 +91,14 @@ class ClipLoader:
         self.corpora = [self._select(number, source) for number, source in enumerate(self.sources)]
         self._recorder.check()
         self.plan = self._plan()
-        batches = self.plan.epoch_batches if self.total_batches is None else self.total_batches
-        self._batches = batches if self.shuffle else min(batches, self.plan.epoch_batches)
-        labels = sorted({name for source in self.sources for name in source.manifest.label_names})
+        self._batches = self.plan.epoch_batches
+        if self.total_batches is not None:
+            self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
+        manifests = [source.manifest for source in self.sources]
+        labels = sorted({name for manifest in manifests for name in manifest.label_names})
         self._cut = CutClips(self.config, self.corpora, self.plan, labels)
         self._consumed = 0
-        self._data = [hashlib.sha256(source.manifest.model_dump_json().encode()).hexdigest() for source in self.sources]
+        self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
 
     def __len__(self) -> int:
         return self._batches
@@ -127,8 +130,8 @@ class ClipLoader:
     def __iter__(self) -> Iterator[ClipBatch]:
         if not self.plan.endless:
             self._consumed = 0
-        done = self._consumed % max(1, self._batches)
-        first = self._consumed if self.plan.endless else 0
+        first = self._consumed
+        done = first % max(1, self._batches)
         stream = ClipStream(self.plan, self._cut, first, first - done + self._batches)
         batches, workers = stream.by(self.config.workers, self.config.worker_kind)
         try:
@@ -158,10 +161,9 @@ class ClipLoader:
             return next(batches, None)
         # The last three: torch was fetching a batch from the worker when it ended.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            processes = self.config.workers > 0 and self.config.worker_kind == "process"
             raised_in_a_worker = str(error).startswith("Caught ")
             other = isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)
-            if not processes or raised_in_a_worker or other:
+            if not self.config.has_worker_processes or raised_in_a_worker or other:
                 raise
             raise DataError(
                 f"a worker of the data stream ended in its work ({' '.join(str(error).split())}). It may have run "
@@ -182,8 +184,9 @@ class ClipLoader:
         self.stats.skipped += selected.skipped
         for bad in selected.bad:
             self._recorder.record(bad)
-        same = len({source.manifest.state_names for source in self.sources}) == 1
-        return selected.corpus if same else replace(selected.corpus, states=0)
+        if len({source.manifest.state_names for source in self.sources}) > 1:
+            return replace(selected.corpus, states=0)
+        return selected.corpus
 
     def _plan(self) -> BatchPlan:
         config = self.config
@@ -208,9 +211,7 @@ def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, lis
     widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
     if len(set(widths)) > 1:
         listed = ", ".join(f"{source.url}: {width}" for source, width in zip(sources, widths, strict=True))
-        raise DataError(
-            f"data.shards: the actions of the sources have different widths ({listed}). Mix corpora of one kind"
-        )
+        raise DataError(f"data.shards: actions of the sources have different widths ({listed}). Mix those of one kind")
     notes = []
     if len({manifest.state_names for manifest in manifests}) > 1:
         notes.append("data.shards: the sources have different states; batches carry none")

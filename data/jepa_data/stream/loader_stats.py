@@ -1,6 +1,7 @@
 """What the stream has handed out and what it could not read; stops the run when that is too much."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
+from jepa_data.printable import first_few
 from jepa_data.shards.index import ShardSet
 from jepa_data.stream.clips import Bad, WorkerBatch
 from jepa_data.writable import check_file, writing
@@ -39,12 +41,12 @@ class LoaderStats:
 
     @property
     def clips_per_second(self) -> float:
-        return self.clips / self.seconds if self.seconds else 0.0
+        return self.clips / (self.seconds or math.inf)
 
     @property
     def wait_share(self) -> float:
         """Part of the time that was spent waiting for data."""
-        return self.wait_seconds / self.seconds if self.seconds else 0.0
+        return self.wait_seconds / (self.seconds or math.inf)
 
 
 class StatsRecorder:
@@ -57,14 +59,16 @@ class StatsRecorder:
     def __init__(self, config: StreamConfig, sources: Sequence[ShardSet], split: str) -> None:
         if config.quarantine is not None:  # before training, not at the first bad sample
             check_file(Path(config.quarantine), "Give another file: data.quarantine")
-        self._config, self._split = config, split
+        self._config = config
+        self._split = split
         self._urls = [source.url for source in sources]
         self._names = [source.shards for source in config.sources]
         count = sum(len(source.split(split)) for source in sources)
         self._cut_off = [key for source in sources for key in source.lost_of(split)]
         self._candidates = count + len(self._cut_off)
         self._known: set[tuple[int, str, str]] = set()
-        self.stats, self.bad = LoaderStats(lost=len(self._cut_off)), dict[str, Bad]()
+        self.stats = LoaderStats(lost=len(self._cut_off))
+        self.bad: dict[str, Bad] = {}
 
     def account(self, delivery: WorkerBatch) -> None:
         """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
@@ -82,24 +86,26 @@ class StatsRecorder:
         if identity in self._known:
             return
         self._known.add(identity)
-        self.bad[bad.key if bad.key not in self.bad else f"{self._urls[bad.source]}/{bad.shard} {bad.key}"] = bad
+        url = self._urls[bad.source]
+        if self.bad.setdefault(bad.key, bad) is not bad:
+            self.bad[f"{url}/{bad.shard} {bad.key}"] = bad
         self.stats.bad += 1
         if self._config.quarantine is not None:
-            line = {"url": self._urls[bad.source], **asdict(bad)}
             path = Path(self._config.quarantine)
             with writing(path), path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({"url": url, **asdict(bad)}) + "\n")
 
     def check(self) -> None:
         """Raises DataError if more samples are bad or lost than `data.max_bad_fraction` allows."""
-        count, limit = self.stats.bad + self.stats.lost, self._config.max_bad_fraction
+        count = self.stats.bad + self.stats.lost
+        limit = self._config.max_bad_fraction
         # One bad sample passes even where it is more than the fraction: small sets would have no tolerance at all.
-        if count <= (max(1, int(limit * self._candidates)) if limit > 0 else 0):
+        if count <= max(int(limit > 0), int(limit * self._candidates)):
             return
         causes = [f"{bad.shard} {bad.key} ({bad.kind})" for bad in self.bad.values()]
         causes += [f"{key} (cut off)" for key in self._cut_off]
-        names = ", ".join(causes[:8]) + (", …" if len(causes) > 8 else "")
         raise DataError(
             f"{', '.join(self._urls)}: {count} of {self._candidates} samples of {self._split!r} cannot be read: "
-            f"{names}. data.max_bad_fraction allows {limit:g}: make or copy these shards again, or raise it"
+            f"{first_few(causes, 8)}. data.max_bad_fraction allows {limit:g}: make or copy these shards again, or "
+            "raise it"
         )

@@ -18,7 +18,7 @@ number of ranks, the process that decoded a video for its first clip also delive
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,22 @@ RUN_BATCHES = 4  # between two clips of one video
 CYCLE = 64  # batches after which the shares of the sources repeat
 KEPT = 4  # epochs, and windows of videos, whose order is cached
 SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper ones name the source
+
+
+def _last_few(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose last results are kept, with its object. Several threads may ask at once."""
+
+    @wraps(method)
+    def kept(self: object, *key: int) -> Any:
+        results = vars(self).setdefault(f"_kept{method.__name__}", {})
+        result = results.get(key)
+        if result is None:
+            result = results[key] = method(self, *key)
+            for old in list(results)[:-KEPT]:
+                results.pop(old, None)
+        return result
+
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,11 @@ class ClipIndex:
     def number(self) -> int:
         """Counts the slots of all sources in an epoch: what random numbers are drawn by."""
         return (self.source << SOURCE_BITS) + self.position
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """What no other clip of a run has."""
+        return self.source, self.epoch, self.position
 
 
 @dataclass(frozen=True)
@@ -101,40 +122,28 @@ class SourcePlan:
 
     def _window(self, epoch: int, position: int) -> tuple[int, int]:
         """Number of the window a position lies in, and how far into it."""
-        ends = self._epoch(epoch)[1]
-        window = int(np.searchsorted(ends, position, side="right"))
-        return window, position - (int(ends[window - 1]) if window else 0)
+        starts = self._epoch(epoch)[1]
+        window = int(np.searchsorted(starts, position, side="right")) - 1
+        return window, position - int(starts[window])
 
+    @_last_few
     def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
-        """Order of the shards, and the places at which windows end."""
-        return _cached(self._epochs, epoch, lambda: self._made_epoch(epoch))
-
-    def _made_epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " W"]]:
+        """Order of the shards, and the places at which windows begin."""
         shards = np.arange(len(self.shard_sizes))
         if len(shards) > self.window_shards:
             shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
-        sizes = np.array(self.shard_sizes)[shards]
-        return shards, np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_shards)).cumsum() * self.clips
+        videos_before = np.cumsum([0, *np.array(self.shard_sizes)[shards]])
+        return shards, videos_before[: -1 : self.window_shards] * self.clips
 
+    @_last_few
     def _order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         """Videos of a window."""
-        return _cached(self._orders, (epoch, window), lambda: self._made_order(epoch, window))
-
-    def _made_order(self, epoch: int, window: int) -> Int64[np.ndarray, " V"]:
         first = window * self.window_shards
         shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
         starts = self._starts
         videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
         random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
         return random.permutation(videos)
-
-    @cached_property
-    def _epochs(self) -> dict:
-        return {}
-
-    @cached_property
-    def _orders(self) -> dict:
-        return {}
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " edges"]:
@@ -178,7 +187,8 @@ class BatchPlan:
             return [self._in_order(position) for position in places if position < self.epoch_places]
         if len(self.sources) == 1:
             return [self.sources[0].draw(number * self.batch_size + i) for i in range(first, first + share)]
-        before, sources = self.drawn(number), self._sources_of(number)
+        before = self.drawn(number)
+        sources = self._sources_of(number)
         earlier = [int(np.count_nonzero(sources[:first] == s)) for s in range(len(self.sources))]
         slots = []
         for source in sources[first : first + share].tolist():
@@ -232,7 +242,8 @@ def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.
     What is left after rounding down goes to the sources that lag most behind their share so far.
     """
     share = np.array(weights, np.float64) / sum(weights) * batch_size
-    rows, given = [], np.zeros(len(share))
+    rows = []
+    given = np.zeros(len(share))
     for batch in range(1, batches + 1):
         row = np.floor(share + 1e-9)
         lag = share * batch - given - row
@@ -242,13 +253,3 @@ def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.
         rows.append(row)
         given += row
     return np.array(rows, np.int64)
-
-
-def _cached(kept: dict, key: object, make: Callable[[], Any]) -> Any:
-    """What `make` gave for this key; the last four are cached. Several threads may ask at once."""
-    value = kept.get(key)
-    if value is None:
-        value = kept[key] = make()
-        for old in list(kept)[:-KEPT]:
-            kept.pop(old, None)
-    return value

@@ -33,14 +33,15 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
     Raises:
         DataError: a video is shorter than a clip and `config.short` is "error", or nothing is left.
     """
-    samples, bad = shards.split(split), list[Bad]()
+    samples = shards.split(split)
+    bad: list[Bad] = []
     for number in np.flatnonzero(samples.rows["frames"] == 0).tolist():
         sample = samples[number]
         try:
             samples.replace(number, shards.probed(sample))
         except DecodeError as error:
             bad.append(Bad(sample.key, sample.shard, error.kind, error.detail, 0, 0, source))
-    known, is_long_enough = samples.rows["frames"] > 0, np.empty(len(samples), bool)
+    is_long_enough = np.empty(len(samples), bool)
     for first in range(0, len(samples), ROWS):  # in parts: what is reckoned with takes more memory than the table
         rows = samples.rows[first : first + ROWS]
         fits = long_enough(rows["frames"], rows["seconds"], config.clip_frames, config.fps, config.stride)
@@ -48,34 +49,23 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
     skipped = np.zeros(len(samples), np.bool_)
     if (file := config.sources[source].skip) is not None:
         skipped = listed(shards, split, read(Path(file)))
-    known &= ~skipped
+    known = (samples.rows["frames"] > 0) & ~skipped
     short = known & ~is_long_enough
     count = int(np.count_nonzero(short))
+    needed = f"{config.clip_frames}{config.rate_text()} (data.clip_frames)"
     if count and config.short == "error":
         first = samples[int(np.argmax(short))]
         raise DataError(
-            f"{shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {_clip_text(config)}; "
+            f"{shards.path(first)}: sample {first.key!r} has {first.frames} frames, a clip needs {needed}; "
             f"{count} of {int(known.sum())} videos are too short. Lower it, or drop short videos with data.short: skip"
         )
     usable = known & is_long_enough
     if not usable.any():
-        what = f"all {count} videos are shorter than a clip ({_clip_text(config)})" if count else "no samples"
+        what = f"all {count} videos are shorter than a clip ({needed})" if count else "no samples"
         raise DataError(f"{shards.url}: nothing to draw from in {split!r}: {what}")
     # In shared memory, so that workers do not each copy it.
     chosen = None if usable.all() else torch.from_numpy(np.flatnonzero(usable)).share_memory_()
-    about, stride = shards.manifest, config.stride
-    if config.fps is not None and about.action_size:
-        stride = about.action_width(config.fps) // about.action_size
+    about = shards.manifest
+    stride = about.action_width(config.fps, config.stride) // max(1, about.action_size)
     corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names))
     return Selected(corpus, count, int(np.count_nonzero(skipped)), tuple(bad))
-
-
-def _clip_text(config: StreamConfig) -> str:
-    rate = (
-        f" at {config.fps:g} fps"
-        if config.fps is not None
-        else f", every {config.stride}th"
-        if config.stride > 1
-        else ""
-    )
-    return f"{config.clip_frames}{rate} (data.clip_frames)"

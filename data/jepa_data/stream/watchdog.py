@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self
 
 STACKS: int | None = getattr(signal, "SIGUSR1", None)  # asks a worker for its stacks; not there on Windows
@@ -30,13 +29,16 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float, workers: Callable[[], Sequence[int]], report: Callable[[float], None]) -> None:
-        self._seconds, self._workers, self._report = seconds, workers, report
-        self._since: float | None = None
-        self._reported, self._over = False, threading.Event()
+        self._seconds = seconds
+        self._workers = workers
+        self._report = report
+        self._since: float | None = None  # begin of the wait, if there is one
+        self._reported: float | None = None  # begin of the last wait that was reported
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jepa-data-watchdog", daemon=True)
 
     def waiting(self) -> None:
-        self._reported, self._since = False, time.monotonic()
+        self._since = time.monotonic()
 
     def arrived(self) -> None:
         self._since = None
@@ -45,9 +47,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         self._workers = tuple  # an error that is kept would keep what the function holds: the workers
@@ -55,8 +55,8 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._seconds / 4)):
             since = self._since
-            if since is not None and not self._reported and time.monotonic() - since > self._seconds:
-                self._reported = True
+            if since is not None and since != self._reported and time.monotonic() - since > self._seconds:
+                self._reported = since
                 self._dump()
                 self._report(time.monotonic() - since)
 
@@ -64,6 +64,7 @@ class Watchdog:
         if sys.__stderr__ is not None:
             with contextlib.suppress(OSError, ValueError):  # a stderr without a file
                 faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
-        for pid in () if STACKS is None else self._workers():
-            with contextlib.suppress(OSError):  # it ended in the meantime
-                os.kill(pid, signal.Signals(STACKS))
+        if STACKS is not None:
+            for pid in self._workers():
+                with contextlib.suppress(OSError):  # it ended in the meantime
+                    os.kill(pid, signal.Signals(STACKS))

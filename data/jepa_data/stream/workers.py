@@ -11,6 +11,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import Literal
 
@@ -28,17 +29,20 @@ HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
 AHEAD = 2  # batches each worker prepares before they are asked for
 
 
+@dataclass(eq=False)
 class ClipStream(IterableDataset[WorkerBatch]):
     """Batches `first` .. `last` of a plan, this worker's share of them, through a WebDataset pipeline."""
 
-    def __init__(self, plan: BatchPlan, cut: CutClips, first: int, last: int) -> None:
-        super().__init__()
-        self._plan, self._cut, self._first, self._last = plan, cut, first, last
+    plan: BatchPlan
+    cut: CutClips
+    first: int
+    last: int
 
     def __iter__(self) -> Iterator[WorkerBatch]:
-        worker = get_worker_info()
-        number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        yield from through(self._cut, self._plan.batches(self._first + number, self._last, step))
+        batches = self.plan.batches(self.first, self.last)
+        if (worker := get_worker_info()) is not None:
+            batches = self.plan.batches(self.first + worker.id, self.last, worker.num_workers)
+        yield from through(self.cut, batches)
 
     def by(
         self, workers: int, kind: Literal["process", "thread"]
@@ -65,12 +69,11 @@ class ClipStream(IterableDataset[WorkerBatch]):
 
     def _in_threads(self, workers: int) -> Iterator[WorkerBatch]:
         """The same, by threads of this process, which share its memory of decoded pictures."""
-        plan, cut = self._plan, self._cut
         pending: deque[Future[WorkerBatch]] = deque()
         with ThreadPoolExecutor(workers, "jepa-data") as pool:
             try:
-                for number in range(self._first, self._last):
-                    pending.append(pool.submit(lambda n: next(through(cut, iter([plan.batch(n)]))), number))
+                for number in range(self.first, self.last):
+                    pending.append(pool.submit(lambda n: next(through(self.cut, iter([self.plan.batch(n)]))), number))
                     if len(pending) >= AHEAD * workers:
                         yield pending.popleft().result()
                 while pending:
