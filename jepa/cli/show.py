@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -18,6 +18,21 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def counting_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step of a longer work. Yields a function that takes the step's name, the count and the total."""
+    with ExitStack() as stack:
+        bars: dict[str, Callable[[int], None]] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                stack.close()  # the bar of the step before
+                bars[step] = stack.enter_context(counting(step, total))
+            bars[step](done)
+
+        yield progress
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -188,7 +188,8 @@ def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
 
 def _patch(backbone: nn.Module) -> tuple[int, int]:
     """Height and width of the patches that the backbone is made of; 1, 1 if it does not say."""
-    return to_2tuple(getattr(getattr(backbone, "patch_embed", None), "patch_size", 1))
+    height, width = to_2tuple(getattr(getattr(backbone, "patch_embed", None), "patch_size", 1))
+    return int(height), int(width)
 
 
 def _token_grid(backbone: nn.Module, tokens: int, height: int, width: int) -> tuple[int, int]:

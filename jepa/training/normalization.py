@@ -60,8 +60,8 @@ def _states(dynamics: Predictor, clips: TrainingClips) -> NormalizationStats | N
     columns = list(clips.state_columns)
     if not columns:
         return None
-    found = spread(clips.loader, "states")
-    for name, missing in zip(clips.wanted, found.missing[columns], strict=True):
+    states = spread(clips.loader, "states")
+    for name, missing in zip(clips.wanted, states.missing[columns], strict=True):
         if missing > 0:
             raise UserError(
                 f"method.states: {name} is missing (NaN) in {missing:.1%} of the data; choose others, or drop those "
@@ -69,7 +69,7 @@ def _states(dynamics: Predictor, clips: TrainingClips) -> NormalizationStats | N
             )
     if not isinstance(getattr(dynamics, "scale_states", None), Standardize):
         return None
-    return _to_stats(found.mean[columns], found.std[columns])
+    return _to_stats(states.mean[columns], states.std[columns])
 
 
 def fit_normalization(dynamics: nn.Module, scales: Normalization) -> None:

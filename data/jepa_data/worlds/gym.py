@@ -198,7 +198,7 @@ def _parts(space: spaces.Space, seen: Any, name: str = "observation") -> Iterato
     elif isinstance(space, spaces.Tuple):
         for number, (part, value) in enumerate(zip(space.spaces, seen, strict=True)):
             yield from _parts(part, value, f"{name}.{number}")
-    elif isinstance(space, NUMBERS) and len(space.shape) <= 1:
+    elif isinstance(space, NUMBERS) and len(space.shape or ()) <= 1:
         yield name, space, seen
 
 

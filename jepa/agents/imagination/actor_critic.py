@@ -111,8 +111,8 @@ class ActorCritic(Learner):
         senses = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = Actor(senses, space, **self.network)
-            self.critic = Critic(copy.deepcopy(senses), **self.network)
+            self.actor = Actor(senses, space, hidden=config.hidden, layers=config.layers)
+            self.critic = Critic(copy.deepcopy(senses), hidden=config.hidden, layers=config.layers)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
         self.generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,5 @@
 """`jepa data curate`: drop what is not worth training on."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ def curate(
 
     OUT/curation.json names every sample that was dropped, with the reason. The bytes of the videos are not changed.
     """
-    from jepa.cli.show import counting, table
+    from jepa.cli.show import counting_steps, table
     from jepa.config import load
     from jepa_data.curate.config import CurateConfig
     from jepa_data.errors import DataError
@@ -37,15 +36,7 @@ def curate(
         raise DataError(f"--processes: expected 0 or more, found {processes}")
     from jepa_data.curate.run import curate as run
 
-    with ExitStack() as stack:
-        bars = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                stack.close()  # the bar of the step before
-                bars[what] = stack.enter_context(counting(what, total))
-            bars[what](done)
-
+    with counting_steps() as progress:
         report = run(
             shards,
             out,

@@ -1,7 +1,8 @@
 """`jepa data inspect`, `check`, `bench`, `index`, and `jepa doctor`: look at data before training on it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -223,14 +224,7 @@ def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
 @contextmanager
 def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for work that says itself how much there is. Yields a function that takes done and total."""
-    from jepa.cli.show import counting
+    from jepa.cli.show import counting_steps
 
-    with ExitStack() as stack:
-        bars: list[Callable[[int], None]] = []
-
-        def progress(done: int, total: int) -> None:
-            if not bars:
-                bars.append(stack.enter_context(counting(what, total)))
-            bars[0](done)
-
-        yield progress
+    with counting_steps() as progress:
+        yield partial(progress, what)

@@ -51,9 +51,7 @@ def pack(
     camera: Annotated[str | None, typer.Option(help="LeRobot: whose video to pack.")] = None,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Folder or column names as labels.")] = True,
     processes: Annotated[int | None, typer.Option(help="How many work at once.  [default: one a core]")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch, and replace what is there.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start from scratch; replace what is there.")] = False,
 ) -> None:
     """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
     from jepa_data.errors import DataError
