@@ -88,7 +88,7 @@ class Bad(Finding):
     """A sample that could not be read, and where in the stream that was."""
 
     epoch: int
-    place: int
+    position: int
     source: int = 0  # number of the source
 
 
