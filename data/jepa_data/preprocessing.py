@@ -240,7 +240,7 @@ def _levels(video: Tensor) -> UInt8[Tensor, "B T 3 h w"]:
     if video.is_floating_point():
         _check_range(video, -OVERSHOOT, 1 + OVERSHOOT, "floats are read as 0..1")
         return (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    _check_range(video, 0, 255, "integers are read as 0..255")
+    _check_range(video, 0.0, 255.0, "integers are read as 0..255")
     return video.to(torch.uint8)
 
 

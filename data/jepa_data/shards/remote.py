@@ -68,7 +68,8 @@ class FetchingStore:
             self._download(name, path)
             return path.read_bytes()
         finally:
-            path.unlink(missing_ok=True)
+            if path.exists():  # the cache may be no folder
+                path.unlink()
 
     def expect(self, edition: str, sizes: Mapping[str, int]) -> None:
         self._edition = edition

@@ -52,7 +52,7 @@ def test_settings_reach_the_encoder():
     [
         (dict(name="vit_bse"), "no encoder 'vit_bse'; did you mean 'vit_base'. The names are vit_tiny, vit_small, "),
         (dict(name="base"), "no encoder 'base'; did you mean 'vit_base'"),
-        (dict(name="resnet"), "no encoder 'resnet'; .*The names are vit_tiny, .*vit_gigantic"),
+        (dict(name="resnet"), "no encoder 'resnet'. The names are vit_tiny, .*vit_gigantic"),
         (dict(image_size=100), "vit_tiny: frames of 100x100 pixels do not divide into patches of 16"),
         (dict(frames=15), "vit_tiny: 15 frames do not divide into tubelets of 2"),
         (dict(frames=0), "vit_tiny: 0 frames"),
