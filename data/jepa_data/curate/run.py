@@ -86,11 +86,10 @@ def curate(
     """Measure a folder of shards, drop what the stages say, and write the rest to OUT.
 
     Args:
-        annotate: callables by the name under which what they say is written to metadata.json. They are called in this
+        annotate: callables by the key of metadata.json under which their value is written. They are called in this
             process, for what stays only, with the frames that were looked at (uint8 [T, h, w, 3]) and the metadata.
         engine: "pool": processes of this machine; "ray": Ray Data, see `measure_ray`.
-        processes: that measure at a time; None: one a core of the machine, or of Ray's cluster; 0: this process does it
-            (with Ray as None).
+        processes: that measure at a time; None: one a core of the machine or of Ray's cluster; 0: this process (pool).
         timeout_seconds: a sample whose measuring takes longer is given up as unreadable.
         examples: at most so many dropped samples on the contact sheet of each stage, OUT/examples/*.png; 0: no sheets.
         dry_run: write the report and the sheets, no shards.
@@ -112,9 +111,7 @@ def curate(
     measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
     if processes is None:
         processes = cores() if engine == "pool" else 0
-    measured = measure(
-        source, measurer, engine, processes, timeout_seconds, lambda done: progress("measuring", done, total)
-    )
+    measured = measure(source, measurer, engine, processes, timeout_seconds, _count(progress, "measuring", total))
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
     with writing(out):
@@ -123,14 +120,18 @@ def curate(
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
     if not dry_run:
-        kept = len(curated.kept)
-        with new_writer(source, table, curated.kept, out, config, list(annotate), overwrite) as writer:
-            write_samples(writer, source, curated.kept, config, annotate, lambda done: progress("writing", done, kept))
+        kept = curated.kept
+        with new_writer(source, table, kept, out, config, list(annotate), overwrite) as writer:
+            write_samples(writer, source, kept, config, annotate, _count(progress, "writing", len(kept)))
         curated = replace(curated, written=out)
     curated.write(out)
     with writing(out):
         sheets = write_examples(source, curated, out, examples)
     return replace(curated, examples=sheets, seconds=time.monotonic() - began)
+
+
+def _count(progress: Progress, what: str, total: int) -> Callable[[int], None]:
+    return lambda done: progress(what, done, total)
 
 
 def _decided(source: ShardSet, table: Table, config: CurateConfig, embeddings: Mapping[str, Embeddings]) -> Curated:
