@@ -60,7 +60,7 @@ class VJEPA(Method):
     """V-JEPA 1, 2, 2.1 and SALT (see the table above).
 
     Args:
-        teacher: with `teacher: frozen`, the teacher. It may be of another size, but must see the same grid of tokens.
+        trained: with `teacher: frozen`, the teacher. It may be of another size, but must see the same grid of tokens.
     """
 
     class Config(MethodConfig):
@@ -93,14 +93,14 @@ class VJEPA(Method):
     step: Tensor
     encoder: VideoViT
 
-    def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape, teacher: VideoViT | None = None) -> None:
+    def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape, trained: VideoViT | None = None) -> None:
         super().__init__(config, encoder)
         check_video_vit(config.kind, encoder)
-        if (config.teacher == "frozen") != (teacher is not None):
+        if (config.teacher == "frozen") != (trained is not None):
             raise ValueError("a frozen teacher is an encoder that was trained before: give both, or neither")
-        if teacher is not None:
-            _check_teacher(teacher, encoder)
-        source = teacher or encoder
+        if trained is not None:
+            _check_teacher(trained, encoder)
+        source = trained or encoder
         self.predictor = MaskedPredictor(
             config.predictor,
             encoder.width,

@@ -48,7 +48,7 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
 
 def _teacher(config: PretrainConfig) -> dict[str, Any]:
     origin = config.method.teacher_source()
-    return {} if origin is None else {"teacher": load(origin).encoder}
+    return {} if origin is None else {"trained": load(origin).encoder}
 
 
 def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
