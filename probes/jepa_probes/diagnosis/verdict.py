@@ -1,0 +1,211 @@
+"""From the numbers of a diagnosis to the link that binds, and what to try. Rules, in the order of what a remedy costs:
+
+    1. success is as good as the ceiling: nothing binds
+    2. the planner fails even in the true world, where others succeed: the search binds
+    3. more search, or planning more often, closes most of the gap: that binds, and takes no training
+    4. else the substitution that gains most: the metric, or what stands between true states and latents
+       (the encoder, if a quantity of the goal is not read off its latents; else the dynamics),
+       or the recordings, if dynamics on true states fail too
+
+A gain counts if it is CLEAR: not a matter of a few tasks, nor of chance (McNemar's test on the same tasks).
+"""
+
+from collections.abc import Iterator
+
+from jepa_probes.diagnosis.result import Diagnosis, OpenLoop, Rung
+
+SMALL = 0.05  # of the tasks
+LIKELY = 0.1  # p value
+MOST = 2 / 3  # of the gap to the ceiling
+UNREAD = 0.5  # R² of a quantity that planning can not count on
+LOOSE = 0.5  # correlation of latent and true cost
+RARE = 0.05  # recorded actions among random ones, and what is beyond the recordings
+
+TRY = {
+    "replanning": "Plan again sooner: replan_every=1.",
+    "search": "Search more: raise planner.samples and planner.iterations, refine by gradient (planner.kind=hybrid), or "
+    "start plans from inverse dynamics (warm_start=inverse_dynamics).",
+    "replanning and search": "Search more and plan again sooner: replan_every=1 with more planner.samples, or "
+    "planner.kind=hybrid.",
+    "metric": "The latents know where things are, and their distance does not say so: plan with costs on states "
+    "(`costs: [{kind: state, …}]`), or train longer.",
+    "encoder": "Train longer, at a higher image_size or with more data in which it changes; `supervised=true` tells "
+    "whether the same network can learn it at all.",
+    "dynamics": "Train the predictor longer or wider, on longer clips (open loop), and look no farther than it is "
+    "right: a shorter horizon, or replan_every=1.",
+    "model": "Train longer, and compare the next diagnosis with this one.",
+    "data": "Record more, with actions like those that the tasks need, or train on it for longer.",
+    "none": "Harder tasks (goals farther away, fewer steps) would tell more.",
+}
+
+
+def conclude(found: Diagnosis) -> tuple[str, str]:
+    """The link that binds, and a paragraph about it."""
+    weakest, reason = _weakest(found)
+    return weakest, " ".join([reason, TRY[weakest], *_remarks(found, weakest)])
+
+
+def ceiling(found: Diagnosis) -> float:
+    """What the tasks allow: of the true simulator and of the expert the better one; else all."""
+    known = [found.ladder[name].success for name in ("simulator", "expert") if name in found.ladder]
+    return max(known, default=1.0)
+
+
+def is_clear(rung: Rung) -> bool:
+    """Whether it solves more tasks than the agent as configured, and not by chance."""
+    return (rung.gained - rung.lost) / rung.tasks >= SMALL and rung.p_value <= LIKELY
+
+
+def _weakest(found: Diagnosis) -> tuple[str, str]:
+    ladder = found.ladder
+    base, top = ladder["configured"].success, ceiling(found)
+    told = f"As configured the agent solves {_percent(base)} of the tasks; what they allow is {_percent(top)}."
+    unclear = not any(is_clear(rung) for rung in ladder.values())
+    if top - base < (2 * SMALL if unclear else SMALL):
+        tasks = ladder["configured"].tasks
+        return "none", f"{told} Nothing binds: success equals the ceiling, as far as {tasks} tasks tell."
+    simulator = ladder.get("simulator")
+    searches = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
+    gains = {link: _gain(ladder[name]) for link, name in searches.items() if name in ladder}
+    clear = {link: gain for link, gain in gains.items() if is_clear(ladder[searches[link]])}
+    if clear and max(clear.values()) >= MOST * (top - base):
+        enough = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
+        link = enough[0]  # the simplest that does as well as the best
+        return link, f"{told} The search binds, not the model: {_searched(found)}."
+    if simulator is not None and top - simulator.success >= 0.5 * (top - base):
+        return "search", (
+            f"{told} The search binds: even with true states in the true world this planner solves "
+            f"{_percent(simulator.success)}."
+        )
+    return _weakest_of_the_model(found, told, max(clear, key=clear.__getitem__, default=None))
+
+
+def _weakest_of_the_model(found: Diagnosis, told: str, search: str | None) -> tuple[str, str]:
+    """Of what stands between the pictures and the true world."""
+    ladder = found.ladder
+    metric, states, simulator = (ladder.get(name) for name in ("readout", "state_dynamics", "simulator"))
+    gains: dict[str, float] = {}
+    if search is not None:
+        gains[search] = max(_gain(ladder[name]) for name in ("replan", "search", "replan_search") if name in ladder)
+    if metric is not None and is_clear(metric):
+        gains["metric"] = _gain(metric)
+    if states is not None and is_clear(states):
+        gains["model"] = _gain(states)
+    if simulator is not None and is_clear(simulator) and states is not None:
+        gains["data"] = _gain(simulator) - max(0.0, _gain(states))
+    if not gains or max(gains.values()) < SMALL:
+        where = _suspect(found)
+        return where, f"{told} No single substitution gains more than chance would. {_evidence(found, where)}"
+    link = max(gains, key=gains.__getitem__)
+    if link == search:
+        return link, f"{told} Of what was replaced, the search gains most: {_searched(found)}."
+    if link == "metric":
+        return link, f"{told} The metric binds: by the distance of states read off the same latents it is " + (
+            f"{_percent(ladder['readout'].success)}."
+        )
+    if link == "data":
+        return link, (
+            f"{told} The recordings bind, or the time spent on them: dynamics learned on true states solve "
+            f"{_percent(ladder['state_dynamics'].success)}, the true world {_percent(ladder['simulator'].success)}."
+        )
+    where = _suspect(found)
+    return where, (
+        f"{told} The model binds: with true states and dynamics learned on them, from the same recordings, it is "
+        f"{_percent(ladder['state_dynamics'].success)}. {_evidence(found, where)}"
+    )
+
+
+def _searched(found: Diagnosis) -> str:
+    texts = {
+        "replan": "planning again after every step solves {}",
+        "search": "more plans solve {}",
+        "replan_search": "both {}",
+    }
+    rungs = found.ladder
+    return ", ".join(text.format(_percent(rungs[name].success)) for name, text in texts.items() if name in rungs)
+
+
+def unread(found: Diagnosis) -> list[str]:
+    """What the goal is told in, and the encoder does not hold: not even a network reads it off the latents."""
+    scores = {name: found.readout[name]["pretrained"].mlp for name in found.goal_quantities}
+    return [name for name, score in scores.items() if score is not None and score < UNREAD]
+
+
+def beyond_still(found: Diagnosis) -> list[OpenLoop]:
+    """Quantities of the goal that imagination knows less of than who claims that nothing moves."""
+    return [
+        row
+        for row in found.open_loop
+        if row.quantity in found.goal_quantities
+        and None not in (row.imagined, row.still)
+        and (row.imagined or 0) > (row.still or 0)
+    ]
+
+
+def drift(found: Diagnosis) -> list[OpenLoop]:
+    """Places and angles of the goal that imagination is far more wrong about than the reading itself."""
+    horizon = found.config["plan"]["horizon"]
+    return [
+        row
+        for row in found.open_loop
+        if row.quantity in found.goal_quantities
+        and row.horizon <= horizon
+        and None not in (row.imagined, row.read)
+        and (row.imagined or 0) > 2 * (row.read or 0)
+    ]
+
+
+def _suspect(found: Diagnosis) -> str:
+    """Encoder, dynamics, or the model as a whole."""
+    places = [name for name in unread(found) if found.kinds[name] != "velocity"]
+    if places:
+        return "encoder"
+    return "dynamics" if beyond_still(found) or drift(found) else "model"
+
+
+def _evidence(found: Diagnosis, where: str) -> str:
+    if where == "encoder":
+        names = [name for name in unread(found) if found.kinds[name] != "velocity"]
+        scores = ", ".join(f"{name} R² {found.readout[name]['pretrained'].mlp:.2f}" for name in names)
+        return f"The encoder drops what the goal is told in ({scores}, read by a network)."
+    if where == "dynamics":
+        row = (beyond_still(found) or drift(found))[0]
+        return (
+            f"The encoder holds the goal, and the dynamics lose it: after {row.horizon} imagined steps {row.quantity} "
+            f"is off by {_value(row.imagined, row)} ({_value(row.read, row)} on true latents, "
+            f"{_value(row.still, row)} if nothing moved)."
+        )
+    return "The encoder holds the goal, and the dynamics keep it about as well as it can be read."
+
+
+def _remarks(found: Diagnosis, weakest: str) -> Iterator[str]:
+    """What else is amiss."""
+    for name in unread(found):
+        if found.kinds[name] == "velocity" or weakest != "encoder":
+            score = found.readout[name]["pretrained"].mlp
+            yield f"{name} is hardly read off one latent (R² {score:.2f})."
+    if weakest != "dynamics" and (rows := beyond_still(found)):
+        yield f"Imagined {rows[0].quantity} is worse than if nothing moved, {rows[0].horizon} step(s) ahead."
+    cost, far = found.cost, found.exploitation
+    if cost.correlation is not None and cost.correlation < LOOSE:
+        yield f"The latent cost says little of the true one (rank correlation {cost.correlation:.2f})."
+    if cost.recorded_rank is not None and cost.recorded_rank > RARE:
+        yield f"{_percent(cost.recorded_rank)} of random plans seem cheaper than the actions that led to the goal."
+    if far.plans is not None and far.plans > max(RARE, 2 * (far.recorded_actions or 0)):
+        yield (
+            f"Plans exploit the model: {_percent(far.plans)} of what they imagine lies beyond the recordings "
+            f"({_percent(far.recorded_actions or 0)} under recorded actions)."
+        )
+
+
+def _gain(rung: Rung) -> float:
+    """In the share of tasks that are solved, on the tasks that both were given."""
+    return (rung.gained - rung.lost) / rung.tasks
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _value(error: float | None, row: OpenLoop) -> str:
+    return "–" if error is None else f"{error:.3g}{row.unit}"
