@@ -23,7 +23,7 @@ class DiagnoseConfig(Config):
     )
     more_search: Count = Field(default=10, description="times as many plans are imagined where more search is tried")
     search_tasks: Count | None = Field(
-        default=16, description="how many of the tasks are searched so, as that takes longest; none: all"
+        default=12, description="how many of the tasks are searched so, as that takes longest; none: all"
     )
     clips: Count = Field(default=1000, description="recorded clips to learn from, at most")
     clips_per_video: Count = 2

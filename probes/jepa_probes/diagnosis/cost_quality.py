@@ -57,17 +57,18 @@ def record(
     actions = world.act(policy, generators, warm_up + seen + ahead)  # [B, warm_up + seen - 1 + ahead, A]
     for t in range(warm_up):
         world.step(actions[:, t])
-    pictures, told = [world.render()], [proprioception(model, world)]
+    pictures = [world.render()]
+    body = [proprioception(model, world)]
     for t in range(warm_up, warm_up + seen - 1):
         world.step(actions[:, t])
         pictures.append(world.render())
-        told.append(proprioception(model, world))
+        body.append(proprioception(model, world))
     start = world.take(np.arange(starts))
     for t in range(warm_up + seen - 1, actions.shape[1]):
         world.step(actions[:, t])
     goal = world.goal_state()
     world.set_goal_state(goal)
-    known = [torch.from_numpy(x).float() for x in told if x is not None]
+    known = [torch.from_numpy(x).float() for x in body if x is not None]
     done = torch.from_numpy(actions).float()
     return Recorded(
         np.stack(pictures, 1),
@@ -91,14 +92,15 @@ def measure_cost(
     """
     about = make_goal_batch(protocol.world, np.arange(1), image_size=protocol.image_size)
     planning = Policy(model, about.render(), settings, fps=about.fps)
-    history, stride, frames = planning.history, planning.stride, model.spec.frames_per_step
+    history = planning.history
+    stride = planning.stride
+    frames = model.spec.frames_per_step
     step = frames * stride
     seen = (history * frames - 1) * stride + 1
     episodes = record(model, protocol, policy, starts, seen, WARM_UP * step, settings.horizon * step)
     z = model.encode(episodes.pictures[:, ::stride])
     first = (frames - 1) * stride  # the frame of the first latent
-    before = episodes.before[:, first:].unflatten(1, (history - 1, -1)).flatten(2) if history > 1 else None
-    before = z.new_zeros(len(z), 0, model.spec.block_size) if before is None else before
+    before = episodes.before[:, first:].reshape(len(z), history - 1, model.spec.block_size)
     states = None if episodes.states is None else episodes.states[:, first::step]
     dynamics = model.dynamics
     assert dynamics is not None
@@ -111,15 +113,16 @@ def measure_cost(
     rank = (latent < cost(done[:, None])).float().mean(1)
     away = torch.from_numpy(episodes.start.distance(episodes.goal) > protocol.radius)
     rows = away if away.any() else torch.ones_like(away)
-    true = _true_cost(episodes.start, episodes.goal, plans, step, weight) if episodes.start.copies else None
-    return CostQuality(
+    measured = CostQuality(
         starts=int(rows.sum()),
         candidates=candidates,
         spread=_spread(latent[rows]),
-        true_spread=None if true is None else _spread(true[rows]),
         recorded_rank=rank[rows].mean().item(),
-        correlation=None if true is None else spearman(latent[rows], true[rows]),
     )
+    if not episodes.start.copies:
+        return measured
+    true = _true_cost(episodes.start, episodes.goal, plans, step, weight)[rows]
+    return measured.model_copy(update={"true_spread": _spread(true), "correlation": spearman(latent[rows], true)})
 
 
 def spearman(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> float:
@@ -134,7 +137,8 @@ def _random_plans(
     planning: Policy, settings: PlanSettings, batch: int, count: int, seed: int
 ) -> Float[Tensor, "B K H E"]:
     """Plans drawn evenly from the range of the data, or from a Gaussian where there are no bounds."""
-    control, generator = planning.control, torch.Generator().manual_seed(seed)
+    control = planning.control
+    generator = torch.Generator().manual_seed(seed)
     shape = (batch, count, settings.horizon * control.frames // control.action_repeat, control.action_size)
     if settings.bounds == "none":
         return control.blocks(torch.randn(shape, generator=generator))
@@ -145,8 +149,9 @@ def _true_cost(
     start: GoalBatch, goal: Float[np.ndarray, "B G"], plans: Float[Tensor, "B K H E"], step: int, weight: float
 ) -> Float[Tensor, "B K"]:
     """The way that is left at each latent step, weighted as the latent cost is."""
-    batch, count, horizon = plans.shape[:3]
-    world, target = start.take(np.repeat(np.arange(batch), count)), np.repeat(goal, count, axis=0)
+    (batch, count, horizon) = plans.shape[:3]
+    world = start.take(np.repeat(np.arange(batch), count))
+    target = np.repeat(goal, count, axis=0)
     actions = plans.flatten(0, 1).unflatten(-1, (step, -1)).flatten(1, 2).numpy()
     weights = np.r_[np.full(horizon - 1, weight), 1.0]
     left = np.zeros(len(world))

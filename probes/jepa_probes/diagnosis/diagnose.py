@@ -64,8 +64,9 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
         UserError: the run has no model with dynamics, its data come from no simulated world that sets tasks, or hold no
             states; or nothing can be written.
     """
-    opened, training = open_model(run), load_config(run / "config.yaml", PretrainConfig)
-    model, encoder = opened.world, opened.config.encoder
+    opened = open_model(run)
+    training = load_config(run / "config.yaml", PretrainConfig)
+    model = opened.world
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so there is no planning to diagnose; `jepa probe` scores its encoder"
@@ -74,7 +75,7 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
     plan = config.plan.model_copy(update={"tasks": config.tasks, "seed": config.seed})
     plan = fitted(run, plan, ShardSet.open(training.data.folder).manifest, model)
     check_states(plan.costs, training.data)
-    fresh = partial(build_encoder, encoder, model.preprocessing.image_size, opened.config.frames)
+    fresh = partial(build_encoder, opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
     subject = Subject(model, training.data, fresh, training, str(run))
     controller = load_controller(run, out) if plan.warm_start == "controller" else None
     try:
@@ -97,8 +98,10 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
         UserError: the recordings hold no states, or the tasks are not sound.
         ValueError: settings do not fit together, or the model has diverged.
     """
-    began, cpu = time.perf_counter(), time.process_time()
-    model, plan = subject.model, config.plan
+    began = time.perf_counter()
+    cpu = time.process_time()
+    model = subject.model
+    plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
     terms = build_costs(plan.costs, model, subject.data, plan.seed).terms
@@ -125,8 +128,8 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     cost = measure_cost(model, tasks.protocol, settings, policy, config.starts, config.candidates)
     ahead = learned.imagined[:, : settings.horizon]
     exploitation = measure_exploitation(base.imagined, ahead, learned.train.latents, learned.test.latents)
-    goal, code = ladder.goal, learned.space.code
-    aims = set() if goal is None else {*goal.reach, *goal.stops}
+    code = learned.space.code
+    aims = ladder.goal.numbers if ladder.goal else set()
     result = Diagnosis(
         weakest="none",
         verdict="",
@@ -166,19 +169,22 @@ class _Ladder:
 
     def climb(self) -> tuple[dict[str, Played], dict[str, str]]:
         """What was played by name, and why the others were not. See ladder.py."""
-        model, tasks, settings, config = self.subject.model, self.tasks, self.settings, self.config
+        model = self.subject.model
+        tasks = self.tasks
+        settings = self.settings
         latents = partial(play, model, tasks, guide=self.guide)
         logger.info(f"planning {tasks.protocol.tasks} tasks")
-        played: dict[str, Played | None] = {"configured": latents(settings, remember=True)}
+        played: dict[str, Played | None] = {"configured": latents(settings, keep_imagined=True)}
         left_out: dict[str, str] = {}
-        sooner, more = self._sooner(), replace(settings, planner=self._larger())
-        count = config.search_tasks
+        sooner = self._sooner()
+        more = replace(settings, planner=_planner(enlarged(self.config.plan.planner, self.config.more_search)))
+        count = self.config.search_tasks
         if sooner is None:
             left_out["replan"] = "it plans again as soon as it can already"
         else:
             logger.info("planning more often")
             played["replan"] = latents(sooner)
-        logger.info(f"planning with {config.more_search} times as many plans")
+        logger.info(f"planning with {self.config.more_search} times as many plans")
         played["search"] = latents(more, count=count)
         if sooner is not None:
             logger.info("both")
@@ -191,7 +197,7 @@ class _Ladder:
             played["readout"] = play_readout(model, tasks, settings, learned.read, self.goal, self.guide)
             played["state_dynamics"] = play_states(model, tasks, settings, learned.space, learned.dynamics, self.goal)
         logger.info("planning in the true world")
-        played["simulator"] = play_simulator(model, tasks, settings, self.frames, config.plan.simulator_tasks)
+        played["simulator"] = play_simulator(model, tasks, settings, self.frames, self.config.plan.simulator_tasks)
         if played["simulator"] is None:
             left_out["simulator"] = NO_COPIES
         played |= play_others(model, tasks, self.frames, self.inverse)
@@ -199,12 +205,8 @@ class _Ladder:
 
     def _sooner(self) -> PlanSettings | None:
         """Planning again as soon as an action's repetitions allow; None if it does."""
-        repeat, steps = self.settings.action_repeat, self.settings.replan_every
-        soonest = next(n for n in range(1, steps + 1) if n * self.frames % repeat == 0 or n == steps)
-        return replace(self.settings, replan_every=soonest) if soonest < steps else None
-
-    def _larger(self) -> Planner:
-        return _planner(enlarged(self.config.plan.planner, self.config.more_search))
+        fits = (n for n in range(1, self.settings.replan_every) if n * self.frames % self.settings.action_repeat == 0)
+        return next((replace(self.settings, replan_every=n) for n in fits), None)
 
 
 def _planner(config: Component) -> Planner:

@@ -9,6 +9,7 @@
     simulator          true states, and the true world in place of dynamics
     inverse_dynamics   what was done in the recordings, without planning
     random, expert     the floor, and the world's own script
+    replay             the very actions by which the goals were reached, where they were recorded (goal_offset)
 
 What a step of the ladder gains over `configured` is what its link costs; the tasks are the same, so gains are paired.
 """
@@ -33,7 +34,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.diagnosis.networks import StateRead, StateSpace
 from jepa_probes.diagnosis.result import Rung
-from jepa_probes.planning.evaluate import proprioception, random_floor, score, simulator_ceiling
+from jepa_probes.planning.evaluate import proprioception, random_floor, replay, score, simulator_ceiling
 from jepa_probes.planning.paired_test import mcnemar
 from jepa_probes.planning.tasks import Pictures, Tasks
 
@@ -63,7 +64,7 @@ class Played:
         return Rung(
             **dict(score(self.solved)),
             cpu_seconds_per_plan=self.cpu_seconds / planned if planned else None,
-            plans_imagined=round(self.evaluations / self.plans) if self.evaluations else None,
+            plans_imagined=round(self.evaluations / max(1, self.plans)) or None,
             gained=gained,
             lost=lost,
             p_value=mcnemar(gained, lost),
@@ -81,10 +82,16 @@ class GoalNumbers:
     stops: list[int]
     at_goal: Float[Tensor, "B C"]
 
+    @property
+    def numbers(self) -> set[int]:
+        """All of them."""
+        return {*self.reach, *self.stops}
+
     @classmethod
     def of(cls, space: StateSpace, tasks: Tasks) -> "GoalNumbers | None":
         """None where a goal is told in what is no state."""
-        names, code = tasks.start(1).goal_names, space.code
+        names = tasks.start(1).goal_names
+        code = space.code
         if not set(names) <= set(code.state_names):
             return None
         bodies = {name.rpartition(".")[0] for name in names}
@@ -107,7 +114,8 @@ class GoalNumbers:
             return Term(state_reached(chosen, self.at_goal[:count, numbers], running_cost_weight=weight))
 
         reach = distance(self.reach, running_cost_weight)
-        return (reach, replace(distance(self.stops, 0.0), weight=STOPS)) if self.stops else (reach,)
+        stops = [replace(distance(self.stops, 0.0), weight=STOPS)] if self.stops else []
+        return (reach, *stops)
 
 
 def play(
@@ -117,25 +125,27 @@ def play(
     *,
     guide: Controller | None = None,
     count: int | None = None,
-    remember: bool = False,
+    keep_imagined: bool = False,
 ) -> Played:
-    """Plan the first `count` tasks in latents. With `remember`, what was imagined is kept."""
+    """Plan the first `count` tasks in latents. With `keep_imagined`, what was imagined is kept."""
     world = tasks.start(1)
     policy = Policy(model, tasks.goal_pictures[:count], settings, tasks.protocol.seed, world.fps, guide)
     played = Played(np.zeros(0, bool))
 
     def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
         known = proprioception(model, world)
-        planned, began = policy.plans, time.process_time()
+        planned = policy.plans
+        began = time.process_time()
         assert pictures is not None
         action = policy.act(pictures, known)
         played.cpu_seconds += time.process_time() - began
-        if remember and policy.plans > planned:
+        if keep_imagined and policy.plans > planned:
             played.imagined.append(policy.imagine())
         return action
 
     played.solved = tasks.solved(tasks.run(act, count=count, look=True).distance)
-    played.plans, played.evaluations = policy.plans, policy.evaluations
+    played.plans = policy.plans
+    played.evaluations = policy.evaluations
     return played
 
 
@@ -163,9 +173,10 @@ def play_states(
     dynamics: MLPPredictor,
     goal: GoalNumbers,
 ) -> Played:
-    """Plan on true states, with dynamics that were learned on them."""
+    """Plan on true states, with dynamics that were learned on them; other costs and starts of plans are left out."""
     policy = Policy(model, tasks.goal_pictures[:1], settings, tasks.protocol.seed, tasks.start(1).fps)
-    control, queue = policy.control, list[NDArray[np.floating]]()
+    control = policy.control
+    queue: list[NDArray[np.floating]] = []
     frames = model.spec.frames_per_step * policy.stride
     terms = goal.terms(space.numbers, settings.running_cost_weight)
     played = Played(np.zeros(0, bool))
@@ -177,7 +188,8 @@ def play_states(
             plan = control.plan(LatentCost(dynamics, LatentState(space.latents(states)), terms), len(world))
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, -1)).flatten(1, 2)
             queue.extend(steps.numpy().swapaxes(0, 1))
-            played.plans, played.evaluations = played.plans + 1, played.evaluations + plan.evaluations
+            played.plans += 1
+            played.evaluations += plan.evaluations
             played.cpu_seconds += time.process_time() - began
         return queue.pop(0)
 
@@ -200,11 +212,14 @@ def play_simulator(
 
 def play_others(model: LatentWorldModel, tasks: Tasks, frames: int, inverse: Controller | None) -> dict[str, Played]:
     """Agents that do not plan."""
-    world, played = tasks.start(1), {"random": Played(random_floor(tasks, frames))}
+    world = tasks.start(1)
+    played = {"random": Played(random_floor(tasks, frames))}
     if inverse is not None:
         policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
         done = tasks.run(lambda pictures, _: policy.act(pictures), look=True)
         played = {"inverse_dynamics": Played(tasks.solved(done.distance))} | played
+    if tasks.recorded is not None:
+        played["replay"] = Played(replay(tasks))
     if world.has_expert:
         played["expert"] = Played(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
     return played

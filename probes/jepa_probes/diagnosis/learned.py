@@ -13,7 +13,7 @@ from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.networks import StateRead, StateSpace, fit_read, fit_state_dynamics
 from jepa_probes.diagnosis.open_loop import imagine, measure_open_loop
 from jepa_probes.diagnosis.quantities import StateCode
-from jepa_probes.diagnosis.recordings import PRETRAINED, STILLS, Subject, all_finite, clip_steps, encoders, read_split
+from jepa_probes.diagnosis.recordings import GOALS, PRETRAINED, Subject, all_finite, clip_steps, encoders, read_split
 from jepa_probes.diagnosis.result import OpenLoop, ReadOut
 from jepa_probes.probing.features import Features
 from jepa_probes.probing.state import fit_state
@@ -71,15 +71,15 @@ def learn(subject: Subject, config: DiagnoseConfig, settings: PlanSettings) -> L
     logger.info(f"learning dynamics on true states, {config.state_updates} updates")
     assert own.actions is not None
     blocks = block_actions(own.actions[:, : own.latents.shape[1] * frames - 1], frames)
-    effort = {"hidden": config.hidden, "updates": config.state_updates, "seed": config.seed}
-    dynamics = fit_state_dynamics(space, numbers, blocks, model.spec.block_action_stats, **effort)
+    options = {"hidden": config.hidden, "updates": config.state_updates, "seed": config.seed}
+    dynamics = fit_state_dynamics(space, numbers, blocks, model.spec.block_action_stats, **options)
     held_out = all_finite(test[PRETRAINED], model.spec.states)
     seen = min(history, held_out.latents.shape[1] - 1)
     longest = min(ahead, held_out.latents.shape[1] - seen)
     imagined = imagine(model, held_out, seen, longest)
     read = reads[PRETRAINED]
     open_loop = measure_open_loop(imagined, held_out, seen, config.horizons, read, space, dynamics, frames)
-    return Learned(space, read, dynamics, own, test[PRETRAINED], train[STILLS].latents, imagined, readout, open_loop)
+    return Learned(space, read, dynamics, own, test[PRETRAINED], train[GOALS].latents, imagined, readout, open_loop)
 
 
 def _read(
@@ -88,9 +88,10 @@ def _read(
     """The network, and how well it and a linear map read each quantity on held-out episodes."""
     code = space.code
     names = tuple(number.name for number in code.numbers)
-    known, truth = (replace(part, states=code.encode(part.states), state_names=names) for part in (train, test))
-    effort = {"hidden": config.hidden, "updates": config.read_updates, "seed": config.seed}
-    read = fit_read(known.latents, known.states, known.keys, **effort)
+    known = replace(train, states=code.encode(train.states), state_names=names)
+    truth = replace(test, states=code.encode(test.states), state_names=names)
+    options = {"hidden": config.hidden, "updates": config.read_updates, "seed": config.seed}
+    read = fit_read(known.latents, known.states, known.keys, **options)
     linear = fit_state(known, seed=config.seed)
     assert tuple(target.name for target in linear.targets) == names
     predicted = {"linear": linear.predict(truth.latents).float(), "mlp": read(truth.latents)}

@@ -85,9 +85,9 @@ def fit_read(
 
     _descend(read, loss, updates)
     read.eval().requires_grad_(False)
-    told, then = read(latents[held_out]).flatten(0, 1), numbers[held_out].flatten(0, 1)
-    told = torch.where(then.isfinite(), told, 0.0)
-    read.trust.copy_(((told * then.nan_to_num()).sum(0) / told.square().sum(0).clamp_min(1e-9)).clamp(0, 1))
+    then = numbers[held_out].flatten(0, 1)
+    guess = torch.where(then.isfinite(), read(latents[held_out]).flatten(0, 1), 0.0)
+    read.trust.copy_(((guess * then.nan_to_num()).sum(0) / guess.square().sum(0).clamp_min(1e-9)).clamp(0, 1))
     return read
 
 

@@ -22,6 +22,7 @@ from jepa.r2 import r2_score
 from jepa_probes.probing.state import KINDS
 
 Kind = Literal["position", "velocity", "angle", "other"]
+MOVING: dict[str, Kind] = {"position": "position", "velocity": "velocity"}
 ANGLES = ("angle", "theta", "yaw", "heading", "orientation")
 FLAGS = ("visible", "contact", "reward", "terminated")
 SPEEDS = ("speed", "omega")
@@ -61,7 +62,7 @@ def kind_of(name: str) -> Kind | None:
     if what in FLAGS:
         return None
     if what in KINDS:
-        return "position" if KINDS[what] == "position" else "velocity"
+        return MOVING[KINDS[what]]
     if what.endswith(ANGLES):
         return "angle"
     return "velocity" if what.endswith(SPEEDS) else "other"
@@ -104,13 +105,13 @@ class StateCode:
         chosen = states[..., [number.column for number in self.numbers]]
         turned = {"": lambda x: x, "sin": torch.sin, "cos": torch.cos}
         parts = [turned[n.turn](x) for n, x in zip(self.numbers, chosen.unbind(-1), strict=True)]
-        numbers = torch.stack(parts, -1) if parts else chosen
+        numbers = torch.stack(parts, -1)
         return (numbers - self.mean) / self.std
 
     @cached_property
     def quantities(self) -> tuple[Quantity, ...]:
         """In the order of the states."""
-        found: dict[tuple[str, Kind], dict[str, list[int]]] = {}
+        quantities: dict[tuple[str, Kind], dict[str, list[int]]] = {}
         for index, number in enumerate(self.numbers):
             name = self.state_names[number.column]
             kind = kind_of(name) or "other"
@@ -118,8 +119,8 @@ class StateCode:
             merged = (re.sub(r"\d+$", "", body) or body).replace("body", "bodies")
             moving = body and name.rpartition(".")[2] in KINDS
             label = f"{merged}.{kind}" if moving else name
-            found.setdefault((label, kind), {}).setdefault(body, []).append(index)
-        return tuple(Quantity(name, kind, tuple(map(tuple, by.values()))) for (name, kind), by in found.items())
+            quantities.setdefault((label, kind), {}).setdefault(body, []).append(index)
+        return tuple(Quantity(name, kind, tuple(map(tuple, by.values()))) for (name, kind), by in quantities.items())
 
     def of_states(self, names: Sequence[str]) -> list[int]:
         """The numbers of some states."""
@@ -155,3 +156,8 @@ def _degrees(predicted: Float[Tensor, "n 2"], truth: Float[Tensor, "n 2"]) -> Fl
     """Between angles that are given as sine and cosine."""
     turn = torch.atan2(predicted[:, 0], predicted[:, 1]) - torch.atan2(truth[:, 0], truth[:, 1])
     return torch.rad2deg(torch.atan2(turn.sin(), turn.cos()))
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    """Three digits, or a dash."""
+    return "–" if value is None else f"{value:.3g}{unit}"

@@ -23,8 +23,10 @@ from jepa_probes.probing.features import Encode, Features, extract_all
 
 logger = logging.getLogger(__name__)
 
-PRETRAINED, RANDOM, SUPERVISED = "pretrained", "random_init", "supervised"
-STILLS = "stills"  # of the run's encoder: each step as a goal picture shows it
+PRETRAINED = "pretrained"
+RANDOM = "random_init"
+SUPERVISED = "supervised"
+GOALS = "goals"  # of the run's encoder: each step as a goal picture shows it
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Subject:
 
 def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
     """The encoder, and those that it is read beside."""
-    model, data = subject.model, subject.data
+    model = subject.model
+    data = subject.data
     seed = config.seed if subject.trained is None else subject.trained.seed
     some = make_loader(data, "train", seed=seed, total_batches=8)
     made = {
@@ -97,22 +100,25 @@ def read_split(
         )
     encodes: dict[str, Encode] = {name: partial(_encode, model, encoder) for name, encoder in wanted.items()}
     if split == "train":
-        encodes[STILLS] = partial(_stills, model)
-    return extract_all(encodes, loader, frames, names, clips=config.clips if split == "train" else config.test_clips)
+        encodes[GOALS] = partial(_goals, model)
+    limits = {"train": config.clips, "test": config.test_clips}
+    return extract_all(encodes, loader, frames, names, clips=limits[split])
 
 
 def clip_steps(subject: Subject, split: str, wanted: int) -> int:
-    """Latent steps of the longest clips that every recording is long enough for, `wanted` at most.
+    """Latent steps of the longest clips that every recording is long enough for (`short: skip`: half), or `wanted`.
 
     Raises:
         UserError: some hold less than two.
     """
-    data, frames = subject.data, subject.model.spec.frames_per_step
+    data = subject.data
+    frames = subject.model.spec.frames_per_step
     rows = ShardSet.open(data.folder, data.remote).split(split).rows
     if not len(rows):
         raise UserError(f"{data.folder}: no episodes in {split!r}, which a diagnosis needs")
+    share = 0.5 if data.short == "skip" else 1.0
     for steps in range(wanted, 1, -1):
-        if long_enough(rows["frames"], rows["seconds"], steps * frames, data.fps, data.stride).all():
+        if long_enough(rows["frames"], rows["seconds"], steps * frames, data.fps, data.stride).mean() >= share:
             return steps
     raise UserError(
         f"{data.folder}: some recordings in {split!r} are shorter than two latent steps ({2 * frames} frames)"
@@ -138,7 +144,7 @@ def all_finite(features: Features, names: tuple[str, ...]) -> Features:
     )
 
 
-def _stills(model: LatentWorldModel, video: Tensor) -> Tensor:
+def _goals(model: LatentWorldModel, video: Tensor) -> Tensor:
     frames = model.spec.frames_per_step
     return model.encode_image(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
 

@@ -1,7 +1,9 @@
 """RUN/diagnosis.json: what binds, and the numbers that say so."""
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
+from jepa.config import UserError
 from jepa.config.result import Number, Part, Result
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Protocol
@@ -62,9 +64,9 @@ class CostQuality(Part):
     starts: int
     candidates: int
     spread: Number
-    true_spread: Number
+    true_spread: Number = None
     recorded_rank: Number
-    correlation: Number
+    correlation: Number = None
 
 
 class Exploitation(Part):
@@ -108,3 +110,10 @@ class Diagnosis(Result):
     config: dict[str, Any]
     seconds: float
     cpu_seconds: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """See `Result`; the verb has another name than its file."""
+        if not (folder / cls.FILE).is_file():
+            raise UserError(f"{folder}: no {cls.FILE} here; run `jepa diagnose {folder}` first")
+        return super().read(folder)

@@ -12,8 +12,11 @@ A gain counts if it is CLEAR: not a matter of a few tasks, nor of chance (McNema
 
 from collections.abc import Iterator
 
+from jepa_probes.diagnosis.quantities import with_unit
 from jepa_probes.diagnosis.result import Diagnosis, OpenLoop, Rung
+from jepa_probes.reporting.results import number
 
+KNOWN = {"expert", "replay"}  # who tells what can be solved
 SMALL = 0.05  # of the tasks
 LIKELY = 0.1  # p value
 MOST = 2 / 3  # of the gap to the ceiling
@@ -39,16 +42,20 @@ TRY = {
 }
 
 
-def conclude(found: Diagnosis) -> tuple[str, str]:
+def conclude(result: Diagnosis) -> tuple[str, str]:
     """The link that binds, and a paragraph about it."""
-    weakest, reason = _weakest(found)
-    return weakest, " ".join([reason, TRY[weakest], *_remarks(found, weakest)])
+    weakest, reason = _weakest(result)
+    return weakest, " ".join([reason, TRY[weakest], *_remarks(result, weakest)])
 
 
-def ceiling(found: Diagnosis) -> float:
-    """What the tasks allow: of the true simulator and of the expert the better one; else all."""
-    known = [found.ladder[name].success for name in ("simulator", "expert") if name in found.ladder]
-    return max(known, default=1.0)
+def ceiling(result: Diagnosis) -> float:
+    """Share of the tasks that can be solved: the best there is, or all where no script and no recording solves them."""
+    return max(rung.success for rung in result.ladder.values()) if is_known(result) else 1.0
+
+
+def is_known(result: Diagnosis) -> bool:
+    """Whether anybody tells how many of the tasks can be solved."""
+    return not KNOWN.isdisjoint(result.ladder)
 
 
 def is_clear(rung: Rung) -> bool:
@@ -56,14 +63,16 @@ def is_clear(rung: Rung) -> bool:
     return (rung.gained - rung.lost) / rung.tasks >= SMALL and rung.p_value <= LIKELY
 
 
-def _weakest(found: Diagnosis) -> tuple[str, str]:
-    ladder = found.ladder
-    base, top = ladder["configured"].success, ceiling(found)
-    told = f"As configured the agent solves {_percent(base)} of the tasks; what they allow is {_percent(top)}."
+def _weakest(result: Diagnosis) -> tuple[str, str]:
+    ladder = result.ladder
+    base = ladder["configured"].success
+    top = ceiling(result)
+    opening = f"As configured the agent solves {_percent(base)} of the tasks"
+    opening += f", of {_percent(top)} that can be solved." if is_known(result) else "; no script says how many can be."
     unclear = not any(is_clear(rung) for rung in ladder.values())
-    if top - base < (2 * SMALL if unclear else SMALL):
+    if top - base < SMALL or (unclear and top - base < 2 * SMALL):
         tasks = ladder["configured"].tasks
-        return "none", f"{told} Nothing binds: success equals the ceiling, as far as {tasks} tasks tell."
+        return "none", f"{opening} Nothing binds: success equals the ceiling, as far as {tasks} tasks tell."
     simulator = ladder.get("simulator")
     searches = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
     gains = {link: _gain(ladder[name]) for link, name in searches.items() if name in ladder}
@@ -71,19 +80,21 @@ def _weakest(found: Diagnosis) -> tuple[str, str]:
     if clear and max(clear.values()) >= MOST * (top - base):
         enough = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
         link = enough[0]  # the simplest that does as well as the best
-        return link, f"{told} The search binds, not the model: {_searched(found)}."
+        return link, f"{opening} The search binds, not the model: {_searched(result)}."
     if simulator is not None and top - simulator.success >= 0.5 * (top - base):
         return "search", (
-            f"{told} The search binds: even with true states in the true world this planner solves "
+            f"{opening} The search binds: even with true states in the true world this planner solves "
             f"{_percent(simulator.success)}."
         )
-    return _weakest_of_the_model(found, told, max(clear, key=clear.__getitem__, default=None))
+    return _weakest_of_the_model(result, opening, max(clear, key=clear.__getitem__, default=None))
 
 
-def _weakest_of_the_model(found: Diagnosis, told: str, search: str | None) -> tuple[str, str]:
+def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -> tuple[str, str]:
     """Of what stands between the pictures and the true world."""
-    ladder = found.ladder
-    metric, states, simulator = (ladder.get(name) for name in ("readout", "state_dynamics", "simulator"))
+    ladder = result.ladder
+    metric = ladder.get("readout")
+    states = ladder.get("state_dynamics")
+    simulator = ladder.get("simulator")
     gains: dict[str, float] = {}
     if search is not None:
         gains[search] = max(_gain(ladder[name]) for name in ("replan", "search", "replan_search") if name in ladder)
@@ -94,101 +105,100 @@ def _weakest_of_the_model(found: Diagnosis, told: str, search: str | None) -> tu
     if simulator is not None and is_clear(simulator) and states is not None:
         gains["data"] = _gain(simulator) - max(0.0, _gain(states))
     if not gains or max(gains.values()) < SMALL:
-        where = _suspect(found)
-        return where, f"{told} No single substitution gains more than chance would. {_evidence(found, where)}"
+        where = _suspect(result)
+        return where, f"{opening} No single substitution gains more than chance would. {_evidence(result, where)}"
     link = max(gains, key=gains.__getitem__)
     if link == search:
-        return link, f"{told} Of what was replaced, the search gains most: {_searched(found)}."
+        return link, f"{opening} Of what was replaced, the search gains most: {_searched(result)}."
     if link == "metric":
-        return link, f"{told} The metric binds: by the distance of states read off the same latents it is " + (
+        return link, f"{opening} The metric binds: by the distance of states read off the same latents it is " + (
             f"{_percent(ladder['readout'].success)}."
         )
     if link == "data":
         return link, (
-            f"{told} The recordings bind, or the time spent on them: dynamics learned on true states solve "
+            f"{opening} The recordings bind, or the time spent on them: dynamics learned on true states solve "
             f"{_percent(ladder['state_dynamics'].success)}, the true world {_percent(ladder['simulator'].success)}."
         )
-    where = _suspect(found)
+    where = _suspect(result)
     return where, (
-        f"{told} The model binds: with true states and dynamics learned on them, from the same recordings, it is "
-        f"{_percent(ladder['state_dynamics'].success)}. {_evidence(found, where)}"
+        f"{opening} The model binds: with true states and dynamics learned on them, from the same recordings, it is "
+        f"{_percent(ladder['state_dynamics'].success)}. {_evidence(result, where)}"
     )
 
 
-def _searched(found: Diagnosis) -> str:
+def _searched(result: Diagnosis) -> str:
     texts = {
         "replan": "planning again after every step solves {}",
         "search": "more plans solve {}",
         "replan_search": "both {}",
     }
-    rungs = found.ladder
+    rungs = result.ladder
     return ", ".join(text.format(_percent(rungs[name].success)) for name, text in texts.items() if name in rungs)
 
 
-def unread(found: Diagnosis) -> list[str]:
+def unread(result: Diagnosis) -> list[str]:
     """What the goal is told in, and the encoder does not hold: not even a network reads it off the latents."""
-    scores = {name: found.readout[name]["pretrained"].mlp for name in found.goal_quantities}
+    scores = {name: result.readout[name]["pretrained"].mlp for name in result.goal_quantities}
     return [name for name, score in scores.items() if score is not None and score < UNREAD]
 
 
-def beyond_still(found: Diagnosis) -> list[OpenLoop]:
+def beyond_still(result: Diagnosis) -> list[OpenLoop]:
     """Quantities of the goal that imagination knows less of than who claims that nothing moves."""
     return [
         row
-        for row in found.open_loop
-        if row.quantity in found.goal_quantities
+        for row in result.open_loop
+        if row.quantity in result.goal_quantities
         and None not in (row.imagined, row.still)
         and (row.imagined or 0) > (row.still or 0)
     ]
 
 
-def drift(found: Diagnosis) -> list[OpenLoop]:
+def drift(result: Diagnosis) -> list[OpenLoop]:
     """Places and angles of the goal that imagination is far more wrong about than the reading itself."""
-    horizon = found.config["plan"]["horizon"]
+    horizon = result.config["plan"]["horizon"]
     return [
         row
-        for row in found.open_loop
-        if row.quantity in found.goal_quantities
+        for row in result.open_loop
+        if row.quantity in result.goal_quantities
         and row.horizon <= horizon
         and None not in (row.imagined, row.read)
         and (row.imagined or 0) > 2 * (row.read or 0)
     ]
 
 
-def _suspect(found: Diagnosis) -> str:
+def _suspect(result: Diagnosis) -> str:
     """Encoder, dynamics, or the model as a whole."""
-    places = [name for name in unread(found) if found.kinds[name] != "velocity"]
+    places = [name for name in unread(result) if result.kinds[name] != "velocity"]
     if places:
         return "encoder"
-    return "dynamics" if beyond_still(found) or drift(found) else "model"
+    return "dynamics" if beyond_still(result) or drift(result) else "model"
 
 
-def _evidence(found: Diagnosis, where: str) -> str:
+def _evidence(result: Diagnosis, where: str) -> str:
     if where == "encoder":
-        names = [name for name in unread(found) if found.kinds[name] != "velocity"]
-        scores = ", ".join(f"{name} R² {found.readout[name]['pretrained'].mlp:.2f}" for name in names)
-        return f"The encoder drops what the goal is told in ({scores}, read by a network)."
+        names = [name for name in unread(result) if result.kinds[name] != "velocity"]
+        return f"The encoder drops what the goal is told in: {_scores(result, names)}."
     if where == "dynamics":
-        row = (beyond_still(found) or drift(found))[0]
+        row = (beyond_still(result) or drift(result))[0]
         return (
             f"The encoder holds the goal, and the dynamics lose it: after {row.horizon} imagined steps {row.quantity} "
-            f"is off by {_value(row.imagined, row)} ({_value(row.read, row)} on true latents, "
-            f"{_value(row.still, row)} if nothing moved)."
+            f"is off by {with_unit(row.imagined, row.unit)} ({with_unit(row.read, row.unit)} on true latents, "
+            f"{with_unit(row.still, row.unit)} if nothing moved)."
         )
     return "The encoder holds the goal, and the dynamics keep it about as well as it can be read."
 
 
-def _remarks(found: Diagnosis, weakest: str) -> Iterator[str]:
+def _remarks(result: Diagnosis, weakest: str) -> Iterator[str]:
     """What else is amiss."""
-    for name in unread(found):
-        if found.kinds[name] == "velocity" or weakest != "encoder":
-            score = found.readout[name]["pretrained"].mlp
-            yield f"{name} is hardly read off one latent (R² {score:.2f})."
-    if weakest != "dynamics" and (rows := beyond_still(found)):
+    names = [name for name in unread(result) if result.kinds[name] == "velocity" or weakest != "encoder"]
+    if names:
+        yield f"Hardly read off one latent: {_scores(result, names)}."
+    if weakest != "dynamics" and (rows := beyond_still(result)):
         yield f"Imagined {rows[0].quantity} is worse than if nothing moved, {rows[0].horizon} step(s) ahead."
-    cost, far = found.cost, found.exploitation
+    cost = result.cost
+    far = result.exploitation
     if cost.correlation is not None and cost.correlation < LOOSE:
-        yield f"The latent cost says little of the true one (rank correlation {cost.correlation:.2f})."
+        yield f"The latent cost says little of the true one (rank correlation {number(cost.correlation, 2)})."
     if cost.recorded_rank is not None and cost.recorded_rank > RARE:
         yield f"{_percent(cost.recorded_rank)} of random plans seem cheaper than the actions that led to the goal."
     if far.plans is not None and far.plans > max(RARE, 2 * (far.recorded_actions or 0)):
@@ -198,6 +208,10 @@ def _remarks(found: Diagnosis, weakest: str) -> Iterator[str]:
         )
 
 
+def _scores(result: Diagnosis, names: list[str]) -> str:
+    return ", ".join(f"{name} (R² {number(result.readout[name]['pretrained'].mlp, 2)})" for name in names)
+
+
 def _gain(rung: Rung) -> float:
     """In the share of tasks that are solved, on the tasks that both were given."""
     return (rung.gained - rung.lost) / rung.tasks
@@ -205,7 +219,3 @@ def _gain(rung: Rung) -> float:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _value(error: float | None, row: OpenLoop) -> str:
-    return "–" if error is None else f"{error:.3g}{row.unit}"

@@ -152,7 +152,7 @@ def test_dynamics_with_shuffled_weights_are_the_link_that_binds(data: Path) -> N
 def test_an_encoder_that_drops_a_coordinate_is_the_link_that_binds(data: Path) -> None:
     found = diagnosed(agent(data, blind=True))
     assert found.weakest == "encoder", found.verdict
-    assert "The encoder drops what the goal is told in (puck.position R²" in found.verdict
+    assert "The encoder drops what the goal is told in: puck.position (R²" in found.verdict
 
 
 def trained(folder: Path, data: Path, method: str = LEWM, encoder: str = CONV) -> Path:
@@ -225,6 +225,8 @@ def test_a_run_on_recorded_videos_is_told(tmp_path: Path, capsys: pytest.Capture
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("diagnose", tmp_path / "nowhere") == 2
     assert "no such folder" in capsys.readouterr().err
+    with pytest.raises(UserError, match="run `jepa diagnose "):
+        Diagnosis.read(tmp_path)
 
 
 def test_a_setting_that_does_not_fit_is_told_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
