@@ -42,7 +42,7 @@ def tables() -> str:
     sections: list[str] = []
     for verb, config in VERBS.items():
         name = refs[config, "validation"]["$ref"].rpartition("/")[2]
-        sections.append(section(f"## {verb}", parts.pop(name)))
+        sections.append(section(f"## {verb} {{#{anchor(name)}}}", parts.pop(name)))
     sections.append("## Parts")
     for name in sorted(parts, key=label):
         sections.append(section(f"### {title(name, parts[name])} {{#{anchor(name)}}}", parts[name]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
-from jepa.agents.policy import PlanSettings, stride_of
+from jepa.agents.policy import PlanSettings, Policy, stride_of
 from jepa.config import Component, UserError
 from jepa.config import load as load_config
 from jepa.models.build import build_encoder
@@ -50,7 +50,7 @@ from jepa_probes.planning.tasks import Tasks, check_actions
 
 logger = logging.getLogger(__name__)
 
-NO_COPIES = "this world makes no copies to plan on, or the planner needs gradients"
+NO_COPIES = "simulator_tasks is 0, this world makes no copies to plan on, or the planner needs gradients"
 NO_STATES = "the goal is told in what is no recorded state"
 
 
@@ -117,6 +117,7 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
         history=plan.history,
         random_action_if_stuck=plan.random_action_if_stuck,
     )
+    Policy(model, tasks.goal_pictures[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
     learned = learn(subject, config, settings)
     inverse = _inverse(subject, plan, learned)
     guide = {"inverse_dynamics": inverse, "controller": controller}

@@ -24,6 +24,8 @@ UNREAD = 0.5  # R² of a quantity that planning can not count on
 LOOSE = 0.5  # correlation of latent and true cost
 RARE = 0.05  # recorded actions among random ones, and what is beyond the recordings
 
+SEARCHES = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
+
 TRY = {
     "replanning": "Plan again sooner: replan_every=1.",
     "search": "Search more: raise planner.samples and planner.iterations, refine by gradient (planner.kind=hybrid), or "
@@ -74,9 +76,8 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
         tasks = ladder["configured"].tasks
         return "none", f"{opening} Nothing binds: success equals the ceiling, as far as {tasks} tasks tell."
     simulator = ladder.get("simulator")
-    searches = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
-    gains = {link: _gain(ladder[name]) for link, name in searches.items() if name in ladder}
-    clear = {link: gain for link, gain in gains.items() if is_clear(ladder[searches[link]])}
+    rungs = {link: ladder[name] for link, name in SEARCHES.items() if name in ladder}
+    clear = {link: _gain(rung) for link, rung in rungs.items() if is_clear(rung)}
     if clear and max(clear.values()) >= MOST * (top - base):
         enough = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
         link = enough[0]  # the simplest that does as well as the best
@@ -97,7 +98,7 @@ def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -
     simulator = ladder.get("simulator")
     gains: dict[str, float] = {}
     if search is not None:
-        gains[search] = max(_gain(ladder[name]) for name in ("replan", "search", "replan_search") if name in ladder)
+        gains[search] = _gain(ladder[SEARCHES[search]])
     if metric is not None and is_clear(metric):
         gains["metric"] = _gain(metric)
     if states is not None and is_clear(states):
@@ -205,6 +206,25 @@ def _remarks(result: Diagnosis, weakest: str) -> Iterator[str]:
         yield (
             f"Plans exploit the model: {_percent(far.plans)} of what they imagine lies beyond the recordings "
             f"({_percent(far.recorded_actions or 0)} under recorded actions)."
+        )
+    if weakest != "none":
+        yield from _cheap_remedies(result, weakest)
+
+
+def _cheap_remedies(result: Diagnosis, weakest: str) -> Iterator[str]:
+    """What takes no training, and may help as well."""
+    ladder = result.ladder
+    gap = ceiling(result) - ladder["configured"].success
+    unsure = [name for name in SEARCHES.values() if name in ladder and not is_clear(ladder[name])]
+    promising = [name for name in unsure if _gain(ladder[name]) >= MOST * gap]
+    if promising and weakest not in SEARCHES:
+        tasks = ladder[promising[0]].tasks
+        yield f"More search may help as well, which {tasks} tasks are too few to tell: raise search_tasks."
+    inverse = ladder.get("inverse_dynamics")
+    if inverse and is_clear(inverse) and result.config["plan"]["warm_start"] != "inverse_dynamics":
+        yield (
+            f"Inverse dynamics solve {_percent(inverse.success)} without planning: plans can start from them "
+            "(warm_start=inverse_dynamics)."
         )
 
 

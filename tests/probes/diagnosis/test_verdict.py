@@ -101,6 +101,8 @@ def test_what_may_be_chance_is_no_gain() -> None:
         ({"imagined": 0.5, "replan": 50}, "Imagined puck.position is worse than if nothing moved, 5 step(s) ahead."),
         ({"correlation": 0.1}, "The latent cost says little of the true one (rank correlation 0.10)."),
         ({"recorded_rank": 0.4}, "40 % of random plans seem cheaper than the actions that led to the goal."),
+        ({"inverse_dynamics": 45}, "Inverse dynamics solve 90 % without planning: plans can start from them"),
+        ({"base": 44, "replan": 48}, "More search may help as well, which 50 tasks are too few to tell"),
         ({"plans": 0.6}, "Plans exploit the model: 60 % of what they imagine lies beyond the recordings (1 %"),
     ],
 )
