@@ -29,7 +29,7 @@ def diagnose(
     \b
     tasks=50 seed=1000        other tasks than those of `jepa plan`
     more_search=10            times as many plans imagined, where more search is tried
-    search_tasks=20           try that on the first tasks only: it takes longest
+    search_tasks=12           try that on the first tasks only: it takes longest
     clips=1000                recorded clips to learn from
     supervised=true           also read an encoder that was trained on true states
     plan.KEY=VALUE            changes the planner that is diagnosed, see `jepa plan --help`

@@ -52,5 +52,6 @@ def diagnose_config(run: Path, plan: Path | None, overrides: Sequence[str]) -> D
     """
     if plan is None and (run / "plan.yaml").is_file():
         plan = run / "plan.yaml"
-    described = {} if plan is None else {"plan": load(plan, PlanConfig).model_dump(mode="json")}
-    return from_dict(described, DiagnoseConfig, overrides)
+    # Without defaults: `plan.planner.kind=mppi` would leave those of another kind behind.
+    described = load(plan, PlanConfig).model_dump(mode="json", exclude_unset=True) if plan else {}
+    return from_dict({"plan": described}, DiagnoseConfig, overrides)

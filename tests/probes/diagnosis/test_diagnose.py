@@ -14,6 +14,7 @@ from jepa.cli import main
 from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder
 from jepa.planners.cem import CEM
+from jepa.planners.gradient import Gradient
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic, LatentSpec, LatentWorldModel, Preprocessing, block_actions
 from jepa_data.config import StreamConfig
@@ -197,6 +198,8 @@ def test_the_planner_that_is_diagnosed_is_that_of_the_config(run: Path, tmp_path
     config = diagnose_config(run, plan, ["plan.horizon=2", "tasks=5"])
     assert (config.plan.horizon, config.tasks) == (2, 5)
     assert config.plan.planner == CEM.Config(samples=7)
+    other = diagnose_config(run.parent, None, ["plan.planner.kind=gradient", "plan.planner.steps=3"])
+    assert other.plan.planner == Gradient.Config(steps=3)
     with pytest.raises(UserError, match=r"plan\.horizont"):
         diagnose_config(run, plan, ["plan.horizont=2"])
 
