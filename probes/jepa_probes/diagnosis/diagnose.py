@@ -104,19 +104,7 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
-    terms = build_costs(plan.costs, model, subject.data, plan.seed).terms
-    settings = PlanSettings(
-        plan.horizon,
-        plan.replan_every,
-        plan.action_repeat,
-        plan.bounds,
-        plan.running_cost_weight,
-        _planner(plan.planner),
-        terms,
-        keep=plan.warm_start == "previous",
-        history=plan.history,
-        random_action_if_stuck=plan.random_action_if_stuck,
-    )
+    settings = _settings(subject, plan)
     Policy(model, tasks.goal_pictures[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
     learned = learn(subject, config, settings)
     inverse = _inverse(subject, plan, learned)
@@ -208,6 +196,22 @@ class _Ladder:
         """Planning again as soon as an action's repetitions allow; None if it does."""
         fits = (n for n in range(1, self.settings.replan_every) if n * self.frames % self.settings.action_repeat == 0)
         return next((replace(self.settings, replan_every=n) for n in fits), None)
+
+
+def _settings(subject: Subject, plan: PlanConfig) -> PlanSettings:
+    """How the agent plans as it is configured."""
+    return PlanSettings(
+        plan.horizon,
+        plan.replan_every,
+        plan.action_repeat,
+        plan.bounds,
+        plan.running_cost_weight,
+        _planner(plan.planner),
+        build_costs(plan.costs, subject.model, subject.data, plan.seed).terms,
+        keep=plan.warm_start == "previous",
+        history=plan.history,
+        random_action_if_stuck=plan.random_action_if_stuck,
+    )
 
 
 def _planner(config: Component) -> Planner:

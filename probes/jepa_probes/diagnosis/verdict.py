@@ -79,8 +79,8 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
     rungs = {link: ladder[name] for link, name in SEARCHES.items() if name in ladder}
     clear = {link: _gain(rung) for link, rung in rungs.items() if is_clear(rung)}
     if clear and max(clear.values()) >= MOST * (top - base):
-        enough = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
-        link = enough[0]  # the simplest that does as well as the best
+        as_good = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
+        link = as_good[0]  # the simplest that does as well as the best
         return link, f"{opening} The search binds, not the model: {_searched(result)}."
     if simulator is not None and top - simulator.success >= 0.5 * (top - base):
         return "search", (
