@@ -128,7 +128,7 @@ def diagnose(
     Raises:
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
     """
-    if not isinstance(config, DiagnoseConfig):
+    if config is None or isinstance(config, (str, Path)):
         config = diagnose_config(Path(run), _path(config), overrides)
     elif overrides:
         raise UserError("overrides go with the path of a config; change an object with model_copy(update=…)")

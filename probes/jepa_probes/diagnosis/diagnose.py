@@ -14,14 +14,11 @@ from pathlib import Path
 from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings, Policy, stride_of
-from jepa.config import Component, UserError
+from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.models.build import build_encoder
 from jepa.models.model import open_model
-from jepa.planners import PLANNERS
-from jepa.planners.base import Planner
 from jepa.training.config import PretrainConfig
-from jepa.world_model import block_actions
 from jepa_data.shards.index import ShardSet
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.cost_quality import measure_cost
@@ -43,9 +40,10 @@ from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.build import build_costs, check_states
-from jepa_probes.planning.recordings import action_space
+from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.recordings import action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
+from jepa_probes.planning.settings import make_planner, plan_settings
 from jepa_probes.planning.tasks import Tasks, check_actions
 
 logger = logging.getLogger(__name__)
@@ -74,7 +72,6 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
     out = output_folder(run, out)
     plan = config.plan.model_copy(update={"tasks": config.tasks, "seed": config.seed})
     plan = fitted(run, plan, ShardSet.open(training.data.folder).manifest, model)
-    check_states(plan.costs, training.data)
     fresh = partial(build_encoder, opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
     subject = Subject(model, training.data, fresh, training, str(run))
     controller = load_controller(run, out) if plan.warm_start == "controller" else None
@@ -104,7 +101,7 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
-    settings = _settings(subject, plan)
+    settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, plan.seed).terms)
     Policy(model, tasks.goal_pictures[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
     learned = learn(subject, config, settings)
     inverse = _inverse(subject, plan, learned)
@@ -166,7 +163,7 @@ class _Ladder:
         played: dict[str, Played | None] = {"configured": latents(settings, keep_imagined=True)}
         left_out: dict[str, str] = {}
         sooner = self._sooner()
-        more = replace(settings, planner=_planner(enlarged(self.config.plan.planner, self.config.more_search)))
+        more = replace(settings, planner=make_planner(enlarged(self.config.plan.planner, self.config.more_search)))
         count = self.config.search_tasks
         if sooner is None:
             left_out["replan"] = "it plans again as soon as it can already"
@@ -198,37 +195,11 @@ class _Ladder:
         return next((replace(self.settings, replan_every=n) for n in fits), None)
 
 
-def _settings(subject: Subject, plan: PlanConfig) -> PlanSettings:
-    """How the agent plans as it is configured."""
-    return PlanSettings(
-        plan.horizon,
-        plan.replan_every,
-        plan.action_repeat,
-        plan.bounds,
-        plan.running_cost_weight,
-        _planner(plan.planner),
-        build_costs(plan.costs, subject.model, subject.data, plan.seed).terms,
-        keep=plan.warm_start == "previous",
-        history=plan.history,
-        random_action_if_stuck=plan.random_action_if_stuck,
-    )
-
-
-def _planner(config: Component) -> Planner:
-    """Raises UserError if its settings do not fit together."""
-    try:
-        return PLANNERS.make(config)
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error
-
-
 def _inverse(subject: Subject, plan: PlanConfig, learned: Learned) -> Actor | None:
-    """Inverse dynamics, fitted to the recordings; None where the config wants none."""
+    """Inverse dynamics, fitted to what was read of the recordings; None where the config wants none."""
     if plan.inverse is None:
         return None
-    train = learned.train
-    frames = subject.model.spec.frames_per_step
-    assert train.actions is not None
-    actions = block_actions(train.actions[:, : train.latents.shape[1] * frames - 1], frames)
-    space = action_space(plan, subject.model, action_repeat=1)
-    return fit_inverse(train.latents, learned.goals, actions, space, plan.inverse, plan.seed)
+    model = subject.model
+    space = action_space(model, str(plan.world))
+    blocks = recorded_blocks(model, learned.train)
+    return fit_inverse(learned.train.latents, learned.goals, blocks, space, plan.inverse, plan.seed)

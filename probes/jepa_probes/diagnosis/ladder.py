@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.agents.controller import Controller
-from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.planners.cost import LatentCost, Term, goal_reached, state_reached
 from jepa.predictors.base import LatentState
@@ -34,9 +33,11 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.diagnosis.networks import StateRead, StateSpace
 from jepa_probes.diagnosis.result import Rung
-from jepa_probes.planning.evaluate import proprioception, random_floor, replay, score, simulator_ceiling
+from jepa_probes.planning.baselines import play_without_planning, simulator_ceiling
+from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.paired_test import mcnemar
-from jepa_probes.planning.tasks import Pictures, Tasks
+from jepa_probes.planning.result import Success
+from jepa_probes.planning.tasks import Tasks
 
 STOPS = 0.1  # weight of the speed at the end of a plan beside the way that is left, as of the true simulator
 
@@ -62,7 +63,7 @@ class Played:
         lost = int((before & ~self.solved).sum())
         planned = self.plans * len(self.solved)
         return Rung(
-            **dict(score(self.solved)),
+            **dict(Success.of(self.solved)),
             cpu_seconds_per_plan=self.cpu_seconds / planned if planned else None,
             plans_imagined=round(self.evaluations / max(1, self.plans)) or None,
             gained=gained,
@@ -100,22 +101,24 @@ class GoalNumbers:
         at_goal = code.encode(torch.from_numpy(tasks.at_goal().states()).float())
         return cls(code.of_states(names), [i for i in code.of_states(own) if i in moving], at_goal)
 
-    def terms(
-        self, read: Callable[[Tensor], Tensor], running_cost_weight: float, count: int | None = None
-    ) -> tuple[Term, ...]:
-        """The squared distance to the goals of the first tasks, and how fast it is at the end.
+    def terms(self, read: Callable[[Tensor], Tensor], running_cost_weight: float) -> tuple[Term, ...]:
+        """The squared distance to the goals, and how fast it is at the end.
 
         Args:
             read: numbers [B, K, H, C] of what was imagined.
         """
 
-        def distance(numbers: list[int], weight: float) -> Term:
-            chosen = lambda latents: read(latents)[..., numbers]  # noqa: E731
-            return Term(state_reached(chosen, self.at_goal[:count, numbers], running_cost_weight=weight))
+        def distance(numbers: list[int], weight: float, running_cost_weight: float) -> Term:
+            def chosen(latents: Tensor) -> Tensor:
+                return read(latents)[..., numbers]
 
-        reach = distance(self.reach, running_cost_weight)
-        stops = [replace(distance(self.stops, 0.0), weight=STOPS)] if self.stops else []
-        return (reach, *stops)
+            cost = state_reached(chosen, self.at_goal[:, numbers], running_cost_weight=running_cost_weight)
+            return Term(cost, weight)
+
+        terms = [distance(self.reach, 1.0, running_cost_weight)]
+        if self.stops:
+            terms.append(distance(self.stops, STOPS, 0.0))
+        return tuple(terms)
 
 
 def play(
@@ -132,18 +135,18 @@ def play(
     policy = Policy(model, tasks.goal_pictures[:count], settings, tasks.protocol.seed, world.fps, guide)
     played = Played(np.zeros(0, bool))
 
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
+    def act(world: GoalBatch) -> NDArray[np.floating]:
+        pictures = world.render()
         known = proprioception(model, world)
         planned = policy.plans
         began = time.process_time()
-        assert pictures is not None
         action = policy.act(pictures, known)
         played.cpu_seconds += time.process_time() - began
         if keep_imagined and policy.plans > planned:
             played.imagined.append(policy.imagine())
         return action
 
-    played.solved = tasks.solved(tasks.run(act, count=count, look=True).distance)
+    played.solved = tasks.solved_by(act, count)
     played.plans = policy.plans
     played.evaluations = policy.evaluations
     return played
@@ -181,7 +184,7 @@ def play_states(
     terms = goal.terms(space.numbers, settings.running_cost_weight)
     played = Played(np.zeros(0, bool))
 
-    def act(pictures: Pictures | None, world: GoalBatch) -> NDArray[np.floating]:
+    def act(world: GoalBatch) -> NDArray[np.floating]:
         if not queue:
             began = time.process_time()
             states = space.code.encode(torch.from_numpy(world.states()).float())
@@ -193,7 +196,7 @@ def play_states(
             played.cpu_seconds += time.process_time() - began
         return queue.pop(0)
 
-    played.solved = tasks.solved(tasks.run(act).distance)
+    played.solved = tasks.solved_by(act)
     return played
 
 
@@ -212,14 +215,5 @@ def play_simulator(
 
 def play_others(model: LatentWorldModel, tasks: Tasks, frames: int, inverse: Controller | None) -> dict[str, Played]:
     """Agents that do not plan."""
-    world = tasks.start(1)
-    played = {"random": Played(random_floor(tasks, frames))}
-    if inverse is not None:
-        policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
-        done = tasks.run(lambda pictures, _: policy.act(pictures), look=True)
-        played = {"inverse_dynamics": Played(tasks.solved(done.distance))} | played
-    if tasks.recorded is not None:
-        played["replay"] = Played(replay(tasks))
-    if world.has_expert:
-        played["expert"] = Played(tasks.solved(tasks.run(lambda _, world: world.expert(tasks.goal)).distance))
-    return played
+    solved = play_without_planning(model, tasks, frames, inverse)
+    return {name: Played(which) for name, which in solved.items()}

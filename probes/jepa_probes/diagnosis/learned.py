@@ -8,13 +8,13 @@ from torch import Tensor
 
 from jepa.agents.policy import PlanSettings, history_of
 from jepa.predictors.mlp import MLPPredictor
-from jepa.world_model import block_actions
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.networks import StateRead, StateSpace, fit_read, fit_state_dynamics
 from jepa_probes.diagnosis.open_loop import imagine, measure_open_loop
 from jepa_probes.diagnosis.quantities import StateCode
 from jepa_probes.diagnosis.recordings import GOALS, PRETRAINED, Subject, all_finite, clip_steps, encoders, read_split
 from jepa_probes.diagnosis.result import OpenLoop, ReadOut
+from jepa_probes.planning.recordings import recorded_blocks
 from jepa_probes.probing.features import Features
 from jepa_probes.probing.state import fit_state
 
@@ -51,7 +51,6 @@ def learn(subject: Subject, config: DiagnoseConfig, settings: PlanSettings) -> L
     """
     model = subject.model
     history = settings.history or history_of(model, settings.horizon)
-    frames = model.spec.frames_per_step
     wanted = encoders(subject, config)
     steps = clip_steps(subject, "train", max(2, settings.horizon + 1))
     train = read_split(subject, config, "train", steps, wanted)
@@ -69,16 +68,17 @@ def learn(subject: Subject, config: DiagnoseConfig, settings: PlanSettings) -> L
         for quantity, score in scores.items():
             readout[quantity][name] = score
     logger.info(f"learning dynamics on true states, {config.state_updates} updates")
-    assert own.actions is not None
-    blocks = block_actions(own.actions[:, : own.latents.shape[1] * frames - 1], frames)
+    assert model.spec.actions is not None
+    stats = model.spec.actions.resized(model.spec.block_size)
     options = {"hidden": config.hidden, "updates": config.state_updates, "seed": config.seed}
-    dynamics = fit_state_dynamics(space, numbers, blocks, model.spec.block_action_stats, **options)
+    dynamics = fit_state_dynamics(space, numbers, recorded_blocks(model, own), stats, **options)
     held_out = all_finite(test[PRETRAINED], model.spec.states)
     seen = min(history, held_out.latents.shape[1] - 1)
     longest = min(ahead, held_out.latents.shape[1] - seen)
-    imagined = imagine(model, held_out, seen, longest)
+    blocks = recorded_blocks(model, held_out)
+    imagined = imagine(model, held_out, blocks, seen, longest)
     read = reads[PRETRAINED]
-    open_loop = measure_open_loop(imagined, held_out, seen, config.horizons, read, space, dynamics, frames)
+    open_loop = measure_open_loop(imagined, held_out, blocks, seen, config.horizons, read, space, dynamics)
     return Learned(space, read, dynamics, own, test[PRETRAINED], train[GOALS].latents, imagined, readout, open_loop)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa.predictors.base import LatentState
 from jepa.predictors.mlp import MLPPredictor
-from jepa.world_model import LatentWorldModel, block_actions, rollout
+from jepa.world_model import LatentWorldModel, rollout
 from jepa_probes.diagnosis.networks import StateRead, StateSpace
 from jepa_probes.diagnosis.result import Exploitation, OpenLoop
 from jepa_probes.probing.features import Features
@@ -22,11 +22,11 @@ BYTES = 2**27  # of distances at once
 
 
 @torch.no_grad()
-def imagine(model: LatentWorldModel, test: Features, history: int, horizon: int) -> Float[Tensor, "E H N D"]:
-    """Latents that the recorded actions lead to, after the first `history` of each clip were seen."""
-    assert model.dynamics is not None and test.actions is not None
-    frames = model.spec.frames_per_step
-    blocks = block_actions(test.actions[:, : test.latents.shape[1] * frames - 1], frames)
+def imagine(
+    model: LatentWorldModel, test: Features, blocks: Float[Tensor, "E Q A"], history: int, horizon: int
+) -> Float[Tensor, "E H N D"]:
+    """Latents that the recorded actions, in blocks, lead to, after the first `history` of each clip were seen."""
+    assert model.dynamics is not None
     columns = [test.state_names.index(name) for name in model.spec.states]
     states = test.states[:, :history, columns] if columns else None
     state = model.dynamics.initial_state(test.latents[:, :history], blocks[:, : history - 1], states)
@@ -36,23 +36,21 @@ def imagine(model: LatentWorldModel, test: Features, history: int, horizon: int)
 def measure_open_loop(
     imagined: Float[Tensor, "E H N D"],
     test: Features,
+    blocks: Float[Tensor, "E Q A"],
     history: int,
     horizons: Sequence[int],
     read: StateRead,
     space: StateSpace,
     dynamics: MLPPredictor,
-    frames: int,
 ) -> list[OpenLoop]:
     """Errors of each quantity that moves, at those horizons for which something was imagined.
 
     Args:
+        blocks: the recorded actions between its latents.
         dynamics: on true states, see `fit_state_dynamics`.
-        frames: of a latent step.
     """
-    assert test.actions is not None
     truth = space.code.encode(test.states)
     start = LatentState(space.latents(truth[:, history - 1]))
-    blocks = block_actions(test.actions[:, : truth.shape[1] * frames - 1], frames)
     longest = imagined.shape[1]
     on_states = rollout(dynamics, start, blocks[:, history - 1 : history - 1 + longest][:, None])[:, 0]
     rows = []
@@ -60,7 +58,7 @@ def measure_open_loop(
         for horizon in (h for h in horizons if h <= longest):
             then = truth[:, history - 1 + horizon]
             still = space.code.error(quantity, truth[:, history - 1], then)
-            if not still:  # it never moves, or does not exist
+            if not still > 0:  # it never moves, or does not exist (NaN)
                 continue
             row = OpenLoop(
                 quantity=quantity.name,

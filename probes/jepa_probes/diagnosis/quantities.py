@@ -65,7 +65,9 @@ def kind_of(name: str) -> Kind | None:
         return MOVING[KINDS[what]]
     if what.endswith(ANGLES):
         return "angle"
-    return "velocity" if what.endswith(SPEEDS) else "other"
+    if what.endswith(SPEEDS):
+        return "velocity"
+    return "other"
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class StateCode:
 
     def error(
         self, quantity: Quantity, predicted: Float[Tensor, "*batch C"], truth: Float[Tensor, "*batch C"]
-    ) -> float | None:
-        """Root mean square over the bodies and rows that exist: of distances, of degrees; None if there are none."""
+    ) -> float:
+        """Root mean square over the bodies and rows that exist: of distances, of degrees; NaN if there are none."""
         squares = []
         for body in quantity.bodies:
             index = list(body)
@@ -137,19 +139,15 @@ class StateCode:
             pair = [x[..., index][there] * self.std[index] + self.mean[index] for x in (predicted, truth)]
             missed = _degrees(*pair) if quantity.kind == "angle" else (pair[0] - pair[1]).norm(dim=-1)
             squares.append(missed.square())
-        all_squares = torch.cat(squares)
-        return all_squares.mean().sqrt().item() if len(all_squares) else None
+        return torch.cat(squares).mean().sqrt().item()
 
-    def r2(
-        self, quantity: Quantity, predicted: Float[Tensor, "*batch C"], truth: Float[Tensor, "*batch C"]
-    ) -> float | None:
-        """The mean of its numbers' R², of those that vary; None if none does."""
+    def r2(self, quantity: Quantity, predicted: Float[Tensor, "*batch C"], truth: Float[Tensor, "*batch C"]) -> float:
+        """The mean of its numbers' R², of those that vary; NaN if none does."""
         scores = []
         for index in quantity.numbers:
             there = truth[..., index].isfinite()
             scores.append(r2_score(predicted[..., index][there][:, None], truth[..., index][there][:, None]))
-        mean = torch.cat(scores).nanmean().item()
-        return None if mean != mean else mean
+        return torch.cat(scores).nanmean().item()
 
 
 def _degrees(predicted: Float[Tensor, "n 2"], truth: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
-from jepa.training.trainer import optimizer_of, precision, schedule_of
+from jepa.training.optim import optimizer_of, schedule_of
+from jepa.training.trainer import precision
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.sampling import long_enough
@@ -51,7 +52,7 @@ def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
     """The encoder, and those that it is read beside."""
     model = subject.model
     data = subject.data
-    seed = config.seed if subject.trained is None else subject.trained.seed
+    seed = (subject.trained or config).seed
     some = make_loader(data, "train", seed=seed, total_batches=8)
     made = {
         PRETRAINED: model.encoder,
@@ -69,7 +70,7 @@ def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
             make_optimizer=optimizer_of(trained),
             lr_factor=schedule_of(trained),
             clip_norm=trained.trainer.clip_norm,
-            bf16=precision(trained) == "bf16-mixed",
+            bf16=precision(trained.trainer) == "bf16-mixed",
         )
     return made
 

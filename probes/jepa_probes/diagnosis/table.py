@@ -33,28 +33,19 @@ def report(result: Diagnosis) -> list[str]:
 
 
 def _ladder(result: Diagnosis) -> list[str]:
+    labels = {name: label.format(times=result.config["more_search"]) for name, label in RUNGS.items()}
     rows: list[Row] = [("who plans", "solved", "95 % interval", "tasks", "gains", "p", "plans", "CPU s/plan")]
-    for name, label in RUNGS.items():
+    for name, label in labels.items():
         if name not in result.ladder:
             continue
         rung = result.ladder[name]
         interval = f"{100 * rung.low:.0f} … {100 * rung.high:.0f} %"
+        gains = ("", "") if name == "configured" else (f"+{rung.gained} −{rung.lost}", f"{rung.p_value:.2g}")
         seconds = f"{rung.cpu_seconds_per_plan:.3f}" if rung.cpu_seconds_per_plan else ""
-        paired = ("", "") if name == "configured" else (f"+{rung.gained} −{rung.lost}", f"{rung.p_value:.2g}")
-        rows.append(
-            (
-                label.format(times=result.config["more_search"]),
-                percent(rung.success),
-                interval,
-                str(rung.tasks),
-                *paired,
-                str(rung.plans_imagined or ""),
-                seconds,
-            )
-        )
-    missing = [f"{RUNGS[name].removeprefix('… ')}: left out, {why}" for name, why in result.left_out.items()]
-    times = result.config["more_search"]
-    return [*_aligned(rows), *(line.format(times=times) for line in missing)]
+        plans = str(rung.plans_imagined or "")
+        rows.append((label, percent(rung.success), interval, str(rung.tasks), *gains, plans, seconds))
+    missing = [f"{labels[name].removeprefix('… ')}: left out, {why}" for name, why in result.left_out.items()]
+    return [*_aligned(rows), *missing]
 
 
 def _readout(result: Diagnosis) -> list[str]:

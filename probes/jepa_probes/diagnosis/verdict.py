@@ -52,7 +52,9 @@ def conclude(result: Diagnosis) -> tuple[str, str]:
 
 def ceiling(result: Diagnosis) -> float:
     """Share of the tasks that can be solved: the best there is, or all where no script and no recording solves them."""
-    return max(rung.success for rung in result.ladder.values()) if is_known(result) else 1.0
+    if not is_known(result):
+        return 1.0
+    return max(rung.success for rung in result.ladder.values())
 
 
 def is_known(result: Diagnosis) -> bool:
@@ -143,6 +145,11 @@ def unread(result: Diagnosis) -> list[str]:
     return [name for name, score in scores.items() if score is not None and score < UNREAD]
 
 
+def unread_places(result: Diagnosis) -> list[str]:
+    """Of these what one frame can show: a velocity need not be there."""
+    return [name for name in unread(result) if result.kinds[name] != "velocity"]
+
+
 def beyond_still(result: Diagnosis) -> list[OpenLoop]:
     """Quantities of the goal that imagination knows less of than who claims that nothing moves."""
     return [
@@ -169,16 +176,16 @@ def drift(result: Diagnosis) -> list[OpenLoop]:
 
 def _suspect(result: Diagnosis) -> str:
     """Encoder, dynamics, or the model as a whole."""
-    places = [name for name in unread(result) if result.kinds[name] != "velocity"]
-    if places:
+    if unread_places(result):
         return "encoder"
-    return "dynamics" if beyond_still(result) or drift(result) else "model"
+    if beyond_still(result) or drift(result):
+        return "dynamics"
+    return "model"
 
 
 def _evidence(result: Diagnosis, where: str) -> str:
     if where == "encoder":
-        names = [name for name in unread(result) if result.kinds[name] != "velocity"]
-        return f"The encoder drops what the goal is told in: {_scores(result, names)}."
+        return f"The encoder drops what the goal is told in: {_scores(result, unread_places(result))}."
     if where == "dynamics":
         row = (beyond_still(result) or drift(result))[0]
         return (

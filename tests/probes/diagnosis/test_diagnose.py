@@ -235,4 +235,4 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_setting_that_does_not_fit_is_told_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "figures", ignore_errors=True)
     assert call("diagnose", run, *TINY, *BRIEF, "plan.horizon=1", "plan.replan_every=2") == 2
-    assert "execute must lie between 1 and the horizon (1), found 2" in capsys.readouterr().err
+    assert "replan_every must lie between 1 and the horizon (1), found 2" in capsys.readouterr().err
