@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from jepa.config import Config
 from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
+from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.probing.config import ProbeConfig
@@ -19,6 +20,7 @@ VERBS: dict[str, type[Config]] = {
     "jepa pretrain": PretrainConfig,
     "jepa probe": ProbeConfig,
     "jepa plan": PlanConfig,
+    "jepa diagnose": DiagnoseConfig,
     "jepa dream": DreamConfig,
     "jepa data curate": CurateConfig,
 }
@@ -40,7 +42,7 @@ def tables() -> str:
     sections: list[str] = []
     for verb, config in VERBS.items():
         name = refs[config, "validation"]["$ref"].rpartition("/")[2]
-        sections.append(section(f"## {verb}", parts.pop(name)))
+        sections.append(section(f"## {verb} {{#{anchor(name)}}}", parts.pop(name)))
     sections.append("## Parts")
     for name in sorted(parts, key=label):
         sections.append(section(f"### {title(name, parts[name])} {{#{anchor(name)}}}", parts[name]))

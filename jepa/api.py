@@ -22,6 +22,9 @@ from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain as run_pretrain
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import world_names
+from jepa_probes.diagnosis.config import DiagnoseConfig, diagnose_config
+from jepa_probes.diagnosis.diagnose import diagnose as run_diagnose
+from jepa_probes.diagnosis.result import Diagnosis
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.imagination.dream import dream as run_dream
 from jepa_probes.imagination.result import DreamResult
@@ -105,6 +108,31 @@ def plan(
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
     """
     return run_plan(Path(run), _described(config, overrides, PlanConfig), out=_path(out))
+
+
+def diagnose(
+    run: Path | str,
+    config: DiagnoseConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+) -> Diagnosis:
+    """What keeps the run's planner from solving more tasks (`jepa diagnose`).
+
+    Args:
+        config: or the path of a config of `jepa plan`, whose planner is diagnosed; None: RUN/plan.yaml, if it is there.
+
+    Returns:
+        What diagnosis.json holds: the planning ladder, the read-out, errors of imagination, and the `verdict` in words.
+
+    Raises:
+        UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
+    """
+    if config is None or isinstance(config, (str, Path)):
+        config = diagnose_config(Path(run), _path(config), overrides)
+    elif overrides:
+        raise UserError("overrides go with the path of a config; change an object with model_copy(update=…)")
+    return run_diagnose(Path(run), config, out=_path(out))
 
 
 def dream(

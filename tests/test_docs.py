@@ -33,6 +33,10 @@ SHORTER = {  # what is added to a command, so that it takes seconds
     "pretrain": ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"],
     "record": ["--episodes", "24"],
     "plan": ["tasks=3", "steps=8", "simulator_tasks=1", "gifs=1", "inverse.updates=5"],
+    "diagnose": [
+        *("tasks=3", "plan.steps=8", "plan.planner.samples=8", "plan.planner.elites=2", "plan.inverse.updates=5"),
+        *("read_updates=5", "state_updates=5", "starts=3", "candidates=4", "clips=20"),
+    ],
     "dream": ["tasks=3", "steps=8", "controller.updates=2"],
 }
 

@@ -16,10 +16,10 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import curves, demo, dream, embed, export, plan, pretrain, probe, report
+from jepa.cli import curves, demo, diagnose, dream, embed, export, plan, pretrain, probe, report
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
-from jepa.cli.messages import show_messages
+from jepa.cli.show import show_messages
 
 ADVICE = {
     errno.EACCES: "give another path, or allow reading and writing there",
@@ -66,6 +66,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
+app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)

@@ -47,23 +47,31 @@ def score_baselines(
 
     Args: as `evaluate`.
     """
-    world = tasks.start(1)
-    solved = {"random": random_floor(tasks, frames)}
-    if inverse is not None:
-        policy = ImaginationPolicy(model, inverse(), tasks.goal_pictures, world.fps)
-        solved["inverse_dynamics"] = tasks.solved_by(lambda world: policy.act(world.render()))
-    if tasks.recorded is not None:
-        solved["replay"] = replay(tasks)
-    if world.has_expert:
-        solved["expert"] = expert(tasks)
+    solved = play_without_planning(model, tasks, frames, inverse and inverse())
     planner = settings.planner.gradient_free()
-    if world.copies and simulator_tasks != 0 and planner is not None:
+    if tasks.start(1).copies and simulator_tasks != 0 and planner is not None:
         sampled = replace(settings, planner=planner)
         lead = None
         if guide is not None:
             lead = partial(_led, model, guide, tasks, settings.horizon * frames)
         solved["simulator"] = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)
     return {agent: Success.of(which) for agent, which in solved.items()}
+
+
+def play_without_planning(
+    model: LatentWorldModel, tasks: Tasks, frames: int, inverse: Controller | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Which tasks the agents that plan nothing solve, by name; without `inverse` its agent is left out."""
+    world = tasks.start(1)
+    solved = {"random": random_floor(tasks, frames)}
+    if inverse is not None:
+        policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
+        solved["inverse_dynamics"] = tasks.solved_by(lambda world: policy.act(world.render()))
+    if tasks.recorded is not None:
+        solved["replay"] = replay(tasks)
+    if world.has_expert:
+        solved["expert"] = expert(tasks)
+    return solved
 
 
 def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:

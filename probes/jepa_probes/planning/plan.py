@@ -14,13 +14,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.config import load as load_config
 from jepa.decoders.pixels import PixelDecoder
 from jepa.models.model import load
-from jepa.planners import PLANNERS
-from jepa.planners.base import Planner
 from jepa.training.config import PretrainConfig
 from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
@@ -32,6 +29,7 @@ from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, inverse_dynamics
 from jepa_probes.planning.resolve import fitted, protocol_of, score_table
 from jepa_probes.planning.result import PlanResult
+from jepa_probes.planning.settings import plan_settings
 from jepa_probes.planning.tasks import Tasks
 from jepa_probes.reporting.gallery import draw_plans
 from jepa_probes.reporting.results import AGENTS, number, percent
@@ -48,7 +46,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
         UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
             config names; or nothing can be written.
     """
-    settings = _settings(config)
+    settings = plan_settings(config)
     model = load(run)
     if model.dynamics is None:
         raise UserError(
@@ -81,25 +79,6 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
     _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
     return done.result
-
-
-def _settings(config: PlanConfig) -> PlanSettings:
-    """How plans are made. Raises UserError if the settings of the planner do not fit together."""
-    try:
-        planner: Planner = PLANNERS.make(config.planner)
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error
-    return PlanSettings(
-        config.horizon,
-        config.replan_every,
-        config.action_repeat,
-        config.bounds,
-        config.running_cost_weight,
-        planner,
-        keep=config.warm_start == "previous",
-        history=config.history,
-        random_action_if_stuck=config.random_action_if_stuck,
-    )
 
 
 def comparison(a: Path, b: Path) -> list[str]:

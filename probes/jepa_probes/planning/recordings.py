@@ -1,6 +1,7 @@
 """What a run's recordings are to those that learn to act from them: latents, the same as goals, and actions."""
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from jepa.agents.controller import ActionSpace, Actor, Bounds
@@ -72,6 +73,10 @@ def inverse_dynamics(
     """Inverse dynamics, fitted to the recordings."""
     clips = data.model_copy(update={"clip_frames": settings.clip_frames or data.clip_frames})
     features, goals = recorded(model, clips, seed, settings.clips, settings.clips_per_video)
+    return fit_inverse(features.latents, goals, recorded_blocks(model, features), space, settings, seed)
+
+
+def recorded_blocks(model: LatentWorldModel, features: Features) -> Float[Tensor, "E Q A"]:
+    """The actions that led from each latent to the next."""
     assert features.actions is not None
-    actions = block_actions(features.actions, model.spec.frames_per_step)
-    return fit_inverse(features.latents, goals, actions, space, settings, seed)
+    return block_actions(features.actions, model.spec.frames_per_step)
