@@ -101,6 +101,9 @@ def _planning(results: RunResults) -> str:
     text += "."
     if "random" in p.baselines and p.low <= p.baselines["random"].high:
         text += " That is not clearly better than chance."
+    reflex = p.baselines.get("inverse_dynamics")
+    if reflex is not None and reflex.success >= p.success:
+        text += " A reflex is enough for these tasks: inverse dynamics solves as many, without planning."
     return text
 
 

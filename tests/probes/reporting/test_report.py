@@ -374,6 +374,14 @@ def test_a_bad_result_is_told_like_a_good_one(tmp_path):
     assert "not clearly better than chance" in text
 
 
+@pytest.mark.parametrize(("success", "enough"), [(0.5, False), (0.9, True)])
+def test_a_reflex_that_does_as_well_as_planning_is_named(tmp_path, success, enough):
+    reflex = {"success": success, "low": success - 0.1, "high": success + 0.1, "tasks": 100}
+    plan = PLAN | {"success": 0.8, "baselines": PLAN["baselines"] | {"inverse_dynamics": reflex}}
+    text = " ".join(sentences(collect_results(make_run(tmp_path / "run", plan=plan)), {}))
+    assert ("A reflex is enough" in text) == enough
+
+
 def test_the_summary_is_a_rectangle_of_text(run):
     rows = summary_table(collect_results(run))
     assert {len(row) for row in rows} == {3}
