@@ -1,5 +1,6 @@
 """From the numbers of a diagnosis to the link that binds, and what to try. Rules, in the order of what a remedy costs:
 
+    0. no agent solves any: the tasks
     1. success is as good as the ceiling: nothing binds
     2. the planner fails even in the true world, where others succeed: the search binds
     3. more search, or planning more often, closes most of the gap: that binds, and takes no training
@@ -22,6 +23,8 @@ LIKELY = 0.1  # p value
 MOST = 2 / 3  # of the gap to the ceiling
 UNREAD = 0.5  # R² of a quantity that planning can not count on
 LOOSE = 0.5  # correlation of latent and true cost
+NOISE = 1.1  # times the error of the reading: as much may be said of true latents
+FEW = 10  # tasks
 RARE = 0.05  # recorded actions among random ones, and what is beyond the recordings
 
 SEARCHES = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
@@ -37,9 +40,10 @@ TRY = {
     "encoder": "Train longer, at a higher image_size or with more data in which it changes; `supervised=true` tells "
     "whether the same network can learn it at all.",
     "dynamics": "Train the predictor longer or wider, on longer clips (open loop), and look no farther than it is "
-    "right: a shorter horizon, or replan_every=1.",
+    "right: a shorter horizon.",
     "model": "Train longer, and compare the next diagnosis with this one.",
     "data": "Record more, with actions like those that the tasks need, or train on it for longer.",
+    "tasks": "Give them more steps, or goals that are nearer.",
     "none": "Harder tasks (goals farther away, fewer steps) would tell more.",
 }
 
@@ -51,10 +55,11 @@ def conclude(result: Diagnosis) -> tuple[str, str]:
 
 
 def ceiling(result: Diagnosis) -> float:
-    """Share of the tasks that can be solved: the best there is, or all where no script and no recording solves them."""
+    """Share of the tasks that can be solved: the best of who played all, or 1 where nobody is told the way."""
     if not is_known(result):
         return 1.0
-    return max(rung.success for rung in result.ladder.values())
+    tasks = result.ladder["configured"].tasks
+    return max(rung.success for rung in result.ladder.values() if rung.tasks == tasks)
 
 
 def is_known(result: Diagnosis) -> bool:
@@ -73,6 +78,8 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
     top = ceiling(result)
     opening = f"As configured the agent solves {_percent(base)} of the tasks"
     opening += f", of {_percent(top)} that can be solved." if is_known(result) else "; no script says how many can be."
+    if not top:
+        return "tasks", f"{opening} No agent solves any of them, not even the expert."
     unclear = not any(is_clear(rung) for rung in ladder.values())
     if top - base < SMALL or (unclear and top - base < 2 * SMALL):
         tasks = ladder["configured"].tasks
@@ -157,7 +164,7 @@ def beyond_still(result: Diagnosis) -> list[OpenLoop]:
         for row in result.open_loop
         if row.quantity in result.goal_quantities
         and None not in (row.imagined, row.still)
-        and (row.imagined or 0) > (row.still or 0)
+        and (row.imagined or 0) > max(row.still or 0, NOISE * (row.read or 0))
     ]
 
 
@@ -198,6 +205,9 @@ def _evidence(result: Diagnosis, where: str) -> str:
 
 def _remarks(result: Diagnosis, weakest: str) -> Iterator[str]:
     """What else is amiss."""
+    tasks = result.ladder["configured"].tasks
+    if tasks < FEW:
+        yield f"{tasks} tasks are too few to tell anything: raise `tasks`."
     names = [name for name in unread(result) if result.kinds[name] == "velocity" or weakest != "encoder"]
     if names:
         yield f"Hardly read off one latent: {_scores(result, names)}."

@@ -60,6 +60,7 @@ def found(base: int = 30, r2: float = 0.98, speed: float = 0.9, imagined: float 
     ("numbers", "weakest"),
     [
         ({"base": 49}, "none"),
+        ({"base": 0, "simulator": 0, "expert": 0}, "tasks"),
         ({"base": 30, "simulator": 31, "expert": 31}, "none"),  # the tasks allow no more
         ({"replan": 46, "search": 35, "replan_search": 48}, "replanning"),
         ({"replan": 35, "search": 46, "replan_search": 47}, "search"),
@@ -86,6 +87,14 @@ def test_the_link_with_the_biggest_gain_is_named(numbers: dict[str, Any], weakes
 
 def test_nothing_binds_where_success_equals_the_ceiling() -> None:
     assert "Nothing binds: success equals the ceiling, as far as 50 tasks tell." in conclude(found(base=50))[1]
+
+
+def test_an_error_that_true_latents_have_too_is_not_laid_on_the_dynamics() -> None:
+    blurred = found(base=20, state_dynamics=46)
+    rows = [row("puck.position", imagined=0.26, read=0.25, still=0.2)]
+    assert conclude(blurred.model_copy(update={"open_loop": rows}))[0] == "model"
+    lost = [row("puck.position", imagined=0.4, read=0.25, still=0.2)]
+    assert conclude(blurred.model_copy(update={"open_loop": lost}))[0] == "dynamics"
 
 
 def test_what_may_be_chance_is_no_gain() -> None:
