@@ -64,12 +64,11 @@ class FetchingStore:
 
     def current(self, name: str) -> bytes:
         path = self.cache / f"now-{Path(name).name}.{os.getpid()}.{threading.get_ident()}.partial"
+        self._download(name, path)
         try:
-            self._download(name, path)
             return path.read_bytes()
         finally:
-            if path.exists():  # the cache may be no folder
-                path.unlink()
+            path.unlink(missing_ok=True)
 
     def expect(self, edition: str, sizes: Mapping[str, int]) -> None:
         self._edition = edition

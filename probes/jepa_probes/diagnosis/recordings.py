@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
-from jepa.training.optim import optimizer_of, schedule_of
-from jepa.training.trainer import precision
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.sampling import long_enough
@@ -61,17 +59,8 @@ def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
     if config.supervised and subject.trained is not None:
         trained = subject.trained
         logger.info(f"training the supervised encoder for {trained.trainer.steps} steps")
-        made[SUPERVISED] = baselines.train_supervised(
-            subject.fresh,
-            make_loader(data, "train", seed=seed, total_batches=trained.trainer.steps),
-            model.prepare_clips,
-            some.shards.manifest.state_names,
-            seed=seed,
-            make_optimizer=optimizer_of(trained),
-            lr_factor=schedule_of(trained),
-            clip_norm=trained.trainer.clip_norm,
-            bf16=precision(trained.trainer) == "bf16-mixed",
-        )
+        names = some.shards.manifest.state_names
+        made[SUPERVISED] = baselines.train_supervised_like(trained, subject.fresh, data, model.prepare_clips, names)
     return made
 
 

@@ -15,6 +15,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.training.config import PretrainConfig
+from jepa.training.optim import optimizer_of, schedule_of
+from jepa.training.trainer import precision
+from jepa_data.config import StreamConfig
+from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
 from jepa_probes.probing.features import Encode, Features
 from jepa_probes.probing.reduction import principal_components
@@ -78,6 +83,27 @@ def random_init(
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
     return encoder.eval().requires_grad_(False)
+
+
+def train_supervised_like(
+    trained: PretrainConfig,
+    make_encoder: Callable[[], nn.Module],
+    data: StreamConfig,
+    prepare: Prepare,
+    state_names: Sequence[str],
+) -> nn.Module:
+    """`train_supervised` with the budget of a pretraining run: its seed, steps, optimizer, schedule and precision."""
+    return train_supervised(
+        make_encoder,
+        make_loader(data, "train", seed=trained.seed, total_batches=trained.trainer.steps),
+        prepare,
+        state_names,
+        seed=trained.seed,
+        make_optimizer=optimizer_of(trained),
+        lr_factor=schedule_of(trained),
+        clip_norm=trained.trainer.clip_norm,
+        bf16=precision(trained.trainer) == "bf16-mixed",
+    )
 
 
 def train_supervised(

@@ -20,8 +20,6 @@ from jepa.config import load as load_config
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
-from jepa.training.optim import optimizer_of, schedule_of
-from jepa.training.trainer import precision
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
@@ -158,19 +156,8 @@ def _encoders(
     if trained is None:
         logger.info("no supervised baseline: it has the budget of a run, and this model comes without one")
         return encoders
-    steps = trained.trainer.steps
-    logger.info(f"training the supervised baseline for {steps} steps")
-    encoders["supervised"] = baselines.train_supervised(
-        fresh,
-        make_loader(data, "train", seed=seed, total_batches=steps),
-        model.prepare_clips,
-        names,
-        seed=seed,
-        make_optimizer=optimizer_of(trained),
-        lr_factor=schedule_of(trained),
-        clip_norm=trained.trainer.clip_norm,
-        bf16=precision(trained.trainer) == "bf16-mixed",
-    )
+    logger.info(f"training the supervised baseline for {trained.trainer.steps} steps")
+    encoders["supervised"] = baselines.train_supervised_like(trained, fresh, data, model.prepare_clips, names)
     return encoders
 
 
