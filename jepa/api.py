@@ -39,7 +39,7 @@ from jepa_probes.probing.result import ProbeResult
 from jepa_probes.reporting.report import report as run_report
 from jepa_probes.reporting.results import RunResults
 
-Described = TypeVar("Described", bound=Config)
+ConfigType = TypeVar("ConfigType", bound=Config)
 
 
 def pretrain(
@@ -65,9 +65,9 @@ def pretrain(
     Raises:
         UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
     """
-    described = _described(config, overrides, PretrainConfig)
-    probe = online_probe(described)
-    return run_pretrain(described, resume=resume, overwrite=overwrite, callbacks=callbacks, probe=probe)
+    resolved = _resolved(config, overrides, PretrainConfig)
+    probe = online_probe(resolved)
+    return run_pretrain(resolved, resume=resume, overwrite=overwrite, callbacks=callbacks, probe=probe)
 
 
 def probe(
@@ -89,7 +89,7 @@ def probe(
     Raises:
         UserError: there is no model, the data cannot be probed, or nothing can be written.
     """
-    return run_probe(Path(run), _described(config, overrides, ProbeConfig), out=_path(out))
+    return run_probe(Path(run), _resolved(config, overrides, ProbeConfig), out=_path(out))
 
 
 def plan(
@@ -107,7 +107,7 @@ def plan(
     Raises:
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
     """
-    return run_plan(Path(run), _described(config, overrides, PlanConfig), out=_path(out))
+    return run_plan(Path(run), _resolved(config, overrides, PlanConfig), out=_path(out))
 
 
 def diagnose(
@@ -150,7 +150,7 @@ def dream(
     Raises:
         UserError: the model has no dynamics, settings do not fit together, or nothing can be written.
     """
-    return run_dream(Path(run), _described(config, overrides, DreamConfig), out=_path(out))
+    return run_dream(Path(run), _resolved(config, overrides, DreamConfig), out=_path(out))
 
 
 def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:
@@ -202,7 +202,7 @@ def list_worlds() -> tuple[str, ...]:
     return tuple(world_names())
 
 
-def _described(config: Described | Path | str | None, overrides: Sequence[str], kind: type[Described]) -> Described:
+def _resolved(config: ConfigType | Path | str | None, overrides: Sequence[str], kind: type[ConfigType]) -> ConfigType:
     if isinstance(config, (str, Path)):
         return load_config(Path(config), kind, overrides)
     if config is None:

@@ -16,7 +16,7 @@ from jepa.world_model import Dynamics, State, rollout
 BATCH = 3
 SEEN = 3
 HORIZON = 4
-# Latents, actions and, of dynamics that are told, states -> what follows each latent
+# Latents, actions and, for dynamics with states, states -> what follows each latent
 Parallel = Callable[..., Float[Tensor, "B S N D"]]
 
 
@@ -38,13 +38,13 @@ def check_dynamics(
     """Try every promise with random latents and actions, in evaluation mode.
 
     Args:
-        dynamics: what shall be a `jepa.world_model.Dynamics`.
+        dynamics: an object to be checked against `jepa.world_model.Dynamics`.
         tokens, width: N and D of its latents.
         action_size: A.
-        state_size: numbers that the dynamics are told at every step of what was seen; 0: they are not told.
+        state_size: size of the state given to the dynamics at every observed step; 0: no state.
         parallel: the teacher-forced pass over S latents, each with the action that follows it (and its state), if there
             is one; its prediction s has to equal a step from what was seen up to s.
-        tolerance: how far numbers may differ that shall be equal, where sums are taken in another order.
+        tolerance: largest allowed difference of numbers that should be equal, where sums are taken in another order.
 
     Raises:
         ContractError: naming the first promise that is broken.
@@ -88,11 +88,11 @@ class _Check:
     def run(self, parallel: Parallel | None) -> None:
         with torch.no_grad():
             self.shapes()
-            self.nothing_is_changed()
+            self.inputs_unchanged()
             self.rows_are_independent()
             self.repeat_and_gather()
             self.steps_and_rollouts()
-            self.nothing_comes_from_the_future()
+            self.is_causal()
             self.noise_decides()
             if parallel is not None:
                 self.steps_equal_the_parallel_pass(parallel)
@@ -115,7 +115,7 @@ class _Check:
         size = self.seen().nbytes()
         _promise(isinstance(size, int) and size > 0, f"nbytes() of a state is a positive int, found {size!r}")
 
-    def nothing_is_changed(self) -> None:
+    def inputs_unchanged(self) -> None:
         inputs = (self.z, self.past, self.action)
         z, past, action = copies = [x.clone() for x in inputs]
         state = self.dynamics.initial_state(z, past, self.states)
@@ -123,7 +123,7 @@ class _Check:
         later, _ = self.dynamics.step(state, self.other)
         self.dynamics.step(later, self.other)
         _promise(torch.equal(self.mean(state, action), first), "step() leaves the state as it was")
-        _promise(all(map(torch.equal, copies, inputs)), "init() and step() leave their inputs as they were")
+        _promise(all(map(torch.equal, copies, inputs)), "initial_state() and step() leave their inputs as they were")
 
     def rows_are_independent(self) -> None:
         alone = self.mean(self.seen(rows=1), self.action[:1])
@@ -146,7 +146,7 @@ class _Check:
             state, next_latent = self.dynamics.step(state, self.plans[:, 1, h])
             self.equal(imagined[:, 1, h], next_latent.mean(), "a rollout equals single steps")
 
-    def nothing_comes_from_the_future(self) -> None:
+    def is_causal(self) -> None:
         changed = self.plans.clone()
         changed[:, :, 2:] += 1.0
         before = rollout(self.dynamics, self.seen(), self.plans)

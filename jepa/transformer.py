@@ -33,7 +33,7 @@ Positions = Rotary | Literal["sincos"]
 Modality = Literal["video", "image"]  # V-JEPA 2.1 marks the tokens of either
 # exp(i angle) for every pair of a head; as pairs of real numbers where there are no complex ones (jepa/models/onnx.py)
 RotaryTable = Complex[Tensor, "#B L R P"] | Float[Tensor, "#B L R P 2"]
-Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
+AppendKV = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values, [B, heads, L, C] -> [B, heads, K, C]
 
 ROTARY_BASE = 10_000.0  # V-JEPA 2
 NORM_EPS = 1e-6  # V-JEPA 1 and 2
@@ -163,7 +163,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         rotary: RotaryTable | None,
-        append: Remember,
+        append: AppendKV,
         mask: Bool[Tensor, "#B 1 L K"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """The same for tokens that follow others: `append` takes their keys and values and gives all to be read."""
@@ -189,7 +189,7 @@ class AdaptiveBlock(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         rotary: RotaryTable | None,
-        append: Remember,
+        append: AppendKV,
         mask: Bool[Tensor, "#B 1 L K"] | None = None,
         *,
         condition: Float[Tensor, "B S D"],

@@ -33,7 +33,7 @@ class LatentSpec:
     `actions`: range, mean and deviation of one action, or of several side by side; where nobody said (models of other
     origin, or of earlier versions) -1..1 is assumed, and `actions.origin` tells so.
     `history`: how many latents in a row the dynamics read at most when they were trained.
-    `states`: what they have to be told of the body at every step, by the names of the recording.
+    `states`: proprioception that they need at every step, by the names of the recording.
     """
 
     __pydantic_config__ = CHECKED
@@ -194,13 +194,13 @@ class LatentWorldModel(nn.Module):
 
     @torch.no_grad()
     def encode(self, video: Any, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:
-        """Latents of clips, of one still picture, or of one whole file (then B = 1).
+        """Latents of clips, of one still image, or of one whole file (then B = 1).
 
         Args:
-            video: RGB video [B, T, 3, h, w] at the model's frame rate, one clip [T, 3, h, w], or one picture
+            video: RGB video [B, T, 3, h, w] at the model's frame rate, one clip [T, 3, h, w], or one image
                 [3, h, w]: a tensor or a numpy array, channels first or last, uint8 0..255 or float 0..1, of any size
                 (cropped and scaled as in training); a PIL image; a list of frames; the path or the bytes of a video
-                (resampled to the model's rate, read in clips as long as those of training) or of a picture. Frames at
+                (resampled to the model's rate, read in clips as long as those of training) or of an image. Frames at
                 the end that fill no tubelet are left out.
             chunk: clips encoded at once.
 
@@ -235,7 +235,7 @@ class LatentWorldModel(nn.Module):
             DecodeError: it cannot be read.
         """
         if file.is_image:
-            yield from (self._encode_stills(clip[:, 0])[:, None] for clip in clips)
+            yield from (self._encode_images(clip[:, 0])[:, None] for clip in clips)
             return
         if file.frames < self.spec.frames_per_step:
             raise self._too_short(file.frames)
@@ -244,14 +244,14 @@ class LatentWorldModel(nn.Module):
                 yield torch.cat([self.encode_clips(part) for part in self._whole_steps(clip).split(chunk)])
 
     @torch.no_grad()
-    def encode_image(self, picture: Any) -> Float[Tensor, "B N D"]:
-        """Latents of still pictures [B, 3, h, w], channels first or last, uint8 0..255 or float 0..1.
+    def encode_image(self, image: Any) -> Float[Tensor, "B N D"]:
+        """Latents of still images [B, 3, h, w], channels first or last, uint8 0..255 or float 0..1.
 
-        An encoder with an embedding for pictures (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
-        dynamics, each picture is repeated to fill a step, as V-JEPA 2-AC does.
+        An encoder with an embedding for images (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
+        dynamics, each image is repeated to fill a step, as V-JEPA 2-AC does.
         """
-        pictures, _ = as_video(picture)
-        return self._encode_stills(self.preprocessing.fitted(self._moved(pictures))[0])
+        images, _ = as_video(image)
+        return self._encode_images(self.preprocessing.fitted(self._moved(images))[0])
 
     def prepare(self, video: Any) -> Float[Tensor, "B T C H W"]:
         """What the encoder reads: cropped, scaled and normalized as in training, on the device where `video` is."""
@@ -265,7 +265,7 @@ class LatentWorldModel(nn.Module):
 
     @contextmanager
     def open_video(self, source: bytes | Path | str, limits: Limits | None = None) -> Iterator[VideoFile]:
-        """A video or picture file, to be read at the model's rate and size. Raises DecodeError."""
+        """A video or image file, to be read at the model's rate and size. Raises DecodeError."""
         path = Path(source).expanduser() if isinstance(source, str) else source
         with open_video(path, self.preprocessing, limits) as file:
             yield file
@@ -275,11 +275,11 @@ class LatentWorldModel(nn.Module):
         with self.open_video(source) as file:
             return torch.cat([clip.flatten(0, 1) for clip in file.clips(limit=frames)])[None]
 
-    def _encode_stills(self, picture: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+    def _encode_images(self, image: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         frames = self.spec.frames_per_step
         if getattr(self.encoder, "images", False) and self.dynamics is None:
             frames = 1
-        return self.encode_clips(picture[:, None].expand(-1, frames, -1, -1, -1))[:, 0]
+        return self.encode_clips(image[:, None].expand(-1, frames, -1, -1, -1))[:, 0]
 
     def _moved(self, video: Tensor) -> Tensor:
         return video.to(next(self.encoder.parameters()).device)
@@ -293,5 +293,5 @@ class LatentWorldModel(nn.Module):
     def _too_short(self, frames: int) -> UserError:
         return UserError(
             f"the video has {frames} frame(s); one latent step takes {self.spec.frames_per_step}. "
-            "Give more frames, or a single picture [3, h, w], which is encoded as a still"
+            "Give more frames, or a single image [3, h, w], which is encoded as a still"
         )

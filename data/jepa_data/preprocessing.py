@@ -30,7 +30,7 @@ from jepa_data.transforms import normalize
 
 Fit = Literal["crop", "stretch"]
 LAYOUTS = (
-    "expected RGB video [B, T, 3, h, w], one clip [T, 3, h, w] or one picture [3, h, w], channels first or last, uint8 "
+    "expected RGB video [B, T, 3, h, w], one clip [T, 3, h, w] or one image [3, h, w], channels first or last, uint8 "
     "0..255 or float 0..1; a PIL image; a list of frames; or a file"
 )
 END_SLACK = 4e-4  # seconds: times are rounded to ticks, so the last frame may seem to come a little early
@@ -44,12 +44,12 @@ class Preprocessing:
     """What a model was trained on.
 
     Attributes:
-        image_size: side in pixels of its square pictures.
+        image_size: side in pixels of its square images.
         fps: frames a second.
         mean, std: normalize pixels in 0..1, channel by channel.
         fit: how other shapes become square: their middle part, or all of it out of proportion.
         shortest_edge: with `crop`, the short side is scaled to this before the middle `image_size` square is cut; None:
-            to `image_size`, so that the square is as large as the picture allows.
+            to `image_size`, so that the square is as large as the image allows.
         clip_frames: frames of its clips; longer files are read in clips of so many. None: a file is one clip.
     """
 
@@ -84,21 +84,21 @@ class Preprocessing:
             video = video[..., top : top + height, left : left + width]
         if video.shape[-2:] == size:
             return video
-        pictures = F.interpolate(video.flatten(0, 1).float(), size, mode="bicubic", antialias=True)
-        return pictures.round().clamp(0, 255).to(torch.uint8).unflatten(0, video.shape[:2])
+        images = F.interpolate(video.flatten(0, 1).float(), size, mode="bicubic", antialias=True)
+        return images.round().clamp(0, 255).to(torch.uint8).unflatten(0, video.shape[:2])
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int] | None:
-        """The part of a picture that is seen: top, left, height, width; None: all of it."""
+        """The part of an image that is seen: top, left, height, width; None: all of it."""
         return fitted_box(height, width, self.image_size, self.fit, self.shortest_edge)
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """An open video or picture, at a model's rate and size.
+    """An open video or image, at a model's rate and size.
 
     Attributes:
         frames: how many it has at the model's rate.
-        is_image: it is a still picture.
+        is_image: it is a still image.
     """
 
     frames: int
@@ -106,7 +106,7 @@ class VideoFile:
     _reader: Reader | None
     _numbers: np.ndarray
     _preprocessing: Preprocessing
-    _picture: UInt8[Tensor, "1 1 3 h w"] | None = None
+    _image: UInt8[Tensor, "1 1 3 h w"] | None = None
 
     def clips(self, clip_frames: int | None = None, limit: int | None = None) -> Iterator[UInt8[Tensor, "K n 3 h w"]]:
         """All frames in order, in clips of `clip_frames` and then a shorter one; some clips of a length at a time.
@@ -119,8 +119,8 @@ class VideoFile:
             DecodeError: a frame cannot be decoded, or the decoding of a block takes too long.
         """
         total = min(self.frames, limit or self.frames)
-        if self._picture is not None:
-            yield self._picture
+        if self._image is not None:
+            yield self._image
             return
         assert self._reader is not None
         length = min(clip_frames or total, total)
@@ -139,7 +139,7 @@ class VideoFile:
 
 @contextmanager
 def open_video(source: bytes | Path, preprocessing: Preprocessing, limits: Limits | None = None) -> Iterator[VideoFile]:
-    """A video or picture, by its content, to be read at a model's rate and size with bounded memory.
+    """A video or image, by its content, to be read at a model's rate and size with bounded memory.
 
     Raises:
         DecodeError: it cannot be read.
@@ -152,8 +152,8 @@ def open_video(source: bytes | Path, preprocessing: Preprocessing, limits: Limit
         index = probe_image(data, limits)
         box = preprocessing.box(index.height, index.width)
         size = (preprocessing.image_size, preprocessing.image_size)
-        picture = decode_image(data, size=size, crop=box, limits=limits)
-        still = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
+        image = decode_image(data, size=size, crop=box, limits=limits)
+        still = torch.from_numpy(image).permute(2, 0, 1)[None, None]
         yield VideoFile(1, True, None, np.zeros(1, np.int64), preprocessing, still)
         return
     backend = get_backend("pyav")
@@ -165,11 +165,11 @@ def open_video(source: bytes | Path, preprocessing: Preprocessing, limits: Limit
         yield VideoFile(count, False, reader, numbers, preprocessing)
 
 
-def as_video(pictures: Any) -> tuple[UInt8[Tensor, "B T 3 h w"], bool]:
-    """Pictures in memory as uint8 video [B, T, 3, h, w], and whether it is one still picture.
+def as_video(images: Any) -> tuple[UInt8[Tensor, "B T 3 h w"], bool]:
+    """Images in memory as uint8 video [B, T, 3, h, w], and whether it is one still image.
 
     Args:
-        pictures: a torch tensor or numpy array of [B, T, 3, h, w], [T, 3, h, w] (one clip) or [3, h, w] (one picture),
+        images: a torch tensor or numpy array of [B, T, 3, h, w], [T, 3, h, w] (one clip) or [3, h, w] (one image),
             channels first or last; a PIL image; or a list of frames of one size, each an image or array of [h, w, 3]
             or [3, h, w]. Integers are 0..255, floats 0..1 (rounded to 255 levels). Where the third axis is 3 as well
             as the last, channels are first.
@@ -178,41 +178,41 @@ def as_video(pictures: Any) -> tuple[UInt8[Tensor, "B T 3 h w"], bool]:
         DataError: anything else: it says what was expected and found. Nothing is guessed: floats outside 0..1 may be
             0..255 or normalized already.
     """
-    if isinstance(pictures, list | tuple):
-        return _frames(pictures), False
-    array = _channels_first(_array(pictures))
+    if isinstance(images, list | tuple):
+        return _frames(images), False
+    array = _channels_first(_array(images))
     return _levels(array[(None,) * (5 - array.ndim)]), array.ndim == 3
 
 
-def _frames(pictures: Sequence[Any]) -> UInt8[Tensor, "1 T 3 h w"]:
-    if not pictures:
+def _frames(images: Sequence[Any]) -> UInt8[Tensor, "1 T 3 h w"]:
+    if not images:
         raise DataError(f"the list of frames is empty; {LAYOUTS}")
-    frames = [_channels_first(_array(picture)) for picture in pictures]
+    frames = [_channels_first(_array(image)) for image in images]
     for number, frame in enumerate(frames):
         if frame.ndim != 3 or frame.shape != frames[0].shape or frame.dtype != frames[0].dtype:
             raise DataError(
-                f"a list holds the frames of one clip, alike in size and kind: frame 0 is {_described(frames[0])}, "
-                f"frame {number} {_described(frame)}"
+                f"a list holds the frames of one clip, alike in size and kind: frame 0 is {_summary(frames[0])}, "
+                f"frame {number} {_summary(frame)}"
             )
     return _levels(torch.stack(frames)[None])
 
 
-def _array(pictures: Any) -> Tensor:
-    if isinstance(pictures, Tensor):
-        return pictures.to(torch.int64) if pictures.dtype in WIDE else pictures
-    if isinstance(pictures, np.ndarray):
-        if pictures.dtype.kind not in "uif" or pictures.dtype.itemsize > 8:
-            raise DataError(f"found a numpy array of {pictures.dtype}; {LAYOUTS}")
-        kind = np.dtype(np.int64) if pictures.dtype.kind == "u" and pictures.dtype.itemsize > 1 else pictures.dtype
-        return torch.from_numpy(np.ascontiguousarray(pictures, kind.newbyteorder("=")))
-    if hasattr(pictures, "convert") and hasattr(pictures, "mode"):  # a PIL image, without importing PIL
+def _array(images: Any) -> Tensor:
+    if isinstance(images, Tensor):
+        return images.to(torch.int64) if images.dtype in WIDE else images
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "uif" or images.dtype.itemsize > 8:
+            raise DataError(f"found a numpy array of {images.dtype}; {LAYOUTS}")
+        kind = np.dtype(np.int64) if images.dtype.kind == "u" and images.dtype.itemsize > 1 else images.dtype
+        return torch.from_numpy(np.ascontiguousarray(images, kind.newbyteorder("=")))
+    if hasattr(images, "convert") and hasattr(images, "mode"):  # a PIL image, without importing PIL
         from jepa_data.decode.image import upright_rgb
 
-        if pictures.mode in ("F", "I") or getattr(pictures, "n_frames", 1) > 1:
-            what = f"mode {pictures.mode}" if pictures.mode in ("F", "I") else f"{pictures.n_frames} frames"
+        if images.mode in ("F", "I") or getattr(images, "n_frames", 1) > 1:
+            what = f"mode {images.mode}" if images.mode in ("F", "I") else f"{images.n_frames} frames"
             raise DataError(f"found a PIL image of {what}; give one of mode RGB or L, or a list of its frames")
-        return torch.from_numpy(np.array(upright_rgb(pictures)))
-    raise DataError(f"found {type(pictures).__name__}; {LAYOUTS}")
+        return torch.from_numpy(np.array(upright_rgb(images)))
+    raise DataError(f"found {type(images).__name__}; {LAYOUTS}")
 
 
 def _channels_first(array: Tensor) -> Tensor:
@@ -226,17 +226,17 @@ def _channels_first(array: Tensor) -> Tensor:
         advice = ". This looks like [B, 3, T, h, w]: give video.transpose(1, 2)"
     elif array.ndim in (2, 3) or (array.ndim > 3 and 1 in (array.shape[-3], array.shape[-1])):
         advice = ". Repeat a gray channel three times"
-    raise DataError(f"found {_described(array)}; {LAYOUTS}{advice}")
+    raise DataError(f"found {_summary(array)}; {LAYOUTS}{advice}")
 
 
 def _levels(video: Tensor) -> UInt8[Tensor, "B T 3 h w"]:
     """Numbers as 0..255."""
     if not video.numel():
-        raise DataError(f"found {_described(video)}, which holds no pixels; {LAYOUTS}")
+        raise DataError(f"found {_summary(video)}, which holds no pixels; {LAYOUTS}")
     if video.dtype == torch.uint8:
         return video
     if video.dtype == torch.bool or video.is_complex():
-        raise DataError(f"found {_described(video)}; {LAYOUTS}")
+        raise DataError(f"found {_summary(video)}; {LAYOUTS}")
     if video.is_floating_point():
         _check_range(video, -OVERSHOOT, 1 + OVERSHOOT, "floats are read as 0..1")
         return (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -253,5 +253,5 @@ def _check_range(video: Tensor, lowest: float, highest: float, rule: str) -> Non
         )
 
 
-def _described(array: Tensor) -> str:
+def _summary(array: Tensor) -> str:
     return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"

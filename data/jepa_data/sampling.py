@@ -20,15 +20,15 @@ from jaxtyping import Bool, Float, Int64, Integer
 
 from jepa_data.errors import DataError
 
-# Purposes of random numbers: two draws with the same (seed, epoch, slot) and another purpose are independent.
+# Purposes of random numbers: two draws with the same (seed, epoch, position) and another purpose are independent.
 ORDER, START, SUBSTITUTE, SHARDS, MIX, CROP, AUGMENT = range(7)
 SLACK = 5e-4  # seconds: times are rounded to ticks when a video is stored
 BOX_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 
-def slot_generator(seed: int, purpose: int, epoch: int, slot: int = 0, attempt: int = 0) -> np.random.Generator:
-    """Random numbers of one slot of one epoch. A counter-based generator: no state is carried from slot to slot."""
-    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, epoch, slot, attempt]))
+def clip_generator(seed: int, purpose: int, epoch: int, position: int = 0, attempt: int = 0) -> np.random.Generator:
+    """Random numbers of one clip of one epoch. A counter-based generator: clips share no state."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, epoch, position, attempt]))
 
 
 def possible_starts(seconds: Float[np.ndarray, " F"], clip_frames: int, fps: float | None, stride: int = 1) -> int:
@@ -88,10 +88,10 @@ def long_enough(
 def random_box(
     random: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width in whole pixels of a random part of a picture, as in Inception's training.
+    """Top, left, height, width in whole pixels of a random part of an image, as in Inception's training.
 
     Args:
-        scale: range of the part's area, as a share of the picture's.
+        scale: range of the part's area, as a share of the image's.
         ratio: range of width / height, drawn evenly in its logarithm.
     """
     for _ in range(BOX_ATTEMPTS):
@@ -101,7 +101,7 @@ def random_box(
         high = round(math.sqrt(area / shape))
         if 0 < wide <= width and 0 < high <= height:
             break
-    # Where no attempt fits, the last one is cut to the picture.
+    # Where no attempt fits, the last one is cut to the image.
     wide = max(1, min(width, wide))
     high = max(1, min(height, high))
     return int(random.integers(height - high + 1)), int(random.integers(width - wide + 1)), high, wide
@@ -110,11 +110,11 @@ def random_box(
 def fitted_box(
     height: int, width: int, image_size: int | None, fit: Literal["crop", "stretch"], shortest_edge: int | None = None
 ) -> tuple[int, int, int, int] | None:
-    """The part of a picture that a model of square pictures sees: top, left, height, width; None: all of it.
+    """The part of an image that a model of square images sees: top, left, height, width; None: all of it.
 
     Args:
-        image_size: side in pixels of what the model reads; the part is scaled to it. None: pictures as they are.
-        fit: the middle square, or all of the picture out of proportion.
+        image_size: side in pixels of what the model reads; the part is scaled to it. None: images as they are.
+        fit: the middle square, or all of the image out of proportion.
         shortest_edge: with "crop", the short side is scaled to this before the square is cut; None: to `image_size`.
     """
     if fit == "stretch" or image_size is None:

@@ -83,7 +83,7 @@ def crop_resize(
     """One crop per clip, scaled to `size`: the whole batch in two matrix products.
 
     Args:
-        boxes: top, left, height, width in pixels, inside the picture. Pixels outside a box do not bleed into it.
+        boxes: top, left, height, width in pixels, inside the image. Pixels outside a box do not bleed into it.
     """
     height, width = (size, size) if isinstance(size, int) else size
     rows = _weights(boxes[:, 0], boxes[:, 2], video.shape[-2], height).to(video.dtype)
@@ -102,7 +102,7 @@ def random_resized_crop(
     """A random part of each clip, scaled to `size`.
 
     Args:
-        scale: range of the part's area, as a share of the picture's.
+        scale: range of the part's area, as a share of the image's.
         ratio: range of width / height, drawn evenly in its logarithm.
     """
     return crop_resize(video, random_boxes(video, scale, ratio, generator=generator), size)
@@ -123,7 +123,7 @@ def random_boxes(
     wide = (area * shape).sqrt().round()
     high = (area / shape).sqrt().round()
     fits = (wide <= width) & (high <= height) & (wide > 0) & (high > 0)
-    # argmax finds the first attempt that fits; where none does, the first attempt is cut to the picture.
+    # argmax finds the first attempt that fits; where none does, the first attempt is cut to the image.
     chosen = fits.int().argmax(dim=1, keepdim=True)
     wide = wide.gather(1, chosen).squeeze(1).clamp(1, width)
     high = high.gather(1, chosen).squeeze(1).clamp(1, height)

@@ -24,7 +24,7 @@ class ClipBatch:
         labels: one integer per clip and label name; -1 where the label does not apply.
         keys: the sample each clip was cut from.
         start_seconds: where in its video each clip starts.
-        is_image: whether a clip is one picture, repeated.
+        is_image: whether a clip is one image, repeated.
         seeds: of the random numbers of each clip: the same for any number of workers and ranks.
     """
 

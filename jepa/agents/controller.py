@@ -119,11 +119,11 @@ class ObservationNormalizer(nn.Module):
     @classmethod
     def fitted(cls, z: Float[Tensor, "M N D"], actor_inputs: ActorInputs = "goal") -> Self:
         """With mean and standard deviation of recorded latents; what hardly varies there is not blown up."""
-        senses = cls(z.shape[1], z.shape[2], actor_inputs)
+        normalizer = cls(z.shape[1], z.shape[2], actor_inputs)
         std = z.flatten(1).std(0, correction=0)
-        senses.mean.copy_(z.flatten(1).mean(0))
-        senses.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
-        return senses
+        normalizer.mean.copy_(z.flatten(1).mean(0))
+        normalizer.std.copy_(std.clamp_min(0.1 * std.max().item() + 1e-6))
+        return normalizer
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B F"]:
         return torch.cat([(x.flatten(1) - self.mean) / self.std for x in (z, goal)[: self.latents]], -1)
@@ -132,10 +132,10 @@ class ObservationNormalizer(nn.Module):
 class Linear(nn.Module):
     """tanh of a linear map: decisions = tanh(W features + b)."""
 
-    def __init__(self, senses: ObservationNormalizer, space: ActionSpace) -> None:
+    def __init__(self, normalizer: ObservationNormalizer, space: ActionSpace) -> None:
         super().__init__()
-        self.senses, self.space = senses, space
-        self.weight = nn.Parameter(torch.zeros(space.size, senses.size))
+        self.normalizer, self.space = normalizer, space
+        self.weight = nn.Parameter(torch.zeros(space.size, normalizer.size))
         self.bias = nn.Parameter(torch.zeros(space.size))
 
     @property
@@ -150,7 +150,7 @@ class Linear(nn.Module):
     def act_all(self, parameters: Float[Tensor, "P W"], z: Latents, goal: Latents) -> Float[Tensor, "B E"]:
         """Of P controllers at once: rows p*R … p*R+R-1 are those of controller p, R = B / P."""
         weight, bias = parameters.split((self.weight.numel(), self.bias.numel()), -1)
-        features = self.senses(z, goal).unflatten(0, (len(parameters), -1))
+        features = self.normalizer(z, goal).unflatten(0, (len(parameters), -1))
         return self.space.block(
             torch.baddbmm(bias[:, None], features, weight.unflatten(-1, self.weight.shape).mT).tanh().flatten(0, 1)
         )
@@ -186,7 +186,7 @@ class Actor(nn.Module):
 
     def __init__(
         self,
-        senses: ObservationNormalizer,
+        normalizer: ObservationNormalizer,
         space: ActionSpace,
         *,
         hidden: int = 256,
@@ -194,8 +194,8 @@ class Actor(nn.Module):
         norm: Norm = nn.RMSNorm,
     ) -> None:
         super().__init__()
-        self.senses, self.space = senses, space
-        self.network = mlp(senses.size, hidden, layers, 2 * space.size, norm)
+        self.normalizer, self.space = normalizer, space
+        self.network = mlp(normalizer.size, hidden, layers, 2 * space.size, norm)
         last = self.network[-1]
         assert isinstance(last, nn.Linear)
         self.features = last.in_features
@@ -203,7 +203,7 @@ class Actor(nn.Module):
             last.weight.mul_(0.01)
 
     def forward(self, z: Latents, goal: Latents) -> Decision:
-        return self.decided(self.network[:-1](self.senses(z, goal)))
+        return self.decided(self.network[:-1](self.normalizer(z, goal)))
 
     def decided(self, features: Float[Tensor, "B h"]) -> Decision:
         """Of what the network's layers before the last one tell."""

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from jepa.agents.config import InverseSettings
 from jepa.agents.controller import ActionSpace, Actor, ObservationNormalizer
 
-WARM_UP = 500  # updates before anyone is told to be late
+WARM_UP = 500  # updates before the time penalty applies
 MIN_WEIGHT = 0.02  # squared steps beside squared actions
 
 
@@ -37,7 +37,7 @@ def fit_inverse(
 
     Args:
         latents: of the clips' S steps.
-        goals: the same moments as a goal picture shows them; the latents themselves unless a step has several frames.
+        goals: the same moments as a goal image shows them; the latents themselves unless a step has several frames.
         actions: blocks that led from each step to the next.
         space: what the controller decides.
         seed: of the network's weights and of the pairs drawn.
@@ -57,26 +57,26 @@ def fit_inverse(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        senses = ObservationNormalizer.fitted(latents.flatten(0, 1))
-        actor = Actor(senses, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
-        least = nn.Linear(actor.features, 1)
+        normalizer = ObservationNormalizer.fitted(latents.flatten(0, 1))
+        actor = Actor(normalizer, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
+        min_steps = nn.Linear(actor.features, 1)
     done = space.decisions(actions)
-    optimizer = torch.optim.Adam([*actor.parameters(), *least.parameters()], settings.lr)
+    optimizer = torch.optim.Adam([*actor.parameters(), *min_steps.parameters()], settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.updates)
     for update in range(settings.updates):
         clip = torch.randint(clips, (settings.batch,), generator=generator)
         now = torch.randint(steps - 1, (settings.batch,), generator=generator)
         ahead = torch.rand(settings.batch, generator=generator, dtype=torch.float64)
         later = now + 1 + (ahead * (steps - 1 - now).clamp_max(settings.ahead or steps)).long()
-        seen = actor.senses(latents[clip, now], goals[clip, later])
+        seen = actor.normalizer(latents[clip, now], goals[clip, later])
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=settings.bf16):
             features = actor.network[:-1](seen)
         features = features.float()
         missed = (actor.decided(features).mean - done[clip, now]).square().mean(-1)
         loss = missed.mean()
         if settings.time_penalty:
-            late = (later - now) - F.softplus(least(features))[:, 0]
-            loss = _in_haste(missed, late, settings.time_penalty * (update >= WARM_UP))
+            late = (later - now) - F.softplus(min_steps(features))[:, 0]
+            loss = _weight_by_time(missed, late, settings.time_penalty * (update >= WARM_UP))
             loss = loss + MIN_WEIGHT * expectile(late, settings.expectile)
         optimizer.zero_grad()
         loss.backward()
@@ -85,7 +85,7 @@ def fit_inverse(
     return actor.eval().requires_grad_(False)
 
 
-def _in_haste(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], time_penalty: float) -> Float[Tensor, ""]:
+def _weight_by_time(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], time_penalty: float) -> Float[Tensor, ""]:
     """The mean of what was missed, in which those who were late count less."""
     weight = (-time_penalty * late.detach().clamp_min(0)).exp()
     return (missed * weight).sum() / weight.sum()

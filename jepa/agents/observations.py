@@ -1,4 +1,4 @@
-"""What policies see, pictures [h, w, 3] or [B, h, w, 3], and what they give back."""
+"""What policies see, images [h, w, 3] or [B, h, w, 3], and what they give back."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ class LatestFrames:
         self._observed = 0
         self._kept: list[Tensor] = []
 
-    def add(self, pictures: UInt8[Tensor, "B 3 h w"]) -> bool:
+    def add(self, images: UInt8[Tensor, "B 3 h w"]) -> bool:
         """Note an observation. Whether a latent step begins with it."""
         begins = self._observed % self.period == 0
         if self._observed % self.stride == 0:
-            self._kept = [*self._kept, pictures][-self.frames :]
+            self._kept = [*self._kept, images][-self.frames :]
         self._observed += 1
         return begins
 
@@ -51,17 +51,17 @@ def stride_of(fps: float, model: LatentWorldModel) -> int:
     return round(stride)
 
 
-def as_pictures(array: Any) -> UInt8[Tensor, "B 3 h w"]:
-    """Observations as a batch of pictures; see `as_video` for what is accepted."""
+def as_images(array: Any) -> UInt8[Tensor, "B 3 h w"]:
+    """Observations as a batch of images; see `as_video` for what is accepted."""
     if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.shape[-1] != 3:
         given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise UserError(f"expected RGB pictures as a numpy array [h, w, 3] or [B, h, w, 3], found {given}")
+        raise UserError(f"expected RGB images as a numpy array [h, w, 3] or [B, h, w, 3], found {given}")
     video, _ = as_video(array)
     return video[0]
 
 
 def as_action(actions: Float[Tensor, "B A"], observation: np.ndarray) -> Float32[np.ndarray, "*B A"]:
-    """Without the batch where the observation was a single picture."""
+    """Without the batch where the observation was a single image."""
     return actions.numpy().reshape(*observation.shape[:-3], -1)
 
 

@@ -1,4 +1,4 @@
-"""Encoder + planner as a policy: pictures in, actions out, towards goals given as pictures.
+"""Encoder + planner as a policy: images in, actions out, towards goals given as images.
 
 policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
 observation, info = env.reset()
@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from jepa.agents.controller import Controller
-from jepa.agents.observations import LatestFrames, as_action, as_pictures, check_shape, stride_of
+from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
@@ -40,7 +40,7 @@ class PlanSettings:
     """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached.
 
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
-    `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats its mistake for ever.
+    `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats the same mistake.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
     `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of what was imagined.
     """
@@ -67,15 +67,15 @@ class PlanSettings:
 
 
 class Policy:
-    """Acts in one environment (pictures [h, w, 3]) or in B at once (pictures [B, h, w, 3]).
+    """Acts in one environment (images [h, w, 3]) or in B at once (images [B, h, w, 3]).
 
     Args:
         model: a world model with dynamics.
-        goal: pictures of where to get, uint8 RGB, of the shape of the observations.
+        goal: images of where to get, uint8 RGB, of the shape of the observations.
         settings: of the planner.
         seed: of the planner's samples.
         fps: observations a second; None: as many as the model was trained on. A model of fewer looks at every
-            so-many-th one, and its actions are those of all, side by side.
+            n-th one, and its actions are those of all, side by side.
         guide: every plan starts from what this controller would do in the model's imagination; None: as settings say.
 
     Raises:
@@ -97,7 +97,7 @@ class Policy:
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
-        self.goal = model.encode_image(as_pictures(goal))
+        self.goal = model.encode_image(as_images(goal))
         self.goal_shape = goal.shape
         self.control = ModelPredictiveControl(
             settings.planner,
@@ -120,7 +120,7 @@ class Policy:
         self._state: State | None = None
         self._frames = LatestFrames(self.model.spec.frames_per_step, self.stride)
         self._steps: list[Tensor] = []  # latent steps that are not encoded yet, [B, frames, C, h, w] each
-        self._told: list[Tensor] = []  # states at the last `history` latent steps, [B, X] each
+        self._states: list[Tensor] = []  # states at the last `history` latent steps, [B, X] each
         self._latents: list[Tensor] = []  # of the last `history` steps, [B, N, D] each
         self._done: list[Tensor] = []  # blocks that led from each of them to the next, [B, E] each
         self._queue: list[Tensor] = []
@@ -132,26 +132,26 @@ class Policy:
         """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
 
         Args:
-            state: what the body knows of itself now, raw and in the order of `model.spec.states`; only for models that
-                are told.
+            state: proprioception now, raw and in the order of `model.spec.states`; only for models that need
+                it.
 
         Raises:
-            UserError: the picture has another shape than the goal's, or the state is missing, surplus or of another
+            UserError: the image has another shape than the goal's, or the state is missing, surplus or of another
                 width.
         """
         check_shape(observation, self.goal_shape)
-        pictures = as_pictures(observation)
-        self._observe(pictures, self._checked(state, len(pictures)))
+        images = as_images(observation)
+        self._observe(images, self._checked(state, len(images)))
         if not self._queue:
             self._queue = self._plan()
         return as_action(self._queue.pop(0), observation)
 
-    def _observe(self, pictures: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
+    def _observe(self, images: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
         """Note a frame; and a latent step, where one begins: actions are chosen for whole steps."""
-        if self._frames.add(pictures):
+        if self._frames.add(images):
             self._steps = [*self._steps, self._frames.clip()][-self.history :]
             if state is not None:
-                self._told = [*self._told, state][-self.history :]
+                self._states = [*self._states, state][-self.history :]
 
     def _checked(self, state: Float[np.ndarray, "*B X"] | None, batch: int) -> Float[Tensor, "B X"] | None:
         wanted = self.model.spec.states
@@ -180,7 +180,7 @@ class Policy:
         dynamics = self.model.dynamics
         assert dynamics is not None and spec.action_size is not None
         done = torch.stack(self._done, 1).to(z) if self._done else z.new_zeros(len(z), 0, spec.block_size)
-        states = torch.stack(self._told, 1).to(z) if self._told else None
+        states = torch.stack(self._states, 1).to(z) if self._states else None
         self._state = dynamics.initial_state(z, done, states)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))

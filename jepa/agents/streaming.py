@@ -34,7 +34,7 @@ class StreamingEncoder:
             approximation: no block reads further back than the window (deep tokens still know of older frames, through
             tokens that read them), which the encoder has not been trained for. Memory and time a step stay constant.
 
-    Rotary angles are fp32: `reset()` before some 100,000 steps. An encoder for pictures too takes every frame as video.
+    Rotary angles are fp32: `reset()` before some 100,000 steps. An encoder for images too takes every frame as video.
 
     Raises:
         UserError: the encoder reads the future, or the window holds no step.
@@ -112,7 +112,7 @@ class StreamingEncoder:
         return self.features.tokens
 
     def _mask(self, tokens: int, device: torch.device) -> Bool[Tensor, "1 1 L K"] | None:
-        """Who of CLS and the new tokens reads which slot of the caches; None if everyone reads everything."""
+        """Who of CLS and the new tokens reads which entry of the caches; None if everyone reads everything."""
         causal = self.encoder.attention == "causal"
         if not causal and not self.encoder.summaries:
             return None

@@ -53,7 +53,7 @@ app = typer.Typer(
     help="Stream video, pretrain world models that predict latents, probe them and plan with them.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # rich costs a fifth of a second, and an error shall be one line
+    rich_markup_mode=None,  # rich costs a fifth of a second, and errors are one line
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -93,10 +93,10 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     """Run `jepa` with `arguments` (None: those of the process) and exit.
 
     Exit codes: 0 done · 2 a mistake in the command, a config or the data, or a path that cannot be read or written,
-    told as `error: …` on stderr, one line for each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows
+    printed as `error: …` on stderr, one line each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows
     the traceback of mistakes too.
     """
-    # Before torch is imported: threads that wait for one another shall sleep, not spin. With other programs on the
+    # Before torch is imported: threads that wait for one another sleep and do not spin. With other programs on the
     # machine, spinning ones made `jepa probe` take 50 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show

@@ -180,9 +180,9 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
     def pretraining(name: str, config: str, *changes: str) -> Stage:
         path = shipped(config)
         changed = [*changes, *overrides]
-        described = load(path, PretrainConfig, changed)
+        resolved = load(path, PretrainConfig, changed)
         command = f"jepa pretrain {_short(path)} {' '.join(changed)}"
-        return name, command, lambda: pretrain(described, bar=bar, probe=online_probe(described))
+        return name, command, lambda: pretrain(resolved, bar=bar, probe=online_probe(resolved))
 
     command = f"jepa data record {r.world} {data} --episodes {r.episodes}"
     if r.frames != Recording.frames:

@@ -36,9 +36,9 @@ def diagnose(
     """
     from jepa_probes.diagnosis.config import diagnose_config
 
-    described = diagnose_config(run, config, overrides or ())
-    from jepa_probes.diagnosis.diagnose import diagnose as execute
+    resolved = diagnose_config(run, config, overrides or ())
+    from jepa_probes.diagnosis.diagnose import diagnose as run_verb
     from jepa_probes.diagnosis.table import report
 
-    typer.echo("\n".join(report(execute(run, described, out=out))))
+    typer.echo("\n".join(report(run_verb(run, resolved, out=out))))
     typer.echo(f"\n{(out or run) / 'diagnosis.json'}")

@@ -37,9 +37,9 @@ def dream(
     """
     from jepa_probes.imagination.config import DreamConfig
 
-    run, described = run_and_config(target, config, overrides or [], DreamConfig, "dream")
-    from jepa_probes.imagination.dream import dream as execute
+    run, resolved = run_and_config(target, config, overrides or [], DreamConfig, "dream")
+    from jepa_probes.imagination.dream import dream as run_verb
     from jepa_probes.imagination.dream import table
 
-    typer.echo("\n".join(table(execute(run, described, out=out))))
+    typer.echo("\n".join(table(run_verb(run, resolved, out=out))))
     typer.echo(f"{(out or run) / 'dream.json'}")

@@ -29,7 +29,7 @@ def embed(
         float, typer.Option(min=0.001, help="Longest time for opening a file, and for decoding each part of it.")
     ] = 60.0,
 ) -> None:
-    """Write the features of every video and picture, or look at them.
+    """Write the features of every video and image, or look at them.
 
     .npz and shards hold all latents [steps, tokens, width] and their times; .parquet holds a row for each clip: key,
     start_seconds, steps and vector, the mean over steps and tokens. `jepa data curate` reads .npz and .parquet.

@@ -45,9 +45,9 @@ def export(
 
     Example: jepa export runs/mine --to onnx --frames 16
     """
-    from jepa.models.export import export as execute
+    from jepa.models.export import export as run_verb
 
-    execute(source, to.value, out, image_size=image_size, frames=frames, overwrite=overwrite)
+    run_verb(source, to.value, out, image_size=image_size, frames=frames, overwrite=overwrite)
 
 
 def import_(
@@ -77,9 +77,9 @@ def import_(
 
     Example: jepa import facebook/vjepa2-vitl-fpc64-256 --from huggingface
     """
-    from jepa.models.export import import_ as execute
+    from jepa.models.export import import_ as run_verb
 
-    execute(
+    run_verb(
         source,
         origin.value,
         out,

@@ -18,10 +18,10 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Plan nothing: test the results of two runs.")] = False,
 ) -> None:
-    """Plan held-out tasks with the run's model, in the world it was trained on; goals are pictures.
+    """Plan held-out tasks with the run's model, in the world it was trained on; goals are images.
 
     Prints how many tasks are solved, with the 95 % interval, beside random actions, inverse dynamics, the world's own
-    expert and the same planner on the true simulator. Writes RUN/plan.json, pictures of some tasks to RUN/figures, and
+    expert and the same planner on the true simulator. Writes RUN/plan.json, images of some tasks to RUN/figures, and
     RUN/plan.yaml: with --config it gives another run the very same tasks, and --compare then tests which of two runs
     solves more of them.
 
@@ -52,9 +52,9 @@ def plan(
 
         typer.echo("\n".join(comparison(target, Path(wanted[0]))))
         return
-    run, described = run_and_config(target, config, wanted, PlanConfig, "plan")
-    from jepa_probes.planning.plan import plan as execute
+    run, resolved = run_and_config(target, config, wanted, PlanConfig, "plan")
+    from jepa_probes.planning.plan import plan as run_verb
     from jepa_probes.planning.plan import table
 
-    typer.echo("\n".join(table(execute(run, described, out=out))))
+    typer.echo("\n".join(table(run_verb(run, resolved, out=out))))
     typer.echo(f"{(out or run) / 'plan.json'}")

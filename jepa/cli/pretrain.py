@@ -22,9 +22,9 @@ def pretrain(
     from jepa.config import load
     from jepa.training.config import PretrainConfig
 
-    described = load(config, PretrainConfig, overrides or ())
+    resolved = load(config, PretrainConfig, overrides or ())
     from jepa.training.pretrain import pretrain as run
     from jepa_probes.probing.online import online_probe
 
-    probe = online_probe(described)
-    run(described, resume=resume, overwrite=overwrite, bar=sys.stdout.isatty(), probe=probe)
+    probe = online_probe(resolved)
+    run(resolved, resume=resume, overwrite=overwrite, bar=sys.stdout.isatty(), probe=probe)

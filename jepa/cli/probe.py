@@ -22,9 +22,9 @@ def probe(
     """
     from jepa_probes.probing.config import ProbeConfig
 
-    described = config_or_defaults(config, overrides or [], ProbeConfig)
-    from jepa_probes.probing.probe import probe as execute
+    resolved = config_or_defaults(config, overrides or [], ProbeConfig)
+    from jepa_probes.probing.probe import probe as run_verb
     from jepa_probes.probing.probe import state_row
 
-    typer.echo(state_row(execute(run, described, out=out)))
+    typer.echo(state_row(run_verb(run, resolved, out=out)))
     typer.echo(f"{(out or run) / 'probe.json'}")

@@ -14,7 +14,7 @@ def run_and_config(target: Path, config: Path | None, overrides: list[str], kind
     """Of `jepa VERB RUN [--config FILE] [KEY=VALUE]...` or `jepa VERB FILE [KEY=VALUE]...`.
 
     Args:
-        kind: of the config, a `TasksConfig` (which is not imported here: `jepa --help` shall answer at once).
+        kind: of the config, a `TasksConfig` (which is not imported here: `jepa --help` must answer at once).
 
     Returns:
         The run folder, and the config.
@@ -28,10 +28,10 @@ def run_and_config(target: Path, config: Path | None, overrides: list[str], kind
         return target, config_or_defaults(config, overrides, kind)
     if config:
         raise UserError(f"{target} is a config already; leave out --config, or give a run folder")
-    described = load(target, kind, overrides)
-    if described.run is None:
+    resolved = load(target, kind, overrides)
+    if resolved.run is None:
         raise UserError(f"{target} names no run: give one as run=FOLDER, or jepa {verb} RUN --config {target}")
-    return Path(described.run), described
+    return Path(resolved.run), resolved
 
 
 def config_or_defaults(config: Path | None, overrides: list[str], kind: type) -> Any:

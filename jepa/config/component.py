@@ -165,12 +165,12 @@ class Part:
             )
         if isinstance(value, config):
             return value
-        described = {**given, "kind": kind}
+        values = {**given, "kind": kind}
         if kind == self.kind:
-            described = self.settings | described
+            values = self.settings | values
         if info.mode == "json":  # where lists do for tuples
-            return config.model_validate_json(to_json(described, inf_nan_mode="constants"))
-        return config.model_validate(described)
+            return config.model_validate_json(to_json(values, inf_nan_mode="constants"))
+        return config.model_validate(values)
 
 
 def part(table: Parts, kind: str | None = None, **settings: Any) -> Part:

@@ -65,7 +65,7 @@ def explain(error: ValidationError, model: type[BaseModel], location: Callable[[
     for key, details in problems.items():
         detail, trail = details[0]
         if detail["type"] == "missing":
-            if any(_misspelt(other, key, found_) for other, found_ in problems.items()):
+            if any(_misspelt(other, key, about) for other, about in problems.items()):
                 continue  # the line about the misspelt key says it all
             above = key[:-1]
             problem = f"the key '{key[-1]}' is missing; expected {_wanted(trail[-1])}"

@@ -4,7 +4,7 @@
     query [1, 1, D] ───┬───────────────────────────────→ queries ┴→ read → + ─┬→ norm → MLP → + → head → [B, classes]
                        └───────────────────────────────────────────────────┘  └───────────────┘
 
-The tokens attend to one another without positions, which the encoder has already told them; then one learned query
+The tokens attend to one another without positions, which the encoder has already added; then one learned query
 reads them all. It enters as it is, without a norm, and what it reads is added to it without a projection.
 
 Source: V-JEPA 2 (arXiv 2506.09985): 16 heads, three blocks and the reading one, MLPs of four times the width. The norms

@@ -1,9 +1,9 @@
-"""A small convolutional decoder: the latents of one step -> the picture of that step's last frame.
+"""A small convolutional decoder: the latents of one step -> the image of that step's last frame.
 
 It is fitted on frozen latents, so it shows what they hold; what they do not hold comes out as blur.
 
     N = 1      D -> 256 -> 8x8 map ─┐
-                                    ├─ conv, pixel shuffle x2 … conv, pixel shuffle x4, + the mean picture, sigmoid
+                                    ├─ conv, pixel shuffle x2 … conv, pixel shuffle x4, + the mean image, sigmoid
     N = g·g    tokens -> gxg map   ─┘
 
 Nothing is computed at full resolution: on a CPU that is what makes it fit in seconds.
@@ -22,11 +22,11 @@ VECTOR_HIDDEN = 256
 LAST_SHUFFLE = 4  # the last layer paints blocks of at most so many pixels a side (unless the rest of the way is odd)
 BATCH = 64
 PEAK_LR = 1e-2
-RARE = 0.1  # weight at first of a pixel as unlike the mean picture as pixels are on average, beside the 1 of all
+RARE = 0.1  # weight at first of a pixel as unlike the mean image as pixels are on average, beside the 1 of all
 
 
 class PixelDecoder(nn.Module):
-    """Latents [B, N, D] -> pictures [B, 3, h, w] in 0..1.
+    """Latents [B, N, D] -> images [B, 3, h, w] in 0..1.
 
     Args:
         tokens: N; 1, or a square number of tokens in rows (as VideoViT orders them).
@@ -35,7 +35,7 @@ class PixelDecoder(nn.Module):
         channels: of the maps, a multiple of 4.
 
     Raises:
-        ValueError: the tokens are no square, or the picture is no multiple of their grid.
+        ValueError: the tokens are no square, or the image is no multiple of their grid.
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ class PixelDecoder(nn.Module):
         grid = VECTOR_GRID if tokens == 1 else math.isqrt(tokens)
         if tokens < 1 or (tokens != 1 and grid * grid != tokens) or image_size % grid:
             raise ValueError(
-                f"a pixel decoder needs 1 token, or a square grid of them that divides the picture; "
+                f"a pixel decoder needs 1 token, or a square grid of them that divides the image; "
                 f"found {tokens} tokens for {image_size} pixels"
             )
         # What makes another one like it.
@@ -56,7 +56,7 @@ class PixelDecoder(nn.Module):
         self.grid = grid
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
-        self.register_buffer("base", torch.zeros(3, image_size, image_size))  # logits of the mean picture
+        self.register_buffer("base", torch.zeros(3, image_size, image_size))  # logits of the mean image
         if tokens == 1:
             self.enter = nn.Sequential(
                 nn.Linear(width, VECTOR_HIDDEN), nn.SiLU(), nn.Linear(VECTOR_HIDDEN, channels * grid * grid), nn.SiLU()
@@ -100,12 +100,12 @@ def fit_pixel_decoder(
 ) -> PixelDecoder:
     """Fit a decoder on M latents and the last frame of the step each stands for. About 15 s on one thread at 64 px.
 
-    Squared error, from the mean picture on. At first pixels unlike the mean picture count more (`RARE`), or small
+    Squared error, from the mean image on. At first pixels unlike the mean image count more (`RARE`), or small
     things would be left out; in the end all count alike, so that what the latents do not hold is blurred, not made up.
 
     Args:
         latents: detached; the device they are on is the device used.
-        frames: square pictures, 0..255.
+        frames: square images, 0..255.
         steps: optimizer steps on 64 pairs each.
         seed: of the weights and the order; it leaves the global generator alone.
         on_step: called with (step, loss) after each step.
@@ -114,15 +114,13 @@ def fit_pixel_decoder(
         ValueError: no latents, as many frames as latents are not there, or their shapes do not fit a decoder.
     """
     if not len(latents) or len(latents) != len(frames) or frames.shape[-1] != frames.shape[-2]:
-        raise ValueError(
-            f"expected one square picture per latent, found {list(latents.shape)} and {list(frames.shape)}"
-        )
+        raise ValueError(f"expected one square image per latent, found {list(latents.shape)} and {list(frames.shape)}")
     device = latents.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoder = PixelDecoder(latents.shape[1], latents.shape[2], frames.shape[-1], channels=channels).to(device)
     _prepare(decoder, latents, frames)
-    mean_picture = decoder.base.sigmoid()
+    mean_image = decoder.base.sigmoid()
     optimizer = torch.optim.AdamW(decoder.parameters(), PEAK_LR, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=max(steps, 1), pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
@@ -130,7 +128,7 @@ def fit_pixel_decoder(
         index = torch.randint(len(latents), (min(BATCH, len(latents)),), generator=generator)
         target = frames[index].to(device).float() / 255
         with torch.enable_grad():
-            unlike = (target - mean_picture).square().mean(1, keepdim=True)
+            unlike = (target - mean_image).square().mean(1, keepdim=True)
             weight = 1 + RARE * (1 - step / steps) * unlike / unlike.mean().clamp_min(1e-12)
             loss = (weight * (decoder(latents[index.to(device)].detach()) - target).square()).mean()
             optimizer.zero_grad()
@@ -143,7 +141,7 @@ def fit_pixel_decoder(
 
 
 def _prepare(decoder: PixelDecoder, latents: Float[Tensor, "M N D"], frames: UInt8[Tensor, "M 3 h w"]) -> None:
-    """Standardize the latents and start from the mean picture."""
+    """Standardize the latents and start from the mean image."""
     flat = latents.detach().flatten(0, 1)
     decoder.mean.copy_(flat.mean(0))
     decoder.std.copy_(flat.std(0, correction=0).clamp_min(1e-6))

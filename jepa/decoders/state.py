@@ -1,4 +1,4 @@
-"""From latents to quantities of the world that have names, such as positions: what a cost or a reward is told in.
+"""From latents to quantities of the world that have names, such as positions: the units of costs and rewards.
 
 latents [M, N, D] -> rows [M, N*D] -> standardized -> W, by ridge regression in closed form -> quantities [M, X]
 """

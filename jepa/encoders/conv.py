@@ -5,7 +5,7 @@ expensive full-resolution feature maps away (1.5 times faster than four stride-2
 
     tubelet x 3 ch, 64 px -> k8 s4 -> k4 s2 -> k4 s2 -> 4x4 map -> 256 -> D, BatchNorm
 
-Smaller pictures go without the last of these, so that the map still tells where things are.
+Smaller images go without the last of these, so that the map still tells where things are.
 """
 
 from typing import Literal
@@ -68,12 +68,12 @@ class ConvEncoder(Encoder):
         self.norm = nn.BatchNorm1d(self.width, affine=False)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
-        """Raises ValueError if T is no multiple of the tubelet or the pictures have another size."""
+        """Raises ValueError if T is no multiple of the tubelet or the images have another size."""
         batch = video.shape[0]
         return rearrange(self.norm(self.head(self._maps(video))), "(b s) d -> b s 1 d", b=batch)
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"]:
-        """The last feature map, for pictures of what the encoder looks at."""
+        """The last feature map, for images of what the encoder looks at."""
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:
@@ -82,10 +82,10 @@ class ConvEncoder(Encoder):
 
 
 def stack_tubelets(video: Float[Tensor, "B T C h w"], tubelet: int, image_size: int) -> Float[Tensor, "M C2 h w"]:
-    """The frames of each tubelet as the channels of one picture.
+    """The frames of each tubelet as the channels of one image.
 
     Raises:
-        ValueError: T is no multiple of the tubelet or the pictures have another size.
+        ValueError: T is no multiple of the tubelet or the images have another size.
     """
     _, frames, _, height, width = video.shape
     if frames % tubelet or (height, width) != (image_size, image_size):

@@ -1,4 +1,4 @@
-"""Picture backbones on video: any timm model reads each frame on its own, one latent step a frame.
+"""Image backbones on video: any timm model reads each frame on its own, one latent step a frame.
 
     video [B, T, C, h, w] → [B*T, C, h, w] → timm's forward_features
                                               ├ tokens: its patch tokens or last feature map    [B, S=T, N=h'w', D]
@@ -40,7 +40,7 @@ class FrameEncoder(Encoder):
         frames: of the clips; any number will do.
 
     Raises:
-        ValueError: timm has no such model, its weights cannot be had, or it cannot read pictures of this size.
+        ValueError: timm has no such model, its weights cannot be had, or it cannot read images of this size.
     """
 
     tubelet = 1
@@ -93,13 +93,13 @@ class FrameEncoder(Encoder):
         self.output = config.output
         self.backbone = _backbone(config, image_size)
         self.projector = nn.Identity()
-        self.backbone.eval()  # batch statistics are not for the picture of zeros
+        self.backbone.eval()  # batch statistics are not for the image of zeros
         weight = next(self.backbone.parameters())
         try:
             with torch.no_grad():
                 z = self(torch.zeros(1, 1, 3, image_size, image_size, dtype=weight.dtype, device=weight.device))
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{config.model} cannot read pictures of {image_size} px: {first_line(error)}") from error
+            raise ValueError(f"{config.model} cannot read images of {image_size} px: {first_line(error)}") from error
         self.backbone.train()
         self.tokens, self.width = z.shape[2:]
         if projection is not None:
@@ -173,10 +173,10 @@ def _backbone(config: FrameEncoder.Config, image_size: int) -> nn.Module:
     model = config.model
     _check_name(model)
     try:
-        described = timm.get_pretrained_cfg(model, allow_unregistered=False)
+        pretrained_cfg = timm.get_pretrained_cfg(model, allow_unregistered=False)
         # Transformers are built for one size; convolutions take any, and have no such argument.
         sized = dict[str, Any]()
-        if described is not None and described.fixed_input_size:
+        if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
             sized["img_size"] = image_size
         if config.patch is not None:
             sized["patch_size"] = config.patch

@@ -57,13 +57,13 @@ class ImpalaEncoder(Encoder):
         self.head = nn.Linear(config.channels[-1] * side * side, self.width)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
-        """Raises ValueError if T is no multiple of the tubelet or the pictures have another size."""
+        """Raises ValueError if T is no multiple of the tubelet or the images have another size."""
         maps = F.relu(self._maps(video))
         z = F.layer_norm(self.head(maps.flatten(1)), (self.width,))
         return rearrange(z, "(b s) d -> b s 1 d", b=video.shape[0])
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"]:
-        """The last feature map, for pictures of what the encoder looks at."""
+        """The last feature map, for images of what the encoder looks at."""
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-def cut(
+def patchify(
     video: Float[Tensor, "B T C h w"], tubelet: int, patch: int, keep: Int[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B M P"]:
     """The pixels of each tubelet, C * tubelet * patch * patch of them, channel by channel.
@@ -35,4 +35,4 @@ class PatchEmbed(nn.Module):
     def forward(self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None) -> Float[Tensor, "B M D"]:
         """`keep`: flat token indices (step, row, column); None embeds all."""
         tubelet, patch, _ = self.proj.kernel_size
-        return F.linear(cut(video, tubelet, patch, keep), self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(patchify(video, tubelet, patch, keep), self.proj.weight.flatten(1), self.proj.bias)

@@ -1,4 +1,4 @@
-"""Each frame of a clip as a still picture: how V-JEPA 2-AC (arXiv 2506.09985) looks at a robot's camera.
+"""Each frame of a clip as a still image: how V-JEPA 2-AC (arXiv 2506.09985) looks at a robot's camera.
 
     frame t  →  t t (doubled, to fill a tubelet)  →  video encoder  →  LayerNorm without affine  →  [N, D]
 

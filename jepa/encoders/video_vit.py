@@ -12,8 +12,8 @@ V-JEPA (arXiv 2404.08471) and V-JEPA 2 (arXiv 2506.09985) use bidirectional atte
     step 1                x       x
     step 2                x       x       x             causal: the same, token by token
 
-V-JEPA 2.1 gives out several levels of blocks, each through a LayerNorm of its own, and takes still pictures through a
-patch embedding of their own; what a token is of, video or picture, is told by a learned vector added to it:
+V-JEPA 2.1 gives out several levels of blocks, each through a LayerNorm of its own, and takes still images through a
+patch embedding of their own; what a token is of, video or image, is marked by a learned vector added to it:
 
     clip of T frames  → patch_embed       + video_token ─┐                 ┌ block 11 → norms.3 ┐
                                                          ├→ blocks 0 … 11 ─┤ …                  ├→ levels [B, M, 4D]
@@ -133,7 +133,7 @@ class VideoViT(Encoder):
 
         @property
         def may_skip_parameters(self) -> bool:
-            """A batch of pictures, or of video, leaves out the other's patch embedding."""
+            """A batch of images, or of video, leaves out the other's patch embedding."""
             return self.images
 
         def per_frame(self) -> EncoderConfig:
@@ -223,7 +223,7 @@ class VideoViT(Encoder):
         return [outputs[number][:, self.summaries :] for number in wanted]
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
-        """The tokens of the last level where they stand in the picture, for dense tasks and for looking at."""
+        """The tokens of the last level where they stand in the image, for dense tasks and for looking at."""
         _, rows, columns = self.grid(video)
         return self(video).unflatten(2, (rows, columns))
 

@@ -41,8 +41,8 @@ class Causal(Mask):
         steps, rows, columns = grid
         if steps < 2:
             raise ValueError(f"a causal mask needs at least 2 latent steps, found {steps}; give longer clips")
-        least, most = self.context
-        share = least + (most - least) * torch.rand((), generator=generator).item()
+        low, high = self.context
+        share = low + (high - low) * torch.rand((), generator=generator).item()
         seen = max(1, min(steps - 1, round(share * steps)))
         target = (torch.arange(steps) >= seen).repeat_interleave(rows * columns)
         return partition(target.expand(batch, -1))

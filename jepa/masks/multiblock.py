@@ -28,7 +28,7 @@ class MultiBlock(Mask):
     """Draws masks of `blocks` rectangles, each `scale` of the frame, of aspect (height / width) within `aspect`."""
 
     class Config(Component):
-        """How many blocks, and the share of the picture each covers."""
+        """How many blocks, and the share of the image each covers."""
 
         kind: Literal["multiblock"] = "multiblock"
         blocks: Count
@@ -59,8 +59,8 @@ class MultiBlock(Mask):
     ) -> Float[Tensor, "B rows columns"]:
         """How far each cell is from the center of its nearest block, in half block sizes: below 1 it is in a block."""
         uniform = partial(torch.rand, batch, self.blocks, generator=generator)
-        least, most = self.aspect
-        aspect = least + (most - least) * uniform()
+        low, high = self.aspect
+        aspect = low + (high - low) * uniform()
         height = (self.scale * rows * columns * aspect).sqrt().round().clamp(1, rows)
         width = (self.scale * rows * columns / aspect).sqrt().round().clamp(1, columns)
         top = (uniform() * (rows - height + 1)).floor()

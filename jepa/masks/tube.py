@@ -1,4 +1,4 @@
-"""Tube masks: the same random cells of the picture are hidden at every step of time (VideoMAE, arXiv 2203.12602).
+"""Tube masks: the same random cells of the image are hidden at every step of time (VideoMAE, arXiv 2203.12602).
 
 step 0    step 1    step 2
 # . #     # . #     # . #      # target

@@ -21,8 +21,8 @@ from jepa.world_model import Dynamics, block_actions
 class Batch:
     """Clips on the training device, normalized to about zero mean and unit variance.
 
-    `actions[:, t]` takes frame t to frame t+1; None for plain video. `is_image`: which clips repeat one picture.
-    `states`: what the body knows of itself at each frame, raw; None for methods that do not ask.
+    `actions[:, t]` takes frame t to frame t+1; None for plain video. `is_image`: which clips repeat one image.
+    `states`: proprioception at each frame, raw; None for methods that do not read it.
     """
 
     video: Float[Tensor, "B T C h w"]

@@ -1,4 +1,4 @@
-"""DINO-WM: dynamics over the patches of a frozen picture backbone (arXiv 2411.04983); JEPA-WMs' as settings of it.
+"""DINO-WM: dynamics over the patches of a frozen image backbone (arXiv 2411.04983); JEPA-WMs' as settings of it.
 
     frame t ──→ frozen DINOv2, patches ──→ z_t [N, D] ──┐
     actions of the step, states ────────────────────────┴─→ frame-causal ViT, last 3 frames ──→ z'_{t+1}, state'_{t+1}

@@ -101,8 +101,8 @@ class FrozenEncoderMethod(Method):
         """True latents before a rollout of `rollout_steps` that ends within the clip."""
         if self.config.rollout_context != "random":
             return self.config.rollout_context
-        most = steps - self.config.rollout_steps
-        return 1 if most < 2 else int(torch.randint(1, most + 1, (), generator=generator))
+        max_offset = steps - self.config.rollout_steps
+        return 1 if max_offset < 2 else int(torch.randint(1, max_offset + 1, (), generator=generator))
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode, whatever the mode of the rest."""

@@ -6,7 +6,7 @@
 Its encoder, frozen, is the teacher of the second stage: `vjepa` with `teacher: frozen`. The masks are V-JEPA's, and
 each is a pass of its own; normalized patches are those of VideoMAE (arXiv 2203.12602).
 
-Forward FLOPs of a step on clips of L tokens, of which a mask shows M: for each mask encoder(M) + predictor(L tokens,
+Forward FLOPs of a step on clips of L tokens where a mask shows M: for each mask encoder(M) + predictor(L tokens,
 L - M hidden, with the pixels of a patch in place of D on the way out).
 """
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jepa.encoders.patches import cut
+from jepa.encoders.patches import patchify
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks import MASKS, VJEPA_MASKS, Masks
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
@@ -52,7 +52,7 @@ class PixelReconstruction(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         video = batch.video
         grid = self.encoder.grid(video)
-        truth = normalized_patches(cut(video, self.encoder.tubelet, self.encoder.patch))
+        truth = normalized_patches(patchify(video, self.encoder.tubelet, self.encoder.patch))
         losses = []
         for kind, mask in enumerate(self.masks):
             seen, hidden = mask.of(video, grid, generator)

@@ -13,9 +13,9 @@ for each kind of mask (short-range and long-range blocks), averaged. Only visibl
     levels             the last          the last     four, each normalized by itself   the last
     dense loss         no                no           + λ L1 at the visible tokens, each over the root of its
                                                       distance to the nearest hidden one
-    pictures           no                no           as clips of one frame             no
+    images             no                no           as clips of one frame             no
 
-Forward FLOPs of a step on clips of L tokens, of which a mask shows M: target encoder(L), and for each mask
+Forward FLOPs of a step on clips of L tokens where a mask shows M: target encoder(L), and for each mask
 encoder(M) + predictor(L tokens, L - M hidden), as in jepa/encoders/video_vit.py and jepa/predictors/masked.py.
 """
 
@@ -121,15 +121,15 @@ class VJEPA(Method):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
-        still = batch.is_image
-        if still is None or not self.encoder.images or not still.any():
+        is_image = batch.is_image
+        if is_image is None or not self.encoder.images or not is_image.any():
             return self._loss(batch.video, "video", generator)
-        pictures = self._loss(batch.video[still][:, :1], "image", generator)
-        if still.all():
-            return pictures
-        clips = self._loss(batch.video[~still], "video", generator)
-        share = still.float().mean()
-        return {name: share * pictures[name] + (1 - share) * clips[name] for name in clips}
+        images = self._loss(batch.video[is_image][:, :1], "image", generator)
+        if is_image.all():
+            return images
+        clips = self._loss(batch.video[~is_image], "video", generator)
+        share = is_image.float().mean()
+        return {name: share * images[name] + (1 - share) * clips[name] for name in clips}
 
     def _loss(
         self, video: Float[Tensor, "B T C h w"], modality: Modality, generator: torch.Generator

@@ -44,7 +44,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What `save` was told. Raises UserError if the folder holds no model, or one of another format."""
+    """The description given to `save`. Raises UserError if the folder holds no model, or one of another format."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{folder}: no {DESCRIPTION} here. `jepa pretrain` writes one to RUN/model when it ends.")

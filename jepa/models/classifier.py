@@ -77,13 +77,13 @@ def to_transformers(
             f"{MLP_RATIO}: expected {needed}, found {actual}"
         )
     names = _fitting(labels, classifier, "labels")
-    described = huggingface.describe(encoder, predictor) | {
+    settings = huggingface.describe(encoder, predictor) | {
         "num_pooler_layers": len(classifier.blocks),
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
     }
     config, model_class = huggingface.their_classes("VJEPA2Config", "VJEPA2ForVideoClassification")
-    model = model_class(config(**described)).eval()
+    model = model_class(config(**settings)).eval()
     base = huggingface.their_tensors(encoder, predictor, model.vjepa2.state_dict())
     tensors = {BASE + name: tensor for name, tensor in base.items()} | _theirs(classifier.state_dict())
     check_tensors(model.state_dict(), tensors, "this classifier")
@@ -138,8 +138,8 @@ def save_classifier(model: Path, classifier: AttentiveClassifier, labels: Sequen
         UserError: the labels are not one a class.
     """
     names = _fitting(labels, classifier, "labels")
-    described = {"kind": "attentive_classifier", "settings": classifier.settings, "labels": list(names)}
-    checkpoint.save(model / FOLDER, classifier, described)
+    settings = {"kind": "attentive_classifier", "settings": classifier.settings, "labels": list(names)}
+    checkpoint.save(model / FOLDER, classifier, settings)
 
 
 def load_classifier(model: Path) -> tuple[AttentiveClassifier, tuple[str, ...]] | None:

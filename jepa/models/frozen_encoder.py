@@ -15,14 +15,14 @@ from jepa.models.model import open_model
 ALIKE = 1e-3  # of the spread of latents: what sums in another order may differ by
 
 
-def load_frozen(name: str, described: EncoderConfig, image_size: int, frames: int) -> Encoder:
+def load_frozen(name: str, config: EncoderConfig, image_size: int, frames: int) -> Encoder:
     """The encoder of a model with its weights, for clips of this size.
 
     Raises:
         UserError: there is no model, or it cannot read clips of this size.
     """
     trained = open_model(name).world.encoder
-    encoder = build_encoder(described, image_size, frames)
+    encoder = build_encoder(config, image_size, frames)
     inner = encoder.encoder if isinstance(encoder, PerFrameEncoder) and isinstance(trained, VideoViT) else encoder
     weights = trained.state_dict()
     check_tensors(inner.state_dict(), weights, f"method.encoder_from: at {image_size} px the encoder of {name}")
@@ -32,7 +32,7 @@ def load_frozen(name: str, described: EncoderConfig, image_size: int, frames: in
 
 @torch.no_grad()
 def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
-    """Try it, on two latent steps of noise: a latent shall follow from its own frames alone.
+    """Try it, on two latent steps of noise: a latent must follow from its own frames alone.
 
     Raises:
         UserError: it changes with later frames.

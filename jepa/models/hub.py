@@ -78,7 +78,7 @@ def download(name: str, revision: str | None = None) -> Path:
 
     Args:
         name: `org/name`.
-        revision: a branch, a tag or, so that it is the same for ever, the hash of a commit. None: the main branch.
+        revision: a branch, a tag or, to pin it, the hash of a commit. None: the main branch.
 
     Raises:
         UserError: huggingface_hub is not installed, there is no such model, or it cannot be reached and is not cached.
@@ -125,14 +125,14 @@ def read(folder: Path) -> HubModel:
         encoder, predictor = _base(config, _tensors(folder), folder)
         classifier = None
         labels = ()
-    pictures = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    images = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     return HubModel(
         encoder,
         predictor,
-        float(pictures.get("fps") or FPS),
-        _triple(pictures, "image_mean", folder),
-        _triple(pictures, "image_std", folder),
-        *_framing(pictures, encoder.image_size, folder),
+        float(images.get("fps") or FPS),
+        _triple(images, "image_mean", folder),
+        _triple(images, "image_std", folder),
+        *_framing(images, encoder.image_size, folder),
         classifier,
         labels,
     )
@@ -155,7 +155,7 @@ def write_preprocessor(folder: Path, preprocessing: Preprocessing) -> None:
     """What transformers' video processor reads: sizes, mean and std, and the frame rate.
 
     V-JEPA 2's own processor always scales the short side to 256/224 of the square that it cuts. Where a model was
-    trained on another part of the picture, a processor is named that heeds `size` and gives the same kind of output.
+    trained on another part of the image, a processor is named that respects `size` and gives the same kind of output.
     """
     p = preprocessing
     edge = p.shortest_edge or p.image_size
@@ -175,24 +175,22 @@ def write_preprocessor(folder: Path, preprocessing: Preprocessing) -> None:
     (folder / PREPROCESSOR).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _framing(
-    pictures: Mapping[str, Any], image_size: int, folder: Path
-) -> tuple[Literal["crop", "stretch"], int | None]:
+def _framing(images: Mapping[str, Any], image_size: int, folder: Path) -> tuple[Literal["crop", "stretch"], int | None]:
     """`fit` and `shortest_edge` of a processor's file.
 
     Raises:
-        UserError: it prepares pictures in a way that is not ours.
+        UserError: it prepares images in a way that is not ours.
     """
-    if not pictures or pictures.get("video_processor_type", OWN_PROCESSOR) == OWN_PROCESSOR:
+    if not images or images.get("video_processor_type", OWN_PROCESSOR) == OWN_PROCESSOR:
         return "crop", shortest_edge(image_size)
-    size = pictures.get("size")
-    if pictures.get("do_center_crop") and isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
+    size = images.get("size")
+    if images.get("do_center_crop") and isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
         if size["shortest_edge"] >= image_size:
             return "crop", None if size["shortest_edge"] == image_size else size["shortest_edge"]
     elif size == {"height": image_size, "width": image_size}:
         return "stretch", None
     raise UserError(
-        f"{folder / PREPROCESSOR}: expected pictures of {image_size} px, cut from the middle (do_center_crop, "
+        f"{folder / PREPROCESSOR}: expected images of {image_size} px, cut from the middle (do_center_crop, "
         f"size.shortest_edge) or stretched (size.height, size.width); found {json.dumps(size)}"
     )
 
@@ -226,8 +224,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _triple(pictures: Mapping[str, Any], name: str, folder: Path) -> tuple[float, float, float] | None:
-    numbers = pictures.get(name)
+def _triple(images: Mapping[str, Any], name: str, folder: Path) -> tuple[float, float, float] | None:
+    numbers = images.get(name)
     if numbers is None:
         return None
     if not isinstance(numbers, list) or len(numbers) != 3 or not all(isinstance(x, int | float) for x in numbers):

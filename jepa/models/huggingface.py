@@ -57,9 +57,9 @@ def to_transformers(encoder: VideoViT, predictor: MaskedPredictor | None = None)
     Raises:
         UserError: `VJEPA2Model` has no such encoder, or transformers is not installed.
     """
-    described = describe(encoder, predictor)
+    settings = describe(encoder, predictor)
     config, model_class = their_classes("VJEPA2Config", "VJEPA2Model")
-    model = model_class(config(**described)).eval()
+    model = model_class(config(**settings)).eval()
     model.load_state_dict(their_tensors(encoder, predictor, model.state_dict()))
     return model
 
@@ -106,8 +106,8 @@ def from_config(
                 "mlp_ratio": config["mlp_ratio"],
                 "positions": "rotary_tiled",
             }
-            described = from_dict(settings, VideoViT.Config, source="encoder")
-            encoder = VideoViT(described, config["crop_size"], config["frames_per_clip"], channels=config["in_chans"])
+            vit_config = from_dict(settings, VideoViT.Config, source="encoder")
+            encoder = VideoViT(vit_config, config["crop_size"], config["frames_per_clip"], channels=config["in_chans"])
             predictor = _predictor(config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: its config describes no V-JEPA 2 ({first_line(error)})") from None
@@ -140,14 +140,14 @@ def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, 
         )
     if encoder.levels or encoder.images or encoder.position_grid is not None:
         raise UserError(
-            "VJEPA2Model gives out one level, has no embedding of pictures and does not rescale positions, as this "
+            "VJEPA2Model gives out one level, has no embedding of images and does not rescale positions, as this "
             "encoder of V-JEPA 2.1 does; export it to meta or openjepa"
         )
     if predictor is not None and predictor.config.positions != "rotary_tiled":
         raise UserError(
             f"VJEPA2Model's predictor has positions rotary_tiled, this one has {predictor.config.positions}"
         )
-    described: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "patch_size": encoder.patch,
         "crop_size": encoder.image_size,
         "frames_per_clip": encoder.frames,
@@ -162,14 +162,14 @@ def describe(encoder: VideoViT, predictor: MaskedPredictor | None) -> dict[str, 
     }
     if predictor is not None:
         width = predictor.width
-        described |= {
+        settings |= {
             "pred_hidden_size": width,
             "pred_num_attention_heads": predictor.config.heads,
             "pred_num_hidden_layers": len(predictor.predictor_blocks),
             "pred_num_mask_tokens": len(predictor.mask_tokens),
             "pred_mlp_ratio": predictor.config.mlp_ratio,
         }
-    return described
+    return settings
 
 
 def their_tensors(

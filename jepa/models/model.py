@@ -85,10 +85,10 @@ def model_folder(folder: Path) -> Path:
 
 def read_config(folder: Path) -> ModelConfig:
     """The `model.json` of a model folder. Raises UserError if there is none, or it describes no model."""
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
-    if isinstance(dynamics := described.get("dynamics"), dict):  # saved before there was this key: it took raw actions
-        described["dynamics"] = {"normalize_actions": False} | dynamics
-    return from_dict(described, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
+    stored = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
+    if isinstance(dynamics := stored.get("dynamics"), dict):  # saved before there was this key: it took raw actions
+        stored["dynamics"] = {"normalize_actions": False} | dynamics
+    return from_dict(stored, ModelConfig, source=str(folder / checkpoint.DESCRIPTION))
 
 
 def save(model: Model, folder: Path) -> None:
@@ -121,10 +121,10 @@ def imported(
         origin: where from, for `ModelConfig.method`.
         fps: frames a second that the encoder was trained on.
         mean, std: of the pixels in 0..1; None: ImageNet's, as in V-JEPA.
-        fit, shortest_edge: how pictures become square, see `jepa_data.preprocessing.Preprocessing`.
+        fit, shortest_edge: how images become square, see `jepa_data.preprocessing.Preprocessing`.
 
     Raises:
-        UserError: the encoder does not read RGB pictures.
+        UserError: the encoder does not read RGB images.
     """
     if (channels := encoder.patch_embed.proj.in_channels) != 3:
         raise UserError(f"{origin}: its encoder reads {channels} channels; models here read RGB video, 3 channels")
@@ -138,7 +138,7 @@ def imported(
         clip_frames=encoder.frames,
     )
     spec = LatentSpec(encoder.tokens, encoder.width, encoder.tubelet / fps, encoder.tubelet)
-    described = ModelConfig(
+    model_config = ModelConfig(
         method=origin, frames=encoder.frames, encoder=encoder.config, spec=spec, preprocessing=preprocessing
     )
     if isinstance(predictor, CausalPredictor):
@@ -152,9 +152,9 @@ def imported(
         )
         updated = {"encoder": encoder.config.per_frame(), "dynamics": predictor.config, "spec": spec}
         world = LatentWorldModel(PerFrameEncoder.around(encoder), predictor, spec, preprocessing)
-        return Model(_for_use(world), described.model_copy(update=updated), None, classifier, labels)
+        return Model(_for_use(world), model_config.model_copy(update=updated), None, classifier, labels)
     world = LatentWorldModel(encoder, None, spec, preprocessing)
-    return Model(_for_use(world), described, predictor, classifier, labels)
+    return Model(_for_use(world), model_config, predictor, classifier, labels)
 
 
 def _for_use(world: LatentWorldModel) -> LatentWorldModel:
@@ -162,7 +162,7 @@ def _for_use(world: LatentWorldModel) -> LatentWorldModel:
 
 
 def state_names(predictor: CausalPredictor) -> tuple[str, ...]:
-    """What published weights are told of the body, by names of ours."""
+    """The proprioceptive inputs of published weights, by our names."""
     if predictor.config.next_state == "apply_delta_pose" and predictor.state_size == len(GRIPPER):
         return GRIPPER
     return tuple(f"state.{number}" for number in range(predictor.state_size))

@@ -53,14 +53,14 @@ def to_onnx(
         raise UserError(f"ONNX files need the package {error.name}: pip install 'openjepa[onnx]'") from None
     generator = torch.Generator().manual_seed(0)
     clips = [torch.randn(n, frames, 3, image_size, image_size, generator=generator) for n in CHECKED_BATCHES]
-    described = {"format": FORMAT, "image_size": str(image_size), "frames": str(frames), **(about or {})}
+    metadata = {"format": FORMAT, "image_size": str(image_size), "frames": str(frames), **(about or {})}
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         try:
             expected = [encoder(video) for video in clips]
         except ValueError as error:
             raise UserError(f"the encoder takes no clips of {frames} frames of {image_size} pixels: {error}") from None
         partial = Path(folder) / path.name
-        _write(encoder, clips[-1], partial, described)
+        _write(encoder, clips[-1], partial, metadata)
         difference = max(map(_difference, _run(partial, clips), expected))
         if not difference <= TOLERANCE:
             raise UserError(
@@ -72,7 +72,7 @@ def to_onnx(
     return difference
 
 
-def _write(encoder: nn.Module, video: Float[Tensor, "B T C h w"], path: Path, described: Mapping[str, str]) -> None:
+def _write(encoder: nn.Module, video: Float[Tensor, "B T C h w"], path: Path, metadata: Mapping[str, str]) -> None:
     with _baked_tables(encoder, video), _quiet():
         program = torch.onnx.export(
             encoder,
@@ -84,7 +84,7 @@ def _write(encoder: nn.Module, video: Float[Tensor, "B T C h w"], path: Path, de
             verbose=False,
         )
         assert program is not None
-        program.model.metadata_props.update(described)
+        program.model.metadata_props.update(metadata)
         program.save(path)
 
 

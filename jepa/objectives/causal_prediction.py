@@ -5,7 +5,7 @@
     rollout              q1    q2                   q1 = predict(x0), q2 = predict(x0, q1): two steps, a context of one
                                      q3    q4       the same after a context of three: q3 = predict(x0, x1, x2), …
 
-The function that predicts is causal: its row s follows from rows 0 … s alone. What it is told besides latents (actions,
+The function that predicts is causal: its row s follows from rows 0 … s alone. What it reads besides latents (actions,
 states) it knows itself. Targets are constant.
 
 Shapes: B clips · S latent steps · N tokens · D width.

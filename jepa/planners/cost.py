@@ -118,7 +118,7 @@ def goal_reached(
     """Squared distance between imagined latents and the goal's, averaged over tokens and width.
 
     Args:
-        goal: latents to reach, such as those of a goal picture: one for each episode, or one for all.
+        goal: latents to reach, such as those of a goal image: one for each episode, or one for all.
         running_cost_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at
             every step alike (their mean), which makes the agent hurry.
 
@@ -140,17 +140,17 @@ def goal_reached(
 
 def image_reached(
     encode: Callable[[UInt8[Tensor, "B 3 h w"]], Float[Tensor, "B N D"]],
-    picture: UInt8[Tensor, "B 3 h w"],
+    image: UInt8[Tensor, "B 3 h w"],
     *,
     running_cost_weight: float = 1.0,
 ) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """The goal as a picture of it, encoded now, and once for as many plans as are made; see `goal_reached`.
+    """The goal as an image of it, encoded now, and once for as many plans as are made; see `goal_reached`.
 
     Args:
-        encode: pictures as goals, such as `LatentWorldModel.encode_image`.
-        picture: one for each episode, or one for all.
+        encode: images as goals, such as `LatentWorldModel.encode_image`.
+        image: one for each episode, or one for all.
     """
-    return goal_reached(encode(picture), running_cost_weight=running_cost_weight)
+    return goal_reached(encode(image), running_cost_weight=running_cost_weight)
 
 
 def state_reached(

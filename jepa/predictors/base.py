@@ -139,6 +139,6 @@ class MemorylessPredictor(Predictor):
 
 
 def token_grid(encoder: Any) -> tuple[int, int]:
-    """Rows and columns of the tokens of a square picture; one row where they have no place in it."""
+    """Rows and columns of the tokens of a square image; one row where they have no place in it."""
     side = round(encoder.tokens**0.5)
     return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)

@@ -16,7 +16,7 @@ With `conditioning` "adaln" a frame has no conditioning tokens: what they were m
 patches in every block (LeWM and JEPA-WMs; half the tokens where a frame is one vector). With "concat" it is embedded in
 a few numbers, which stand beside those of every patch (DINO-WM).
 
-States are what the body knows of itself. While frames are imagined they change by a rule (`next_state`), or are
+States are proprioception. While frames are imagined they change by a rule (`next_state`), or are
 predicted from every patch, whose mean is taken.
 
 With a `window` of w frames a frame reads itself and the w-1 before it, in the whole pass as in `step`, which then drops

@@ -10,7 +10,7 @@ hidden positions afterwards is the prediction. No order of the tokens carries me
 
 Sources: V-JEPA (arXiv 2404.08471), V-JEPA 2 (arXiv 2506.09985): width 384, depth 12, heads 12.
 
-Forward FLOPs for M tokens of which H are hidden, W its width, I and O levels in and out: those of the blocks,
+Forward FLOPs for M tokens (H of them hidden), W its width, I and O levels in and out: those of the blocks,
 M * depth * (8*W² + 4*W²*mlp_ratio + 4*M*W), and 2*(M-H)*W*D in and 2*H*W*O*D out; with I > 1 the way in takes
 2*(M-H)*(I*D² + D*W), with a context head the way out 2*M*W*O*D.
 """
@@ -47,7 +47,7 @@ class MaskedPredictor(nn.Module):
         levels_out: how many it predicts; each `target_width` wide.
         target_width: None: the width of the tokens that come in. A frozen teacher may be of another size.
         context_head: predict the context tokens too, with a head of their own (V-JEPA 2.1's dense loss).
-        images: the encoder takes stills too: tokens of either kind are marked.
+        images: the encoder takes single images, too: tokens of either kind are marked.
         position_grid: see `grid_positions`.
     """
 

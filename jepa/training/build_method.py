@@ -34,7 +34,7 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = _starting_encoder(config, image_size)
+        encoder = _initial_encoder(config, image_size)
         if "encoder" in kind.frozen:
             check_freezable(encoder, encoder.image_size, encoder.tubelet)
         clips = ClipShape(config.data.clip_frames, action_size)
@@ -51,7 +51,7 @@ def _teacher(config: PretrainConfig) -> dict[str, Any]:
     return {} if origin is None else {"trained": load(origin).encoder}
 
 
-def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
+def _initial_encoder(config: PretrainConfig, image_size: int) -> Encoder:
     """What training starts from: random weights, or those that the config names."""
     encoder = config.encoder
     assert encoder is not None, "jepa.training.encoder_from.resolved names it"
@@ -60,8 +60,8 @@ def _starting_encoder(config: PretrainConfig, image_size: int) -> Encoder:
     return build_encoder(encoder, image_size, config.data.clip_frames, load_weights=True)
 
 
-def trained(method: Method, described: ModelConfig) -> Model:
+def trained(method: Method, model_config: ModelConfig) -> Model:
     """What is kept of a method after training."""
     encoder = method.evaluation_encoder()
-    world = LatentWorldModel(encoder, method.dynamics, described.spec, described.preprocessing).eval()
-    return Model(world, described, method.masked_predictor())
+    world = LatentWorldModel(encoder, method.dynamics, model_config.spec, model_config.preprocessing).eval()
+    return Model(world, model_config, method.masked_predictor())

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: how they are written, and what is told of one that cannot be read.
+"""Checkpoints of a training: how they are written, and the errors for those that cannot be read.
 
 checkpoints/step-N.ckpt   the newest one
 checkpoints/last.ckpt     the same; a run is resumed from it

@@ -45,7 +45,7 @@ class TrainingClips:
         )
         if self.loader.action_size and config.data.augment.flip:
             raise UserError(
-                "data.augment.flip mirrors the pictures and not the actions; use it for video without actions"
+                "data.augment.flip mirrors the images and not the actions; use it for video without actions"
             )
 
     @property
@@ -106,7 +106,7 @@ class TrainingClips:
         if index is not None and index.height != index.width:
             raise UserError(
                 f"{self.loader.shards.url}: its videos are {index.width}x{index.height}, and models see square "
-                "pictures; give data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
+                "images; give data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
             )
 
 

@@ -60,13 +60,13 @@ def _description(name: str) -> ModelConfig:
     return open_model(name).config
 
 
-def _differences(described: EncoderConfig, trained: EncoderConfig) -> str:
+def _differences(config: EncoderConfig, trained: EncoderConfig) -> str:
     """What differs in words; nothing if the same weights fit both."""
-    ours = described.weights_key()
+    ours = config.weights_key()
     theirs = trained.weights_key()
     if ours == theirs:
         return ""
-    ours |= {"kind": described.kind}
+    ours |= {"kind": config.kind}
     theirs |= {"kind": trained.kind}
     names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in names[:3])

@@ -28,7 +28,7 @@ class Pretraining(L.LightningModule):
         optimization: how its weights are changed.
         mean, std: normalize pixels in 0..1.
         augment: how clips are changed at random before.
-        state_columns: which of the recorded states the method is told; (): none.
+        state_columns: recorded states that the method reads; (): none.
 
     Attributes:
         optimizer_state: of another run, over the same parameters, to go on from; set before training.
@@ -60,7 +60,7 @@ class Pretraining(L.LightningModule):
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
     def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
-        """Raises UserError for a state that the method is told and the sample has not, before it becomes a loss."""
+        """Raises UserError for a state that the method needs and the sample lacks, before it becomes a loss."""
         if self.state_columns and batch.states is not None:
             states = batch.states[..., self.state_columns]
             wrong = (~states.isfinite()).flatten(1).any(1).nonzero()

@@ -150,7 +150,7 @@ def _keep(
     method = module.method
     check_state(method.state_dict(), (), str(run / "model"))
     assert config.encoder is not None
-    described = ModelConfig(
+    model_config = ModelConfig(
         method=config.method.kind,
         frames=config.data.clip_frames,
         encoder=config.encoder,
@@ -158,7 +158,7 @@ def _keep(
         spec=_spec(method, clips, actions),
         preprocessing=clips.preprocessing,
     )
-    model = trained(method, described)
+    model = trained(method, model_config)
     left_out = clips.left_out()
     if trainer.is_global_zero:
         for bad in left_out.values():

@@ -75,12 +75,12 @@ def resumption(config: PretrainConfig) -> Resumption:
         UserError: there is none, it is damaged, or the config differs in what may not change.
     """
     run = Path(config.run)
-    described = run / "config.yaml"
+    config_file = run / "config.yaml"
     path = run / FOLDER / LAST
     if not path.is_file():
-        how = _ways_out(path) if described.is_file() else "Start the run without --resume"
+        how = _ways_out(path) if config_file.is_file() else "Start the run without --resume"
         raise UserError(f"{run}: nothing to resume: {path} is not there. {how}")
-    before = load(described, PretrainConfig)
+    before = load(config_file, PretrainConfig)
     check_changes(before, config)
     try:
         checkpoint = read_checkpoint(path, mmap=True)

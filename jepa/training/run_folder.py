@@ -43,7 +43,7 @@ def check_free(run: Path, *, overwrite: bool) -> None:
         return
     if (run / DESCRIPTION).exists():
         raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
-    if files := [name for name in WRITTEN if _holds_files(run / name)]:
+    if files := [name for name in WRITTEN if _has_files(run / name)]:
         raise UserError(
             f"{run} is not the folder of a run (no {DESCRIPTION}), and holds what a run would replace: "
             f"{', '.join(files)}. Give another run=FOLDER, or delete them with --overwrite"
@@ -108,7 +108,7 @@ def _read_metrics(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _holds_files(path: Path) -> bool:
+def _has_files(path: Path) -> bool:
     if path.is_dir():
         return any(not below.is_dir() for below in path.rglob("*"))
     return path.exists() or path.is_symlink()

@@ -39,7 +39,7 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
     """Lightning's trainer of a run, which logs and saves below the folder `run`.
 
     Args:
-        may_skip_parameters: where a batch may hold only pictures or only video, a patch embedding is not used by every
+        may_skip_parameters: where a batch may hold only images or only video, a patch embedding is not used by every
             step.
 
     Raises:

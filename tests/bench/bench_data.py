@@ -47,12 +47,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.options = {"preset": "fast", "g": "30", "bf": "3", "crf": "23"}
             for t in range(SECONDS * RATE):
-                picture = np.zeros((3, HEIGHT, WIDTH), np.float32)
+                image = np.zeros((3, HEIGHT, WIDTH), np.float32)
                 for speed, cloud in zip((0.2, 0.4, 0.8), clouds, strict=True):
                     y, x = int(speed * t / 2) % HEIGHT, int(speed * t) % WIDTH
-                    picture += cloud[:, y : y + HEIGHT, x : x + WIDTH] / 3
-                picture += random.normal(0, 0.006, (1, HEIGHT, WIDTH)).astype(np.float32)
-                frame = (picture.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+                    image += cloud[:, y : y + HEIGHT, x : x + WIDTH] / 3
+                image += random.normal(0, 0.006, (1, HEIGHT, WIDTH)).astype(np.float32)
+                frame = (image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
             container.mux(stream.encode(None))
     for number in range(SCENES, VIDEOS):

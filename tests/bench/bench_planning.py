@@ -1,7 +1,7 @@
 """`make bench`: one CEM call, 300 samples x 30 iterations x horizon 5, against the way it is straightforward to write.
 
                  ours                                              straightforward, as reference systems have it
-    pictures     encoded once, before the search                   encoded anew in every iteration, for every candidate
+    images     encoded once, before the search                   encoded anew in every iteration, for every candidate
     each step    reads the keys and values that are kept           runs the whole sequence so far again
     episodes     all at once                                       one after the other
 
@@ -45,17 +45,17 @@ class Model:
         return z[:, -1:]
 
     @torch.no_grad()
-    def plan(self, pictures: Tensor, seen: Tensor, goal: Tensor, iterations: int) -> Tensor:
+    def plan(self, images: Tensor, seen: Tensor, goal: Tensor, iterations: int) -> Tensor:
         """Ours."""
-        state = self.dynamics.initial_state(self.encoder(pictures), seen)
+        state = self.dynamics.initial_state(self.encoder(images), seen)
         cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], running_cost_weight=0.0)
         planner = CEM(SETTINGS.model_copy(update={"iterations": iterations}))
-        start = torch.zeros(len(pictures), HORIZON, ACTION)
+        start = torch.zeros(len(images), HORIZON, ACTION)
         return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions
 
     @torch.no_grad()
     def straightforward(
-        self, pictures: Tensor, seen: Tensor, goal: Tensor, iterations: int, every_candidate: bool
+        self, images: Tensor, seen: Tensor, goal: Tensor, iterations: int, every_candidate: bool
     ) -> Tensor:
         """One episode."""
         generator = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ class Model:
             noise = torch.randn(1, SAMPLES, HORIZON, ACTION, generator=generator)
             actions = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)[0]
             actions[0] = mean[0]
-            clips = pictures.expand(SAMPLES if every_candidate else 1, -1, -1, -1, -1)
+            clips = images.expand(SAMPLES if every_candidate else 1, -1, -1, -1, -1)
             z = torch.cat([self.encoder(part) for part in clips.split(25)]).expand(SAMPLES, -1, -1, -1)
             taken = torch.cat([seen.expand(SAMPLES, -1, -1), actions], 1)
             for step in range(HISTORY, HISTORY + HORIZON):
@@ -79,7 +79,7 @@ class Model:
 
 
 def lewm_like() -> Model:
-    """LeWM's sizes: a ViT-tiny reads pictures of 224 px, a causal transformer of 6 layers predicts; 15 M in all."""
+    """LeWM's sizes: a ViT-tiny reads images of 224 px, a causal transformer of 6 layers predicts; 15 M in all."""
     encoder = FrameEncoder(FrameEncoder.Config(model="vit_tiny_patch16_224", output="pooled"), 224, 4)
     return Model(
         encoder, CausalPredictor(CausalPredictor.Config(hidden=352, depth=6, heads=11), encoder.width, ACTION), 224
@@ -87,7 +87,7 @@ def lewm_like() -> Model:
 
 
 def gru_like() -> Model:
-    """EB-JEPA's sizes: a small residual network reads pictures of 64 px, a GRU of 512 units predicts."""
+    """EB-JEPA's sizes: a small residual network reads images of 64 px, a GRU of 512 units predicts."""
     encoder = FrameEncoder(FrameEncoder.Config(model="resnet18", output="pooled"), 64, 4)
     return Model(encoder, GRUPredictor(GRUPredictor.Config(), encoder.width, ACTION), 64)
 
@@ -108,9 +108,9 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def episodes(model: Model, count: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.randn(count, HISTORY, 3, model.size, model.size, generator=generator)
+    images = torch.randn(count, HISTORY, 3, model.size, model.size, generator=generator)
     seen = torch.rand(count, HISTORY - 1, ACTION, generator=generator) * 2 - 1
-    return pictures, seen, torch.randn(count, 1, 3, model.size, model.size, generator=generator)
+    return images, seen, torch.randn(count, 1, 3, model.size, model.size, generator=generator)
 
 
 def test_both_return_the_same_plan(model: Model) -> None:

@@ -26,7 +26,7 @@ from tests.bench.conftest import RESULTS
 
 Compare = Callable[..., float]
 FRAMES, TUBELET, PATCH = 16, 2, 16
-STEPS = [("tiny", 64, 4), ("small", 112, 2)]  # size, picture in pixels, clips
+STEPS = [("tiny", 64, 4), ("small", 112, 2)]  # size, image in pixels, clips
 CPU = torch.cpu.get_capabilities()
 PRECISIONS = {"fp32": nullcontext, "bf16": lambda: torch.autocast("cpu", torch.bfloat16)}
 

@@ -14,17 +14,17 @@ FPS = 10.0
 
 
 def _numbered(count: int, first: int = 0, size: int = 64) -> NDArray[np.uint8]:
-    """Pictures [count, size, size, 3] with 16 blocks, light or dark: the bits of `first + i`."""
+    """Images [count, size, size, 3] with 16 blocks, light or dark: the bits of `first + i`."""
     bits = (np.arange(first, first + count)[:, None] >> np.arange(16)) & 1
     blocks = (40 + 170 * bits).reshape(count, 4, 4).astype(np.uint8)
     side = size // 4
     return np.repeat(np.repeat(np.repeat(blocks, side, 1), side, 2)[..., None], 3, axis=3)
 
 
-def _read_numbers(pictures: NDArray[np.uint8]) -> list[int]:
-    """The numbers in pictures [..., h, w, C] of `numbered`, at any size."""
-    h, w = pictures.shape[-3:-1]
-    blocks = pictures.reshape(-1, 4, h // 4, 4, w // 4, 3).mean(axis=(2, 4, 5)).reshape(-1, 16)
+def _read_numbers(images: NDArray[np.uint8]) -> list[int]:
+    """The numbers in images [..., h, w, C] of `numbered`, at any size."""
+    h, w = images.shape[-3:-1]
+    blocks = images.reshape(-1, 4, h // 4, 4, w // 4, 3).mean(axis=(2, 4, 5)).reshape(-1, 16)
     return ((blocks > 125) << np.arange(16)).sum(axis=1).tolist()
 
 

@@ -18,23 +18,23 @@ FPS = 10.0
 
 
 def textured(seed: int, frames: int = 12, size: int = 64, speed: int = 3) -> np.ndarray:
-    """Pictures [frames, size, size, 3] with shapes of all scales that drift by `speed` pixels a frame."""
+    """Images [frames, size, size, 3] with shapes of all scales that drift by `speed` pixels a frame."""
     random, side = np.random.default_rng(seed), size + speed * frames
-    picture = np.zeros((side, side), np.float32)
+    image = np.zeros((side, side), np.float32)
     for cells in (4, 8, 16, 32):
         noise = random.normal(size=(cells, cells)).astype(np.float32) * 40
-        picture += np.asarray(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC))
-    picture = np.clip(128 + picture, 0, 255).astype(np.uint8)
-    return np.stack([np.repeat(picture[speed * t :, :size, None][:size], 3, axis=2) for t in range(frames)])
+        image += np.asarray(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC))
+    image = np.clip(128 + image, 0, 255).astype(np.uint8)
+    return np.stack([np.repeat(image[speed * t :, :size, None][:size], 3, axis=2) for t in range(frames)])
 
 
-def blurred(pictures: np.ndarray, radius: float) -> np.ndarray:
-    return np.stack([np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(radius))) for p in pictures])
+def blurred(images: np.ndarray, radius: float) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(radius))) for p in images])
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -42,7 +42,7 @@ def mixed_shards(out: Path) -> Path:
     """Thirteen samples in three splits; what is wrong with them is in their keys, and their class is 0 or 1."""
     videos = {f"good-{i}": textured(i) for i in range(5)}
     train = {
-        **{key: encode_mp4(pictures, FPS) for key, pictures in videos.items()},
+        **{key: encode_mp4(images, FPS) for key, images in videos.items()},
         "copy-of-good-0": encode_mp4(np.repeat(np.repeat(videos["good-0"], 2, axis=1), 2, axis=2), FPS, crf=26),
         "static": encode_mp4(textured(20, speed=0), FPS),
         "dark": encode_mp4(textured(21) // 12, FPS),
@@ -68,8 +68,8 @@ def mixed_shards(out: Path) -> Path:
             frames = 3 if key == "short" else 12
             about = {"labels": {"class": number % 2}, "caption": f"the {key} one"}
             writer.write("train", key, video, frames, None, None, about, source={"url": f"{key}.mov"})
-        picture = png(textured(26, frames=1)[0])
-        writer.write("train", "picture", picture, 1, None, None, {"labels": {"class": -1}}, ending="png")
+        image = png(textured(26, frames=1)[0])
+        writer.write("train", "image", image, 1, None, None, {"labels": {"class": -1}}, ending="png")
         writer.write("val", "val-0", encode_mp4(textured(27), FPS), 12, None, None, {"labels": {"class": 0}})
         writer.write("test", "test-0", encode_mp4(textured(25), FPS), 12, None, None, {"labels": {"class": 1}})
     damage(out, "broken")
@@ -101,5 +101,5 @@ STAGES: list[dict[str, Any]] = [
     {"kind": "dark"},
     {"kind": "blurred", "min_sharpness": 20.0},
     {"kind": "near_duplicates"},
-    {"kind": "balance", "label": "class", "at_most": 2},
+    {"kind": "balance", "label": "class", "max_samples": 2},
 ]

@@ -68,7 +68,7 @@ def plain_decode(data: bytes) -> dict[int, int]:
 def try_one(backend: str, folder: Path, seed: int) -> dict[str, Any]:
     """What became of one damaged file, and of each frame asked for.
 
-    "right": its number is that of the whole file at that time. "unreadable": the picture is damaged. "as it is":
+    "right": its number is that of the whole file at that time. "unreadable": the image is damaged. "as it is":
     another number, and FFmpeg shows the same at that time when it decodes the damaged file from beginning to end.
     "another": any other number.
     """

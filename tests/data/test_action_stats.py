@@ -26,7 +26,7 @@ FRAMES = 9
 
 
 def pixels(out: Path, count: int = 8, *, resume: bool = False, stop: int | None = None) -> None:
-    """Episodes whose actions are places in a picture of 512 pixels; the second number never changes."""
+    """Episodes whose actions are places in an image of 512 pixels; the second number never changes."""
     video = encode_mp4(np.zeros((FRAMES, 32, 32, 3), np.uint8), 10)
     about: dict[str, Any] = {"fps": 10, "image_size": 32, "world": None, "seed": 0, "label_names": ()}
     writer = ShardWriter(out, **about, action_size=2, state_names=(), shard_bytes=4000, resume=resume)

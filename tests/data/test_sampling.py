@@ -9,10 +9,10 @@ from jepa_data.sampling import (
     START,
     action_stride,
     clip_actions,
+    clip_generator,
     clip_indices,
     nearest_start,
     possible_starts,
-    slot_generator,
     spread_start,
 )
 
@@ -74,7 +74,7 @@ def test_evaluation_clips_are_spread_evenly_and_a_single_one_is_centred() -> Non
 
 def test_random_numbers_of_a_slot_depend_on_all_that_names_it_and_on_nothing_else() -> None:
     def draw(*name: int) -> float:
-        return float(slot_generator(*name).random())
+        return float(clip_generator(*name).random())
 
     names = [(s, p, e, i, a) for s in (0, 1) for p in (ORDER, START) for e in (0, 1) for i in (0, 1, 2) for a in (0, 1)]
     assert len({draw(*name) for name in names}) == len(names)

@@ -62,7 +62,7 @@ def test_random_boxes_keep_to_their_ranges() -> None:
     assert share.min() > 0.22 and share.max() < 0.78 and share.std() > 0.1
     assert ratio.min() > 0.7 and ratio.max() < 1.42 and ratio.std() > 0.1
     wide = random_boxes(torch.zeros(50, 1, 1, 64, 8), (0.9, 1.0), (1.0, 1.0), generator=generator())
-    assert (wide[:, 2] + wide[:, 0] <= 64).all() and (wide[:, 3] == 8).all(), "cut to the picture where nothing fits"
+    assert (wide[:, 2] + wide[:, 0] <= 64).all() and (wide[:, 3] == 8).all(), "cut to the image where nothing fits"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Videos of every kind that people have, made by ffmpeg on the spot; each frame carries its own number.
 
-A picture is 4 x 4 blocks, light or dark: the eight bits of the number and, below them, the same bits inverted. So it
-can be read after any encoder, and a damaged picture is told from another frame. A little noise, different in each
+An image is 4 x 4 blocks, light or dark: the eight bits of the number and, below them, the same bits inverted. So it
+can be read after any encoder, and a damaged image is told from another frame. A little noise, different in each
 frame, makes the files as large as real ones. What the frames of a file are is said by the `ffmpeg` program, which
 decodes it from beginning to end.
 """
@@ -23,7 +23,7 @@ import pytest
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 RATE = 30
 HEIGHT, WIDTH = 48, 64
 
@@ -37,23 +37,23 @@ def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> bytes:
     return done.stdout
 
 
-def encode_at(pictures: Pictures, times: Sequence[int], codec: str = "libx264", **options: str) -> bytes:
+def encode_at(images: Images, times: Sequence[int], codec: str = "libx264", **options: str) -> bytes:
     """An mp4 by PyAV, with frame i shown at `times[i]` / 30 s."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=30)
-        stream.height, stream.width = pictures.shape[1:3]
+        stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", options
         stream.codec_context.time_base = Fraction(1, 30)
-        for picture, time in zip(pictures, times, strict=True):
-            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+        for image, time in zip(images, times, strict=True):
+            frame = VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def pictures(count: int, height: int = HEIGHT, width: int = WIDTH) -> Pictures:
+def images(count: int, height: int = HEIGHT, width: int = WIDTH) -> Images:
     """Numbered frames [count, height, width, 3]; `count` <= 256."""
     bits = (np.arange(count)[:, None] >> np.arange(8)) & 1
     light = (50 + 150 * np.concatenate([bits, 1 - bits], axis=1)).reshape(count, 4, 4)
@@ -62,8 +62,8 @@ def pictures(count: int, height: int = HEIGHT, width: int = WIDTH) -> Pictures:
     return (light[:, rows][:, :, columns, None] + noise).astype(np.uint8)
 
 
-def read_numbers(frames: Pictures) -> list[int]:
-    """The numbers in frames [T, h, w, 3] of `pictures`, at any size; -1 where the picture is damaged."""
+def read_numbers(frames: Images) -> list[int]:
+    """The numbers in frames [T, h, w, 3] of `images`, at any size; -1 where the image is damaged."""
     rows, columns = np.arange(frames.shape[1]) * 4 // frames.shape[1], np.arange(frames.shape[2]) * 4 // frames.shape[2]
     light = np.stack(
         [frames[:, rows == i // 4][:, :, columns == i % 4].mean(axis=(1, 2, 3)) > 125 for i in range(16)], axis=1
@@ -72,7 +72,7 @@ def read_numbers(frames: Pictures) -> list[int]:
     return np.where(whole, (light[:, :8] << np.arange(8)).sum(axis=1), -1).tolist()
 
 
-def decoded_by_ffmpeg(path: Path, height: int, width: int) -> Pictures:
+def decoded_by_ffmpeg(path: Path, height: int, width: int) -> Images:
     """All frames of a file, in the order shown, from beginning to end, as the `ffmpeg` program sees them."""
     raw = ffmpeg("-i", path, "-map", "0:V:0", "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
@@ -100,7 +100,7 @@ class Case:
 
 @cache
 def _raw(count: int, height: int, width: int) -> bytes:
-    return pictures(count, height, width).tobytes()
+    return images(count, height, width).tobytes()
 
 
 def encode(path: Path, options: str, count: int = 90, height: int = HEIGHT, width: int = WIDTH) -> None:
@@ -141,7 +141,7 @@ MIXED = ["-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_p
 
 
 def with_cover(options: str) -> Case:
-    """The first picture track is a still one, as in films and songs that carry a cover."""
+    """The first image track is a still one, as in films and songs that carry a cover."""
 
     def make(path: Path) -> None:
         whole, cover = path.with_name(f"whole-{path.stem}.mp4"), path.with_name(f"cover-{path.stem}.png")
@@ -186,9 +186,9 @@ CASES: dict[str, Case] = {
     ),
     "h264, AVI": encoded(f"{X264} -g 12 -bf 0", "avi"),
     "h264, one frame": encoded(X264, count=1),
-    "h264, sound longer than pictures": encoded(f"-f lavfi -i sine=duration=6 -map 0:v -map 1:a -c:a aac {CLOSED}"),
+    "h264, sound longer than images": encoded(f"-f lavfi -i sine=duration=6 -map 0:v -map 1:a -c:a aac {CLOSED}"),
     "h264, sound first": encoded(f"-f lavfi -i sine=duration=3 -map 1:a -map 0:v -c:a aac {CLOSED}"),
-    "h264, a cover picture before it": with_cover(CLOSED),
+    "h264, a cover image before it": with_cover(CLOSED),
     "hevc, open groups": encoded(HEVC_OPEN),
     "hevc, cut of open groups": remuxed(HEVC_OPEN, "-t 1", before="-ss 1.1", count=None),
     "hevc, closed groups": encoded(f"{X265} -x265-params log-level=none:open-gop=0:keyint=12:pools=1"),
@@ -238,7 +238,7 @@ def make_case(name: str, folder: Path) -> Path:
 
 def needs(backend: str) -> None:
     """Skip where a decoder is not installed. It is not imported here: decord as it imports itself keeps pygame from
-    reading pictures in the same process; jepa_data/decode/decord.py imports it in another way.
+    reading images in the same process; jepa_data/decode/decord.py imports it in another way.
     """
     if find_spec("av" if backend == "pyav" else backend) is None:
         pytest.skip(f"{backend} is not installed")

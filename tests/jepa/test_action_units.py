@@ -103,10 +103,10 @@ def test_the_model_tells_the_range_of_its_actions(runs: dict[str, Path]) -> None
 
 
 def acted(model: LatentWorldModel, **settings: Any) -> np.ndarray:
-    pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     planner = CEM(CEM.Config(samples=32, elites=4, iterations=3))
-    policy = Policy(model, pictures[::-1].copy(), PlanSettings(horizon=3, replan_every=1, planner=planner, **settings))
-    return np.stack([policy.act(pictures) for _ in range(4)])
+    policy = Policy(model, images[::-1].copy(), PlanSettings(horizon=3, replan_every=1, planner=planner, **settings))
+    return np.stack([policy.act(images) for _ in range(4)])
 
 
 def test_a_policy_acts_in_pixels_as_the_same_model_does_in_minus_one_to_one(runs: dict[str, Path]) -> None:
@@ -214,7 +214,7 @@ def test_a_model_of_an_earlier_version_keeps_raw_actions_and_minus_one_to_one(
     assert spec.actions is not None and (spec.actions.low, spec.actions.origin) == ((-1.0, -1.0), "assumed")
 
 
-def test_a_state_that_the_predictor_is_told_and_a_sample_has_not_is_named_before_the_loss() -> None:
+def test_a_state_that_the_predictor_needs_and_a_sample_has_not_is_named_before_the_loss() -> None:
     states = torch.zeros(2, 4, 3)
     states[1, 2, 2] = torch.nan
     video = torch.zeros(2, 4, 3, 8, 8, dtype=torch.uint8)

@@ -168,7 +168,7 @@ def test_arrays_of_every_layout_and_range_give_the_same_latents(model_folder: Pa
         ):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         # The decoder scales what it decodes before it makes RGB of it; arrays are scaled afterwards, by torch. Where
-        # nothing is scaled nothing differs; else these pictures with a sharp edge by 4 of 255 on average at most.
+        # nothing is scaled nothing differs; else these images with a sharp edge by 4 of 255 on average at most.
         decoded = model.read_video(path)
         difference = (model.preprocessing.fitted(video[None]).int() - decoded.int()).abs().float().mean().item()
         cosine = torch.cosine_similarity(model.encode(path).flatten(), expected.flatten(), 0).item()
@@ -210,8 +210,8 @@ def test_a_disc_is_round_for_the_encoder_as_it_was_for_the_loader(videos: Path, 
     clips = loaded_clips(shards, seen)
     for name in ("portrait 1", "landscape 2", "square 1"):
         array = torch.from_numpy(circle(*SHAPES[name[:-2]], 1)).movedim(-1, -3)
-        for picture in (clips[name][0], seen.fitted(array[None])[0, 0]):
-            disc = picture[2] < 60  # 30 on the disc, 90 around it
+        for image in (clips[name][0], seen.fitted(array[None])[0, 0]):
+            disc = image[2] < 60  # 30 on the disc, 90 around it
             height, width = int(disc.any(1).sum()), int(disc.any(0).sum())
             assert abs(height - width) <= 1 and height == pytest.approx(44 / 64 * SIDE, abs=1.5)
 
@@ -302,28 +302,28 @@ def test_onnx_files_give_the_same_latents_and_say_how_to_prepare_video(tmp_path:
         (object(), "found object; expected RGB video"),
     ],
 )
-def test_pictures_that_could_be_misread_are_refused(given: object, words: str) -> None:
+def test_images_that_could_be_misread_are_refused(given: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         as_video(given)
 
 
-def test_pictures_in_every_form_are_encoded_as_stills(tmp_path: Path) -> None:
+def test_images_in_every_form_are_encoded_as_stills(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec, seen = LatentSpec(16, 24, 0.5, 2), Preprocessing(SIDE, 4.0, MEAN, STD)
     model = LatentWorldModel(
         VideoViT(VideoViT.Config(patch=8, tubelet=2, width=24, depth=1, heads=2), SIDE, 4), None, spec, seen
     ).eval()
-    picture = circle(64, 96, 1)[0]
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = circle(64, 96, 1)[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    expected = model.encode(np.stack([picture, picture]))
-    chw = torch.from_numpy(picture).permute(2, 0, 1)
-    for found in (picture, picture / 255, chw, Image.fromarray(picture), Image.fromarray(picture).convert("RGBA")):
+    Image.fromarray(image).save(buffer, "PNG")
+    expected = model.encode(np.stack([image, image]))
+    chw = torch.from_numpy(image).permute(2, 0, 1)
+    for found in (image, image / 255, chw, Image.fromarray(image), Image.fromarray(image).convert("RGBA")):
         torch.testing.assert_close(model.encode(found), expected, atol=1e-5, rtol=0)
     for found in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue()):  # scaled by Pillow
         assert torch.cosine_similarity(model.encode(found).flatten(), expected.flatten(), 0) > 0.99
-    turned = Image.fromarray(np.rot90(picture).copy())
+    turned = Image.fromarray(np.rot90(image).copy())
     turned.getexif()[0x0112] = 6  # a camera that was held sideways
     turned.save(tmp_path / "turned.jpg", quality=100, subsampling=0, exif=turned.getexif())
     with Image.open(tmp_path / "turned.jpg") as opened:
@@ -331,25 +331,25 @@ def test_pictures_in_every_form_are_encoded_as_stills(tmp_path: Path) -> None:
     assert torch.cosine_similarity(upright.flatten(), expected.flatten(), 0) > 0.99
 
 
-def test_a_model_with_an_embedding_for_pictures_uses_it(tmp_path: Path) -> None:
+def test_a_model_with_an_embedding_for_images_uses_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = VideoViT(
         VideoViT.Config(patch=8, tubelet=2, width=24, depth=2, heads=2, images=True, levels=(0, 1)), SIDE, 4
     ).eval()
     model = LatentWorldModel(encoder, None, LatentSpec(16, 24, 0.5, 2), Preprocessing(SIDE, 4.0, MEAN, STD)).eval()
-    picture = circle(SIDE, SIDE, 1)[0]
-    still = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
+    image = circle(SIDE, SIDE, 1)[0]
+    still = torch.from_numpy(image).permute(2, 0, 1)[None, None]
     expected = encoder(model.prepare(still))
-    torch.testing.assert_close(model.encode(picture), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.encode(image), expected, atol=1e-6, rtol=0)
     repeated = model.encode(still.expand(-1, 2, -1, -1, -1))
-    assert (model.encode(picture) - repeated).abs().max() > 1e-2
+    assert (model.encode(image) - repeated).abs().max() > 1e-2
     acting = LatentWorldModel(
         encoder, MLPPredictor(MLPPredictor.Config(), 24, 4), LatentSpec(16, 24, 0.5, 2, 2), model.preprocessing
     )
-    torch.testing.assert_close(acting.encode(picture), repeated, atol=1e-6, rtol=0)
+    torch.testing.assert_close(acting.encode(image), repeated, atol=1e-6, rtol=0)
 
 
-def test_a_folder_of_pictures_is_embedded(model_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_images_is_embedded(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(circle(64, 96, 1)[0]).save(tmp_path / "in" / "a.png")
     Image.fromarray(circle(96, 64, 1)[0]).save(tmp_path / "in" / "b.jpg")
@@ -411,7 +411,7 @@ def test_every_nth_frame_makes_a_slower_model(corpus: Path, tmp_path: Path) -> N
     assert model.preprocessing.clip_frames == 4
 
 
-def test_shards_that_are_not_square_ask_for_the_size_of_the_pictures(shards: Path, tmp_path: Path) -> None:
+def test_shards_that_are_not_square_ask_for_the_size_of_the_images(shards: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wide"
     folder.mkdir()
     for i in range(4):
@@ -440,14 +440,14 @@ def test_a_goal_of_floats_is_the_same_goal(videos: Path) -> None:
         spec,
         seen,
     ).eval()
-    picture = circle(64, 96, 1)[0]
-    expected = Policy(model, picture).goal
-    for goal in (picture / 255, (picture / 255).astype(np.float32)):
+    image = circle(64, 96, 1)[0]
+    expected = Policy(model, image).goal
+    for goal in (image / 255, (image / 255).astype(np.float32)):
         torch.testing.assert_close(Policy(model, goal).goal, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(model.encode_image(goal[None]), expected, atol=1e-5, rtol=0)
         assert model.prepare(goal[None, None]).shape == (1, 1, 3, SIDE, SIDE)
-    for wrong in (picture[..., 0], Image.fromarray(picture), picture.transpose(2, 0, 1)):
-        with pytest.raises(UserError, match=r"expected RGB pictures as a numpy array \[h, w, 3\]"):
+    for wrong in (image[..., 0], Image.fromarray(image), image.transpose(2, 0, 1)):
+        with pytest.raises(UserError, match=r"expected RGB images as a numpy array \[h, w, 3\]"):
             Policy(model, wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match=r"found torch\.float32; use encode or prepare"):
         model.encode_clips(torch.zeros(1, 2, 3, SIDE, SIDE))

@@ -9,12 +9,12 @@ from jepa.models.pixel_decoder import load_pixel_decoder, save_pixel_decoder
 
 
 def dots(count: int, size: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions [M, 2] in 0..1 and pictures of a bright dot there."""
+    """Positions [M, 2] in 0..1 and images of a bright dot there."""
     at = torch.rand(count, 2, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1
     grid = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="xy"), -1) / size
     bright = torch.exp(-(grid - at[:, None, None]).square().sum(-1) / 0.01)
-    picture = torch.stack([bright, 0.6 * bright, 0.1 + 0.0 * bright], 1)
-    return at, (picture * 255).to(torch.uint8)
+    image = torch.stack([bright, 0.6 * bright, 0.1 + 0.0 * bright], 1)
+    return at, (image * 255).to(torch.uint8)
 
 
 def as_tokens(at: torch.Tensor, grid: int = 4) -> torch.Tensor:
@@ -30,7 +30,7 @@ def error(decoder: PixelDecoder, latents: torch.Tensor, frames: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("tokens", [1, 16])
-def test_moving_dots_come_out_far_better_than_the_mean_picture(tokens):
+def test_moving_dots_come_out_far_better_than_the_mean_image(tokens):
     (at, frames), (other, unseen) = dots(256), dots(64, seed=1)
     encode = as_tokens if tokens > 1 else (lambda p: torch.cat([p, p.square()], -1)[:, None])
     decoder = fit_pixel_decoder(encode(at), frames, steps=80)
@@ -38,13 +38,13 @@ def test_moving_dots_come_out_far_better_than_the_mean_picture(tokens):
     assert error(decoder, encode(other), unseen) < 0.4 * mean
 
 
-def test_latents_that_know_nothing_decode_to_the_mean_picture():
+def test_latents_that_know_nothing_decode_to_the_mean_image():
     _, frames = dots(256)
     decoder = fit_pixel_decoder(torch.zeros(256, 1, 4), frames, steps=20)
     assert (decoder(torch.zeros(1, 1, 4))[0] - frames.float().mean(0) / 255).abs().max() < 0.1
 
 
-def test_videos_keep_their_shape_and_equal_single_pictures():
+def test_videos_keep_their_shape_and_equal_single_images():
     decoder = PixelDecoder(16, 3, 48)
     z = torch.randn(2, 5, 16, 3)
     video = decoder.decode(z, chunk=3)
@@ -77,7 +77,7 @@ def test_shapes_that_cannot_be_decoded_are_refused(tokens, size):
 
 @pytest.mark.parametrize(("latents", "frames"), [((0, 1, 4), (0, 3, 32, 32)), ((4, 1, 4), (4, 3, 32, 16))])
 def test_pairs_that_cannot_be_fitted_are_refused(latents, frames):
-    with pytest.raises(ValueError, match="one square picture per latent"):
+    with pytest.raises(ValueError, match="one square image per latent"):
         fit_pixel_decoder(torch.zeros(latents), torch.zeros(frames, dtype=torch.uint8))
 
 
@@ -86,7 +86,7 @@ def test_latents_of_another_model_are_refused():
         PixelDecoder(1, 8, 32)(torch.zeros(2, 1, 4))
 
 
-def test_a_saved_decoder_paints_the_same_pictures(tmp_path):
+def test_a_saved_decoder_paints_the_same_images(tmp_path):
     at, frames = dots(64)
     decoder = fit_pixel_decoder(at[:, None], frames, steps=5)
     save_pixel_decoder(tmp_path, decoder)

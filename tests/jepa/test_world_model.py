@@ -82,9 +82,9 @@ def test_a_video_file_is_read_at_the_rate_and_size_of_the_model(model: LatentWor
     torch.testing.assert_close(z, model.encode(small), atol=0.1, rtol=0.1)
 
 
-def test_a_still_picture_is_a_clip_that_does_not_move(model: LatentWorldModel) -> None:
-    picture = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    torch.testing.assert_close(model.encode_image(picture), model.encode(torch.stack([picture, picture], 1))[:, 0])
+def test_a_still_image_is_a_clip_that_does_not_move(model: LatentWorldModel) -> None:
+    image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(model.encode_image(image), model.encode(torch.stack([image, image], 1))[:, 0])
 
 
 def test_a_video_shorter_than_one_latent_step_is_refused(model: LatentWorldModel) -> None:
@@ -92,11 +92,11 @@ def test_a_video_shorter_than_one_latent_step_is_refused(model: LatentWorldModel
         model.encode(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8))
 
 
-def test_pictures_of_another_size_are_scaled_as_the_decoders_of_the_training_data_do(model: LatentWorldModel) -> None:
+def test_images_of_another_size_are_scaled_as_the_decoders_of_the_training_data_do(model: LatentWorldModel) -> None:
     """What a model sees at play is what it saw in training, where a decoder scaled the video."""
     y, x = np.mgrid[:64, :64]
-    picture = np.stack([200 * (np.abs(x - 31) <= 1), 255 * np.exp(-((x - 20) ** 2 + (y - 9.5) ** 2) / 8), 3 * x], -1)
-    video = np.repeat(picture[None].astype(np.uint8), 4, 0)
+    image = np.stack([200 * (np.abs(x - 31) <= 1), 255 * np.exp(-((x - 20) ** 2 + (y - 9.5) ** 2) / 8), 3 * x], -1)
+    video = np.repeat(image[None].astype(np.uint8), 4, 0)
     mp4 = encode_mp4(video, 10, crf=0)
     backend = get_backend("pyav")
     with backend.open(mp4, backend.probe(mp4)) as reader:

@@ -17,6 +17,11 @@ FOLDERS = (*PACKAGES, "tests", "docs", "configs")
 GENERATED = ("tests/bench/results",)
 TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "configs/**/*.yaml", "configs/README.md")
 
+# Anywhere in a name: `_told`, `ActorSenses`.
+PARTS = """
+    unstick haste told senses looking picture pictures stills gauge ledger journal moments wanderer errands earned
+    delivery described clock
+"""
 # Names and keys, compared whole.
 NAMES = """
     unstick hold haste execute path_weight enough effort forbidden inside holds beside init begin following Point
@@ -133,12 +138,13 @@ def repeated_defaults(trees: dict[str, ast.Module]) -> Iterator[str]:
 
 
 def is_private(name: str) -> bool:
-    return name in NAMES.split() or name.startswith(BEGINNINGS)
+    parts = re.findall(r"[a-z]+|[A-Z][a-z]*", name)
+    return name in NAMES.split() or name.startswith(BEGINNINGS) or any(part.lower() in PARTS.split() for part in parts)
 
 
 def private_words(trees: dict[str, ast.Module]) -> dict[str, Counter[str]]:
     """Where they stand: names that are set, keys and kinds, help and descriptions, documents, modules."""
-    where = {kind: Counter[str]() for kind in ("identifiers", "keys", "help", "docs", "modules")}
+    where = {kind: Counter[str]() for kind in ("identifiers", "keys", "help", "source", "docs", "modules")}
     for path, tree in trees.items():
         where["modules"].update(part for part in Path(path).with_suffix("").parts if part in MODULES.split())
         for node in ast.walk(tree):
@@ -147,10 +153,11 @@ def private_words(trees: dict[str, ast.Module]) -> dict[str, Counter[str]]:
                     where["identifiers"].update([name] if is_private(name) else [])
                 case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                     where["identifiers"].update([name] if is_private(name) else [])
-                case ast.Constant(value=str(text)) if is_private(text):
+                case ast.Constant(value=str(text)) if " " not in text and is_private(text):
                     where["keys"][text] += 1
                 case ast.keyword(arg="help" | "description", value=ast.Constant(value=str(text))):
                     where["help"].update(word.lower() for word in PROSE.findall(text))
+        where["source"].update(word.lower() for word in PROSE.findall((ROOT / path).read_text()))
     for pattern in TEXTS:
         for path in ROOT.glob(pattern):
             where["docs"].update(word.lower() for word in PROSE.findall(path.read_text()))

@@ -1,7 +1,7 @@
 """What a curation says: stages in the order they are applied. Light: importing it imports neither numpy nor a decoder.
 
 A sample that one stage drops is not seen by the stages after it. What cannot be read is dropped before the first one,
-and counted as `unreadable`. Pictures have no length and no motion: `too_short` and `static` let them through.
+and counted as `unreadable`. Images have no length and no motion: `too_short` and `static` let them through.
 """
 
 from typing import Annotated, Literal, Self
@@ -44,7 +44,7 @@ class Dark(Config):
 class Blurred(Config):
     """Videos without sharp edges: the variance of the Laplacian, the median of the frames that were looked at.
 
-    It depends on the size of the pictures: `look.side` makes them alike, except for smaller ones.
+    It depends on the size of the images: `look.side` makes them alike, except for smaller ones.
     """
 
     kind: Literal["blurred"] = "blurred"
@@ -94,7 +94,7 @@ class Balance(Config):
     """
 
     kind: Literal["balance"] = "balance"
-    at_most: int = Field(gt=0, description="samples of a group, in each split")
+    max_samples: int = Field(gt=0, description="samples of a group, in each split")
     label: str | None = Field(None, description="group by this label")
     embeddings: str | None = Field(
         None, description="group by k-means of a table that `jepa embed` wrote (.npz or .parquet)"
@@ -110,14 +110,14 @@ class Balance(Config):
         return self
 
 
-class Clock(Config):
+class Resample(Config):
     """Actions, states and frames on one clock, the frames': T frames, T-1 actions, T states.
 
     What was recorded at other times is brought to those of the frames; see `jepa_data.curate.resample` for where it is
     looked for. What has no measurement near enough to a frame is dropped.
     """
 
-    kind: Literal["clock"] = "clock"
+    kind: Literal["resample"] = "resample"
     actions: Literal["mean", "last", "sum"] = Field(
         "mean",
         description="an action is the mean of the command between two frames, the command at the first of them, "
@@ -128,7 +128,7 @@ class Clock(Config):
 
 
 Stage = Annotated[
-    TooShort | Static | Dark | Blurred | NearDuplicates | Balance | Clock,
+    TooShort | Static | Dark | Blurred | NearDuplicates | Balance | Resample,
     Field(discriminator="kind"),
 ]
 
@@ -151,6 +151,6 @@ class CurateConfig(Config):
     def _sensible(self) -> Self:
         if not self.stages:
             raise ValueError("stages: expected a list of at least one stage, found an empty list")
-        if sum(isinstance(stage, Clock) for stage in self.stages) > 1:
-            raise ValueError("stages: expected one clock at most")
+        if sum(isinstance(stage, Resample) for stage in self.stages) > 1:
+            raise ValueError("stages: expected one resample stage at most")
         return self

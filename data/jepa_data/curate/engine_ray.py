@@ -40,7 +40,7 @@ def measure_ray(
     Raises:
         DataError: Ray is not installed.
     """
-    # Ray reports its use over the network unless told not to.
+    # Ray reports its use over the network unless it is turned off.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

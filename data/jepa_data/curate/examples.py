@@ -97,8 +97,8 @@ def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.I
     draw.text((GAP, GAP), drawable(title), fill=INK, font=font)
     for number, example in enumerate(examples):
         top = HEADING + number * (SIDE + GAP)
-        for i, picture in enumerate(_pictures(shards, files, example.row)):
-            box = Image.fromarray(picture)
+        for i, image in enumerate(_images(shards, files, example.row)):
+            box = Image.fromarray(image)
             box.thumbnail((SIDE, SIDE))
             sheet.paste(box, (GAP + i * SIDE + (SIDE - box.width) // 2, top + (SIDE - box.height) // 2))
         left = 2 * GAP + SHOWN * SIDE
@@ -108,7 +108,7 @@ def _sheet(shards: ShardSet, title: str, examples: Sequence[Example]) -> Image.I
     return sheet
 
 
-def _pictures(shards: ShardSet, files: ShardFiles, row: int) -> list[UInt8[np.ndarray, "h w 3"]]:
+def _images(shards: ShardSet, files: ShardFiles, row: int) -> list[UInt8[np.ndarray, "h w 3"]]:
     """A few frames; gray boxes for what could be measured and cannot be read any more."""
     try:
         sample = shards.samples[row]

@@ -2,7 +2,7 @@
 
 Shapes: T frames looked at · h w pixels · all in gray levels, 0..255.
 
-The hash is that of "perceptual hashing": the signs of the lowest frequencies of a small gray picture (DCT-II), which
+The hash is that of "perceptual hashing": the signs of the lowest frequencies of a small gray image (DCT-II), which
 scaling and compression leave as they are; see C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash
 Functions" (2010). Frequencies that are hardly there count as negative, so that noise does not decide. (In imagehash's
 `phash` it does: copies of dark videos differ in 31 bits, of those with one small object in up to 12, and here in 2.)
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt64
 from PIL import Image
 
-SIDE = 64  # of the pictures that motion and hashes are taken of
+SIDE = 64  # of the images that motion and hashes are taken of
 HASHED = 4  # frames of a video that are hashed
 DCT_SIDE = 32
 DCT_BLOCK = 12  # frequencies in each direction that are looked at
@@ -46,19 +46,19 @@ def look(frames: UInt8[np.ndarray, "T h w 3"]) -> Looks:
     return Looks(
         brightness=float(small.mean()),
         motion=float(np.abs(np.diff(small, axis=0)).mean()) if len(small) > 1 else 0.0,
-        sharpness=float(np.median([sharpness(picture) for picture in gray])),
-        hashes=np.array([picture_hash(small[i]) for i in _hashed(len(small))], np.uint64),
+        sharpness=float(np.median([sharpness(image) for image in gray])),
+        hashes=np.array([image_hash(small[i]) for i in _hashed(len(small))], np.uint64),
     )
 
 
 def shrunk(gray: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T 64 64"]:
-    """The pictures out of proportion, each pixel the mean of what it covers."""
-    pictures = [Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX) for picture in gray]
-    return np.stack([np.asarray(picture, np.float32) for picture in pictures])
+    """The images out of proportion, each pixel the mean of what it covers."""
+    images = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX) for image in gray]
+    return np.stack([np.asarray(image, np.float32) for image in images])
 
 
 def sharpness(gray: Float32[np.ndarray, "h w"]) -> float:
-    """Variance of the Laplacian (four neighbors) inside the picture; 0 if it has no inside."""
+    """Variance of the Laplacian (four neighbors) inside the image; 0 if it has no inside."""
     if min(gray.shape) < 3:
         return 0.0
     middle = gray[1:-1, 1:-1]
@@ -66,7 +66,7 @@ def sharpness(gray: Float32[np.ndarray, "h w"]) -> float:
     return float((around - 4 * middle).var())
 
 
-def picture_hash(small: Float32[np.ndarray, "64 64"]) -> int:
+def image_hash(small: Float32[np.ndarray, "64 64"]) -> int:
     """64 bits: whether each of the 64 lowest frequencies (without the mean) is positive and more than faint."""
     half = small.reshape(DCT_SIDE, 2, DCT_SIDE, 2).mean(axis=(1, 3))
     coefficients = (_DCT @ half @ _DCT.T)[_LOWEST]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
-from jepa_data.curate.config import Clock, Look
+from jepa_data.curate.config import Look, Resample
 from jepa_data.curate.frame_stats import HASHED, look
-from jepa_data.curate.resample import as_stored, on_one_clock
+from jepa_data.curate.resample import as_stored, resampled
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.finite import check_actions, check_states
@@ -27,11 +27,11 @@ class Measured:
 
     Attributes:
         problem: why it cannot be read; everything else means nothing then.
-        seconds: frames divided by the rate; 0 for a picture.
+        seconds: frames divided by the rate; 0 for an image.
         motion, brightness, sharpness, hashes: see `frame_stats.Looks`.
         labels: a number per label name of the corpus; -1: none.
-        widths: of actions and states after the clock, 0 where there are none.
-        off_clock: why the clock cannot be applied.
+        widths: of actions and states after resampling, 0 where there are none.
+        not_resampled: why it cannot be resampled.
     """
 
     problem: Problem | None = None
@@ -45,7 +45,7 @@ class Measured:
     hashes: UInt64[np.ndarray, "4"] = field(default_factory=lambda: np.zeros(HASHED, np.uint64))
     labels: Mapping[str, int] = field(default_factory=dict)
     widths: tuple[int, int] = (0, 0)
-    off_clock: Problem | None = None
+    not_resampled: Problem | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Measurer:
     """Measures samples of one folder of shards. Sent to each process once.
 
     Attributes:
-        clock: of the curation, if it has one; without it actions and states must fit the frames as they are.
+        resample: the stage of that kind, if any; without it actions and states must fit the frames as they are.
     """
 
     store: Store
     manifest: Manifest
     look: Look
-    clock: Clock | None
+    resample: Resample | None
 
     def __call__(self, sample: Sample) -> Measured:
         """What cannot be read is in `problem`; nothing is raised for it."""
@@ -73,7 +73,7 @@ class Measurer:
         index = sample.video_index() or probe_media(members[sample.media], sample.media)
         metadata = read_metadata(members)
         labels = all_labels(metadata, sample, self.manifest)
-        widths, off_clock = self._widths(members, metadata, index)
+        widths, not_resampled = self._widths(members, metadata, index)
         looks = look(looked_at(members[sample.media], sample.media, index, self.look))
         return Measured(
             still=sample.media in IMAGES,
@@ -86,15 +86,15 @@ class Measurer:
             hashes=looks.hashes,
             labels=labels,
             widths=widths,
-            off_clock=off_clock,
+            not_resampled=not_resampled,
         )
 
     def _widths(
         self, members: Mapping[str, bytes], metadata: Mapping[str, Any], index: VideoIndex
     ) -> tuple[tuple[int, int], Problem | None]:
-        if self.clock is not None:
+        if self.resample is not None:
             try:
-                return on_one_clock(members, metadata, index.seconds, self.clock).widths, None
+                return resampled(members, metadata, index.seconds, self.resample).widths, None
             except DecodeError as error:
                 return (0, 0), (error.kind, error.detail)
         stored = as_stored(members, metadata, index.frames)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from jepa_data.curate.config import Clock
+from jepa_data.curate.config import Resample
 from jepa_data.errors import DecodeError
 from jepa_data.sampling import SLACK
 from jepa_data.shards.finite import as_float32, check_states
@@ -56,8 +56,8 @@ def as_stored(members: Mapping[str, bytes], metadata: Mapping[str, Any], frames:
     return Clocked(actions, states, dict(metadata))
 
 
-def on_one_clock(
-    members: Mapping[str, bytes], metadata: Mapping[str, Any], frames: Float64[np.ndarray, " T"], clock: Clock
+def resampled(
+    members: Mapping[str, bytes], metadata: Mapping[str, Any], frames: Float64[np.ndarray, " T"], resample: Resample
 ) -> Clocked:
     """Actions and states of a sample at the times of its frames.
 
@@ -75,16 +75,16 @@ def on_one_clock(
         if seconds is None:
             return as_float32(_in_step(name, values, rows))
         seconds = seconds - began
-        _check_gaps(name.removesuffix("s"), seconds, frames, clock.max_gap_seconds)
+        _check_gaps(name.removesuffix("s"), seconds, frames, resample.max_gap_seconds)
         return as_float32(move(seconds, values, frames))
 
     actions = states = None
     if recorded := _recorded("actions", ACTIONS, members, rest):
         if not np.isfinite(recorded[1]).all():
             raise DecodeError("damaged", "its actions hold numbers that are not finite")
-        actions = moved("actions", recorded, len(frames) - 1, _ACTIONS[clock.actions])
+        actions = moved("actions", recorded, len(frames) - 1, _ACTIONS[resample.actions])
     if recorded := _recorded("states", STATES, members, rest):
-        states = moved("states", recorded, len(frames), _STATES[clock.states])
+        states = moved("states", recorded, len(frames), _STATES[resample.states])
         check_states(states)
     return Clocked(actions, states, rest)
 
@@ -166,13 +166,13 @@ def _check_gaps(
 # ---- from recorded times to those of frames; `values` [K, A] at `seconds` [K], `frames` [T] --------------------------
 
 
-def _held(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def _last(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """The value at each time: the last one before it, or the first there is."""
     return values[np.maximum(np.searchsorted(seconds, frames + SLACK, side="right") - 1, 0)]
 
 
 def _last_command(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    return _held(seconds, values, frames[:-1])
+    return _last(seconds, values, frames[:-1])
 
 
 def _mean_command(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -195,7 +195,7 @@ def _between(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.
 
 
 _ACTIONS = {"mean": _mean_command, "last": _last_command, "sum": _sum_of_steps}
-_STATES = {"linear": _between, "last": _held}
+_STATES = {"linear": _between, "last": _last}
 
 
 def _width(values: Float32[np.ndarray, "rows X"] | None) -> int:

@@ -28,7 +28,7 @@ from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
 from jepa_data.curate.stages import check, decide
 from jepa_data.curate.table import Table
-from jepa_data.curate.writing import Annotate, clock_of, new_writer, source_name, write_samples
+from jepa_data.curate.writing import Annotate, new_writer, resample_stage, source_name, write_samples
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
@@ -108,7 +108,7 @@ def curate(
     keys, splits = _names(source)
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is an error at once
     total = len(keys)
-    measurer = Measurer(source.store, source.manifest, config.look, clock_of(config))
+    measurer = Measurer(source.store, source.manifest, config.look, resample_stage(config))
     if processes is None:
         processes = cores() if engine == "pool" else 0
     measured = measure(source, measurer, engine, processes, timeout_seconds, _count(progress, "measuring", total))

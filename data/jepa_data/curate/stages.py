@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from jepa_data.curate.config import Balance, Blurred, Clock, Dark, NearDuplicates, Stage, Static, TooShort
+from jepa_data.curate.config import Balance, Blurred, Dark, NearDuplicates, Resample, Stage, Static, TooShort
 from jepa_data.curate.duplicates import near_embeddings, near_hashes
 from jepa_data.curate.embeddings import Embeddings, clusters, directions
 from jepa_data.curate.measure import Problem
@@ -42,8 +42,8 @@ def decide(stage: Stage | None, table: Table, rows: Rows, embeddings: Mapping[st
             return near_embeddings(stage, table, rows, embeddings[path])
         case Balance():
             return balance(stage, table, rows, embeddings)
-        case Clock():
-            return clock(table, rows)
+        case Resample():
+            return resample(table, rows)
     raise AssertionError(stage)
 
 
@@ -89,9 +89,9 @@ def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, E
             free += len(group_rows)
             continue
         drawn = sorted(group_rows, key=lambda row: _lot(stage.seed, table.keys[row]))
-        reason = f"{what} {group} has {len(group_rows)} in {split}, at most {stage.at_most} stay"
-        drops += [Drop(row, reason) for row in drawn[stage.at_most :]]
-    rule = f"at most {stage.at_most} of each {what} in {', '.join(stage.splits)}"
+        reason = f"{what} {group} has {len(group_rows)} in {split}, at most {stage.max_samples} stay"
+        drops += [Drop(row, reason) for row in drawn[stage.max_samples :]]
+    rule = f"at most {stage.max_samples} of each {what} in {', '.join(stage.splits)}"
     notes = they_stay(free, f"{left_out} ({what})")
     return Decision(tuple(sorted(drops, key=lambda drop: drop.row)), rule, notes=notes)
 
@@ -105,10 +105,10 @@ def _clustered(stage: Balance, rows: Rows, known: Embeddings) -> Int64[np.ndarra
     return groups
 
 
-def clock(table: Table, rows: Rows) -> Decision:
+def resample(table: Table, rows: Rows) -> Decision:
     """What cannot be brought to the frames' clock, or is unlike the rest: shards have one width, and one rate."""
-    drops = list(_named(table.off_clock, rows))
-    left = [row for row in rows.tolist() if row not in table.off_clock]
+    drops = list(_named(table.not_resampled, rows))
+    left = [row for row in rows.tolist() if row not in table.not_resampled]
     usual = _most_common([tuple(table.widths[row].tolist()) for row in left])
     for row in left:
         if (widths := tuple(table.widths[row].tolist())) != usual:

@@ -19,7 +19,7 @@ class Table:
 
     Attributes:
         problems: why samples cannot be read, by row.
-        off_clock: why the clock cannot be applied to samples, by row.
+        not_resampled: why samples cannot be resampled, by row.
         labels: a column per label of the corpus.
     """
 
@@ -36,7 +36,7 @@ class Table:
     widths: Int64[np.ndarray, "N 2"]
     labels: Mapping[str, Int64[np.ndarray, " N"]]
     problems: Mapping[int, Problem]
-    off_clock: Mapping[int, Problem]
+    not_resampled: Mapping[int, Problem]
 
     @classmethod
     def of(
@@ -67,7 +67,7 @@ class Table:
             widths=column("widths", np.int64).reshape(-1, 2),
             labels=labels,
             problems={i: row.problem for i, row in enumerate(rows) if row.problem is not None},
-            off_clock={i: row.off_clock for i, row in enumerate(rows) if row.off_clock is not None},
+            not_resampled={i: row.not_resampled for i, row in enumerate(rows) if row.not_resampled is not None},
         )
 
     def __len__(self) -> int:

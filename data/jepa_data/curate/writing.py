@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.curate.config import Clock, CurateConfig, Look
+from jepa_data.curate.config import CurateConfig, Look, Resample
 from jepa_data.curate.measure import all_labels, looked_at
-from jepa_data.curate.resample import as_stored, on_one_clock
+from jepa_data.curate.resample import as_stored, resampled
 from jepa_data.curate.stages import common_rate
 from jepa_data.curate.table import Table
 from jepa_data.decode import VideoIndex
@@ -34,12 +34,12 @@ def new_writer(
     annotations: Sequence[str],
     overwrite: bool,
 ) -> ShardWriter:
-    """A writer for what stays; rates and widths are those that the clock brought about."""
+    """A writer for what stays; rates and widths are those after resampling."""
     old = shards.manifest
     names = old.state_names
     fps = old.fps
     action_size = old.action_size
-    if clock_of(config) is not None:
+    if resample_stage(config) is not None:
         action_size, states = table.widths[kept[0]].tolist()
         if states != len(names):
             names = tuple(f"state_{i}" for i in range(states))
@@ -75,17 +75,17 @@ def write_samples(
         DataError: a sample changed since it was measured, or an annotation is nothing that JSON can hold.
     """
     files = ShardFiles(shards.store)
-    clock = clock_of(config)
+    resample = resample_stage(config)
     for done, row in enumerate(kept, 1):
         sample = shards.samples[row]
         try:
             members = files.read(sample)
             index = sample.video_index() or probe_media(members[sample.media], sample.media)
             metadata = read_metadata(members)
-            if clock is None:
+            if resample is None:
                 parts = as_stored(members, metadata, index.frames)
             else:
-                parts = on_one_clock(members, metadata, index.seconds, clock)
+                parts = resampled(members, metadata, index.seconds, resample)
             noted = _annotated(sample, members, index, parts.metadata, config.look, annotate)
         except DecodeError as error:
             raise DataError(
@@ -108,8 +108,8 @@ def write_samples(
         progress(done)
 
 
-def clock_of(config: CurateConfig) -> Clock | None:
-    return next((stage for stage in config.stages if isinstance(stage, Clock)), None)
+def resample_stage(config: CurateConfig) -> Resample | None:
+    return next((stage for stage in config.stages if isinstance(stage, Resample)), None)
 
 
 def _annotated(

@@ -19,7 +19,7 @@ from jepa_data.errors import DecodeError
 
 Source = bytes | Path | str
 Size = tuple[int, int]  # height, width
-Crop = tuple[int, int, int, int]  # top, left, height, width, in pixels of the picture as it is shown
+Crop = tuple[int, int, int, int]  # top, left, height, width, in pixels of the image as it is shown
 Indices = Sequence[int] | Int64[np.ndarray, " T"]
 Seconds = Sequence[float] | Float64[np.ndarray, " T"]
 
@@ -28,11 +28,11 @@ Seconds = Sequence[float] | Float64[np.ndarray, " T"]
 class Limits:
     """What one video may cost; beyond it is turned away by name (DecodeError "too large" or "timeout").
 
-    The defaults let through 8K pictures and two days of video, and stop files that were made to exhaust a machine.
+    The defaults let through 8K images and two days of video, and stop files that were made to exhaust a machine.
 
     Attributes:
         max_bytes: of the file.
-        max_pixels: of one picture.
+        max_pixels: of one image.
         max_frames: of the video.
         max_seconds: from the first frame to the last.
         timeout_seconds: for opening, and for one call that decodes. Looked at between packets.
@@ -44,10 +44,10 @@ class Limits:
     max_seconds: float = 48 * 3600
     timeout_seconds: float = 60.0
 
-    def check_picture(self, width: int, height: int) -> None:
+    def check_image(self, width: int, height: int) -> None:
         """Raises DecodeError ("too large")."""
         if width * height > self.max_pixels:
-            raise DecodeError("too large", f"pictures of {width}x{height}; at most {self.max_pixels} pixels are read")
+            raise DecodeError("too large", f"images of {width}x{height}; at most {self.max_pixels} pixels are read")
 
     def check_length(self, frames: int, seconds: float) -> None:
         """Raises DecodeError ("too large")."""
@@ -69,10 +69,10 @@ class VideoIndex:
         pts: presentation time of each frame in ticks, ascending.
         time_base: seconds per tick.
         keyframes: numbers of the frames a decoder can start from.
-        width, height: pixels of the picture as it is shown, that is after `rotation`.
-        rotation: degrees counter-clockwise (0, 90, 180, 270) by which the stored picture is turned to be shown.
+        width, height: pixels of the image as it is shown, that is after `rotation`.
+        rotation: degrees counter-clockwise (0, 90, 180, 270) by which the stored image is turned to be shown.
         codec: FFmpeg's name of it.
-        fps: average rate; 0 for a still picture.
+        fps: average rate; 0 for a still image.
         hazards: what about the file makes decoders less careful than PyAV return other frames than were asked for, in
             words ("open groups of pictures", "mpegts container", ...); None where nobody has looked.
     """
@@ -144,7 +144,7 @@ class VideoIndex:
 def refuse(decoder: str, wrong: Sequence[str], url: str) -> None:
     """Raises DecodeError, where there is anything about a file that a decoder is known to get wrong."""
     if DAMAGED in wrong:
-        raise DecodeError("damaged", "pictures lack data. data.backend=pyav reads those that are whole", url=url)
+        raise DecodeError("damaged", "images lack data. data.backend=pyav reads those that are whole", url=url)
     if wrong:
         raise DecodeError(
             "not supported", f"{decoder} can return wrong frames of {wrong[0]}. Use data.backend=pyav", url=url
@@ -188,7 +188,7 @@ def first_bytes(src: Source, limits: Limits) -> bytes:
 
 
 def turned(size: Size, quarter_turns: int) -> Size:
-    """Height and width of a picture after it was turned."""
+    """Height and width of an image after it was turned."""
     return (size[1], size[0]) if quarter_turns % 2 else size
 
 

@@ -3,9 +3,9 @@
 On other files it returns a neighboring frame in silence. So the packets are looked at first (`VideoIndex.hazards`),
 and what it is known to get wrong is refused: codecs other than H.264, HEVC, VP8 and VP9; rotation; edit lists and
 stream-copied cuts; open groups of pictures; fragmented mp4; containers other than mp4 and Matroska (MPEG-TS, AVI);
-H.264 and HEVC whose pictures change their size (it scales them in silence, those of VP8 and VP9 too).
+H.264 and HEVC whose images change their size (it scales them in silence, those of VP8 and VP9 too).
 
-decord bundles FFmpeg 4.1 (2018), paints over damage inside pictures without a word, and cannot be interrupted:
+decord bundles FFmpeg 4.1 (2018), paints over damage inside images without a word, and cannot be interrupted:
 `Limits.timeout_seconds` holds for opening only. Damaged files can crash it, and the process with it: 12 of 400 did when
 they were given to it as they are. The look at the packets turns those away, and none of the damaged files of the tests
 crashes it any more. That is no proof, so decode what you do not trust with data.backend=pyav. decord has wheels for
@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
 from jepa_data.decode.packet_index import PacketIndexBackend
-from jepa_data.decode.reader import Pictures, Reader
+from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
@@ -65,26 +65,26 @@ class DecordReader(Reader):
     def close(self) -> None:
         self._videos.clear()
 
-    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
+    def _images(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Images:
         native = (self._index.height, self._index.width)
-        # Whole pictures are scaled inside the decoder and parts of them here, whatever else is asked for beside them:
+        # Whole images are scaled inside the decoder and parts of them here, whatever else is asked for beside them:
         # the pixels of a clip must not depend on its neighbors.
         whole = [number for number, crops in wanted.items() if None in crops]
-        for number, picture in self._decoded(whole, size or native):
-            yield number, None, picture
+        for number, image in self._decoded(whole, size or native):
+            yield number, None, image
         parts = [number for number, crops in wanted.items() if any(crops)]
-        for number, picture in self._decoded(parts, native):
+        for number, image in self._decoded(parts, native):
             for crop in filter(None, wanted[number]):
-                yield number, crop, self._scaler.rgb(picture, size, crop)
+                yield number, crop, self._scaler.rgb(image, size, crop)
 
     def _decoded(self, numbers: list[int], size: Size) -> Iterator[tuple[int, UInt8[np.ndarray, "h w C"]]]:
         if not numbers:
             return
         try:
-            pictures = self._video(size).get_batch(numbers).asnumpy()
+            images = self._video(size).get_batch(numbers).asnumpy()
         except (decord.DECORDError, RuntimeError) as error:  # the second: it does not open
             raise DecodeError("damaged", f"decord: {(str(error).splitlines() or ['?'])[-1]}") from error
-        yield from zip(numbers, pictures, strict=True)
+        yield from zip(numbers, images, strict=True)
 
     def _video(self, size: Size) -> Any:
         if size not in self._videos:

@@ -1,4 +1,4 @@
-"""Still pictures, JPEG and PNG, as videos of one frame: upright, RGB, 8 bits.
+"""Still images, JPEG and PNG, as videos of one frame: upright, RGB, 8 bits.
 
 Pillow reads them. A palette, gray, CMYK and 16 bits become RGB of 8 bits; what is transparent is put on white; the
 orientation that a camera noted (EXIF) is applied.
@@ -42,13 +42,13 @@ def is_image(source: bytes | Path) -> bool:
     return first_bytes(source, LIMITS).startswith(tuple(SIGNATURES))
 
 
-def upright_rgb(picture: Image.Image) -> Image.Image:
-    """A picture of Pillow's as RGB of 8 bits, turned as its EXIF orientation says."""
-    return _turned(_rgb(picture), picture.getexif().get(ORIENTATION))
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of Pillow's as RGB of 8 bits, turned as its EXIF orientation says."""
+    return _turned(_rgb(image), image.getexif().get(ORIENTATION))
 
 
 def probe_image(data: bytes, limits: Limits = LIMITS) -> VideoIndex:
-    """The index of a picture: one frame, at 0 s, at no rate. Decodes it. Raises DecodeError."""
+    """The index of an image: one frame, at 0 s, at no rate. Decodes it. Raises DecodeError."""
     height, width = decode_image(data, limits=limits).shape[:2]
     return VideoIndex(
         pts=np.zeros(1, np.int64),
@@ -66,31 +66,31 @@ def probe_image(data: bytes, limits: Limits = LIMITS) -> VideoIndex:
 def decode_image(
     data: bytes, *, size: Size | None = None, crop: Crop | None = None, limits: Limits = LIMITS
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, cropped, then scaled to `size` (antialiased bicubic).
+    """The image, cropped, then scaled to `size` (antialiased bicubic).
 
     Raises:
-        DecodeError: "empty", "not a picture", "too large", "truncated", "damaged", or "out of range" (the crop).
+        DecodeError: "empty", "not an image", "too large", "truncated", "damaged", or "out of range" (the crop).
     """
     first_bytes(data, limits)
     codec = _codec(data)
     if codec == "png":
         _check_png(data)
     try:
-        picture, orientation = _opened(data, codec)
-        with picture:
-            limits.check_picture(*picture.size)
+        image, orientation = _opened(data, codec)
+        with image:
+            limits.check_image(*image.size)
             if size is not None and crop is None:
                 # A JPEG is made 2, 4 or 8 times smaller while it is decoded; twice the size asked for keeps it sharp.
                 height, width = turned(size, orientation in LYING)
-                picture.draft(None, (2 * width, 2 * height))
-            rgb = _rgb(picture)
+                image.draft(None, (2 * width, 2 * height))
+            rgb = _rgb(image)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeError("too large", f"more than {limits.max_pixels} pixels") from error
     except BROKEN as error:
-        cut = "truncated" in str(error) or (codec == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"))
-        raise DecodeError("truncated" if cut else "damaged", f"Pillow: {error}") from error
+        truncated = "truncated" in str(error) or (codec == "jpeg" and not data.rstrip(b"\0").endswith(b"\xff\xd9"))
+        raise DecodeError("truncated" if truncated else "damaged", f"Pillow: {error}") from error
     rgb = _turned(rgb, orientation)
     if crop is not None:
         rgb = _cropped(rgb, crop)
@@ -103,16 +103,16 @@ def _codec(data: bytes) -> str:
     for signature, codec in SIGNATURES.items():
         if data.startswith(signature):
             return codec
-    raise DecodeError("not a picture", "it is neither JPEG nor PNG")
+    raise DecodeError("not an image", "it is neither JPEG nor PNG")
 
 
 def _opened(data: bytes, codec: str) -> tuple[Image.Image, object]:
-    """The picture with its header read, and its EXIF orientation, which is a number from 1 (upright) to 8, or wrong."""
+    """The image with its header read, and its EXIF orientation, which is a number from 1 (upright) to 8, or wrong."""
     with _warnings, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of damaged notes beside the picture
+        warnings.simplefilter("ignore", UserWarning)  # of damaged notes beside the image
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(io.BytesIO(data), formats=[codec.upper()])
-        return picture, picture.getexif().get(ORIENTATION)
+        image = Image.open(io.BytesIO(data), formats=[codec.upper()])
+        return image, image.getexif().get(ORIENTATION)
 
 
 def _turned(rgb: Image.Image, orientation: object) -> Image.Image:
@@ -137,18 +137,18 @@ def _check_png(data: bytes) -> None:
         at += 12 + size
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):  # gray of 16 bits: the upper eight
-        gray = np.clip(np.asarray(picture, np.float64) / 257 + 0.5, 0, 255).astype(np.uint8)
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # gray of 16 bits: the upper eight
+        gray = np.clip(np.asarray(image, np.float64) / 257 + 0.5, 0, 255).astype(np.uint8)
         return Image.fromarray(gray).convert("RGB")
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _cropped(picture: Image.Image, crop: Crop) -> Image.Image:
+def _cropped(image: Image.Image, crop: Crop) -> Image.Image:
     top, left, height, width = crop
-    if top < 0 or left < 0 or top + height > picture.height or left + width > picture.width:
-        raise DecodeError("out of range", f"crop {crop} reaches beyond a picture of {(picture.height, picture.width)}")
-    return picture.crop((left, top, left + width, top + height))
+    if top < 0 or left < 0 or top + height > image.height or left + width > image.width:
+        raise DecodeError("out of range", f"crop {crop} reaches beyond an image of {(image.height, image.width)}")
+    return image.crop((left, top, left + width, top + height))

@@ -1,7 +1,7 @@
 """Opens a video with FFmpeg, and indexes it from its packets.
 
 Only containers and codecs of video are opened: FFmpeg also knows play lists and scripts, which name other files and
-addresses. A pass over the packets decodes nothing; only the first picture is decoded, for its size.
+addresses. A pass over the packets decodes nothing; only the first image is decoded, for its size.
 """
 
 import io
@@ -48,7 +48,7 @@ class Deadline:
 
 
 def open_video(src: Source, limits: Limits) -> tuple[InputContainer, VideoStream]:
-    """The container, and its picture track, to be decoded by one thread. Raises DecodeError."""
+    """The container, and its image track, to be decoded by one thread. Raises DecodeError."""
     url = url_of(src)
     head = first_bytes(src, limits)
     try:
@@ -68,14 +68,14 @@ def open_video(src: Source, limits: Limits) -> tuple[InputContainer, VideoStream
             raise DecodeError("truncated", "it begins as an mp4 and its index is missing", url=url) from error
         raise DecodeError("not a video", "FFmpeg finds none of the containers that are read", url=url) from error
     try:
-        return container, _picture_track(container, limits)
+        return container, _video_track(container, limits)
     except DecodeError as error:
         container.close()
         raise error.named("", url) from error
 
 
 def packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[Packet]:
-    """The packets of the picture track, and at the end an empty one, which makes a decoder hand out what it holds.
+    """The packets of the image track, and at the end an empty one, which makes a decoder hand out what it holds.
 
     Those of other tracks are passed over here, so that a file that is full of them is left in time, too.
     """
@@ -110,7 +110,7 @@ def build_index(src: Source, container: InputContainer, stream: VideoStream, lim
     pts = np.unique(np.array(scan.shown, np.int64))
     pts = pts[~np.isin(pts, list(undecodable))]
     keyframes = np.unique(np.array([time for time, hidden in scan.starts if not hidden], np.int64))
-    limits.check_picture(frame.width, frame.height)
+    limits.check_image(frame.width, frame.height)
     rotation = round(frame.rotation / 90) * 90 % 360
     height, width = turned((frame.height, frame.width), rotation // 90)
     assert stream.time_base is not None
@@ -142,7 +142,7 @@ class _Scan:
             is shown before the last keyframe before it in the file.
         damaged: a packet lacks data.
         changes: the parameters of the stream change in its middle.
-        count: packets of the picture track.
+        count: packets of the image track.
         first, end: when the first of them is shown, and the last is over.
     """
 
@@ -191,9 +191,9 @@ def _look_through(container: InputContainer, stream: VideoStream, limits: Limits
     if untimed:
         raise DecodeError("no time stamps", "frames cannot be distinguished. Remux it: ffmpeg -i IN -c copy OUT.mp4")
     if not scan.starts and scan.refresh:
-        raise DecodeError("not supported", "none of its pictures can be decoded by itself. Re-encode it with ffmpeg")
+        raise DecodeError("not supported", "none of its images can be decoded by itself. Re-encode it with ffmpeg")
     if not scan.starts or not scan.shown or stream.time_base is None:
-        raise DecodeError("truncated", "it holds no picture that can be decoded")
+        raise DecodeError("truncated", "it holds no image that can be decoded")
     _check_times(stream, scan)
     return scan
 
@@ -215,7 +215,7 @@ def _decode_head(
 ) -> tuple[VideoFrame, set[int]]:
     """The first frame that is shown, and the times of those before the first start that do not come out whole.
 
-    The head of a stream that was cut at an open group refers to pictures that are gone.
+    The head of a stream that was cut at an open group refers to images that are gone.
     """
     container.seek(scan.starts[0][0], stream=stream)
     doubtful = scan.leading & set(scan.shown)
@@ -224,7 +224,7 @@ def _decode_head(
             doubtful.discard(frame.pts)
         if frame.pts is not None and frame.pts >= scan.starts[0][0]:
             return frame, doubtful
-    raise DecodeError("truncated", "its first picture cannot be decoded")
+    raise DecodeError("truncated", "its first image cannot be decoded")
 
 
 def decoded(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[VideoFrame]:
@@ -254,14 +254,14 @@ def _hazards(container: InputContainer, stream: VideoStream, scan: _Scan) -> tup
     return tuple(name for name, there in seen.items() if there)
 
 
-def _picture_track(container: InputContainer, limits: Limits) -> VideoStream:
-    stream = container.streams.best("video")  # not a cover picture
+def _video_track(container: InputContainer, limits: Limits) -> VideoStream:
+    stream = container.streams.best("video")  # not a cover image
     if not isinstance(stream, VideoStream):
-        raise DecodeError("not a video", "it has no picture track")
+        raise DecodeError("not a video", "it has no image track")
     context = stream.codec_context
     if context is None:
         raise DecodeError("not supported", "its codec is unknown to FFmpeg")
-    limits.check_picture(context.width, context.height)
+    limits.check_image(context.width, context.height)
     context.thread_type = "NONE"
     context.thread_count = 1
     context.options = {"max_pixels": str(limits.max_pixels)}

@@ -2,8 +2,8 @@
 
 A pass over the packets (no decoding) gives the time of every frame and the keyframes. A frame is then reached by
 seeking to the last keyframe shown at or before it, and is recognized by its time stamp: where a file's own seek table
-is wrong, decoding starts earlier and never returns a neighbor. Pictures that nothing depends on are decoded only if
-they are asked for. A picture that FFmpeg patched up, and any that was made from it, is an error.
+is wrong, decoding starts earlier and never returns a neighbor. Images that nothing depends on are decoded only if
+they are asked for. An image that FFmpeg patched up, and any that was made from it, is an error.
 """
 
 from collections.abc import Iterator, Sequence, Set
@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 
 from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, turned, url_of
 from jepa_data.decode.packets import Deadline, build_index, decode_error, open_video, packets
-from jepa_data.decode.reader import Pictures, Reader
+from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.decode.units import Units
 from jepa_data.errors import DecodeError
@@ -69,15 +69,15 @@ class PyAVReader(Reader):
     def _announce(self, numbers: Sequence[int]) -> None:
         self._announced = frozenset(numbers)
 
-    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
+    def _images(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Images:
         self._deadline.renew()
         try:
             for number, frame in self._decode(list(wanted)):
                 if (frame.height, frame.width) != self._stored:
                     sizes = f"{frame.width}x{frame.height} in place of {self._stored[1]}x{self._stored[0]}"
-                    raise DecodeError("changed size", f"from frame {number} on the pictures are {sizes}. Cut it there")
+                    raise DecodeError("changed size", f"from frame {number} on the images are {sizes}. Cut it there")
                 for crop in wanted[number]:
-                    yield number, crop, self._scaler.picture(frame, self._index.rotation // 90, size, crop)
+                    yield number, crop, self._scaler.image(frame, self._index.rotation // 90, size, crop)
         except (FFmpegError, DecodeError) as error:
             self._decoder = None
             raise decode_error(error, self._url) from error
@@ -125,7 +125,7 @@ class PyAVReader(Reader):
         self._decoder = self._run()
 
     def _run(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Number and picture of each frame that comes out of the decoder, in the order shown."""
+        """Number and image of each frame that comes out of the decoder, in the order shown."""
         started = False
         context = self._stream.codec_context
         # Decoders of other libraries, such as dav1d, take this setting when they are opened, and for good.

@@ -27,13 +27,13 @@ from jepa_data.decode.base import (
 from jepa_data.errors import DecodeError
 
 Frames = UInt8[np.ndarray, "T h w C"]
-Pictures = Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]  # number, crop and picture of frames
+Images = Iterator[tuple[int, Crop | None, UInt8[np.ndarray, "h w C"]]]  # number, crop and image of frames
 
 
 class Reader(ABC):
     """One open video. Belongs to one thread; close it, or use it as a context manager.
 
-    A backend adds `_pictures` and `close`.
+    A backend adds `_images` and `close`.
     """
 
     def __init__(self, src: Source, index: VideoIndex, limits: Limits) -> None:
@@ -119,7 +119,7 @@ class Reader(ABC):
         self.close()
 
     @abstractmethod
-    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
+    def _images(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Images:
         """Each frame in `wanted`, whose numbers ascend, in each of its crops; in any order.
 
         Raises:
@@ -130,13 +130,13 @@ class Reader(ABC):
         self, clips: list[list[int]], out: list[np.ndarray], size: Size | None, crops: Sequence[Crop | None]
     ) -> None:
         places: dict[int, dict[Crop | None, list[np.ndarray]]] = {}
-        for clip, pictures, crop in zip(clips, out, crops, strict=True):
-            for number, target in zip(clip, pictures, strict=True):
+        for clip, images, crop in zip(clips, out, crops, strict=True):
+            for number, target in zip(clip, images, strict=True):
                 places.setdefault(number, {}).setdefault(crop, []).append(target)
         try:
-            for number, crop, picture in self._pictures({n: list(places[n]) for n in sorted(places)}, size):
+            for number, crop, image in self._images({n: list(places[n]) for n in sorted(places)}, size):
                 for target in places[number].pop(crop):
-                    target[...] = picture
+                    target[...] = image
         except DecodeError as error:
             raise error.named(error.key, error.url or self._url) from error
         missing = [number for number, crops in places.items() if crops]
@@ -144,13 +144,13 @@ class Reader(ABC):
             raise DecodeError("missing frame", f"frame {min(missing)} of the index was not decoded", url=self._url)
 
     def _shape(self, size: Size | None, crop: Crop | None) -> tuple[int, int, int]:
-        """h, w, C of the pictures handed out. Raises DecodeError for a crop beyond the picture."""
+        """h, w, C of the images handed out. Raises DecodeError for a crop beyond the image."""
         shown = (self._index.height, self._index.width)
         if crop is None:
             return (*(size or shown), 3)
         top, left, height, width = crop
         if min(top, left) < 0 or min(height, width) < 1 or top + height > shown[0] or left + width > shown[1]:
-            raise DecodeError("out of range", f"crop {crop} reaches beyond a picture of {shown}", url=self._url)
+            raise DecodeError("out of range", f"crop {crop} reaches beyond an image of {shown}", url=self._url)
         return (*(size or (height, width)), 3)
 
 

@@ -1,11 +1,11 @@
-"""Decoded picture to RGB: cropped and scaled in one pass of FFmpeg's swscale (bicubic), then turned upright.
+"""Decoded image to RGB: cropped and scaled in one pass of FFmpeg's swscale (bicubic), then turned upright.
 
 How exact a crop is:
-    without a size    the pixels of the uncropped picture, bit for bit.
+    without a size    the pixels of the uncropped image, bit for bit.
     with a size       brightness is cut at the pixel asked for. Color is stored at half the resolution in most video;
                       where the crop's left or top edge is odd, it lies up to one pixel off. To the scaler the edge of
-                      the crop is the edge of the picture, so that pixels near it differ by a few levels from a crop of
-                      the scaled picture; and where the crop is the whole picture, from no crop (at most 4 of 255).
+                      the crop is the edge of the image, so that pixels near it differ by a few levels from a crop of
+                      the scaled image; and where the crop is the whole image, from no crop (at most 4 of 255).
 """
 
 import itertools
@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from jepa_data.decode.base import Crop, Size, turned
 
-Picture = UInt8[np.ndarray, "h w C"]
+Image = UInt8[np.ndarray, "h w C"]
 CROPS = 32  # different ones that are kept ready; making one costs 0.2 ms
 
 
@@ -29,7 +29,7 @@ class Scaler:
         self._reformatter = VideoReformatter()
         self._graphs: dict[tuple[object, ...], Graph] = {}
 
-    def picture(self, frame: VideoFrame, turns: int, size: Size | None, crop: Crop | None) -> Picture:
+    def image(self, frame: VideoFrame, turns: int, size: Size | None, crop: Crop | None) -> Image:
         """RGB of a decoded frame, turned by `turns` quarter turns counter-clockwise. `size` and `crop` as shown."""
         stored = (frame.height, frame.width)
         if size is not None:
@@ -41,29 +41,29 @@ class Scaler:
             top, left, height, width = part
             rgb = self._whole(frame, stored)[top : top + height, left : left + width]
         elif part[1] % 2 and frame.format.components[0].bits > 8:
-            # FFmpeg's crop cuts the color of deep pictures in the middle of a number there: 31 columns are 62 bytes
+            # FFmpeg's crop cuts the color of deep images in the middle of a number there: 31 columns are 62 bytes
             # of brightness and 31 of color.
             rgb = self.rgb(self._whole(frame, stored), size, part)
         else:
             rgb = self._part(frame, size, part)
         return np.rot90(rgb, turns)
 
-    def rgb(self, picture: Picture, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "H W C"]:
-        """An RGB picture, cropped, then scaled."""
+    def rgb(self, image: Image, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "H W C"]:
+        """An RGB image, cropped, then scaled."""
         if crop is not None:
             top, left, height, width = crop
-            picture = picture[top : top + height, left : left + width]
-        if size is None or size == picture.shape[:2]:
-            return picture
-        return self._whole(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), size)
+            image = image[top : top + height, left : left + width]
+        if size is None or size == image.shape[:2]:
+            return image
+        return self._whole(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"), size)
 
-    def _whole(self, frame: VideoFrame, size: Size) -> Picture:
-        # FFmpeg's own default, one thread per core, takes four times the CPU on small pictures.
+    def _whole(self, frame: VideoFrame, size: Size) -> Image:
+        # FFmpeg's own default, one thread per core, takes four times the CPU on small images.
         height, width = size
         bicubic = Interpolation.BICUBIC
         return _pixels(self._reformatter.reformat(frame, width, height, "rgb24", interpolation=bicubic, threads=1))
 
-    def _part(self, frame: VideoFrame, size: Size, crop: Crop) -> Picture:
+    def _part(self, frame: VideoFrame, size: Size, crop: Crop) -> Image:
         wanted = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, size, crop)
         if wanted not in self._graphs:
             if len(self._graphs) == CROPS:
@@ -95,7 +95,7 @@ def _crop_and_scale(frame: VideoFrame, size: Size, crop: Crop) -> Graph:
 
 
 def _stored_crop(crop: Crop, turns: int, stored: Size) -> Crop:
-    """A crop of the picture as shown, in the picture as stored, which is [height, width] = `stored`."""
+    """A crop of the image as shown, in the image as stored, which is [height, width] = `stored`."""
     top, left, height, width = crop
     tall, wide = stored
     return (
@@ -106,7 +106,7 @@ def _stored_crop(crop: Crop, turns: int, stored: Size) -> Crop:
     )[turns]
 
 
-def _pixels(rgb: VideoFrame) -> Picture:
+def _pixels(rgb: VideoFrame) -> Image:
     """A view of the pixels: rows are padded in FFmpeg's memory."""
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : 3 * rgb.width]

@@ -3,10 +3,10 @@
 Approximate mode is not offered: it returns wrong frames where the rate varies. The time stamp of every frame that it
 hands out is compared with the index. Its seeks end in an error or at another frame in some files, which are refused
 when they are opened: open groups of pictures in H.264, a moving refresh, fragmented mp4, MPEG-TS, MPEG-PS, AVI, and
-pictures that change their size. It does not say when FFmpeg patched up a picture. A call cannot be interrupted:
+images that change their size. It does not say when FFmpeg patched up an image. A call cannot be interrupted:
 `Limits.timeout_seconds` holds for opening only.
 
-Cropping and scaling are done on its RGB pictures: its own transforms took 15 % more time than that for a resize, and
+Cropping and scaling are done on its RGB images: its own transforms took 15 % more time than that for a resize, and
 three times as much for a crop (0.17, 360p to 224, one thread).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
 from jepa_data.decode.packet_index import PacketIndexBackend
-from jepa_data.decode.reader import Pictures, Reader
+from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
 
@@ -62,7 +62,7 @@ class TorchCodecReader(Reader):
     def close(self) -> None:
         self._video = None
 
-    def _pictures(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Pictures:
+    def _images(self, wanted: dict[int, list[Crop | None]], size: Size | None) -> Images:
         if self._video is None:
             raise ValueError("the reader is closed")
         numbers = list(wanted)
@@ -76,12 +76,12 @@ class TorchCodecReader(Reader):
             if wrong.any():
                 number = piece[int(wrong.argmax())]
                 raise DecodeError("not supported", f"torchcodec did not return frame {number}. Use data.backend=pyav")
-            pictures = batch.data.numpy()
-            if pictures.shape[1:3] != (self._index.height, self._index.width):
-                raise DecodeError("changed size", f"its pictures are of {pictures.shape[2]}x{pictures.shape[1]}")
-            for number, picture in zip(piece, pictures, strict=True):
+            images = batch.data.numpy()
+            if images.shape[1:3] != (self._index.height, self._index.width):
+                raise DecodeError("changed size", f"its images are of {images.shape[2]}x{images.shape[1]}")
+            for number, image in zip(piece, images, strict=True):
                 for crop in wanted[number]:
-                    yield number, crop, self._scaler.rgb(picture, size, crop)
+                    yield number, crop, self._scaler.rgb(image, size, crop)
 
 
 class TorchCodecBackend(PacketIndexBackend):

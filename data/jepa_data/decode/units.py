@@ -1,13 +1,13 @@
 """Looks into packets of H.264 and HEVC, which are rows of NAL units, for what containers and decoders do not say.
 
 Where decoding can start. Containers mark packets as keyframes that are none: H.264 streams with a moving refresh have
-no keyframes at all but "recovery points", from which a picture becomes whole over the next second; a decoder that
-starts there hands out gray pictures without a word.
+no keyframes at all but "recovery points", from which an image becomes whole over the next second; a decoder that
+starts there hands out gray images without a word.
 
     H.264 (ITU-T H.264, 7.4.1 and D.2.8):  no SEI recovery point whose recovery_frame_cnt is above 0
     HEVC  (ITU-T H.265, 7.4.2.2):          a NAL unit of type 16 to 23 (IRAP)
 
-Whether a packet is whole. Decoders take a picture of which only the beginning is left for one that repeats the last.
+Whether a packet is whole. Decoders take an image that lost its end for one that repeats the last.
 
     mp4, Matroska    [size][unit] [size][unit] ...     the sizes fill the packet, and no unit ends in zeros (7.4.1)
 """
@@ -20,7 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 LOOKED_AT = 64  # bytes of a unit: a recovery point comes early among the messages of an SEI
 SEI = 6  # a type of unit
 RECOVERY_POINT = 6  # a type of its messages
-PARAMETERS = {"h264": 7, "hevc": 33}  # the type of the unit (SPS) that says how large pictures are
+PARAMETERS = {"h264": 7, "hevc": 33}  # the type of the unit (SPS) that says how large images are
 # Some muxers leave a few zeros of padding behind a unit; a hole in a file is longer.
 PADDING_BYTES = 16
 PADDING_SHARE = 0.25
@@ -42,7 +42,7 @@ class Units:
         self._prefix = (extra[offset] & 3) + 1 if offset and extra[:1] == b"\x01" and len(extra) > offset else 0
 
     def can_start(self, packet: Packet) -> bool:
-        """Whether decoding gives right pictures from this packet on."""
+        """Whether decoding gives right images from this packet on."""
         if not packet.is_keyframe:
             return False
         if self._codec not in ("h264", "hevc"):
@@ -55,7 +55,7 @@ class Units:
         return not any(kind == SEI and _recovers_slowly(unit) for kind, unit in units)
 
     def is_whole(self, packet: Packet) -> bool:
-        """Whether the packet has all its data, as far as can be told: always, of other codecs and containers."""
+        """Whether the packet has all its data, as far as can be checked: always, of other codecs and containers."""
         if packet.is_corrupt:
             return False
         if not self._prefix or not packet.size:

@@ -167,7 +167,7 @@ def bench(
     """
     load = os.getloadavg()[0] / cores() if hasattr(os, "getloadavg") else 0.0
     batches = max(2, -(-clips // config.batch_size))
-    # Kept pictures would be decoded once and counted often; those of a video's other clips are what is measured.
+    # Kept images would be decoded once and counted often; those of a video's other clips are what is measured.
     cache = 0 if config.clips_per_video == 1 else max(config.cache_mib, 256)
     names = list(dict.fromkeys(backends or (config.backend,)))
     total = len(names) * (1 + ROUNDS)
@@ -196,7 +196,7 @@ def time_stages(config: StreamConfig, split: str, clips: int) -> Timing:
     done = refused = 0
     for source, sample in _chosen(loader, -(-clips // config.clips_per_video)):
         if sample.media in IMAGES:
-            continue  # a picture has no stages worth telling apart
+            continue  # an image has no stages worth telling apart
         try:
             seconds = _time_sample(config, ShardFiles(loader.corpora[source].store), sample, random)
         except DataError:
@@ -229,9 +229,9 @@ def _time_sample(
         frames = reader.frames(wanted, size=config.size, crop=crop)
     decode = time.process_time() - opened
     alone = decode_only(data, index, wanted)
-    pictures = [frames[np.searchsorted(wanted, cut)] for cut in cuts]
+    images = [frames[np.searchsorted(wanted, cut)] for cut in cuts]
     collating = time.process_time()
-    next(iter(collate([([_as_sample(sample, each) for each in pictures], [])])))
+    next(iter(collate([([_as_sample(sample, each) for each in images], [])])))
     collated = time.process_time() - collating
     stages = {"read": read - began, "open": opened - read, "collate": collated, "decode_only": alone}
     if config.backend != "pyav":
@@ -243,15 +243,15 @@ def _chosen(loader: ClipLoader, videos: int) -> list[tuple[int, Sample]]:
     """The first different videos of the loader's order, with their source."""
     samples: dict[tuple[int, int], Sample] = {}
     for number in range(loader.plan.epoch_batches):
-        for slot in loader.plan.batch(number):
+        for index in loader.plan.batch(number):
             if len(samples) == videos:
                 break
-            samples.setdefault((slot.source, slot.video), loader.corpora[slot.source][slot.video])
+            samples.setdefault((index.source, index.video), loader.corpora[index.source][index.video])
     return [(source, sample) for (source, _), sample in samples.items()]
 
 
 def _cuts(config: StreamConfig, index: VideoIndex, random: np.random.Generator) -> tuple[list[np.ndarray], Crop | None]:
-    """Frames of each clip of a video, and the part of the pictures that is seen, as in training."""
+    """Frames of each clip of a video, and the part of the images that is seen, as in training."""
     timing = (config.clip_frames, config.fps, config.stride)
     starts = possible_starts(index.seconds, *timing)
     cuts = [clip_indices(index.seconds, int(random.integers(starts)), *timing) for _ in range(config.clips_per_video)]

@@ -32,7 +32,7 @@ class Checked:
     Attributes:
         samples, shards, frames: looked at; `sound` samples have nothing wrong with them.
         findings: in the order of the shards.
-        notes: what was amiss when the folder was opened.
+        notes: problems found when the folder was opened.
         seconds: it took.
         written: the quarantine file.
     """
@@ -96,7 +96,7 @@ def check(
     """
     began = time.monotonic()
     shards = ShardSet.open(folder, access)
-    written = _place(shards, quarantine_file)
+    written = _quarantine_path(shards, quarantine_file)
     records = {shard.file: shard for shard in shards.manifest.shards}
     order = {file: i for i, file in enumerate(records)}
     findings = quarantine.lost(shards)
@@ -142,7 +142,7 @@ def _name(job: ShardRecord | Sample) -> tuple[str, str]:
     return job.key, job.shard
 
 
-def _place(shards: ShardSet, file: Path | None) -> Path:
+def _quarantine_path(shards: ShardSet, file: Path | None) -> Path:
     """Of the quarantine file. Raises DataError before the work, not after it."""
     if file is None and shards.store.folder is None:
         raise DataError(f"{shards.url}: say where the findings go: --quarantine FILE")

@@ -52,8 +52,8 @@ def contact_sheet(
         try:
             sample = shards.samples[number]
             key = f"{sample.split}  {sample.key}"
-            for i, picture in enumerate(_frames(files, sample)):
-                sheet.paste(_boxed(picture), (left + i * STEP, top))
+            for i, image in enumerate(_frames(files, sample)):
+                sheet.paste(_boxed(image), (left + i * STEP, top))
         except DecodeError as error:
             ink = "#b3261e"
             key = f"{error.kind}: {key}"
@@ -66,7 +66,7 @@ def contact_sheet(
 
 
 def _frames(files: ShardFiles, sample: Sample) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """First, middle and last frame; the one frame of a picture. Raises DecodeError."""
+    """First, middle and last frame; the one frame of an image. Raises DecodeError."""
     data = files.read(sample)[sample.media]
     if sample.media in IMAGES:
         return [still(data, None, None)[0]]
@@ -77,15 +77,15 @@ def _frames(files: ShardFiles, sample: Sample) -> list[UInt8[np.ndarray, "h w 3"
 
 
 def _fitted(height: int, width: int) -> tuple[int, int]:
-    """The size at which a picture fills the box one way; it is never made larger."""
+    """The size at which an image fills the box one way; it is never made larger."""
     scale = min(1.0, SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _boxed(picture: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+def _boxed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
     box = Image.new("RGB", (SIDE, SIDE), "#14161a")
-    height, width = _fitted(*picture.shape[:2])
-    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    height, width = _fitted(*image.shape[:2])
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     box.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
     return box
 

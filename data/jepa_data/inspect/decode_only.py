@@ -15,7 +15,7 @@ from jepa_data.errors import DecodeError
 def decode_only(data: bytes, index: VideoIndex, wanted: Integer[np.ndarray, " W"]) -> float:
     """CPU seconds, opening left out, of decoding these frames (ascending) in one thread.
 
-    Seeks to the keyframe before a frame where that saves decoding, and skips pictures that nothing depends on. Raises
+    Seeks to the keyframe before a frame where that saves decoding, and skips images that nothing depends on. Raises
     DecodeError.
     """
     numbers = {pts: number for number, pts in enumerate(index.pts.tolist())}

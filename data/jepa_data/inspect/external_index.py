@@ -1,6 +1,6 @@
 """Samples of a tar that somebody else wrote, from its headers alone: which members there are, and which can be used.
 
-One video or picture of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`. Of two
+One video or image of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`. Of two
 members with one name the first is used, and the other one is named.
 """
 
@@ -36,9 +36,9 @@ class SampleInTar:
 def places(
     tar: Path, taken: set[str], rejected: list[Finding], ignored: Counter[str], notes: list[str]
 ) -> Iterator[SampleInTar]:
-    """The samples of a tar that have one video or picture. Raises DataError for pickles."""
-    groups, repeated, cut = _members(tar, ignored)
-    if cut:
+    """The samples of a tar that have one video or image. Raises DataError for pickles."""
+    groups, repeated, truncated = _members(tar, ignored)
+    if truncated:
         notes.append(f"{tar.name}: damaged or cut short; {len(groups)} samples lie before the damage")
     size = tar.stat().st_size
     for name, members in groups.items():
@@ -93,14 +93,14 @@ def _members(tar: Path, ignored: Counter[str]) -> tuple[dict[str, Places], dict[
                     repeated.setdefault(name, Counter())[ending] += 1
                 else:
                     group[ending] = (member.offset_data, member.size)
-            cut = tar.stat().st_size < archive.offset
+            truncated = tar.stat().st_size < archive.offset
     except DataError:
         raise
     except OSError as error:
         raise DecodeError("unreadable", f"the tar cannot be read ({error.strerror or error})") from error
     except (tarfile.TarError, EOFError, ValueError):
-        cut = True
-    return groups, repeated, cut
+        truncated = True
+    return groups, repeated, truncated
 
 
 def _free_key(name: str, tar: Path, taken: set[str]) -> str:

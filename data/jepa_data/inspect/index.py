@@ -1,6 +1,6 @@
 """Makes a folder of other people's WebDataset tars readable: a manifest, an index beside each tar, the table.
 
-The tars are not changed. One video or picture of a sample is used, its `.json` as metadata.json, with the labels in it
+The tars are not changed. One video or image of a sample is used, its `.json` as metadata.json, with the labels in it
 (see labels.py), and a whole number in `.cls` as the label `cls`. Other members are left alone, and named. Tars with
 pickles are refused.
 """

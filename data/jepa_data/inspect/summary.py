@@ -1,6 +1,6 @@
 """What a folder of shards holds, from its manifest, its table and its indices; no video is opened.
 
-Lengths and pictures are counted over all samples (the memory-mapped table). Codecs, sizes, rates and labels need a
+Lengths and images are counted over all samples (the memory-mapped table). Codecs, sizes, rates and labels need a
 line of an index each: beyond LINES samples a split, evenly spread ones are looked at, and the summary says how many.
 Captions and other columns are in metadata.json, inside the shards: SEEN samples a split are looked at.
 """
@@ -55,7 +55,7 @@ def _split(shards: ShardSet, name: str) -> dict[str, Any]:
         "lengths": {"edges": edges, "counts": counts},
         "shards": len(record.shards),
         "bytes": sum(shard.bytes for shard in record.shards),
-        "pictures": int(np.count_nonzero(samples.rows["still"])),
+        "images": int(np.count_nonzero(samples.rows["still"])),
         "looked_at": len(readable),
         "damaged_lines": damaged,
         "codecs": _counted(video["codec"] for video in videos),
@@ -97,9 +97,9 @@ def _round_up(step: float) -> float:
     return float(next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= step * (1 - 1e-9)))
 
 
-def evenly(count: int, most: int) -> list[int]:
+def evenly(count: int, max_count: int) -> list[int]:
     """At most `most` numbers below `count`, evenly spread."""
-    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int)).tolist()
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, max_count)).round().astype(int)).tolist()
 
 
 def _lines(samples: Samples) -> tuple[list[Sample], int]:
@@ -166,17 +166,21 @@ def _split_lines(name: str, split: Mapping[str, Any], values: Mapping[str, Seque
         f"  {name:<8} {split['samples']} samples in {split['shards']} shard(s), {each} frames each, "
         f"{split['seconds'] / 60:.1f} min, {split['bytes'] / 2**20:.1f} MiB"
     ]
-    amiss = [(split["lost"], "lost"), (split["unknown"], "without an index"), (split["damaged_lines"], "damaged lines")]
+    problems = [
+        (split["lost"], "lost"),
+        (split["unknown"], "without an index"),
+        (split["damaged_lines"], "damaged lines"),
+    ]
     facts = [
         ("codecs", _listed(split["codecs"])),
         ("sizes", _listed(split["sizes"])),
         ("rates", _listed(split["rates"])),
-        ("pictures", str(split["pictures"] or "")),
+        ("images", str(split["images"] or "")),
         *zip_longest(["lengths"], _bars(split["lengths"]), fillvalue=""),
         *((label, _classes(counts, values.get(label, ()))) for label, counts in split["labels"].items()),
         ("metadata", _metadata(split["metadata"])),
         ("sources", _sources(split["sources"])),
-        ("amiss", ", ".join(f"{count} {what}" for count, what in amiss if count)),
+        ("problems", ", ".join(f"{count} {what}" for count, what in problems if count)),
     ]
     lines += [f"           {fact:<8} {text}" for fact, text in facts if text]
     seen = split["looked_at"]
@@ -253,9 +257,9 @@ def mix(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         [sum(s[what] for s in one["splits"].values()) for what in ("samples", "seconds", "bytes")] for one in summaries
     ]
     whole = [max(sum(column), 1e-9) for column in zip(*totals, strict=True)]
-    rows = [["folder", "samples", "hours", "MiB", "of the samples", "of the time", "size", "rate", "amiss"]]
+    rows = [["folder", "samples", "hours", "MiB", "of the samples", "of the time", "size", "rate", "problems"]]
     for one, (samples, seconds, size) in zip(summaries, totals, strict=True):
-        amiss = sum(s["lost"] + s["unknown"] + s["damaged_lines"] for s in one["splits"].values())
+        problems = sum(s["lost"] + s["unknown"] + s["damaged_lines"] for s in one["splits"].values())
         rows.append(
             [
                 str(one["folder"]),
@@ -266,7 +270,7 @@ def mix(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 f"{seconds / whole[1]:.1%}",
                 f"{one['image_size']} px" if one["image_size"] else "varies",
                 f"{one['fps']:g}" if one["fps"] else "varies",
-                str(amiss or ""),
+                str(problems or ""),
             ]
         )
     return rows

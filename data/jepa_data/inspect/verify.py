@@ -77,7 +77,7 @@ class Verifier:
         return Verified(index.frames, tuple(problems))
 
     def _decode(self, data: bytes, sample: Sample, index: VideoIndex, alive: Callable[[], None]) -> None:
-        """Raises DecodeError for the first frame that cannot be decoded. Probing a picture has decoded it."""
+        """Raises DecodeError for the first frame that cannot be decoded. Probing an image has decoded it."""
         if sample.media in IMAGES:
             return
         with get_backend(self.backend).open(data, index) as reader:

@@ -1,6 +1,6 @@
 """`jepa data worlds`: which simulated worlds there are, what can be done in them, and how fast they are here.
 
-The sheet has a row for each world: frames of a recording, spread evenly, and the picture of a goal.
+The sheet has a row for each world: frames of a recording, spread evenly, and the image of a goal.
 
 ┌──────┬──────┬──────┬──────┐ ┌──────┐
 │ 0    │  …   │  …   │ last │ │ goal │  push-t
@@ -28,7 +28,7 @@ EPISODES = 64  # side by side, for the measured speed
 SECONDS = 2.0  # of CPU time, at least, for the same
 FRAMES = 40  # of a recording
 SHOWN = 6  # of them on the sheet
-SIDE = 64  # pixels of a picture
+SIDE = 64  # pixels of an image
 GAP = 4  # pixels between two
 NAME = 172  # pixels for the name of a world
 HEADER = ("world", "actions", "state", "a goal is reached below", "who records")
@@ -40,33 +40,33 @@ class WorldSummary:
 
     Attributes:
         row: as in HEADER.
-        pictures: of an episode, and of a goal for it.
-        speed: pictures per CPU second at 64 px, stepping included.
+        images: of an episode, and of a goal for it.
+        speed: images per CPU second at 64 px, stepping included.
     """
 
     name: str
     missing: str | None = None
     row: tuple[str, ...] = ()
-    pictures: UInt8[np.ndarray, "T 64 64 3"] | None = None
+    images: UInt8[np.ndarray, "T 64 64 3"] | None = None
     speed: float | None = None
 
 
 def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
-    """All worlds, one after the other; with pictures, or speeds, where asked."""
+    """All worlds, one after the other; with images, or speeds, where asked."""
     for name in world_names():
         if name.startswith(PREFIX):
             continue
         try:
             world = make_batch(name, np.arange(1))
-            pictures = _pictures(name) if look else None
-            yield WorldSummary(name, None, _row(world), pictures, _speed(name) if time_it else None)
+            images = _images(name) if look else None
+            yield WorldSummary(name, None, _row(world), images, _speed(name) if time_it else None)
         except DataError as error:
             yield WorldSummary(name, missing=str(error))
 
 
 def table(summaries: list[WorldSummary]) -> list[tuple[str, ...]]:
     """Rows for a table, the first as a heading."""
-    rows: list[tuple[str, ...]] = [(*HEADER, "pictures per CPU second")]
+    rows: list[tuple[str, ...]] = [(*HEADER, "images per CPU second")]
     for world in summaries:
         row = world.row or ("not installed", "", "", "")
         rows.append((world.name, *row, "" if world.speed is None else f"{world.speed:,.0f}"))
@@ -76,19 +76,19 @@ def table(summaries: list[WorldSummary]) -> list[tuple[str, ...]]:
 
 
 def sheet(summaries: list[WorldSummary], out: Path) -> int:
-    """Write the pictures as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
-    shown = [(world.name, world.pictures) for world in summaries if world.pictures is not None]
+    """Write the images as a PNG, and give back of how many worlds. Raises DataError if it cannot be written."""
+    shown = [(world.name, world.images) for world in summaries if world.images is not None]
     step = SIDE + GAP
-    picture = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", ((SHOWN + 1) * step + 2 * GAP + NAME, len(shown) * step + GAP), "#ffffff")
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
-    for row, (name, pictures) in enumerate(shown):
-        for column, seen in enumerate(pictures):
+    for row, (name, images) in enumerate(shown):
+        for column, seen in enumerate(images):
             left = GAP + column * step + GAP * (column == SHOWN)
-            picture.paste(Image.fromarray(seen), (left, GAP + row * step))
+            image.paste(Image.fromarray(seen), (left, GAP + row * step))
         draw.text(((SHOWN + 1) * step + 4 * GAP, row * step + step // 2), name, fill="#30343b", font=font, anchor="lm")
     with writing(out):
-        picture.save(out, format="PNG", optimize=True)
+        image.save(out, format="PNG", optimize=True)
     return len(shown)
 
 
@@ -97,26 +97,26 @@ def _row(world: WorldBatch) -> tuple[str, ...]:
     return str(world.action_size), f"{len(world.state_names)} numbers", near, ", ".join(world.policies)
 
 
-def _pictures(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
+def _images(name: str) -> UInt8[np.ndarray, "T 64 64 3"]:
     """Of episode 0, acted by the last of the policies, and of a goal where the world has goals."""
     world = make_batch(name, np.arange(1))
     actions = world.act(world.policies[-1], [np.random.default_rng(0)], FRAMES)
-    goal_picture: list[NDArray[np.uint8]] = []
+    goal_image: list[NDArray[np.uint8]] = []
     if isinstance(world, GoalBatch):
         at_goal = world.take(np.zeros(1, dtype=np.intp))
         at_goal.set_goal_state(world.draw_goals(np.random.default_rng(0)))
-        goal_picture.append(at_goal.render())
+        goal_image.append(at_goal.render())
     wanted = set(np.linspace(0, FRAMES - 1, SHOWN).astype(int).tolist())
     seen = [world.render()]
     for t in range(FRAMES - 1):
         world.step(actions[:, t])
         if t + 1 in wanted:
             seen.append(world.render())
-    return np.concatenate([*seen, *goal_picture])
+    return np.concatenate([*seen, *goal_image])
 
 
 def _speed(name: str) -> float:
-    """Pictures per CPU second, of this process and of those that it has started."""
+    """Images per CPU second, of this process and of those that it has started."""
     world = make_batch(name, np.arange(EPISODES))
     actions = world.act(world.policies[0], [np.random.default_rng(e) for e in range(EPISODES)], FRAMES)
     world.render()  # what is set up once does not count

@@ -1,4 +1,4 @@
-"""Still pictures: stored as they are where they fit, otherwise upright and scaled."""
+"""Still images: stored as they are where they fit, otherwise upright and scaled."""
 
 import io
 from typing import Any
@@ -12,7 +12,7 @@ from jepa_data.pack.recipe import Recipe, scaled
 FORMATS: dict[str, dict[str, Any]] = {"jpeg": {"format": "JPEG", "quality": 92}, "png": {"format": "PNG"}}
 
 
-def picture(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
+def image(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
     """The bytes to store, and their index. Raises DecodeError."""
     index = probe_image(data)
     if recipe.video == "copy" or min(index.height, index.width) <= recipe.short_side:

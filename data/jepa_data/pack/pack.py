@@ -136,7 +136,7 @@ def pack(
     with writer, closing(Progress(out, writer.done)) as done:
         _run(corpus, packing, writer, done, processes or cores(), progress)
         if not done.samples:
-            raise DataError(_nothing(corpus, done))
+            raise DataError(_nothing_to_pack(corpus, done))
     done.remove()
     manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
     return Report(manifest, tuple(done.rejected), done.short, len(writer.done), time.monotonic() - began)
@@ -242,7 +242,7 @@ def _made(corpus: Corpus, packing: Packing) -> dict[str, Any]:
     return {"command": "pack", "source": {"kind": corpus.kind, **corpus.about}, **asdict(packing.recipe), **shares}
 
 
-def _nothing(corpus: Corpus, done: Progress) -> str:
+def _nothing_to_pack(corpus: Corpus, done: Progress) -> str:
     if done.rejected:
-        return f"none of {corpus.count} videos and pictures could be read; the first: {done.rejected[0]}"
+        return f"none of {corpus.count} videos and images could be read; the first: {done.rejected[0]}"
     return f"all {done.short} pieces are too short. Lower --min-seconds"

@@ -17,7 +17,7 @@ class Recipe:
 
     Attributes:
         video: "encode" makes them cheap to read; "copy" keeps their bytes, or their packets where they are cut.
-        short_side: pixels of the shorter side; smaller pictures keep their size (but for odd sides, which lose a line).
+        short_side: pixels of the shorter side; smaller images keep their size (but for odd sides, which lose a line).
         fps: frames a second, taken from those on screen; None: each video's own.
         slower: what becomes of videos with fewer: "keep" their own rate, or "repeat" frames.
         gop: frames from keyframe to keyframe.
@@ -41,9 +41,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         bounds = {"--short-side": (self.short_side, 16), "--gop": (self.gop, 1), "--min-seconds": (self.min_seconds, 0)}
-        for name, (value, least) in bounds.items():
-            if value < least:
-                raise DataError(f"{name}: expected at least {least}, found {value:g}")
+        for name, (value, minimum) in bounds.items():
+            if value < minimum:
+                raise DataError(f"{name}: expected at least {minimum}, found {value:g}")
         given = {"--fps": self.fps, "--max-seconds": self.max_seconds, "--scene-threshold": self.scene_threshold}
         for name, value in given.items():
             if value is not None and not value > 0:

@@ -19,8 +19,8 @@ def reencode(reader: Reader, indices: Int64[np.ndarray, " T"], fps: float, recip
     index = reader.index
     height, width = scaled(index.height, index.width, recipe.short_side)
     with Mp4Encoder(height, width, fps, recipe.gop, recipe.crf, recipe.pixel_format) as encoder:
-        for pictures in _pictures(reader, indices, (height, width)):
-            encoder.add(pictures)
+        for images in _images(reader, indices, (height, width)):
+            encoder.add(images)
         return encoder.finish()
 
 
@@ -60,7 +60,7 @@ def frame_seconds(index: VideoIndex) -> Float64[np.ndarray, " E"]:
     return np.append(seconds, seconds[-1] + (1 / index.fps if index.fps > 0 else 0.0))
 
 
-def _pictures(reader: Reader, indices: Int64[np.ndarray, " T"], size: Size) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
+def _images(reader: Reader, indices: Int64[np.ndarray, " T"], size: Size) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
     # A frame that is asked for twice is decoded once: repeats never reach the decoder, which would have to go back.
     numbers, repeats = np.unique(indices, return_counts=True)
     for at in range(0, len(numbers), CHUNK):

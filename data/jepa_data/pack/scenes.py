@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from jepa_data.decode import Reader
 from jepa_data.errors import DataError
 
-SHORT_SIDE = 96  # pixels: what is compared are means over the picture
+SHORT_SIDE = 96  # pixels: what is compared are means over the image
 CHUNK = 64  # frames decoded at a time
 SHORTEST = 0.6  # seconds between two changes
 
@@ -34,8 +34,8 @@ def find_scenes(reader: Reader, first: int, last: int, threshold: float) -> list
     fps = index.fps or 1.0
     detector = ContentDetector(threshold=threshold, min_scene_len=max(1, round(SHORTEST * fps)))
     cuts = []
-    for number, picture in enumerate(_pictures(reader, first, last)):
-        cuts += detector.process_frame(FrameTimecode(number, fps=fps), np.ascontiguousarray(picture[..., ::-1]))
+    for number, image in enumerate(_images(reader, first, last)):
+        cuts += detector.process_frame(FrameTimecode(number, fps=fps), np.ascontiguousarray(image[..., ::-1]))
     cuts += detector.post_process(FrameTimecode(max(0, last - first - 1), fps=fps))
     numbers = sorted({first + time.frame_num for time in cuts})
     return [float(index.seconds[number]) for number in numbers if first < number < last]
@@ -49,7 +49,7 @@ def check_installed() -> None:
         raise DataError("--scenes needs PySceneDetect: pip install 'openjepa[pack]'") from error
 
 
-def _pictures(reader: Reader, first: int, last: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def _images(reader: Reader, first: int, last: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     index = reader.index
     scale = min(1.0, SHORT_SIDE / min(index.height, index.width))
     size = (max(2, round(index.height * scale)), max(2, round(index.width * scale)))

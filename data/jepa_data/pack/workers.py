@@ -16,7 +16,7 @@ from jepa_data.decode.base import Source
 from jepa_data.errors import DecodeError
 from jepa_data.pack.copy import at_borders, borders, contents, copy_packets, whole_file
 from jepa_data.pack.cuts import Interval, batches, cut
-from jepa_data.pack.images import picture
+from jepa_data.pack.images import image
 from jepa_data.pack.recipe import Piece, Recipe, Rejected
 from jepa_data.pack.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
 from jepa_data.pack.scenes import find_scenes
@@ -89,7 +89,7 @@ def work(job: Job, alive: Alive) -> Packed:
     try:
         material = _material(job.item)
         if material.ending in IMAGES:
-            return _picture(job, material)
+            return _image(job, material)
         return _video(job, material)
     except DecodeError as error:
         return Packed(job.item, rejected=(_rejected(job.item, error),))
@@ -165,11 +165,11 @@ def _wanted(item: Item) -> Interval:
     return Interval(0, item.start or 0.0, np.inf if item.end is None else item.end)
 
 
-def _picture(job: Job, material: _Material) -> Packed:
+def _image(job: Job, material: _Material) -> Packed:
     item = job.item
     if item.key in job.done:
         return Packed(item, (item.key,))
-    data, index = picture(contents(material.src), job.recipe)
+    data, index = image(contents(material.src), job.recipe)
     metadata = {**material.metadata, "source": item.name}
     piece = Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name})
     return Packed(item, (item.key,), (piece,))

@@ -1,4 +1,4 @@
-"""Pictures to an mp4 that is cheap to read at random: H.264, closed groups of pictures, no B-frames."""
+"""Images to an mp4 that is cheap to read at random: H.264, closed groups of pictures, no B-frames."""
 
 import io
 from fractions import Fraction
@@ -16,12 +16,12 @@ PixelFormat = Literal["yuv444p", "yuv420p"]
 
 
 class Mp4Encoder:
-    """Takes RGB pictures a few at a time, so that a long video is never in memory; the same bytes every time.
+    """Takes RGB images a few at a time, so that a long video is never in memory; the same bytes every time.
 
     Use it as a context manager: `finish` gives the mp4, leaving it without that throws it away.
 
     Args:
-        height, width: of the pictures.
+        height, width: of the images.
         fps: frames per second; 29.97 becomes 30000/1001.
         gop: frames from one keyframe to the next: what a reader decodes at most before the frame it wants.
         crf: x264's constant quality; 0 keeps every pixel of 4:4:4, 23 is its default.
@@ -64,17 +64,17 @@ class Mp4Encoder:
             "flags": "+cgop+bitexact",
         }
 
-    def add(self, pictures: UInt8[np.ndarray, "T h w 3"]) -> None:
-        """Append pictures, in the order they are shown."""
-        for picture in pictures:
-            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    def add(self, images: UInt8[np.ndarray, "T h w 3"]) -> None:
+        """Append images, in the order they are shown."""
+        for image in images:
+            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame = self._converter.reformat(rgb, format=self._stream.pix_fmt, threads=1)
             frame.pts = self.frames
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
 
     def finish(self) -> bytes:
-        """The mp4. Raises DataError if no picture was added."""
+        """The mp4. Raises DataError if no image was added."""
         if not self.frames:
             raise DataError("a video needs at least 1 frame, got 0")
         self._container.mux(self._stream.encode(None))
@@ -95,7 +95,7 @@ def encode_mp4(
     crf: int = 14,
     pixel_format: PixelFormat = "yuv444p",
 ) -> bytes:
-    """All pictures of a video at once; see `Mp4Encoder`. Raises DataError for no frames, or sides that do not fit."""
+    """All images of a video at once; see `Mp4Encoder`. Raises DataError for no frames, or sides that do not fit."""
     if not len(frames):
         raise DataError("a video needs at least 1 frame, got 0")
     height, width = frames.shape[1:3]

@@ -1,4 +1,4 @@
-"""Opens a folder of shards: which samples there are, where their bytes lie, and what is amiss."""
+"""Opens a folder of shards: which samples there are, where their bytes lie, and which problems there are."""
 
 import hashlib
 from collections import Counter
@@ -40,7 +40,7 @@ class ShardSet:
     Attributes:
         samples: what can be read, in the order it was written: split by split, shard by shard.
         lost: samples whose bytes are missing, by shard, in shards that were cut short.
-        notes: one line for each thing amiss that was worked around.
+        notes: problems that were worked around, a line each.
     """
 
     store: Store
@@ -85,9 +85,9 @@ class ShardSet:
                     continue
                 if not fits:
                     stale.append(file)
-            rows, samples, missing, amiss = _look(store, split, shard, number, size, expected)
+            rows, samples, missing, problems = _look(store, split, shard, number, size, expected)
             parts.append(rows)
-            notes += amiss
+            notes += problems
             if samples:
                 kept[number] = samples
             if missing:
@@ -222,7 +222,7 @@ def _checked_size(store: Store, split: str, shard: ShardRecord) -> int | None:
 def _look(
     store: Store, split: str, shard: ShardRecord, number: int, size: int | None, expected: set[str]
 ) -> tuple[np.ndarray, list[Sample], tuple[str, ...], list[str]]:
-    """Rows of the samples of a shard that can be read, the samples if the index is lost, lost keys, what is amiss."""
+    """Rows of the samples of a shard that can be read, the samples if the index is lost, lost keys, problems."""
     notes: list[str] = []
     kept: list[Sample] = []
     tar = f"{store.url}/{shard.file}"

@@ -127,7 +127,7 @@ class Sample:
 
     @property
     def media(self) -> str:
-        """Ending of its video or picture."""
+        """Ending of its video or image."""
         return next(ending for ending in self.members if ending in MEDIA)
 
     @property
@@ -152,7 +152,7 @@ def index_name(tar: str) -> str:
 
 
 def checked_members(tar: str, key: str, endings: set[str]) -> None:
-    """Raises DataError for a sample with a member of an unknown kind, or without exactly one video or picture."""
+    """Raises DataError for a sample with a member of an unknown kind, or without exactly one video or image."""
     strange = sorted(endings - set(MEMBERS))
     if strange:
         raise DataError(
@@ -161,7 +161,7 @@ def checked_members(tar: str, key: str, endings: set[str]) -> None:
         )
     if (count := len(endings & set(MEDIA))) != 1:
         members = ", ".join(f".{ending}" for ending in sorted(endings))
-        raise DataError(f"{tar}: sample {key!r} needs one video or picture and has {count}. Its members: {members}")
+        raise DataError(f"{tar}: sample {key!r} needs one video or image and has {count}. Its members: {members}")
 
 
 def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:

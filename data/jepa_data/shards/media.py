@@ -1,4 +1,4 @@
-"""The picture part of a sample, video or still, to an index and to frames."""
+"""The image part of a sample, video or still, to an index and to frames."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -8,7 +8,7 @@ from jepa_data.shards.manifest import IMAGES
 
 
 def probe_media(data: bytes, ending: str) -> VideoIndex:
-    """Index of a video, or of a picture as a video of one frame. Raises DecodeError."""
+    """Index of a video, or of an image as a video of one frame. Raises DecodeError."""
     if ending in IMAGES:
         from jepa_data.decode.image import probe_image
 
@@ -17,7 +17,7 @@ def probe_media(data: bytes, ending: str) -> VideoIndex:
 
 
 def still(data: bytes, size: Size | None, crop: Crop | None) -> UInt8[np.ndarray, "1 h w 3"]:
-    """A picture as a video of one frame, cropped, then scaled. Raises DecodeError."""
+    """An image as a video of one frame, cropped, then scaled. Raises DecodeError."""
     from jepa_data.decode.image import decode_image
 
     return decode_image(data, size=size, crop=crop)[None]

@@ -23,7 +23,7 @@ from jepa_data.shards.store import Store, open_store
 
 MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
-Pictures = UInt8[np.ndarray, "T h w C"]
+Images = UInt8[np.ndarray, "T h w C"]
 ClipKey = tuple[int, int, int]  # source, epoch, place
 
 
@@ -65,7 +65,7 @@ class ShardFiles:
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames of a video make a clip, and which part of the picture (None: all of it)."""
+    """Which frames of a video make a clip, and which part of the image (None: all of it)."""
 
     indices: Int64[np.ndarray, " T"]
     crop: Crop | None
@@ -76,7 +76,7 @@ Later = Sequence[tuple[ClipKey, ClipSpec]]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a sample holds besides its pictures."""
+    """What a sample holds besides its images."""
 
     index: VideoIndex
     actions: Float32[np.ndarray, "P A"] | None
@@ -86,7 +86,7 @@ class Decoded:
 
 @dataclass(eq=False)
 class SampleReader:
-    """Samples to frames, with a bounded memory of decoded pictures. One process; threads may share it.
+    """Samples to frames, with a bounded memory of decoded images. One process; threads may share it.
 
     Two things are kept: whole videos, the first ones seen for good (dropping the oldest would drop each just before it
     is wanted again), and clips that were decoded in one pass with an earlier clip of their video, until they are taken.
@@ -105,22 +105,22 @@ class SampleReader:
 
     def __post_init__(self) -> None:
         self._files = ShardFiles(self.store)
-        self._whole_held = 0
-        self._waiting_held = 0
+        self._whole_size = 0
+        self._waiting_size = 0
         # By place, not by key: in shards that others wrote two samples may have one key.
         self._whole: dict[tuple[str, int, Crop | None], tuple[np.ndarray, Decoded]] = {}
         self._waiting: OrderedDict[ClipKey, tuple[np.ndarray, Decoded]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, clip: ClipKey) -> tuple[Pictures, Decoded] | None:
+    def take(self, clip: ClipKey) -> tuple[Images, Decoded] | None:
         """A clip that was decoded with an earlier one of its video, if it is still there."""
         with self._lock:
             decoded = self._waiting.pop(clip, None)
             if decoded is not None:
-                self._waiting_held -= decoded[0].nbytes
+                self._waiting_size -= decoded[0].nbytes
         return decoded
 
-    def clips(self, sample: Sample, cut: ClipSpec, later: Later = ()) -> tuple[Pictures, Decoded]:
+    def clips(self, sample: Sample, spec: ClipSpec, later: Later = ()) -> tuple[Images, Decoded]:
         """The frames of a clip, and what else the sample holds.
 
         Args:
@@ -129,42 +129,42 @@ class SampleReader:
         Raises:
             DecodeError: named.
         """
-        kept = self._whole.get((sample.shard, sample.end, cut.crop))
+        kept = self._whole.get((sample.shard, sample.end, spec.crop))
         if kept is not None:
-            return kept[0][cut.indices], kept[1]
+            return kept[0][spec.indices], kept[1]
         try:
-            return self._read(sample, cut, later)
+            return self._read(sample, spec, later)
         except DecodeError as error:
             raise error.named(sample.key, f"{self.store.url}/{sample.shard}") from error
 
-    def _read(self, sample: Sample, cut: ClipSpec, later: Later) -> tuple[Pictures, Decoded]:
+    def _read(self, sample: Sample, spec: ClipSpec, later: Later) -> tuple[Images, Decoded]:
         members = self._files.read(sample)
         data = members[sample.media]
         decoded = self._rest(sample, members, sample.video_index() or probe_media(data, sample.media))
         if sample.media in IMAGES:
-            pictures = still(data, self.size, cut.crop)
-            return np.broadcast_to(pictures, (len(cut.indices), *pictures.shape[1:])), decoded
+            images = still(data, self.size, spec.crop)
+            return np.broadcast_to(images, (len(spec.indices), *images.shape[1:])), decoded
         with self.backend.open(data, decoded.index, self.limits) as reader:
-            if self._keeps_whole(decoded.index, cut.crop):
-                frames = reader.frames(range(decoded.index.frames), size=self.size, crop=cut.crop)
+            if self._keeps_whole(decoded.index, spec.crop):
+                frames = reader.frames(range(decoded.index.frames), size=self.size, crop=spec.crop)
                 with self._lock:
-                    before = self._whole.setdefault((sample.shard, sample.end, cut.crop), (frames, decoded))
+                    before = self._whole.setdefault((sample.shard, sample.end, spec.crop), (frames, decoded))
                     if before[0] is frames:  # else another thread was first
-                        self._whole_held += frames.nbytes
-                return frames[cut.indices], decoded
-            size = len(cut.indices) * self._frame_bytes(decoded.index, cut.crop)
+                        self._whole_size += frames.nbytes
+                return frames[spec.indices], decoded
+            size = len(spec.indices) * self._frame_bytes(decoded.index, spec.crop)
             if size * len(later) > self.waiting_bytes:
                 later = ()
-            wanted = [cut, *(other for _, other in later)]
-            crops = [cut.crop for cut in wanted]
-            first, *others = reader.clips([cut.indices for cut in wanted], size=self.size, crop=crops)
+            wanted = [spec, *(other for _, other in later)]
+            crops = [spec.crop for spec in wanted]
+            first, *others = reader.clips([spec.indices for spec in wanted], size=self.size, crop=crops)
         with self._lock:
             for (clip, _), frames in zip(later, others, strict=True):
                 self._waiting[clip] = frames, decoded
-                self._waiting_held += frames.nbytes
+                self._waiting_size += frames.nbytes
             # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
-            while self._waiting_held > self.waiting_bytes:
-                self._waiting_held -= self._waiting.popitem(last=False)[1][0].nbytes
+            while self._waiting_size > self.waiting_bytes:
+                self._waiting_size -= self._waiting.popitem(last=False)[1][0].nbytes
         return first, decoded
 
     def _rest(self, sample: Sample, members: dict[str, bytes], index: VideoIndex) -> Decoded:
@@ -177,7 +177,7 @@ class SampleReader:
 
     def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:
         size = index.frames * self._frame_bytes(index, crop)
-        return size * CACHED_SHARE <= self.whole_bytes and self._whole_held + size <= self.whole_bytes
+        return size * CACHED_SHARE <= self.whole_bytes and self._whole_size + size <= self.whole_bytes
 
     def _frame_bytes(self, index: VideoIndex, crop: Crop | None) -> int:
         height, width = self.size or (crop[2:] if crop else (index.height, index.width))

@@ -23,7 +23,7 @@ ROW = np.dtype(
         ("size", "<u4"),  # bytes of the line; 0: the sample is kept in memory, `line` is its number there
         ("frames", "<u4"),  # 0: not known
         ("seconds", "<f8"),  # when the last frame is shown, counted from the first
-        ("still", "?"),  # a picture
+        ("still", "?"),  # an image
     ]
 )
 

@@ -120,7 +120,7 @@ class ShardWriter:
         """Append one sample.
 
         Args:
-            media: the bytes of a video or picture file whose name would end in `ending`.
+            media: the bytes of a video or image file whose name would end in `ending`.
             metadata: JSON-able; `metadata["labels"]` holds an int per label name (-1: none).
             source: what it was cut from: {"url", "start", "end"} in seconds.
             index: of the video, where it was made already.
@@ -133,7 +133,7 @@ class ShardWriter:
         if split not in SPLITS:
             raise DataError(f"split {split!r} of sample {key!r}: expected one of {', '.join(SPLITS)}")
         if ending not in MEDIA:
-            raise DataError(f"sample {key!r}: .{ending} is no video or picture that is read: {', '.join(MEDIA)}")
+            raise DataError(f"sample {key!r}: .{ending} is no video or image that is read: {', '.join(MEDIA)}")
         if key in self._keys:
             raise DataError(f"there are two samples with the key {key!r}")
         index = index or probe_media(media, ending)

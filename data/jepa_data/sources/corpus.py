@@ -1,4 +1,4 @@
-"""What every kind of source gives to the packer: items, each a video or picture or a part of one, not yet opened."""
+"""What every kind of source gives to the packer: items, each a video or image or a part of one, not yet opened."""
 
 import hashlib
 from bisect import bisect
@@ -21,7 +21,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {"validation": "val", "valid": "
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A video or picture to pack, or a part of one.
+    """A video or image to pack, or a part of one.
 
     Attributes:
         name: what people know it by: its path within the corpus, with "/".
@@ -52,7 +52,7 @@ class Item:
 
     @property
     def ending(self) -> str:
-        """Of its video or picture, in small letters, without the dot."""
+        """Of its video or image, in small letters, without the dot."""
         return self.sample.media if self.sample is not None else self.path.suffix[1:].lower()
 
 

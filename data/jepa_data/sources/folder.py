@@ -1,4 +1,4 @@
-"""A folder tree of videos, of pictures, or of both.
+"""A folder tree of videos, of images, or of both.
 
 VIDEOS/clip.mp4                     no sub-folders: no labels
 VIDEOS/dancing/clip.mp4             the first folder is the label
@@ -14,7 +14,7 @@ from jepa_data.sources.walk import walk
 
 
 def read_folder(root: Path, *, labels: bool = True) -> Corpus:
-    """The videos and pictures below `root`. Names that begin with a dot are left out.
+    """The videos and images below `root`. Names that begin with a dot are left out.
 
     Args:
         labels: whether folder names are labels.
@@ -27,7 +27,7 @@ def read_folder(root: Path, *, labels: bool = True) -> Corpus:
     if not names:
         known = " ".join(sorted(VIDEO_FILES | IMAGE_FILES))
         notes = "".join(f"; {note}" for note in listing.notes)
-        raise DataError(f"{root}: holds no video or picture. Their names end in one of: {known}{notes}")
+        raise DataError(f"{root}: holds no video or image. Their names end in one of: {known}{notes}")
     splits = all(len(name.parts) > 1 and name.parts[0].lower() in SPLIT_NAMES for name in names)
     depth = int(splits)  # of the folder that is the label
     named = {name: printable(name.parts[depth]) for name in names if labels and len(name.parts) > depth + 1}

@@ -173,7 +173,7 @@ def _layout(root: Path, camera: str | None) -> _Layout:
         cameras = [name for name, feature in features.items() if feature["dtype"] == "video"]
         images = [name for name, feature in features.items() if feature["dtype"] == "image"]
         chosen = _camera(root, cameras, images, camera)
-        nothing = {"shape": [0]}
+        absent = {"shape": [0]}
         return _Layout(
             root=root,
             fps=float(info["fps"]),
@@ -181,8 +181,8 @@ def _layout(root: Path, camera: str | None) -> _Layout:
             image_size=min(side for side in features[chosen]["shape"] if side > 4),  # the other one is channels
             data_path=str(info["data_path"]),
             video_path=str(info["video_path"]),
-            actions=int(np.prod(features.get(ACTION, nothing)["shape"])),
-            state_names=_names(features.get(STATE, nothing)),
+            actions=int(np.prod(features.get(ACTION, absent)["shape"])),
+            state_names=_names(features.get(STATE, absent)),
             splits=_splits(root, info.get("splits") or {}),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -193,7 +193,7 @@ def _layout(root: Path, camera: str | None) -> _Layout:
 
 def _camera(root: Path, cameras: list[str], images: list[str], wanted: str | None) -> str:
     if not cameras:
-        hint = f". Its pictures are stored as images ({', '.join(images)}), which is not read" if images else ""
+        hint = f". Its images are stored as images ({', '.join(images)}), which is not read" if images else ""
         raise DataError(f"{root}: has no video{hint}")
     if wanted is None and len(cameras) == 1:
         return cameras[0]

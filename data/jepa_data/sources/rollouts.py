@@ -1,4 +1,4 @@
-"""Records a simulated world: a scripted agent acts, and pictures, actions and ground truth become shards.
+"""Records a simulated world: a scripted agent acts, and images, actions and ground truth become shards.
 
 Everything about an episode is a function of (seed, episode number), so the same command writes the same bytes.
 """
@@ -120,15 +120,15 @@ def _simulate(r: Recording) -> Iterator[list[_Episode]]:
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
         generators = [episode_generator(r.seed ^ ACTION_STREAM, episode) for episode in episodes.tolist()]
         actions = batch.act(r.policy, generators, r.frames)
-        pictures = [batch.render()]
+        images = [batch.render()]
         states = [batch.states()]
         lengths = np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
             lengths += ~batch.terminated()
             batch.step(actions[:, t])
-            pictures.append(batch.render())
+            images.append(batch.render())
             states.append(batch.states())
-        video = np.stack(pictures, 1)
+        video = np.stack(images, 1)
         all_states = np.stack(states, 1)
         yield [
             _Episode(

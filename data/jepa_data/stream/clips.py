@@ -23,12 +23,12 @@ from jepa_data.sampling import (
     START,
     SUBSTITUTE,
     clip_actions,
+    clip_generator,
     clip_indices,
     fitted_box,
     nearest_start,
     possible_starts,
     random_box,
-    slot_generator,
     spread_start,
 )
 from jepa_data.shards.finite import check_actions
@@ -103,7 +103,7 @@ class WorkerBatch:
 
 
 @dataclass(eq=False)
-class CutClips:
+class ClipReader:
     """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
 
     config: StreamConfig
@@ -116,25 +116,25 @@ class CutClips:
         self._lock = threading.Lock()
 
     def __call__(self, batches: Iterable[list[ClipIndex]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
-        for slots in batches:
+        for items in batches:
             bad: list[Bad] = []
-            samples = [self._sample(slot, bad) for slot in slots]
+            samples = [self._sample(item, bad) for item in items]
             yield [sample for sample in samples if sample is not None], bad
 
-    def _sample(self, slot: ClipIndex, bad: list[Bad]) -> dict[str, Any] | None:
-        corpus = self.corpora[slot.source]
-        video = slot.video
+    def _sample(self, item: ClipIndex, bad: list[Bad]) -> dict[str, Any] | None:
+        corpus = self.corpora[item.source]
+        video = item.video
         for attempt in range(ATTEMPTS):
             if attempt:
-                random = slot_generator(self.plan.seed, SUBSTITUTE, slot.epoch, slot.number, attempt)
+                random = clip_generator(self.plan.seed, SUBSTITUTE, item.epoch, item.number, attempt)
                 video = int(random.integers(len(corpus)))
             name = (f"number {video}", "")
             try:
                 sample = corpus[video]
                 name = (sample.key, sample.shard)
-                return self._cut(sample, slot, attempt)
+                return self._read(sample, item, attempt)
             except DecodeError as error:
-                where = (slot.epoch, slot.position, slot.source)
+                where = (item.epoch, item.position, item.source)
                 bad.append(Bad(name[0], name[1] or error.url, error.kind, error.detail, *where))
             if not self.plan.endless:
                 return None
@@ -143,54 +143,54 @@ class CutClips:
             f"{bad[-1].key}: {bad[-1].kind}: {bad[-1].detail}"
         )
 
-    def _cut(self, sample: Sample, slot: ClipIndex, attempt: int) -> dict[str, Any]:
-        corpus = self.corpora[slot.source]
+    def _read(self, sample: Sample, item: ClipIndex, attempt: int) -> dict[str, Any]:
+        corpus = self.corpora[item.source]
         index = sample.video_index()
         assert index is not None
-        reader = self._open(slot.source)
-        start, cut = self._choose(sample, index, slot, attempt)
+        reader = self._open(item.source)
+        start, spec = self._choose(sample, index, item, attempt)
         if attempt:
-            frames, decoded = reader.clips(sample, cut)
+            frames, decoded = reader.clips(sample, spec)
         else:
-            frames, decoded = reader.take(slot.identity) or reader.clips(sample, cut, self._later(sample, index, slot))
-        random = slot_generator(self.plan.seed, AUGMENT, slot.epoch, slot.number)
+            frames, decoded = reader.take(item.identity) or reader.clips(sample, spec, self._later(sample, index, item))
+        random = clip_generator(self.plan.seed, AUGMENT, item.epoch, item.number)
         return {
             "__key__": sample.key,
             "__url__": f"{corpus.store.url}/{sample.shard}",
-            "source": slot.source,
+            "source": item.source,
             "video": frames,
-            "actions": actions_of(corpus, decoded, cut),
-            "states": states_of(corpus, decoded, cut),
+            "actions": actions_of(corpus, decoded, spec),
+            "states": states_of(corpus, decoded, spec),
             "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
             "start_seconds": float(index.seconds[start]),
             "still": sample.media in IMAGES,
             "seed": int(random.integers(2**62)),
         }
 
-    def _later(self, sample: Sample, index: VideoIndex, slot: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
+    def _later(self, sample: Sample, index: VideoIndex, item: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
         """The other clips of a video that come after this one in the epoch, and where they stand."""
-        return [(later.identity, self._choose(sample, index, later, 0)[1]) for later in self.plan.later(slot)]
+        return [(later.identity, self._choose(sample, index, later, 0)[1]) for later in self.plan.later(item)]
 
-    def _choose(self, sample: Sample, index: VideoIndex, slot: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
-        """Start frame, and frames and part of the picture, of a clip."""
-        crop = self._crop(index, slot, attempt)
+    def _choose(self, sample: Sample, index: VideoIndex, item: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
+        """Start frame, and frames and part of the image, of a clip."""
+        crop = self._crop(index, item, attempt)
         if sample.media in IMAGES:
             return 0, ClipSpec(np.zeros(self.config.clip_frames, np.int64), crop)
         seconds = index.seconds
         timing = (self.config.clip_frames, self.config.fps, self.config.stride)
-        start = self._start(sample, slot, attempt, possible_starts(seconds, *timing), seconds)
+        start = self._start(sample, item, attempt, possible_starts(seconds, *timing), seconds)
         return start, ClipSpec(clip_indices(seconds, start, *timing), crop)
 
-    def _start(self, sample: Sample, slot: ClipIndex, attempt: int, starts: int, seconds: np.ndarray) -> int:
-        clips = self.plan.sources[slot.source].clips
+    def _start(self, sample: Sample, item: ClipIndex, attempt: int, starts: int, seconds: np.ndarray) -> int:
+        clips = self.plan.sources[item.source].clips
         if self.plan.endless:
-            random = slot_generator(self.plan.seed, START, slot.epoch, slot.number, attempt)
+            random = clip_generator(self.plan.seed, START, item.epoch, item.number, attempt)
             if self.config.start == "random":
                 return int(random.integers(starts))
-            low = starts * slot.clip // clips
-            return int(random.integers(low, max(low + 1, starts * (slot.clip + 1) // clips)))
+            low = starts * item.clip // clips
+            return int(random.integers(low, max(low + 1, starts * (item.clip + 1) // clips)))
         if self.config.start_seconds is None:
-            return spread_start(starts, slot.clip, clips)
+            return spread_start(starts, item.clip, clips)
         start = nearest_start(seconds, self.config.start_seconds)
         if start >= starts:
             raise DataError(
@@ -199,10 +199,10 @@ class CutClips:
             )
         return start
 
-    def _crop(self, index: VideoIndex, slot: ClipIndex, attempt: int) -> Crop | None:
+    def _crop(self, index: VideoIndex, item: ClipIndex, attempt: int) -> Crop | None:
         config = self.config
         if config.crop is not None and self.plan.endless:
-            random = slot_generator(self.plan.seed, CROP, slot.epoch, slot.number, attempt)
+            random = clip_generator(self.plan.seed, CROP, item.epoch, item.number, attempt)
             return random_box(random, index.height, index.width, config.crop.scale, config.crop.ratio)
         return fitted_box(index.height, index.width, config.image_size, config.fit, config.shortest_edge)
 
@@ -220,10 +220,10 @@ class CutClips:
             return self._readers[source]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CutClips, (self.config, self.corpora, self.plan, self.labels)
+        return ClipReader, (self.config, self.corpora, self.plan, self.labels)
 
 
-def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
+def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
     """Actions of a clip. Raises DecodeError if they are not finite or not what the manifest promises, or the frames not
     even."""
     if not corpus.action_size:
@@ -231,19 +231,19 @@ def actions_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | 
     actions = _of_width(corpus.action_size, decoded.actions, "actions of {} numbers")
     check_actions(actions)
     stride = corpus.action_stride
-    if (np.diff(cut.indices) != stride).any():
+    if (np.diff(spec.indices) != stride).any():
         raise DecodeError("uneven", f"frames of a clip are not all {stride} apart, as its actions are. Pack it again")
-    return clip_actions(actions, cut.indices, stride)
+    return clip_actions(actions, spec.indices, stride)
 
 
-def states_of(corpus: Corpus, decoded: Decoded, cut: ClipSpec) -> np.ndarray | None:
+def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
     """States of a clip. Raises DecodeError if they are not what the manifest promises.
 
     Missing and infinite ones (foreign shards) are left to whoever reads that state: probes and training name them.
     """
     if not corpus.states:
         return None
-    return _of_width(corpus.states, decoded.states, "{} states")[cut.indices]
+    return _of_width(corpus.states, decoded.states, "{} states")[spec.indices]
 
 
 def _of_width(width: int, array: np.ndarray | None, what: str) -> np.ndarray:

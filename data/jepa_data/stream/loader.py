@@ -14,7 +14,7 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.stream.clips import Corpus, CutClips, WorkerBatch
+from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
@@ -69,7 +69,7 @@ class ClipLoader:
         stats: counts since the loader was made.
         action_size: width of `ClipBatch.actions`; 0 if there are none.
         bad: samples that could not be read, by key.
-        notes: what was amiss when the shards were opened, a line each.
+        notes: problems found when the shards were opened, a line each.
     """
 
     config: StreamConfig
@@ -96,7 +96,7 @@ class ClipLoader:
             self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
         manifests = [source.manifest for source in self.sources]
         labels = sorted({name for manifest in manifests for name in manifest.label_names})
-        self._cut = CutClips(self.config, self.corpora, self.plan, labels)
+        self._reader = ClipReader(self.config, self.corpora, self.plan, labels)
         self._consumed = 0
         self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
 
@@ -132,7 +132,7 @@ class ClipLoader:
             self._consumed = 0
         first = self._consumed
         done = first % max(1, self._batches)
-        stream = ClipStream(self.plan, self._cut, first, first - done + self._batches)
+        stream = ClipStream(self.plan, self._reader, first, first - done + self._batches)
         batches, workers = stream.by(self.config.workers, self.config.worker_kind)
         try:
             with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
@@ -140,18 +140,18 @@ class ClipLoader:
                 while True:
                     asked = time.perf_counter()
                     dog.waiting()
-                    delivery = self._next(batches)
+                    worker_batch = self._next(batches)
                     dog.arrived()
-                    if delivery is None:
+                    if worker_batch is None:
                         return
                     self.stats.wait_seconds += time.perf_counter() - asked
-                    self._recorder.account(delivery)
+                    self._recorder.account(worker_batch)
                     self._consumed += 1
-                    if delivery.batch is not None:
-                        self.stats.clips += len(delivery.batch)
+                    if worker_batch.batch is not None:
+                        self.stats.clips += len(worker_batch.batch)
                         self.stats.seconds += time.perf_counter() - since
                         since = time.perf_counter()
-                        yield delivery.batch
+                        yield worker_batch.batch
         finally:
             # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
             del batches

@@ -70,12 +70,12 @@ class StatsRecorder:
         self.stats = LoaderStats(lost=len(self._cut_off))
         self.bad: dict[str, Bad] = {}
 
-    def account(self, delivery: WorkerBatch) -> None:
+    def account(self, worker_batch: WorkerBatch) -> None:
         """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
-        if delivery.error is not None:
-            raise delivery.error
-        self.stats.drawn.update(self._names[source] for source in delivery.sources)
-        for bad in delivery.bad:
+        if worker_batch.error is not None:
+            raise worker_batch.error
+        self.stats.drawn.update(self._names[source] for source in worker_batch.sources)
+        for bad in worker_batch.bad:
             self.stats.kinds[bad.kind] += 1
             self.record(bad)
         self.check()

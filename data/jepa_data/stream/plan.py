@@ -1,4 +1,4 @@
-"""Which clip stands in which place of which batch: arithmetic alone, so that any batch can be asked for at any time.
+"""The clip at each place of each batch: arithmetic alone, so that any batch can be asked for at any time.
 
 Clips are numbered without end. Batch b holds places b*B .. b*B+B-1, and each place draws the next clip of one source:
 
@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from jepa_data.sampling import MIX, ORDER, SHARDS, slot_generator
+from jepa_data.sampling import MIX, ORDER, SHARDS, clip_generator
 
 RUN_BATCHES = 4  # between two clips of one video
 CYCLE = 64  # batches after which the shares of the sources repeat
 KEPT = 4  # epochs, and windows of videos, whose order is cached
-SOURCE_BITS = 48  # slot numbers of a source: the lower 48 bits count, the upper ones name the source
+SOURCE_BITS = 48  # clip numbers of a source: the lower 48 bits count, the upper ones name the source
 
 
 def _last_few(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,14 +103,14 @@ class SourcePlan:
         clip, at = self._within(offset, len(order))
         return ClipIndex(self.number, epoch, position, int(order[at]), clip)
 
-    def later(self, slot: ClipIndex) -> list[ClipIndex]:
+    def later(self, index: ClipIndex) -> list[ClipIndex]:
         """The other clips of the same video that come after this one in the epoch."""
-        window, offset = self._window(slot.epoch, slot.position)
+        window, offset = self._window(index.epoch, index.position)
         first = offset // (self.run * self.clips) * self.run
-        size = min(self.run, len(self._order(slot.epoch, window)) - first)
+        size = min(self.run, len(self._order(index.epoch, window)) - first)
         return [
-            ClipIndex(slot.source, slot.epoch, slot.position + (clip - slot.clip) * size, slot.video, clip)
-            for clip in range(slot.clip + 1, self.clips)
+            ClipIndex(index.source, index.epoch, index.position + (clip - index.clip) * size, index.video, clip)
+            for clip in range(index.clip + 1, self.clips)
         ]
 
     def _within(self, offset: int, videos: int) -> tuple[int, int]:
@@ -131,7 +131,7 @@ class SourcePlan:
         """Order of the shards, and the places at which windows begin."""
         shards = np.arange(len(self.shard_sizes))
         if len(shards) > self.window_shards:
-            shards = slot_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
+            shards = clip_generator(self.seed, SHARDS, epoch, self.number << SOURCE_BITS).permutation(shards)
         videos_before = np.cumsum([0, *np.array(self.shard_sizes)[shards]])
         return shards, videos_before[: -1 : self.window_shards] * self.clips
 
@@ -142,7 +142,7 @@ class SourcePlan:
         shards = np.sort(self._epoch(epoch)[0][first : first + self.window_shards])
         starts = self._starts
         videos = np.concatenate([np.arange(int(starts[s]), int(starts[s + 1])) for s in shards.tolist()])
-        random = slot_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
+        random = clip_generator(self.seed, ORDER, epoch, (self.number << SOURCE_BITS) + window)
         return random.permutation(videos)
 
     @cached_property
@@ -196,15 +196,15 @@ class BatchPlan:
             earlier[source] += 1
         return slots
 
-    def later(self, slot: ClipIndex) -> list[ClipIndex]:
+    def later(self, index: ClipIndex) -> list[ClipIndex]:
         """The other clips of the same video that come after this one in the epoch."""
-        source = self.sources[slot.source]
-        if slot.clip + 1 == source.clips:
+        source = self.sources[index.source]
+        if index.clip + 1 == source.clips:
             return []
         if self.endless:
-            return source.later(slot)
-        steps = range(1, source.clips - slot.clip)
-        return [replace(slot, position=slot.position + step, clip=slot.clip + step) for step in steps]
+            return source.later(index)
+        steps = range(1, source.clips - index.clip)
+        return [replace(index, position=index.position + step, clip=index.clip + step) for step in steps]
 
     def batches(self, first: int, last: int, step: int = 1) -> Iterator[list[ClipIndex]]:
         """Batches `first`, `first + step`, ... below `last`."""
@@ -221,7 +221,7 @@ class BatchPlan:
     def _sources_of(self, number: int) -> Int64[np.ndarray, " B"]:
         """Source of each place of a batch: the batch's quota of each, in random order."""
         quota = self._quotas[number % CYCLE]
-        return slot_generator(self.seed, MIX, 0, number).permutation(np.repeat(np.arange(len(quota)), quota))
+        return clip_generator(self.seed, MIX, 0, number).permutation(np.repeat(np.arange(len(quota)), quota))
 
     @cached_property
     def _quotas(self) -> Int64[np.ndarray, "C K"]:

@@ -1,6 +1,6 @@
 """Who decodes: the training process, threads of it, or processes of their own. What is delivered is the same.
 
-    BatchPlan -> [Slot, ...] -> CutClips -> [sample, ...] -> collate -> Delivery
+    BatchPlan -> [ClipIndex, ...] -> ClipReader -> [sample, ...] -> collate -> WorkerBatch
     (which)                     (read, decode, cut)          (stack)
 
 Workers share out the batches: worker w of W takes batches w, w + W, w + 2W, ...
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from jepa_data.errors import DataError
-from jepa_data.stream.clips import CutClips, WorkerBatch, collate
+from jepa_data.stream.clips import ClipReader, WorkerBatch, collate
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.stream.watchdog import answer_with_stacks
 
@@ -34,7 +34,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
     """Batches `first` .. `last` of a plan, this worker's share of them, through a WebDataset pipeline."""
 
     plan: BatchPlan
-    cut: CutClips
+    reader: ClipReader
     first: int
     last: int
 
@@ -42,7 +42,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
         batches = self.plan.batches(self.first, self.last)
         if (worker := get_worker_info()) is not None:
             batches = self.plan.batches(self.first + worker.id, self.last, worker.num_workers)
-        yield from through(self.cut, batches)
+        yield from through(self.reader, batches)
 
     def by(
         self, workers: int, kind: Literal["process", "thread"]
@@ -61,19 +61,21 @@ class ClipStream(IterableDataset[WorkerBatch]):
                 num_workers=workers,
                 multiprocessing_context=_process_context(),
                 prefetch_factor=AHEAD,
-                worker_init_fn=functools.partial(_begin, ready),
+                worker_init_fn=functools.partial(_init_worker, ready),
             )
         )
         pids = [worker.pid for worker in getattr(batches, "_workers", ())]
         return batches, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
 
     def _in_threads(self, workers: int) -> Iterator[WorkerBatch]:
-        """The same, by threads of this process, which share its memory of decoded pictures."""
+        """The same, by threads of this process, which share its memory of decoded images."""
         pending: deque[Future[WorkerBatch]] = deque()
         with ThreadPoolExecutor(workers, "jepa-data") as pool:
             try:
                 for number in range(self.first, self.last):
-                    pending.append(pool.submit(lambda n: next(through(self.cut, iter([self.plan.batch(n)]))), number))
+                    pending.append(
+                        pool.submit(lambda n: next(through(self.reader, iter([self.plan.batch(n)]))), number)
+                    )
                     if len(pending) >= AHEAD * workers:
                         yield pending.popleft().result()
                 while pending:
@@ -83,15 +85,15 @@ class ClipStream(IterableDataset[WorkerBatch]):
                     future.cancel()
 
 
-def through(cut: CutClips, batches: Iterator[list[ClipIndex]]) -> Iterator[WorkerBatch]:
+def through(reader: ClipReader, batches: Iterator[list[ClipIndex]]) -> Iterator[WorkerBatch]:
     """The pipeline. An error of the data comes as a value: torch would bury its one line in a worker's traceback."""
     try:
-        yield from DataPipeline(lambda: batches, cut, collate)
+        yield from DataPipeline(lambda: batches, reader, collate)
     except DataError as error:
         yield WorkerBatch(None, (), error=error)
 
 
-def _begin(ready: torch.Tensor, worker: int) -> None:
+def _init_worker(ready: torch.Tensor, worker: int) -> None:
     """Runs first in a worker."""
     answer_with_stacks()
     ready[worker] = 1

@@ -33,16 +33,16 @@ class WorldBatch(ABC):
 
     Args:
         episodes: episode numbers; with `seed` they fix everything about an episode but its actions.
-        image_size: pixels a side of its pictures.
+        image_size: pixels a side of its images.
 
     Attributes:
         action_size: A; actions are in -1..1.
-        fps: pictures and actions a second.
-        version: raised when the same (seed, episode, actions) no longer give the same pictures.
+        fps: images and actions a second.
+        version: raised when the same (seed, episode, actions) no longer give the same images.
         policies: who can record data, the first by default.
         state_names: the columns of `states()`; empty where the world has no ground truth.
         label_names: of whole episodes. The state has a field [E] of each of these names.
-        image_sizes: the smallest and the largest picture that it draws.
+        image_sizes: the smallest and the largest image that it draws.
         longest_repeat: frames for which the random policy repeats an action at most.
         state: of the episodes, see `rows.py`.
 
@@ -88,7 +88,7 @@ class WorldBatch(ABC):
 
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3] of the present state; rendering changes nothing."""
+        """RGB images [E, size, size, 3] of the present state; rendering changes nothing."""
 
     def states(self) -> NDArray[np.floating]:
         """Ground truth [E, X] as named by `state_names`: by default all of a state that is an array, as float32.
@@ -169,7 +169,7 @@ class GoalBatch(WorldBatch):
         return self.state[:, : len(self.goal_names)].copy()
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Go to where a goal [E, G] is reached, at rest: what is rendered then is the picture of the goal.
+        """Go to where a goal [E, G] is reached, at rest: what is rendered then is the image of the goal.
 
         By default all other columns of the state become 0.
         """

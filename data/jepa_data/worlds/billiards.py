@@ -2,14 +2,14 @@
 
 The world is both the corpus and the place to act in. Three levels:
 
-    easy     0-2 discs told apart by color, dark table, no band
-    medium   1-3 discs told apart by color, an opaque band over a quarter of the table
-    hard     4-8 discs told apart by size only; colors, texture and light change by episode; a band
+    easy     0-2 discs that differ in color, dark table, no band
+    medium   1-3 discs that differ in color, an opaque band over a quarter of the table
+    hard     4-8 discs that differ in size only; colors, texture and light change by episode; a band
 
 Ground truth for every disc: position, velocity, visible or not, contact. Two labels of an episode show only in
 motion: `bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed).
 Units: table widths and seconds; y points downwards. Each episode is drawn from (seed, episode) alone, so its
-pictures and its motion do not depend on which others run beside it.
+images and its motion do not depend on which others run beside it.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class BilliardsBatch(GoalBatch):
     label_names = ("bodies", "bouncy", "heavy")
     goal_names = ("puck.x", "puck.y")
     radius = 0.08  # about the radius of the puck
-    unit = "widths of the picture"
+    unit = "widths of the image"
     state: Tables
 
     def __init__(self, level: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
@@ -121,19 +121,19 @@ class BilliardsBatch(GoalBatch):
         self.state.discs.step(np.asarray(actions, dtype=np.float64))
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]."""
+        """RGB images [E, size, size, 3]."""
         look = self.state.look
         d = self.state.discs
-        picture = self._empty_tables.copy()
+        image = self._empty_tables.copy()
         position = d.position.astype(np.float32)
         radius = d.radius.astype(np.float32)
         for m in reversed(range(self.level.discs)):  # the puck is painted last, over the others
-            render.paint_discs(picture, position[:, m], radius[:, m], look.color[:, m], d.present[:, m])
+            render.paint_discs(image, position[:, m], radius[:, m], look.color[:, m], d.present[:, m])
         if self.level.band_width:
-            render.paint_band(picture, look.band[:, 0], look.band[:, 1], look.band_color)
-        picture *= 255.0
-        picture += 0.5
-        return picture.astype(np.uint8)
+            render.paint_band(image, look.band[:, 0], look.band[:, 1], look.band_color)
+        image *= 255.0
+        image += 0.5
+        return image.astype(np.uint8)
 
     @cached_property
     def _empty_tables(self) -> NDArray[np.float32]:
@@ -180,7 +180,7 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
     angle = rng.uniform(0, 2 * np.pi, discs)
     speed[0] = 0.0
     physical = Discs(
-        position=_place(radius, present, rng),
+        position=_random_positions(radius, present, rng),
         velocity=speed[:, None] * unit_vector(angle) * present[:, None],
         radius=radius,
         mass=np.r_[1.0, np.full(discs - 1, MASS[heavy])],
@@ -195,7 +195,9 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
     return Tables(physical, _draw_look(level, rng), *(np.array(label) for label in labels))
 
 
-def _place(radius: NDArray[np.float64], present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float64]:
+def _random_positions(
+    radius: NDArray[np.float64], present: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Positions [M, 2] at which no two present discs overlap (absent ones lie in the middle)."""
     position = np.full((len(radius), 2), 0.5)
     for m in np.flatnonzero(present):

@@ -93,8 +93,8 @@ def make_env(name: str, **settings: Any) -> "World":
 class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Bring the world to a goal. See the file of each world for what can be done in it.
 
-    Observation: RGB picture [size, size, 3]. Action: in -1..1. Reward: minus the distance to the goal, in the world's
-    unit. `info`: `state` by name, `goal`, `goal_picture`, `distance`, `success` (the distance is below the world's
+    Observation: RGB image [size, size, 3]. Action: in -1..1. Reward: minus the distance to the goal, in the world's
+    unit. `info`: `state` by name, `goal`, `goal_image`, `distance`, `success` (the distance is below the world's
     radius). Is truncated after `max_steps`.
 
     A world without goals gives only the state; `gym:ID` gives its own rewards, and terminates and is truncated where
@@ -135,7 +135,7 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self.goal = np.asarray(options.get("goal", free), dtype=np.float64)
             at_goal = self.batch.take(np.zeros(1, dtype=np.intp))
             at_goal.set_goal_state(self.goal[None])
-            self.goal_picture = at_goal.render()[0]
+            self.goal_image = at_goal.render()[0]
         return self.render(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
@@ -163,7 +163,7 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         distance = float(self.batch.distance(self.goal[None])[0])
         return info | {
             "goal": tuple(self.goal.tolist()),
-            "goal_picture": self.goal_picture.copy(),
+            "goal_image": self.goal_image.copy(),
             "distance": distance,
             "success": distance < self.batch.radius,
         }

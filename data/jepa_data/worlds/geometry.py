@@ -28,7 +28,7 @@ def rotated(vectors: Floats, angle: Floats) -> Floats:
     return np.stack([cos * x - sin * y, sin * x + cos * y], -1)
 
 
-def cut_to_unit(vectors: Floats) -> Floats:
+def clip_to_unit(vectors: Floats) -> Floats:
     """Vectors [..., A]; those longer than 1 are scaled back to length 1."""
     return vectors / np.maximum(1.0, np.linalg.norm(vectors, axis=-1, keepdims=True))
 

@@ -3,7 +3,7 @@
     actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done;
               where a number of an action is an integer (of a Box, MultiDiscrete, MultiBinary), -1..1 is divided
               evenly among its values
-    state     the vectors and numbers of the observation, in the order of its space; pictures, and other arrays of more
+    state     the vectors and numbers of the observation, in the order of its space; images, and other arrays of more
               than one dimension, are left out; what the last action earned (`reward`, NaN before the first), and
               whether it was the end (`terminated`, 0 or 1)
     fps       that of the environment's metadata, or 10
@@ -40,10 +40,10 @@ class GymBatch(WorldBatch):
 
     Args:
         name: `gym:` and an id that Gymnasium knows.
-        image_size: pixels a side; pictures are scaled to it, whatever their shape.
+        image_size: pixels a side; images are scaled to it, whatever their shape.
 
     Raises:
-        DataError: Gymnasium knows no such id, a package is missing, or actions or pictures are of another kind.
+        DataError: Gymnasium knows no such id, a package is missing, or actions or images are of another kind.
     """
 
     image_sizes = (16, 512)
@@ -52,7 +52,7 @@ class GymBatch(WorldBatch):
     def __init__(self, name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self.name = name
         super().__init__(episodes, image_size=image_size, seed=seed)
-        self._begin([[] for _ in episodes])
+        self._restart([[] for _ in episodes])
         env = self._envs[0]
         self.action_size = _action_width(name, env.action_space)
         self.discrete = isinstance(env.action_space, spaces.Discrete)
@@ -72,22 +72,22 @@ class GymBatch(WorldBatch):
 
     def terminated(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
-        return self._ended.copy()
+        return self._terminated.copy()
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """One step of the environments that go on, under actions [E, A], cut to -1..1."""
         for e, action in enumerate(np.asarray(actions, dtype=np.float64)):
-            if not self._ended[e]:
+            if not self._terminated[e]:
                 self._step(e, action.copy())
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]."""
-        return np.stack([self._picture(env) for env in self._envs])
+        """RGB images [E, size, size, 3]."""
+        return np.stack([self._image(env) for env in self._envs])
 
     def take(self, index: NDArray[np.intp]) -> Self:
         """New environments with the seeds of the chosen ones, in which all is done again."""
         other = super().take(index)
-        other._begin([self._done[i] for i in index])
+        other._restart([self._done[i] for i in index])
         return other
 
     def random_action(self, rng: np.random.Generator) -> NDArray[np.floating]:
@@ -96,13 +96,13 @@ class GymBatch(WorldBatch):
             return np.eye(self.action_size)[rng.integers(self.action_size)]
         return super().random_action(rng)
 
-    def _begin(self, done: list[list[NDArray[np.float64]]]) -> None:
+    def _restart(self, done: list[list[NDArray[np.float64]]]) -> None:
         """Make and reset an environment for each seed, and do in it what was done already."""
         self._envs = [_make(self.name) for _ in done]
         self._seen: list[Any] = [
             env.reset(seed=seed)[0] for env, seed in zip(self._envs, self.state.tolist(), strict=True)
         ]
-        self._ended = np.zeros(len(done), dtype=bool)
+        self._terminated = np.zeros(len(done), dtype=bool)
         self._terminated = np.zeros(len(done), dtype=bool)
         self._reward = np.full(len(done), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
@@ -115,17 +115,17 @@ class GymBatch(WorldBatch):
         self._seen[e], reward, terminated, truncated, _ = env.step(_native(env.action_space, action))
         self._reward[e] = float(reward)
         self._terminated[e] = terminated
-        self._ended[e] = terminated or truncated
+        self._terminated[e] = terminated or truncated
         self._done[e].append(action)
 
-    def _picture(self, env: gymnasium.Env) -> NDArray[np.uint8]:
+    def _image(self, env: gymnasium.Env) -> NDArray[np.uint8]:
         try:
             frame = env.render()
         except gymnasium.error.DependencyNotInstalled as error:
             raise _missing(self.name, error) from error
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
             raise DataError(
-                f"{self.name} draws {type(frame).__name__}; expected an RGB picture, uint8 [h, w, 3], of "
+                f"{self.name} draws {type(frame).__name__}; expected an RGB image, uint8 [h, w, 3], of "
                 'render_mode="rgb_array"'
             )
         size = (self.image_size, self.image_size)
@@ -134,7 +134,7 @@ class GymBatch(WorldBatch):
 
 def _make(name: str) -> gymnasium.Env:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory: pygame needs no screen
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # images are drawn in memory: pygame needs no screen
     try:
         return gymnasium.make(name.removeprefix(PREFIX), render_mode="rgb_array")
     except gymnasium.error.DependencyNotInstalled as error:
@@ -190,7 +190,7 @@ def _native(space: spaces.Space, action: NDArray[np.float64]) -> Any:
 def _parts(space: spaces.Space, seen: Any, name: str = "observation") -> Iterator[tuple[str, spaces.Space, Any]]:
     """The vectors and numbers in an observation: name, space and value of each.
 
-    In the order of the space, whatever that of the observation; pictures and other things are left out.
+    In the order of the space, whatever that of the observation; images and other things are left out.
     """
     if isinstance(space, spaces.Dict):
         for key, part in space.items():

@@ -47,9 +47,9 @@ class MazePaths:
         """Which positions [E, 2] are in no wall."""
         return self._number[self._row_column(position)] >= 0
 
-    def far_cells(self, position: NDArray[np.floating], least: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
+    def far_cells(self, position: NDArray[np.floating], min_steps: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
         """A cell [E] at least so many cells away from each position; numbers [E] in 0..1 choose, evenly."""
-        far = self.steps[self.cells(position)] >= least
+        far = self.steps[self.cells(position)] >= min_steps
         wanted = np.minimum(np.floor(unit * far.sum(1)).astype(int), far.sum(1) - 1)
         return (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds.geometry import cut_to_unit
+from jepa_data.worlds.geometry import clip_to_unit
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Discs:
 
     def step(self, force: Array) -> None:
         """Advance one frame. `force` [E, 2] in -1..1 pushes the puck (a longer vector is scaled back to length 1)."""
-        force = cut_to_unit(np.asarray(force, dtype=np.float64))
+        force = clip_to_unit(np.asarray(force, dtype=np.float64))
         dt = FRAME_SECONDS / SUBSTEPS
         kept = np.exp(-self.drag * dt)[..., None]
         self.contact[:] = False

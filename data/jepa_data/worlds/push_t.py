@@ -1,4 +1,4 @@
-"""Push-T: a round pusher brings a T to the place and angle that a goal picture shows.
+"""Push-T: a round pusher brings a T to the place and angle that a goal image shows.
 
 The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
 `pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from jepa_data.worlds import render, rows
 from jepa_data.worlds.base import GoalBatch
-from jepa_data.worlds.geometry import angle_of, cut_to_unit, in_unit_disc, rotated, unit_vector, wrapped
-from jepa_data.worlds.pusher import BAR, CENTRE_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
+from jepa_data.worlds.geometry import angle_of, clip_to_unit, in_unit_disc, rotated, unit_vector, wrapped
+from jepa_data.worlds.pusher import BAR, CENTER_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
 REACH = 100.0  # px for an action of 1
 NEAR, ALIGNED = 20.0, np.pi / 9  # px and radians of success
-INSIDE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
+PUSHER_RANGE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
 AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goals lie
 PAPER = np.array([0.96, 0.96, 0.94], np.float32)
 SLATE = np.array([0.35, 0.42, 0.5], np.float32)
@@ -64,18 +64,18 @@ class PushTBatch(GoalBatch):
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.1 s under actions [E, 2], cut to -1..1."""
         wanted = self.state.agent + REACH * np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self._physics.step(self.state, wanted.clip(*INSIDE))
+        self._physics.step(self.state, wanted.clip(*PUSHER_RANGE))
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]: the T is gray, the pusher blue."""
+        """RGB images [E, size, size, 3]: the T is gray, the pusher blue."""
         count = len(self)
-        picture = np.tile(PAPER, (count, self.image_size, self.image_size, 1))
+        image = np.tile(PAPER, (count, self.image_size, self.image_size, 1))
         pose = (self.state.block / (TABLE, TABLE, 1.0)).astype(np.float32)
-        render.paint_boxes(picture, pose, BOXES, SLATE)
+        render.paint_boxes(image, pose, BOXES, SLATE)
         agent = (self.state.agent / TABLE).astype(np.float32)
         radius = np.full(count, PUSHER / TABLE, np.float32)
-        render.paint_discs(picture, agent, radius, np.tile(BLUE, (count, 1)), np.ones(count, dtype=bool))
-        return (picture * 255 + 0.5).astype(np.uint8)
+        render.paint_discs(image, agent, radius, np.tile(BLUE, (count, 1)), np.ones(count, dtype=bool))
+        return (image * 255 + 0.5).astype(np.uint8)
 
     def goal_state(self) -> NDArray[np.float64]:
         """Where pusher and T are [E, 5]."""
@@ -152,16 +152,16 @@ class _Script:
         over = self.pushed >= self.lengths[episodes, self.number]
         self.number[over] = (self.number[over] + 1) % PUSHES
         self.pushed[over] = 0
-        center = table.block[:, :2] + rotated(np.array(CENTRE_OF_MASS), table.block[:, 2])
+        center = table.block[:, :2] + rotated(np.array(CENTER_OF_MASS), table.block[:, 2])
         aim = self.aims[episodes, self.number] - center
         ahead = aim / np.maximum(np.linalg.norm(aim, axis=-1, keepdims=True), 1e-9)
         side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.offsets[episodes, self.number, None]
-        behind = (center - AROUND * ahead + side).clip(*INSIDE)
+        behind = (center - AROUND * ahead + side).clip(*PUSHER_RANGE)
         there = np.linalg.norm(behind - table.agent, axis=-1) < 25
         self.pushed += there | (self.pushed > 0)
         walk = (_around(table.agent, center, behind) - table.agent) / REACH
         action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.number, None] * ahead, walk)
-        return (cut_to_unit(action) + self.noise[:, t]).clip(-1, 1)
+        return (clip_to_unit(action) + self.noise[:, t]).clip(-1, 1)
 
 
 def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:

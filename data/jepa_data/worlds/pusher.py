@@ -25,7 +25,7 @@ PUSHER = 15.0  # radius
 UNIT = 30.0  # thickness of the T's bar and stem
 BAR = ((-2 * UNIT, 0.0), (2 * UNIT, UNIT))  # upper left and lower right corner, in the body's frame
 STEM = ((-UNIT / 2, UNIT), (UNIT / 2, 4 * UNIT))
-CENTRE_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of bar (15) and stem (75)
+CENTER_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of bar (15) and stem (75)
 WALLS = (5.0, 506.0)  # their middles
 WALL = 2.0  # half their thickness
 SUBSTEPS, SUBSTEP_SECONDS = 10, 0.01
@@ -58,7 +58,7 @@ class Pushing:
         corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for (x0, y0), (x1, y1) in (BAR, STEM)]
         self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, corners[0]))
         parts = [pymunk.Poly(self._block, four) for four in corners]
-        self._block.center_of_gravity = CENTRE_OF_MASS
+        self._block.center_of_gravity = CENTER_OF_MASS
         shapes = [*walls, pymunk.Circle(self._agent, PUSHER), *parts]
         for shape in shapes:
             shape.friction = 1.0

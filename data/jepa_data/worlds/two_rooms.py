@@ -1,6 +1,6 @@
 """Two rooms and a door: a dot walks, and a wall keeps it from going straight to where it wants to be.
 
-    0     4                              60   64      unit: 1/64 of the picture's width; y points downwards
+    0     4                              60   64      unit: 1/64 of the image's width; y points downwards
       ┌──────────────┬─────────────────┐      4       the wall is 2 thick, at x = 32, or at 20 to 44
       │   •          │                 │              the door is 8 high, at y = 32, or at 10 to 54
       │   agent      ·  door           │
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from jepa_data.worlds import rows
 from jepa_data.worlds.base import GoalBatch
-from jepa_data.worlds.geometry import cut_to_unit, unit_vector
+from jepa_data.worlds.geometry import clip_to_unit, unit_vector
 
 LOW, HIGH = 4.0, 60.0  # border walls
 MARGIN = 1.0  # that free positions keep from them
@@ -54,7 +54,7 @@ class TwoRoomsBatch(GoalBatch):
     label_names = ("room",)
     goal_names = ("agent.x", "agent.y")
     radius = 4.5 / 64  # as in EB-JEPA and PLDM
-    unit = "widths of the picture"
+    unit = "widths of the image"
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
     policies = ("random", "noisy-expert", "mixed")
     state: Rooms
@@ -77,7 +77,7 @@ class TwoRoomsBatch(GoalBatch):
                 return Rooms(position, np.array(wall), np.array(door), np.array(position[0] > wall, dtype=np.int64))
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 4] as named by `state_names`, in widths of the picture."""
+        """Ground truth [E, 4] as named by `state_names`, in widths of the image."""
         r = self.state
         return (np.column_stack([r.position, r.wall, r.door]) / 64).astype(np.float32)
 
@@ -86,7 +86,7 @@ class TwoRoomsBatch(GoalBatch):
         self.state.position = self._moved(np.asarray(actions, dtype=np.float64))
 
     def goal_state(self) -> NDArray[np.float64]:
-        """Where the dots are [E, 2], in widths of the picture."""
+        """Where the dots are [E, 2], in widths of the image."""
         return self.state.position / 64
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -100,15 +100,15 @@ class TwoRoomsBatch(GoalBatch):
         return np.where(across, through, straight) / 64
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Put the dots at `goal` [E, 2], in widths of the picture."""
+        """Put the dots at `goal` [E, 2], in widths of the image."""
         self.state.position = np.asarray(goal, dtype=np.float64) * 64
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Free positions [E, 2] in the other room than the dot's, in widths of the picture."""
+        """Free positions [E, 2] in the other room than the dot's, in widths of the image."""
         return self.goal_across(rng.uniform(size=(len(self), 2)))
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The scripted way to `goal` [E, 2], in widths of the picture: to the door, through it, and there."""
+        """The scripted way to `goal` [E, 2], in widths of the image: to the door, through it, and there."""
         r = self.state
         goal = np.asarray(goal, dtype=np.float64) * 64
         here = r.position
@@ -150,8 +150,8 @@ class TwoRoomsBatch(GoalBatch):
             there = world.distance(goal) < 2 / 64
             number[there] = np.minimum(number[there] + 1, walks.goals.shape[1] - 1)
             goal[there] = world.goal_across(walks.goals[np.arange(len(self)), number])[there]
-            wanted = cut_to_unit(world.expert(goal)) * (length / LONGEST_STEP)
-            actions[:, t] = np.where(walks.to_goal[:, None], cut_to_unit(wanted + 0.35 * walk), cut_to_unit(walk))
+            wanted = clip_to_unit(world.expert(goal)) * (length / LONGEST_STEP)
+            actions[:, t] = np.where(walks.to_goal[:, None], clip_to_unit(wanted + 0.35 * walk), clip_to_unit(walk))
             if t % REPEAT:
                 actions[walks.repeats, t] = actions[walks.repeats, t - 1]
             if policy == "random":  # once through the door, it walks on at random
@@ -168,7 +168,7 @@ class TwoRoomsBatch(GoalBatch):
         for t in range(frames - 1):
             to_goal = legs.to_goal[episodes, leg]
             speed = legs.speed[episodes, leg, None]
-            towards = cut_to_unit(cut_to_unit(self.expert(goal)) * speed + legs.noise[:, t])
+            towards = clip_to_unit(clip_to_unit(self.expert(goal)) * speed + legs.noise[:, t])
             actions[:, t] = np.where(to_goal[:, None], towards, speed * unit_vector(legs.heading[:, t]))
             if t % REPEAT:
                 again = legs.repeats[episodes, leg]
@@ -183,7 +183,7 @@ class TwoRoomsBatch(GoalBatch):
         return actions
 
     def goal_across(self, unit: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Points of the unit square [E, 2] as free positions in the other room, in widths of the picture."""
+        """Points of the unit square [E, 2] as free positions in the other room, in widths of the image."""
         r = self.state
         is_left = r.position[:, 0] < r.wall
         low = np.where(is_left, r.wall + THICK + MARGIN, LOW + MARGIN)
@@ -192,14 +192,14 @@ class TwoRoomsBatch(GoalBatch):
         return np.column_stack([low + unit[:, 0] * (high - low), y]) / 64
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]: the dot is red, walls are green."""
-        picture = self._walls.copy()
-        picture[..., 0] = self._paint_dots()
-        return picture
+        """RGB images [E, size, size, 3]: the dot is red, walls are green."""
+        image = self._walls.copy()
+        image[..., 0] = self._paint_dots()
+        return image
 
     def _moved(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
         r = self.state
-        there = r.position + LONGEST_STEP * cut_to_unit(actions)
+        there = r.position + LONGEST_STEP * clip_to_unit(actions)
         outside = ((there < LOW) | (there > HIGH)).any(-1)
         in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
         return np.where((outside | in_wall)[:, None], r.position, there)
@@ -210,11 +210,11 @@ class TwoRoomsBatch(GoalBatch):
         at = (np.arange(size) + 0.5) * 64 / size
         at_border = np.minimum(at, 64 - at) <= LOW
         at_wall = np.abs(at - self.state.wall[:, None]) <= THICK
-        beside_door = np.abs(at - self.state.door[:, None]) > DOOR
-        inner = at_wall[:, None, :] & beside_door[:, :, None]
-        picture = np.zeros((len(self), size, size, 3), np.uint8)
-        picture[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)
-        return picture
+        at_doorpost = np.abs(at - self.state.door[:, None]) > DOOR
+        inner = at_wall[:, None, :] & at_doorpost[:, :, None]
+        image = np.zeros((len(self), size, size, 3), np.uint8)
+        image[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)
+        return image
 
     def _paint_dots(self) -> NDArray[np.uint8]:
         size = self.image_size
@@ -237,11 +237,11 @@ class _Walk:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, frames: int) -> "_Walk":
-        mean, deviation, least = STEP
+        mean, deviation, shortest = STEP
         lengths = rng.normal(mean, deviation, (frames - 1, 8))
-        fits = (lengths >= least) & (lengths <= LONGEST_STEP)
+        fits = (lengths >= shortest) & (lengths <= LONGEST_STEP)
         first = fits.argmax(1)  # of eight draws the first within the limits, which truncates the normal
-        lengths = lengths[np.arange(frames - 1), first].clip(least, LONGEST_STEP)
+        lengths = lengths[np.arange(frames - 1), first].clip(shortest, LONGEST_STEP)
         return cls(
             np.array(rng.uniform(0, 2 * np.pi)),
             rng.vonmises(0.0, TURN, frames - 1),

@@ -31,7 +31,7 @@ from jepa.objectives import two_hot
 
 logger = logging.getLogger(__name__)
 
-CHECKS = 256  # dreams by which progress is told, always the same
+CHECKS = 256  # dreams by which progress is reported, always the same
 REPORTS = 20  # of the progress
 
 
@@ -40,7 +40,7 @@ class Critic(TwoHotHead):
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B K"]:
         """Logits of the bins."""
-        return self.network(self.senses(z, goal))
+        return self.network(self.normalizer(z, goal))
 
     def value(self, z: Latents, goal: Latents) -> Float[Tensor, " B"]:
         return two_hot.decode(self(z, goal), self.bins)
@@ -70,7 +70,7 @@ class ActorCritic(Learner):
         seed: of the networks, the starts and the actions tried.
 
     Raises:
-        ValueError: gradients shall pass through the dynamics, and do not.
+        ValueError: gradients must pass through the dynamics, and do not.
     """
 
     class Config(Component):
@@ -108,11 +108,11 @@ class ActorCritic(Learner):
     ) -> None:
         super().__init__(config, dream, recorded, goals)
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        senses = ObservationNormalizer.fitted(recorded.z, actor_inputs)
+        normalizer = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = Actor(senses, space, hidden=config.hidden, layers=config.layers)
-            self.critic = Critic(copy.deepcopy(senses), hidden=config.hidden, layers=config.layers)
+            self.actor = Actor(normalizer, space, hidden=config.hidden, layers=config.layers)
+            self.critic = Critic(copy.deepcopy(normalizer), hidden=config.hidden, layers=config.layers)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
         self.generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """Dreams: a controller acts in latents that a frozen dynamics model imagines.
 
 recorded latents ──draw──> z0, goal
-z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no picture, no simulator
+z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no image, no simulator
                                               reward(z1, goal)            reward(zH, goal)
                                               continues(z1)               …          where episodes can end
 
@@ -104,9 +104,9 @@ class Dream:
 
     def varies(self, start: Float[Tensor, "B N D"]) -> bool:
         """Whether the next latent depends on the noise: not if the model predicts one outcome alone."""
-        still = lambda z, goal: z.new_zeros(len(z), self.action_size)  # noqa: E731
+        no_action = lambda z, goal: z.new_zeros(len(z), self.action_size)  # noqa: E731
         seeds = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-        return not torch.equal(*(self.run(still, start, start, 1, seed).latents for seed in seeds))
+        return not torch.equal(*(self.run(no_action, start, start, 1, seed).latents for seed in seeds))
 
 
 class Recorded:
@@ -117,7 +117,7 @@ class Recorded:
     Args:
         latents: of clips.
         episodes: which episode each clip was cut from.
-        goals: the same moments as a goal picture shows them, where that is not the latent: standing still.
+        goals: the same moments as a goal image shows them, where that is not the latent: standing still.
 
     Raises:
         ValueError: there are not as many latents as episodes, or fewer than two steps in all.

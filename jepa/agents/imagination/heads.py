@@ -38,10 +38,10 @@ class HeadSettings(Config):
 class TwoHotHead(nn.Module):
     """A number of any scale, as a distribution over symexp bins that begins as exactly 0."""
 
-    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
+    def __init__(self, normalizer: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
-        self.senses = senses
-        self.network = mlp(senses.size, hidden, layers, two_hot.BINS)
+        self.normalizer = normalizer
+        self.network = mlp(normalizer.size, hidden, layers, two_hot.BINS)
         nn.init.zeros_(self.network[-1].weight)  # pyright: ignore[reportArgumentType]
         nn.init.zeros_(self.network[-1].bias)  # pyright: ignore[reportArgumentType]
         self.register_buffer("bins", two_hot.symexp_bins(), persistent=False)
@@ -52,7 +52,7 @@ class RewardHead(TwoHotHead):
     """The reward of the step that led to a latent."""
 
     def logits(self, z: Latents) -> Float[Tensor, "B K"]:
-        return self.network(self.senses(z, z))
+        return self.network(self.normalizer(z, z))
 
     def forward(self, z: Latents) -> Float[Tensor, " B"]:
         return two_hot.decode(self.logits(z), self.bins)
@@ -61,13 +61,13 @@ class RewardHead(TwoHotHead):
 class ContinueHead(nn.Module):
     """The chance that an episode goes on at a latent."""
 
-    def __init__(self, senses: ObservationNormalizer, *, hidden: int, layers: int) -> None:
+    def __init__(self, normalizer: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
-        self.senses = senses
-        self.network = mlp(senses.size, hidden, layers, 1)
+        self.normalizer = normalizer
+        self.network = mlp(normalizer.size, hidden, layers, 1)
 
     def logits(self, z: Latents) -> Float[Tensor, " B"]:
-        return self.network(self.senses(z, z))[:, 0]
+        return self.network(self.normalizer(z, z))[:, 0]
 
     def forward(self, z: Latents) -> Float[Tensor, " B"]:
         return self.logits(z).sigmoid()

@@ -22,7 +22,7 @@ class Learner(ABC):
 
     Attributes:
         horizon: latent steps of a dream.
-        build: an untrained controller of (senses, space, **network), whose weights may be loaded.
+        build: an untrained controller of (normalizer, space, **network), whose weights may be loaded.
         network: sizes of the controller's network; empty where it has none.
     """
 

@@ -1,4 +1,4 @@
-"""Encoder + controller as a policy: pictures in, actions out, without planning.
+"""Encoder + controller as a policy: images in, actions out, without planning.
 
 controller = load_controller("runs/two-rooms")                              # of jepa_probes.imagination.dream
 policy = ImaginationPolicy(jepa.load("runs/two-rooms"), controller, goal)   # goal: uint8 [h, w, 3]
@@ -13,18 +13,18 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from jepa.agents.controller import Actor, Controller, Linear
-from jepa.agents.observations import LatestFrames, as_action, as_pictures, check_shape, stride_of
+from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 
 
 class ImaginationPolicy:
-    """Acts in one environment (pictures [h, w, 3]) or in B at once (pictures [B, h, w, 3]), as `jepa.agents.Policy`.
+    """Acts in one environment (images [h, w, 3]) or in B at once (images [B, h, w, 3]), as `jepa.agents.Policy`.
 
     Args:
         model: the world model that the controller was trained in.
         controller: decides once a latent step.
-        goal: pictures of where to get, uint8 RGB, of the shape of the observations; None: the controller sees no goal.
+        goal: images of where to get, uint8 RGB, of the shape of the observations; None: the controller sees no goal.
         fps: observations a second; None: as many as the model was trained on.
 
     Attributes:
@@ -38,13 +38,13 @@ class ImaginationPolicy:
     def __init__(
         self, model: LatentWorldModel, controller: Controller, goal: Any = None, fps: float | None = None
     ) -> None:
-        if goal is None and isinstance(controller, Actor | Linear) and controller.senses.actor_inputs == "goal":
+        if goal is None and isinstance(controller, Actor | Linear) and controller.normalizer.actor_inputs == "goal":
             raise UserError("this controller also reads the goal: give an image of it")
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal = self.goal_shape = None
         if goal is not None:
-            self.goal = model.encode_image(as_pictures(goal))
+            self.goal = model.encode_image(as_images(goal))
             self.goal_shape = goal.shape
         self.reset()
 
@@ -59,7 +59,7 @@ class ImaginationPolicy:
     def act(self, observation: Any) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
         check_shape(observation, self.goal_shape)
-        self._frames.add(as_pictures(observation))
+        self._frames.add(as_images(observation))
         if not self._queue:
             self.latent = self.model.encode(self._frames.clip())[:, -1]
             block = self.controller.act(self.latent, self.latent if self.goal is None else self.goal).cpu()

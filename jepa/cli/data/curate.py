@@ -29,7 +29,7 @@ def curate(
     from jepa_data.curate.config import CurateConfig
     from jepa_data.errors import DataError
 
-    described = load(config, CurateConfig, overrides or ())
+    resolved = load(config, CurateConfig, overrides or ())
     if engine not in ("pool", "ray"):
         raise DataError(f"--engine: expected pool or ray, found {engine!r}")
     if processes is not None and processes < 0:
@@ -40,7 +40,7 @@ def curate(
         report = run(
             shards,
             out,
-            described,
+            resolved,
             engine=engine,
             processes=processes,
             timeout_seconds=timeout_seconds,

@@ -29,19 +29,19 @@ def inspect(
 
     from jepa.cli.show import table
     from jepa_data.errors import DataError
-    from jepa_data.inspect import summary as looking
+    from jepa_data.inspect import summary as inspection
     from jepa_data.shards.index import ShardSet
 
     if sheet is not None and len(shards) > 1:
         raise DataError("--sheet: one folder of shards at a time")
     opened = [ShardSet.open(folder) for folder in shards]
-    summaries = [looking.summary(each) for each in opened]
+    summaries = [inspection.summary(each) for each in opened]
     if as_json:
         typer.echo(json.dumps(summaries[0] if len(shards) == 1 else summaries, indent=2))
     elif len(shards) > 1:
-        typer.echo(table(looking.mix(summaries)))
+        typer.echo(table(inspection.mix(summaries)))
     else:
-        typer.echo("\n".join(looking.lines(summaries[0])))
+        typer.echo("\n".join(inspection.lines(summaries[0])))
     if sheet is not None:
         from jepa_data.inspect.contact_sheet import contact_sheet
 
@@ -55,19 +55,19 @@ def worlds(
 ) -> None:
     """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
     from jepa.cli.show import table
-    from jepa_data.inspect import worlds as looking
+    from jepa_data.inspect import worlds as inspection
     from jepa_data.writable import check_file
 
     if sheet is not None:
         check_file(sheet, "Give another file: --sheet FILE")
-    summaries = list(looking.summarize_worlds(look=sheet is not None, time_it=speed))
-    typer.echo(table(looking.table(summaries)))
+    summaries = list(inspection.summarize_worlds(look=sheet is not None, time_it=speed))
+    typer.echo(table(inspection.table(summaries)))
     for world in summaries:
         if world.missing is not None:
             typer.echo(world.missing)
     typer.echo("gym:ID is any Gymnasium environment that draws itself; it can be recorded, but has no goals.")
     if sheet is not None:
-        count = looking.sheet(summaries, sheet)
+        count = inspection.sheet(summaries, sheet)
         typer.echo(f"{sheet}: {count} worlds, an episode and a goal of each")
 
 
@@ -87,11 +87,11 @@ def check(
     import json
 
     from jepa_data.decode import get_backend
-    from jepa_data.inspect import check as looking
+    from jepa_data.inspect import check as inspection
 
     get_backend(backend)
     with _counting("checking") as progress:
-        report = looking.check(
+        report = inspection.check(
             shards,
             workers=workers,
             timeout_seconds=timeout,
@@ -125,7 +125,7 @@ def bench(
     import json
 
     from jepa.cli.show import table
-    from jepa_data.inspect import bench as looking
+    from jepa_data.inspect import bench as inspection
 
     given = {
         "shards": shards,
@@ -138,7 +138,7 @@ def bench(
     }
     stream = _stream(config, {name: value for name, value in given.items() if value is not None})
     with _counting("measuring") as progress:
-        report = looking.bench(
+        report = inspection.bench(
             stream,
             split,
             clips=clips,
@@ -161,10 +161,10 @@ def index(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest that is there.")] = False,
 ) -> None:
     """Make tars that others wrote readable: a manifest, and indices beside the tars, which stay as they are."""
-    from jepa_data.inspect import index as looking
+    from jepa_data.inspect import index as inspection
 
     with _counting("indexing") as progress:
-        report = looking.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
+        report = inspection.index(folder, split=split, workers=workers, overwrite=overwrite, progress=progress)
     typer.echo("\n".join(report.lines(folder)))
     typer.echo(f"next: jepa data inspect {folder}")
 
@@ -183,7 +183,7 @@ def doctor(
         raise UserError(f"{write}: is there already. Give another file: --write FILE")
     if write is not None:
         check_file(write, "Give another file: --write FILE")
-    with _counting("looking") as progress:
+    with _counting("reading") as progress:
         advice = run(folder, workers=workers, progress=progress)
     typer.echo("\n".join(advice.lines()))
     if write is None:
@@ -211,14 +211,14 @@ def _stream(config: Path | None, given: dict[str, Any]) -> "StreamConfig":
     if config is not None:
         from jepa.training.config import PretrainConfig
 
-        described = load(config, PretrainConfig).data.model_dump(mode="json")
+        settings = load(config, PretrainConfig).data.model_dump(mode="json")
     elif "shards" in given:
-        described = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
+        settings = {"batch_size": 8, "clip_frames": 16, "workers": cores(), "short": "skip"}
         if ShardSet.open(given["shards"]).manifest.image_size is None:
-            described["image_size"] = 224
+            settings["image_size"] = 224
     else:
         raise DataError("say what to read: SHARDS, or --config run.yaml")
-    return from_dict(described | given, StreamConfig, source="command line")
+    return from_dict(settings | given, StreamConfig, source="command line")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Rung:
-    """A size of model, for pictures of `pixels` a side."""
+    """A size of model, for images of `pixels` a side."""
 
     name: str
     encoder: Blocks

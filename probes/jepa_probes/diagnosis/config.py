@@ -53,5 +53,5 @@ def diagnose_config(run: Path, plan: Path | None, overrides: Sequence[str]) -> D
     if plan is None and (run / "plan.yaml").is_file():
         plan = run / "plan.yaml"
     # Without defaults: `plan.planner.kind=mppi` would leave those of another kind behind.
-    described = load(plan, PlanConfig).model_dump(mode="json", exclude_unset=True) if plan else {}
-    return from_dict({"plan": described}, DiagnoseConfig, overrides)
+    plan_settings = load(plan, PlanConfig).model_dump(mode="json", exclude_unset=True) if plan else {}
+    return from_dict({"plan": plan_settings}, DiagnoseConfig, overrides)

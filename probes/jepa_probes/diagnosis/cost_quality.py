@@ -32,36 +32,36 @@ class Recorded:
     """Held-out episodes, played by a policy of the world.
 
     Attributes:
-        pictures: what the model sees before the start, at the world's rate.
-        states: of the body at these pictures, for models that are told.
-        before: actions between the pictures; `after`: those that lead to the goal.
-        start: the world as it is then. `goal`: what is reached; `goal_picture`: the same at rest.
+        images: what the model sees before the start, at the world's rate.
+        states: proprioception at these images, for models that need it.
+        before: actions between the images; `after`: those that lead to the goal.
+        start: the world as it is then. `goal`: what is reached; `goal_image`: the same at rest.
     """
 
-    pictures: NDArray[np.uint8]  # [B, L, h, w, 3]
+    images: NDArray[np.uint8]  # [B, L, h, w, 3]
     states: Float[Tensor, "B L X"] | None
     before: Float[Tensor, "B _ A"]
     after: Float[Tensor, "B P A"]
     start: GoalBatch
     goal: Float[np.ndarray, "B G"]
-    goal_picture: NDArray[np.uint8]
+    goal_image: NDArray[np.uint8]
 
 
 def record(
     model: LatentWorldModel, protocol: Protocol, policy: str, starts: int, seen: int, warm_up: int, ahead: int
 ) -> Recorded:
-    """Episodes after those of the tasks: `warm_up` frames, `seen` pictures, and `ahead` frames to the goal."""
+    """Episodes after those of the tasks: `warm_up` frames, `seen` images, and `ahead` frames to the goal."""
     numbers = FIRST_EPISODE + protocol.tasks + np.arange(starts)
     world = make_goal_batch(protocol.world, numbers, image_size=protocol.image_size, seed=protocol.seed)
     generators = [np.random.Generator(np.random.Philox(key=[protocol.seed, int(number)])) for number in numbers]
     actions = world.act(policy, generators, warm_up + seen + ahead)  # [B, warm_up + seen - 1 + ahead, A]
     for t in range(warm_up):
         world.step(actions[:, t])
-    pictures = [world.render()]
+    images = [world.render()]
     body = [proprioception(model, world)]
     for t in range(warm_up, warm_up + seen - 1):
         world.step(actions[:, t])
-        pictures.append(world.render())
+        images.append(world.render())
         body.append(proprioception(model, world))
     start = world.take(np.arange(starts))
     for t in range(warm_up + seen - 1, actions.shape[1]):
@@ -71,7 +71,7 @@ def record(
     known = [torch.from_numpy(x).float() for x in body if x is not None]
     done = torch.from_numpy(actions).float()
     return Recorded(
-        np.stack(pictures, 1),
+        np.stack(images, 1),
         torch.stack(known, 1) if known else None,
         done[:, warm_up : warm_up + seen - 1],
         done[:, warm_up + seen - 1 :],
@@ -98,13 +98,13 @@ def measure_cost(
     step = frames * stride
     seen = (history * frames - 1) * stride + 1
     episodes = record(model, protocol, policy, starts, seen, WARM_UP * step, settings.horizon * step)
-    z = model.encode(episodes.pictures[:, ::stride])
+    z = model.encode(episodes.images[:, ::stride])
     first = (frames - 1) * stride  # the frame of the first latent
     before = episodes.before[:, first:].reshape(len(z), history - 1, model.spec.block_size)
     states = None if episodes.states is None else episodes.states[:, first::step]
     dynamics = model.dynamics
     assert dynamics is not None
-    goal = model.encode_image(torch.from_numpy(episodes.goal_picture).movedim(-1, 1))
+    goal = model.encode_image(torch.from_numpy(episodes.goal_image).movedim(-1, 1))
     weight = settings.running_cost_weight
     cost = goal_distance(dynamics, dynamics.initial_state(z, before, states), goal, running_cost_weight=weight)
     done = episodes.after.unflatten(1, (settings.horizon, step)).flatten(2)

@@ -49,7 +49,7 @@ from jepa_probes.planning.tasks import Tasks, check_actions
 logger = logging.getLogger(__name__)
 
 NO_COPIES = "simulator_tasks is 0, this world makes no copies to plan on, or the planner needs gradients"
-NO_STATES = "the goal is told in what is no recorded state"
+NO_STATES = "the goal's quantities are not recorded"
 
 
 def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> Diagnosis:
@@ -102,7 +102,7 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
     settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, plan.seed).terms)
-    Policy(model, tasks.goal_pictures[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
+    Policy(model, tasks.goal_images[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
     learned = learn(subject, config, settings)
     inverse = _inverse(subject, plan, learned)
     guide = {"inverse_dynamics": inverse, "controller": controller}

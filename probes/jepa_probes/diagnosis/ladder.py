@@ -90,7 +90,7 @@ class GoalNumbers:
 
     @classmethod
     def of(cls, space: StateSpace, tasks: Tasks) -> "GoalNumbers | None":
-        """None where a goal is told in what is no state."""
+        """None where the goal's quantities are not recorded states."""
         names = tasks.start(1).goal_names
         code = space.code
         if not set(names) <= set(code.state_names):
@@ -132,15 +132,15 @@ def play(
 ) -> Played:
     """Plan the first `count` tasks in latents. With `keep_imagined`, what was imagined is kept."""
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_pictures[:count], settings, tasks.protocol.seed, world.fps, guide)
+    policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide)
     played = Played(np.zeros(0, bool))
 
     def act(world: GoalBatch) -> NDArray[np.floating]:
-        pictures = world.render()
+        images = world.render()
         known = proprioception(model, world)
         planned = policy.plans
         began = time.process_time()
-        action = policy.act(pictures, known)
+        action = policy.act(images, known)
         played.cpu_seconds += time.process_time() - began
         if keep_imagined and policy.plans > planned:
             played.imagined.append(policy.imagine())
@@ -161,9 +161,9 @@ def play_readout(
     guide: Controller | None = None,
 ) -> Played:
     """Plan in latents by the distance of what is read off them: the latent distance, of weight 1, is taken out."""
-    pictures = torch.from_numpy(tasks.goal_pictures).movedim(-1, 1)
+    images = torch.from_numpy(tasks.goal_images).movedim(-1, 1)
     weight = settings.running_cost_weight
-    latent = Term(goal_reached(model.encode_image(pictures), running_cost_weight=weight), -1.0)
+    latent = Term(goal_reached(model.encode_image(images), running_cost_weight=weight), -1.0)
     terms = (*settings.terms, latent, *goal.terms(read, weight))
     return play(model, tasks, replace(settings, terms=terms), guide=guide)
 
@@ -177,7 +177,7 @@ def play_states(
     goal: GoalNumbers,
 ) -> Played:
     """Plan on true states, with dynamics that were learned on them; other costs and starts of plans are left out."""
-    policy = Policy(model, tasks.goal_pictures[:1], settings, tasks.protocol.seed, tasks.start(1).fps)
+    policy = Policy(model, tasks.goal_images[:1], settings, tasks.protocol.seed, tasks.start(1).fps)
     control = policy.control
     queue: list[NDArray[np.floating]] = []
     frames = model.spec.frames_per_step * policy.stride

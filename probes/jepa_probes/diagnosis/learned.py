@@ -26,7 +26,7 @@ class Learned:
     """Networks, and the recordings that they are held against.
 
     Attributes:
-        train, test: of the run's encoder. `goals`: latents of the same moments of `train`, as goal pictures show them.
+        train, test: of the run's encoder. `goals`: latents of the same moments of `train`, as goal images show them.
         imagined: latents that the recorded actions of `test` lead to, after `history` of them.
         readout: quantity -> encoder -> R².
         open_loop: errors of imagination.

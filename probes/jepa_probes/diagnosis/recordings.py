@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PRETRAINED = "pretrained"
 RANDOM = "random_init"
 SUPERVISED = "supervised"
-GOALS = "goals"  # of the run's encoder: each step as a goal picture shows it
+GOALS = "goals"  # of the run's encoder: each step as a goal image shows it
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Subject:
 
     Attributes:
         data: how its clips are cut, of the run's own recordings.
-        fresh: makes its encoder anew, untrained.
+        fresh: builds its encoder again, untrained.
         trained: the budget of the run; None: there is no supervised encoder to compare with.
         folder: of the run, for messages.
     """

@@ -20,7 +20,7 @@ from jepa_probes.reporting.results import number
 KNOWN = {"expert", "replay"}  # who tells what can be solved
 SMALL = 0.05  # of the tasks
 LIKELY = 0.1  # p value
-MOST = 2 / 3  # of the gap to the ceiling
+LARGE_SHARE = 2 / 3  # of the gap to the ceiling
 UNREAD = 0.5  # R² of a quantity that planning can not count on
 LOOSE = 0.5  # correlation of latent and true cost
 NOISE = 1.1  # times the error of the reading: as much may be said of true latents
@@ -55,7 +55,7 @@ def conclude(result: Diagnosis) -> tuple[str, str]:
 
 
 def ceiling(result: Diagnosis) -> float:
-    """Share of the tasks that can be solved: the best of who played all, or 1 where nobody is told the way."""
+    """Share of the tasks that can be solved: the best result over all tasks, or 1 where no expert exists."""
     if not is_known(result):
         return 1.0
     tasks = result.ladder["configured"].tasks
@@ -87,7 +87,7 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
     simulator = ladder.get("simulator")
     rungs = {link: ladder[name] for link, name in SEARCHES.items() if name in ladder}
     clear = {link: _gain(rung) for link, rung in rungs.items() if is_clear(rung)}
-    if clear and max(clear.values()) >= MOST * (top - base):
+    if clear and max(clear.values()) >= LARGE_SHARE * (top - base):
         as_good = [link for link, gain in clear.items() if gain >= max(clear.values()) - SMALL]
         link = as_good[0]  # the simplest that does as well as the best
         return link, f"{opening} The search binds, not the model: {_searched(result)}."
@@ -100,7 +100,7 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
 
 
 def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -> tuple[str, str]:
-    """Of what stands between the pictures and the true world."""
+    """Of what stands between the images and the true world."""
     ladder = result.ladder
     metric = ladder.get("readout")
     states = ladder.get("state_dynamics")
@@ -147,7 +147,7 @@ def _searched(result: Diagnosis) -> str:
 
 
 def unread(result: Diagnosis) -> list[str]:
-    """What the goal is told in, and the encoder does not hold: not even a network reads it off the latents."""
+    """Quantities of the goal that the encoder drops: not even an MLP can decode them from the latents."""
     scores = {name: result.readout[name]["pretrained"].mlp for name in result.goal_quantities}
     return [name for name, score in scores.items() if score is not None and score < UNREAD]
 
@@ -157,7 +157,7 @@ def unread_places(result: Diagnosis) -> list[str]:
     return [name for name in unread(result) if result.kinds[name] != "velocity"]
 
 
-def beyond_still(result: Diagnosis) -> list[OpenLoop]:
+def worse_than_still(result: Diagnosis) -> list[OpenLoop]:
     """Quantities of the goal that imagination knows less of than who claims that nothing moves."""
     return [
         row
@@ -185,16 +185,16 @@ def _suspect(result: Diagnosis) -> str:
     """Encoder, dynamics, or the model as a whole."""
     if unread_places(result):
         return "encoder"
-    if beyond_still(result) or drift(result):
+    if worse_than_still(result) or drift(result):
         return "dynamics"
     return "model"
 
 
 def _evidence(result: Diagnosis, where: str) -> str:
     if where == "encoder":
-        return f"The encoder drops what the goal is told in: {_scores(result, unread_places(result))}."
+        return f"The encoder drops quantities that define the goal: {_scores(result, unread_places(result))}."
     if where == "dynamics":
-        row = (beyond_still(result) or drift(result))[0]
+        row = (worse_than_still(result) or drift(result))[0]
         return (
             f"The encoder holds the goal, and the dynamics lose it: after {row.horizon} imagined steps {row.quantity} "
             f"is off by {with_unit(row.imagined, row.unit)} ({with_unit(row.read, row.unit)} on true latents, "
@@ -204,14 +204,14 @@ def _evidence(result: Diagnosis, where: str) -> str:
 
 
 def _remarks(result: Diagnosis, weakest: str) -> Iterator[str]:
-    """What else is amiss."""
+    """Other problems."""
     tasks = result.ladder["configured"].tasks
     if tasks < FEW:
         yield f"{tasks} tasks are too few to tell anything: raise `tasks`."
     names = [name for name in unread(result) if result.kinds[name] == "velocity" or weakest != "encoder"]
     if names:
         yield f"Hardly read off one latent: {_scores(result, names)}."
-    if weakest != "dynamics" and (rows := beyond_still(result)):
+    if weakest != "dynamics" and (rows := worse_than_still(result)):
         yield f"Imagined {rows[0].quantity} is worse than if nothing moved, {rows[0].horizon} step(s) ahead."
     cost = result.cost
     far = result.exploitation
@@ -233,7 +233,7 @@ def _cheap_remedies(result: Diagnosis, weakest: str) -> Iterator[str]:
     ladder = result.ladder
     gap = ceiling(result) - ladder["configured"].success
     unsure = [name for name in SEARCHES.values() if name in ladder and not is_clear(ladder[name])]
-    promising = [name for name in unsure if _gain(ladder[name]) >= MOST * gap]
+    promising = [name for name in unsure if _gain(ladder[name]) >= LARGE_SHARE * gap]
     if promising and weakest not in SEARCHES:
         tasks = ladder[promising[0]].tasks
         yield f"More search may help as well, which {tasks} tasks are too few to tell: raise search_tasks."

@@ -1,4 +1,4 @@
-"""`jepa embed`: latents of videos and pictures, as a table or as a picture.
+"""`jepa embed`: latents of videos and images, as a table or as an image.
 
     file → clips → encoder → latents [S, N, D] of each clip ─┬→ .npz, .parquet or shards     (write.py)
                                                              └→ colors beside the input      (pca.py)
@@ -29,7 +29,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.read import ShardFiles
 from jepa_data.sources.corpus import IMAGE_FILES, VIDEO_FILES
 from jepa_data.sources.walk import walk
-from jepa_probes.embedding.pca import draw_features, open_picture
+from jepa_probes.embedding.pca import draw_features, open_image
 from jepa_probes.embedding.write import EncodedVideo, open_writer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ UNREADABLE = (DecodeError, UserError, OSError)  # what is wrong with one file, a
 
 @dataclass(frozen=True)
 class Video:
-    """A video or picture that has not been read yet."""
+    """A video or image that has not been read yet."""
 
     name: str
     read: Callable[[], bytes | Path]
@@ -56,7 +56,7 @@ def embed(
     clip_frames: int | None = None,
     timeout_seconds: float = Limits.timeout_seconds,
 ) -> int:
-    """Write the latents of a file, of every video and picture below a folder, or of every sample of a folder of shards.
+    """Write the latents of a file, of every video and image below a folder, or of every sample of a folder of shards.
 
     What cannot be read is named and counted, and the others are embedded.
 
@@ -69,7 +69,7 @@ def embed(
         Number of files embedded.
 
     Raises:
-        UserError: there is no video or picture, none can be read, `out` cannot be written, or the model cannot take
+        UserError: there is no video or image, none can be read, `out` cannot be written, or the model cannot take
             such clips. What was embedded before the writing failed is kept, in a file that the last line names.
     """
     videos = _videos(source)
@@ -91,7 +91,7 @@ def embed(
                 left_out += 1
                 logger.info(f"left out: {video.name}: {error}")
         if not writer.count:
-            raise UserError(f"{source}: none of its {left_out} videos and pictures could be embedded")
+            raise UserError(f"{source}: none of its {left_out} videos and images could be embedded")
         written = writer.close()
     except BaseException:
         if kept := writer.abandon():
@@ -108,10 +108,10 @@ def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | 
         The name of the video: of several, the first that can be read.
 
     Raises:
-        UserError: as `embed`, or the latents have no place in the picture.
+        UserError: as `embed`, or the latents have no place in the image.
     """
     videos = list(_videos(source))
-    write = open_picture(out)
+    write = open_image(out)
     model = load(model_path)
     clip_frames = _checked_clip(model, clip_frames)
     for video in videos:
@@ -181,7 +181,7 @@ def _checked_clip(model: LatentWorldModel, clip_frames: int | None) -> int | Non
 
 
 def _videos(source: Path) -> Iterator[Video]:
-    """Every video and picture of a source, in order. Raises UserError, before anything is done, if there is none."""
+    """Every video and image of a source, in order. Raises UserError, before anything is done, if there is none."""
     source = source.expanduser()
     if source.is_file():
         return iter([Video(printable(source.name), lambda: source)])
@@ -194,7 +194,7 @@ def _videos(source: Path) -> Iterator[Video]:
         logger.info(note)
     if not listing.files:
         endings = ", ".join("." + ending for ending in sorted(VIDEO_FILES | IMAGE_FILES))
-        raise UserError(f"{source}: no videos or pictures ({endings}) and no shards (manifest.json) in this folder")
+        raise UserError(f"{source}: no videos or images ({endings}) and no shards (manifest.json) in this folder")
     return (Video(printable(path.relative_to(source)), lambda path=path: path) for path in listing.files)
 
 

@@ -2,7 +2,7 @@
 
 The features of all steps and places of the video are fitted together: their first three principal components become
 red, green and blue, so one color means the same thing everywhere in the video, and nothing in another one. What stands
-beside them is what the encoder sees: the picture as it was cropped and scaled for it.
+beside them is what the encoder sees: the image as it was cropped and scaled for it.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from jepa_probes.reporting.gallery import feature_maps
 LONGEST = 120  # latent steps drawn
 
 
-def open_picture(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], None]:
+def open_image(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], None]:
     """What writes frames, at so many a second, to `out`. Raises UserError if its name does not end in .gif or .mp4."""
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--pca is {out}; give a name that ends in .gif or .mp4")
@@ -37,7 +37,7 @@ def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | N
         clip_frames: encoded together; None: all.
 
     Raises:
-        UserError: the video is shorter than a step, or the latents have no place in the picture.
+        UserError: the video is shorter than a step, or the latents have no place in the image.
     """
     per_step = model.spec.frames_per_step
     steps = min(file.frames // per_step, LONGEST)
@@ -47,7 +47,7 @@ def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | N
     features = [maps.flatten(0, 1) for block in blocks if (maps := feature_maps(model, block)) is not None]
     if not features or features[0].shape[1] * features[0].shape[2] == 1:
         raise UserError(
-            f"the latents of this model are {model.spec.tokens} vector(s) a step that have no place in the picture, so "
+            f"the latents of this model are {model.spec.tokens} vector(s) a step that have no place in the image, so "
             "there is no map to color. --pca is for encoders with tokens on a grid"
         )
     return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(features))

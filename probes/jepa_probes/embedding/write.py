@@ -174,7 +174,7 @@ class ParquetWriter(Writer):
                 first += len(clip)
         with self.writing():
             if self._file is None:
-                self._begin(len(rows[0]["vector"]))
+                self._open_table(len(rows[0]["vector"]))
             for row in rows:
                 for name, value in row.items():
                     self._rows[name].append(value)
@@ -196,7 +196,7 @@ class ParquetWriter(Writer):
         self.partial.unlink(missing_ok=True)
         return None
 
-    def _begin(self, width: int) -> None:
+    def _open_table(self, width: int) -> None:
         arrow = self._arrow
         self._width = width
         self._schema = arrow.schema(

@@ -103,13 +103,13 @@ def load_controller(run: Path | str, out: Path | None = None) -> Actor | Linear:
     folder = next((path for path in places if path.is_dir()), None)
     if folder is None:
         raise UserError(f"{run}: no controller here; run `jepa dream {run}` first")
-    described = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
-    config = from_dict(described, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
-    senses = ObservationNormalizer(config.tokens, config.width, config.actor_inputs)
+    stored = {k: v for k, v in checkpoint.read_description(folder).items() if k not in FILE_KEYS}
+    config = from_dict(stored, ControllerConfig, source=str(folder / checkpoint.DESCRIPTION))
+    normalizer = ObservationNormalizer(config.tokens, config.width, config.actor_inputs)
     space = ActionSpace(config.action_size, config.frames, config.action_repeat, config.bounds, config.actions)
     network = config.model_dump(include={"hidden", "layers"}, exclude_none=True)
     learner: type[Learner] = CONTROLLERS[config.kind]
-    controller = learner.build(senses, space, **network)
+    controller = learner.build(normalizer, space, **network)
     checkpoint.load_into(controller, folder)
     return controller.eval().requires_grad_(False)
 
@@ -183,7 +183,7 @@ def _trained(stage: Stage, dreams: Dream) -> Trained:
 
 def _save(folder: Path, trained: Trained, model: LatentWorldModel, stage: Stage) -> None:
     space = stage.space
-    described = ControllerConfig(
+    controller_config = ControllerConfig(
         kind=stage.config.controller.kind,
         tokens=model.spec.tokens,
         width=model.spec.width,
@@ -196,7 +196,7 @@ def _save(folder: Path, trained: Trained, model: LatentWorldModel, stage: Stage)
         hidden=trained.network.get("hidden"),
         layers=trained.network.get("layers"),
     )
-    checkpoint.save(folder, trained.controller, described.model_dump(mode="json"))
+    checkpoint.save(folder, trained.controller, controller_config.model_dump(mode="json"))
 
 
 def _planned(places: Sequence[Path], score: DreamScore) -> Success | None:

@@ -1,6 +1,6 @@
 """Is a dream worth what the world is? A controller that learned in dreams plays held-out episodes, and dreams them.
 
-    world   picture 0 ─> z0 ─> action ─> … picture k ─> zk     reward(z1, goal) … reward(zT, goal): of what was encoded
+    world   image 0 ─> z0 ─> action ─> … image k ─> zk     reward(z1, goal) … reward(zT, goal): of what was encoded
     dream            z0 ─> action ─> z1' ─> …                  reward(z1', goal) … reward(zT', goal): of what was dreamt
 
 Both from the same starts, by the same controller, with the same reward; in a world that rewards by itself and sets no
@@ -37,14 +37,14 @@ def evaluate_controller(
 
     Args:
         dream: of the model; its reward is that of both returns.
-        horizon: latent steps that the controller was trained for; returns are told for these and for the whole task.
+        horizon: latent steps that the controller was trained for; returns are given for these and the whole task.
 
     Returns:
         Success with its interval, those of others, and `returns`.
     """
     world = tasks.start(1)
     check_actions(model, world)
-    policy = ImaginationPolicy(model, controller, tasks.goal_pictures, fps=world.fps)
+    policy = ImaginationPolicy(model, controller, tasks.goal_images, fps=world.fps)
     starts: list[Tensor] = []
     rewards: list[Tensor] = []
     assert policy.goal is not None
@@ -92,7 +92,7 @@ def evaluate_return(
 
     Args:
         dream: of the model; its reward and its ends are heads that were fitted to the world's.
-        horizon: latent steps that the controller was trained for; returns are told for these and for the whole episode.
+        horizon: latent steps that the controller was trained for; returns are given for these and the whole episode.
 
     Returns:
         The mean return in the world with its interval, that of random actions, and `returns`.

@@ -121,11 +121,11 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
     parts = list[RewardData]()
     for number in range(len(samples))[:episodes]:
         sample = shards.probed(samples[number])
-        pictures, contents = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
+        images, contents = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
         assert contents.states is not None
-        if len(pictures) > (model.spec.frames_per_step - 1) * stride:
-            video = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-            parts.append(_moments(model, sample.key, video, torch.from_numpy(contents.states[:, columns]), stride))
+        if len(images) > (model.spec.frames_per_step - 1) * stride:
+            video = torch.from_numpy(images).permute(0, 3, 1, 2)
+            parts.append(_examples(model, sample.key, video, torch.from_numpy(contents.states[:, columns]), stride))
     if not parts:
         raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
     return RewardData(
@@ -136,8 +136,10 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
     )
 
 
-def _moments(model: LatentWorldModel, key: str, video: Tensor, states: Float[Tensor, "T 2"], stride: int) -> RewardData:
-    """Those of an episode: its first picture as it stands, then as in the figure above.
+def _examples(
+    model: LatentWorldModel, key: str, video: Tensor, states: Float[Tensor, "T 2"], stride: int
+) -> RewardData:
+    """Those of an episode: its first image as it stands, then as in the figure above.
 
     Every `stride`-th frame is one of the model's.
     """

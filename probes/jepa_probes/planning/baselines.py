@@ -4,8 +4,8 @@
     inverse_dynamics   what the action to the goal was in the recordings, without planning
     replay             the very actions by which the goal was reached when it was recorded, without looking, then none;
                        only of goals with a `goal_offset`. What it misses is what glides on, and what chance there is
-    expert             the world's script, told the true state
-    simulator          the same planner told the truth: it plans on copies of the simulator, with the true distance as
+    expert             the world's expert policy, which reads the true state
+    simulator          the same planner with true dynamics: it plans on copies of the world, with the true distance as
                        its cost; of a hybrid the sampler alone, as a simulator has no gradient. Where plans start from
                        a guide, so do these
 
@@ -65,7 +65,7 @@ def play_without_planning(
     world = tasks.start(1)
     solved = {"random": random_floor(tasks, frames)}
     if inverse is not None:
-        policy = ImaginationPolicy(model, inverse, tasks.goal_pictures, world.fps)
+        policy = ImaginationPolicy(model, inverse, tasks.goal_images, world.fps)
         solved["inverse_dynamics"] = tasks.solved_by(lambda world: policy.act(world.render()))
     if tasks.recorded is not None:
         solved["replay"] = replay(tasks)
@@ -80,7 +80,7 @@ def random_floor(tasks: Tasks, frames: int) -> NDArray[np.bool_]:
 
 
 def expert(tasks: Tasks) -> NDArray[np.bool_]:
-    """The world's script, told the true state."""
+    """The world's expert policy, which reads the true state."""
     return tasks.solved_by(lambda world: world.expert(tasks.goal))
 
 
@@ -96,7 +96,7 @@ def _led(
     model: LatentWorldModel, guide: Controller, tasks: Tasks, steps: int, world: GoalBatch
 ) -> Float[Tensor, "B P A"]:
     """What a controller does in the next steps, in copies of the simulator."""
-    policy = ImaginationPolicy(model, guide, tasks.goal_pictures[: len(world)], world.fps)
+    policy = ImaginationPolicy(model, guide, tasks.goal_images[: len(world)], world.fps)
     imagined = world.take(np.arange(len(world)))
     done = []
     for _ in range(steps):
@@ -148,7 +148,7 @@ def simulator_ceiling(
 def _true_cost(
     world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
 ) -> Float[Tensor, "B K"]:
-    """Mean way left to the goal over a plan, and how fast the thing is at its end (it shall stop there)."""
+    """Mean distance to the goal over a plan, plus the speed at its end (it should stop there)."""
     batch, plans = actions.shape[:2]
     imagined = world.take(np.repeat(np.arange(batch), plans))
     target = np.repeat(goal, plans, axis=0)

@@ -28,13 +28,13 @@ from jepa_probes.planning.tasks import Tasks, check_actions
 class Evaluation:
     """A result, and of the first tasks what was seen and imagined.
 
-    `pictures` of all frames of the kept tasks; `imagined`: the latents that their first plans lead to.
+    `images` of all frames of the kept tasks; `imagined`: the latents that their first plans lead to.
     """
 
     result: PlanResult
     tasks: Tasks
     solved: NDArray[np.bool_]
-    pictures: UInt8[np.ndarray, "T E h w 3"]
+    images: UInt8[np.ndarray, "T E h w 3"]
     imagined: Float[Tensor, "E H N D"]
     frames_per_step: int
 
@@ -56,16 +56,16 @@ def evaluate(
         costs: the other terms of the cost, in place of those of the settings.
         inverse: makes the agent `inverse_dynamics`, once planning was done; None leaves it out.
         guide: what plans start from, see `Policy`.
-        simulator_tasks: how many of the tasks the planner on the true simulator is given, the dear part; 0 leaves it
+        simulator_tasks: tasks for the planner on the true simulator, the expensive part; 0 leaves it
             out, None: all.
-        keep: tasks of which pictures are kept.
+        keep: tasks whose images are kept.
     """
     world = tasks.start(1)
     check_actions(model, world)
     costs = costs or Costs()
     settings = replace(settings, terms=costs.terms)
     ready = partial(Policy, model, settings=settings, seed=tasks.protocol.seed, fps=world.fps, guide=guide)
-    policy = ready(tasks.goal_pictures)
+    policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
     episodes = tasks.run(player)
@@ -84,18 +84,18 @@ def evaluate(
         unit=world.unit,
         plans_per_task=policy.plans,
         seconds_per_plan=player.seconds / (policy.plans * tasks.protocol.tasks),
-        seconds_per_plan_alone=_time_of_one(ready(tasks.goal_pictures[:1]), world),
+        seconds_per_plan_alone=_time_of_one(ready(tasks.goal_images[:1]), world),
         model_calls_per_plan=round(policy.evaluations * steps),
         differentiated_calls_per_plan=round(policy.differentiated * steps),
         protocol=tasks.protocol,
-        settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.described},
+        settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.configs},
         seconds=seconds,
         distances=episodes.distance.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
     )
     assert player.imagined is not None
-    pictures = np.stack([*player.pictures, episodes.world.render()[:keep]])
-    return Evaluation(result, tasks, solved, pictures, player.imagined[:keep], frames)
+    images = np.stack([*player.images, episodes.world.render()[:keep]])
+    return Evaluation(result, tasks, solved, images, player.imagined[:keep], frames)
 
 
 def _entered(entered: NDArray[np.bool_], tasks: Tasks, regions: Sequence[Region]) -> Entered | None:
@@ -111,10 +111,10 @@ class _Player:
     """The policy at play, and what is noted meanwhile.
 
     Attributes:
-        keep: tasks of which pictures are kept.
+        keep: tasks whose images are kept.
         entered: which tasks were in a forbidden region at some time.
         seconds: that it took to encode and to plan.
-        pictures: that it was shown, those of the kept tasks.
+        images: that it was shown, those of the kept tasks.
         imagined: what its first plans lead to.
     """
 
@@ -123,14 +123,14 @@ class _Player:
     keep: int
     entered: Bool[np.ndarray, " B"]
     seconds: float = 0.0
-    pictures: list[UInt8[np.ndarray, "E h w 3"]] = field(default_factory=list)
+    images: list[UInt8[np.ndarray, "E h w 3"]] = field(default_factory=list)
     imagined: Float[Tensor, "B H N D"] | None = None
 
     def __call__(self, world: GoalBatch) -> NDArray[np.floating]:
         for region in self.regions:
             self.entered |= region.contains(world)
         seen = world.render()
-        self.pictures.append(seen[: self.keep])
+        self.images.append(seen[: self.keep])
         known = proprioception(self.policy.model, world)
         began = time.perf_counter()
         action = self.policy.act(seen, known)
@@ -141,7 +141,7 @@ class _Player:
 
 
 def proprioception(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
-    """What the model has to be told of the body [B, X], of the world's true state; None if nothing.
+    """Proprioception [B, X] that the model needs, from the world's true state; None if it needs none.
 
     Raises:
         UserError: the world has no such state.

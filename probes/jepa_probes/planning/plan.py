@@ -75,8 +75,8 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     except ValueError as error:
         raise UserError(f"{run}: {error}") from error
     done.result.write(out)
-    described = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
-    (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(described))
+    settings = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
+    (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(settings))
     _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
     return done.result
 
@@ -121,11 +121,11 @@ def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None
         old.unlink()
     if not count:
         return
-    shown = _chosen(done.solved[: done.pictures.shape[1]], count)
+    shown = _chosen(done.solved[: done.images.shape[1]], count)
     draw_plans(
         decoder(),
-        done.pictures[:, shown].swapaxes(0, 1),
-        done.tasks.goal_pictures[shown],
+        done.images[:, shown].swapaxes(0, 1),
+        done.tasks.goal_images[shown],
         done.imagined[shown].numpy(),
         done.solved[shown],
         out / "figures",
@@ -136,7 +136,7 @@ def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None
 
 
 def _chosen(solved: np.ndarray, count: int) -> np.ndarray:
-    """The first tasks, with at least one failure among them where there is one: a page shall not show only luck."""
+    """The first tasks, with at least one failure among them if there is one: a page must not only show luck."""
     first = np.arange(min(count, len(solved)))
     failures = np.flatnonzero(~solved)
     if solved[first].all() and failures.size:

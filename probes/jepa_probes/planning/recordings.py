@@ -22,7 +22,7 @@ CACHE_MIB = 1024
 def recorded(
     model: LatentWorldModel, data: StreamConfig, seed: int, clips: int | None, clips_per_video: int
 ) -> tuple[Features, Tensor]:
-    """Latents and actions of the training episodes; and the latents [E, S, N, D] of the same moments as stills.
+    """Latents and actions of the training episodes; and the latents [E, S, N, D] of the same frames as single images.
 
     Args:
         clips: stop after so many; None: all.
@@ -39,8 +39,8 @@ def recorded(
     frames = model.spec.frames_per_step
 
     def still(video: Tensor) -> Tensor:
-        pictures = video[:, frames - 1 :: frames].flatten(0, 1)
-        repeated = pictures[:, None].expand(-1, frames, -1, -1, -1)
+        images = video[:, frames - 1 :: frames].flatten(0, 1)
+        repeated = images[:, None].expand(-1, frames, -1, -1, -1)
         return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
 
     encodes: dict[str, Encode] = {"seen": model.encode_clips}

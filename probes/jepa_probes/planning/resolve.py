@@ -20,7 +20,7 @@ AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
 
 
 def recorded_in(run: Path, config: AnyTasks, recording: Manifest, model: LatentWorldModel) -> AnyTasks:
-    """The config with the name and version of the world that the run's data come from, and the size of its pictures.
+    """The config with the name and version of the world that the run's data come from, and the size of its images.
 
     Raises:
         UserError: they come from no simulated world, or from another than the config names, or the model's actions are

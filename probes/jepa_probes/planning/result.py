@@ -19,7 +19,7 @@ class Success(Part):
 
     @staticmethod
     def of(solved: NDArray[np.bool_]) -> "Success":
-        """Of the tasks of which it is said whether they are solved."""
+        """Of the tasks with a known outcome."""
         share, low, high = wilson(int(solved.sum()), len(solved))
         return Success(success=share, low=low, high=high, tasks=len(solved))
 

@@ -1,4 +1,4 @@
-"""Tasks in a simulated world: held-out starts, and goals given as pictures, all fixed by a protocol.
+"""Tasks in a simulated world: held-out starts, and goals given as images, all fixed by a protocol.
 
     episodes of a recording   0 … n                 seen in training, or kept for probes
     episodes of tasks         1,000,000 …           seen by nobody before
@@ -92,14 +92,14 @@ class Tasks:
                 f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
             )
         self.goal, self.recorded = self._draw_goals()
-        self.goal_pictures = self.at_goal().render()
+        self.goal_images = self.at_goal().render()
 
     def start(self, count: int | None = None) -> GoalBatch:
         """The tasks at their beginning, a fresh copy; the first `count`, or all."""
         return self._start.take(np.arange(len(self._start))[:count])
 
     def at_goal(self) -> GoalBatch:
-        """All tasks where they shall end, at rest."""
+        """All tasks at their goals, at rest."""
         world = self.start()
         world.set_goal_state(self.goal)
         return world

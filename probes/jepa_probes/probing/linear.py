@@ -51,14 +51,14 @@ class LinearProbe(ClassProbe):
         reduction = Reduction.fit(embedding, min(self.config.components, len(embedding)))
         x = reduction(embedding)
         fit, holdout = split_episodes(keys, seed=seed)
-        nothing = torch.zeros(x.shape[1] + 1, classes)
-        weight = nothing
+        zeros = torch.zeros(x.shape[1] + 1, classes)
+        weight = zeros
         losses = dict[float, float]()
         for penalty in self.config.penalties:
             weight = _solve(x[fit], target[fit], weight, penalty, self.config.iterations)
             losses[penalty] = float(F.cross_entropy(_logits(x[holdout], weight), target[holdout]))
         best = min(losses, key=losses.__getitem__)
-        return FittedLinear(reduction, _solve(x, target, nothing, best, self.config.iterations), best)
+        return FittedLinear(reduction, _solve(x, target, zeros, best, self.config.iterations), best)
 
 
 @dataclass(frozen=True)

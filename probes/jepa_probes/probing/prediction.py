@@ -38,7 +38,7 @@ def predict_latents(
         actions: the P = T-1 raw ones between the T frames of each clip.
         horizons: in latent steps.
         context: latents that the dynamics see before they predict.
-        states: at every latent step, for dynamics that are told; they are not told those of later steps.
+        states: at every latent step, for dynamics that need them; those of later steps are hidden from them.
 
     Raises:
         UserError: a horizon is longer than the clips, or there is only one clip (nothing to shuffle with).

@@ -99,9 +99,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
 def _classifiers(config: ProbeConfig) -> list[ClassProbe]:
     """Raises UserError if the settings of one do not fit together."""
     made = []
-    for number, described in enumerate(config.classifiers):
+    for number, classifier_config in enumerate(config.classifiers):
         try:
-            made.append(PROBES.make(described))
+            made.append(PROBES.make(classifier_config))
         except ValueError as error:
             raise UserError(f"classifiers.{number}: {error}") from error
     return made

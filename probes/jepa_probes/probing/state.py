@@ -242,7 +242,7 @@ class _Problem:
         return cls(columns, _Sums.of(*parts[0]), _Sums.of(*parts[1]), *parts[1])
 
     def held_out_r2(self) -> Float[Tensor, "P C"]:
-        """For every penalty, fitted without the held-out rows. NaN where nothing can be told."""
+        """For every penalty, fitted without the held-out rows. NaN where it is undefined."""
         r2 = torch.full((len(PENALTIES), len(self.columns)), torch.nan, dtype=torch.float64)
         if self.fit.n < 2 or self.holdout.n < 2:
             return r2

@@ -1,6 +1,6 @@
-"""Pictures as arrays: tiles with labels, and PNG and GIF files of them. Nothing here knows a model.
+"""Images as arrays: tiles with labels, and PNG and GIF files of them. Nothing here knows a model.
 
-Picture  uint8 [y, x, 3]          Frames  uint8 [t, y, x, 3]
+Image  uint8 [y, x, 3]          Frames  uint8 [t, y, x, 3]
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ PAPER = (40, 44, 53)
 INK = (226, 230, 238)
 FAINT = (158, 164, 176)
 GAP, FONT_SIZE = 6, 13
-TILE = 144  # pixels a side that small pictures are enlarged to, roughly
+TILE = 144  # pixels a side that small images are enlarged to, roughly
 PALETTE_FRAMES = 8
 
 
@@ -70,17 +70,17 @@ def tile(
 
 
 def write_on(
-    picture: UInt8[np.ndarray, "Y X 3"],
+    image: UInt8[np.ndarray, "Y X 3"],
     marks: Sequence[tuple[int, int, str, str]],
     color: tuple[int, int, int] = INK,
     size: int = FONT_SIZE,
 ) -> UInt8[np.ndarray, "Y X 3"]:
     """A copy with texts (x, y, text, anchor as in Pillow) on it."""
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
     for x, y, text, anchor in marks:
         draw.text((x, y), text, fill=color, font=font(size), anchor=anchor)
-    return np.asarray(image)
+    return np.asarray(canvas)
 
 
 def caption(frames: UInt8[np.ndarray, "T Y X 3"], texts: Sequence[str]) -> UInt8[np.ndarray, "T Z X 3"]:
@@ -100,9 +100,9 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
-def write_png(picture: UInt8[np.ndarray, "Y X 3"], path: Path) -> Path:
+def write_png(image: UInt8[np.ndarray, "Y X 3"], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, optimize=True)
+    Image.fromarray(image).save(path, optimize=True)
     return path
 
 
@@ -124,7 +124,7 @@ def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 
 def _palette(frames: UInt8[np.ndarray, "T Y X 3"]) -> Image.Image:
     """255 colors for all frames. A color counts by the logarithm of its area, or small things would lose theirs."""
     shown = frames[np.linspace(0, len(frames) - 1, min(PALETTE_FRAMES, len(frames))).astype(int)]
-    levels = shown.astype(np.int32) >> 3  # 32 of each primary color are told apart
+    levels = shown.astype(np.int32) >> 3  # 32 of each primary color are kept apart
     packed = levels[..., 0] << 10 | levels[..., 1] << 5 | levels[..., 2]
     counts = np.bincount(packed.ravel(), minlength=2**15)
     present = np.flatnonzero(counts)

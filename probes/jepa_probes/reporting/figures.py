@@ -1,4 +1,4 @@
-"""What a model sees, imagines and does, as pictures. Each function returns frames; `drawing` writes the files.
+"""What a model sees, imagines and does, as images. Each function returns frames; `drawing` writes the files.
 
     contact_sheet   the data                          pca_video      features as colors, below the inputs of clips
     rollout_video   imagined against true             feature_video  the same beside the input of one video
@@ -21,7 +21,7 @@ from jepa_data.transforms import resize
 from jepa_probes.probing import reduction
 from jepa_probes.reporting.drawing import PAPER, caption, enlarge, fit_to, tile, to_frames
 
-TRACE_COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127))  # told apart by color-blind readers (IBM's set)
+TRACE_COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127))  # distinct for color-blind readers (IBM's set)
 ROBUST = (0.01, 0.99)  # quantiles that become black and full color
 
 
@@ -43,7 +43,7 @@ def pca_video(
     """The first three principal components of what the encoder makes of each step, under the input.
 
     Spatial features become colors: tokens of a square grid, or `maps` (of a convolutional encoder). A latent that is
-    one vector per step has no place in the picture: its components are drawn over time.
+    one vector per step has no place in the image: its components are drawn over time.
     The components are those of all clips together, so a color means the same everywhere.
 
     Raises:
@@ -51,9 +51,9 @@ def pca_video(
     """
     steps, tokens = latents.shape[1:3]
     shown = video[:, _last_frames(video.shape[1], steps)]
-    pictures = [enlarge(to_frames(clip)) for clip in shown]
-    height, width = pictures[0].shape[1:3]
-    cells = {"input": pictures}
+    images = [enlarge(to_frames(clip)) for clip in shown]
+    height, width = images[0].shape[1:3]
+    cells = {"input": images}
     if maps is None and tokens > 1:
         side = math.isqrt(tokens)
         if side * side != tokens:
@@ -69,9 +69,9 @@ def pca_video(
 
 def feature_video(video: UInt8[Tensor, "T 3 h w"], maps: Float[Tensor, "S hh ww E"]) -> UInt8[np.ndarray, "S Y X 3"]:
     """One video and, beside it, its features as colors that are those of this video alone."""
-    picture = enlarge(to_frames(video[_last_frames(len(video), len(maps))]))
-    colors = fit_to(feature_colors(maps), *picture.shape[1:3])
-    return tile([[picture, colors]], columns=["input", "features"])
+    image = enlarge(to_frames(video[_last_frames(len(video), len(maps))]))
+    colors = fit_to(feature_colors(maps), *image.shape[1:3])
+    return tile([[image, colors]], columns=["input", "features"])
 
 
 def feature_colors(maps: Float[Tensor, "*any E"]) -> UInt8[np.ndarray, "*any 3"]:
@@ -136,16 +136,16 @@ def plan_video(
     panels = {"start": real[:1].expand(frames, -1, -1, -1), "goal": goal[None].expand(frames, -1, -1, -1)}
     if imagined is not None:
         step = torch.arange(frames) // frames_per_step
-        if imagined.shape[-2:] != real.shape[-2:]:  # a model may look at smaller pictures than the world is drawn with
+        if imagined.shape[-2:] != real.shape[-2:]:  # a model may look at smaller images than the world is drawn with
             height, width = real.shape[-2:]
             imagined = resize(imagined[None].float(), (height, width))[0].round().to(torch.uint8)
         panels["first plan"] = torch.cat([real[:1], imagined])[step.clamp_max(len(imagined))]
     panels["real"] = real
-    picture = tile([[enlarge(to_frames(panel)) for panel in panels.values()]], columns=list(panels))
+    image = tile([[enlarge(to_frames(panel)) for panel in panels.values()]], columns=list(panels))
     ending = ("reached the goal" if reached else "missed the goal") + (distance and f", {distance} away")
     texts = [f"frame {t}" for t in range(frames)]
     texts[-1] += f": {ending}"
-    return caption(picture, texts)
+    return caption(image, texts)
 
 
 def _last_frames(frames: int, steps: int) -> slice:

@@ -40,7 +40,7 @@ def draw_model(
     Args:
         clips: held out; the first ones are shown.
         horizon: latent steps imagined; fewer if the clips are shorter.
-        state_columns: of `clips.states`, what the dynamics are told; without it those that are told imagine nothing.
+        state_columns: of `clips.states`, proprioception for dynamics that need it; without it these imagine nothing.
     """
     tubelet, seconds = model.spec.frames_per_step, model.spec.step_seconds
     sheet = figures.contact_sheet(clips.video, seconds_per_frame=seconds / tubelet)

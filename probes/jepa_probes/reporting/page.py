@@ -36,7 +36,7 @@ from jepa_probes.reporting.results import (
 
 TEMPLATE = "report.html.j2"
 KINDS = {".png": "image/png", ".gif": "image/gif"}
-LARGEST_FIGURE = 4 * 2**20  # bytes; a page shall open on a phone
+LARGEST_FIGURE = 4 * 2**20  # bytes; so that a page opens on a phone
 MAX_PLANS = 8
 CONTROLLERS = {"actor_critic": "An actor-critic", "evolution": "A linear controller, found by CMA-ES,"}
 HIGHER, LOWER = max, min
@@ -249,7 +249,7 @@ def _embed_chart(chart: Chart) -> dict[str, str]:
 
 
 def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
-    """Pictures by file name as data URIs, and the names of those that are too large. Plans go with the plan.json."""
+    """Images by file name as data URIs, and the names of those that are too large. Plans go with the plan.json."""
     planned = next((folder for folder in folders if (folder.parent / "plan.json").is_file()), folders[-1])
     paths: dict[str, Path] = {}
     for folder in reversed(folders):

@@ -1,4 +1,4 @@
-"""What the numbers of a run say, in plain sentences. A bad result is told like a good one."""
+"""What the numbers of a run say, in plain sentences. Bad results are reported like good ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -92,7 +92,7 @@ def _planning(results: RunResults) -> str:
     if not p:
         return ""
     text = (
-        f"Given only a picture of the goal, it planned its way there in {percent(p.success)} of {p.tasks} "
+        f"Given only an image of the goal, it planned its way there in {percent(p.success)} of {p.tasks} "
         f"held-out tasks (95 % interval {percent(p.low)} to {percent(p.high)})"
     )
     baselines = [f"{AGENTS[agent]}: {percent(share)}" for agent, share in planning_baselines(p).items()]

@@ -18,7 +18,7 @@ from jepa_probes.output import folders
 logger = logging.getLogger(__name__)
 
 FITTING_CLIPS = 320  # of training
-STEPS = 250  # at 64 pixels; of smaller pictures as many more as take about as long, up to four times
+STEPS = 250  # at 64 pixels; of smaller images as many more as take about as long, up to four times
 
 
 def pixel_decoder(

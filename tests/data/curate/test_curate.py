@@ -59,7 +59,7 @@ def test_what_stays_keeps_its_bytes_split_order_and_source(mixed: Path, curated:
     before, after = members(mixed), members(out)
     assert tuple(after) == result.kept_keys and len(after) == 7
     for key, parts in after.items():
-        ending = "png" if key == "picture" else "mp4"
+        ending = "png" if key == "image" else "mp4"
         assert parts[ending] == before[key][ending]
         assert json.loads(parts["metadata.json"]) == json.loads(before[key]["metadata.json"])
     old = {sample.key: sample for sample in ShardSet.open(mixed).samples if sample.key in after}
@@ -106,13 +106,13 @@ def test_contact_sheets_show_the_dropped_beside_what_stays(curated: tuple[Curate
     result, _ = curated
     names = ["01-too_short", "02-static", "03-dark", "04-blurred", "05-near_duplicates", "06-balance"]
     assert [path.stem for path in result.examples] == names
-    pictures = {path.stem: np.asarray(Image.open(path)) for path in result.examples}
-    rows = {name: (picture.shape[0] - 34) // 112 for name, picture in pictures.items()}
+    images = {path.stem: np.asarray(Image.open(path)) for path in result.examples}
+    rows = {name: (image.shape[0] - 34) // 112 for name, image in images.items()}
     assert rows == {"05-near_duplicates": 4} | dict.fromkeys(set(names) - {"05-near_duplicates"}, 3)
-    # The static video's four frames: the same picture four times; of the one that stays: four different ones.
-    strip = [pictures["02-static"][34:98, 28 + 104 * i : 92 + 104 * i].astype(int) for i in range(4)]
+    # The static video's four frames: the same image four times; of the one that stays: four different ones.
+    strip = [images["02-static"][34:98, 28 + 104 * i : 92 + 104 * i].astype(int) for i in range(4)]
     assert strip[0].std() > 10 and all(np.abs(strip[0] - other).mean() < 1.0 for other in strip[1:])
-    kept = [pictures["02-static"][146:210, 28 + 104 * i : 92 + 104 * i].astype(int) for i in range(4)]
+    kept = [images["02-static"][146:210, 28 + 104 * i : 92 + 104 * i].astype(int) for i in range(4)]
     assert np.abs(kept[0] - kept[2]).mean() > 2.0
 
 
@@ -188,12 +188,15 @@ def test_arrays_of_what_stays_are_the_same(tmp_path: Path, write_shards: Callabl
     assert ShardSet.open(tmp_path / "out").manifest.state_names == ("number",)
 
 
-def test_a_config_that_asks_for_what_is_not_there_is_told_before_the_work(
+def test_a_config_that_asks_for_what_is_not_there_is_reported_before_the_work(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jepa_data.curate.run.measure", lambda *rest: pytest.fail("it was measured"))
     for stage, words in (
-        ({"kind": "balance", "label": "color", "at_most": 2}, r"stages\.0\.label: the shards have no label 'color'"),
+        (
+            {"kind": "balance", "label": "color", "max_samples": 2},
+            r"stages\.0\.label: the shards have no label 'color'",
+        ),
         ({"kind": "near_duplicates", "embeddings": str(tmp_path / "e.npz")}, "no such file. Make it: jepa embed"),
     ):
         with pytest.raises(DataError, match=words):
@@ -204,7 +207,7 @@ def test_a_config_that_asks_for_what_is_not_there_is_told_before_the_work(
         curate(mixed, tmp_path / "full", described(STAGES[0]))
 
 
-def test_shards_that_change_between_measuring_and_writing_are_told(tmp_path: Path) -> None:
+def test_shards_that_change_between_measuring_and_writing_are_reported(tmp_path: Path) -> None:
     folder = mixed_shards(tmp_path / "s")
 
     def progress(what: str, done: int, total: int) -> None:

@@ -73,7 +73,7 @@ def test_a_sample_that_kills_its_process_is_named_and_the_others_are_measured(cl
                 assert (one.problem, one.motion, one.sharpness) == (other.problem, other.motion, other.sharpness)
 
 
-def test_without_ray_it_is_told_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_it_is_reported_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not there
     folder = mixed_shards(tmp_path / "shards")
     with pytest.raises(DataError, match=r"--engine ray: Ray Data cannot be imported .* pip install 'openjepa\[ray\]'"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from jepa_data.curate.frame_stats import _DCT, look, picture_hash, sharpness, shrunk
+from jepa_data.curate.frame_stats import _DCT, image_hash, look, sharpness, shrunk
 from jepa_data.curate.hamming_index import closest
 from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4
@@ -15,20 +15,20 @@ Numbered = Callable[..., np.ndarray]
 
 
 def textured(seed: int, frames: int = 6, size: int = 128) -> np.ndarray:
-    """Pictures [frames, size, size, 3] with soft shapes of all scales that drift by 4 pixels a frame."""
-    random, picture = np.random.default_rng(seed), np.zeros((2 * size, 2 * size), np.float32)
+    """Images [frames, size, size, 3] with soft shapes of all scales that drift by 4 pixels a frame."""
+    random, image = np.random.default_rng(seed), np.zeros((2 * size, 2 * size), np.float32)
     for side in (4, 8, 16, 32, 64):
         noise = random.normal(size=(side, side)).astype(np.float32) * 64 / side**0.5
-        picture += np.asarray(Image.fromarray(noise).resize(picture.shape, Image.Resampling.BICUBIC))
-    picture = np.clip(128 + picture, 0, 255).astype(np.uint8)
-    return np.stack([np.repeat(picture[4 * t : 4 * t + size, :size, None], 3, axis=2) for t in range(frames)])
+        image += np.asarray(Image.fromarray(noise).resize(image.shape, Image.Resampling.BICUBIC))
+    image = np.clip(128 + image, 0, 255).astype(np.uint8)
+    return np.stack([np.repeat(image[4 * t : 4 * t + size, :size, None], 3, axis=2) for t in range(frames)])
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.bitwise_count(one ^ other).mean())
 
 
-def test_brightness_and_motion_of_flat_pictures_are_exact() -> None:
+def test_brightness_and_motion_of_flat_images_are_exact() -> None:
     levels = np.array([10, 40, 40, 100], np.uint8)
     flat = np.broadcast_to(levels[:, None, None, None], (4, 48, 80, 3))
     seen = look(np.ascontiguousarray(flat))
@@ -39,12 +39,12 @@ def test_brightness_and_motion_of_flat_pictures_are_exact() -> None:
 
 
 def test_green_counts_more_than_blue() -> None:
-    pictures = np.zeros((2, 1, 8, 8, 3), np.uint8)
-    pictures[0, ..., 1] = pictures[1, ..., 2] = 100
-    assert [look(p).brightness for p in pictures] == pytest.approx([58.7, 11.4], abs=1e-3)
+    images = np.zeros((2, 1, 8, 8, 3), np.uint8)
+    images[0, ..., 1] = images[1, ..., 2] = 100
+    assert [look(p).brightness for p in images] == pytest.approx([58.7, 11.4], abs=1e-3)
 
 
-def test_a_small_picture_keeps_its_mean_whatever_its_shape() -> None:
+def test_a_small_image_keeps_its_mean_whatever_its_shape() -> None:
     for shape in ((90, 256), (256, 91), (64, 64), (20, 30)):
         gray = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
         small = shrunk(gray)
@@ -62,9 +62,9 @@ def test_the_laplacian_of_a_single_bright_pixel_is_known() -> None:
 
 def test_blurring_lowers_sharpness() -> None:
     blocks = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    picture = Image.fromarray(blocks.repeat(4, 0).repeat(4, 1))
-    blurred = [np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)))[None] for radius in (0, 1, 2, 4)]
-    values = [look(np.ascontiguousarray(pictures)).sharpness for pictures in blurred]
+    image = Image.fromarray(blocks.repeat(4, 0).repeat(4, 1))
+    blurred = [np.asarray(image.filter(ImageFilter.GaussianBlur(radius)))[None] for radius in (0, 1, 2, 4)]
+    values = [look(np.ascontiguousarray(images)).sharpness for images in blurred]
     assert values == sorted(values, reverse=True) and values[0] > 10 * values[-1]
 
 
@@ -78,9 +78,9 @@ def test_the_dct_is_that_of_the_definition() -> None:
 
 def test_a_wave_sets_the_one_bit_of_its_frequency() -> None:
     wave = np.cos(np.pi / 64 * (np.arange(64) + 0.5) * 3)  # frequency (0, 3)
-    values = [picture_hash((128 + sign * 50 * np.tile(wave, (64, 1))).astype(np.float32)) for sign in (1, -1)]
+    values = [image_hash((128 + sign * 50 * np.tile(wave, (64, 1))).astype(np.float32)) for sign in (1, -1)]
     assert [value.bit_count() for value in values] == [1, 0]
-    assert picture_hash(np.full((64, 64), 77.0, np.float32)) == 0
+    assert image_hash(np.full((64, 64), 77.0, np.float32)) == 0
 
 
 def test_copies_share_a_hash_and_other_videos_do_not() -> None:

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jepa_data.curate.config import Clock
-from jepa_data.curate.resample import Clocked, on_one_clock
+from jepa_data.curate.config import Resample
+from jepa_data.curate.resample import Clocked, resampled
 from jepa_data.errors import DecodeError
 
 FRAMES = np.arange(6) / 10.0  # six frames, ten a second
 
 
 def clocked(metadata: dict[str, Any], members: dict[str, bytes] | None = None, **how: Any) -> Clocked:
-    return on_one_clock(members or {}, metadata, FRAMES, Clock.model_validate(how))
+    return resampled(members or {}, metadata, FRAMES, Resample.model_validate(how))
 
 
 def npy(values: Any) -> bytes:
@@ -73,7 +73,7 @@ def test_commands_at_the_rate_of_the_frames_come_through_unchanged() -> None:
         assert found.actions is not None and np.allclose(found.actions, commands, atol=0.02)
 
 
-def test_another_clock_is_told_by_when_the_video_began() -> None:
+def test_another_clock_is_known_by_when_the_video_began() -> None:
     unix = 1_760_000_000.25
     metadata = {"video_began": unix, "states": record(unix + FRAMES, FRAMES[:, None])}
     found = clocked(metadata)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jepa.config import ConfigError, UserError, from_dict, load
-from jepa_data.curate.config import Balance, Blurred, Clock, CurateConfig, Dark, NearDuplicates, Static, TooShort
+from jepa_data.curate.config import Balance, Blurred, CurateConfig, Dark, NearDuplicates, Resample, Static, TooShort
 from jepa_data.curate.duplicates import first_come
 from jepa_data.curate.embeddings import Embeddings, clusters, read_embeddings
 from jepa_data.curate.measure import Measured
@@ -46,7 +46,7 @@ def test_thresholds_are_the_least_that_stays() -> None:
     assert drop.reason == "motion 0.4 gray levels, at least 0.5"
 
 
-def test_pictures_are_neither_short_nor_static() -> None:
+def test_images_are_neither_short_nor_static() -> None:
     found = table([Measured(still=True, frames=1), Measured(frames=1, seconds=0.1)])
     assert dropped(decide(TooShort(min_seconds=1), found, everything(found), {})) == [1]
     assert dropped(decide(Static(), found, everything(found), {})) == [1]
@@ -165,7 +165,7 @@ def test_the_mean_of_all_can_be_taken_off() -> None:
     assert (dropped(raw), dropped(centered)) == ([1, 2], [2])
 
 
-def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_table_that_is_none_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file\. Make it: jepa embed SHARDS --model RUN"):
         read_embeddings(str(tmp_path / "none.npz"), ["a"])
     (tmp_path / "text.npz").write_text("hello")
@@ -202,7 +202,7 @@ def labeled(values: Sequence[int], splits: Sequence[str] | None = None) -> Table
 
 def test_no_class_has_more_than_its_share_and_small_ones_stay_whole() -> None:
     found = labeled([0] * 50 + [1] * 5 + [-1] * 20)
-    decision = decide(Balance(label="class", at_most=10), found, everything(found), {})
+    decision = decide(Balance(label="class", max_samples=10), found, everything(found), {})
     left = np.delete(found.labels["class"], dropped(decision))
     assert np.bincount(left + 1).tolist() == [20, 10, 5]
     assert decision.drops[0].reason == "class 0 has 50 in train, at most 10 stay"
@@ -212,18 +212,18 @@ def test_no_class_has_more_than_its_share_and_small_ones_stay_whole() -> None:
 def test_who_stays_depends_on_the_seed_and_not_on_the_others() -> None:
     found = labeled([0] * 60)
     first, again, other = (
-        dropped(decide(Balance(label="class", at_most=20, seed=s), found, everything(found), {})) for s in (0, 0, 1)
+        dropped(decide(Balance(label="class", max_samples=20, seed=s), found, everything(found), {})) for s in (0, 0, 1)
     )
     assert first == again != other
     fewer = np.array([row for row in range(60) if row != first[0]], np.int64)
-    assert dropped(decide(Balance(label="class", at_most=20), found, fewer, {})) == first[1:]
+    assert dropped(decide(Balance(label="class", max_samples=20), found, fewer, {})) == first[1:]
 
 
 def test_other_splits_stay_as_they_are_unless_named() -> None:
     found = labeled([0] * 9, ["train"] * 3 + ["val"] * 3 + ["test"] * 3)
     rows = everything(found)
-    assert {r // 3 for r in dropped(decide(Balance(label="class", at_most=1), found, rows, {}))} == {0}
-    both = dropped(decide(Balance(label="class", at_most=1, splits=("train", "val")), found, rows, {}))
+    assert {r // 3 for r in dropped(decide(Balance(label="class", max_samples=1), found, rows, {}))} == {0}
+    both = dropped(decide(Balance(label="class", max_samples=1, splits=("train", "val")), found, rows, {}))
     assert [r // 3 for r in both] == [0, 0, 1, 1]
 
 
@@ -231,15 +231,15 @@ def test_clusters_of_embeddings_are_balanced() -> None:
     vectors = np.repeat(np.eye(3, dtype=np.float32), [30, 4, 2], axis=0)
     known = {"e": Embeddings("e", vectors, np.arange(36) != 35)}
     found = table([Measured()] * 36)
-    decision = decide(Balance(embeddings="e", clusters=3, at_most=3), found, everything(found), known)
+    decision = decide(Balance(embeddings="e", clusters=3, max_samples=3), found, everything(found), known)
     left = np.setdiff1d(everything(found), dropped(decision))
     assert [int(((left >= a) & (left < b)).sum()) for a, b in ((0, 30), (30, 34), (34, 36))] == [3, 3, 2]
     assert decision.notes == ("1 samples are not in e (cluster); they stay",)
 
 
-def test_a_label_that_is_not_there_is_told_before_the_work() -> None:
+def test_a_label_that_is_not_there_is_reported_before_the_work() -> None:
     with pytest.raises(DataError, match=r"stages\.1\.label: the shards have no label 'color'\. They have: class"):
-        check((Dark(), Balance(label="color", at_most=3)), ("class",))
+        check((Dark(), Balance(label="color", max_samples=3)), ("class",))
 
 
 # ---- clock -----------------------------------------------------------------------------------------------------------
@@ -248,9 +248,9 @@ def test_a_label_that_is_not_there_is_told_before_the_work() -> None:
 def test_widths_and_rates_unlike_most_are_dropped() -> None:
     rows = [Measured(widths=(2, 3), rate=30.0) for _ in range(4)]
     rows += [Measured(widths=(0, 3), rate=30.0), Measured(widths=(2, 3), rate=15.0)]
-    rows += [Measured(widths=(2, 3), rate=30000 / 1001), Measured(off_clock=("no measurement", "a gap"))]
+    rows += [Measured(widths=(2, 3), rate=30000 / 1001), Measured(not_resampled=("no measurement", "a gap"))]
     found = table(rows)
-    decision = decide(Clock(), found, everything(found), {})
+    decision = decide(Resample(), found, everything(found), {})
     assert {drop.row: drop.reason for drop in decision.drops} == {
         4: "its actions and states have the widths (0, 3), those of most samples are (2, 3)",
         5: "15 frames a second, most have 30; actions need one rate",
@@ -266,20 +266,20 @@ def test_widths_and_rates_unlike_most_are_dropped() -> None:
     [
         ({"kind": "drak"}, "unknown kind 'drak'; did you mean 'dark'?"),
         ({"kind": "too_short"}, "too_short needs min_seconds or min_frames"),
-        ({"kind": "balance", "at_most": 3}, "balance needs either label or embeddings"),
+        ({"kind": "balance", "max_samples": 3}, "balance needs either label or embeddings"),
         ({"kind": "near_duplicates", "min_cosine": 0.9}, "name their file: embeddings"),
         ({"kind": "near_duplicates", "embeddings": "e.npz", "max_bits": 2}, "list two stages for both"),
         ({"kind": "dark", "min_brightnes": 3}, "unknown key; did you mean 'min_brightness'?"),
     ],
 )
-def test_a_mistake_in_a_stage_is_told(stage: dict[str, object], words: str) -> None:
+def test_a_mistake_in_a_stage_is_reported(stage: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=r"stages\.0") as caught:
         from_dict({"stages": [stage]}, CurateConfig)
     assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_stages_are_needed_and_one_clock_at_most() -> None:
-    for stages, words in (([], "found an empty list"), ([{"kind": "clock"}] * 2, "one clock at most")):
+def test_stages_are_needed_and_one_resample_stage_at_most() -> None:
+    for stages, words in (([], "found an empty list"), ([{"kind": "resample"}] * 2, "one resample stage at most")):
         with pytest.raises(UserError, match=words):
             from_dict({"stages": stages}, CurateConfig)
 

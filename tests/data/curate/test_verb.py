@@ -35,13 +35,13 @@ def test_a_callable_writes_what_it_sees_to_the_metadata_of_what_stays(mixed: Pat
         assert frames.dtype == np.uint8 and frames.shape[1:] == (64, 64, 3)
         return {"frames": len(frames), "light": round(float(frames.mean())), "was": metadata.get("caption")}
 
-    stages = {"kind": "dark", "min_brightness": 60}, {"kind": "balance", "label": "class", "at_most": 1}
+    stages = {"kind": "dark", "min_brightness": 60}, {"kind": "balance", "label": "class", "max_samples": 1}
     config = described(*stages, look={"frames": 5, "side": 64})
     found = curate(mixed, tmp_path / "out", config, annotate={"seen": caption}, processes=0)
     after = {key: json.loads(parts["metadata.json"]) for key, parts in members(tmp_path / "out").items()}
     assert len(asked) == len(after) == len(found.kept)
-    assert after["picture"]["seen"]["frames"] == 1
-    video = next(about for key, about in after.items() if key not in ("picture", "val-0", "test-0"))
+    assert after["image"]["seen"]["frames"] == 1
+    video = next(about for key, about in after.items() if key not in ("image", "val-0", "test-0"))
     assert video["seen"]["frames"] in (3, 5) and video["seen"]["was"] == video["caption"]
     assert ShardSet.open(tmp_path / "out").manifest.made["annotations"] == ["seen"]
 
@@ -75,7 +75,7 @@ def test_actions_and_states_with_times_of_their_own_become_arrays(tmp_path: Path
         for key, about in (("a", {"actions": recorded, "states": recorded}), ("gap", {"actions": gap, "states": gap})):
             video = encode_mp4(textured(len(key)), FPS)
             writer.write("train", key, video, 12, None, None, {**about, "task": "push"})
-    found = curate(tmp_path / "s", tmp_path / "o", described({"kind": "clock", "max_gap_seconds": 0.1}), processes=0)
+    found = curate(tmp_path / "s", tmp_path / "o", described({"kind": "resample", "max_gap_seconds": 0.1}), processes=0)
     assert found.kept_keys == ("a",)
     assert found.dropped["gap"].startswith("no measurement: no action was recorded for 0.8")
     shards = ShardSet.open(tmp_path / "o")

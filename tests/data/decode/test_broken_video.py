@@ -49,14 +49,14 @@ def test_a_video_cut_at_any_byte_is_named(backend: str, name: str, folder: Path)
 def test_a_recording_without_a_length_gives_the_frames_that_are_there(folder: Path) -> None:
     whole = make_case("h264, MPEG-TS", folder).read_bytes()
     with get_backend("pyav").open(whole) as reader:
-        pictures = dict(zip(reader.index.pts.tolist(), reader.frames(range(90)), strict=True))
+        images = dict(zip(reader.index.pts.tolist(), reader.frames(range(90)), strict=True))
     right, named = 0, Counter[str]()
     for length in range(300, len(whole), len(whole) // 40):
         try:
             with get_backend("pyav").open(whole[:length]) as reader:
                 for number in range(0, reader.index.frames, 5):
-                    picture = reader.frames([number])[0]
-                    np.testing.assert_array_equal(picture, pictures[int(reader.index.pts[number])])
+                    image = reader.frames([number])[0]
+                    np.testing.assert_array_equal(image, images[int(reader.index.pts[number])])
                     right += 1
         except DecodeError as error:
             named[error.kind] += 1
@@ -64,7 +64,7 @@ def test_a_recording_without_a_length_gives_the_frames_that_are_there(folder: Pa
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pictures_that_change_their_size_are_named(backend: str, tmp_path: Path) -> None:
+def test_images_that_change_their_size_are_named(backend: str, tmp_path: Path) -> None:
     need(backend)
     small, large, both, video = (tmp_path / name for name in ("small.ts", "large.ts", "both.ts", "both.mkv"))
     encode(small, f"{CLOSED} -f mpegts", 40)
@@ -196,7 +196,7 @@ def check_fuzzed(backend: str, folder: Path, files: int) -> None:
     refused, frames, crashes = fuzz(backend, folder, files)
     assert crashes == 0
     assert refused["truncated"] > files / 8 and frames["right"] > files
-    # decord and torchcodec do not say when a picture was patched up from others.
+    # decord and torchcodec do not say when an image was patched up from others.
     assert frames["another"] <= (0 if backend == "pyav" else 0.02 * frames.total())
     assert frames["as it is"] < 0.02 * frames.total()
 

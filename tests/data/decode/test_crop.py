@@ -1,4 +1,4 @@
-"""Pictures are cropped, scaled and turned upright as they are decoded."""
+"""Images are cropped, scaled and turned upright as they are decoded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +14,12 @@ from jepa_data.errors import DecodeError
 from jepa_data.shards.encode import encode_mp4
 from tests.data.video_cases import needs
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord", "torchcodec"])
-def test_pictures_are_cropped_then_scaled(
-    backend: str, numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+def test_images_are_cropped_then_scaled(
+    backend: str, numbered: Callable[..., Images], read_numbers: Callable[..., list[int]]
 ) -> None:
     needs(backend)
     data = encode_mp4(numbered(20), 20)
@@ -34,20 +34,20 @@ def test_pictures_are_cropped_then_scaled(
             reader.frames([0], crop=(40, 0, 32, 64))
 
 
-def test_a_rotated_video_is_returned_upright(tmp_path: Path, numbered: Callable[..., Pictures]) -> None:
-    pictures = numbered(6)[:, :32]
+def test_a_rotated_video_is_returned_upright(tmp_path: Path, numbered: Callable[..., Images]) -> None:
+    images = numbered(6)[:, :32]
     path = tmp_path / "phone.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.set_display_rotation(90)
-        for picture in pictures:
-            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode(None))
     with get_backend("pyav").open(path) as reader:
         assert (reader.index.height, reader.index.width, reader.index.rotation) == (64, 32, 90)
         upright = reader.frames([5])[0].astype(int)
-        assert np.abs(upright - np.rot90(pictures[5]).astype(int)).mean() < 10
+        assert np.abs(upright - np.rot90(images[5]).astype(int)).mean() < 10
 
 
 FORMATS = {
@@ -59,7 +59,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_crop_is_the_same_part_of_the_picture_scaled_or_not(kind: str, tmp_path: Path) -> None:
+def test_a_crop_is_the_same_part_of_the_image_scaled_or_not(kind: str, tmp_path: Path) -> None:
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:192:2, 0:128], 60), axis=-1).astype(np.uint8)  # [96, 128, 3]
     codec, pixels = FORMATS[kind]
     path = tmp_path / "ramp.mkv"
@@ -82,7 +82,7 @@ def test_a_crop_is_the_same_part_of_the_picture_scaled_or_not(kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_crop_of_a_turned_video_is_in_the_picture_as_it_is_shown(turns: int, tmp_path: Path) -> None:
+def test_a_crop_of_a_turned_video_is_in_the_image_as_it_is_shown(turns: int, tmp_path: Path) -> None:
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:192:2, 0:128], 60), axis=-1).astype(np.uint8)
     path = tmp_path / "phone.mp4"
     with av.open(str(path), "w") as container:

@@ -17,7 +17,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.encode import encode_mp4
 from tests.data.video_cases import encode_at, needs
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 LENGTH = 61
 
 
@@ -45,7 +45,7 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
     backend: str,
     kind: str,
     stored_index: bool,
-    numbered: Callable[..., Pictures],
+    numbered: Callable[..., Images],
     read_numbers: Callable[..., list[int]],
 ) -> None:
     needs(backend)
@@ -60,17 +60,17 @@ def test_the_frames_asked_for_come_back_in_the_order_asked(
             assert read_numbers(reader.frames(indices)) == indices
 
 
-def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Pictures]) -> None:
+def test_both_decoders_return_the_same_pixels(numbered: Callable[..., Images]) -> None:
     needs("decord")
-    pictures = numbered(20)
-    pictures[..., 1] = pictures[..., 1].transpose(0, 2, 1)  # color too
-    data = encode_mp4(pictures, 20)
+    images = numbered(20)
+    images[..., 1] = images[..., 1].transpose(0, 2, 1)  # color too
+    data = encode_mp4(images, 20)
     with get_backend("pyav").open(data) as a, get_backend("decord").open(data) as b:
         np.testing.assert_array_equal(a.frames(range(20)), b.frames(range(20)))
 
 
 def test_clips_share_one_pass_over_the_frames_they_name(
-    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+    numbered: Callable[..., Images], read_numbers: Callable[..., list[int]]
 ) -> None:
     data = encode_at(numbered(LENGTH), range(LENGTH), g="250", bf="0")  # one keyframe: each pass starts at frame 0
     clips = [list(range(20, 40, 4)), [30, 24, 24, 50], np.arange(36, 56, 4)]
@@ -79,8 +79,8 @@ def test_clips_share_one_pass_over_the_frames_they_name(
         found = reader.clips(clips, size=(32, 32))
         assert [read_numbers(clip) for clip in found] == [list(clip) for clip in clips]
         assert reader.decoded == 53  # 0 to 52, each once
-        for clip, pictures in zip(clips, found, strict=True):
-            np.testing.assert_array_equal(reader.frames(clip, size=(32, 32)), pictures)
+        for clip, images in zip(clips, found, strict=True):
+            np.testing.assert_array_equal(reader.frames(clip, size=(32, 32)), images)
         assert reader.decoded > 53 + 100
         assert reader.clips([[], [3]])[0].shape == (0, 64, 64, 3)
 
@@ -88,20 +88,20 @@ def test_clips_share_one_pass_over_the_frames_they_name(
 @pytest.mark.parametrize("backend", ["pyav", "decord", "torchcodec"])
 @pytest.mark.parametrize("size", [None, (24, 20)])
 def test_each_clip_of_a_pass_may_have_its_own_crop(
-    backend: str, size: tuple[int, int] | None, numbered: Callable[..., Pictures]
+    backend: str, size: tuple[int, int] | None, numbered: Callable[..., Images]
 ) -> None:
     needs(backend)
     clips = [[1, 2, 3], [3, 2, 9], [2, 3], [3]]
     crops = [None, (8, 16, 32, 40), (1, 3, 24, 30), (8, 16, 32, 40)]
     with get_backend(backend).open(encode_mp4(numbered(12), 20)) as reader:
         found = reader.clips(clips, size=size, crop=crops)
-        for clip, crop, pictures in zip(clips, crops, found, strict=True):
-            np.testing.assert_array_equal(pictures, reader.frames(clip, size=size, crop=crop))
+        for clip, crop, images in zip(clips, crops, found, strict=True):
+            np.testing.assert_array_equal(images, reader.frames(clip, size=size, crop=crop))
         with pytest.raises(ValueError, match="2 in a list, found 1"):
             reader.clips([[1], [2]], crop=[None])
 
 
-def test_frames_are_written_where_they_are_wanted(numbered: Callable[..., Pictures]) -> None:
+def test_frames_are_written_where_they_are_wanted(numbered: Callable[..., Images]) -> None:
     with get_backend("pyav").open(encode_mp4(numbered(20), 20)) as reader:
         batch = np.zeros((2, 3, 4, 32, 32), np.uint8)  # clips of [C, T, h, w]: any strides do
         out = batch[1].transpose(1, 2, 3, 0)
@@ -112,16 +112,14 @@ def test_frames_are_written_where_they_are_wanted(numbered: Callable[..., Pictur
             reader.frames([0, 1], out=out)
 
 
-def test_the_frame_on_screen_at_a_time(
-    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
-) -> None:
+def test_the_frame_on_screen_at_a_time(numbered: Callable[..., Images], read_numbers: Callable[..., list[int]]) -> None:
     with get_backend("pyav").open(encode_mp4(numbered(20), 10)) as reader:
         assert read_numbers(reader.at([0.0, 0.09, 0.1, 1.25, 1.99])) == [0, 0, 1, 12, 19]
         with pytest.raises(DecodeError, match="from 0 to 2 s"):
             reader.at([2.3])
 
 
-def test_an_index_survives_json(numbered: Callable[..., Pictures]) -> None:
+def test_an_index_survives_json(numbered: Callable[..., Images]) -> None:
     data = HARD["uneven times with gaps"](numbered(30))
     index = get_backend("pyav").probe(data)
     copy = VideoIndex.from_dict(json.loads(json.dumps(index.to_dict())))
@@ -162,11 +160,11 @@ BROKEN = {
 
 @pytest.mark.parametrize(
     ("backend", "kind", "says"),
-    # decord and torchcodec paint over a hole inside a picture; in shards the checksum finds it
+    # decord and torchcodec paint over a hole inside an image; in shards the checksum finds it
     [(b, k, s) for b in ("pyav", "decord", "torchcodec") for k, s in BROKEN.items()] + [("pyav", "zeroed", "damaged")],
 )
 def test_broken_input_has_a_name(
-    backend: str, kind: str, says: str, tmp_path: Path, numbered: Callable[..., Pictures]
+    backend: str, kind: str, says: str, tmp_path: Path, numbered: Callable[..., Images]
 ) -> None:
     needs(backend)
     noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
@@ -181,7 +179,7 @@ def test_broken_input_has_a_name(
 
 
 def test_a_reader_survives_a_bad_request(
-    numbered: Callable[..., Pictures], read_numbers: Callable[..., list[int]]
+    numbered: Callable[..., Images], read_numbers: Callable[..., list[int]]
 ) -> None:
     with get_backend("pyav").open(encode_mp4(numbered(10), 20)) as reader:
         for wrong in ([10], [-1], [0, 99]):
@@ -191,7 +189,7 @@ def test_a_reader_survives_a_bad_request(
         assert read_numbers(reader.frames([9])) == [9]
 
 
-def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Callable[..., Pictures]) -> None:
+def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Callable[..., Images]) -> None:
     with pytest.raises(DecodeError, match="No such file"):
         get_backend("pyav").open(tmp_path / "nowhere.mp4")
     long, short = encode_mp4(numbered(30), 20), encode_mp4(numbered(10), 20)
@@ -201,7 +199,7 @@ def test_a_missing_file_and_a_wrong_index_are_named(tmp_path: Path, numbered: Ca
     assert caught.value.kind == "missing frame"
 
 
-def test_decord_refuses_by_name_what_it_gets_wrong(numbered: Callable[..., Pictures]) -> None:
+def test_decord_refuses_by_name_what_it_gets_wrong(numbered: Callable[..., Images]) -> None:
     needs("decord")
     with pytest.raises(DecodeError, match=r"mpeg4.*data.backend=pyav"):
         get_backend("decord").open(HARD["mpeg4"](numbered(20)))
@@ -220,17 +218,17 @@ def test_without_decord_the_error_names_the_way_out(monkeypatch: pytest.MonkeyPa
         get_backend("gstreamer")
 
 
-def test_encoding_is_deterministic_sharp_and_in_closed_groups(numbered: Callable[..., Pictures]) -> None:
-    pictures = numbered(20)
-    pictures[..., 0] //= 2
-    data = encode_mp4(pictures, 29.97)
-    assert data == encode_mp4(pictures, 29.97)
+def test_encoding_is_deterministic_sharp_and_in_closed_groups(numbered: Callable[..., Images]) -> None:
+    images = numbered(20)
+    images[..., 0] //= 2
+    data = encode_mp4(images, 29.97)
+    assert data == encode_mp4(images, 29.97)
     index = get_backend("pyav").probe(data)
     assert index.keyframes.tolist() == [0, 8, 16] and index.fps == pytest.approx(30000 / 1001, abs=1e-4)
     with get_backend("pyav").open(data) as reader:
-        error = reader.frames(range(20)).astype(float) - pictures
+        error = reader.frames(range(20)).astype(float) - images
     assert 10 * np.log10(255**2 / (error**2).mean()) > 40  # dB
     with pytest.raises(DataError, match="even sides"):
-        encode_mp4(pictures[:, :63], 20, pixel_format="yuv420p")
+        encode_mp4(images[:, :63], 20, pixel_format="yuv420p")
     with pytest.raises(DataError, match="at least 1 frame"):
-        encode_mp4(pictures[:0], 20)
+        encode_mp4(images[:0], 20)

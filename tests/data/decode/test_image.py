@@ -1,4 +1,4 @@
-"""Still pictures come back upright, in RGB of 8 bits, or are turned away by name."""
+"""Still images come back upright, in RGB of 8 bits, or are turned away by name."""
 
 import io
 from pathlib import Path
@@ -17,9 +17,9 @@ COLOURS = RANDOM.integers(0, 256, (24, 36, 3), dtype=np.uint8)
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:6, 0:250:5], 128), axis=-1).astype(np.uint8)  # [40, 50, 3]
 
 
-def stored(picture: Image.Image | NDArray[np.generic], kind: str = "png", **options: object) -> bytes:
+def stored(image: Image.Image | NDArray[np.generic], kind: str = "png", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
@@ -53,16 +53,16 @@ def test_every_kind_of_pixel_becomes_rgb_of_8_bits() -> None:
 def test_what_is_transparent_is_white() -> None:
     alpha = np.zeros((24, 36), np.uint8)
     alpha[:, :18] = 255
-    picture = decode_image(stored(np.dstack([COLOURS, alpha])))
-    np.testing.assert_array_equal(picture[:, :18], COLOURS[:, :18])
-    assert (picture[:, 18:] == 255).all()
+    image = decode_image(stored(np.dstack([COLOURS, alpha])))
+    np.testing.assert_array_equal(image[:, :18], COLOURS[:, :18])
+    assert (image[:, 18:] == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_shown_as_the_camera_was_held(orientation: int) -> None:
+def test_an_image_is_shown_as_the_camera_was_held(orientation: int) -> None:
     upright = SMOOTH.copy()
     upright[:8, :8] = 255
-    # How each orientation is stored: which edge of the picture row 0 is, and which column 0 (EXIF 2.3, 4.6.4 A).
+    # How each orientation is stored: which edge of the image row 0 is, and which column 0 (EXIF 2.3, 4.6.4 A).
     lying = {
         1: upright,
         2: upright[:, ::-1],
@@ -84,7 +84,7 @@ def test_a_picture_is_shown_as_the_camera_was_held(orientation: int) -> None:
         assert (index.height, index.width) == (40, 50)
 
 
-def test_a_picture_is_cropped_then_scaled() -> None:
+def test_an_image_is_cropped_then_scaled() -> None:
     data = stored(COLOURS)
     np.testing.assert_array_equal(decode_image(data, crop=(3, 5, 10, 12)), COLOURS[3:13, 5:17])
     wide = stored(np.kron(SMOOTH, np.ones((8, 8, 1), np.uint8)), "jpeg", quality=95)  # large enough to be made smaller
@@ -98,12 +98,12 @@ def test_a_picture_is_cropped_then_scaled() -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_a_picture_cut_at_any_byte_is_named(kind: str) -> None:
+def test_an_image_cut_at_any_byte_is_named(kind: str) -> None:
     whole = stored(COLOURS, kind)
     for length in range(0, len(whole) - 12, 5):
         with pytest.raises(DecodeError) as caught:
             decode_image(whole[:length])
-        assert caught.value.kind in ("empty", "not a picture", "truncated")
+        assert caught.value.kind in ("empty", "not an image", "truncated")
     assert caught.value.kind == "truncated"
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_png_never_gives_other_pixels() -> None:
             decode_image(bytes(data))
 
 
-def test_a_damaged_jpeg_is_a_picture_of_the_same_size_or_named() -> None:
+def test_a_damaged_jpeg_is_an_image_of_the_same_size_or_named() -> None:
     whole, named = stored(COLOURS, "jpeg", exif=turned(1)), 0
     for _ in range(300):
         data = bytearray(whole)
@@ -128,11 +128,11 @@ def test_a_damaged_jpeg_is_a_picture_of_the_same_size_or_named() -> None:
     assert named > 5
 
 
-def test_what_is_no_picture_or_too_large_is_named(tmp_path: Path) -> None:
-    for data in (b"text that is no picture", RANDOM.bytes(500), stored(COLOURS, "gif")):
+def test_what_is_no_image_or_too_large_is_named(tmp_path: Path) -> None:
+    for data in (b"text that is no image", RANDOM.bytes(500), stored(COLOURS, "gif")):
         with pytest.raises(DecodeError, match="neither JPEG nor PNG") as caught:
             decode_image(data)
-        assert caught.value.kind == "not a picture"
+        assert caught.value.kind == "not an image"
     with pytest.raises(DecodeError, match="of 36x24; at most 800") as caught:
         decode_image(stored(COLOURS), limits=Limits(max_pixels=800))
     assert caught.value.kind == "too large"

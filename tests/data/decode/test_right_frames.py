@@ -58,13 +58,13 @@ def test_the_frames_asked_for_or_a_refusal_with_the_way_out(backend: str, name: 
     index = VideoIndex.from_dict(decoder.probe(path).to_dict())
     assert index.frames == len(truth) and (index.height, index.width) == (CASES[name].height, CASES[name].width)
     with decoder.open(path) as reader:
-        pictures = reader.frames(range(index.frames))
-        assert read_numbers(np.rot90(pictures, -turned, (1, 2))) == truth
+        images = reader.frames(range(index.frames))
+        assert read_numbers(np.rot90(images, -turned, (1, 2))) == truth
         for asked in requests(index.frames):
-            np.testing.assert_array_equal(reader.frames(asked), pictures[asked])
+            np.testing.assert_array_equal(reader.frames(asked), images[asked])
     for asked in requests(index.frames)[4:]:
         with decoder.open(path.read_bytes(), index) as reader:
-            np.testing.assert_array_equal(reader.frames(asked), pictures[asked])
+            np.testing.assert_array_equal(reader.frames(asked), images[asked])
 
 
 @pytest.mark.parametrize("name", CASES)

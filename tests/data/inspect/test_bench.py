@@ -77,7 +77,7 @@ def test_waiting_is_measured_with_steps_of_a_given_length(
     assert any(row[0] == "waiting, steps of 500 ms" for row in found.rows())
 
 
-def test_the_memory_of_workers_is_told(tmp_path: Path, write_shards: Writer) -> None:
+def test_the_memory_of_workers_is_reported(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [20] * 12)
     (timing,) = bench(config(folder, workers=1), "train", clips=8).timings
     assert timing.worker_mib is not None and 5 < timing.worker_mib < 2000
@@ -119,7 +119,7 @@ def test_decoding_alone_names_a_damaged_video(numbered: Numbered) -> None:
         decode_only(data[:40], index, np.array([3]))
 
 
-def test_a_backend_that_reads_nothing_of_the_folder_is_told(tmp_path: Path, write_shards: Writer) -> None:
+def test_a_backend_that_reads_nothing_of_the_folder_is_reported(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [20] * 3)
     for tar in folder.glob("*.tar"):
         tar.write_bytes(bytes(tar.stat().st_size))

@@ -54,7 +54,7 @@ def test_a_frame_that_cannot_be_decoded_is_found_although_the_checksums_fit(tmp_
     assert {f.key for f in found.findings} == {"bad"} and found.sound == 1
 
 
-def test_parts_that_do_not_fit_are_told_apart(tmp_path: Path, write_shards: Writer) -> None:
+def test_parts_that_do_not_fit_are_distinguished(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6, 6, 6, 6])
     index = folder / "train-000000.index.jsonl"
     lines = [json.loads(line) for line in index.read_text().splitlines()]
@@ -95,7 +95,7 @@ def test_the_stream_can_leave_out_what_is_listed(tmp_path: Path, write_shards: W
     assert quarantine.listed(shards, "train", keys).tolist() == [False, False, False, True, False]
 
 
-def test_a_line_that_is_none_of_a_quarantine_file_is_told(tmp_path: Path) -> None:
+def test_a_line_that_is_none_of_a_quarantine_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"key": "a", "shard": "b"}\nmine\n')
     with pytest.raises(DataError, match=r"q\.jsonl:2: expected a line such as .*'mine'"):
         quarantine.read(tmp_path / "q.jsonl")
@@ -107,7 +107,9 @@ def test_a_quarantine_file_that_an_editor_saved_is_read(tmp_path: Path) -> None:
     assert quarantine.read(tmp_path / "q.jsonl") == {"b.tar": {"a", "c"}}
 
 
-def test_a_quarantine_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, write_shards: Writer) -> None:
+def test_a_quarantine_file_that_cannot_be_written_is_reported_before_the_work(
+    tmp_path: Path, write_shards: Writer
+) -> None:
     folder = write_shards(tmp_path / "s", [6])
     seen: list[int] = []
     with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)\. Give another file"):

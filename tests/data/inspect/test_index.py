@@ -65,13 +65,13 @@ def test_tars_of_others_become_shards_the_stream_reads(
     assert check(folder, workers=1).findings == ()
 
 
-def test_pictures_stand_beside_videos_and_odd_members_are_named(tmp_path: Path, numbered: Numbered) -> None:
+def test_images_stand_beside_videos_and_odd_members_are_named(tmp_path: Path, numbered: Numbered) -> None:
     video, jpeg = encode_mp4(numbered(6), 10), io.BytesIO()
     from PIL import Image
 
     Image.fromarray(numbered(1)[0]).save(jpeg, "JPEG")
     members = {
-        "a/1.mp4": video, "a/1.jpg": jpeg.getvalue(), "a/1.wav": b"RIFF",  # the picture beside a video is left alone
+        "a/1.mp4": video, "a/1.jpg": jpeg.getvalue(), "a/1.wav": b"RIFF",  # the image beside a video is left alone
         "a/2.jpg": jpeg.getvalue(), "a/2.json": b"[1, 2]", "a/2.cls": b"cat",
         "b/3.mp4": b"no video", "b/4.txt": b"alone", "b/5.mp4": video, "b/5.webm": video,
     }  # fmt: skip

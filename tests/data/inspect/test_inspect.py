@@ -23,7 +23,7 @@ Reading = Callable[[np.ndarray], list[int]]
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> Path:
-    """As `jepa data pack` writes them: classes with names, captions, sources; two splits, a picture among videos."""
+    """As `jepa data pack` writes them: classes with names, captions, sources; two splits, an image among videos."""
     out, image = tmp_path_factory.mktemp("packed") / "s", tmp_path_factory.mktemp("image") / "a.png"
     Image.fromarray(numbered(1, 7)[0]).save(image)
     settings = {"fps": None, "image_size": 64, "world": None, "action_size": 0, "state_names": [], "seed": 0}
@@ -37,11 +37,11 @@ def packed(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> Path
     return out
 
 
-def test_counts_lengths_classes_captions_and_sources_are_told(packed: Path) -> None:
+def test_counts_lengths_classes_captions_and_sources_are_reported(packed: Path) -> None:
     summary = inspect.summary(ShardSet.open(packed))
     train, test = summary["splits"]["train"], summary["splits"]["test"]
     assert (train["samples"], train["frames"], train["frames_per_sample"]) == (10, 145, [10, 19])
-    assert (test["samples"], test["pictures"], test["codecs"]) == (3, 1, {"h264": 2, "png": 1})
+    assert (test["samples"], test["images"], test["codecs"]) == (3, 1, {"h264": 2, "png": 1})
     assert train["labels"] == {"label": {-1: 4, 0: 3, 1: 3}}
     assert train["metadata"]["columns"]["caption"] == {"count": 6, "example": "pet 0"}
     assert train["sources"] == {"count": 5, "first": ["pets/0.mov", "pets/1.mov", "pets/2.mov"]}
@@ -51,7 +51,7 @@ def test_counts_lengths_classes_captions_and_sources_are_told(packed: Path) -> N
     for part in (
         "10 samples in 1 shard(s), 10 to 19 frames each", "label    none: 4  cat: 3  dog: 3", "captions in 6 of 10",
         "made by  pack, source folder, gop 8", "sources  5 files: pets/0.mov, pets/1.mov, pets/2.mov, …",
-        "pictures 1", "rates    10 10", "sizes    64x64 10",
+        "images 1", "rates    10 10", "sizes    64x64 10",
     ):  # fmt: skip
         assert part in told, told
 
@@ -64,12 +64,12 @@ def test_many_samples_are_looked_at_in_part_and_it_is_said(packed: Path, monkeyp
     assert "of 4 samples, evenly spread" in "\n".join(inspect.lines(summary))
 
 
-def test_lost_samples_are_told(tmp_path: Path, write_shards: Writer) -> None:
+def test_lost_samples_are_reported(tmp_path: Path, write_shards: Writer) -> None:
     folder = write_shards(tmp_path / "s", [6, 7, 8])
     tar = folder / "train-000000.tar"
     tar.write_bytes(tar.read_bytes()[: ShardSet.open(folder).samples[2].members["mp4"][0]])
     summary = inspect.summary(ShardSet.open(folder))
-    assert summary["splits"]["train"]["lost"] == 1 and "amiss    1 lost" in "\n".join(inspect.lines(summary))
+    assert summary["splits"]["train"]["lost"] == 1 and "problems    1 lost" in "\n".join(inspect.lines(summary))
 
 
 def test_a_mix_is_a_line_each_with_its_shares(tmp_path: Path, write_shards: Writer) -> None:
@@ -110,7 +110,7 @@ def test_the_sheet_shows_first_middle_and_last_frame(packed: Path, tmp_path: Pat
             boxes = [pixels[top + margin : top + margin + 64, left + i * STEP + margin :][:, :64] for i in range(3)]
             last = 9 + sample
             expected = [100 * sample + n for n in (0, last // 2, last)]
-            if sample == 12:  # the picture: one frame, and white beside it
+            if sample == 12:  # the image: one frame, and white beside it
                 assert read_numbers(boxes[0]) == [7] and boxes[1].min() == 255
             else:
                 assert [read_numbers(box)[0] for box in boxes] == expected

@@ -1,4 +1,4 @@
-"""`jepa data worlds`: every world with tasks has a line, a picture and a speed; what is missing says how to get it."""
+"""`jepa data worlds`: every world with tasks has a line, an image and a speed; what is missing says how to get it."""
 
 import sys
 from pathlib import Path
@@ -25,19 +25,19 @@ def test_the_verb_tells_and_draws_every_world(
     lines = {line.split()[0]: line for line in told.splitlines()}
     here = [name for name in env.WORLDS if "not installed" not in lines[name]]
     assert "gym:ID" in lines and {"two-rooms", "billiards-easy"} <= set(here)
-    assert "0.0703 widths of the picture" in lines["two-rooms"] and "random, noisy-expert" in lines["two-rooms"]
+    assert "0.0703 widths of the image" in lines["two-rooms"] and "random, noisy-expert" in lines["two-rooms"]
     assert f"{len(here)} worlds" in told
     step = looking.SIDE + looking.GAP
-    picture = np.asarray(Image.open(out)).astype(int)
-    assert picture.shape[0] == len(here) * step + looking.GAP
+    image = np.asarray(Image.open(out)).astype(int)
+    assert image.shape[0] == len(here) * step + looking.GAP
     for row in range(len(here)):
-        shown = picture[looking.GAP + row * step :][: looking.SIDE, looking.GAP :]
+        shown = image[looking.GAP + row * step :][: looking.SIDE, looking.GAP :]
         frames = [shown[:, i * step :][:, : looking.SIDE] for i in range(looking.SHOWN)]
         goal = shown[:, looking.SHOWN * step + looking.GAP :][:, : looking.SIDE]
         assert frames[0].std() > 3 and (frames[0] != frames[-1]).any() and (goal != frames[0]).any()
 
 
-def test_a_world_that_is_not_here_says_so_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_that_is_not_here_says_so_and_the_others_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymunk", None)
     monkeypatch.setattr(env, "WORLDS", {name: env.WORLDS[name] for name in ("two-rooms", "push-t")})
     here, away = looking.summarize_worlds()
@@ -55,10 +55,10 @@ def test_speed_is_counted_in_cpu_seconds_of_this_process_and_its_children(monkey
     (sight,) = looking.summarize_worlds(time_it=True)
     spent = looking.cpu_seconds() - before
     assert sight.speed is not None and 200 < sight.speed < 1e6 and 0.1 <= spent < 5
-    assert looking.table([sight])[0][-1] == "pictures per CPU second"
+    assert looking.table([sight])[0][-1] == "images per CPU second"
 
 
-def test_a_sheet_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_sheet_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     sight = looking.WorldSummary("two-rooms", None, ("2",), np.zeros((7, 64, 64, 3), np.uint8))
     with pytest.raises(DataError, match=r"folder.png: cannot be written \(No such file or directory\)"):
         looking.sheet([sight], tmp_path / "no" / "folder.png")

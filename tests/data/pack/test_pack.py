@@ -24,9 +24,9 @@ from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.sources.rollouts import Recording, record
 from tests.data.video_cases import encode_at
 
-Pictures = NDArray[np.uint8]
-Numbered = Callable[..., Pictures]
-ReadNumbers = Callable[[Pictures], list[int]]
+Images = NDArray[np.uint8]
+Numbered = Callable[..., Images]
+ReadNumbers = Callable[[Images], list[int]]
 
 
 def packed(source: Path, out: Path, *, test_share: float = 0.0, shard_mib: int = 64, **recipe: Any) -> Report:
@@ -43,7 +43,7 @@ def samples(out: Path) -> list[tuple[Sample, dict[str, bytes], dict[str, Any]]]:
     return sorted(((s, m, json.loads(m["metadata.json"])) for s, m in found), key=lambda one: one[0].key)
 
 
-def frames(data: bytes) -> Pictures:
+def frames(data: bytes) -> Images:
     with get_backend("pyav").open(data) as reader:
         return reader.frames(range(reader.index.frames))
 
@@ -108,16 +108,16 @@ def test_videos_are_stored_to_be_read_at_random(corpus: tuple[Path, Path, Report
     assert odd is not None and (odd.height, odd.width) == (64, 66), "even sides, nothing enlarged"
 
 
-def test_pictures_are_stored_as_they_are_or_upright_and_scaled(
+def test_images_are_stored_as_they_are_or_upright_and_scaled(
     corpus: tuple[Path, Path, Report], read_numbers: ReadNumbers
 ) -> None:
     root, out, _ = corpus
     found = {meta["source"]: (sample, members) for sample, members, meta in samples(out)}
     small, large = found["walk/small.png"], found["run/large.jpg"]
     assert small[1]["png"] == (root / "walk" / "small.png").read_bytes() and small[0].frames == 1
-    with Image.open(io.BytesIO(large[1]["jpg"])) as picture:
-        assert picture.size == (340, 256) and not picture.getexif()
-        upright = np.asarray(picture)
+    with Image.open(io.BytesIO(large[1]["jpg"])) as image:
+        assert image.size == (340, 256) and not image.getexif()
+        upright = np.asarray(image)
     assert read_numbers(np.pad(upright[:252, :340], ((0, 84), (0, 0), (0, 0)))[None])[0] & 0xFFF == 501
 
 
@@ -155,19 +155,19 @@ def test_a_corpus_of_nothing_readable_is_an_error_that_names_the_first(tmp_path:
 
 
 def test_a_rotated_video_is_packed_upright(tmp_path: Path, numbered: Numbered) -> None:
-    pictures = numbered(6)[:, :32]
+    images = numbered(6)[:, :32]
     (tmp_path / "a").mkdir()
     with av.open(str(tmp_path / "a" / "phone.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=15)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.set_display_rotation(90)
-        for picture in pictures:
-            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode(None))
     packed(tmp_path / "a", tmp_path / "out")
     [(sample, members, _)] = samples(tmp_path / "out")
     assert sample.video is not None and (sample.video["rotation"], sample.video["height"]) == (0, 64)
-    assert np.abs(frames(members["mp4"])[5].astype(int) - np.rot90(pictures[5]).astype(int)).mean() < 10
+    assert np.abs(frames(members["mp4"])[5].astype(int) - np.rot90(images[5]).astype(int)).mean() < 10
 
 
 def test_long_videos_are_cut_into_pieces_that_hold_every_frame_once(
@@ -210,13 +210,13 @@ def test_slower_videos_reach_the_rate_by_repeating_frames_where_that_is_asked_fo
     assert ShardSet.open(tmp_path / "out").manifest.fps == 20.0
 
 
-def test_scenes_are_cut_where_the_picture_changes(tmp_path: Path) -> None:
-    rng, pictures = np.random.default_rng(0), np.zeros((60, 64, 96, 3), np.uint8)
+def test_scenes_are_cut_where_the_image_changes(tmp_path: Path) -> None:
+    rng, images = np.random.default_rng(0), np.zeros((60, 64, 96, 3), np.uint8)
     for first, color in ((0, (40, 40, 200)), (20, (230, 230, 180)), (45, (40, 140, 60))):
-        pictures[first:] = color
-    pictures += rng.integers(0, 20, pictures.shape, dtype=np.uint8)
+        images[first:] = color
+    images += rng.integers(0, 20, images.shape, dtype=np.uint8)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "v.mp4").write_bytes(encode_mp4(pictures, 10))
+    (tmp_path / "a" / "v.mp4").write_bytes(encode_mp4(images, 10))
     packed(tmp_path / "a", tmp_path / "out", fps=10.0, scene_threshold=27.0)
     found = samples(tmp_path / "out")
     assert [(meta["start"], meta["end"]) for _, _, meta in found] == [(0.0, 2.0), (2.0, 4.5), (4.5, 6.0)]

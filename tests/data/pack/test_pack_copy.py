@@ -20,28 +20,28 @@ from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.read import ShardFiles
 
-Pictures = NDArray[np.uint8]
-Numbered = Callable[..., Pictures]
-ReadNumbers = Callable[[Pictures], list[int]]
+Images = NDArray[np.uint8]
+Numbered = Callable[..., Images]
+ReadNumbers = Callable[[Images], list[int]]
 OPEN = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}
 CLOSED = {"x264-params": "keyint=10:min-keyint=10:bframes=3:b-adapt=0:scenecut=0"}
 
 
-def video(pictures: Pictures, options: dict[str, str], container: str = "mp4", rotation: int = 0) -> bytes:
+def video(images: Images, options: dict[str, str], container: str = "mp4", rotation: int = 0) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
         stream = out.add_stream("libx264", rate=10)
-        stream.height, stream.width = pictures.shape[1:3]
+        stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", dict[str, object](options)
         if rotation:
             stream.set_display_rotation(rotation)
-        for picture in pictures:
-            out.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        for image in images:
+            out.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         out.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def frames(data: bytes) -> Pictures:
+def frames(data: bytes) -> Images:
     with get_backend("pyav").open(data) as reader:
         return reader.frames(range(reader.index.frames))
 
@@ -67,7 +67,7 @@ def test_whole_files_keep_their_bytes(tmp_path: Path, numbered: Numbered) -> Non
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
-def test_packets_are_copied_from_keyframe_to_keyframe_and_give_the_same_pictures(
+def test_packets_are_copied_from_keyframe_to_keyframe_and_give_the_same_images(
     container: str, tmp_path: Path, numbered: Numbered, read_numbers: ReadNumbers
 ) -> None:
     data = video(numbered(60), CLOSED, container)

@@ -36,8 +36,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise, so that a few seconds fill several shards of a megabyte; one file is broken."""
     root, rng = tmp_path_factory.mktemp("videos"), np.random.default_rng(0)
     for number in range(VIDEOS):
-        pictures = rng.integers(0, 256, (30, 96, 96, 3), np.uint8)
-        (root / f"{number}.mp4").write_bytes(encode_mp4(pictures, 15, pixel_format="yuv420p"))
+        images = rng.integers(0, 256, (30, 96, 96, 3), np.uint8)
+        (root / f"{number}.mp4").write_bytes(encode_mp4(images, 15, pixel_format="yuv420p"))
     (root / "broken.mp4").write_bytes(b"no")
     return root
 

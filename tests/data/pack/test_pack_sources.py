@@ -62,7 +62,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no video or picture.*mp4"):
+    with pytest.raises(DataError, match=r"holds no video or image.*mp4"):
         read_folder(tree(tmp_path, "a/notes.txt"))
 
 
@@ -251,5 +251,5 @@ def test_batches_keep_all_pieces_in_order_and_within_their_length() -> None:
     ("stored", "expected"),
     [((720, 1280), (256, 454)), ((1920, 1080), (454, 256)), ((240, 320), (240, 320)), ((241, 321), (240, 320))],
 )
-def test_pictures_keep_their_aspect_and_are_never_enlarged(stored: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_images_keep_their_aspect_and_are_never_enlarged(stored: tuple[int, int], expected: tuple[int, int]) -> None:
     assert scaled(*stored, 256) == expected

@@ -144,7 +144,7 @@ def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
     [
         (lambda name: name.replace("ep-3.mp4", "ep-3.mp4.bak"), r"'ep-3' has a member .mp4.bak. Only .mp4"),
         (lambda name: name.replace("ep-3.states.npy", "ep-3.states"), r"'ep-3' has a member .states"),
-        (lambda name: name.replace("ep-3.metadata.json", "ep-3.webm"), r"'ep-3' needs one video or picture and has 2"),
+        (lambda name: name.replace("ep-3.metadata.json", "ep-3.webm"), r"'ep-3' needs one video or image and has 2"),
         (lambda name: name.replace("ep-4.", "ep-3."), r"two members for \.\S+ of one sample: 'ep-3"),
     ],
 )

@@ -66,8 +66,8 @@ def test_the_clips_of_a_video_are_decoded_in_one_pass_whatever_their_crops(
     first, decoded = shared.clips(sample, cuts[0], list(zip(places, cuts[1:], strict=True)))
     found = [first, *(shared.take(place) for place in places)]
     for clip, expected in zip(found, alone, strict=True):
-        pictures = clip if isinstance(clip, np.ndarray) else clip[0] if clip else None
-        np.testing.assert_array_equal(pictures, expected)
+        images = clip if isinstance(clip, np.ndarray) else clip[0] if clip else None
+        np.testing.assert_array_equal(images, expected)
     assert [r.decoded for r in backend.readers] == [55], "frames 0 to 54, each once"
     assert shared.take(places[0]) is None, "a clip is handed out once"
     assert decoded.index.frames == FRAMES
@@ -85,9 +85,9 @@ def test_a_small_video_is_decoded_once_for_good(shards: ShardSet) -> None:
     backend, sample = Counting(), shards.samples[0]
     kept = reader(shards, backend, 0, whole=16 * FRAMES * 32 * 32 * 3)
     for start in (0, 20, 40):
-        pictures, _ = kept.clips(sample, ClipSpec(np.arange(start, start + 8), None))
+        images, _ = kept.clips(sample, ClipSpec(np.arange(start, start + 8), None))
         alone, _ = reader(shards, PyAVBackend(), 0).clips(sample, ClipSpec(np.arange(start, start + 8), None))
-        np.testing.assert_array_equal(pictures, alone)
+        np.testing.assert_array_equal(images, alone)
     assert [r.decoded for r in backend.readers] == [FRAMES]
 
 

@@ -212,7 +212,7 @@ def test_places_outside_of_the_shard_are_errors_with_a_name(place: list[int], fo
     assert caught.value.kind in ("damaged", "truncated", "too large", "missing")
 
 
-def test_webdataset_is_told_to_be_careful() -> None:
+def test_webdataset_is_asked_to_be_careful() -> None:
     code = (
         "import jepa_data.stream.loader, webdataset.utils, os\n"
         "assert os.environ['WDS_SECURE'] == '1' and webdataset.utils.enforce_security"

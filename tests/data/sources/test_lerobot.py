@@ -99,9 +99,9 @@ def test_each_episode_has_its_own_frames_actions_and_states(
     assert (manifest.fps, manifest.action_size, manifest.state_names) == (10, 2, ("x", "y"))
     assert manifest.image_size == 64 and manifest.label_values == {"task": ("pull", "push")}
     for episode in range(4):
-        sample, members, pictures = found[f"episode-{episode:06d}"]
+        sample, members, images = found[f"episode-{episode:06d}"]
         shown = numbers(episode)
-        assert read_numbers(pictures) == (shown + 1000).tolist()
+        assert read_numbers(images) == (shown + 1000).tolist()
         np.testing.assert_array_equal(
             read_npy(members["actions.npy"], len(shown) - 1), np.stack([shown, -shown], 1)[:-1]
         )
@@ -117,8 +117,8 @@ def test_at_half_the_rate_the_actions_between_two_frames_lie_side_by_side(
 ) -> None:
     packed(write_dataset(tmp_path / "set", numbered), tmp_path / "out", TOP, fps=5.0)
     assert ShardSet.open(tmp_path / "out").manifest.action_size == 4
-    _, members, pictures = contents(tmp_path / "out")["episode-000001"]
-    assert read_numbers(pictures) == [100, 102, 104, 106]
+    _, members, images = contents(tmp_path / "out")["episode-000001"]
+    assert read_numbers(images) == [100, 102, 104, 106]
     expected = [[100, -100, 101, -101], [102, -102, 103, -103], [104, -104, 105, -105]]
     assert read_npy(members["actions.npy"], 3).tolist() == expected
 
@@ -127,9 +127,9 @@ def test_episodes_are_copied_where_they_begin_at_keyframes_and_refused_elsewhere
     tmp_path: Path, numbered: Numbered, read_numbers: ReadNumbers
 ) -> None:
     packed(write_dataset(tmp_path / "intra", numbered, gop=1), tmp_path / "one", TOP, video="copy")
-    for key, (_, members, pictures) in contents(tmp_path / "one").items():
+    for key, (_, members, images) in contents(tmp_path / "one").items():
         shown = numbers(int(key[-6:]))
-        assert read_numbers(pictures) == shown.tolist()
+        assert read_numbers(images) == shown.tolist()
         assert read_npy(members["actions.npy"], len(shown) - 1)[:, 0].tolist() == shown[:-1].tolist()
     report = packed(write_dataset(tmp_path / "groups", numbered, gop=4), tmp_path / "two", TOP, video="copy")
     # Episode 0 has 12 frames, a whole number of groups; 1 ends with its file; 2 and 3 meet in the middle of a group.

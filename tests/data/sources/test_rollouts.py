@@ -23,7 +23,7 @@ def test_the_same_recording_has_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_replaying_the_recorded_actions_gives_the_recorded_states_and_pictures(tmp_path: Path) -> None:
+def test_replaying_the_recorded_actions_gives_the_recorded_states_and_images(tmp_path: Path) -> None:
     record(SMALL, tmp_path / "shards")
     config = StreamConfig(shards=str(tmp_path / "shards"), batch_size=4, clip_frames=12)
     for batch in make_loader(config, "train", seed=0, shuffle=False):
@@ -34,7 +34,7 @@ def test_replaying_the_recorded_actions_gives_the_recorded_states_and_pictures(t
         for t in range(12):
             np.testing.assert_allclose(batch.states[:, t].numpy(), world.states(), rtol=0, atol=1e-6)
             error = np.abs(batch.video[:, t].permute(0, 2, 3, 1).numpy().astype(int) - world.render())
-            assert error.mean() < 2, "the video is compressed, but nearly the picture"
+            assert error.mean() < 2, "the video is compressed, but nearly the image"
             if t < 11:
                 world.step(batch.actions[:, t].numpy())
         np.testing.assert_array_equal(batch.labels["bodies"].numpy(), world.labels["bodies"])

@@ -1,4 +1,4 @@
-"""Several corpora in one stream, pictures among them; and which part of a video, and of its pictures, a clip is."""
+"""Several corpora in one stream, images among them; and which part of a video, and of its images, a clip is."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,8 +23,8 @@ Numbered = Callable[..., NDArray[np.uint8]]
 ReadNumbers = Callable[[Any], list[int]]
 
 
-def picture(pixels: NDArray[np.uint8], codec: str) -> bytes:
-    """One picture [h, w, 3] as a PNG or JPEG file."""
+def image(pixels: NDArray[np.uint8], codec: str) -> bytes:
+    """One image [h, w, 3] as a PNG or JPEG file."""
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height = pixels.shape[1], pixels.shape[0]
     encoder.pix_fmt = "rgb24" if codec == "png" else "yuvj444p"
@@ -78,11 +78,11 @@ def videos(numbered: Numbered) -> Callable[..., list[tuple[bytes, int, str]]]:
 
 @pytest.fixture(scope="module")
 def is_image(tmp_path_factory: pytest.TempPathFactory, numbered: Numbered) -> Path:
-    """Six pictures that carry the numbers 5000 … 5005, half of them PNG, half JPEG."""
+    """Six images that carry the numbers 5000 … 5005, half of them PNG, half JPEG."""
     media = []
     for i in range(6):
         codec, ending = ("png", "png") if i % 2 else ("mjpeg", "jpg")
-        media.append((picture(numbered(1, 5000 + i)[0], codec), 1, ending))
+        media.append((image(numbered(1, 5000 + i)[0], codec), 1, ending))
     return write(tmp_path_factory.mktemp("is_image") / "s", media)
 
 
@@ -97,7 +97,7 @@ def first_numbers(batch: ClipBatch, read_numbers: ReadNumbers) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_stream_beside_videos_as_clips_that_stand_still(
+def test_images_stream_beside_videos_as_clips_that_stand_still(
     workers: int,
     tmp_path: Path,
     is_image: Path,
@@ -117,12 +117,12 @@ def test_pictures_stream_beside_videos_as_clips_that_stand_still(
             assert numbers == ([first] * 4 if still else list(range(first, first + 4)))
             assert (first >= 5000) == still and (not still or seconds == 0)
             seen[first] += still
-    # Eighteen pictures drawn from six: each three times.
+    # Eighteen images drawn from six: each three times.
     assert {n: seen[n] for n in range(5000, 5006)} == dict.fromkeys(range(5000, 5006), 3)
     assert loader.stats.drawn == {str(moving): 54, str(is_image): 18}
 
 
-def test_pictures_alone_can_be_streamed_and_evaluated(is_image: Path, read_numbers: ReadNumbers) -> None:
+def test_images_alone_can_be_streamed_and_evaluated(is_image: Path, read_numbers: ReadNumbers) -> None:
     settings = StreamConfig.model_validate({"shards": str(is_image), "batch_size": 4, "clip_frames": 3, "fps": 2.0})
     batches = list(make_loader(settings, "train", seed=0, shuffle=False))
     assert [n for b in batches for n in first_numbers(b, read_numbers)] == [5000 + i for i in range(6)]
@@ -154,7 +154,7 @@ def test_three_sources_of_unlike_sizes_get_their_shares_and_each_its_own_epochs(
     )
 
 
-def test_two_corpora_with_the_same_names_of_samples_are_told_apart(
+def test_two_corpora_with_the_same_names_of_samples_are_distinguished(
     tmp_path: Path, videos: Callable[..., list[tuple[bytes, int, str]]], read_numbers: ReadNumbers
 ) -> None:
     one, two = write(tmp_path / "one", videos(3, 0)), write(tmp_path / "two", videos(3, 1000))
@@ -243,7 +243,7 @@ def ramps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edges(clip: torch.Tensor) -> tuple[float, float, float, float]:
-    """Left, right, top and bottom edge of what a clip of `ramps` shows, as shares of the whole picture."""
+    """Left, right, top and bottom edge of what a clip of `ramps` shows, as shares of the whole image."""
     frame = clip[0].float() / 240
     left, right = frame[0, :, 0].mean(), frame[0, :, -1].mean()
     top, bottom = frame[1, 0].mean(), frame[1, -1].mean()

@@ -1,4 +1,4 @@
-"""The billiards world: physics, ground truth, pictures, the Gymnasium API."""
+"""The billiards world: physics, ground truth, images, the Gymnasium API."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_copy_moves_on_its_own() -> None:
     np.testing.assert_array_equal(copy.states()[0], copy.states()[1])
 
 
-def test_the_picture_shows_the_puck_where_the_state_says() -> None:
+def test_the_image_shows_the_puck_where_the_state_says() -> None:
     world = BilliardsBatch("easy", np.arange(30), image_size=128)
     world.state.discs.present[:, 1:] = False
     lit = world.render().astype(float).sum(-1) - 60
@@ -92,7 +92,7 @@ def test_discs_are_anti_aliased_and_keep_their_area_at_any_place() -> None:
     np.testing.assert_allclose(area, np.pi * (0.075 * 32) ** 2, rtol=0.05)
 
 
-def test_what_lies_wholly_under_the_band_is_hidden_from_the_picture_and_marked() -> None:
+def test_what_lies_wholly_under_the_band_is_hidden_from_the_image_and_marked() -> None:
     world = BilliardsBatch("medium", np.arange(1))
     world.set_goal_state(world.state.look.band.mean(-1, keepdims=True).repeat(2, -1))
     hidden = world.render()

@@ -1,4 +1,4 @@
-"""doom-rooms: pictures are a function of the pose, walls stop the walker, and the map is the plan."""
+"""doom-rooms: images are a function of the pose, walls stop the walker, and the map is the plan."""
 
 import re
 import subprocess
@@ -50,7 +50,7 @@ def test_doors_lead_from_room_to_room_and_the_rest_is_wall() -> None:
     assert through.goal_state()[0, 0] > CELL > 0 > through.goal_state()[1, 0]
 
 
-def test_a_picture_is_a_function_of_the_pose_whatever_was_drawn_before() -> None:
+def test_an_image_is_a_function_of_the_pose_whatever_was_drawn_before() -> None:
     rng = np.random.default_rng(0)
     poses = DoomRoomsBatch(np.arange(40)).draw_goals(rng)
     first = placed(*poses).render()
@@ -159,5 +159,5 @@ def test_threads_draw_one_after_the_other() -> None:
     worlds = [placed((*WEST, 0.1 * i), (*EAST, 0.2 * i)) for i in range(8)]
     expected = [world.render() for world in worlds]
     with ThreadPoolExecutor(4) as pool:
-        for drawn, picture in zip(pool.map(DoomRoomsBatch.render, worlds * 5), expected * 5, strict=True):
-            np.testing.assert_array_equal(drawn, picture)
+        for drawn, image in zip(pool.map(DoomRoomsBatch.render, worlds * 5), expected * 5, strict=True):
+            np.testing.assert_array_equal(drawn, image)

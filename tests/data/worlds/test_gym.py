@@ -18,7 +18,7 @@ from tests.data.video_cases import needs
 
 
 class Line(gymnasium.Env):
-    """A dot on a line. Observation: a dict of a vector, a number and a picture (left out by `plain`)."""
+    """A dot on a line. Observation: a dict of a vector, a number and an image (left out by `plain`)."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - Gymnasium's own form
 
@@ -43,9 +43,9 @@ class Line(gymnasium.Env):
         return self._seen(), float(self.steps), over and not self.truncates, over and self.truncates, {}
 
     def render(self):
-        picture = np.zeros((20, 40, 3 if self.mode == "RGB" else 4), np.uint8)
-        picture[:, int(self.where[0]) % 40] = 255
-        return picture
+        image = np.zeros((20, 40, 3 if self.mode == "RGB" else 4), np.uint8)
+        image[:, int(self.where[0]) % 40] = 255
+        return image
 
     def _seen(self):
         seen = {"where": self.where.astype(np.float32), "steps": self.steps}
@@ -91,7 +91,7 @@ def test_of_discrete_actions_the_largest_entry_is_done(line) -> None:
     assert set(np.unique(actions)) == {0, 1} and (actions.sum(-1) == 1).all()
 
 
-def test_the_vector_beside_a_picture_is_recorded_as_state(line, tmp_path: Path) -> None:
+def test_the_vector_beside_an_image_is_recorded_as_state(line, tmp_path: Path) -> None:
     manifest = record(Recording(line(plain=False), episodes=2, frames=4), tmp_path / "shards")
     observed = ("observation.steps", "observation.where.0", "observation.where.1")
     assert manifest.state_names == (*observed, "reward", "terminated") and manifest.action_size == 2
@@ -181,7 +181,7 @@ def test_a_recording_stops_where_the_episode_ends(line, tmp_path: Path) -> None:
     [
         ({"action": spaces.Box(-np.inf, np.inf, (2,))}, "expected a Box with finite bounds, Discrete"),
         ({"action": spaces.Text(3)}, r"has actions Text"),
-        ({"mode": "RGBA"}, "expected an RGB picture"),
+        ({"mode": "RGBA"}, "expected an RGB image"),
     ],
 )
 def test_what_does_not_fit_is_refused(line, settings: dict, told: str) -> None:
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_refused(line, settings: dict, told: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gym:Pendulim-v1", "gym:Pendulum-v99", "gym:", "gym:no_such_package:X-v0"])
-def test_ids_that_gymnasium_does_not_know_are_told_in_one_line(name: str) -> None:
+def test_ids_that_gymnasium_does_not_know_are_reported_in_one_line(name: str) -> None:
     with pytest.raises(DataError, match=f"^{name}: Gymnasium cannot make "):
         make_batch(name, np.arange(1))
 
@@ -200,7 +200,7 @@ def test_there_are_no_tasks_in_it(line) -> None:
         make_goal_batch(line(), np.arange(1))
 
 
-def test_a_world_draws_pictures_from_files_also_after_videos_were_read_by_decord() -> None:
+def test_a_world_draws_images_from_files_also_after_videos_were_read_by_decord() -> None:
     needs("decord")
     program = (
         "import ctypes\n"

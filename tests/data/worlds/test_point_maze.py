@@ -85,15 +85,15 @@ def test_ways_are_shortest_and_go_from_cell_to_neighbor() -> None:
     assert (ways.cells(outside) >= 0).all()
 
 
-def test_pictures_show_the_ball_where_it_is_and_no_marker_of_a_goal() -> None:
-    pictures = placed((-1.0, 1.0), (1.0, 1.0), (1.0, -1.0)).render().astype(int)
-    green = pictures[..., 1] - pictures[..., 0]
+def test_images_show_the_ball_where_it_is_and_no_marker_of_a_goal() -> None:
+    images = placed((-1.0, 1.0), (1.0, 1.0), (1.0, -1.0)).render().astype(int)
+    green = images[..., 1] - images[..., 0]
     at = np.array([np.unravel_index(g.argmax(), g.shape) for g in green])
     np.testing.assert_allclose(at, [[16, 16], [16, 48], [48, 48]], atol=3)
-    red = (pictures[..., 0] > 1.8 * pictures[..., 1]).sum((1, 2))
+    red = (images[..., 0] > 1.8 * images[..., 1]).sum((1, 2))
     assert (red == 0).all()
-    changed = (pictures[0] != pictures[1]).any(-1)
-    assert 8 < changed.sum() < 200 and pictures[0].std() > 30
+    changed = (images[0] != images[1]).any(-1)
+    assert 8 < changed.sum() < 200 and images[0].std() > 30
 
 
 def test_the_policies_cover_the_maze_and_stay_in_the_box() -> None:
@@ -143,13 +143,13 @@ def test_without_a_setting_a_machine_without_display_draws(monkeypatch: pytest.M
         pytest.skip("only Linux is without a display")
     world = make_goal_batch("point-maze-medium", np.arange(2), image_size=48)
     try:
-        pictures = world.render()
+        images = world.render()
     except DataError as error:
         pytest.skip(str(error))
-    assert (pictures.std((1, 2, 3)) > 30).all() and (pictures[0] != pictures[1]).any()
+    assert (images.std((1, 2, 3)) > 30).all() and (images[0] != images[1]).any()
 
 
-def test_another_thread_is_told_to_draw_elsewhere_and_so_is_a_forked_process() -> None:
+def test_another_thread_is_reported_to_draw_elsewhere_and_so_is_a_forked_process() -> None:
     world = placed((1.0, 1.0))
     try:
         world.render()

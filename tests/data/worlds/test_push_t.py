@@ -75,12 +75,12 @@ def test_states_are_what_dino_wm_has_and_restored_poses_are_exact() -> None:
     np.testing.assert_allclose(still.goal_state(), goals, atol=1e-9)
 
 
-def test_pictures_show_the_t_and_the_pusher_where_they_are() -> None:
-    picture = placed([400, 100, 256, 200, 0]).render()[0].astype(int)
-    blue = picture[..., 2] - picture[..., 0]
+def test_images_show_the_t_and_the_pusher_where_they_are() -> None:
+    image = placed([400, 100, 256, 200, 0]).render()[0].astype(int)
+    blue = image[..., 2] - image[..., 0]
     y, x = np.unravel_index(blue.argmax(), (64, 64))
     assert abs(x - 50) <= 1.5 and abs(y - 12.5) <= 1.5
-    dark = picture.sum(-1) < 450
+    dark = image.sum(-1) < 450
     assert dark[27, 26] and dark[27, 37] and dark[38, 32] and not dark[38, 26] and not dark[20, 32]
 
 

@@ -44,7 +44,7 @@ def test_the_arm_moves_as_the_suites(suite) -> None:
     assert furthest > LIMIT - 0.1, "it came to the wrist's stop"
 
 
-def test_pictures_are_the_suites_without_the_target(suite) -> None:
+def test_images_are_the_suites_without_the_target(suite) -> None:
     suite.geom("target").rgba[3] = 0
     suite.geom_matid[suite.geom("target").id] = -1
     poses = np.array([[0.3, 1.0], [-2.0, -0.5], [3.0, 2.5]])
@@ -53,7 +53,7 @@ def test_pictures_are_the_suites_without_the_target(suite) -> None:
     assert np.abs(theirs - ours).mean() < 3 < 8 < ours.std()
 
 
-def test_the_fingertip_is_where_the_arm_ends_and_the_picture_shows_it() -> None:
+def test_the_fingertip_is_where_the_arm_ends_and_the_image_shows_it() -> None:
     world = placed((0.0, 0.0), (np.pi / 2, 0.0), (np.pi, -np.pi / 2))
     finger = world.states()[:, 4:]
     np.testing.assert_allclose(finger, [[2 * LINK, 0], [0, 2 * LINK], [-LINK, LINK]], atol=1e-6)

@@ -78,13 +78,13 @@ def test_recorded_walks_go_through_the_door_and_repeat_themselves(policy: str) -
 
 def test_the_dot_is_red_and_where_it_is_and_the_door_is_open() -> None:
     w = world(3)
-    picture = w.render()
-    assert picture.shape == (3, 64, 64, 3) and picture.dtype == np.uint8
+    image = w.render()
+    assert image.shape == (3, 64, 64, 3) and image.dtype == np.uint8
     for e in range(3):
-        y, x = np.unravel_index(picture[e, :, :, 0].argmax(), (64, 64))
+        y, x = np.unravel_index(image[e, :, :, 0].argmax(), (64, 64))
         np.testing.assert_allclose([x + 0.5, y + 0.5], w.state.position[e], atol=0.6)
         wall, door = int(w.state.wall[e]), int(w.state.door[e])
-        assert picture[e, door, wall, 1] == 0 and picture[e, (door + 20) % 40 + 10, wall, 1] > 0
+        assert image[e, door, wall, 1] == 0 and image[e, (door + 20) % 40 + 10, wall, 1] > 0
     assert make_batch("two-rooms", np.arange(2), image_size=32).render().shape == (2, 32, 32, 3)
 
 
@@ -110,8 +110,8 @@ def test_unknown_policies_are_refused(tmp_path: Path) -> None:
 
 def test_it_is_a_gymnasium_world() -> None:
     env = make_env("two-rooms")
-    picture, info = env.reset(seed=0)
-    assert picture.shape == (64, 64, 3) and set(info["state"]) == {"agent.x", "agent.y", "wall.x", "door.y"}
+    image, info = env.reset(seed=0)
+    assert image.shape == (64, 64, 3) and set(info["state"]) == {"agent.x", "agent.y", "wall.x", "door.y"}
     for _ in range(40):
         _, reward, _, truncated, info = env.step(np.array([0.5, 0.0], np.float32))
     assert truncated and reward == -info["distance"]

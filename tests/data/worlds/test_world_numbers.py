@@ -1,4 +1,4 @@
-"""The same (seed, episode, policy) gives the numbers and pictures it gave when version 1 of each world was recorded.
+"""The same (seed, episode, policy) gives the numbers and images it gave when version 1 of each world was recorded.
 
 Numbers are compared within a tolerance, because processors and OpenGL drivers round differently. A world that changes
 for good gets another `version`, and then `python tests/data/worlds/test_world_numbers.py` writes the file again.
@@ -29,12 +29,12 @@ def numbers(name: str) -> dict[str, object]:
         actions = world.act(policy, [np.random.default_rng([7, e]) for e in range(2)], FRAMES)
         for t in range(FRAMES - 1):
             world.step(actions[:, t])
-        picture = world.render().astype(float)
+        image = world.render().astype(float)
         values[policy] = {
             "actions": actions.sum(1).round(5).tolist(),
             "states": np.nan_to_num(world.states(), nan=-1).astype(float).round(5).tolist(),
-            "rows": picture.mean((2, 3)).round(2).tolist(),
-            "columns": picture.mean((1, 3)).round(2).tolist(),
+            "rows": image.mean((2, 3)).round(2).tolist(),
+            "columns": image.mean((1, 3)).round(2).tolist(),
         }
         if isinstance(world, GoalBatch):
             goals = world.draw_goals(np.random.default_rng(0))

@@ -83,7 +83,7 @@ def test_it_is_a_row_of_jepa_data_worlds(monkeypatch: pytest.MonkeyPatch) -> Non
     drift, sky = summarize_worlds(look=True)
     assert (drift.name, drift.row) == ("drift", ("2", "4 numbers", "0.1 units of the state", "random"))
     assert (sky.name, sky.row) == ("sky", ("1", "0 numbers", "no goals", "random"))
-    assert drift.pictures is not None and sky.pictures is not None and len(drift.pictures) == len(sky.pictures) + 1
+    assert drift.images is not None and sky.images is not None and len(drift.images) == len(sky.images) + 1
 
 
 @pytest.mark.parametrize("name", ["drift", "sky"])

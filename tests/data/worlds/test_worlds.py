@@ -42,13 +42,13 @@ def actions_of(batch, seed: int = 0, policy: str | None = None) -> np.ndarray:
 
 
 def played(batch, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [T, E, h, w, 3] and states [T, E, X] of the actions [E, T-1, A]."""
-    pictures, states = [batch.render()], [batch.states()]
+    """Images [T, E, h, w, 3] and states [T, E, X] of the actions [E, T-1, A]."""
+    images, states = [batch.render()], [batch.states()]
     for t in range(actions.shape[1]):
         batch.step(actions[:, t])
-        pictures.append(batch.render())
+        images.append(batch.render())
         states.append(batch.states())
-    return np.stack(pictures), np.stack(states)
+    return np.stack(images), np.stack(states)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -61,12 +61,12 @@ def test_gymnasiums_own_check_passes(name: str) -> None:
 def test_an_episode_is_a_function_of_seed_number_and_actions_whoever_is_beside_it(name: str) -> None:
     together = world(name)
     actions = actions_of(together)
-    pictures, states = played(together, actions)
-    assert pictures.shape == (FRAMES, 4, 32, 32, 3) and pictures.dtype == np.uint8 and states.dtype.kind == "f"
+    images, states = played(together, actions)
+    assert images.shape == (FRAMES, 4, 32, 32, 3) and images.dtype == np.uint8 and states.dtype.kind == "f"
     assert states.shape[-1] == len(together.state_names) and actions.shape[-1] == together.action_size
-    assert pictures.std() > 1, "the pictures are empty"
+    assert images.std() > 1, "the images are empty"
     alone = played(world(name, [2]), actions[2:3])
-    np.testing.assert_array_equal(alone[0][:, 0], pictures[:, 2])
+    np.testing.assert_array_equal(alone[0][:, 0], images[:, 2])
     np.testing.assert_array_equal(alone[1][:, 0], states[:, 2])
     other, same = world(name, seed=1).states(), world(name).states()
     np.testing.assert_array_equal(same, states[0])
@@ -80,10 +80,10 @@ def test_a_copy_made_on_the_way_goes_on_exactly_and_apart(name: str) -> None:
     played(batch, actions[:, :3])
     copy = batch.take(np.array([3, 1, 1]))
     kept = copy.states().copy()
-    pictures, states = played(batch, actions[:, 3:])
+    images, states = played(batch, actions[:, 3:])
     np.testing.assert_array_equal(copy.states(), kept)  # the original went on, the copy did not
     again = played(copy, actions[[3, 1, 1], 3:])
-    np.testing.assert_array_equal(again[0], pictures[:, [3, 1, 1]])
+    np.testing.assert_array_equal(again[0], images[:, [3, 1, 1]])
     np.testing.assert_array_equal(again[1], states[:, [3, 1, 1]])
 
 
@@ -99,13 +99,13 @@ def test_looking_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_other_actions_give_other_pictures(name: str) -> None:
+def test_other_actions_give_other_images(name: str) -> None:
     batch = world(name)
     actions = np.random.default_rng(0).uniform(-1, 1, (4, FRAMES - 1, batch.action_size)).astype(np.float32)
-    pictures = played(batch, actions)[0]
+    images = played(batch, actions)[0]
     others = played(world(name), np.roll(actions, 1, axis=0))[0]
-    np.testing.assert_array_equal(pictures[0], others[0])
-    assert (pictures[-1] != others[-1]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(images[0], others[0])
+    assert (images[-1] != others[-1]).any((1, 2, 3)).all()
 
 
 @pytest.mark.parametrize("name", WITH_GOALS)
@@ -123,23 +123,23 @@ def test_goals_can_be_reached_and_are_reached_where_they_are_placed(name: str) -
 
 
 @pytest.mark.parametrize("name", WITH_GOALS)
-def test_every_place_has_a_picture_of_its_own(name: str) -> None:
+def test_every_place_has_an_image_of_its_own(name: str) -> None:
     world(name)
     batch = make_goal_batch(name, np.zeros(12, dtype=int), image_size=32)  # the same episode, twelve times
     start = batch.render()
     assert (start == start[0]).all()
     goal = batch.draw_goals(np.random.default_rng(0))
     batch.set_goal_state(goal)
-    pictures = batch.render().astype(int)
-    changed = (np.abs(pictures[:, None] - pictures) > 20).any(-1).sum((2, 3))
+    images = batch.render().astype(int)
+    changed = (np.abs(images[:, None] - images) > 20).any(-1).sum((2, 3))
     differ = changed[~np.eye(12, dtype=bool)] >= 2  # pixels
     assert differ.all() if name != "billiards-medium" else differ.mean() > 0.9, "its band hides some places"
     batch.set_goal_state(goal[::-1])
-    np.testing.assert_array_equal(batch.render(), pictures[::-1])  # whatever was there before
+    np.testing.assert_array_equal(batch.render(), images[::-1])  # whatever was there before
 
 
 @pytest.mark.parametrize("name", WITH_GOALS)
-def test_the_script_solves_tasks_that_random_actions_do_not_and_ends_at_what_the_picture_shows(name: str) -> None:
+def test_the_script_solves_tasks_that_random_actions_do_not_and_ends_at_what_the_image_shows(name: str) -> None:
     world(name)
     batch = make_goal_batch(name, 1_000_000 + np.arange(20), image_size=32)
     if not batch.has_expert:
@@ -157,12 +157,12 @@ def test_the_script_solves_tasks_that_random_actions_do_not_and_ends_at_what_the
         ended[agent] = played
     solved = {agent: (played.distance(goal) < batch.radius).mean() for agent, played in ended.items()}
     assert solved["script"] >= 0.9 and solved["random"] <= 0.3
-    # Beside the goal's picture as it would be now: other things may have moved meanwhile.
-    seen, pictures = ended["script"].render().astype(int), []
+    # Beside the goal's image as it would be now: other things may have moved meanwhile.
+    seen, images = ended["script"].render().astype(int), []
     for there in (goal, start):
         ended["script"].set_goal_state(there)
-        pictures.append(ended["script"].render().astype(int))
-    assert np.abs(seen - pictures[0]).mean() < 0.5 * np.abs(pictures[1] - pictures[0]).mean()
+        images.append(ended["script"].render().astype(int))
+    assert np.abs(seen - images[0]).mean() < 0.5 * np.abs(images[1] - images[0]).mean()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -190,7 +190,7 @@ def test_what_the_command_records_has_the_same_bytes_again_and_streams_as_clips(
 @pytest.mark.parametrize(
     ("name", "near"), [("push_t", "push-t"), ("billiard-easy", "billiards-easy"), ("gmy:X", "gym:ID")]
 )
-def test_an_unknown_world_is_told_with_the_nearest_name(name: str, near: str) -> None:
+def test_an_unknown_world_is_reported_with_the_nearest_name(name: str, near: str) -> None:
     with pytest.raises(DataError, match=f"{name}.* \\(did you mean '{near}'\\?\\); there are billiards-easy, "):
         make_batch(name, np.arange(1))
 

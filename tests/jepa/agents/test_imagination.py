@@ -188,8 +188,8 @@ def test_both_learn_in_any_dynamics_and_from_goals_of_several_tokens(gradient) -
 
 
 def test_candidates_in_one_batch_are_as_good_as_alone() -> None:
-    senses = ObservationNormalizer.fitted(recorded().z)
-    controller, others = Linear(senses, SPACE), torch.randn(3, 18, generator=generator())
+    normalizer = ObservationNormalizer.fitted(recorded().z)
+    controller, others = Linear(normalizer, SPACE), torch.randn(3, 18, generator=generator())
     z, goal = recorded().draw(12, generator(), "any")
     together = controller.act_all(others, z, goal)
     for number, parameters in enumerate(others):

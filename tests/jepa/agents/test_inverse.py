@@ -41,7 +41,7 @@ def test_it_walks_to_goals_it_was_never_shown() -> None:
 
 def test_the_goals_that_are_shown_are_those_that_count() -> None:
     z, blocks = walks()
-    actor = fit_inverse(z, -z, blocks, SPACE, SMALL)  # goal pictures that show everything turned round
+    actor = fit_inverse(z, -z, blocks, SPACE, SMALL)  # goal images that show everything turned round
     here, goal = torch.zeros(1, 1, 2), torch.tensor([[[0.8, 0.0]]])
     assert actor.act(here, goal)[0, 0] < -0.2 and actor.act(here, -goal)[0, 0] > 0.2
 

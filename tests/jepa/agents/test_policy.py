@@ -75,7 +75,7 @@ def test_a_loop_that_cannot_run_is_refused_before_anything_is_seen(settings: dic
         Policy(model(), np.zeros((SIZE, SIZE, 3), np.uint8), PlanSettings(**settings))
 
 
-def test_a_goal_of_another_size_is_told_by_both_kinds_of_policy() -> None:
+def test_a_goal_of_another_size_is_reported_by_both_kinds_of_policy() -> None:
     goal, seen = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((48, 48, 3), np.uint8)
     controller = Linear(ObservationNormalizer(1, WIDTH), ActionSpace(2, frames=2))
     for policy in (Policy(model(), goal, SETTINGS), ImaginationPolicy(model(), controller, goal)):
@@ -83,14 +83,14 @@ def test_a_goal_of_another_size_is_told_by_both_kinds_of_policy() -> None:
             policy.act(seen)
 
 
-def test_actions_of_another_width_than_the_worlds_are_told() -> None:
+def test_actions_of_another_width_than_the_worlds_are_reported() -> None:
     about = make_batch("two-rooms", np.arange(1))
     protocol = Protocol("two-rooms", about.version, SIZE, 2, 4, 0.07, 0.07, seed=0)
     with pytest.raises(UserError, match="the model's actions are 3 wide; two-rooms takes 2 numbers 1 time"):
         evaluate(model(action_size=3), Tasks(protocol), SETTINGS)
     env = make_env("two-rooms", image_size=SIZE)
     _, info = env.reset(seed=0)
-    action = Policy(model(action_size=3), info["goal_picture"], SETTINGS).act(info["goal_picture"])
+    action = Policy(model(action_size=3), info["goal_image"], SETTINGS).act(info["goal_image"])
     with pytest.raises(UserError, match=r"two-rooms takes actions of shape \(2,\), found \(3,\)"):
         env.step(action)
 

@@ -57,7 +57,7 @@ def model(history: int, window: int | None = None, tubelet: int = 1, states: tup
     return LatentWorldModel(encoder, dynamics, spec, Preprocessing(SIZE, 10.0, RGB, RGB)).eval().requires_grad_(False)
 
 
-def pictures(count: int, batch: int = B) -> np.ndarray:
+def images(count: int, batch: int = B) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, batch, SIZE, SIZE, 3), dtype=np.uint8)
 
 
@@ -69,9 +69,9 @@ def frames(array: np.ndarray) -> Tensor:
 @pytest.mark.parametrize(("replan_every", "tubelet"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
 def test_a_plan_starts_from_the_last_latents_and_what_was_done_between_them(replan_every: int, tubelet: int) -> None:
     world, count = model(3, window=3, tubelet=tubelet), 8 * tubelet
-    seen = pictures(count)
+    seen = images(count)
     policy = Policy(world, seen[0], PlanSettings(horizon=3, replan_every=replan_every, planner=CHEAP))
-    done = np.stack([policy.act(picture) for picture in seen], 1)  # [B, T, A]
+    done = np.stack([policy.act(image) for image in seen], 1)  # [B, T, A]
     encoder, dynamics = world.encoder, world.dynamics
     assert isinstance(dynamics, Told) and isinstance(encoder, Watched) and policy.history == 3
     shown = encoder.frames
@@ -97,9 +97,9 @@ def test_a_plan_starts_from_the_last_latents_and_what_was_done_between_them(repl
 
 def test_a_model_of_one_latent_encodes_only_what_it_plans_from() -> None:
     world = model(1)
-    policy = Policy(world, pictures(1)[0], PlanSettings(horizon=4, replan_every=4, planner=CHEAP))
-    for picture in pictures(8):
-        policy.act(picture)
+    policy = Policy(world, images(1)[0], PlanSettings(horizon=4, replan_every=4, planner=CHEAP))
+    for image in images(8):
+        policy.act(image)
     assert isinstance(world.encoder, Watched) and world.encoder.frames == B + 2 * B
     assert isinstance(world.dynamics, Told) and {z.shape[1] for z, _, _ in world.dynamics.starts} == {1}
 
@@ -111,17 +111,17 @@ def test_history_is_what_training_had_and_is_never_read_beyond() -> None:
     world = model(1)
     world.dynamics = GRUPredictor(GRUPredictor.Config(), D, A)
     assert history_of(world, horizon=6) == 1
-    policy = Policy(model(7), pictures(1)[0], PlanSettings(horizon=6, replan_every=1, planner=CHEAP, history=4))
+    policy = Policy(model(7), images(1)[0], PlanSettings(horizon=6, replan_every=1, planner=CHEAP, history=4))
     assert policy.history == 4, "asked for"
     with pytest.raises(ValueError, match=r"history 1.* found 0"):
         PlanSettings(history=0)
 
 
 def test_a_new_episode_forgets_the_last_one() -> None:
-    world, seen = model(3, window=3), pictures(4)
+    world, seen = model(3, window=3), images(4)
     policy = Policy(world, seen[0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
-    for picture in seen:
-        policy.act(picture)
+    for image in seen:
+        policy.act(image)
     policy.reset()
     policy.act(seen[1])
     assert isinstance(world.dynamics, Told)
@@ -129,12 +129,12 @@ def test_a_new_episode_forgets_the_last_one() -> None:
     assert z.shape[1] == 1 and actions.shape[1] == 0
 
 
-def test_states_are_told_at_the_same_steps_as_latents() -> None:
-    world, seen = model(2, window=2, states=("agent.x", "agent.y")), pictures(5)
+def test_states_are_reported_at_the_same_steps_as_latents() -> None:
+    world, seen = model(2, window=2, states=("agent.x", "agent.y")), images(5)
     policy = Policy(world, seen[0], PlanSettings(horizon=2, replan_every=2, planner=CHEAP))
     said = np.random.default_rng(1).normal(size=(5, B, 2))
-    for picture, state in zip(seen, said, strict=True):
-        policy.act(picture, state)
+    for image, state in zip(seen, said, strict=True):
+        policy.act(image, state)
     assert isinstance(world.dynamics, Told)
     starts = world.dynamics.starts
     assert len(starts) == 3
@@ -156,18 +156,18 @@ def test_states_are_told_at_the_same_steps_as_latents() -> None:
     ids=["missing", "wide", "surplus"],
 )
 def test_a_state_that_is_missing_or_of_another_width_is_refused(states, given, message: str) -> None:
-    policy = Policy(model(1, states=states), pictures(1)[0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
+    policy = Policy(model(1, states=states), images(1)[0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
     with pytest.raises(UserError, match=message):
-        policy.act(pictures(1)[0], given)
+        policy.act(images(1)[0], given)
 
 
-def test_dynamics_that_read_no_states_are_told_so() -> None:
+def test_dynamics_that_read_no_states_are_reported_so() -> None:
     dynamics = GRUPredictor(GRUPredictor.Config(), D, A)
     with pytest.raises(ValueError, match="GRUPredictor reads no states, found 2 at every step"):
         dynamics.initial_state(torch.zeros(1, 1, 1, D), torch.zeros(1, 0, A), torch.zeros(1, 1, 2))
 
 
-def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -> None:
+def test_imported_weights_of_v_jepa_2_ac_plan_with_the_gripper() -> None:
     """Without a conversion; the gripper is moved by the actions that are imagined."""
     torch.manual_seed(0)
     vit = VideoViT(
@@ -184,16 +184,16 @@ def test_imported_weights_of_v_jepa_2_ac_plan_when_they_are_told_the_gripper() -
     )
     world = imported("meta", vit, fps=4.0, predictor=predictor).world
     assert world.spec.states[0] == "gripper.x" and len(world.spec.states) == 7
-    policy = Policy(world, pictures(1)[0, 0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
-    actions = [policy.act(picture, np.zeros(7)) for picture in pictures(3)[:, 0]]
+    policy = Policy(world, images(1)[0, 0], PlanSettings(horizon=2, replan_every=1, planner=CHEAP))
+    actions = [policy.act(image, np.zeros(7)) for image in images(3)[:, 0]]
     assert policy.plans == 3 and all(action.shape == (7,) and np.isfinite(action).all() for action in actions)
     with pytest.raises(UserError, match=r"\[1, 7\]: gripper.x, .*; found none"):
-        policy.act(pictures(1)[0, 0])
+        policy.act(images(1)[0, 0])
 
 
 def test_a_horizon_of_zero_is_refused_by_a_policy() -> None:
     with pytest.raises(ValueError, match=r"the planning horizon is 0"):
-        Policy(model(1), pictures(1)[0], PlanSettings(horizon=0, replan_every=1, planner=CHEAP))
+        Policy(model(1), images(1)[0], PlanSettings(horizon=0, replan_every=1, planner=CHEAP))
 
 
 class Counted(CausalPredictor):

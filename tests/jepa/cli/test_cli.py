@@ -75,7 +75,7 @@ finally:
     assert json.loads(done.stderr) == []
 
 
-def test_a_config_error_is_told_before_torch_is_imported() -> None:
+def test_a_config_error_is_reported_before_torch_is_imported() -> None:
     done = python("""
 import sys
 from jepa.config import Config, ConfigError, from_dict
@@ -174,7 +174,7 @@ def test_a_path_that_cannot_be_written_is_one_line_with_the_reason(
         main(["do"], app_that(verb))
 
 
-def test_a_file_that_ends_too_early_is_not_told_as_aborted() -> None:
+def test_a_file_that_ends_too_early_is_not_reported_as_aborted() -> None:
     def verb() -> None:
         raise EOFError("in the middle")
 

@@ -79,8 +79,8 @@ def test_inspect_tells_what_the_shards_hold(run: Path, folder: Path, run_jepa: J
 
 
 def test_curves_are_drawn_of_runs(run: Path, folder: Path, run_jepa: Jepa) -> None:
-    assert "both.png: run" in run_jepa("curves", run, "--out", folder / "pictures" / "both.png")
-    assert (folder / "pictures" / "both.png").read_bytes().startswith(b"\x89PNG")
+    assert "both.png: run" in run_jepa("curves", run, "--out", folder / "images" / "both.png")
+    assert (folder / "images" / "both.png").read_bytes().startswith(b"\x89PNG")
     told = run_jepa("curves", folder, fails=True)
     assert "no logs/metrics.csv here; give run folders" in told
 
@@ -190,7 +190,7 @@ def test_a_shared_model_is_worked_with_from_a_folder_of_ones_own(
     run_jepa("plan", read_only, *SHARED["plan"][0], "warm_start=controller", "gifs=0", "--out", out)
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(
+def test_a_folder_that_cannot_be_made_is_reported_before_anything_is_computed(
     run: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -245,13 +245,13 @@ def test_embed_reads_shards(run: Path, folder: Path, tmp_path: Path, run_jepa: J
 
 def test_a_policy_steps_a_gymnasium_environment(run: Path) -> None:
     env = make_env("billiards-easy", image_size=32, max_steps=6)
-    picture, info = env.reset(seed=0)
-    policy = Policy(jepa.load(run), info["goal_picture"])
+    image, info = env.reset(seed=0)
+    policy = Policy(jepa.load(run), info["goal_image"])
     done, steps = False, 0
     while not done:
-        action = policy.act(picture)
+        action = policy.act(image)
         assert env.action_space.contains(action)
-        picture, _, terminated, done, info = env.step(action)
+        image, _, terminated, done, info = env.step(action)
         steps += 1
         assert not terminated
     assert steps == 6 and policy.plans == 2
@@ -303,7 +303,7 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         (["demo", "--methods", "lewm,dino"], "no demo of method 'dino'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: list[str], message: str, run: Path, folder: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:
     (folder / "tasks.yaml").write_text("tasks: 2\n")

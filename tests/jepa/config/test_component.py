@@ -32,7 +32,7 @@ class Circle:
 SHAPES = Parts("shapes", square=f"{HERE}:Square", circle=f"{HERE}:Circle", later="jepa.no_such_module:Later")
 
 
-class Picture(Config):
+class Image(Config):
     shape: Annotated[Component, part(SHAPES, "square", side=5)] = DEFAULT
     others: tuple[Annotated[Component, part(SHAPES)], ...] = ()
     frame: Annotated[Component, part(SHAPES)] | None = None
@@ -40,35 +40,35 @@ class Picture(Config):
 
 def told(data: dict, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        from_dict(data, Picture, overrides)
+        from_dict(data, Image, overrides)
     return str(caught.value)
 
 
 def test_a_part_is_read_by_its_kind_and_made_from_its_settings():
-    picture = from_dict({"shape": {"kind": "circle", "radius": 1}, "others": [{"kind": "square"}]}, Picture)
-    assert picture.shape == Circle.Config(radius=1.0)
-    assert picture.others == (Square.Config(),)
-    made = SHAPES.make(picture.others[0], "red")
+    image = from_dict({"shape": {"kind": "circle", "radius": 1}, "others": [{"kind": "square"}]}, Image)
+    assert image.shape == Circle.Config(radius=1.0)
+    assert image.others == (Square.Config(),)
+    made = SHAPES.make(image.others[0], "red")
     assert isinstance(made, Square) and made.color == "red" and made.config.side == 2
 
 
 def test_what_a_config_leaves_out_of_the_default_kind_is_as_the_field_says():
-    assert Picture().shape == from_dict({}, Picture).shape == Square.Config(side=5)
-    assert from_dict({"shape": {"corners": [1, 2]}}, Picture).shape == Square.Config(side=5, corners=(1.0, 2.0))
-    assert from_dict({"shape": {"side": 3}}, Picture).shape == Square.Config(side=3)
+    assert Image().shape == from_dict({}, Image).shape == Square.Config(side=5)
+    assert from_dict({"shape": {"corners": [1, 2]}}, Image).shape == Square.Config(side=5, corners=(1.0, 2.0))
+    assert from_dict({"shape": {"side": 3}}, Image).shape == Square.Config(side=3)
 
 
 def test_an_override_reaches_into_a_part():
-    assert from_dict({}, Picture, ["shape.corners=[1]"]).shape == Square.Config(side=5, corners=(1.0,))
-    assert from_dict({}, Picture, ["shape={kind: circle, radius: 2}"]).shape == Circle.Config(radius=2.0)
+    assert from_dict({}, Image, ["shape.corners=[1]"]).shape == Square.Config(side=5, corners=(1.0,))
+    assert from_dict({}, Image, ["shape={kind: circle, radius: 2}"]).shape == Circle.Config(radius=2.0)
     others = {"others": [{"kind": "square"}]}
-    assert from_dict(others, Picture, ["others.0.side=7"]).others == (Square.Config(side=7),)
+    assert from_dict(others, Image, ["others.0.side=7"]).others == (Square.Config(side=7),)
 
 
 def test_what_is_dumped_reads_back_equal():
-    picture = Picture(shape=Circle.Config(radius=3.0), others=(Square.Config(corners=(0.5,)),), frame=Square.Config())
-    assert from_dict(yaml.safe_load(dump(picture)), Picture) == picture
-    assert picture.model_dump()["shape"] == {"kind": "circle", "radius": 3.0}
+    image = Image(shape=Circle.Config(radius=3.0), others=(Square.Config(corners=(0.5,)),), frame=Square.Config())
+    assert from_dict(yaml.safe_load(dump(image)), Image) == image
+    assert image.model_dump()["shape"] == {"kind": "circle", "radius": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_what_is_dumped_reads_back_equal():
         ({"radius": 1}, "config: radius: unknown key; did you mean 'frame.radius'?"),
     ],
 )
-def test_a_mistake_in_a_part_is_told_with_its_whole_path(data: dict, message: str):
+def test_a_mistake_in_a_part_is_reported_with_its_whole_path(data: dict, message: str):
     assert told(data) == message
 
 
-def test_a_wrong_override_of_a_part_is_told_as_of_the_command_line():
+def test_a_wrong_override_of_a_part_is_reported_as_of_the_command_line():
     assert told({}, "shape.sid=1") == "command line: shape.sid: unknown key; did you mean 'side'?"
     assert told({}, "shape.kind=round").startswith("command line: shape.kind: unknown kind 'round'")
 
@@ -103,7 +103,7 @@ def test_settings_of_another_class_under_a_known_kind_are_refused():
         kind: Literal["square"] = "square"
 
     with pytest.raises(ValueError, match="square"):
-        Picture(shape=Pretender())
+        Image(shape=Pretender())
 
 
 def test_the_json_schema_describes_every_kind():
@@ -138,7 +138,7 @@ def test_an_unusable_part_of_an_installed_package_is_named(monkeypatch, name: st
     with pytest.raises(UserError, match=message):
         SHAPES[name]
     with pytest.raises(UserError, match=message):
-        from_dict({"shape": {"kind": name}}, Picture)
+        from_dict({"shape": {"kind": name}}, Image)
 
 
 def test_an_installed_package_adds_a_kind(monkeypatch):

@@ -182,7 +182,7 @@ def test_an_override_keeps_the_defaults_around_it(write) -> None:
         ("encoder={width: 1, width: 2}", "the key 'width' is given twice; remove one"),
     ],
 )
-def test_a_wrong_override_is_told_as_of_the_command_line(write, override: str, told: str) -> None:
+def test_a_wrong_override_is_reported_as_of_the_command_line(write, override: str, told: str) -> None:
     assert message(write(GOOD), Run, [override]) == f"command line: {told}"
 
 
@@ -254,12 +254,12 @@ def test_a_wrong_override_is_told_as_of_the_command_line(write, override: str, t
         ("encoder:\n", "encoder: &e\n  depth: *e\n", "run.yaml:6: encoder.depth: this part contains itself"),
     ],
 )
-def test_a_mistake_is_told_with_file_line_key_and_remedy(write, old: str, new: str, told: str) -> None:
+def test_a_mistake_is_reported_with_file_line_key_and_remedy(write, old: str, new: str, told: str) -> None:
     assert old in GOOD
     assert message(write(GOOD.replace(old, new, 1)), Run) == told
 
 
-def test_every_mistake_is_told_in_a_line_of_its_own(write) -> None:
+def test_every_mistake_is_reported_in_a_line_of_its_own(write) -> None:
     lines = message(write("nmae: demo\nsteps: x\nencoder: {width: 1.5, dept: 2}\n"), Run, ["resume=1"]).splitlines()
     assert sorted(lines) == [
         "command line: resume: expected true or false, found 1 (a whole number)",
@@ -296,7 +296,7 @@ def test_a_folder_or_a_binary_file_is_refused(write, tmp_path: Path) -> None:
     assert message(tmp_path, Run) == f"{tmp_path}: cannot be read: Is a directory"
 
 
-def test_a_rule_of_the_config_itself_is_told_with_its_place(write) -> None:
+def test_a_rule_of_the_config_itself_is_reported_with_its_place(write) -> None:
     from pydantic import model_validator
 
     class Clip(Config):

@@ -42,11 +42,11 @@ def test_only_kept_tokens_cost_and_they_cost_what_the_docstring_says(settings, k
     assert counter.get_total_flops() == pytest.approx(3 * formula, rel=1e-9)
 
 
-def test_a_picture_costs_half_the_patches_of_a_tubelet_of_two():
+def test_an_image_costs_half_the_patches_of_a_tubelet_of_two():
     with torch.device("meta"):
-        model, picture = encoder(images=True), torch.zeros(3, 1, 3, 32, 48)
+        model, image = encoder(images=True), torch.zeros(3, 1, 3, 32, 48)
     with FlopCounterMode(display=False) as counter:
-        model(picture)
+        model(image)
     blocks = DEPTH * 24 * (8 * WIDTH**2 + 16 * WIDTH**2 + 4 * 24 * WIDTH)
     assert counter.get_total_flops() == 3 * (24 * 2 * WIDTH * 3 * PATCH**2 + blocks)
 

@@ -69,7 +69,7 @@ def test_weights_fit_where_only_their_use_differs():
     assert frame.per_frame() is frame
 
 
-def test_only_a_video_encoder_of_pictures_too_leaves_parameters_out():
+def test_only_a_video_encoder_of_images_too_leaves_parameters_out():
     assert VideoViT.Config(images=True).may_skip_parameters
     assert not any(config(kind).may_skip_parameters for kind in SMALL)
 

@@ -1,4 +1,4 @@
-"""Picture backbones on video: what comes out is timm's, frame by frame; what does not fit is said."""
+"""Image backbones on video: what comes out is timm's, frame by frame; what does not fit is said."""
 
 import pytest
 import timm
@@ -94,7 +94,7 @@ def test_convolutions_read_frames_that_are_not_square_and_transformers_say_that_
         ("local-dir:/tmp/folder", 64, "has no model 'local-dir:/tmp/folder'"),
         ("os.system", 64, "has no model 'os.system'"),
         ("vit_tiny_patch16_224.none", 64, r"cannot make vit_tiny_patch16_224.none .*Invalid pretrained tag \(none\)"),
-        ("vit_tiny_patch16_224", 60, "cannot read pictures of 60 px: .* do not divide into patches of 16x16"),
+        ("vit_tiny_patch16_224", 60, "cannot read images of 60 px: .* do not divide into patches of 16x16"),
     ],
 )
 def test_what_timm_does_not_have_is_said_in_words(name, size, message):

@@ -1,4 +1,4 @@
-"""IMPALA's encoder, and what LeWM puts behind a picture backbone."""
+"""IMPALA's encoder, and what LeWM puts behind an image backbone."""
 
 import pytest
 import torch

@@ -188,13 +188,13 @@ def test_levels_that_do_not_end_with_the_last_block_are_refused(levels):
 
 
 @torch.no_grad()
-def test_a_clip_of_one_frame_is_a_picture_with_an_embedding_of_its_own():
-    model, picture = encoder(images=True), torch.randn(2, 1, 3, 32, 24)
-    assert model.grid(picture) == (1, 4, 3)
-    tokens = model(picture)
+def test_a_clip_of_one_frame_is_an_image_with_an_embedding_of_its_own():
+    model, image = encoder(images=True), torch.randn(2, 1, 3, 32, 24)
+    assert model.grid(image) == (1, 4, 3)
+    tokens = model(image)
     assert tokens.shape == (2, 1, 12, 48)
 
-    embedded = model.patch_embed_image.proj(picture.transpose(1, 2)).flatten(2).transpose(1, 2) + model.image_token
+    embedded = model.patch_embed_image.proj(image.transpose(1, 2)).flatten(2).transpose(1, 2) + model.image_token
     plain = encoder()
     plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in plain.state_dict()})
     positions = grid_positions(torch.arange(12)[None], (1, 4, 3))
@@ -204,8 +204,8 @@ def test_a_clip_of_one_frame_is_a_picture_with_an_embedding_of_its_own():
     torch.testing.assert_close(plain.norm(x)[:, None], tokens, atol=1e-5, rtol=1e-5)
 
     keep = torch.tensor([[0, 5, 7], [11, 2, 3]])
-    kept = model(picture, keep)
-    assert torch.equal(model(picture + 0.0, keep), kept) and kept.shape == (2, 3, 48)
+    kept = model(image, keep)
+    assert torch.equal(model(image + 0.0, keep), kept) and kept.shape == (2, 3, 48)
 
 
 @torch.no_grad()
@@ -219,7 +219,7 @@ def test_the_modality_token_is_added_to_every_patch_token():
     assert 0 < fresh.video_token.abs().max() < 1e-5 and 0 < fresh.image_token.abs().max() < 1e-5
 
 
-def test_one_frame_is_an_error_without_a_picture_embedding():
+def test_one_frame_is_an_error_without_an_image_embedding():
     with pytest.raises(ValueError, match="1 frames do not divide into tubelets of 2"):
         encoder()(torch.randn(1, 1, 3, 32, 32))
 

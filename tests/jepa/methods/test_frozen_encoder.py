@@ -212,7 +212,7 @@ def test_states_are_predicted_along_with_the_patches_in_training_as_in_imaginati
     torch.testing.assert_close(*(m.loss(d, generator())["loss"] for m, d in ((method, data), (scaled, wide))))
 
 
-def test_states_that_a_rule_moves_are_told_and_not_predicted() -> None:
+def test_states_that_a_rule_moves_are_reported_and_not_predicted() -> None:
     encoder = is_image()
     method = ac(A, predictor={"next_state": "add_action"})
     x, predict = method.sequence(batch(A))

@@ -1,4 +1,4 @@
-"""V-JEPA 2.1: dense loss, several levels, pictures beside videos."""
+"""V-JEPA 2.1: dense loss, several levels, images beside videos."""
 
 from dataclasses import replace
 
@@ -125,15 +125,15 @@ def test_stills_pass_as_one_frame_and_count_by_their_share():
     both, generator = clips(4, is_image=(1,)), seeded()
     loss = model.loss(both, generator)["loss"]
     generator = seeded()
-    picture = model.loss(Batch(both.video[1:2], None, torch.tensor([True])), generator)["loss"]
+    image = model.loss(Batch(both.video[1:2], None, torch.tensor([True])), generator)["loss"]
     rest = model.loss(Batch(both.video[[0, 2, 3]], None, torch.zeros(3, dtype=torch.bool)), generator)["loss"]
-    torch.testing.assert_close(loss, picture / 4 + 3 * rest / 4)
+    torch.testing.assert_close(loss, image / 4 + 3 * rest / 4)
     other = both.video.clone()
     other[1, 1:] = 7.0  # what follows the first frame of a still is never looked at
     torch.testing.assert_close(model.loss(replace(both, video=other), seeded())["loss"], loss)
 
 
-def test_pictures_train_their_own_embedding_and_marks():
+def test_images_train_their_own_embedding_and_marks():
     model = method()
     model.loss(clips(3, is_image=(0, 1, 2)), seeded())["loss"].backward()
     encoder, predictor = model.encoder, model.predictor
@@ -144,7 +144,7 @@ def test_pictures_train_their_own_embedding_and_marks():
     assert encoder.patch_embed.proj.weight.grad.any() and predictor.video_token.grad.any()
 
 
-def test_stills_are_clips_to_an_encoder_without_pictures():
+def test_stills_are_clips_to_an_encoder_without_images():
     model = method(images=False)
     flagged, plain = clips(3, is_image=(0,)), clips(3, is_image=(0,))
     plain = replace(plain, is_image=None)

@@ -273,7 +273,7 @@ def test_a_classifier_lies_beside_its_model_and_comes_back_with_the_same_bits(tm
     assert torch.equal(found[0](tokens), classifier(tokens))
 
 
-def test_damaged_and_foreign_folders_are_told(tmp_path: Path, folder: Path):
+def test_damaged_and_foreign_folders_are_reported(tmp_path: Path, folder: Path):
     _, classifier, labels, _ = models()
     with pytest.raises(UserError, match="labels: expected one for each of the 12 classes, found 3"):
         save_classifier(tmp_path, classifier, labels[:3])
@@ -305,7 +305,7 @@ def test_damaged_and_foreign_folders_are_told(tmp_path: Path, folder: Path):
         hub.read(folder)
 
 
-def test_sizes_that_do_not_fit_are_told():
+def test_sizes_that_do_not_fit_are_reported():
     for sizes in ((48, 5, 1, 2), (48, 4, -1, 2), (48, 4, 1, 0)):
         with pytest.raises(ValueError, match="a classifier needs heads that divide its width"):
             AttentiveClassifier(*sizes)

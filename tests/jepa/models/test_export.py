@@ -241,7 +241,7 @@ def test_another_encoder_of_the_file_is_named_where_the_target_encoder_is_missin
     assert "with the key 'target_encoder', found encoder, predictor; read its weights encoder" in " ".join(told.split())
 
 
-def test_a_model_folder_with_a_misspelt_key_is_told(vjepa2: Path, capsys) -> None:
+def test_a_model_folder_with_a_misspelt_key_is_reported(vjepa2: Path, capsys) -> None:
     described = json.loads((vjepa2 / "model.json").read_text())
     described["encoder"]["widht"] = 48
     (vjepa2 / "model.json").write_text(json.dumps(described))

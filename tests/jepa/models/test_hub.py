@@ -42,7 +42,7 @@ def test_a_folder_of_transformers_gives_the_same_tokens_and_says_how_to_prepare_
     assert (found.fps, found.mean, found.std) == (7.5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 
-def test_jepa_load_opens_it_and_encodes_pictures_of_any_size(folder: Path):
+def test_jepa_load_opens_it_and_encodes_images_of_any_size(folder: Path):
     model = jepa.load(folder)
     assert (model.spec.tokens, model.spec.width, model.spec.action_size) == (16, 48, None)
     assert model.spec.step_seconds == pytest.approx(2 / 7.5) and model.preprocessing.mean == (0.4, 0.5, 0.6)
@@ -51,7 +51,7 @@ def test_jepa_load_opens_it_and_encodes_pictures_of_any_size(folder: Path):
     assert model.encode(video[..., :20, :30]).shape == (1, 4, 16, 48)
 
 
-def test_jepa_load_of_an_unknown_id_is_told():
+def test_jepa_load_of_an_unknown_id_is_reported():
     with pytest.raises(UserError, match="nobody/nothing: no such folder"):
         jepa.load("nobody/nothing")
 
@@ -62,7 +62,7 @@ def test_only_safetensors_are_read(folder: Path):
         hub.read(folder)
 
 
-def test_damaged_and_foreign_folders_are_told(folder: Path):
+def test_damaged_and_foreign_folders_are_reported(folder: Path):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="damaged, or not a safetensors file"):
@@ -73,7 +73,7 @@ def test_damaged_and_foreign_folders_are_told(folder: Path):
         hub.read(folder)
 
 
-def test_ids_of_the_hub_and_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ids_of_the_hub_and_paths_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert hub.hub_id("facebook/vjepa2-vitl-fpc64-256") == "facebook/vjepa2-vitl-fpc64-256"
     assert hub.hub_id("hf://org/name") == "org/name"
@@ -82,6 +82,6 @@ def test_ids_of_the_hub_and_paths_are_told_apart(tmp_path: Path, monkeypatch: py
         assert hub.hub_id(path) is None, path
 
 
-def test_a_model_that_cannot_be_reached_is_told(tmp_path: Path):
+def test_a_model_that_cannot_be_reached_is_reported(tmp_path: Path):
     with pytest.raises(UserError, match="nobody/nothing: no such folder, and nobody/nothing is not in the cache"):
         hub.download("nobody/nothing")

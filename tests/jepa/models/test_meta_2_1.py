@@ -66,8 +66,8 @@ def test_v_jepa_2_1_goes_out_and_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert predicted is not None
     same(predicts, predicted)
     assert (back.levels, back.positions, back.position_grid, back.images) == ((0, 1, 2, 3), "rotary", 16, True)
-    clip, picture = torch.randn(1, 8, 3, 64, 64), torch.randn(1, 1, 3, 64, 64)
-    for video in (clip, picture):
+    clip, image = torch.randn(1, 8, 3, 64, 64), torch.randn(1, 1, 3, 64, 64)
+    for video in (clip, image):
         assert torch.equal(back.forward_features(video).levels, ours.forward_features(video).levels)
 
 

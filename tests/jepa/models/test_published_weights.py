@@ -162,7 +162,7 @@ def test_a_file_that_holds_code_is_refused_and_runs_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "sprung").exists()
 
 
-def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pt: no such file"):
         meta.load_state(tmp_path / "none.pt")
     torch.save(meta.to_state(*models()), tmp_path / "whole.pt")

@@ -1,4 +1,4 @@
-"""What plans cost, and planning again and again: terms, forbidden regions, pictures, held actions."""
+"""What plans cost, and planning again and again: terms, forbidden regions, images, held actions."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_a_forbidden_region_is_gone_around() -> None:
     assert through < 0.7 and around > 0.95 and left < 0.3
 
 
-def test_a_forbidden_region_is_told_in_states_that_are_read_off_the_latents() -> None:
+def test_a_forbidden_region_is_reported_in_states_that_are_read_off_the_latents() -> None:
     """The latent is a mix of the position; what reads it back is fitted to examples."""
     mix = torch.tensor([[0.3, -1.0], [0.8, 0.5]])
 
@@ -107,21 +107,21 @@ def test_a_forbidden_region_is_told_in_states_that_are_read_off_the_latents() ->
     assert nearest() < 0.7 and nearest(Term(keep_out(read, [160.0, 32.0], 64.0), 20.0)) > 0.95
 
 
-def test_the_goal_may_be_a_picture_which_is_encoded_once() -> None:
+def test_the_goal_may_be_an_image_which_is_encoded_once() -> None:
     asked: list[int] = []
 
-    def encode(pictures: Tensor) -> Tensor:
-        asked.append(len(pictures))
-        return pictures.float().mean((2, 3))[:, None, :2]
+    def encode(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.float().mean((2, 3))[:, None, :2]
 
-    picture = torch.full((1, 3, 8, 8), 2, dtype=torch.uint8)
-    cost = LatentCost(Add(), LatentState(torch.zeros(5, 1, 2)), (Term(image_reached(encode, picture)),))
+    image = torch.full((1, 3, 8, 8), 2, dtype=torch.uint8)
+    cost = LatentCost(Add(), LatentState(torch.zeros(5, 1, 2)), (Term(image_reached(encode, image)),))
     plan = CEM(CEM.Config(iterations=8)).plan(cost, torch.zeros(5, 3, 2), generator())
     torch.testing.assert_close(plan.actions[:, :2], torch.ones(5, 2, 2), atol=0.15, rtol=0)
-    assert asked == [1]  # one picture for all five episodes
+    assert asked == [1]  # one image for all five episodes
 
 
-def test_a_goal_of_another_size_is_told() -> None:
+def test_a_goal_of_another_size_is_reported() -> None:
     cost = goal_distance(Add(), LatentState(torch.zeros(2, 1, 2)), torch.zeros(2, 1, 3))
     with pytest.raises(ValueError, match=r"\[episodes, tokens, width\] = \[2, 1, 2\], found \[2, 1, 3\]"):
         cost(torch.zeros(2, 1, 1, 2))

@@ -147,9 +147,9 @@ def test_gradients_reach_the_actions_through_the_cache_and_detach_cuts_them() ->
     next_latent.mean().sum().backward()
     assert actions.grad is not None
     assert (actions.grad[:, :3].abs().amax((0, 2)) > 0).all() and (actions.grad[:, 3:] == 0).all()
-    cut = state.detach()
-    assert not any(x.requires_grad for part in cut.past for pair in part.pairs for x in pair)
-    assert not cut.z.requires_grad and torch.equal(cut.z, state.z)
+    patchify = state.detach()
+    assert not any(x.requires_grad for part in patchify.past for pair in part.pairs for x in pair)
+    assert not patchify.z.requires_grad and torch.equal(patchify.z, state.z)
 
 
 @torch.no_grad()
@@ -219,7 +219,7 @@ def test_predictions_are_layer_normed_where_the_latents_are() -> None:
     torch.testing.assert_close(out.var(-1, correction=0), torch.ones(out.shape[:-1]), atol=1e-2, rtol=0)
 
 
-def test_wrong_widths_are_told() -> None:
+def test_wrong_widths_are_reported() -> None:
     predictor = make()
     z, actions, states = inputs(predictor)
     with pytest.raises(ValueError, match=r"latents \[6, 16\], found \[5, 16\]"):
@@ -253,7 +253,7 @@ def test_a_gripper_turns_by_the_product_of_rotations() -> None:
 
 
 @torch.no_grad()
-def test_a_predictor_may_be_told_how_its_state_moves() -> None:
+def test_a_predictor_may_know_how_its_state_moves() -> None:
     torch.manual_seed(0)
     predictor = CausalPredictor(
         CausalPredictor.Config(state_size=7, hidden=24, depth=1, heads=2, next_state="apply_delta_pose"),

@@ -43,8 +43,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three videos of 4 s in folders, a text and half a video with the names of videos, and a text with its own."""
     folder = tmp_path_factory.mktemp("videos")
     (folder / "a").mkdir()
-    pictures = np.random.default_rng(0).integers(0, 255, (80, 64, 96, 3), np.uint8)
-    whole = encode_mp4(pictures, 20)
+    images = np.random.default_rng(0).integers(0, 255, (80, 64, 96, 3), np.uint8)
+    whole = encode_mp4(images, 20)
     for name in ("a/1.mp4", "a/2.mp4", "3.mp4"):
         (folder / name).write_bytes(whole)
     (folder / "text.mp4").write_text("hello")

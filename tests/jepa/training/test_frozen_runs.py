@@ -248,7 +248,7 @@ def test_the_encoder_of_a_run_with_dynamics_serves_another(runs: dict[str, Path]
         ({}, None, {}, "encoder: missing; .*or name a run in method.encoder_from"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_line(
+def test_what_does_not_fit_is_reported_in_one_line(
     method: dict[str, Any],
     encoder: Any,
     changes: dict[str, Any],

@@ -199,7 +199,7 @@ def test_a_cooldown_that_was_killed_resumes_from_its_own_checkpoint(tmp_path: Pa
         assert torch.equal(value, resumed.encoder.state_dict()[name]), name
 
 
-def test_another_model_a_missing_run_and_a_cut_checkpoint_are_told(tmp_path: Path, corpus: Path):
+def test_another_model_a_missing_run_and_a_cut_checkpoint_are_reported(tmp_path: Path, corpus: Path):
     pretrain(describe(tmp_path / "first", corpus))
     method = build_method(describe(tmp_path / "x", corpus, encoder__depth=2), 16, 0)
     assert isinstance(method, nn.Module)

@@ -309,7 +309,7 @@ def damaged_copy(corpus: Path, out: Path, key: str) -> Path:
         ({"data__shards": "nowhere"}, "no such folder"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_line(
+def test_what_does_not_fit_is_reported_in_one_line(
     changes: dict[str, Any], message: str, corpus: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:

@@ -127,7 +127,7 @@ def diagnosed(subject: Subject, **planner: int) -> Diagnosis:
     return examine(subject, config.model_copy(update={"plan": plan}))
 
 
-def test_an_agent_with_nothing_wrong_is_told_so(data: Path) -> None:
+def test_an_agent_with_nothing_wrong_is_reported_so(data: Path) -> None:
     found = diagnosed(agent(data))
     assert found.weakest == "none", found.verdict
     assert found.ladder["configured"].success >= 0.9
@@ -204,13 +204,13 @@ def test_the_planner_that_is_diagnosed_is_that_of_the_config(run: Path, tmp_path
         diagnose_config(run, plan, ["plan.horizont=2"])
 
 
-def test_a_run_without_dynamics_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_dynamics_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vit = "kind: video_vit, patch: 8, width: 24, depth: 1, heads: 2, size: null"
     assert call("diagnose", trained(tmp_path, data, "vjepa", vit)) == 2
     assert "its method has no dynamics, so there is no planning to diagnose" in capsys.readouterr().err
 
 
-def test_a_run_on_recorded_videos_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_on_recorded_videos_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     about = {"world": None, "action_size": 2, "state_names": (), "label_names": (), "seed": 0}
     with ShardWriter(tmp_path / "data", fps=10, image_size=SIZE, **about) as writer:
@@ -225,14 +225,14 @@ def test_a_run_on_recorded_videos_is_told(tmp_path: Path, capsys: pytest.Capture
     assert "trained on video that was not recorded in one of" in told and told.count("\n") == 1
 
 
-def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("diagnose", tmp_path / "nowhere") == 2
     assert "no such folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="run `jepa diagnose "):
         Diagnosis.read(tmp_path)
 
 
-def test_a_setting_that_does_not_fit_is_told_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_that_does_not_fit_is_reported_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "figures", ignore_errors=True)
     assert call("diagnose", run, *TINY, *BRIEF, "plan.horizon=1", "plan.replan_every=2") == 2
     assert "replan_every must lie between 1 and the horizon (1), found 2" in capsys.readouterr().err

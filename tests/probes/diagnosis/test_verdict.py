@@ -115,7 +115,7 @@ def test_what_may_be_chance_is_no_gain() -> None:
         ({"plans": 0.6}, "Plans exploit the model: 60 % of what they imagine lies beyond the recordings (1 %"),
     ],
 )
-def test_what_else_is_amiss_is_told(numbers: dict[str, Any], told: str) -> None:
+def test_what_else_is_amiss_is_reported(numbers: dict[str, Any], told: str) -> None:
     assert told in conclude(found(**numbers))[1]
     assert told not in conclude(found())[1]
 

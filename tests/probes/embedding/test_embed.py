@@ -1,4 +1,4 @@
-"""`jepa embed`: the three kinds of files hold the same latents, and the picture shows what the encoder sees."""
+"""`jepa embed`: the three kinds of files hold the same latents, and the image shows what the encoder sees."""
 
 import io
 import itertools
@@ -117,7 +117,7 @@ def test_curation_reads_the_same_vectors_from_a_table_and_from_all_latents(
     assert np.abs(whole.vectors[0] - whole.vectors[2]).max() > 1e-3
 
 
-def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_table_that_is_none_is_reported(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
@@ -182,14 +182,14 @@ def test_a_run_that_fails_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
     source.mkdir()
     (source / "x.mp4").write_bytes(b"nothing")
     for out in (tmp_path / "x.npz", tmp_path / "shards"):
-        with pytest.raises(UserError, match="none of its 1 videos and pictures"):
+        with pytest.raises(UserError, match="none of its 1 videos and images"):
             embed(source, model, out)
     for name in ("y.npz", "y"):
         assert open_writer(tmp_path / name).abandon() is None
     assert [path.name for path in tmp_path.iterdir()] == ["only_bad"]
 
 
-def test_what_cannot_be_written_is_told_before_the_model_is_read(
+def test_what_cannot_be_written_is_reported_before_the_model_is_read(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -219,7 +219,7 @@ def test_clips_cover_the_file_once_in_order(model: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(shown, 16 * np.arange(limit or 13), atol=6)
 
 
-def test_clips_that_the_model_cannot_take_are_told(model: Path, videos: Path, tmp_path: Path) -> None:
+def test_clips_that_the_model_cannot_take_are_reported(model: Path, videos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="multiples of 2 frames"):
         embed(videos, model, tmp_path / "x.npz", clip_frames=3)
 
@@ -240,7 +240,7 @@ def frames_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_a_picture_shows_the_input_and_beside_it_colors_that_follow_the_features(
+def test_an_image_shows_the_input_and_beside_it_colors_that_follow_the_features(
     model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     draw(videos, model, tmp_path / "x.gif")
@@ -274,11 +274,11 @@ def test_long_videos_are_drawn_up_to_a_limit(
     assert len(frames_of(tmp_path / "x.gif")) == 3
 
 
-def test_latents_without_a_place_in_the_picture_are_told(videos: Path) -> None:
+def test_latents_without_a_place_in_the_image_are_reported(videos: Path) -> None:
     encoder = FrameEncoder(FrameEncoder.Config(model="resnet10t", pretrained=False, output="pooled"), SIDE, 4)
     spec = LatentSpec(1, encoder.width, 1 / FPS, 1)
     pooled = LatentWorldModel(encoder, None, spec, Preprocessing(SIDE, FPS, MEAN, STD)).eval()
-    with pooled.open_video(videos / "b.mp4") as file, pytest.raises(UserError, match="no place in the picture"):
+    with pooled.open_video(videos / "b.mp4") as file, pytest.raises(UserError, match="no place in the image"):
         draw_features(pooled, file, None)
 
 

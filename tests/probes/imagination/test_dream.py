@@ -70,7 +70,7 @@ def pretrained(data: Path, folder: Path, encoder: str, method: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Billiards: a latent step is two frames, and goals are still pictures."""
+    """Billiards: a latent step is two frames, and goals are still images."""
     return pretrained(data, tmp_path_factory.mktemp("run"), CONV, LEWM)
 
 
@@ -91,14 +91,14 @@ def test_what_learned_in_dreams_is_scored_saved_and_acts(run: Path, controller, 
     learned = load_controller(run)
     assert type(learned) is kind
     env = make_env("billiards-easy", image_size=32, max_steps=6)
-    picture, info = env.reset(seed=0)
-    policy = ImaginationPolicy(jepa.load(run), learned, info["goal_picture"])
+    image, info = env.reset(seed=0)
+    policy = ImaginationPolicy(jepa.load(run), learned, info["goal_image"])
     done, first = False, None
     while not done:
-        action = policy.act(picture)
+        action = policy.act(image)
         first = action if first is None else first
         assert env.action_space.contains(action)
-        picture, _, _, done, _ = env.step(action)
+        image, _, _, done, _ = env.step(action)
     assert policy.decisions == 3
     policy.reset()
     np.testing.assert_array_equal(policy.act(env.reset(seed=0)[0]), first)
@@ -172,7 +172,7 @@ def test_a_controller_is_trained_at_each_temperature_and_one_is_kept(run: Path, 
         (["NOWHERE"], "NOWHERE"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments, message, run: Path, tmp_path: Path, run_jepa: Jepa) -> None:
+def test_a_mistake_is_reported_in_one_line(arguments, message, run: Path, tmp_path: Path, run_jepa: Jepa) -> None:
     (tmp_path / "tasks.yaml").write_text("tasks: 2\n")
     names = {"RUN": run, "TASKS": tmp_path / "tasks.yaml", "NOWHERE": tmp_path / "NOWHERE"}
     told = run_jepa("dream", *(names.get(argument, argument) for argument in arguments), *SMALL[2:], fails=True)

@@ -129,14 +129,14 @@ def test_its_controller_acts_in_the_environment_without_a_goal(run: Path, run_je
     few = ["reward={kind: world, heads: {updates: 2}}", "tasks=2", "steps=4"]
     run_jepa("dream", run, *few, EVOLUTION.replace("generations: 10", "generations: 1"))
     env = make_env("gym:DriftChoice-v0", image_size=32, max_steps=5)
-    picture, _ = env.reset(seed=0)
+    image, _ = env.reset(seed=0)
     learned = load_controller(run)
-    assert learned.senses.actor_inputs == "latent" and learned.space.bounds == "choice"
+    assert learned.normalizer.actor_inputs == "latent" and learned.space.bounds == "choice"
     policy = ImaginationPolicy(jepa.load(run), learned, fps=10.0)
     for _ in range(5):
-        action = policy.act(picture)
+        action = policy.act(image)
         assert sorted(action.tolist()) == [0, 1]
-        picture = env.step(action)[0]
+        image = env.step(action)[0]
 
 
 def test_each_moment_has_the_rewards_since_the_last_one_and_episodes_end_where_they_did(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_each_moment_has_the_rewards_since_the_last_one_and_episodes_end_where_t
     for name in dict.fromkeys(found.episodes):
         rows = [i for i, key in enumerate(found.episodes) if key == name]
         rewards, ended = found.rewards[rows], found.terminated[rows]
-        assert rewards[0].isnan()  # the first picture, standing still
+        assert rewards[0].isnan()  # the first image, standing still
         last = int((rewards[-1] / 4 + 1.5).item())  # t + t-1 + t-2 + t-3 = 4 t - 6
         expected = [4 * t - 6 if t > 3 else float("nan") for t in range(last, 1, -4)][::-1]
         np.testing.assert_allclose(rewards[1:], expected)
@@ -177,7 +177,7 @@ def test_a_world_whose_episodes_never_end_has_no_continue_head(tmp_path: Path, r
         (["reward={kind: own}"], "reward"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments: list[str], message: str, run: Path, run_jepa: Jepa) -> None:
+def test_a_mistake_is_reported_in_one_line(arguments: list[str], message: str, run: Path, run_jepa: Jepa) -> None:
     told = run_jepa("dream", run, *arguments, fails=True)
     assert message in told and told.startswith("error: ") and told.count("\n") == 1
 

@@ -70,14 +70,14 @@ def planned(run: Path) -> dict:
     return json.loads((run / "plan.json").read_text())
 
 
-def test_costs_are_saved_and_read_again_and_it_is_told_how_well_states_are_read(run: Path, run_jepa: Jepa) -> None:
-    picture = run / "goal.png"
-    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(picture)
+def test_costs_are_saved_and_read_again_and_it_is_reported_how_well_states_are_read(run: Path, run_jepa: Jepa) -> None:
+    image = run / "goal.png"
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(image)
     costs = [
         "{kind: action_cost, weight: 0.5}",
         f"{{{BALL}, center: [0.5, 0.5], radius: 0.1}}",
         "{kind: state, names: [puck.vx], target: [0.0], clips: 10}",
-        f"{{kind: image, file: {picture}}}",
+        f"{{kind: image, file: {image}}}",
     ]
     told = run_jepa("plan", run, *FEW, *SMALL, f"costs=[{', '.join(costs)}]")
     first = planned(run)
@@ -150,7 +150,7 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
         (["tasks=1"], "tasks"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: list[str], message: str, run: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
@@ -158,8 +158,8 @@ def test_a_mistake_is_told_in_one_line(
     assert message in run_jepa("plan", run, *FEW, *named, fails=True)
 
 
-def test_what_cannot_be_decoded_is_told_and_the_rest_is_drawn(tmp_path: Path, run_jepa: Jepa) -> None:
-    """Pictures of 36 pixels are no multiple of the eight that a vector latent is unfolded to."""
+def test_what_cannot_be_decoded_is_reported_and_the_rest_is_drawn(tmp_path: Path, run_jepa: Jepa) -> None:
+    """Images of 36 pixels are no multiple of the eight that a vector latent is unfolded to."""
     world = ["billiards-easy", tmp_path / "data", "--episodes", 10, "--frames", 14, "--image-size", 36]
     assert not call("data", "record", *world)
     run = trained(tmp_path, "{kind: frame, model: resnet10t, output: pooled}")
@@ -186,7 +186,7 @@ def of_world(copy: Path, world: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["plan", "dream"])
-def test_a_world_that_is_not_installed_is_told_with_what_installs_it(
+def test_a_world_that_is_not_installed_is_reported_with_what_installs_it(
     copy: Path, verb: str, run_jepa: Jepa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_world(copy, "push-t")
@@ -196,7 +196,7 @@ def test_a_world_that_is_not_installed_is_told_with_what_installs_it(
 
 
 @pytest.mark.parametrize("verb", ["plan", "dream"])
-def test_a_world_that_does_not_exist_is_told_with_the_nearest_name(copy: Path, verb: str, run_jepa: Jepa) -> None:
+def test_a_world_that_does_not_exist_is_reported_with_the_nearest_name(copy: Path, verb: str, run_jepa: Jepa) -> None:
     of_world(copy, "two-room")
     assert "no world is named 'two-room' (did you mean 'two-rooms'?)" in run_jepa(verb, copy, fails=True)
 
@@ -213,7 +213,7 @@ def test_costs_that_are_not_finite_are_named_with_their_tasks(copy: Path, run_je
 
 
 @pytest.mark.parametrize("verb", ["plan", "dream"])
-def test_a_model_whose_actions_are_not_the_worlds_is_told(tmp_path: Path, verb: str, run_jepa: Jepa) -> None:
+def test_a_model_whose_actions_are_not_the_worlds_is_reported(tmp_path: Path, verb: str, run_jepa: Jepa) -> None:
     rng = np.random.default_rng(0)
     about = {"world": "billiards-easy", "action_size": 3, "state_names": (), "label_names": (), "seed": 0}
     with ShardWriter(tmp_path / "data", fps=10, image_size=32, **about) as writer:

@@ -49,7 +49,7 @@ def test_the_tasks_are_a_function_of_the_protocol_and_are_held_out():
     protocol = Protocol("two-rooms-random-wall", about.version, 64, 20, 1, 0.07, 0.07, seed=4)
     first, again = Tasks(protocol), Tasks(protocol)
     np.testing.assert_array_equal(first.goal, again.goal)
-    np.testing.assert_array_equal(first.goal_pictures, again.goal_pictures)
+    np.testing.assert_array_equal(first.goal_images, again.goal_images)
     np.testing.assert_array_equal(first.start().states(), again.start().states())
     assert (first.goal != Tasks(replace(protocol, seed=5)).goal).any()
     few = Tasks(replace(protocol, image_size=32))  # what is seen is no part of the task

@@ -42,7 +42,7 @@ def in_order(n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("probe", [LINEAR, NEAREST])
-def test_clusters_are_told_apart(probe: ClassProbe) -> None:
+def test_clusters_are_distinguished(probe: ClassProbe) -> None:
     x, y, keys = clusters(200, 0)
     test_x, test_y, _ = clusters(100, 1)
     answers = probe.fit(x, y, keys, 3, seed=0)(test_x)

@@ -222,7 +222,7 @@ def test_the_gallery_of_plans(tmp_path, video):
     assert [len(opened(path)[0]) for path in paths] == [FRAMES, FRAMES]
 
 
-def test_a_png_is_the_picture(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 255, (9, 7, 3)).astype(np.uint8)
-    with Image.open(write_png(picture, tmp_path / "x" / "y.png")) as image:
-        assert (np.asarray(image) == picture).all()
+def test_a_png_is_the_image(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (9, 7, 3)).astype(np.uint8)
+    with Image.open(write_png(image, tmp_path / "x" / "y.png")) as image:
+        assert (np.asarray(image) == image).all()

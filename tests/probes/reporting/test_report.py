@@ -72,7 +72,7 @@ PLAN = {
         "random": {"success": 0.05, "low": 0.02, "high": 0.11, "tasks": 100},
         "simulator": {"success": 1.0, "low": 0.96, "high": 1.0, "tasks": 100},
     },
-    "unit": "widths of the picture",
+    "unit": "widths of the image",
     "tasks": 100,
     "seconds_per_plan": 0.004,
     "seconds_per_plan_alone": 0.0312,
@@ -188,7 +188,7 @@ def test_the_page_has_every_number_that_counts(run):
     assert "yet:" not in text  # nothing is missing
 
 
-def test_it_is_told_what_a_plan_took_and_who_entered_what_is_forbidden(run):
+def test_it_is_reported_what_a_plan_took_and_who_entered_what_is_forbidden(run):
     (run / "plan.json").write_text(json.dumps(PLAN | {"entered": {"share": 0.04, "tasks": 81}}))
     text = page_of(run).text
     assert "4.0 ms a plan (31.2 ms for one alone), 640 imagined steps in each, 128 of them followed back" in text
@@ -229,7 +229,7 @@ def test_sparse_parts_do_not_break_the_page(tmp_path):
     ("share", "told"),
     [(None, "–"), (0, "0 %"), (0.004, "0.4 %"), (0.5049, "50 %"), (0.9949, "99 %"), (0.995, "99.5 %"), (1.0, "100 %")],
 )
-def test_some_are_not_told_as_none_nor_nearly_all_as_all(share, told):
+def test_some_are_not_reported_as_none_nor_nearly_all_as_all(share, told):
     assert percent(share) == told
 
 
@@ -364,7 +364,7 @@ def test_the_mean_and_the_majority_are_the_floor(tmp_path):
     assert collect_results(run).probe["state_r2"] == {"pretrained": 0.5, "floor": 0.0}
 
 
-def test_a_bad_result_is_told_like_a_good_one(tmp_path):
+def test_a_bad_result_is_reported_like_a_good_one(tmp_path):
     worse = PROBE | {"scores": {"state_r2": {"pretrained": 0.2, "random_init": 0.3}}}
     worse["prediction"] = {"10": PROBE["prediction"]["10"] | {"model": 1.3}}
     lucky = PLAN | {"success": 0.08, "low": 0.04, "high": 0.15}

@@ -2,7 +2,7 @@
 
 # # # # # # # # #     Cells are 128 units wide, as Doom's corridors are; its player is 32. Letters are rooms, + doors.
 # a a a # b b b #     Every room has another floor, and a wall of its own towards north, east, south and west, so
-# a a a + b b b #     that a picture tells where it was taken. From c to d it is a long way.
+# a a a + b b b #     that an image tells where it was taken. From c to d it is a long way.
 # a a a # b b b #
 # # + # # # + # #     Textures are names of Freedoom's, which the package vizdoom brings; none is in this file.
 # c c c # d d d #
@@ -69,7 +69,7 @@ def _text() -> str:
         for column, here in enumerate(letters):
             if here == "#":
                 continue
-            around = [_place(row + down, column + right) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))]
+            around = [_coordinates(row + down, column + right) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))]
             for side, (down, right) in enumerate(TOWARDS):
                 neighbor = PLAN[row + down][column + right]
                 if neighbor == here or (neighbor != "#" and side in (0, 3)):
@@ -89,7 +89,7 @@ def _text() -> str:
         f"lightlevel={LIGHT};"
         for floor in FLOORS.values()
     )
-    start_x, start_y = _place(2.5, 2.5)  # the middle of room a
+    start_x, start_y = _coordinates(2.5, 2.5)  # the middle of room a
     skills = " ".join(f"skill{i}=true;" for i in range(1, 6))
     things = [f"x={start_x}; y={start_y}; type=1; single=true; {skills}"]
     blocks = {
@@ -103,6 +103,6 @@ def _text() -> str:
     return "\n".join(['namespace = "zdoom";', *text, ""])
 
 
-def _place(row: int | float, column: int | float) -> tuple[float, float]:
+def _coordinates(row: int | float, column: int | float) -> tuple[float, float]:
     """x and y, from the middle of the map."""
     return (column - len(PLAN[0]) / 2) * CELL, (len(PLAN) / 2 - row) * CELL

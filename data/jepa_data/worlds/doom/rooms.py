@@ -1,7 +1,7 @@
-"""doom-rooms: a walk through four rooms, seen with the walker's own eyes, to where a picture was taken.
+"""doom-rooms: a walk through four rooms, seen with the walker's own eyes, to where an image was taken.
 
 First-person navigation as in NWM (2412.03572): an action is how far to go forward and to the left and how much to turn,
-all at once. Pictures are drawn by Doom's engine (ViZDoom); the map is `map.py`. Walking is computed here, on the
+all at once. Images are drawn by Doom's engine (ViZDoom); the map is `map.py`. Walking is computed here, on the
 plan of that map, so that copies cost nothing and go on exactly; there are no enemies, and nothing moves by itself.
 
     action [3]   forward, left, turn to the left; 1 is 24 units (a quick walk of Doom's) and 20 degrees; the two lengths
@@ -74,7 +74,7 @@ class DoomRoomsBatch(WaypointBatch):
         self.state = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3] of what the walkers see."""
+        """RGB images [E, size, size, 3] of what the walkers see."""
         return _view(self.image_size, os.getpid()).draw(self.state)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:

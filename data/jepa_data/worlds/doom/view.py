@@ -1,8 +1,8 @@
-"""A camera in a map of Doom's: pictures of what a player sees from a place, at an angle.
+"""A camera in a map of Doom's: images of what a player sees from a place, at an angle.
 
-One game runs in a process of its own for each size of picture and is used for nothing else. The player is put to the
+One game runs in a process of its own for each size of image and is used for nothing else. The player is put to the
 place, which takes whole units, and turned by the difference to the last angle; both take one step of the game. Nothing
-else lives in the map, so a picture is a function of the pose alone.
+else lives in the map, so an image is a function of the pose alone.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class DoomView:
 
     Args:
         wad: the map, as MAP01.
-        size: pixels a side of the pictures; what is drawn is 4:3 and 90 degrees wide, and squeezed to that.
+        size: pixels a side of the images; what is drawn is 4:3 and 90 degrees wide, and squeezed to that.
     """
 
     def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
@@ -66,15 +66,15 @@ class DoomView:
         self._angle = _parts(self._state().game_variables[2])
 
     def draw(self, poses: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3] from poses [E, 3]: x, y in units, and the angle in radians.
+        """RGB images [E, size, size, 3] from poses [E, 3]: x, y in units, and the angle in radians.
 
         Inside walls there is nothing to see; the game takes the player there all the same.
         """
-        pictures = np.empty((len(poses), self._size, self._size, 3), np.uint8)
+        images = np.empty((len(poses), self._size, self._size, 3), np.uint8)
         with self._busy:
-            for picture, (x, y, angle) in zip(pictures, poses.tolist(), strict=True):
-                picture[:] = self._look(round(x), round(y), _parts(np.rad2deg(angle)))
-        return pictures
+            for image, (x, y, angle) in zip(images, poses.tolist(), strict=True):
+                image[:] = self._look(round(x), round(y), _parts(np.rad2deg(angle)))
+        return images
 
     def _look(self, x: int, y: int, angle: int) -> NDArray[np.uint8]:
         turn = (self._angle - angle + TURNS // 2) % TURNS - TURNS // 2  # to the right is positive
@@ -110,7 +110,7 @@ def _parts(degrees: float) -> int:
 
 
 def _resolution(vizdoom: Any, size: int) -> Any:
-    """The smallest that is as high as the picture."""
+    """The smallest that is as high as the image."""
     for width, height in ((160, 120), (320, 240), (640, 480)):
         if height >= size:
             return getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}")

@@ -1,4 +1,4 @@
-"""What MuJoCo's worlds share: many episodes stepped in one call, and pictures drawn in software.
+"""What MuJoCo's worlds share: many episodes stepped in one call, and images drawn in software.
 
 An episode is its positions and velocities and nothing else: MuJoCo's warm start is left out. So a step is a function of
 (state, action), a copy goes on exactly, and costs nothing.
@@ -97,7 +97,7 @@ class Scene:
         self._update = partial(mujoco.mjv_updateScene, model, self._data, *seen, self._scene)
 
     def draw(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
+        """RGB images [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
 
         Raises:
             DataError: this is another thread than the one that drew first, or a process forked from it.
@@ -108,16 +108,16 @@ class Scene:
                 "cannot be shared with it. Draw in one thread, and start processes by spawn"
             )
         mujoco = self._mujoco
-        pictures = np.empty((len(positions), self._window.height, self._window.width, 3), np.uint8)
+        images = np.empty((len(positions), self._window.height, self._window.width, 3), np.uint8)
         self._context.make_current()
-        for picture, position in zip(pictures, positions, strict=True):
+        for image, position in zip(images, positions, strict=True):
             self._data.qpos[:] = position
             mujoco.mj_kinematics(self._model, self._data)
             mujoco.mj_camlight(self._model, self._data)
             self._update()
             mujoco.mjr_render(self._window, self._scene, self._pixels)
-            mujoco.mjr_readPixels(picture, None, self._window, self._pixels)
-        return pictures[:, ::-1].copy()  # OpenGL's first row is the lowest
+            mujoco.mjr_readPixels(image, None, self._window, self._pixels)
+        return images[:, ::-1].copy()  # OpenGL's first row is the lowest
 
 
 def gl_context(world: str) -> Any:

@@ -1,7 +1,7 @@
-"""Point mazes: a ball is pushed through a maze to where a picture shows it.
+"""Point mazes: a ball is pushed through a maze to where an image shows it.
 
 D4RL's mazes (2004.07219) as Gymnasium-Robotics has them, with its walls, its ball and its MuJoCo physics, seen from
-above; the goal is a picture, so its marker is not drawn. DINO-WM (2411.04983) plans in the first.
+above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) plans in the first.
 
     ┌─────────────┐     ┌──────────────┐     action [2]   force on the ball in x and y, for 0.05 s: five steps of the
     │ ·  ·  ●     │     │ ··  ·· │ ··  │                  physics, as many as DINO-WM's
@@ -38,7 +38,7 @@ OFFSET = 0.25  # m around the middle of a cell in which starts and goals lie
 FAR = 2  # cells that a goal is away at least
 NEAR = 0.5  # m of success
 PULL, BRAKE = 4.0, 1.2  # of the script: force for a metre to go, and for a metre a second
-GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pixels wide in small pictures
+GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pixels wide in small images
 
 
 class PointMazeBatch(WaypointBatch):
@@ -78,7 +78,7 @@ class PointMazeBatch(WaypointBatch):
         self.state = self._rules.physics.step(self.state, force, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]: walls are brown, the ball green."""
+        """RGB images [E, size, size, 3]: walls are brown, the ball green."""
         return _scene(self.maze, self.image_size).draw(self.state[:, :2])
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -119,7 +119,7 @@ def _rules(maze: str) -> _Rules:
 @cache
 def _scene(maze: str, size: int) -> Scene:
     model, paths = _build(maze)
-    model.site_rgba[model.site("target").id, 3] = 0  # the goal is a picture
+    model.site_rgba[model.site("target").id, 3] = 0  # the goal is an image
     model.site_rgba[model.site("particle_site").id] = GREEN
     across = 2 * np.abs(paths.middles).max() + 2 * paths.size  # the free cells, and half of the walls around them
     return Scene(f"point-maze-{maze}", model, EXTRA, size, across)

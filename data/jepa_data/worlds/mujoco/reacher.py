@@ -1,4 +1,4 @@
-"""Reacher: an arm of two links is turned to the pose that a picture shows.
+"""Reacher: an arm of two links is turned to the pose that an image shows.
 
 The arm is that of DeepMind's control suite (1801.00690), and a test compares its physics with the suite's; the model is
 written here because the suite cannot be installed on Python 3.13 (nobody builds its `labmaze` for it). As in DINO-WM
@@ -10,7 +10,7 @@ written here because the suite cannot be installed on Python 3.13 (nobody builds
           ____/  0.12 m           goal [2]     both angles; reached if both are within 0.2 radians, which is our rule:
          /                                     DINO-WM does not tell its own
     ●___/  0.12 m
-    shoulder, fixed               The picture shows 0.62 m. Nothing is in the way of the arm, not even itself.
+    shoulder, fixed               The image shows 0.62 m. Nothing is in the way of the arm, not even itself.
 
 Each episode is drawn from (seed, episode) alone.
 """
@@ -29,7 +29,7 @@ from jepa_data.worlds.waypoint_policy import WaypointBatch
 NAME = EXTRA = "reacher"
 STEPS = 2  # of the physics, 0.02 s each, for an action
 LINK = 0.12  # m
-SEEN = 0.62  # m of the ground in the picture
+SEEN = 0.62  # m of the ground in the image
 LIMIT = np.deg2rad(160)  # of the wrist, to each side
 NEAR = 0.2  # radians of success
 FAR = 0.6  # radians that a goal is away at least
@@ -115,7 +115,7 @@ class ReacherBatch(WaypointBatch):
         self.state = self._physics.step(self.state, torque, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB pictures [E, size, size, 3]: the arm is brown, on blue tiles."""
+        """RGB images [E, size, size, 3]: the arm is brown, on blue tiles."""
         return _scene(self.image_size).draw(self.state[:, :2])
 
     def goal_state(self) -> NDArray[np.float64]:

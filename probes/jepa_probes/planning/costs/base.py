@@ -59,4 +59,4 @@ class Costs:
 
     terms: tuple[Term, ...] = ()
     regions: tuple[Region, ...] = ()
-    described: list[dict[str, Any]] = field(default_factory=list)
+    configs: list[dict[str, Any]] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """From the `costs:` of a config to terms of a cost, for planners.
 
-What is told in states of the world is read off the latents; how well that can be done is told with it.
+Terms on states of the world are decoded from the latents; their R² is reported with them.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from jepa_probes.planning.costs.base import Costs, CostTerm, Region
 
 
 def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, seed: int) -> Costs:
-    """Fit what is read off latents, and encode what is a picture, once for all plans.
+    """Fit what is read off latents, and encode what is an image, once for all plans.
 
     Raises:
         UserError: a state was not recorded, which is found before anything is fitted, or does not exist in all
-            episodes; or a picture cannot be read or is not square.
+            episodes; or an image cannot be read or is not square.
     """
     recorded = ShardSet.open(data.folder).manifest.state_names
     for number, cost in enumerate(costs):
@@ -29,7 +29,7 @@ def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: Stre
             raise UserError(f"costs.{number}: no state {unknown[0]!r} was recorded; there are: {known}")
     terms: list[Term] = []
     regions: list[Region] = []
-    described: list[dict[str, Any]] = []
+    configs: list[dict[str, Any]] = []
     for number, cost in enumerate(costs):
         try:
             term: CostTerm = TERMS.make(cost, model, data, seed)
@@ -37,5 +37,5 @@ def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: Stre
             raise UserError(f"costs.{number}: {error}") from error
         terms.append(Term(term, cost.weight))
         regions += term.regions
-        described.append(cost.model_dump(mode="json") | ({"r2": dict(term.r2)} if term.r2 else {}))
-    return Costs(tuple(terms), tuple(regions), described)
+        configs.append(cost.model_dump(mode="json") | ({"r2": dict(term.r2)} if term.r2 else {}))
+    return Costs(tuple(terms), tuple(regions), configs)

@@ -1,4 +1,4 @@
-"""A second goal, given as a picture: the squared distance to its latent, the same for all tasks."""
+"""A second goal, given as an image: the squared distance to its latent, the same for all tasks."""
 
 from pathlib import Path
 from typing import Literal
@@ -20,10 +20,10 @@ from jepa_probes.planning.costs.base import CostTerm
 
 
 class ImageCost(CostTerm):
-    """The squared distance to the latent of a picture, beside the tasks' own goals."""
+    """The squared distance to the latent of an image, beside the tasks' own goals."""
 
     class Config(TermConfig):
-        """The picture."""
+        """The image."""
 
         kind: Literal["image"] = "image"
         weight: Positive = 1.0
@@ -42,13 +42,13 @@ class ImageCost(CostTerm):
 
 
 def read_square(path: Path) -> UInt8[Tensor, "1 3 h w"]:
-    """Raises UserError if there is no picture that can be read, or it is not square."""
+    """Raises UserError if there is no image that can be read, or it is not square."""
     try:
         with Image.open(path) as file:
-            picture = np.array(file.convert("RGB"))
+            image = np.array(file.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(f"{path}: no image that can be read ({error})") from error
-    if picture.shape[0] != picture.shape[1]:
-        height, width = picture.shape[:2]
+    if image.shape[0] != image.shape[1]:
+        height, width = image.shape[:2]
         raise UserError(f"{path}: expected a square image, as the model's, found {width} x {height}")
-    return torch.from_numpy(picture).permute(2, 0, 1)[None]
+    return torch.from_numpy(image).permute(2, 0, 1)[None]

@@ -1,4 +1,4 @@
-"""States of the world, read off latents by ridge regression (jepa/decoders/state.py), for terms told in them."""
+"""States of the world, read off latents by ridge regression (jepa/decoders/state.py), for cost terms that use them."""
 
 from math import isnan
 from typing import Annotated
