@@ -51,7 +51,8 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
     """
 
     def __init__(self, room: str, base: str, /, **places: str) -> None:
-        self.room, self.base, self.places = room, base, places
+        self.room, self.base = room, base
+        self.places = places
         self._added: dict[str, Any] = {}
 
     def add(self, cls: AnyClass) -> AnyClass:
@@ -139,8 +140,8 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
         return kind.default
 
 
-def _class_at(place: str) -> type:
-    module, _, name = place.partition(":")
+def _class_at(address: str) -> type:
+    module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 
 

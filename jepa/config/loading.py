@@ -126,7 +126,7 @@ def _change_kind(tree: Tree, key: Key, section: dict[str, Any], choices: list[An
         after[0].model_validate_json(to_json({**section, "kind": kind}, inf_nan_mode="constants"))
     except ValidationError as error:
         unfit = {detail["loc"][0] for detail in error.errors() if detail["loc"]} & set(before[0].model_fields)
-        given = {k[len(key)] for k, place in tree.places.items() if k[: len(key)] == key != k and place == COMMAND_LINE}
+        given = {k[len(key)] for k, where in tree.places.items() if k[: len(key)] == key != k and where == COMMAND_LINE}
         dropped = [name for name in section if name in unfit - given - {"kind"}]
         for name in dropped:
             del section[name]

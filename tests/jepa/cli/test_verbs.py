@@ -349,14 +349,13 @@ def test_what_is_no_run_is_refused_alike_by_every_verb(
 def test_a_model_without_a_run_is_refused_alike(verb: str, run: Path, tmp_path: Path, run_jepa: Jepa) -> None:
     shutil.copytree(run / "model", tmp_path / "model")
     told = run_jepa(verb, tmp_path / "model", fails=True)
-    assert told == (
-        f"error: {tmp_path / 'model'}: a model without a run (no config.yaml); give a folder that `jepa pretrain` wrote\n"
-    )
+    message = "a model without a run (no config.yaml); give a folder that `jepa pretrain` wrote"
+    assert told == f"error: {tmp_path / 'model'}: {message}\n"
 
 
 def test_a_path_is_never_taken_for_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^r/model: no such folder; expected the folder of a run"):
+    with pytest.raises(UserError, match=r"^r/model: no such folder; expected the folder of a run"):
         jepa.load(Path("r/model"))
 
 
