@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jepa.config import UserError, from_dict
+from jepa.config import UserError, errors_of, from_dict
 from jepa.config.errors import did_you_mean
 from jepa.encoders.sizes import SIZES
 from jepa.encoders.video_vit import VideoViT
@@ -30,7 +30,5 @@ def create_encoder(
         near = did_you_mean(name, NAMES, cutoff=0.4) or "."
         raise UserError(f"there is no encoder '{name}'{near} The names are {', '.join(NAMES)}")
     config = from_dict(dict(size=name.removeprefix("vit_"), **settings), VideoViT.Config, source=name)
-    try:
+    with errors_of(name):
         return VideoViT(config, image_size, frames, channels=channels)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error

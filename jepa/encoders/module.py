@@ -14,6 +14,7 @@ class Encoder(nn.Module):
     Attributes: image_size; tubelet, frames per latent step; tokens, N at `image_size`; width, D.
     """
 
+    Config: type[EncoderConfig] = EncoderConfig
     config: EncoderConfig
     image_size: int
     tubelet: int

@@ -8,6 +8,7 @@ from jepa.config import Component, Parts, part
 
 MASKS = Parts(
     "masks",
+    "jepa.masks.base:Mask",
     multiblock="jepa.masks.multiblock:MultiBlock",
     tube="jepa.masks.tube:Tube",
     causal="jepa.masks.causal:Causal",

@@ -4,6 +4,7 @@ from jepa.config import Parts
 
 METHODS = Parts(  # built over (encoder, clips)
     "methods",
+    "jepa.methods.base:Method",
     lewm="jepa.methods.lewm:LeWM",
     pldm="jepa.methods.pldm:PLDM",
     vjepa_ac="jepa.methods.vjepa_ac:VJEPAAC",

@@ -51,7 +51,7 @@ class Method(nn.Module, ABC):
         history: latents in a row that the dynamics read at most in training: true ones, not imagined.
     """
 
-    Config: type[MethodConfig]
+    Config: type[MethodConfig] = MethodConfig
     needs_actions: ClassVar[bool] = False
     frozen: ClassVar[tuple[str, ...]] = ()
     dynamics: Predictor | None

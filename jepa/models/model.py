@@ -50,7 +50,7 @@ def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
 
     Args:
         path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
-            transformers' `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+            transformers' `VJEPA2Model`, or, as text, a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
         revision: of a model of the hub: a branch, a tag or the hash of a commit.
 
     Raises:
@@ -62,18 +62,28 @@ def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
 def open_model(path: str | Path, revision: str | None = None) -> Model:
     """The same with its masked predictor and its classifier, where the folder holds them."""
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        if (name := hub.hub_id(str(path))) is None:
-            raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+    if not folder.is_dir() and isinstance(path, str) and (name := hub.hub_id(path)):
         folder = hub.download(name, revision)
-    folder = model_folder(folder)
-    if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
-        return imported("huggingface", **vars(hub.read(folder)))
+    run, folder = folder, model_folder(folder)
+    if not (folder / checkpoint.DESCRIPTION).is_file():
+        if hub.is_hub_layout(folder):
+            return imported("huggingface", **vars(hub.read(folder)))
+        raise UserError(f"{run}: {_no_model(run)}")
     config = read_config(folder)
     world = _build(config)
     checkpoint.load_into(world, folder)
     classifier, labels = load_classifier(folder) or (None, ())
     return Model(_for_use(world), config, load_predictor(folder), classifier, labels)
+
+
+def _no_model(folder: Path) -> str:
+    """What stands in the place of a model, and what to do."""
+    expected = "expected the folder of a run (runs/demo) or of a model (with model.json)"
+    if not folder.is_dir():
+        return f"{'this is a file' if folder.exists() else 'no such folder'}; {expected}"
+    if (folder / "config.yaml").is_file():
+        return "this run has no model yet; finish it with `jepa pretrain CONFIG --resume`"
+    return f"no model here; {expected}, which `jepa pretrain` or `jepa import` writes"
 
 
 def model_folder(folder: Path) -> Path:

@@ -10,15 +10,15 @@ ModelPredictiveControl makes actions of the data's units of them.
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
+from jepa.config.fields import Count, NonNegative, Positive
 from jepa.planners.cost import Cost
 
 
@@ -82,6 +82,8 @@ class Planner(ABC):
 COST_TOLERANCE = Field(
     default=None, description="stop early when the best plan of every episode costs no more; none: never"
 )
+# Steps and noise in units of the numbers that are searched, whose range is -1..1 or a few standard deviations.
+Width = Annotated[Positive, Field(le=10)]
 
 
 class SamplingConfig(Component):
@@ -90,22 +92,17 @@ class SamplingConfig(Component):
     samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
     elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
     iterations: Count = Field(default=4, description="rounds of sampling")
-    std: Positive = Field(default=0.7, description="of the first Gaussian")
-    min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
-    cost_tolerance: float | None = COST_TOLERANCE
+    std: Width = Field(default=0.7, description="of the first Gaussian")
+    min_std: Width = Field(default=0.05, description="below which the Gaussian does not shrink; std at most")
+    cost_tolerance: NonNegative | None = COST_TOLERANCE
 
-
-class SamplingPlanner(Planner):
-    """Made from a `SamplingConfig`.
-
-    Raises:
-        ValueError: there are more elites than samples.
-    """
-
-    def __init__(self, config: SamplingConfig) -> None:
-        if config.elites > config.samples:
-            raise ValueError(f"elites must lie between 2 and samples ({config.samples}), found {config.elites}")
-        super().__init__(config)
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.elites > self.samples:
+            raise ValueError(f"elites must be samples ({self.samples}) at most, found {self.elites}")
+        if self.min_std > self.std:
+            raise ValueError(f"min_std must be std ({self.std:g}) at most, found {self.min_std:g}")
+        return self
 
 
 class Search:

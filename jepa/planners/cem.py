@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
+from jepa.planners.base import Plan, Planner, SamplingConfig, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class CEM(SamplingPlanner):
+class CEM(Planner):
     """Cross-entropy method over action sequences."""
 
     class Config(SamplingConfig):

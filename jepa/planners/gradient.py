@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
-from jepa.planners.base import COST_TOLERANCE, Plan, Planner, Search, draw
+from jepa.config.fields import Count, NonNegative
+from jepa.planners.base import COST_TOLERANCE, Plan, Planner, Search, Width, draw
 from jepa.planners.cost import Cost
 
 
@@ -27,10 +27,10 @@ class Gradient(Planner):
 
         kind: Literal["gradient"] = "gradient"
         steps: Count = Field(default=50, description="of Adam")
-        lr: Positive = Field(default=0.05, description="in units of the actions")
+        lr: Width = Field(default=0.05, description="in units of the actions")
         starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
-        std: Positive = Field(default=0.7, description="of the noise on the other starts")
-        cost_tolerance: float | None = COST_TOLERANCE
+        std: Width = Field(default=0.7, description="of the noise on the other starts")
+        cost_tolerance: NonNegative | None = COST_TOLERANCE
 
     def gradient_free(self) -> None:
         """Nothing."""

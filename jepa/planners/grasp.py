@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, Planner, Search, draw
+from jepa.config.fields import Count, NonNegative
+from jepa.planners.base import Plan, Planner, Search, Width, draw
 from jepa.planners.cost import Cost, Imagined, LatentCost
 from jepa.world_model import rollout
 
@@ -32,22 +32,21 @@ class GRASP(Planner):
 
         kind: Literal["grasp"] = "grasp"
         steps: Count = Field(default=60, description="of Adam")
-        lr: Positive = Field(default=0.05, description="of the actions")
-        latent_lr: Positive = Field(default=0.05, description="of the virtual latents")
-        consistency: float = Field(
+        lr: Width = Field(default=0.05, description="of the actions")
+        latent_lr: Width = Field(default=0.05, description="of the virtual latents")
+        consistency: NonNegative = Field(
             default=1.0,
-            ge=0,
             description="weight of the distance between what a step predicts and the virtual latent after it",
         )
         starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
-        std: Positive = Field(default=0.7, description="of the noise on the other starts")
-        noise: float = Field(
+        std: Width = Field(default=0.7, description="of the noise on the other starts")
+        noise: NonNegative = Field(
             default=0.05,
-            ge=0,
+            le=10,
             description="on the virtual latents after each step, in standard deviations of the latents; falls to 0",
         )
         sync_every: Count = Field(default=10, description="steps between rollouts")
-        cost_tolerance: float | None = Field(
+        cost_tolerance: NonNegative | None = Field(
             default=None,
             description="stop early when the best plan of every episode costs no more, at a rollout; none: never",
         )

@@ -11,25 +11,25 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.config.fields import Share
-from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
+from jepa.config.fields import NonNegative, Positive, Share
+from jepa.planners.base import Plan, Planner, SamplingConfig, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class ICEM(SamplingPlanner):
+class ICEM(Planner):
     """CEM with noise that is correlated over time."""
 
     class Config(SamplingConfig):
         """As in CEM, and the color of the noise and what is kept from one round to the next."""
 
         kind: Literal["icem"] = "icem"
-        beta: float = Field(
+        beta: NonNegative = Field(
             default=2.0,
-            ge=0,
+            le=10,
             description="color of the noise: 0 white, 1 pink, 2 red; more for worlds in which a push must last",
         )
         keep: Share = Field(default=0.3, description="of the elites, which stay candidates")
-        decay: float = Field(
+        decay: Positive = Field(
             default=1.25, ge=1, description="the next population is so much smaller, but at least twice the elites"
         )
         momentum: float = Field(default=0.1, ge=0, lt=1, description="of mean and std")

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
+from jepa.planners.base import Plan, Planner, SamplingConfig, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class MPPI(SamplingPlanner):
+class MPPI(Planner):
     """MPPI over the elites of each iteration, as in TD-MPC2 (arXiv 2310.16828)."""
 
     class Config(SamplingConfig):

@@ -54,7 +54,7 @@ class Predictor(nn.Module, ABC):
         scale_actions: standardizes raw actions; training fits it (jepa/normalize.py).
     """
 
-    Config: type[PredictorConfig]
+    Config: type[PredictorConfig] = PredictorConfig
     config: Any  # of its own Config
     context: int | None = 1
     state_size: int = 0

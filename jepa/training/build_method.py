@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from jepa.config import UserError
+from jepa.config import UserError, errors_of
 from jepa.encoders.module import Encoder
 from jepa.methods import METHODS
 from jepa.methods.base import ClipShape, Method
@@ -38,12 +38,8 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
         if "encoder" in kind.frozen:
             check_freezable(encoder, encoder.image_size, encoder.tubelet)
         clips = ClipShape(config.data.clip_frames, action_size)
-        try:
+        with errors_of("method"):
             return METHODS.make(config.method, encoder, clips, **_teacher(config))
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"method: {error}") from error
 
 
 def _teacher(config: PretrainConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.config import UserError
+from jepa.config import UserError, errors_of
 from jepa.models.checkpoint import first_of
 from jepa.training.config import PretrainConfig
 from jepa.training.schedules import SCHEDULES
@@ -52,10 +52,8 @@ def schedule_of(config: PretrainConfig) -> Schedule:
     Raises:
         UserError: the parts of the schedule are longer than the run.
     """
-    try:
+    with errors_of("schedule"):
         return SCHEDULES.make(config.schedule, config.optimizer.lr, config.trainer.steps)
-    except ValueError as error:
-        raise UserError(f"schedule: {error}") from error
 
 
 def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:

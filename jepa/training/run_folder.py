@@ -9,9 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa.config import UserError
+from jepa.config import UserError, load
 from jepa.files import replace_text
 from jepa.training.checkpoints import FOLDER as CHECKPOINTS
+from jepa.training.config import PretrainConfig
 from jepa_data.writable import check_writable
 
 DESCRIPTION = "config.yaml"
@@ -34,6 +35,13 @@ WRITTEN = (
     "results.json",
     "report.html",
 )
+
+
+def run_config(run: Path) -> PretrainConfig:
+    """What a run was trained by. Raises UserError where a folder holds a model alone."""
+    if not (run / DESCRIPTION).is_file():
+        raise UserError(f"{run}: a model without a run (no {DESCRIPTION}); give a folder that `jepa pretrain` wrote")
+    return load(run / DESCRIPTION, PretrainConfig)
 
 
 def check_free(run: Path, *, overwrite: bool) -> None:

@@ -46,7 +46,8 @@ def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64
     """Episodes of a world side by side.
 
     Raises:
-        DataError: no world has that name, it has another version, or its package is not installed.
+        DataError: no world has that name, it has another version, its package is not installed, or what a package
+            installed is no world.
     """
     if name.startswith(PREFIX):
         return GymBatch(name, episodes, image_size=image_size, seed=seed)
@@ -81,7 +82,16 @@ def _constructor(name: str) -> Callable[..., WorldBatch] | None:
     if name in WORLDS:
         return resolve_name(f"jepa_data.worlds.{WORLDS[name]}")
     for point in entry_points(group=GROUP, name=name):
-        return point.load()
+        where = f"{point.value} (entry point '{name}' of {GROUP})"
+        try:
+            world = point.load()
+        except (ImportError, AttributeError) as error:
+            raise DataError(f"{where} cannot be imported: {error}") from error
+        if not (isinstance(world, type) and issubclass(world, WorldBatch)):
+            raise DataError(f"{where}: expected a class derived from WorldBatch or GoalBatch, found {world!r}")
+        if missing := sorted(getattr(world, "__abstractmethods__", ())):
+            raise DataError(f"{where}: the class does not define {', '.join(missing)}")
+        return world
     return None
 
 

@@ -7,19 +7,27 @@ from pydantic import Field
 from jepa.config import Component
 
 
+class WarmupConfig(Component):
+    """A line from `start_lr` to `optimizer.lr`."""
+
+    warmup_steps: int = Field(default=0, ge=0)
+    start_lr: float = Field(default=0.0, ge=0)
+
+
 class Schedule(ABC):
     """A line that leaves `start_lr` with the first step and is at 1 in the last one of the warm-up, as V-JEPA counts.
 
     Made from its `Config`, the learning rate and the steps of the run. Raises ValueError if it does not fit into them.
     """
 
-    class Config(Component):
-        """A line from `start_lr` to `optimizer.lr`."""
+    Config: type[Component]
 
-        warmup_steps: int = Field(default=0, ge=0)
-        start_lr: float = Field(default=0.0, ge=0)
-
-    def __init__(self, config: Config, lr: float, steps: int) -> None:
+    def __init__(self, config: WarmupConfig, lr: float, steps: int) -> None:
+        if config.warmup_steps > steps:
+            raise ValueError(
+                f"the warm-up takes {config.warmup_steps} steps, the run has {steps}; lower schedule.warmup_steps or "
+                "raise trainer.steps"
+            )
         self.warmup_steps = config.warmup_steps
         self.start = config.start_lr / lr
         self.steps = steps

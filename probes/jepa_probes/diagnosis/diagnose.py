@@ -14,11 +14,10 @@ from pathlib import Path
 from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings, Policy, stride_of
-from jepa.config import UserError
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import open_model
-from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.cost_quality import measure_cost
@@ -63,7 +62,7 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
             states; or nothing can be written.
     """
     opened = open_model(run)
-    training = load_config(run / "config.yaml", PretrainConfig)
+    training = run_config(run)
     model = opened.world
     if model.dynamics is None:
         raise UserError(
@@ -75,12 +74,8 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
     fresh = partial(build_encoder, opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
     subject = Subject(model, training.data, fresh, training, str(run))
     controller = load_controller(run, out) if plan.warm_start == "controller" else None
-    try:
+    with errors_of(run):
         result = examine(subject, config.model_copy(update={"plan": plan}), controller)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
     result.write(out)
     return result
 

@@ -88,6 +88,7 @@ class DreamResult(Result, DreamScore):
     """
 
     FILE: ClassVar[str] = "dream.json"
+    VERB: ClassVar[str] = "dream"
     history: list[tuple[int, Number]]
     training_seconds: float
     training_cpu_seconds: float

@@ -1,7 +1,7 @@
 """From the config of `jepa plan` to the settings of a policy."""
 
 from jepa.agents.policy import PlanSettings
-from jepa.config import Component, UserError
+from jepa.config import Component, errors_of
 from jepa.planners import PLANNERS
 from jepa.planners.base import Planner
 from jepa.planners.cost import Term
@@ -30,7 +30,5 @@ def plan_settings(config: PlanConfig, terms: tuple[Term, ...] = ()) -> PlanSetti
 
 def make_planner(config: Component) -> Planner:
     """Raises UserError if its settings do not fit together."""
-    try:
+    with errors_of("planner"):
         return PLANNERS.make(config)
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error

@@ -194,14 +194,25 @@ def test_the_command_prints_tables_and_writes_what_python_reads(
 
 def test_the_planner_that_is_diagnosed_is_that_of_the_config(run: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
-    plan.write_text("horizon: 3\nplanner: {kind: cem, samples: 7}\n")
+    plan.write_text("horizon: 3\ntasks: 9\nplanner: {kind: cem, samples: 17}\n")
     config = diagnose_config(run, plan, ["plan.horizon=2", "tasks=5"])
     assert (config.plan.horizon, config.tasks) == (2, 5)
-    assert config.plan.planner == CEM.Config(samples=7)
+    assert config.plan.planner == CEM.Config(samples=17)
     other = diagnose_config(run.parent, None, ["plan.planner.kind=gradient", "plan.planner.steps=3"])
     assert other.plan.planner == Gradient.Config(steps=3)
     with pytest.raises(UserError, match=r"plan\.horizont"):
         diagnose_config(run, plan, ["plan.horizont=2"])
+    with pytest.raises(UserError, match=r"plan\.kind: unknown key; valid here: .*planner"):
+        diagnose_config(run, plan, ["plan={kind: 3}"])
+
+
+@pytest.mark.parametrize("key", ["tasks", "seed"])
+def test_what_a_diagnosis_has_of_its_own_is_not_set_by_the_plan(run: Path, key: str) -> None:
+    for override in (f"plan.{key}=3", f"plan={{{key}: 3}}"):
+        with pytest.raises(UserError, match=rf"command line: plan\.{key}: has no effect on a diagnosis; .*give {key}="):
+            diagnose_config(run, None, [override])
+    with pytest.raises(UserError, match=r"plan\.run: has no effect on a diagnosis"):
+        diagnose_config(run, None, ["plan.run=elsewhere"])
 
 
 def test_a_run_without_dynamics_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,4 +246,5 @@ def test_a_folder_that_is_no_run_is_reported(tmp_path: Path, capsys: pytest.Capt
 def test_a_setting_that_does_not_fit_is_reported_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "figures", ignore_errors=True)
     assert call("diagnose", run, *TINY, *BRIEF, "plan.horizon=1", "plan.replan_every=2") == 2
-    assert "replan_every must lie between 1 and the horizon (1), found 2" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "plan: replan_every must be the horizon (1) at most, found 2" in told and told.count("\n") == 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jepa.planners.cost import Imagined, Term
 from jepa_data.worlds.base import WorldBatch
+from jepa_probes.planning.costs import TermConfig
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class CostTerm(ABC):
         regions: that are forbidden.
     """
 
+    Config: type[TermConfig] = TermConfig
     r2: Mapping[str, float | None] = MappingProxyType({})
     regions: tuple[Region, ...] = ()
 
