@@ -22,8 +22,7 @@ from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig
-from jepa.models.masked_predictor import FOLDER as PREDICTOR
-from jepa.models.masked_predictor import load_predictor, save_predictor
+from jepa.models.parts import PREDICTOR, load_predictor, save_predictor
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -67,7 +66,7 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
             raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
         folder = hub.download(name, revision)
     folder = model_folder(folder)
-    if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
+    if not (folder / checkpoint.DESCRIPTION).is_file() and (folder / hub.CONFIG).is_file():  # by transformers
         return imported("huggingface", **vars(hub.read(folder)))
     config = read_config(folder)
     world = _build(config)
