@@ -22,8 +22,7 @@ from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig
-from jepa.models.masked_predictor import FOLDER as PREDICTOR
-from jepa.models.masked_predictor import load_predictor, save_predictor
+from jepa.models.parts import PREDICTOR, load_predictor, save_predictor
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -66,7 +65,7 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
         folder = hub.download(name, revision)
     run, folder = folder, model_folder(folder)
     if not (folder / checkpoint.DESCRIPTION).is_file():
-        if hub.is_hub_layout(folder):
+        if (folder / hub.CONFIG).is_file():  # by transformers
             return imported("huggingface", **vars(hub.read(folder)))
         raise UserError(f"{run}: {_no_model(run)}")
     config = read_config(folder)

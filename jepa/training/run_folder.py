@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jepa.config import UserError, load
-from jepa.files import replace_text
 from jepa.training.checkpoints import FOLDER as CHECKPOINTS
 from jepa.training.config import PretrainConfig
-from jepa_data.writable import check_writable
+from jepa_data.writable import check_writable, replacing
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
@@ -76,7 +75,8 @@ class Claim:
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
         if self.before is not None:
-            replace_text(self.run / DESCRIPTION, self.before)
+            with replacing(self.run / DESCRIPTION) as partial:
+                partial.write_text(self.before)
             return
         for name in (DESCRIPTION, LOGS, CHECKPOINTS):
             _remove(self.run / name)
@@ -105,7 +105,8 @@ def claim(run: Path, description: str, *, resume: bool) -> Claim:
             _remove(run / name)
     made = not run.is_dir()
     run.mkdir(parents=True, exist_ok=True)
-    replace_text(run / DESCRIPTION, description)
+    with replacing(run / DESCRIPTION) as partial:
+        partial.write_text(description)
     return Claim(run, before, made, _read_metrics(run))
 
 

@@ -20,6 +20,7 @@ from jepa_data.curate.engine_local import measure_local
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 
 TASK = 256  # samples, at most: each task starts a process, which takes a second
 INSTALL = "pip install 'openjepa[ray]'"
@@ -95,7 +96,8 @@ def measure_rows(
 ) -> dict[str, Any]:
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     rows = batch["id"].tolist()
-    measured = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    shards = ShardSet.open(open_store(url, access))
+    measured = measure_local(shards, rows, measurer, 1, timeout_seconds, lambda done: None)
     return {
         "row": np.array(rows, np.int64),
         "measured": np.array([pickle.dumps(measured[row]) for row in rows], object),

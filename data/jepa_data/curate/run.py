@@ -33,6 +33,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import MANIFEST, UNFINISHED
+from jepa_data.shards.store import open_store
 from jepa_data.writable import make_folder, writing
 
 EngineName = Literal["pool", "ray"]
@@ -100,7 +101,7 @@ def curate(
             there, or nothing stays (OUT/curation.json says why).
     """
     began = time.monotonic()
-    source = ShardSet.open(shards, access)
+    source = ShardSet.open(open_store(shards, access))
     out = Path(out)
     annotate = dict(annotate or {})
     _check_out(source, out, overwrite)

@@ -96,8 +96,6 @@ def encode_mp4(
     pixel_format: PixelFormat = "yuv444p",
 ) -> bytes:
     """All images of a video at once; see `Mp4Encoder`. Raises DataError for no frames, or sides that do not fit."""
-    if not len(frames):
-        raise DataError("a video needs at least 1 frame, got 0")
     height, width = frames.shape[1:3]
     with Mp4Encoder(height, width, fps, gop, crf, pixel_format) as encoder:
         encoder.add(frames)

@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from pydantic import ValidationError
 
-from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import first_few
 from jepa_data.shards.manifest import (
@@ -50,19 +49,19 @@ class ShardSet:
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, folder: Path | str, access: Access | None = None) -> Self:
+    def open(cls, folder: Store | Path | str) -> Self:
         """Read the manifest and map the table; no sample is read.
 
         A missing index is rebuilt from the headers of its tar. A tar that was cut short keeps the samples before the
         cut; the others are in `lost`.
 
         Args:
-            folder: a folder, or the address of one (see `store`).
+            folder: a folder, the address of one, or what `open_store` makes of it.
 
         Raises:
             DataError: no such folder, no shards in it, no manifest, a shard missing or not the one that was written.
         """
-        store = open_store(folder, access)
+        store = open_store(folder) if isinstance(folder, Path | str) else folder
         manifest = _read_manifest(store)
         shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
         mapped = _mapped_table(store, manifest.shards)

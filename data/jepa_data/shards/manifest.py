@@ -21,6 +21,7 @@ from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
+from jepa_data.writable import replacing
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
@@ -102,9 +103,8 @@ class Manifest(Config):
 
     def save(self, folder: Path) -> None:
         """Write it in one step: nobody ever finds half of it."""
-        partial = folder / f"{MANIFEST}.partial"
-        partial.write_text(self.model_dump_json(indent=2) + "\n")
-        partial.replace(folder / MANIFEST)
+        with replacing(folder / MANIFEST) as partial:
+            partial.write_text(self.model_dump_json(indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

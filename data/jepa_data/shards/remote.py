@@ -31,8 +31,8 @@ class FetchingStore:
         self.access = access
         self._get = get
         self.folder: Path | None = None
-        self.cache = Path(access.cache).expanduser() / "shards"
-        self._local = LocalStore(self.cache, OPEN_FETCHED)
+        self.cache = cache = Path(access.cache).expanduser() / "shards"
+        self._local = LocalStore(cache, OPEN_FETCHED)
         self._edition = ""
         self._sizes: Mapping[str, int] = {}
 

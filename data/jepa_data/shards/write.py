@@ -158,26 +158,23 @@ class ShardWriter:
     def close(self) -> Manifest:
         """Finish the open shards and write the table and the manifest. Raises DataError."""
         with writing(self.out):
-            return self._close()
-
-    def _close(self) -> Manifest:
-        for split in list(self._open):
-            self._finish(split)
-        parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
-        if not parts:
-            raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        totals = write_table(self.out, self._finished())
-        about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
-        manifest = Manifest(
-            **about,
-            actions=self._action_stats(),
-            missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
-            label_values={name: tuple(values) for name, values in self.label_values.items()},
-            splits={split: summed(finished) for split, finished in parts.items()},
-        )
-        manifest.save(self.out)
-        (self.out / UNFINISHED).unlink()
-        return manifest
+            for split in list(self._open):
+                self._finish(split)
+            parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
+            if not parts:
+                raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
+            totals = write_table(self.out, self._finished())
+            about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
+            manifest = Manifest(
+                **about,
+                actions=self._action_stats(),
+                missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
+                label_values={name: tuple(values) for name, values in self.label_values.items()},
+                splits={split: summed(finished) for split, finished in parts.items()},
+            )
+            manifest.save(self.out)
+            (self.out / UNFINISHED).unlink()
+            return manifest
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
@@ -49,7 +50,8 @@ def make_loader(
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    sources = tuple(ShardSet.open(source.shards, config.remote) for source in config.sources)
+    stores = [open_store(source.shards, config.remote) for source in config.sources]
+    sources = tuple(map(ShardSet.open, stores))
     loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader

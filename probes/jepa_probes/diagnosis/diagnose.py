@@ -38,7 +38,6 @@ from jepa_probes.diagnosis.search import enlarged
 from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
-from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.costs.build import build_costs
 from jepa_probes.planning.recordings import action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
@@ -72,16 +71,17 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
     plan = config.plan.model_copy(update={"tasks": config.tasks, "seed": config.seed})
     plan = fitted(run, plan, ShardSet.open(training.data.folder).manifest, model)
     fresh = partial(build_encoder, opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
-    subject = Subject(model, training.data, fresh, training, str(run))
+    config = config.model_copy(update={"plan": plan})
+    subject = Subject(config, model, training.data, fresh, training, str(run))
     controller = load_controller(run, out) if plan.warm_start == "controller" else None
     with errors_of(run):
-        result = examine(subject, config.model_copy(update={"plan": plan}), controller)
+        result = examine(subject, controller)
     result.write(out)
     return result
 
 
-def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | None = None) -> Diagnosis:
-    """The same of a model at hand; `config.plan` is one that `fitted` has seen.
+def examine(subject: Subject, controller: Controller | None = None) -> Diagnosis:
+    """The same of a model at hand.
 
     Args:
         controller: what `jepa dream` left, for plans that start from it.
@@ -93,15 +93,16 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     began = time.perf_counter()
     cpu = time.process_time()
     model = subject.model
+    config = subject.config
     plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
     settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, plan.seed).terms)
     Policy(model, tasks.goal_images[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
-    learned = learn(subject, config, settings)
-    inverse = _inverse(subject, plan, learned)
+    learned = learn(subject, settings)
+    inverse = _inverse(subject, learned)
     guide = {"inverse_dynamics": inverse, "controller": controller}
-    ladder = _Ladder(subject, config, tasks, settings, learned, inverse, guide.get(plan.warm_start))
+    ladder = _Ladder(subject, tasks, settings, learned, inverse, guide.get(plan.warm_start))
     played, left_out = ladder.climb()
     base = played["configured"]
     logger.info("comparing latent and true cost")
@@ -136,7 +137,6 @@ class _Ladder:
     """The agent, and what its links are replaced by."""
 
     subject: Subject
-    config: DiagnoseConfig
     tasks: Tasks
     settings: PlanSettings
     learned: Learned
@@ -151,6 +151,7 @@ class _Ladder:
     def climb(self) -> tuple[dict[str, Played], dict[str, str]]:
         """What was played by name, and why the others were not. See ladder.py."""
         model = self.subject.model
+        config = self.subject.config
         tasks = self.tasks
         settings = self.settings
         latents = partial(play, model, tasks, guide=self.guide)
@@ -158,14 +159,14 @@ class _Ladder:
         played: dict[str, Played | None] = {"configured": latents(settings, keep_imagined=True)}
         left_out: dict[str, str] = {}
         sooner = self._sooner()
-        more = replace(settings, planner=make_planner(enlarged(self.config.plan.planner, self.config.more_search)))
-        count = self.config.search_tasks
+        more = replace(settings, planner=make_planner(enlarged(config.plan.planner, config.more_search)))
+        count = config.search_tasks
         if sooner is None:
             left_out["replan"] = "it plans again as soon as it can already"
         else:
             logger.info("planning more often")
             played["replan"] = latents(sooner)
-        logger.info(f"planning with {self.config.more_search} times as many plans")
+        logger.info(f"planning with {config.more_search} times as many plans")
         played["search"] = latents(more, count=count)
         if sooner is not None:
             logger.info("both")
@@ -178,7 +179,7 @@ class _Ladder:
             played["readout"] = play_readout(model, tasks, settings, learned.read, self.goal, self.guide)
             played["state_dynamics"] = play_states(model, tasks, settings, learned.space, learned.dynamics, self.goal)
         logger.info("planning in the true world")
-        played["simulator"] = play_simulator(model, tasks, settings, self.frames, self.config.plan.simulator_tasks)
+        played["simulator"] = play_simulator(model, tasks, settings, self.frames, config.plan.simulator_tasks)
         if played["simulator"] is None:
             left_out["simulator"] = NO_COPIES
         played |= play_others(model, tasks, self.frames, self.inverse)
@@ -190,8 +191,9 @@ class _Ladder:
         return next((replace(self.settings, replan_every=n) for n in fits), None)
 
 
-def _inverse(subject: Subject, plan: PlanConfig, learned: Learned) -> Actor | None:
+def _inverse(subject: Subject, learned: Learned) -> Actor | None:
     """Inverse dynamics, fitted to what was read of the recordings; None where the config wants none."""
+    plan = subject.config.plan
     if plan.inverse is None:
         return None
     model = subject.model

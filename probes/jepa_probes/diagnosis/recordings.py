@@ -14,6 +14,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.sampling import long_enough
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.planning.recordings import CACHE_MIB
@@ -30,15 +31,17 @@ GOALS = "goals"  # of the run's encoder: each step as a goal image shows it
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is diagnosed.
+    """Who is diagnosed, and how.
 
     Attributes:
+        config: its `plan` is one that `fitted` has seen.
         data: how its clips are cut, of the run's own recordings.
         fresh: builds its encoder again, untrained.
         trained: the budget of the run; None: there is no supervised encoder to compare with.
         folder: of the run, for messages.
     """
 
+    config: DiagnoseConfig
     model: LatentWorldModel
     data: StreamConfig
     fresh: Callable[[], nn.Module]
@@ -46,17 +49,17 @@ class Subject:
     folder: str = "the run"
 
 
-def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
+def encoders(subject: Subject) -> dict[str, nn.Module]:
     """The encoder, and those that it is read beside."""
     model = subject.model
     data = subject.data
-    seed = (subject.trained or config).seed
+    seed = (subject.trained or subject.config).seed
     some = make_loader(data, "train", seed=seed, total_batches=8)
     made = {
         PRETRAINED: model.encoder,
         RANDOM: baselines.random_init(subject.fresh, seed, some, model.prepare_clips),
     }
-    if config.supervised and subject.trained is not None:
+    if subject.config.supervised and subject.trained is not None:
         trained = subject.trained
         logger.info(f"training the supervised encoder for {trained.trainer.steps} steps")
         names = some.shards.manifest.state_names
@@ -64,15 +67,14 @@ def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
     return made
 
 
-def read_split(
-    subject: Subject, config: DiagnoseConfig, split: str, steps: int, wanted: dict[str, nn.Module]
-) -> dict[str, Features]:
+def read_split(subject: Subject, split: str, steps: int, wanted: dict[str, nn.Module]) -> dict[str, Features]:
     """Latents of each encoder, and the true states and actions, of clips of so many latent steps.
 
     Raises:
         UserError: the recordings hold no states, or actions of another width than the model's.
     """
     model = subject.model
+    config = subject.config
     frames = model.spec.frames_per_step
     changes = {
         "batch_size": 64,
@@ -103,7 +105,7 @@ def clip_steps(subject: Subject, split: str, wanted: int) -> int:
     """
     data = subject.data
     frames = subject.model.spec.frames_per_step
-    rows = ShardSet.open(data.folder, data.remote).split(split).rows
+    rows = ShardSet.open(open_store(data.folder, data.remote)).split(split).rows
     if not len(rows):
         raise UserError(f"{data.folder}: no episodes in {split!r}, which a diagnosis needs")
     share = 0.5 if data.short == "skip" else 1.0

@@ -99,7 +99,7 @@ def train_supervised_like(
         prepare,
         state_names,
         seed=trained.seed,
-        make_optimizer=optimizer_of(trained),
+        make_optimizer=optimizer_of(trained.optimizer),
         lr_factor=schedule_of(trained),
         clip_norm=trained.trainer.clip_norm,
         bf16=precision(trained.trainer) == "bf16-mixed",

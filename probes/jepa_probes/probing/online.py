@@ -20,6 +20,7 @@ from jepa.training.encoder_from import resolved
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
 from jepa_probes.probing import PROBES
@@ -70,7 +71,7 @@ class OnlineProbe(ScoringCallback):
         self.seed = seed
         self.probe: ClassProbe = PROBES.make(PROBES.config(kind).model_validate({}))
         where = data.sources[0].shards
-        manifest = ShardSet.open(where, data.remote).manifest
+        manifest = ShardSet.open(open_store(where, data.remote)).manifest
         self.names = manifest.state_names
         self.with_states = kind == "linear" and bool(find_targets(self.names))
         for split in CLIPS:

@@ -15,7 +15,7 @@ from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
 from jepa.testing import check_dynamics
-from jepa.training.normalization import Normalization, fit_normalization
+from jepa.training.normalization import fit_normalization
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCK = 4  # width of the actions of a latent step
@@ -63,7 +63,7 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     dynamics = build_dynamics(config, encoder, BLOCK)
     width = getattr(config, "state_size", 0)
     moments = [NormalizationStats(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
-    fit_normalization(dynamics, Normalization(*moments))
+    fit_normalization(dynamics, *moments)
     assert isinstance(dynamics, nn.Module)
     with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed
         for parameter in dynamics.parameters():

@@ -1,6 +1,7 @@
 """A diagnosis of agents of which it is known what is wrong with them, and of a run; and mistakes, told in one line."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -116,15 +117,16 @@ def agent(data: Path, *, blind: bool = False, scrambled: bool = False) -> Subjec
     assert features.actions is not None
     dynamics = Pushed(features.latents, block_actions(features.actions, 2), scrambled)
     fresh = partial(ConvEncoder, ConvEncoder.Config(width=8, channels=8, hidden=32), SIZE, 10)
-    return Subject(LatentWorldModel(encoder, dynamics, spec, seen), stream, fresh)
+    config = from_dict(SMALL | FEW, DiagnoseConfig)
+    return Subject(config, LatentWorldModel(encoder, dynamics, spec, seen), stream, fresh)
 
 
 def diagnosed(subject: Subject, **planner: int) -> Diagnosis:
-    config = from_dict(SMALL | FEW, DiagnoseConfig)
+    config = subject.config
     plan = from_dict(PLAN | {"tasks": config.tasks, "min_distance": 0.35, "planner": SEARCH | planner}, PlanConfig)
     manifest = ShardSet.open(subject.data.folder).manifest
     plan = fitted(Path("run"), plan.model_copy(update={"seed": config.seed}), manifest, subject.model)
-    return examine(subject, config.model_copy(update={"plan": plan}))
+    return examine(replace(subject, config=config.model_copy(update={"plan": plan})))
 
 
 def test_an_agent_with_nothing_wrong_is_reported_so(data: Path) -> None:
