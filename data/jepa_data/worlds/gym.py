@@ -72,12 +72,12 @@ class GymBatch(WorldBatch):
 
     def terminated(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
-        return self._terminated.copy()
+        return self._is_over.copy()
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """One step of the environments that go on, under actions [E, A], cut to -1..1."""
         for e, action in enumerate(np.asarray(actions, dtype=np.float64)):
-            if not self._terminated[e]:
+            if not self._is_over[e]:
                 self._step(e, action.copy())
 
     def render(self) -> NDArray[np.uint8]:
@@ -103,7 +103,7 @@ class GymBatch(WorldBatch):
             env.reset(seed=seed)[0] for env, seed in zip(self._envs, self.state.tolist(), strict=True)
         ]
         self._terminated = np.zeros(len(done), dtype=bool)
-        self._terminated = np.zeros(len(done), dtype=bool)
+        self._is_over = np.zeros(len(done), dtype=bool)
         self._reward = np.full(len(done), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
         for e, actions in enumerate(done):
@@ -115,7 +115,7 @@ class GymBatch(WorldBatch):
         self._seen[e], reward, terminated, truncated, _ = env.step(_native(env.action_space, action))
         self._reward[e] = float(reward)
         self._terminated[e] = terminated
-        self._terminated[e] = terminated or truncated
+        self._is_over[e] = terminated or truncated
         self._done[e].append(action)
 
     def _image(self, env: gymnasium.Env) -> NDArray[np.uint8]:

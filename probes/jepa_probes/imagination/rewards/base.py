@@ -70,7 +70,6 @@ class GoalReward(DreamReward):
         """Raises UserError if what the reward needs was not recorded."""
 
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
-        """See `DreamReward`."""
         about = ShardSet.open(data.folder).manifest
         if about.world is not None and about.world.startswith(PREFIX):
             raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")

@@ -29,7 +29,6 @@ class DistanceReward(GoalReward):
         self.config = config
 
     def reward(self, features: Features) -> Reward:
-        """See `GoalReward`."""
         distance = Distance(self.config.measure)
         if not self.config.bonus:
             return distance

@@ -26,13 +26,11 @@ class StateReward(GoalReward):
         self.config = config
 
     def check(self, about: Manifest) -> None:
-        """See `GoalReward`."""
         if missing := [name for name in self.config.names if name not in about.state_names]:
             known = ", ".join(about.state_names) or "none"
             raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
 
     def reward(self, features: Features) -> Reward:
-        """See `GoalReward`."""
         columns = [features.state_names.index(name) for name in self.config.names]
         read = LinearRead(features.latents.flatten(0, 1), features.states.flatten(0, 1)[:, columns])
         return Distance(self.config.measure, read)

@@ -34,7 +34,6 @@ class WorldReward(DreamReward):
         self.config = config
 
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
-        """See `DreamReward`."""
         config = recorded_in(run, config, ShardSet.open(data.folder).manifest, model)
         space = action_space(model, str(config.world), config.action_repeat, config.bounds)
         play = play_of(config)

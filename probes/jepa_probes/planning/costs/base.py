@@ -1,7 +1,6 @@
 """What a term of the cost of plans is."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -29,22 +28,20 @@ class Region:
         return np.linalg.norm(world.states()[:, columns] - self.center, axis=-1) < self.radius
 
 
-class CostTerm(ABC):
+class CostTerm:
     """Made from its `Config`, and over a model, its data and a seed: `Class(config, model, data, seed)`.
 
     What has to be fitted or encoded is so when the term is made, once for all plans.
 
     Attributes:
+        cost: not yet weighted; see `Term`.
         r2: R² of the states that it reads off latents; None of one that does not vary. Empty where it reads none.
         regions: that are forbidden.
     """
 
+    cost: Callable[[Imagined], Float[Tensor, "B K"]]
     r2: Mapping[str, float | None] = MappingProxyType({})
     regions: tuple[Region, ...] = ()
-
-    @abstractmethod
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """Not yet weighted; see `Term`."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: Stre
             term: CostTerm = TERMS.make(cost, model, data, seed)
         except ValueError as error:
             raise UserError(f"costs.{number}: {error}") from error
-        terms.append(Term(term, cost.weight))
+        terms.append(Term(term.cost, cost.weight))
         regions += term.regions
         configs.append(cost.model_dump(mode="json") | ({"r2": dict(term.r2)} if term.r2 else {}))
     return Costs(tuple(terms), tuple(regions), configs)

@@ -2,12 +2,10 @@
 
 from typing import Literal, Self
 
-from jaxtyping import Float
 from pydantic import model_validator
-from torch import Tensor
 
 from jepa.config.fields import Positive
-from jepa.planners.cost import Imagined, keep_out
+from jepa.planners.cost import keep_out
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs.base import CostTerm, Region
@@ -34,11 +32,6 @@ class KeepOut(CostTerm):
             return self
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
         read, self.r2 = fit_reading(config, model, data, seed)
-        self._cost = keep_out(read, config.center, config.radius)
+        self.cost = keep_out(read, config.center, config.radius)
         self.regions = (Region(config.names, config.center, config.radius),)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)

@@ -3,12 +3,10 @@
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from jepa.config.fields import Positive, Share
-from jepa.planners.cost import Imagined, state_reached
+from jepa.planners.cost import state_reached
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs.base import CostTerm
@@ -35,11 +33,6 @@ class StateCost(CostTerm):
             return self
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
         read, self.r2 = fit_reading(config, model, data, seed)
         target = torch.tensor([config.target])
-        self._cost = state_reached(read, target, running_cost_weight=config.running_cost_weight)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)
+        self.cost = state_reached(read, target, running_cost_weight=config.running_cost_weight)
