@@ -104,7 +104,9 @@ def curate(
     out = Path(out)
     annotate = dict(annotate or {})
     _check_out(source, out, overwrite)
-    _check_wishes(source, config, annotate)
+    check(config.stages, source.manifest.label_names)
+    if "labels" in annotate:
+        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
     keys, splits = _names(source)
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is an error at once
     total = len(keys)
@@ -115,7 +117,8 @@ def curate(
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
     with writing(out):
-        _clear(out)
+        (out / CURATION).unlink(missing_ok=True)
+        remove_examples(out)
     if not curated.kept:
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
@@ -168,13 +171,6 @@ def _embeddings(config: CurateConfig, keys: list[str]) -> dict[str, Embeddings]:
     return {path: read_embeddings(path, keys) for path in dict.fromkeys(named) if path is not None}
 
 
-def _check_wishes(source: ShardSet, config: CurateConfig, annotate: Mapping[str, Annotate]) -> None:
-    """Raises DataError for labels that are not there, and for an annotation that would take their place."""
-    check(config.stages, source.manifest.label_names)
-    if "labels" in annotate:
-        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
-
-
 def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:
     """Raises DataError before the work, not after it."""
     if source.store.folder is not None and out.resolve() == source.store.folder.resolve():
@@ -194,9 +190,3 @@ def _dry(out: Path) -> bool:
         return bool(json.loads((out / CURATION).read_text())["dry_run"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _clear(out: Path) -> None:
-    """Take away the report and the sheets of the curation before this one."""
-    (out / CURATION).unlink(missing_ok=True)
-    remove_examples(out)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from jepa.config import UserError
@@ -88,7 +87,7 @@ def read_split(
         raise UserError(
             f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
         )
-    encodes: dict[str, Encode] = {name: partial(_encode, model, encoder) for name, encoder in wanted.items()}
+    encodes: dict[str, Encode] = {name: baselines.encode_with(model, encoder) for name, encoder in wanted.items()}
     if split == "train":
         encodes[GOALS] = partial(_goals, model)
     limits = {"train": config.clips, "test": config.test_clips}
@@ -137,8 +136,3 @@ def all_finite(features: Features, names: tuple[str, ...]) -> Features:
 def _goals(model: LatentWorldModel, video: Tensor) -> Tensor:
     frames = model.spec.frames_per_step
     return model.encode_image(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
-
-
-def _encode(model: LatentWorldModel, encoder: nn.Module, video: Tensor) -> Tensor:
-    with torch.no_grad():
-        return encoder(model.prepare_clips(video))

@@ -2,6 +2,7 @@
 as lines."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,15 +68,4 @@ def score_table(rows: Sequence[tuple[str, Success]]) -> list[str]:
 def protocol_of(config: TasksConfig) -> Protocol:
     """The protocol of a config that `fitted` has seen."""
     assert config.world and config.world_version and config.image_size and config.radius and config.min_distance
-    return Protocol(
-        world=config.world,
-        world_version=config.world_version,
-        image_size=config.image_size,
-        tasks=config.tasks,
-        steps=config.steps,
-        radius=config.radius,
-        min_distance=config.min_distance,
-        seed=config.seed,
-        goal_offset=config.goal_offset,
-        goal_policy=config.goal_policy,
-    )
+    return Protocol(**config.model_dump(include={field.name for field in fields(Protocol)}))

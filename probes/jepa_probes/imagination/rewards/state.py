@@ -22,9 +22,6 @@ class StateReward(GoalReward):
         names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
         measure: Literal["squared", "root"] = "squared"
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def check(self, about: Manifest) -> None:
         if missing := [name for name in self.config.names if name not in about.state_names]:
             known = ", ".join(about.state_names) or "none"
