@@ -36,7 +36,6 @@ class Hybrid(Planner):
         return other
 
     def gradient_free(self) -> Planner | None:
-        """The sampler."""
         return self.sampler.gradient_free()
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:

@@ -22,7 +22,7 @@ import torch  # noqa: F401  before decord: the other order can crash with CUDA b
 from jaxtyping import UInt8
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
-from jepa_data.decode.packet_index import PacketIndexBackend
+from jepa_data.decode.pyav import PacketIndexBackend
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError

@@ -13,7 +13,7 @@ three times as much for a crop (0.17, 360p to 224, one thread).
 import numpy as np
 
 from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
-from jepa_data.decode.packet_index import PacketIndexBackend
+from jepa_data.decode.pyav import PacketIndexBackend
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError

@@ -117,7 +117,6 @@ def _video(job: Job, material: _Material) -> Packed:
 
 
 def _pieces(job: Job, material: _Material, reader: Reader, plan: Plan) -> Packed:
-    """The pieces of a plan, made."""
     item = job.item
     keys: list[str] = []
     pieces: list[Piece] = []

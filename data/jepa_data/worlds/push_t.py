@@ -58,7 +58,6 @@ class PushTBatch(GoalBatch):
         return _at_rest(_draw(rng))
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 7] as named by `state_names`."""
         return np.column_stack([self.goal_state(), self.state.agent_velocity]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:

@@ -95,7 +95,6 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _tiles(results: RunResults) -> list[dict[str, str]]:
-    """The few numbers at the top."""
     tiles = []
     if (learned := results.state_r2("pretrained")) is not None:
         before = f"random init {number(results.state_r2('random_init'), 2)}"

@@ -104,7 +104,6 @@ class ReacherBatch(WaypointBatch):
         return np.concatenate([_poses(rng.uniform(size=2)), np.zeros(2)])
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 6] as named by `state_names`."""
         pose = self.goal_state()
         finger = LINK * (unit_vector(pose[:, 0]) + unit_vector(pose.sum(1)))
         return np.column_stack([pose, self.state[:, 2:], finger]).astype(np.float32)

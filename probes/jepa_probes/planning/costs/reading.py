@@ -23,7 +23,6 @@ class StateTermConfig(TermConfig):
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names."""
         return self.names
 
 
