@@ -1,8 +1,6 @@
 """A forbidden ball of states: how deep a plan lies in it, as a share of its radius; 0 outside."""
 
-from typing import Literal, Self
-
-from pydantic import model_validator
+from typing import Literal
 
 from jepa.config.fields import Positive
 from jepa.planners.cost import keep_out
@@ -18,18 +16,11 @@ class KeepOut(CostTerm):
     class Config(StateTermConfig):
         """The ball: one number of `center` for each of `names`."""
 
+        one_each = "center"
         kind: Literal["keep_out"] = "keep_out"
         weight: Positive = 10.0
         center: tuple[float, ...]
         radius: Positive
-
-        @model_validator(mode="after")
-        def _center_fits(self) -> Self:
-            if len(self.center) != len(self.names):
-                raise ValueError(
-                    f"expected a center with {len(self.names)} number(s), one a name; found {len(self.center)}"
-                )
-            return self
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
         read, self.r2 = fit_reading(config, model, data, seed)

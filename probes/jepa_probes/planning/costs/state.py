@@ -1,9 +1,9 @@
 """A target for states of the world: the squared distance to it."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from jepa.config.fields import Positive, Share
 from jepa.planners.cost import state_reached
@@ -19,18 +19,11 @@ class StateCost(CostTerm):
     class Config(StateTermConfig):
         """The target: one number for each of `names`."""
 
+        one_each = "target"
         kind: Literal["state"] = "state"
         weight: Positive = 1.0
         target: tuple[float, ...]
         running_cost_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
-
-        @model_validator(mode="after")
-        def _target_fits(self) -> Self:
-            if len(self.target) != len(self.names):
-                raise ValueError(
-                    f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
-                )
-            return self
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
         read, self.r2 = fit_reading(config, model, data, seed)
