@@ -101,8 +101,8 @@ class GymBatch(WorldBatch):
         self._seen: list[Any] = [
             env.reset(seed=seed)[0] for env, seed in zip(self._envs, self.state.tolist(), strict=True)
         ]
-        self._terminated = np.zeros(len(done), dtype=bool)
         self._is_over = np.zeros(len(done), dtype=bool)
+        self._terminated = np.zeros(len(done), dtype=bool)
         self._reward = np.full(len(done), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
         for e, actions in enumerate(done):

@@ -153,7 +153,7 @@ def test_dynamics_with_shuffled_weights_are_the_link_that_binds(data: Path) -> N
 def test_an_encoder_that_drops_a_coordinate_is_the_link_that_binds(data: Path) -> None:
     found = diagnosed(agent(data, blind=True))
     assert found.weakest == "encoder", found.verdict
-    assert "The encoder drops what the goal is told in: puck.position (R²" in found.verdict
+    assert "The encoder drops quantities that define the goal: puck.position (R²" in found.verdict
 
 
 def trained(folder: Path, data: Path, method: str = LEWM, encoder: str = CONV) -> Path:
