@@ -157,7 +157,9 @@ def private_words(trees: dict[str, ast.Module]) -> dict[str, Counter[str]]:
                     where["keys"][text] += 1
                 case ast.keyword(arg="help" | "description", value=ast.Constant(value=str(text))):
                     where["help"].update(word.lower() for word in PROSE.findall(text))
-        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
         where["source"].update(word.lower() for text in texts for word in PROSE.findall(text))
     for pattern in TEXTS:
         for path in ROOT.glob(pattern):
