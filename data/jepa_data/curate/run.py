@@ -104,9 +104,7 @@ def curate(
     out = Path(out)
     annotate = dict(annotate or {})
     _check_out(source, out, overwrite)
-    check(config.stages, source.manifest.label_names)
-    if "labels" in annotate:
-        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
+    _check_wishes(source, config, annotate)
     keys, splits = _names(source)
     embeddings = _embeddings(config, keys)  # before the long work: a wrong file is an error at once
     total = len(keys)
@@ -169,6 +167,12 @@ def _names(source: ShardSet) -> tuple[list[str], list[str]]:
 def _embeddings(config: CurateConfig, keys: list[str]) -> dict[str, Embeddings]:
     named = [stage.embeddings for stage in config.stages if isinstance(stage, NearDuplicates | Balance)]
     return {path: read_embeddings(path, keys) for path in dict.fromkeys(named) if path is not None}
+
+
+def _check_wishes(source: ShardSet, config: CurateConfig, annotate: Mapping[str, Annotate]) -> None:
+    check(config.stages, source.manifest.label_names)
+    if "labels" in annotate:
+        raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
 
 
 def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:

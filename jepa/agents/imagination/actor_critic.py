@@ -95,7 +95,7 @@ class ActorCritic(Learner):
         self.network = {"hidden": config.hidden, "layers": config.layers}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.actor = Actor(self.normalizer, self.space, **self.network)
+            self.actor = Actor(self.normalizer, self.space, hidden=config.hidden, layers=config.layers)
             self.critic = Critic(copy.deepcopy(self.normalizer), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
