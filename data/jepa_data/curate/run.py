@@ -23,7 +23,7 @@ from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
 from jepa_data.curate.engine_local import measure_local
-from jepa_data.curate.examples import remove_examples, write_examples
+from jepa_data.curate.examples import remove_report, write_examples
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
 from jepa_data.curate.stages import check, decide
@@ -115,8 +115,7 @@ def curate(
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
     with writing(out):
-        (out / CURATION).unlink(missing_ok=True)
-        remove_examples(out)
+        remove_report(out)
     if not curated.kept:
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
