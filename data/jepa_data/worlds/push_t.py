@@ -10,8 +10,6 @@ published scores are near but not the same thing. Open-loop replay of a good pla
                  (0 to 2 pi) and px a second
     goal [5]     the first five of these; reached if the four positions together are within 20 px (the norm of their
                  four differences) and the angle within 20 degrees
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from dataclasses import dataclass

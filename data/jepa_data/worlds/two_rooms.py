@@ -9,7 +9,7 @@
       └──────────────┴─────────────────┘      60
 
 As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that would end in a wall is not taken. Data and
-evaluation share these dynamics. Each episode is drawn from (seed, episode) alone.
+evaluation share these dynamics.
 """
 
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ plan of that map, so that copies cost nothing and go on exactly; there are no en
                  (0 to 2 pi, from the east to the left)
     goal [3]     the same; reached within 48 units (a Doom player is 32 wide) and 20 degrees, which is our rule: NWM
                  tells errors of whole paths
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 import os

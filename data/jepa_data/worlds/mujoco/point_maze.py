@@ -10,8 +10,6 @@ above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) pl
     └─────────────┘     │   …      …   │     goal [2]     x, y; reached below 0.5 m, as in Gymnasium-Robotics
       point-maze-umaze  └──────────────┘
                           point-maze-medium
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from contextlib import redirect_stderr

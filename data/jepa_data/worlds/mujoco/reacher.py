@@ -11,8 +11,6 @@ written here because the suite cannot be installed on Python 3.13 (nobody builds
          /                                     DINO-WM does not tell its own
     ●___/  0.12 m
     shoulder, fixed               The image shows 0.62 m. Nothing is in the way of the arm, not even itself.
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from functools import cache
