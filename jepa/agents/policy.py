@@ -215,7 +215,6 @@ class Policy:
         return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
     def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
-        """What the guide does in the imagination."""
         if self.guide is None:
             return None
         dynamics = self.model.dynamics

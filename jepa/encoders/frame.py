@@ -72,7 +72,6 @@ class FrameEncoder(Encoder):
 
         @property
         def has_weights(self) -> bool:
-            """Whether training starts from timm's weights."""
             return self.pretrained
 
         def without_weights(self) -> Self:

@@ -145,7 +145,6 @@ class VideoViT(Encoder):
             return self.model_dump(exclude={"size", "checkpoint_every"})
 
         def summary(self) -> str:
-            """Its depth."""
             return f"depth {self.depth}"
 
     config: Config

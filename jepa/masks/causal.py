@@ -8,14 +8,12 @@ step 0    step 1    step 2    step 3
 from typing import Literal
 
 import torch
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class Causal(Mask):
@@ -34,10 +32,7 @@ class Causal(Mask):
         if not 0 < self.context[0] <= self.context[1] < 1:
             raise ValueError(f"context is a (min, max) share of the steps, between 0 and 1, found {self.context}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         if steps < 2:
             raise ValueError(f"a causal mask needs at least 2 latent steps, found {steps}; give longer clips")

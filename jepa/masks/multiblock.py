@@ -15,13 +15,13 @@ from functools import lru_cache, partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Count, Positive, Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class MultiBlock(Mask):
@@ -43,10 +43,7 @@ class MultiBlock(Mask):
         if self.aspect[0] > self.aspect[1]:
             raise ValueError(f"aspect is (min, max) height / width, found {self.aspect}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         distance = self._distance(rows, columns, batch, generator)
         cells = target_cells(self, rows, columns)

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.methods.config import MethodConfig
-from jepa.predictors.base import Predictor, PredictorConfig
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import Predictor
 from jepa.predictors.masked import MaskedPredictor
-from jepa.world_model import Dynamics, block_actions
+from jepa.world_model import Dynamics, block_actions, rollout
 
 
 @dataclass(frozen=True)
@@ -101,32 +102,49 @@ def history(dynamics: Dynamics, encoder: Encoder, clips: ClipShape) -> int:
     return min(inputs, dynamics.context or inputs)
 
 
-def check_vector(kind: str, encoder: Encoder) -> None:
-    """Raises ValueError if a latent is more than one vector."""
-    if encoder.tokens != 1:
-        raise ValueError(
-            f"{kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: pooled of kind "
-            "frame)"
-        )
-
-
-def check_no_states(kind: str, predictor: PredictorConfig) -> None:
-    """Raises ValueError for a predictor that reads more than latents and actions."""
-    settings = predictor.model_dump()
-    if settings.get("state_size") or settings.get("camera_size"):
-        raise ValueError(f"{kind} gives its predictor latents and actions alone: omit state_size and camera_size")
-
-
 def check_video_vit(kind: str, encoder: Encoder) -> None:
     """Raises ValueError for encoders that cannot be given a part of the tokens."""
     if not isinstance(encoder, VideoViT):
         raise ValueError(f"{kind} needs an encoder with tokens (encoder: {{kind: video_vit}})")
 
 
-def weighted_sum(
-    terms: dict[str, Tensor], weights: dict[str, float], predicted: Tensor, target: Tensor
-) -> dict[str, Tensor]:
-    """What `loss` returns: prediction + the weighted other terms, each term, the cosine of prediction and target."""
-    total = terms["prediction"] + sum(weight * terms[name] for name, weight in weights.items())
-    cosine = F.cosine_similarity(predicted.detach(), target.detach(), dim=-1).mean()
-    return {"loss": total, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}
+class VectorDynamicsMethod(Method):
+    """What methods share that learn an encoder and its dynamics together, with actions, for vector latents (N = 1).
+
+    Args:
+        encoder: video -> [B, S, 1, D].
+
+    Attributes:
+        weights: of the terms of the loss beside the prediction, by name.
+    """
+
+    needs_actions = True
+    dynamics: Predictor
+    weights: dict[str, float]
+
+    def __init__(self, config: MethodConfig, encoder: Encoder, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        if encoder.tokens != 1:
+            raise ValueError(
+                f"{config.kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: pooled "
+                "of kind frame)"
+            )
+        settings = self.config.predictor.model_dump()
+        if settings.get("state_size") or settings.get("camera_size"):
+            raise ValueError(
+                f"{config.kind} gives its predictor latents and actions alone: omit state_size and camera_size"
+            )
+        self.dynamics = PREDICTORS.make(self.config.predictor, encoder.width, block_size(encoder, clips))
+
+    def open_loop(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B Q E"]) -> Float[Tensor, "B Q 1 D"]:
+        """What the dynamics make of the first latent and all actions."""
+        start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
+        return rollout(self.dynamics, start, actions[:, None])[:, 0]
+
+    def weighted_sum(
+        self, terms: dict[str, Tensor], predicted: Float[Tensor, "B Q 1 D"], z: Float[Tensor, "B S 1 D"]
+    ) -> dict[str, Tensor]:
+        """What `loss` returns: prediction + weighted other terms, each term, the cosine of prediction and target."""
+        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        cosine = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}

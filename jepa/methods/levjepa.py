@@ -69,7 +69,8 @@ class LeVJEPA(Method):
     def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape) -> None:
         super().__init__(config, encoder)
         check_video_vit(config.kind, encoder)
-        self.local_size = config.local_size or _whole_patches(encoder.image_size * 3 / 7, encoder.patch)
+        patches = max(1, round(encoder.image_size * 3 / 7 / encoder.patch))
+        self.local_size = config.local_size or patches * encoder.patch
         self.drop = RandomDrop(RandomDrop.Config(ratio=config.drop))
         self.projector = nn.Sequential(
             nn.Linear(encoder.width, config.projector_width),
@@ -110,7 +111,3 @@ class LeVJEPA(Method):
 
     def evaluation_encoder(self) -> VideoViT:
         return self.averaged or self.encoder
-
-
-def _whole_patches(size: float, patch: int) -> int:
-    return max(1, round(size / patch)) * patch

@@ -33,30 +33,15 @@ from torch.nn import functional as F
 from jepa.config import DEFAULT, part
 from jepa.config.fields import Count
 from jepa.encoders.module import Encoder
-from jepa.methods.base import (
-    Batch,
-    ClipShape,
-    Method,
-    MethodConfig,
-    block_size,
-    check_no_states,
-    check_vector,
-    history,
-    weighted_sum,
-)
+from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMethod, history
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import rollout
+from jepa.predictors.base import PredictorConfig
 
 
-class LeWM(Method):
-    """Latent prediction with actions for vector latents (N = 1).
-
-    Args:
-        encoder: video -> [B, S, 1, D].
-    """
+class LeWM(VectorDynamicsMethod):
+    """Latent prediction with actions for vector latents (N = 1)."""
 
     class Config(MethodConfig):
         """Latent prediction with actions, SIGReg, inverse dynamics, time-similarity; the w of the file's docstring."""
@@ -79,16 +64,10 @@ class LeWM(Method):
             default=False, description="predict from the true latents; else from the predicted"
         )
 
-    needs_actions = True
-    dynamics: Predictor
-
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
-        super().__init__(config, encoder)
-        check_vector(config.kind, encoder)
-        check_no_states(config.kind, config.predictor)
-        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
+        super().__init__(config, encoder, clips)
         self.static = self.dynamics.static
-        self.inverse_dynamics = InverseDynamics(encoder.width - self.static, block_size(encoder, clips))
+        self.inverse_dynamics = InverseDynamics(encoder.width - self.static, self.dynamics.action_size)
         if config.teacher_forced:
             self.history = history(self.dynamics, encoder, clips)
         self.weights = {
@@ -110,8 +89,7 @@ class LeWM(Method):
         if self.config.teacher_forced:
             predicted = self.dynamics.parallel(z[:, :-1], actions)
         else:
-            start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
-            predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+            predicted = self.open_loop(z, actions)
         samples = z.flatten(0, 2) if self.config.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
@@ -122,4 +100,4 @@ class LeWM(Method):
         }
         if self.static:
             terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
-        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
+        return self.weighted_sum(terms, predicted, z)

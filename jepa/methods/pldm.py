@@ -26,29 +26,15 @@ from torch.nn import functional as F
 
 from jepa.config import DEFAULT, part
 from jepa.encoders.module import Encoder
-from jepa.methods.base import (
-    Batch,
-    ClipShape,
-    Method,
-    MethodConfig,
-    block_size,
-    check_no_states,
-    check_vector,
-    weighted_sum,
-)
+from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMethod
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import rollout
+from jepa.predictors.base import PredictorConfig
 
 
-class PLDM(Method):
-    """Latent prediction with actions for vector latents (N = 1).
-
-    Args:
-        encoder: video -> [B, S, 1, D].
-    """
+class PLDM(VectorDynamicsMethod):
+    """Latent prediction with actions for vector latents (N = 1)."""
 
     class Config(MethodConfig):
         """Latent prediction with actions, VICReg, time-similarity, inverse dynamics; the w of the file's docstring."""
@@ -61,15 +47,9 @@ class PLDM(Method):
         similarity_weight: float = Field(default=12.0, ge=0)
         inverse_weight: float = Field(default=1.0, ge=0)
 
-    needs_actions = True
-    dynamics: Predictor
-
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
-        super().__init__(config, encoder)
-        check_vector(config.kind, encoder)
-        check_no_states(config.kind, config.predictor)
-        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
-        self.inverse_dynamics = InverseDynamics(encoder.width, block_size(encoder, clips))
+        super().__init__(config, encoder, clips)
+        self.inverse_dynamics = InverseDynamics(encoder.width, self.dynamics.action_size)
         self.weights = {
             "variance": config.variance_weight,
             "covariance": config.covariance_weight,
@@ -86,8 +66,7 @@ class PLDM(Method):
         """
         actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
-        predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        predicted = self.open_loop(z, actions)
         clips = z[:, :, 0]  # [B, S, D]
         steps = clips.transpose(0, 1)
         terms = {
@@ -98,4 +77,4 @@ class PLDM(Method):
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
-        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
+        return self.weighted_sum(terms, predicted, z)

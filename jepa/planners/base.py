@@ -10,7 +10,7 @@ ModelPredictiveControl makes actions of the data's units of them.
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,7 @@ class Planner(ABC):
 
     low: float = -1.0
     high: float = 1.0
+    follows_gradients: ClassVar[bool] = False
 
     def __init__(self, config: Component) -> None:
         self.config: Any = config  # of its own Config
@@ -72,7 +73,7 @@ class Planner(ABC):
 
     def gradient_free(self) -> "Planner | None":
         """What of this planner works without a gradient of the cost; None: nothing."""
-        return self
+        return None if self.follows_gradients else self
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())

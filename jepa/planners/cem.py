@@ -6,7 +6,7 @@
 The present mean is always one of the samples, so a plan never gets worse.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,9 +24,10 @@ class CEM(Planner):
 
         kind: Literal["cem"] = "cem"
 
+    tries_last_mean: ClassVar[bool] = False
+
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         config = self.config
         search = Search(cost, start, self.low, self.high)
         mean, std = search.start, torch.full_like(start, config.std)
@@ -34,8 +35,17 @@ class CEM(Planner):
             noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
             actions = search.bounded(mean[:, None] + std[:, None] * noise)
             actions[:, 0] = mean
-            elites = choose(actions, search(actions).topk(config.elites, dim=1, largest=False).indices)
-            mean, std = elites.mean(1), elites.std(1).clamp_min(config.min_std)
+            costs, index = search(actions).topk(config.elites, dim=1, largest=False)
+            mean, std = self.fit(choose(actions, index), costs)
+            std = std.clamp_min(config.min_std)
             if search.reached(config.cost_tolerance):
                 break
+        if self.tries_last_mean:
+            search(mean[:, None])
         return search.plan()
+
+    def fit(
+        self, elites: Float[Tensor, "B E H A"], costs: Float[Tensor, "B E"]
+    ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
+        """Mean and standard deviation of the next Gaussian; elites are in the order of their costs."""
+        return elites.mean(1), elites.std(1)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from jepa.world_model import Dynamics, State, rollout
@@ -136,21 +136,6 @@ def goal_reached(
         return _over_path(distance, running_cost_weight)
 
     return cost
-
-
-def image_reached(
-    encode: Callable[[UInt8[Tensor, "B 3 h w"]], Float[Tensor, "B N D"]],
-    image: UInt8[Tensor, "B 3 h w"],
-    *,
-    running_cost_weight: float = 1.0,
-) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """The goal as an image of it, encoded now, and once for as many plans as are made; see `goal_reached`.
-
-    Args:
-        encode: images as goals, such as `LatentWorldModel.encode_image`.
-        image: one for each episode, or one for all.
-    """
-    return goal_reached(encode(image), running_cost_weight=running_cost_weight)
 
 
 def state_reached(

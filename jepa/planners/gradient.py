@@ -32,8 +32,7 @@ class Gradient(Planner):
         std: Width = Field(default=0.7, description="of the noise on the other starts")
         cost_tolerance: NonNegative | None = COST_TOLERANCE
 
-    def gradient_free(self) -> None:
-        """Nothing."""
+    follows_gradients = True
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`. Also raises ValueError if the cost does not depend on the actions by a gradient."""

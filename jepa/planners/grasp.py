@@ -51,8 +51,7 @@ class GRASP(Planner):
             description="stop early when the best plan of every episode costs no more, at a rollout; none: never",
         )
 
-    def gradient_free(self) -> None:
-        """Nothing."""
+    follows_gradients = True
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`. Also raises ValueError if the cost is no `LatentCost`."""

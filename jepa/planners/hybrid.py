@@ -30,18 +30,15 @@ class Hybrid(Planner):
         self.refine = Gradient(config.refine)
 
     def bounded(self, low: float, high: float) -> Self:
-        """See `Planner`."""
         other = copy.copy(self)
         other.sampler = self.sampler.bounded(low, high)
         other.refine = self.refine.bounded(low, high)
         return other
 
     def gradient_free(self) -> Planner | None:
-        """The sampler."""
         return self.sampler.gradient_free()
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         sampled = self.sampler.plan(cost, start, generator)
         refined = self.refine.plan(cost, sampled.actions, generator)
         better = refined.cost < sampled.cost

@@ -36,7 +36,6 @@ class ICEM(Planner):
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         config = self.config
         search = Search(cost, start, self.low, self.high)
         mean, std = search.start, torch.full_like(start, config.std)

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, Planner, SamplingConfig, Search, choose, draw
-from jepa.planners.cost import Cost
+from jepa.planners.base import SamplingConfig
+from jepa.planners.cem import CEM
 
 
-class MPPI(Planner):
+class MPPI(CEM):
     """MPPI over the elites of each iteration, as in TD-MPC2 (arXiv 2310.16828)."""
 
     class Config(SamplingConfig):
@@ -31,23 +31,12 @@ class MPPI(Planner):
             default=0.5, description="in std of the elites' costs; a small one follows the best plan alone"
         )
 
-    @torch.no_grad()
-    def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
-        config = self.config
-        search = Search(cost, start, self.low, self.high)
-        mean, std = search.start, torch.full_like(start, config.std)
-        for _ in range(config.iterations):
-            noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
-            actions = search.bounded(mean[:, None] + std[:, None] * noise)
-            actions[:, 0] = mean
-            values, index = search(actions).topk(config.elites, dim=1, largest=False)
-            spread = values.std(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-            weight = (-(values - values[:, :1]) / (config.temperature * spread)).softmax(1)[..., None, None]
-            elites = choose(actions, index)
-            mean = (weight * elites).sum(1)
-            std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt().clamp_min(config.min_std)
-            if search.reached(config.cost_tolerance):
-                break
-        search(mean[:, None])
-        return search.plan()
+    tries_last_mean = True
+
+    def fit(
+        self, elites: Float[Tensor, "B E H A"], costs: Float[Tensor, "B E"]
+    ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
+        spread = costs.std(1, keepdim=True).clamp_min(torch.finfo(costs.dtype).tiny)
+        weight = (-(costs - costs[:, :1]) / (self.config.temperature * spread)).softmax(1)[..., None, None]
+        mean = (weight * elites).sum(1)
+        return mean, (weight * (elites - mean[:, None]).square()).sum(1).sqrt()

@@ -24,14 +24,12 @@ class RandomShooting(Planner):
         samples: Count = Field(default=1000, description="plans tried for each episode; the start is one of them")
 
     def bounded(self, low: float, high: float) -> Self:
-        """See `Planner`."""
         if not math.isfinite(high - low):
             raise ValueError("random shooting draws evenly within bounds; give it some, or use another planner")
         return super().bounded(low, high)
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         search = Search(cost, start, self.low, self.high)
         shape = (len(start), self.config.samples, *start.shape[1:])
         actions = self.low + (self.high - self.low) * torch.rand(shape, generator=generator).to(start)

@@ -123,7 +123,6 @@ class MemorylessPredictor(Predictor):
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
     ) -> tuple[LatentState, Deterministic]:
-        """One step ahead, see `jepa.world_model.Dynamics`."""
         assert isinstance(state, LatentState)
         z = self(state.z, action)
         return LatentState(z), Deterministic(z)

@@ -17,12 +17,7 @@ from jepa.predictors.base import MemorylessPredictor, PredictorConfig
 
 
 class GRUPredictor(MemorylessPredictor):
-    """The Dynamics of `jepa.world_model` by one GRU cell.
-
-    Args:
-        width: D; latents are [B, 1, D].
-        action_size: width of the action of one latent step (tubelet x raw action).
-    """
+    """The Dynamics of `jepa.world_model` by one GRU cell."""
 
     class Config(PredictorConfig):
         """One GRU cell; the latent is its hidden state."""

@@ -17,12 +17,7 @@ from jepa.predictors.base import MemorylessPredictor, PredictorConfig
 
 
 class MLPPredictor(MemorylessPredictor):
-    """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`.
-
-    Args:
-        width: D; latents are [B, 1, D].
-        action_size: width of the action of one latent step (tubelet x raw action).
-    """
+    """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`."""
 
     class Config(PredictorConfig):
         """Action-conditioned residual MLP."""

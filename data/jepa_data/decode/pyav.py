@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, turned, url_of
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes, turned, url_of
 from jepa_data.decode.packets import Deadline, build_index, decode_error, open_video, packets
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
@@ -159,3 +159,15 @@ class PyAVReader(Reader):
             self._doubtful = range(self._doubtful.start, number)
         else:
             self._doubtful = range(min([number, *self._doubtful[:1]]), open_end)
+
+
+class PacketIndexBackend(PyAVBackend):
+    """Takes PyAV's index, and refuses by it what it is known to get wrong. A backend adds its name and its reader."""
+
+    reader: type[Reader]
+
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
+        first_bytes(src, limits)
+        if index is None or index.hazards is None:
+            index = self.probe(src, limits)
+        return self.reader(src, index, limits)

@@ -121,7 +121,6 @@ class BilliardsBatch(GoalBatch):
         self.state.discs.step(np.asarray(actions, dtype=np.float64))
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3]."""
         look = self.state.look
         d = self.state.discs
         image = self._empty_tables.copy()
@@ -168,7 +167,6 @@ class BilliardsBatch(GoalBatch):
 
 
 def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
-    """One episode: its discs, its look and its labels."""
     count = int(rng.integers(level.bodies[0], level.bodies[1] + 1))
     bouncy = int(rng.integers(2))
     heavy = int(rng.integers(2))

@@ -81,7 +81,6 @@ class GymBatch(WorldBatch):
                 self._step(e, action.copy())
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3]."""
         return np.stack([self._image(env) for env in self._envs])
 
     def take(self, index: NDArray[np.intp]) -> Self:
@@ -203,7 +202,6 @@ def _parts(space: spaces.Space, seen: Any, name: str = "observation") -> Iterato
 
 
 def _names(space: spaces.Space, seen: Any) -> list[str]:
-    """Names of the numbers in an observation."""
     parts = _parts(space, seen)
     return [".".join([name, *map(str, index)]) for name, part, _ in parts for index in np.ndindex(part.shape or ())]
 

@@ -10,8 +10,6 @@ published scores are near but not the same thing. Open-loop replay of a good pla
                  (0 to 2 pi) and px a second
     goal [5]     the first five of these; reached if the four positions together are within 20 px (the norm of their
                  four differences) and the angle within 20 degrees
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from dataclasses import dataclass
@@ -58,7 +56,6 @@ class PushTBatch(GoalBatch):
         return _at_rest(_draw(rng))
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 7] as named by `state_names`."""
         return np.column_stack([self.goal_state(), self.state.agent_velocity]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:

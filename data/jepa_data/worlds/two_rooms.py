@@ -9,7 +9,7 @@
       └──────────────┴─────────────────┘      60
 
 As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that would end in a wall is not taken. Data and
-evaluation share these dynamics. Each episode is drawn from (seed, episode) alone.
+evaluation share these dynamics.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,11 @@ class TwoRoomsBatch(GoalBatch):
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """Move every dot by LONGEST_STEP times its action [E, 2], cut to length 1."""
-        self.state.position = self._moved(np.asarray(actions, dtype=np.float64))
+        r = self.state
+        there = r.position + LONGEST_STEP * clip_to_unit(np.asarray(actions, dtype=np.float64))
+        outside = ((there < LOW) | (there > HIGH)).any(-1)
+        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
+        r.position = np.where((outside | in_wall)[:, None], r.position, there)
 
     def goal_state(self) -> NDArray[np.float64]:
         """Where the dots are [E, 2], in widths of the image."""
@@ -194,15 +198,11 @@ class TwoRoomsBatch(GoalBatch):
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3]: the dot is red, walls are green."""
         image = self._walls.copy()
-        image[..., 0] = self._paint_dots()
+        at = (np.arange(self.image_size, dtype=np.float32) + 0.5) * 64 / self.image_size
+        here = self.state.position.astype(np.float32)
+        x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
+        image[..., 0] = (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
         return image
-
-    def _moved(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
-        r = self.state
-        there = r.position + LONGEST_STEP * clip_to_unit(actions)
-        outside = ((there < LOW) | (there > HIGH)).any(-1)
-        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
-        return np.where((outside | in_wall)[:, None], r.position, there)
 
     @cached_property
     def _walls(self) -> NDArray[np.uint8]:
@@ -215,13 +215,6 @@ class TwoRoomsBatch(GoalBatch):
         image = np.zeros((len(self), size, size, 3), np.uint8)
         image[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)
         return image
-
-    def _paint_dots(self) -> NDArray[np.uint8]:
-        size = self.image_size
-        at = (np.arange(size, dtype=np.float32) + 0.5) * 64 / size
-        here = self.state.position.astype(np.float32)
-        x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
-        return (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
 
 
 @dataclass

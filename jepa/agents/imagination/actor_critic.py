@@ -21,8 +21,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer
-from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.controller import Actor, Decision, Latents
 from jepa.agents.imagination.heads import TwoHotHead
 from jepa.agents.imagination.learner import History, Learner
 from jepa.config import Component
@@ -63,11 +62,7 @@ class ReturnScale:
 
 
 class ActorCritic(Learner):
-    """An actor that learns in dreams.
-
-    Args:
-        config: the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
-        seed: of the networks, the starts and the actions tried.
+    """An actor that learns in dreams. The defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
 
     Raises:
         ValueError: gradients must pass through the dynamics, and do not.
@@ -95,28 +90,17 @@ class ActorCritic(Learner):
 
     build = Actor
 
-    def __init__(
-        self,
-        config: Config,
-        dream: Dream,
-        recorded: Recorded,
-        space: ActionSpace,
-        *,
-        goals: Goals = "episode",
-        actor_inputs: ActorInputs = "goal",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(config, dream, recorded, goals)
+    def _build(self) -> None:
+        config = self.config
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        normalizer = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.actor = Actor(normalizer, space, hidden=config.hidden, layers=config.layers)
-            self.critic = Critic(copy.deepcopy(normalizer), hidden=config.hidden, layers=config.layers)
+            torch.manual_seed(self.seed)
+            self.actor = Actor(self.normalizer, self.space, hidden=config.hidden, layers=config.layers)
+            self.critic = Critic(copy.deepcopy(self.normalizer), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
-        self.generator = torch.Generator().manual_seed(seed)
-        self._checks = recorded.draw(CHECKS, self.generator, goals)
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self._checks = self.recorded.draw(CHECKS, self.generator, self.goals)
         self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
 

@@ -18,8 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace, ActorInputs, Linear, ObservationNormalizer
-from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.controller import Linear
 from jepa.agents.imagination.learner import History, Learner
 from jepa.config import Component, UserError
 from jepa.config.fields import Count, Positive
@@ -31,11 +30,7 @@ MAX_PARAMETERS = 5000  # the covariance has the square of them
 
 
 class Evolution(Learner):
-    """A linear controller, searched by CMA-ES.
-
-    Args:
-        config: population and rollouts as in World Models.
-        seed: of starts, goals and candidates.
+    """A linear controller, searched by CMA-ES; population and rollouts as in World Models.
 
     Raises:
         ValueError: there are too many weights for a covariance matrix.
@@ -61,21 +56,9 @@ class Evolution(Learner):
 
     build = Linear
 
-    def __init__(
-        self,
-        config: Config,
-        dream: Dream,
-        recorded: Recorded,
-        space: ActionSpace,
-        *,
-        goals: Goals = "episode",
-        actor_inputs: ActorInputs = "goal",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(config, dream, recorded, goals)
-        self.seed = seed
+    def _build(self) -> None:
         self.network = {}
-        self.controller = Linear(ObservationNormalizer.fitted(recorded.z, actor_inputs), space)
+        self.controller = Linear(self.normalizer, self.space)
         if self.controller.parameter_count > MAX_PARAMETERS:
             raise ValueError(
                 f"a linear controller of these latents has {self.controller.parameter_count} weights, too many for "

@@ -34,14 +34,13 @@ from jepa_probes.diagnosis.learned import Learned, learn
 from jepa_probes.diagnosis.open_loop import measure_exploitation
 from jepa_probes.diagnosis.recordings import Subject
 from jepa_probes.diagnosis.result import Diagnosis
-from jepa_probes.diagnosis.search import enlarged
 from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
-from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.recordings import action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
-from jepa_probes.planning.settings import make_planner, plan_settings
+from jepa_probes.planning.settings import enlarged, make_planner, plan_settings
 from jepa_probes.planning.tasks import Tasks, check_actions
 
 logger = logging.getLogger(__name__)

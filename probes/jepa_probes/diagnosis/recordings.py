@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
@@ -17,7 +16,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_probes.diagnosis.config import DiagnoseConfig
-from jepa_probes.planning.recordings import CACHE_MIB
+from jepa_probes.planning.recordings import clip_loader, encode_goals
 from jepa_probes.probing import baselines
 from jepa_probes.probing.features import Encode, Features, extract_all
 
@@ -76,23 +75,14 @@ def read_split(subject: Subject, split: str, steps: int, wanted: dict[str, nn.Mo
     model = subject.model
     config = subject.config
     frames = model.spec.frames_per_step
-    changes = {
-        "batch_size": 64,
-        "clip_frames": steps * frames,
-        "clips_per_video": config.clips_per_video,
-        "cache_mib": CACHE_MIB,
-    }
-    loader = make_loader(subject.data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
+    changes = {"clip_frames": steps * frames, "clips_per_video": config.clips_per_video}
+    loader = clip_loader(model, subject.data, split, config.seed, changes)
     names = loader.shards.manifest.state_names
     if not names or not all(corpus.states for corpus in loader.corpora):
         raise UserError(f"{subject.folder}: its recordings hold no true states, which a diagnosis compares with")
-    if loader.action_size != model.spec.action_size:
-        raise UserError(
-            f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
-        )
-    encodes: dict[str, Encode] = {name: partial(_encode, model, encoder) for name, encoder in wanted.items()}
+    encodes: dict[str, Encode] = {name: baselines.encode_with(model, encoder) for name, encoder in wanted.items()}
     if split == "train":
-        encodes[GOALS] = partial(_goals, model)
+        encodes[GOALS] = partial(encode_goals, model)
     limits = {"train": config.clips, "test": config.test_clips}
     return extract_all(encodes, loader, frames, names, clips=limits[split])
 
@@ -124,23 +114,11 @@ def all_finite(features: Features, names: tuple[str, ...]) -> Features:
     if known.all():
         return features
     assert features.actions is not None
-    keys = tuple(key for key, there in zip(features.keys, known.tolist(), strict=True) if there)
-    labels = {name: x[known] for name, x in features.labels.items()}
-    return replace(
-        features,
-        latents=features.latents[known],
-        states=features.states[known],
-        labels=labels,
-        keys=keys,
-        actions=features.actions[known],
+    return Features(
+        features.latents[known],
+        features.states[known],
+        {name: x[known] for name, x in features.labels.items()},
+        tuple(key for key, there in zip(features.keys, known.tolist(), strict=True) if there),
+        features.state_names,
+        features.actions[known],
     )
-
-
-def _goals(model: LatentWorldModel, video: Tensor) -> Tensor:
-    frames = model.spec.frames_per_step
-    return model.encode_image(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
-
-
-def _encode(model: LatentWorldModel, encoder: nn.Module, video: Tensor) -> Tensor:
-    with torch.no_grad():
-        return encoder(model.prepare_clips(video))

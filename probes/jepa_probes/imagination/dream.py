@@ -188,8 +188,7 @@ def _save(folder: Path, trained: Trained, model: LatentWorldModel, stage: Stage)
         actions=space.actions,
         bounds=space.bounds,
         actor_inputs=stage.actor_inputs,
-        hidden=trained.network.get("hidden"),
-        layers=trained.network.get("layers"),
+        **trained.network,
     )
     checkpoint.save(folder, trained.controller, controller_config.model_dump(mode="json"))
 

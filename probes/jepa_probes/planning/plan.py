@@ -22,7 +22,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, inverse_dynamics

@@ -56,10 +56,6 @@ class Features:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def nbytes(self) -> int:
-        return self.latents.nbytes + self.states.nbytes
-
 
 def extract(
     encode: Encode,

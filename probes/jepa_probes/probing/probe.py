@@ -76,7 +76,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
 
     table: dict[str, tuple[Features, Features]] = {}
     for column, encoder in _encoders(opened, trained, data, config, names).items():
-        encode = baselines.pixels(model.spec.frames_per_step) if encoder is None else partial(_encode, model, encoder)
+        encode = (
+            baselines.pixels(model.spec.frames_per_step) if encoder is None else baselines.encode_with(model, encoder)
+        )
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
@@ -157,11 +159,6 @@ def _encoders(
     logger.info(f"training the supervised baseline for {trained.trainer.steps} steps")
     encoders["supervised"] = baselines.train_supervised_like(trained, fresh, data, model.prepare_clips, names)
     return encoders
-
-
-def _encode(model: LatentWorldModel, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return encoder(model.prepare_clips(video))
 
 
 def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:

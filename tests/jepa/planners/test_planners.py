@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.planners import cem, gradient, grasp, icem, mppi
+from jepa.planners import cem, gradient, grasp, icem
 from jepa.planners.base import Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Imagined, LatentCost, Term, goal_distance
@@ -158,7 +158,7 @@ def rows_of_noise(monkeypatch: pytest.MonkeyPatch, episodes: list[int]) -> None:
         assert shape[0] == len(episodes)
         return torch.stack([torch.randn(shape[1:], generator=drawn[episode]) for episode in episodes])
 
-    for module in (cem, icem, mppi, gradient, grasp):
+    for module in (cem, icem, gradient, grasp):
         monkeypatch.setattr(module, "draw", draw)
 
 

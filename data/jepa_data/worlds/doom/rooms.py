@@ -10,8 +10,6 @@ plan of that map, so that copies cost nothing and go on exactly; there are no en
                  (0 to 2 pi, from the east to the left)
     goal [3]     the same; reached within 48 units (a Doom player is 32 wide) and 20 degrees, which is our rule: NWM
                  tells errors of whole paths
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 import os
@@ -52,10 +50,10 @@ class DoomRoomsBatch(WaypointBatch):
     goal_draws = 4
     waypoint_radius = 1.0
     noise = 0.25
+    _paths = MazePaths(wall_cells(), CELL)
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         needed(NAME, "vizdoom", EXTRA)
-        self._paths = _paths()
         super().__init__(episodes, image_size=image_size, seed=seed)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -184,11 +182,6 @@ class _Stroll:
         self.moves[episodes, self.number] = np.where(self.bumped[:, None], away, moves)
         self.left -= 1
         return self.moves[episodes, self.number]
-
-
-@cache
-def _paths() -> MazePaths:
-    return MazePaths(wall_cells(), CELL)
 
 
 @cache

@@ -10,12 +10,9 @@ above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) pl
     └─────────────┘     │   …      …   │     goal [2]     x, y; reached below 0.5 m, as in Gymnasium-Robotics
       point-maze-umaze  └──────────────┘
                           point-maze-medium
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from functools import cache, partial
 from io import StringIO
 from pathlib import Path
@@ -64,18 +61,18 @@ class PointMazeBatch(WaypointBatch):
     def __init__(self, maze: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self.maze = maze
         self.name = f"point-maze-{maze}"
-        self._rules = _rules(maze)
+        self._paths, self._physics = _rules(maze)
         super().__init__(episodes, image_size=image_size, seed=seed)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        middles = self._rules.paths.middles
+        middles = self._paths.middles
         cell = rng.integers(len(middles))
         return np.concatenate([middles[cell] + rng.uniform(-OFFSET, OFFSET, 2), np.zeros(2)])
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """0.05 s under actions [E, 2], cut to -1..1."""
         force = np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self.state = self._rules.physics.step(self.state, force, STEPS)
+        self.state = self._physics.step(self.state, force, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3]: walls are brown, the ball green."""
@@ -83,7 +80,7 @@ class PointMazeBatch(WaypointBatch):
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """How far [E] it is to `goal` [E, 2] along the maze, in m."""
-        return self._rules.paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
+        return self._paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
 
     def speed(self) -> NDArray[np.float64]:
         """Of the balls [E], in m/s."""
@@ -92,28 +89,20 @@ class PointMazeBatch(WaypointBatch):
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Pulls [E, 2] towards the next cell on the way to `goal` [E, 2], and brakes."""
         here = self.state[:, :2]
-        way = self._rules.paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
+        way = self._paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
         return (PULL * way - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
     def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places [E, 2] in free cells, at least two cells away."""
-        paths = self._rules.paths
-        cell = paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
-        return paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """What all episodes of a maze share."""
-
-    paths: MazePaths
-    physics: Physics
+        cell = self._paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
+        return self._paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
 
 
 @cache
-def _rules(maze: str) -> _Rules:
+def _rules(maze: str) -> tuple[MazePaths, Physics]:
+    """What all episodes of a maze share."""
     model, paths = _build(maze)
-    return _Rules(paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST))
+    return paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST)
 
 
 @cache

@@ -11,8 +11,6 @@ written here because the suite cannot be installed on Python 3.13 (nobody builds
          /                                     DINO-WM does not tell its own
     ●___/  0.12 m
     shoulder, fixed               The image shows 0.62 m. Nothing is in the way of the arm, not even itself.
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from functools import cache
@@ -104,7 +102,6 @@ class ReacherBatch(WaypointBatch):
         return np.concatenate([_poses(rng.uniform(size=2)), np.zeros(2)])
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 6] as named by `state_names`."""
         pose = self.goal_state()
         finger = LINK * (unit_vector(pose[:, 0]) + unit_vector(pose.sum(1)))
         return np.column_stack([pose, self.state[:, 2:], finger]).astype(np.float32)
