@@ -30,7 +30,7 @@ def commands(guide: Path) -> list[list[str]]:
 
 
 SHORTER = {  # what is added to a command, so that it takes seconds
-    "pretrain": ["trainer.steps=3", "schedule.warmup_steps=0", "data.batch_size=4", "trainer.log_every=1"],
+    "pretrain": ["trainer.steps=3", "data.batch_size=4", "trainer.log_every=1"],
     "record": ["--episodes", "24"],
     "plan": ["tasks=3", "steps=8", "simulator_tasks=1", "gifs=1", "inverse.updates=5"],
     "diagnose": [

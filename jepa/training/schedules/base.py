@@ -1,10 +1,13 @@
 """What schedules share: a factor of the learning rate by step, after a warm-up. Imports no torch."""
 
+import logging
 from abc import ABC, abstractmethod
 
 from pydantic import Field
 
 from jepa.config import Component
+
+logger = logging.getLogger(__name__)
 
 
 class WarmupConfig(Component):
@@ -24,9 +27,10 @@ class Schedule(ABC):
 
     def __init__(self, config: WarmupConfig, lr: float, steps: int) -> None:
         if config.warmup_steps > steps:
-            raise ValueError(
-                f"the warm-up takes {config.warmup_steps} steps, the run has {steps}; lower schedule.warmup_steps or "
-                "raise trainer.steps"
+            logger.warning(
+                "schedule.warmup_steps is %d and the run has %d steps: the learning rate ends below optimizer.lr",
+                config.warmup_steps,
+                steps,
             )
         self.warmup_steps = config.warmup_steps
         self.start = config.start_lr / lr

@@ -214,7 +214,6 @@ def test_the_config_for_shards_trains(corpus: Path, tmp_path: Path, one_thread: 
     file.write_text(advice.text())
     small = [
         "trainer.steps=2",
-        "schedule.warmup_steps=0",
         "trainer.device=cpu",
         "data.batch_size=2",
         "data.workers=0",
