@@ -32,7 +32,7 @@ class CEM(SamplingPlanner):
         mean, std = search.start, torch.full_like(start, config.std)
         for _ in range(config.iterations):
             noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
-            actions = search.bounded(mean[:, None] + std[:, None] * noise)
+            actions = search.bounded(noise.mul_(std[:, None]).add_(mean[:, None]))
             actions[:, 0] = mean
             elites = choose(actions, search(actions).topk(config.elites, dim=1, largest=False).indices)
             mean, std = elites.mean(1), elites.std(1).clamp_min(config.min_std)
