@@ -8,6 +8,7 @@ ModelPredictiveControl makes actions of the data's units of them.
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -124,19 +125,23 @@ class Search:
 
     def note(self, actions: Float[Tensor, "B K H A"], costs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """The same of candidates whose costs are known already."""
-        if not torch.isfinite(costs).all():
-            wrong = ~torch.isfinite(costs)
+        if not math.isfinite(costs.detach().sum()):  # one number to look at; large finite costs may add up to infinity
+            self._check_finite(costs)
+        self.count(costs)
+        value, index = costs.detach().min(1, keepdim=True)
+        cheapest = choose(actions.detach(), index)[:, 0]
+        better = value[:, 0] < self.best
+        self.actions = torch.where(better[:, None, None], cheapest, self.actions)
+        self.best = torch.where(better, value[:, 0], self.best)
+        return costs
+
+    def _check_finite(self, costs: Float[Tensor, "B K"]) -> None:
+        wrong = ~torch.isfinite(costs)
+        if wrong.any():
             raise ValueError(
                 f"{int(wrong.sum())} of {costs.numel()} plans have a cost that is not finite, in episodes "
                 f"{wrong.any(1).nonzero()[:5, 0].tolist()}; has the model diverged?"
             )
-        self.count(costs)
-        value, index = costs.detach().min(1)
-        cheapest = actions.detach()[torch.arange(len(index)), index]
-        better = value < self.best
-        self.actions = torch.where(better[:, None, None], cheapest, self.actions)
-        self.best = torch.where(better, value, self.best)
-        return costs
 
     def count(self, costs: Float[Tensor, "B K"]) -> None:
         """Candidates were imagined, and are differentiated if their costs can be."""

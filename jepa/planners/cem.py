@@ -33,7 +33,7 @@ class CEM(Planner):
         mean, std = search.start, torch.full_like(start, config.std)
         for _ in range(config.iterations):
             noise = draw((len(start), config.samples, *start.shape[1:]), start, generator)
-            actions = search.bounded(mean[:, None] + std[:, None] * noise)
+            actions = search.bounded(noise.mul_(std[:, None]).add_(mean[:, None]))
             actions[:, 0] = mean
             costs, index = search(actions).topk(config.elites, dim=1, largest=False)
             mean, std = self.fit(choose(actions, index), costs)

@@ -70,7 +70,7 @@ class LatentCost:
         taken = self.taken(actions)
         parts = taken.split(self.plans_at_once(taken), 1)
         costs = [self.of(Imagined(rollout(self.dynamics, self.state, part), part)) for part in parts]
-        return torch.cat(costs, 1)
+        return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
         """How many of the K plans of each episode are imagined together: what `max_bytes` hold, and one at least.
@@ -132,7 +132,8 @@ def goal_reached(
                 "the goal is not of this model: expected latents [episodes, tokens, width] = "
                 f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
             )
-        distance = (imagined.latents - goal[:, None, None]).square().mean((-2, -1))
+        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        distance = (latents - goal[:, None, None]).square().mean((-2, -1))
         return _over_path(distance, running_cost_weight)
 
     return cost
@@ -144,7 +145,8 @@ def state_reached(
     """Squared distance between decoded states (proprioception, positions) and a target, averaged over their width."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        return _over_path((decode(imagined.latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
+        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        return _over_path((decode(latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
 
     return cost
 
@@ -179,6 +181,8 @@ def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable
 
 
 def _over_path(distance: Float[Tensor, "B K H"], running_cost_weight: float) -> Float[Tensor, "B K"]:
+    if distance.shape[-1] == 1:
+        return distance[..., 0]
     weight = torch.full((distance.shape[-1],), running_cost_weight, device=distance.device)
     weight[-1] = 1.0
     return (distance * weight).sum(-1) / weight.sum()

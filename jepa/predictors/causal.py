@@ -32,7 +32,7 @@ With a `head_dim` of its own, 8*W² and 4*(t+1)*L*W take heads * head_dim in pla
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
@@ -49,6 +49,7 @@ from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim, w
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 
+TABLES = 32  # of sines, kept: a search asks for the same few again and again
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
 
 
@@ -247,17 +248,8 @@ class CausalPredictor(Predictor):
         return z, None if self.state_proj is None else self.state_proj(patches)
 
     def _rotary(self, first: int, steps: int, conditions: int, device: torch.device) -> Complex[Tensor, "1 M R P"]:
-        rows, columns = self.grid
-        cells = grid_positions(torch.arange(self.tokens, device=device)[None], (1, rows, columns))
-        cells = cells * cells.new_tensor([0.0, 1.0, rows / columns])
-        frame = F.pad(cells, (0, 0, conditions, 0))
-        time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
-        positions = frame + F.pad(time[:, None, None], (0, 2))
-        return rotary_table(
-            positions.flatten(0, 1)[None],
-            self.config.head_dim or self.config.hidden // self.config.heads,
-            self.config.positions,
-        )
+        head_dim = self.config.head_dim or self.config.hidden // self.config.heads
+        return _rotary(self.grid, first, steps, conditions, head_dim, self.config.positions, device)
 
     def _check(self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None) -> None:
         if z.shape[2:] != (self.tokens, self.width):
@@ -269,6 +261,27 @@ class CausalPredictor(Predictor):
             raise ValueError(
                 f"the predictor takes camera poses {self.config.camera_size} wide, found {cameras.shape[-1]}"
             )
+
+
+@lru_cache(TABLES)
+@torch.inference_mode(False)  # a table that was made while planning may serve training later
+def _rotary(
+    grid: tuple[int, int],
+    first: int,
+    steps: int,
+    conditions: int,
+    head_dim: int,
+    kind: Rotary,
+    device: torch.device,
+) -> Complex[Tensor, "1 M R P"]:
+    """How far the tokens of `steps` frames, from number `first` on, are turned."""
+    rows, columns = grid
+    cells = grid_positions(torch.arange(rows * columns, device=device)[None], (1, rows, columns))
+    cells = cells * cells.new_tensor([0.0, 1.0, rows / columns])
+    frame = F.pad(cells, (0, 0, conditions, 0))
+    time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
+    positions = frame + F.pad(time[:, None, None], (0, 2))
+    return rotary_table(positions.flatten(0, 1)[None], head_dim, kind)
 
 
 def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config.fields import Count
-from jepa.predictors.base import MemorylessPredictor, PredictorConfig
+from jepa.predictors.base import LatentState, MemorylessPredictor, PredictorConfig
+from jepa.world_model import State
+
+ROWS = 512  # plans whose hidden layer stays in a processor's cache
 
 
 class MLPPredictor(MemorylessPredictor):
@@ -47,4 +50,33 @@ class MLPPredictor(MemorylessPredictor):
         hidden = self.enter(torch.cat([z[:, 0], self.scale_actions(action)], -1))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        return z + F.pad(self.leave(hidden), (0, self.static))[:, None]
+        return z + self._change(hidden)[:, None]
+
+    def __init_subclass__(cls) -> None:
+        """A subclass that steps in its own way is rolled out by its steps."""
+        super().__init_subclass__()
+        if {"predict", "forward", "step"} & set(vars(cls)) and "imagine" not in vars(cls):
+            cls.imagine = None
+
+    def imagine(self, state: State, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K H 1 D"]:
+        """`jepa.world_model.rollout` without gradients: the same numbers, written in place, `ROWS` plans at a time."""
+        assert isinstance(state, LatentState)
+        self._check_actions(actions)
+        episodes, plans, horizon = actions.shape[:3]
+        starts = state.z.expand(-1, plans, -1).flatten(0, 1)
+        taken = self.scale_actions(actions).flatten(0, 1)
+        latents = starts.new_empty(len(starts), horizon, self.width)
+        for first in range(0, len(starts), ROWS):
+            part = slice(first, first + ROWS)
+            with torch.inference_mode():
+                z = starts[part]
+                for h in range(horizon):
+                    hidden = F.silu(self.enter[0](torch.cat((z, taken[part, h]), -1)), inplace=True)
+                    for norm, linear, _ in self.blocks:
+                        hidden.add_(F.silu(linear(norm(hidden)), inplace=True))
+                    z = torch.add(z, self._change(hidden), out=latents[part, h])
+        return latents.unflatten(0, (episodes, plans))[..., None, :]
+
+    def _change(self, hidden: Float[Tensor, "B W"]) -> Float[Tensor, "B D"]:
+        change = self.leave(hidden)
+        return F.pad(change, (0, self.static)) if self.static else change

@@ -50,7 +50,7 @@ class PyAVReader(Reader):
         self._wanted: Set[int] = frozenset()
         self._announced: frozenset[int] = frozenset()  # will be wanted by later calls, so they are decoded on the way
         self._doubtful = range(0)  # frames that lost data in the container may have spoilt
-        self._container, self._stream = open_video(src, limits)
+        self._container, self._stream = open_video(src, limits, index)
         self._units = Units(self._stream.codec_context)
         try:
             index = index or build_index(src, self._container, self._stream, limits)
@@ -119,7 +119,7 @@ class PyAVReader(Reader):
             self._container.seek(int(self._index.pts[self._next]), stream=self._stream)
         elif not self._fresh:
             self._container.close()
-            self._container, self._stream = open_video(self._src, self._limits)
+            self._container, self._stream = open_video(self._src, self._limits, self._index)
         self._fresh = False
         self._doubtful = range(0)
         self._decoder = self._run()

@@ -212,6 +212,9 @@ class ClipReader:
                 config = self.config
                 cache = config.cache_mib * 2**20 // len(self.corpora)
                 waiting = cache // 2 if self.plan.sources[source].clips > 1 else 0
+                if config.crop is not None and self.plan.endless:
+                    # A video in a random crop is not asked for again: only the other clips of this epoch are kept.
+                    cache = waiting = 2 * waiting
                 limits = Limits(timeout_seconds=config.decode_seconds)
                 store = self.corpora[source].store
                 self._readers[source] = SampleReader(
