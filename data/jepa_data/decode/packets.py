@@ -33,7 +33,7 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,
 # FFmpeg decodes up to 7 frames of H.264 to find out what an mp4 says already: the size, and how far frames are
 # reordered. This took a tenth of the time that a clip took.
 UNPROBED = {"analyzeduration": "1"}
-TRACKS = 4  # at most, of which one is the images
+TRACKS = 4  # that are given this setting; one of them holds the images
 
 
 class Deadline:
