@@ -67,7 +67,7 @@ def open_video(src: Source, limits: Limits, index: VideoIndex | None = None) -> 
             io.BytesIO(src) if isinstance(src, bytes) else f"file:{src}",
             "r",
             options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"} | (UNPROBED if known else {}),
-            stream_options=[{"skip_frame": "all"}] * TRACKS if known else None,
+            stream_options=[{"skip_frame": "all"}] * TRACKS if known else None,  # pyright: ignore
             metadata_errors="replace",
             timeout=limits.timeout_seconds,
         )
