@@ -56,7 +56,7 @@ class MLPPredictor(MemorylessPredictor):
         """A subclass that steps in its own way is rolled out by its steps."""
         super().__init_subclass__()
         if {"predict", "forward", "step"} & set(vars(cls)) and "imagine" not in vars(cls):
-            cls.imagine = None
+            cls.imagine = None  # pyright: ignore[reportAttributeAccessIssue]
 
     def imagine(self, state: State, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K H 1 D"]:
         """`jepa.world_model.rollout` without gradients: the same numbers, written in place, `ROWS` plans at a time."""
@@ -71,9 +71,9 @@ class MLPPredictor(MemorylessPredictor):
             with torch.inference_mode():
                 z = starts[part]
                 for h in range(horizon):
-                    hidden = F.silu(self.enter[0](torch.cat((z, taken[part, h]), -1)), inplace=True)
-                    for norm, linear, _ in self.blocks:
-                        hidden.add_(F.silu(linear(norm(hidden)), inplace=True))
+                    hidden = self.enter(torch.cat((z, taken[part, h]), -1))
+                    for block in self.blocks:
+                        hidden.add_(block(hidden))
                     z = torch.add(z, self._change(hidden), out=latents[part, h])
         return latents.unflatten(0, (episodes, plans))[..., None, :]
 

@@ -33,7 +33,7 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,
 # FFmpeg decodes up to 7 frames of H.264 to find out what an mp4 says already: the size, and how far frames are
 # reordered. This took a tenth of the time that a clip took.
 UNPROBED = {"analyzeduration": "1"}
-TRACKS = 4  # at most, of which one is the images
+TRACKS = 4  # that are given this setting; one of them holds the images
 
 
 class Deadline:
@@ -67,7 +67,7 @@ def open_video(src: Source, limits: Limits, index: VideoIndex | None = None) -> 
             io.BytesIO(src) if isinstance(src, bytes) else f"file:{src}",
             "r",
             options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"} | (UNPROBED if known else {}),
-            stream_options=[{"skip_frame": "all"}] * TRACKS if known else None,
+            stream_options=[{"skip_frame": "all"}] * TRACKS if known else None,  # pyright: ignore
             metadata_errors="replace",
             timeout=limits.timeout_seconds,
         )
