@@ -84,8 +84,8 @@ class Planner(ABC):
 COST_TOLERANCE = Field(
     default=None, description="stop early when the best plan of every episode costs no more; none: never"
 )
-# Steps and noise in units of the numbers that are searched, whose range is -1..1 or a few standard deviations.
-Width = Annotated[Positive, Field(le=10)]
+# Steps and noise in units of the actions, which may be raw: newtons, degrees, encoder counts.
+Width = Annotated[Positive, Field(le=1e4)]
 
 
 class SamplingConfig(Component):

@@ -50,7 +50,7 @@ def test_counts_lengths_classes_captions_and_sources_are_reported(packed: Path) 
     told = "\n".join(inspect.lines(summary))
     for part in (
         "10 samples in 1 shard(s), 10 to 19 frames each", "label    none: 4  cat: 3  dog: 3", "captions in 6 of 10",
-        "made by  pack, source folder, gop 8", "sources  5 files: pets/0.mov, pets/1.mov, pets/2.mov and 2 more",
+        "made by  pack, source folder, gop 8", "sources  5 files: pets/0.mov, pets/1.mov, pets/2.mov, …",
         "images   1", "rates    10 10", "sizes    64x64 10",
     ):  # fmt: skip
         assert part in told, told

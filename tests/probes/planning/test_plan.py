@@ -147,7 +147,7 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
         (["horizon=0"], "horizon"),
         (["horizon=2", "replan_every=3"], "replan_every must be the horizon (2) at most, found 3"),
         (["horizon=2", "replan_every=1", "action_repeat=3"], "error: RUN: action_repeat must divide the actions of"),
-        (["planner={kind: gradient, lr: 1e30}"], "planner.lr: expected a number less than or equal to 10"),
+        (["planner={kind: gradient, lr: 1e30}"], "planner.lr: expected a number less than or equal to 10000"),
         (["planner.cost_tolerance=-1"], "planner.cost_tolerance: expected a number greater than or equal to 0"),
         (["planner={kind: cem, samples: 8}"], "planner: elites must be samples (8) at most, found 10"),
         (["radius=.inf"], "radius: expected a finite number"),
