@@ -23,9 +23,7 @@ def pack(
             "a LeRobot v3 data set, or a folder of shards."
         ),
     ],
-    out: Annotated[
-        Path, typer.Argument(help="Output folder for the shards. Run again to continue an interrupted command.")
-    ],
+    out: Annotated[Path, typer.Argument(help="Output folder. Run again to continue after an interruption.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
     fps: Rate = None,
     repeat_frames: Annotated[
@@ -36,9 +34,7 @@ def pack(
     pixel_format: Annotated[
         str, typer.Option(help="yuv420p, or yuv444p, which keeps the color of very small objects.")
     ] = "yuv420p",
-    copy: Annotated[
-        bool, typer.Option("--copy", help="Copy the bitstream without re-encoding; cut only at keyframes.")
-    ] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Do not re-encode; cut only at keyframes.")] = False,
     scenes: Annotated[bool, typer.Option("--scenes", help="Cut at scene changes (PySceneDetect).")] = False,
     scene_threshold: Annotated[float, typer.Option(help="Threshold for --scenes; lower finds more changes.")] = 27.0,
     max_seconds: Annotated[
@@ -53,9 +49,7 @@ def pack(
     camera: Annotated[str | None, typer.Option(help="LeRobot: the camera to pack.")] = None,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Use folder or column names as labels.")] = True,
     processes: Annotated[int | None, typer.Option(help="Worker processes.  [default: one per core]")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch; replace existing output.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")] = False,
 ) -> None:
     """Cut, scale and re-encode videos into shards that stream fast, split into train, val and test."""
     from jepa_data.errors import DataError
