@@ -48,7 +48,7 @@ class GRASP(Planner):
         sync_every: Count = Field(default=10, description="steps between rollouts")
         cost_tolerance: NonNegative | None = Field(
             default=None,
-            description="stop early when the best plan of every episode costs at most this after a rollout; none: never",
+            description="stop early when, after a rollout, every best plan costs at most this; none: never",
         )
 
     follows_gradients = True

@@ -1,6 +1,6 @@
 """Model-predictive control: plan, take the first steps, observe, and replan from the rest of the last plan.
 
-decisions  d0          d1          d2 …        chosen by the planner, -1..1; each is repeated for `action_repeat` actions
+decisions  d0          d1          d2 …        of the planner, -1..1; each is repeated for `action_repeat` actions
 actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the environment
 blocks     [         ] [         ] [ …         `frames` concatenated actions, which take one latent step to the next
 

@@ -29,7 +29,7 @@ class MPPI(CEM):
         iterations: Count = Field(default=6, description="sampling iterations")
         temperature: Positive = Field(
             default=0.5,
-            description="temperature, in standard deviations of the elites' costs; small values follow only the best plan",
+            description="in standard deviations of the elites' costs; small values follow only the best plan",
         )
 
     tries_last_mean = True
