@@ -13,15 +13,15 @@ NAMES = tuple(f"vit_{name}" for name in SIZES)
 def create_encoder(
     name: str, *, image_size: int = 256, frames: int = 16, channels: int = 3, **settings: Any
 ) -> VideoViT:
-    """A freshly initialized video transformer of a published size.
+    """Create a randomly initialized video transformer of a published size.
 
-    Its forward pass takes normalized video [B, T, C, h, w], square or not, and gives latents
-    [B, T/tubelet, h/patch * w/patch, width]; `forward_features`, `forward_intermediates` and `feature_map` give more.
+    `forward` maps normalized video [B, T, C, h, w], square or not, to latents [B, T/tubelet, h/patch * w/patch, width].
+    `forward_features`, `forward_intermediates` and `feature_map` return other features.
 
     Args:
         name: vit_tiny, vit_small, vit_base, vit_large, vit_huge, vit_giant or vit_gigantic (jepa/encoders/sizes.py).
-        image_size, frames, channels: of the clips it is to be trained on; others in size and length may be given to it.
-        settings: those of `encoder:` in a config, such as tubelet=4, `jepa.encoders.video_vit.VideoViT.Config`.
+        image_size, frames, channels: of the training clips; `forward` also accepts other sizes and lengths.
+        settings: other fields of `jepa.encoders.video_vit.VideoViT.Config`, such as tubelet=4.
 
     Raises:
         UserError: there is no such name or setting, or the sizes do not fit.

@@ -1,4 +1,4 @@
-"""Masks: a token grid and a generator to context and target indices."""
+"""Masks: draw context and target indices on a token grid."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Causal masks: the first steps of a clip are seen, the others are to be predicted.
+"""Causal masks: the first steps of a clip are visible, the later steps are targets.
 
 step 0    step 1    step 2    step 3
 . . .     . . .     # # #     # # #      # target
@@ -17,15 +17,13 @@ from jepa.transformer import Grid
 
 
 class Causal(Mask):
-    """Shows a share of the steps within `context`, drawn once for the batch: all clips of a batch have equal counts."""
+    """Shows a share of the steps in the range `context`, drawn once per batch, so that all clips have equal counts."""
 
     class Config(Component):
         """The later steps are predicted from the earlier ones."""
 
         kind: Literal["causal"] = "causal"
-        context: tuple[Share, Share] = Field(
-            default=(0.5, 0.5), description="range of the share of steps that are seen"
-        )
+        context: tuple[Share, Share] = Field(default=(0.5, 0.5), description="range of the share of visible steps")
 
     def __init__(self, config: Config) -> None:
         self.context = config.context

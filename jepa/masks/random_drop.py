@@ -1,4 +1,4 @@
-"""Uniform random token drop: keep a fixed share of a clip's tokens, each as likely as any other."""
+"""Uniform random token drop: keep a fixed share of the tokens of a clip, drawn uniformly."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ class RandomDrop(Mask):
     """Drops `ratio` of the tokens, but never all of them. LeVJEPA drops 0.95."""
 
     class Config(Component):
-        """Tokens hidden at random."""
+        """Tokens hidden uniformly at random."""
 
         kind: Literal["random_drop"] = "random_drop"
         ratio: Share = 0.9

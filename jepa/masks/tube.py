@@ -1,4 +1,4 @@
-"""Tube masks: the same random cells of the image are hidden at every step of time (VideoMAE, arXiv 2203.12602).
+"""Tube masks: the same random cells of the image are hidden at every step (VideoMAE, arXiv 2203.12602).
 
 step 0    step 1    step 2
 # . #     # . #     # . #      # target
@@ -17,7 +17,7 @@ from jepa.transformer import Grid
 
 
 class Tube(Mask):
-    """Hides `ratio` of the cells, each as likely as any other, for the whole clip; VideoMAE hides 0.9."""
+    """Hides `ratio` of the cells, drawn uniformly, for the whole clip; VideoMAE hides 0.9."""
 
     class Config(Component):
         """The same random cells are hidden at every step."""

@@ -1,4 +1,4 @@
-"""Methods: one file is one published algorithm, from clips to a loss."""
+"""Methods: each file is one published algorithm, from clips to a loss."""
 
 from jepa.config import Parts
 

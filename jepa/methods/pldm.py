@@ -1,17 +1,17 @@
-"""PLDM: latent dynamics kept from collapse by VICReg instead of SIGReg (arXiv 2502.14819), as in EB-JEPA (2602.03604).
+"""PLDM: latent dynamics with VICReg instead of SIGReg (arXiv 2502.14819), as in EB-JEPA (2602.03604).
 
     z_s   = encoder(frames of step s)                                        [B, S, 1, D]
     p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
     loss  = mean |p_s - z_s|²                                                latent prediction
-          + w_std  variance(z)       over the clips of a batch               every dimension spreads
-          + w_cov  covariance(z)     over the clips of a batch               in a way of its own
-          + w_time variance(z)       over the steps of a clip                also in time
+          + w_std  variance(z)       over the clips of a batch               every dimension varies
+          + w_cov  covariance(z)     over the clips of a batch               dimensions are uncorrelated
+          + w_time variance(z)       over the steps of a clip                latents vary over time
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
 
 The default weights are EB-JEPA's for Two Rooms; PLDM's own are 3, 6.92, .245, .742 and 1.07 in this order. EB-JEPA's
-other variant, SIGReg in the place of the first two, is `lewm`. An encoder whose output is batch-normalized makes the
-first term 0 by itself.
+other variant, with SIGReg instead of the first two, is `lewm`. With a batch-normalized encoder output, the variance
+term is 0.
 
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and
 2*S*D² a clip for the covariance.
@@ -37,7 +37,7 @@ class PLDM(VectorDynamicsMethod):
     """Latent prediction with actions for vector latents (N = 1)."""
 
     class Config(MethodConfig):
-        """Latent prediction with actions, VICReg, time-similarity, inverse dynamics; the w of the file's docstring."""
+        """Latent prediction with actions, VICReg, time-similarity and inverse dynamics (PLDM)."""
 
         kind: Literal["pldm"] = "pldm"
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT

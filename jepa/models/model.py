@@ -1,9 +1,9 @@
-"""Model folders: what a run leaves behind, what is imported, and what `jepa.load` opens.
+"""Model folders: written by `jepa pretrain` and `jepa import`, loaded by `jepa.load`.
 
-MODEL/model.json          how to build it, and how to prepare video for it: size, rate, mean, std
-MODEL/model.safetensors   encoder and, where there are any, dynamics
-MODEL/predictor/          V-JEPA's masked predictor, if it was kept
-MODEL/classifier/         an attentive classifier and its labels, if there is one
+MODEL/model.json          the config of the model, and its preprocessing: size, rate, mean, std
+MODEL/model.safetensors   weights of the encoder and, if present, the dynamics
+MODEL/predictor/          V-JEPA's masked predictor, if saved
+MODEL/classifier/         an attentive classifier and its labels, if present
 """
 
 import shutil
@@ -35,7 +35,7 @@ FILE_KEYS = ("format", "version", "sha256")  # of the file, by jepa.models.check
 
 @dataclass(frozen=True)
 class Model:
-    """A model and what belongs to it: all that a folder holds. `labels` are the classifier's, in order."""
+    """The contents of a model folder. `labels` are those of the classifier, in order."""
 
     world: LatentWorldModel
     config: ModelConfig
@@ -45,12 +45,12 @@ class Model:
 
 
 def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
-    """The model of a run folder, of a model folder, or of the Hugging Face hub, ready to use.
+    """Load the model of a run folder, a model folder, or the Hugging Face hub, in evaluation mode and frozen.
 
     Args:
-        path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
-            transformers' `VJEPA2Model`, or, as text, a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
-        revision: of a model of the hub: a branch, a tag or the hash of a commit.
+        path: a run folder, a folder with `model.safetensors` and `model.json`, a folder in the layout of transformers'
+            `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+        revision: for a hub id: a branch, a tag or the hash of a commit.
 
     Raises:
         UserError: there is no model, it is damaged, or its weights belong to another model.
@@ -59,7 +59,7 @@ def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
 
 
 def open_model(path: str | Path, revision: str | None = None) -> Model:
-    """The same with its masked predictor and its classifier, where the folder holds them."""
+    """Like `load`, with the masked predictor and the classifier, if the folder contains them."""
     folder = Path(path).expanduser()
     if not folder.is_dir() and isinstance(path, str) and (name := hub.hub_id(path)):
         folder = hub.download(name, revision)

@@ -1,4 +1,4 @@
-"""From a model and a cost to actions."""
+"""Planners: search for actions of low cost."""
 
 from jepa.config import Parts
 

@@ -1,10 +1,10 @@
-"""What all planners share.
+"""The interface of planners.
 
-A planner is made from its `Config` and has one method, `plan(cost, start, generator)`. Shapes: B episodes, all planned
-at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
+A planner is built from its `Config` and has one method, `plan(cost, start, generator)`. Shapes: B episodes, planned in
+parallel · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
 
-Planners know no units. `low` and `high` bound the numbers that they search, and `std` counts in these;
-ModelPredictiveControl makes actions of the data's units of them.
+Planners search normalized actions between `low` and `high`, and `std` is in the same units. ModelPredictiveControl
+scales them to the units of the data.
 """
 
 import copy
@@ -25,12 +25,12 @@ from jepa.planners.cost import Cost
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan found for each episode, and what it took.
+    """The plan of each episode, and the number of evaluations.
 
     Attributes:
         cost: of the plans.
-        evaluations: candidates that were imagined for each episode, each over the whole horizon.
-        differentiated: how many of these were also followed back by gradients, which takes about twice as long again.
+        evaluations: candidates imagined for each episode, each over the whole horizon.
+        differentiated: how many of these also had a backward pass, which takes about twice as long as the forward pass.
     """
 
     actions: Float[Tensor, "B H A"]
@@ -40,7 +40,7 @@ class Plan:
 
 
 class Planner(ABC):
-    """Finds a plan of low cost; the same generator gives the same plan.
+    """Searches for a plan of low cost; the same generator gives the same plan.
 
     Attributes:
         low, high: bounds of every action dimension.
@@ -73,7 +73,7 @@ class Planner(ABC):
         return other
 
     def gradient_free(self) -> "Planner | None":
-        """What of this planner works without a gradient of the cost; None: nothing."""
+        """The part of this planner that needs no gradient of the cost; None: there is none."""
         return None if self.follows_gradients else self
 
     def __repr__(self) -> str:
@@ -82,20 +82,20 @@ class Planner(ABC):
 
 
 COST_TOLERANCE = Field(
-    default=None, description="stop early when the best plan of every episode costs no more; none: never"
+    default=None, description="stop early when the best plan of every episode costs at most this; none: never"
 )
 # Steps and noise in units of the actions, which may be raw: newtons, degrees, encoder counts.
 Width = Annotated[Positive, Field(le=1e4)]
 
 
 class SamplingConfig(Component):
-    """How many plans are sampled, and how a Gaussian follows the best of them."""
+    """Number of samples, and fit of the Gaussian."""
 
     samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
-    elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
-    iterations: Count = Field(default=4, description="rounds of sampling")
-    std: Width = Field(default=0.7, description="of the first Gaussian")
-    min_std: Width = Field(default=0.05, description="below which the Gaussian does not shrink; std at most")
+    elites: int = Field(default=10, gt=1, description="number of best samples to which the next Gaussian is fitted")
+    iterations: Count = Field(default=4, description="sampling iterations")
+    std: Width = Field(default=0.7, description="standard deviation of the first Gaussian")
+    min_std: Width = Field(default=0.05, description="minimum standard deviation; at most std")
     cost_tolerance: NonNegative | None = COST_TOLERANCE
 
     @model_validator(mode="after")
@@ -108,7 +108,7 @@ class SamplingConfig(Component):
 
 
 class Search:
-    """Evaluates candidates and remembers the best of each episode. What is returned is never worse than the start."""
+    """Evaluates candidates and keeps the best of each episode. The result is never worse than the start."""
 
     def __init__(self, cost: Cost, start: Float[Tensor, "B H A"], low: float, high: float) -> None:
         if not start.shape[1]:
@@ -120,7 +120,7 @@ class Search:
         self.evaluations = self.differentiated = 0
 
     def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
-        """Costs of candidates that are within the bounds. Raises ValueError if one is not finite."""
+        """Evaluate candidates within the bounds, and return their costs. Raises ValueError if one is not finite."""
         return self.note(actions, self.cost(actions))
 
     def note(self, actions: Float[Tensor, "B K H A"], costs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -144,12 +144,12 @@ class Search:
             )
 
     def count(self, costs: Float[Tensor, "B K"]) -> None:
-        """Candidates were imagined, and are differentiated if their costs can be."""
+        """Count imagined candidates, and those with gradients."""
         self.evaluations += costs.shape[1]
         self.differentiated += costs.shape[1] * costs.requires_grad
 
     def reached(self, cost: float | None) -> bool:
-        """Whether the best plan of every episode costs no more; None: never."""
+        """Whether the best plan of every episode costs at most this; None: never."""
         return cost is not None and bool((self.best <= cost).all())
 
     def bounded(self, actions: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class Search:
 
 
 def within_ball(actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
-    """Actions of length 1 at most: longer ones are cut, for worlds that cut them too."""
+    """Scale actions longer than 1 to length 1, for worlds that do the same."""
     return actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
 
 

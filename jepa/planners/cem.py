@@ -3,7 +3,7 @@
     mean, std = start, s      [B, H, A]
     repeat: actions ~ clip(N(mean, std))  [B, K, H, A];  elites = the E cheapest;  mean, std = of the elites
 
-The present mean is always one of the samples, so a plan never gets worse.
+The current mean is always one of the samples, so the plan never gets worse.
 """
 
 from typing import ClassVar, Literal
@@ -20,7 +20,7 @@ class CEM(Planner):
     """Cross-entropy method over action sequences."""
 
     class Config(SamplingConfig):
-        """How many plans are sampled, and how the Gaussian follows the best."""
+        """Number of samples, and fit of the Gaussian."""
 
         kind: Literal["cem"] = "cem"
 

@@ -1,4 +1,4 @@
-"""Sample, then refine by gradient: the sampler finds the valley, the gradient its bottom."""
+"""Sample, then refine by gradient: the sampler finds the basin, the gradient its minimum."""
 
 import copy
 from typing import Annotated, Literal, Self
@@ -15,10 +15,10 @@ from jepa.planners.gradient import Gradient
 
 
 class Hybrid(Planner):
-    """One planner after the other; what the first found is where the second starts."""
+    """A sampling planner, then a gradient planner that starts from its plan."""
 
     class Config(Component):
-        """The two planners; the gradient has one start, the sampler's plan."""
+        """The two planners; the gradient planner has one start, the plan of the sampler."""
 
         kind: Literal["hybrid"] = "hybrid"
         sampler: Annotated[Component, part(SAMPLERS, "cem")] = DEFAULT

@@ -1,9 +1,9 @@
-"""Model-predictive path integral control: every plan counts by how cheap it is (Williams et al., arXiv 1509.01149).
+"""Model-predictive path integral control: plans are weighted by their cost (Williams et al., arXiv 1509.01149).
 
     weight_k = softmax_k( -(cost_k - min) / (temperature * std of the costs) );  mean, std = weighted over the plans
 
-Costs are standardized in each call: with a fixed temperature the weights are uniform for small costs and one-hot for
-large ones.
+Costs are standardized in each call. Otherwise, at a fixed temperature, the weights would be uniform for small costs and
+one-hot for large ones.
 """
 
 from typing import Literal
@@ -22,13 +22,14 @@ class MPPI(CEM):
     """MPPI over the elites of each iteration, as in TD-MPC2 (arXiv 2310.16828)."""
 
     class Config(SamplingConfig):
-        """As in CEM, and how sharply cheap plans are preferred."""
+        """Settings of CEM, and the temperature of the weights."""
 
         kind: Literal["mppi"] = "mppi"
-        elites: int = Field(default=20, gt=1, description="of the samples, to which the next Gaussian is fitted")
-        iterations: Count = Field(default=6, description="rounds of sampling")
+        elites: int = Field(default=20, gt=1, description="number of best samples to which the next Gaussian is fitted")
+        iterations: Count = Field(default=6, description="sampling iterations")
         temperature: Positive = Field(
-            default=0.5, description="in std of the elites' costs; a small one follows the best plan alone"
+            default=0.5,
+            description="in standard deviations of the elites' costs; small values follow only the best plan",
         )
 
     tries_last_mean = True

@@ -1,4 +1,4 @@
-"""Random shooting: as many plans as there is time for, evenly within the bounds; the best one is taken."""
+"""Random shooting: plans drawn uniformly within the bounds; the best one wins."""
 
 import math
 from typing import Literal, Self
@@ -15,13 +15,13 @@ from jepa.planners.cost import Cost
 
 
 class RandomShooting(Planner):
-    """The floor among planners: whatever cannot beat it does not plan."""
+    """Uniform random plans; the baseline for other planners."""
 
     class Config(Component):
-        """How many plans are tried."""
+        """Number of plans."""
 
         kind: Literal["random"] = "random"
-        samples: Count = Field(default=1000, description="plans tried for each episode; the start is one of them")
+        samples: Count = Field(default=1000, description="plans for each episode, including the start")
 
     def bounded(self, low: float, high: float) -> Self:
         if not math.isfinite(high - low):

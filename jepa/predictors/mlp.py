@@ -1,7 +1,7 @@
-"""Action-conditioned prediction from the present latent alone: a residual MLP for vector latents.
+"""Action-conditioned residual MLP for vector latents, without memory.
 
-A tubelet of two or more frames holds positions and velocities, so the latent is (nearly) a Markov state and needs no
-history. The cheapest dynamics there is: about 0.4 MFLOP a step, which is what makes planning on a CPU quick.
+A tubelet of two or more frames shows positions and velocities, so the latent is (nearly) a Markov state and needs no
+history. A step costs about 0.4 MFLOP, which makes planning on a CPU fast.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ ROWS = 512  # plans whose hidden layer stays in a processor's cache
 
 
 class MLPPredictor(MemorylessPredictor):
-    """z' = z + f(z, a), f a residual MLP; the Dynamics of `jepa.world_model`."""
+    """z' = z + f(z, a), f a residual MLP; a `Dynamics` of `jepa.world_model`."""
 
     class Config(PredictorConfig):
         """Action-conditioned residual MLP."""
@@ -31,7 +31,7 @@ class MLPPredictor(MemorylessPredictor):
         static: int = Field(
             default=0,
             ge=0,
-            description="this many last dimensions of a latent are constant: for what does not move in a scene",
+            description="number of last dimensions of a latent that are constant, for what does not move in a scene",
         )
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:

@@ -1,4 +1,4 @@
-"""Learning to act inside a frozen world model, and acting on what was learned."""
+"""Controllers trained in imagined rollouts of a frozen world model."""
 
 from jepa.config import Parts
 

@@ -1,4 +1,4 @@
-"""What learns in dreams."""
+"""The base class of learners: train a controller in dreams."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -14,19 +14,19 @@ class Learner(ABC):
     """Trains a controller in dreams.
 
     Args:
-        config: of its own `Config`.
-        dream: where; its dynamics are used and never changed.
-        recorded: where dreams start, and their goals.
+        config: an instance of its `Config`.
+        dream: the environment; its dynamics are frozen.
+        recorded: starts and goals of dreams.
         space: of the actions.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the controller sees.
-        seed: of all that is drawn.
+        goals: from any episode ("any"), or from that of the start.
+        actor_inputs: inputs of the controller.
+        seed: of all random numbers.
 
     Attributes:
-        normalizer: of what the controller sees, fitted to the recorded latents.
+        normalizer: of the inputs of the controller, fitted to the recorded latents.
         horizon: latent steps of a dream.
-        build: an untrained controller of (normalizer, space, **network), whose weights may be loaded.
-        network: sizes of the controller's network; empty where it has none.
+        build: builds an untrained controller from (normalizer, space, **network), to load weights into.
+        network: sizes of the controller's network; empty for linear controllers.
     """
 
     Config: type[Component]
@@ -56,8 +56,8 @@ class Learner(ABC):
 
     @abstractmethod
     def _build(self) -> None:
-        """The untrained controller, and what trains it."""
+        """Build the untrained controller and its optimizers."""
 
     @abstractmethod
     def train(self) -> tuple[Actor | Linear, History]:
-        """The controller, and its return in the dream on the way."""
+        """Train, and return the controller and its return in dreams over time."""

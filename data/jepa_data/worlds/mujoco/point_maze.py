@@ -1,7 +1,7 @@
-"""Point mazes: a ball is pushed through a maze to where an image shows it.
+"""Point mazes: push a ball through a maze to the position in a goal image.
 
-D4RL's mazes (2004.07219) as Gymnasium-Robotics has them, with its walls, its ball and its MuJoCo physics, seen from
-above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) plans in the first.
+D4RL's mazes (2004.07219), with the walls, ball and MuJoCo physics of Gymnasium-Robotics, seen from above. The goal is
+an image, so its marker is not rendered. DINO-WM (2411.04983) plans in the first.
 
     ┌─────────────┐     ┌──────────────┐     action [2]   force on the ball in x and y, for 0.05 s: five steps of the
     │ ·  ·  ●     │     │ ··  ·· │ ··  │                  physics, as many as DINO-WM's
@@ -39,7 +39,7 @@ GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pi
 
 
 class PointMazeBatch(WaypointBatch):
-    """Many mazes side by side.
+    """Parallel mazes.
 
     Args:
         maze: a key of MAZES.
@@ -70,7 +70,7 @@ class PointMazeBatch(WaypointBatch):
         return np.concatenate([middles[cell] + rng.uniform(-OFFSET, OFFSET, 2), np.zeros(2)])
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """0.05 s under actions [E, 2], cut to -1..1."""
+        """Advance 0.05 s with actions [E, 2], clipped to -1..1."""
         force = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         self.state = self._physics.step(self.state, force, STEPS)
 
@@ -79,15 +79,15 @@ class PointMazeBatch(WaypointBatch):
         return _scene(self.maze, self.image_size).draw(self.state[:, :2])
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far [E] it is to `goal` [E, 2] along the maze, in m."""
+        """Path length [E] to `goal` [E, 2] in the maze, in m."""
         return self._paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
 
     def speed(self) -> NDArray[np.float64]:
-        """Of the balls [E], in m/s."""
+        """Speeds of the balls [E], in m/s."""
         return np.linalg.norm(self.state[:, 2:], axis=-1)
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Pulls [E, 2] towards the next cell on the way to `goal` [E, 2], and brakes."""
+        """Forces [E, 2] towards the next cell on the path to `goal` [E, 2], with damping."""
         here = self.state[:, :2]
         way = self._paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
         return (PULL * way - BRAKE * self.state[:, 2:]).clip(-1, 1)
@@ -100,7 +100,7 @@ class PointMazeBatch(WaypointBatch):
 
 @cache
 def _rules(maze: str) -> tuple[MazePaths, Physics]:
-    """What all episodes of a maze share."""
+    """Data shared by all episodes of a maze."""
     model, paths = _build(maze)
     return paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST)
 
