@@ -26,6 +26,7 @@ from jepa_probes.diagnosis.ladder import (
     GoalNumbers,
     Played,
     play,
+    play_goal_now,
     play_others,
     play_readout,
     play_simulator,
@@ -35,7 +36,7 @@ from jepa_probes.diagnosis.learned import Learned, learn
 from jepa_probes.diagnosis.open_loop import measure_exploitation
 from jepa_probes.diagnosis.recordings import Subject
 from jepa_probes.diagnosis.result import Diagnosis
-from jepa_probes.diagnosis.search import enlarged
+from jepa_probes.diagnosis.search import enlarged, refined
 from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
@@ -49,6 +50,7 @@ from jepa_probes.planning.tasks import Tasks, check_actions
 logger = logging.getLogger(__name__)
 
 NO_COPIES = "simulator_tasks is 0, this world makes no copies to plan on, or the planner needs gradients"
+NOTHING_ELSE = "nothing else changes in this world's images, or it makes no copies"
 NO_STATES = "the goal's quantities are not recorded"
 
 
@@ -170,11 +172,21 @@ class _Ladder:
         else:
             logger.info("planning more often")
             played["replan"] = latents(sooner)
+        refine = refined(self.config.plan.planner, settings.planner)
+        if refine is None:
+            left_out["refine"] = "this planner follows gradients already"
+        else:
+            logger.info("planning with a refinement by gradient")
+            played["refine"] = latents(replace(settings, planner=refine))
         logger.info(f"planning with {self.config.more_search} times as many plans")
         played["search"] = latents(more, count=count)
         if sooner is not None:
             logger.info("both")
             played["replan_search"] = latents(replace(sooner, planner=more.planner), count=count)
+        logger.info("planning with all else in the goal image as it is now")
+        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide)
+        if played["goal_now"] is None:
+            left_out["goal_now"] = NOTHING_ELSE
         if self.goal is None:
             left_out |= {"readout": NO_STATES, "state_dynamics": NO_STATES}
         else:
