@@ -36,7 +36,8 @@ SEARCHES = {
 
 TRY = {
     "replanning": "Plan again sooner: replan_every=1.",
-    "refinement": "Refine what the sampler finds by gradient: planner.kind=hybrid, with this planner as its sampler.",
+    "refinement": "Refine what the sampler finds by gradient: planner.kind=hybrid, with this planner as its sampler. A "
+    "shorter horizon has fewer actions to find.",
     "search": "Search more: raise planner.samples and planner.iterations, refine by gradient (planner.kind=hybrid), or "
     "start plans from inverse dynamics (warm_start=inverse_dynamics).",
     "replanning and search": "Search more and plan again sooner: replan_every=1 with more planner.samples, or "
