@@ -209,7 +209,8 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
         labels[1:] = -1
     look = _draw_look(level, rng)
     mosaic = rng.integers(2**63, dtype=np.uint64)
-    return Tables(physical, look, *(np.array(label) for label in labels), np.array(0, np.uint64), np.array(mosaic))
+    start = np.array(0, dtype=np.uint64)
+    return Tables(physical, look, *(np.array(label) for label in labels), frame=start, mosaic=np.array(mosaic))
 
 
 def _random_positions(

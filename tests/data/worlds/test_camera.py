@@ -85,12 +85,13 @@ def test_a_mosaic_has_the_color_of_the_nearest_point_and_repeats(corner: float) 
     x, y = (np.broadcast_to(part, (2, 20, 20)) for part in np.meshgrid(at, at))
     image = paint_mosaic(mosaic, x, y)
     np.testing.assert_array_equal(image, paint_mosaic(mosaic, x + size, y - size))
-    cells = np.stack(np.meshgrid(np.arange(-6, 12), np.arange(-6, 12)), -1)  # x, y of every square around
+    column, row = np.meshgrid(np.arange(-6, 12), np.arange(-6, 12))  # of every square around
     for episode in range(2):
-        points = cells + mosaic.points[episode, cells[..., 1] % size, cells[..., 0] % size]
-        colors = mosaic.colors[episode, cells[..., 1] % size, cells[..., 0] % size].reshape(-1, 3)
-        gaps = np.hypot(x[episode, ..., None] - points[..., 0].ravel(), y[episode, ..., None] - points[..., 1].ravel())
-        exact = (image[episode] == colors[gaps.argmin(-1)]).all(-1)
+        points = mosaic.points[episode, row % size, column % size] + np.stack([column, row], -1)
+        colors = mosaic.colors[episode, row % size, column % size].reshape(-1, 3)
+        near = points.reshape(-1, 2)
+        gaps = np.hypot(x[episode, ..., None] - near[:, 0], y[episode, ..., None] - near[:, 1])
+        exact = np.asarray(image[episode] == colors[gaps.argmin(-1)]).all(-1)
         assert exact.mean() > 0.98  # only squares that touch a pixel's own are tried: rarely, one beyond is nearer
 
 
