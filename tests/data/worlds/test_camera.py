@@ -91,7 +91,7 @@ def test_a_mosaic_has_the_color_of_the_nearest_point_and_repeats(corner: float) 
         colors = mosaic.colors[episode, row % size, column % size].reshape(-1, 3)
         near = points.reshape(-1, 2)
         gaps = np.hypot(x[episode, ..., None] - near[:, 0], y[episode, ..., None] - near[:, 1])
-        exact = np.asarray(image[episode] == colors[gaps.argmin(-1)]).all(-1)
+        exact = np.equal(image[episode], colors[gaps.argmin(-1)]).all(-1)
         assert exact.mean() > 0.98  # only squares that touch a pixel's own are tried: rarely, one beyond is nearer
 
 
