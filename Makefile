@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-seeds demo-family demo-30min test test-all lint format bench docs clean
+.PHONY: help install demo demo-seeds demo-family demo-video demo-30min test test-all lint format bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -31,6 +31,9 @@ demo-seeds: install  ## the demo with three seeds and three methods: mean and sp
 
 demo-family: install  ## V-JEPA 2, 2.1, LeVJEPA and SALT with three seeds at equal CPU time, in about 50 minutes
 	$(BIN)/jepa demo --seeds 0,1,2 --methods vjepa,vjepa21,levjepa,salt --no-supervised
+
+demo-video: install  ## V-JEPA and LeVJEPA with three seeds on video alone, where pixels fail
+	$(BIN)/jepa demo --seeds 0,1,2 --methods flicker-vjepa,flicker-levjepa
 
 demo-30min: install  ## more data, a wider model and longer training, with three seeds
 	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm-30min

@@ -16,8 +16,8 @@ def demo(
     methods: Annotated[
         str,
         typer.Option(
-            help="lewm, vjepa, vjepa21, levjepa, salt, lewm-30min, two-rooms, two-rooms-random-wall, point-maze, "
-            "push-t; comma-separated."
+            help="lewm, vjepa, vjepa21, levjepa, salt, flicker-vjepa, flicker-levjepa, lewm-30min, two-rooms, "
+            "two-rooms-random-wall, point-maze, push-t; comma-separated."
         ),
     ] = "lewm",
     supervised: Annotated[

@@ -27,23 +27,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Demo:
-    """What is recorded, and the configs: of pretraining, of planning, of a teacher; where there are such stages."""
+    """What is recorded, and the configs of each stage that there is."""
 
     recording: Recording
     config: str
     planning: str | None = None
     teacher: str | None = None
+    probing: str = "probe/demo.yaml"
 
 
 DEFAULT = Path("runs/demo")
 MARK = "demo.json"  # tells the folder of a demo from any other
 BILLIARDS = Recording("billiards-easy", episodes=700)
+FLICKER = Recording("billiards-flicker", episodes=1200, frames=16, image_size=32, test_share=0.25)
 DEMOS = {
     "lewm": Demo(BILLIARDS, "pretrain/demo.yaml", "plan/demo.yaml"),
     "vjepa": Demo(BILLIARDS, "pretrain/demo_vjepa.yaml"),
     "vjepa21": Demo(BILLIARDS, "pretrain/demo_vjepa21.yaml"),
     "levjepa": Demo(BILLIARDS, "pretrain/demo_levjepa.yaml"),
     "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", teacher="pretrain/demo_salt_teacher.yaml"),
+    "flicker-vjepa": Demo(FLICKER, "pretrain/video/flicker_vjepa.yaml", probing="probe/flicker.yaml"),
+    "flicker-levjepa": Demo(FLICKER, "pretrain/video/flicker_levjepa.yaml", probing="probe/flicker.yaml"),
     "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml", "plan/demo.yaml"),
     "two-rooms": Demo(
         Recording("two-rooms", episodes=1500, frames=91), "pretrain/two_rooms.yaml", "plan/two_rooms.yaml"
@@ -170,7 +174,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
     data = run / "data"
     r = recipe.recording
     overrides = [f"data.shards={data}", f"seed={seed}"]
-    probing = shipped("probe/demo.yaml")
+    probing = shipped(recipe.probing)
 
     def record_data() -> None:
         manifest = record(r, data)
@@ -185,10 +189,9 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
         return name, command, lambda: pretrain(resolved, bar=bar, probe=online_probe(resolved))
 
     command = f"jepa data record {r.world} {data} --episodes {r.episodes}"
-    if r.frames != Recording.frames:
-        command += f" --frames {r.frames}"
-    if r.policy != Recording.policy:
-        command += f" --policy {r.policy}"
+    for option in ("frames", "image_size", "policy", "test_share"):
+        if (value := getattr(r, option)) != getattr(Recording, option):
+            command += f" --{option.replace('_', '-')} {value}"
     stages: list[Stage] = [("record", command, record_data)]
     changes = [f"run={run}"]
     if recipe.teacher:

@@ -34,7 +34,7 @@ from jepa.config.fields import Share
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks import MASKS, VJEPA_MASKS, Masks
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
-from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized
+from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized, standardized
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Modality, grid_positions
 
@@ -78,6 +78,11 @@ class VJEPA(Method):
             description="none: targets from the context encoder itself, which collapses; for comparison",
         )
         teacher_from: str | None = Field(default=None, description="run whose encoder is the frozen teacher (SALT)")
+        target_norm: Literal["token", "channel"] = Field(
+            default="token",
+            description="targets are normalized token by token, as published, or channel by channel over the batch: "
+            "small models then learn in minutes, as what all tokens have in common is no target",
+        )
         dense: Dense | None = Field(default=None, description="V-JEPA 2.1's loss at the visible tokens")
 
         def teacher_source(self) -> str | None:
@@ -157,6 +162,8 @@ class VJEPA(Method):
     def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L E"]:
         """Targets, with each level normalized separately."""
         features = (self.target_encoder or self.encoder).forward_features(video)
+        if self.config.target_norm == "channel":
+            return standardized(features.tokens if self.predictor.levels_out == 1 else features.levels)
         if self.predictor.levels_out == 1:
             return normalized(features.tokens)
         return normalized(features.levels.unflatten(-1, (self.predictor.levels_out, -1))).flatten(-2)

@@ -8,10 +8,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.transformer import NORM_EPS
+
 
 def normalized(target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     """Normalize each token to zero mean and unit variance over channels: LayerNorm without affine, in fp32."""
     return F.layer_norm(target.float(), target.shape[-1:])
+
+
+def standardized(target: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+    """Each channel at zero mean and unit variance over all tokens of all clips of the batch, in fp32.
+
+    What is the same in every token, which an encoder that is nearly random consists of, drops out of the target: 0 is
+    the best guess of one that knows nothing. Batches of few clips have noisy statistics; every rank has its own.
+    """
+    variance, mean = torch.var_mean(target.float(), (0, 1), correction=0)
+    return (target.float() - mean) / (variance + NORM_EPS).sqrt()
 
 
 def latent_regression(

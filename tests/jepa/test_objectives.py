@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
-from jepa.objectives.latent_regression import latent_regression, normalized
+from jepa.objectives.latent_regression import latent_regression, normalized, standardized
 from jepa.objectives.sigreg import sigreg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,6 +124,14 @@ def test_latent_regression_is_the_mean_distance_and_leaves_the_target_alone():
     loss = latent_regression(prediction, target)
     loss.backward()
     assert loss.item() == 2.0 and prediction.grad is not None and target.grad is None
+
+
+def test_standardized_targets_have_no_mean_and_unit_variance_per_channel_and_no_constant_part():
+    tokens = torch.randn(5, 6, 64) * torch.linspace(0.1, 3, 64)
+    z = standardized(tokens + 100 * torch.randn(64))
+    torch.testing.assert_close(z.mean((0, 1)), torch.zeros(64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z.std((0, 1), correction=0), torch.ones(64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(z, standardized(tokens), atol=1e-3, rtol=0)
 
 
 def test_normalized_targets_have_no_mean_and_unit_variance_per_token():

@@ -1,10 +1,11 @@
 """A top-down billiards table: a puck pushed by a force, free discs, walls, drag, and a band that hides discs.
 
-Three levels:
+Four levels:
 
     easy     0-2 discs that differ in color, dark table, no band
     medium   1-3 discs that differ in color, an opaque band over a quarter of the table
     hard     4-8 discs that differ in size only; colors, texture and light change by episode; a band
+    flicker  as easy, but before a mosaic of colored cells that is another in every frame: only the discs persist
 
 True states of every disc: position, velocity, visibility, contact. Two labels of an episode show only in motion:
 `bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed). Units: table
@@ -38,6 +39,7 @@ class Level:
     body_speed: tuple[float, float]
     band_width: float
     varied_look: bool
+    flickers: bool = False
 
     @property
     def discs(self) -> int:
@@ -48,7 +50,10 @@ LEVELS = {
     "easy": Level((0, 2), (0.07, 0.09), (0.5, 1.2), 0.0, False),
     "medium": Level((1, 3), (0.06, 0.08), (0.5, 1.2), 0.25, False),
     "hard": Level((4, 8), (0.04, 0.09), (0.4, 1.0), 0.25, True),
+    "flicker": Level((0, 2), (0.07, 0.09), (0.5, 1.2), 0.0, False, flickers=True),
 }
+FLICKER_CELLS = 9  # of the mosaic, over the width of the image: about as large as the discs
+FLICKER_BRIGHTNESS = 0.7  # of its brightest cells
 PUCK_RADIUS = 0.075
 SPRING, DAMPING = 5.0, 1.5  # of the scripted agent: force per table width, and per table width a second
 
@@ -74,6 +79,8 @@ class Tables:
     bodies: NDArray[np.int64]  # [E]
     bouncy: NDArray[np.int64]  # [E]
     heavy: NDArray[np.int64]  # [E]
+    frame: NDArray[np.uint64]  # [E] steps taken
+    mosaic: NDArray[np.uint64]  # [E] key of the mosaics of the level `flicker`
 
 
 class BilliardsBatch(GoalBatch):
@@ -118,11 +125,12 @@ class BilliardsBatch(GoalBatch):
     def step(self, actions: NDArray[np.floating]) -> None:
         """Advance every table one frame (0.1 s) under a force [E, 2] in -1..1 on the puck."""
         self.state.discs.step(np.asarray(actions, dtype=np.float64))
+        self.state.frame += np.uint64(1)
 
     def render(self) -> NDArray[np.uint8]:
         look = self.state.look
         d = self.state.discs
-        image = self._empty_tables.copy()
+        image = self._mosaics() if self.level.flickers else self._empty_tables.copy()
         position = d.position.astype(np.float32)
         radius = d.radius.astype(np.float32)
         for m in reversed(range(self.level.discs)):  # the puck is painted last, over the others
@@ -137,6 +145,13 @@ class BilliardsBatch(GoalBatch):
     def _empty_tables(self) -> NDArray[np.float32]:
         look = self.state.look
         return render.background(look.texture, look.light, look.table, self.image_size)
+
+    def _mosaics(self) -> NDArray[np.float32]:
+        """What lies behind the discs in this frame of the level `flicker`."""
+        at = (np.arange(self.image_size, dtype=np.float32) + 0.5) * (FLICKER_CELLS / self.image_size)
+        x, y = (np.broadcast_to(part, (len(self), *part.shape)) for part in np.meshgrid(at, at))
+        cells = render.make_mosaic(self.state.mosaic + self.state.frame, FLICKER_CELLS + 2)
+        return FLICKER_BRIGHTNESS * render.paint_mosaic(cells, x, y)
 
     def goal_state(self) -> NDArray[np.float64]:
         """Positions of the pucks [E, 2]."""
@@ -189,7 +204,10 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
     labels = np.array([count, bouncy, heavy])
     if not count:
         labels[1:] = -1
-    return Tables(physical, _draw_look(level, rng), *(np.array(label) for label in labels))
+    look = _draw_look(level, rng)
+    mosaic = rng.integers(2**63, dtype=np.uint64)
+    start = np.array(0, dtype=np.uint64)
+    return Tables(physical, look, *(np.array(label) for label in labels), frame=start, mosaic=np.array(mosaic))
 
 
 def _random_positions(
@@ -234,3 +252,4 @@ def _draw_look(level: Level, rng: np.random.Generator) -> Look:
 easy = partial(BilliardsBatch, "easy")
 medium = partial(BilliardsBatch, "medium")
 hard = partial(BilliardsBatch, "hard")
+flicker = partial(BilliardsBatch, "flicker")

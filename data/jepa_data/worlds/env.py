@@ -26,6 +26,8 @@ WORLDS = {  # imported when first named
     "billiards-easy": "billiards:easy",
     "billiards-medium": "billiards:medium",
     "billiards-hard": "billiards:hard",
+    "billiards-flicker": "billiards:flicker",
+    "camera": "camera:CameraBatch",
     "two-rooms": "two_rooms:two_rooms",
     "two-rooms-random-wall": "two_rooms:two_rooms_random_wall",
     "push-t": "push_t:PushTBatch",
@@ -72,7 +74,7 @@ def make_goal_batch(name: str, episodes: NDArray[np.integer], *, image_size: int
     """
     batch = make_batch(name, episodes, image_size=image_size, seed=seed)
     if not isinstance(batch, GoalBatch):
-        raise DataError(f"{name} can be recorded, but has no goals to plan for; worlds with goals: {', '.join(WORLDS)}")
+        raise DataError(f"{name} can be recorded, but has no goals to plan for; choose another of {', '.join(WORLDS)}")
     return batch
 
 

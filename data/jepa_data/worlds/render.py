@@ -1,4 +1,11 @@
-"""Anti-aliased images of discs, vectorized over episodes: distance to the rim gives the coverage of a pixel."""
+"""Images, vectorized over episodes.
+
+Discs and boxes are anti-aliased: a pixel's coverage follows from its distance to the rim. A mosaic is a plane of
+colored cells, each around a point of its own (Worley, "A cellular texture basis function", 1996). It repeats only after
+so many cells, and every number of it is hashed from a key, so none has to be stored.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,3 +92,50 @@ def paint_boxes(image: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, flo
     outside = [np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1)) for (x0, y0), (x1, y1) in boxes]
     cover = np.clip(0.5 - np.min(outside, 0) * width, 0.0, 1.0)[..., None]
     image += cover * (color - image)
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The cells of a mosaic for each of E episodes: g x g unit squares, each with a point; it repeats after g."""
+
+    points: Floats  # [E, g, g, 2] x and y of the point within its square, 0..1
+    colors: Floats  # [E, g, g, 3] 0..1
+
+
+def make_mosaic(key: NDArray[np.uint64], size: int) -> Mosaic:
+    """The mosaics of `size` x `size` cells that belong to `key` [E]; other keys give unrelated ones."""
+    numbers = np.arange(1, 5 * size * size + 1, dtype=np.uint64)
+    drawn = _mixed(_mixed(key)[:, None] + numbers * np.uint64(0x9E3779B97F4A7C15))
+    uniform = ((drawn >> np.uint64(40)) / np.float32(2**24)).astype(np.float32)
+    cells = uniform.reshape(len(key), size, size, 5)
+    return Mosaic(cells[..., :2], cells[..., 2:])
+
+
+def paint_mosaic(mosaic: Mosaic, x: Floats, y: Floats) -> Floats:
+    """Colors [E, h, w, 3] at the places x, y [E, h, w], in squares: that of the nearest point."""
+    episodes, size = mosaic.points.shape[:2]
+    first = np.arange(episodes, dtype=np.int32)[:, None, None] * (size * size)
+    point_x, point_y = np.ascontiguousarray(mosaic.points.reshape(-1, 2).T)
+    left, top = np.floor(x), np.floor(y)
+    column, row = left.astype(np.int32), top.astype(np.int32)
+    columns = [(column + right) % size for right in (-1, 0, 1)]
+    dx = [left + right - x for right in (-1, 0, 1)]
+    best = np.full(x.shape, np.inf, np.float32)
+    nearest = np.zeros(x.shape, np.int32)
+    for down in (-1, 0, 1):
+        line = first + (row + down) % size * size
+        dy = top + down - y
+        for across, distance_x in zip(columns, dx, strict=True):
+            cell = line + across
+            distance = np.square(point_x.take(cell) + distance_x) + np.square(point_y.take(cell) + dy)
+            closer = distance < best
+            np.copyto(best, distance, where=closer)
+            np.copyto(nearest, cell, where=closer)
+    return mosaic.colors.reshape(-1, 3).take(nearest, 0)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit depends on all bits of x: the finalizer of SplitMix64 (Steele, Lea, Flood, 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -32,6 +32,8 @@ COLUMNS = {
 }
 METHODS = {
     "lewm": "LeWM",
+    "flicker-vjepa": "V-JEPA 2, flicker",
+    "flicker-levjepa": "LeVJEPA, flicker",
     "lewm-30min": "LeWM, 30 min",
     "vjepa": "V-JEPA",
     "vjepa21": "V-JEPA 2.1",

@@ -137,3 +137,24 @@ def test_a_scripted_agent_brings_the_puck_to_its_goal_and_keeps_it_there() -> No
     for _ in range(40):
         world.step(world.expert(goal))
     assert (world.distance(goal) < world.radius).mean() > 0.95
+
+
+def test_before_a_flickering_mosaic_the_discs_move_as_on_the_easy_table() -> None:
+    easy = BilliardsBatch("easy", np.arange(12), image_size=48)
+    flicker = BilliardsBatch("flicker", np.arange(12), image_size=48)
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(8):
+        np.testing.assert_array_equal(flicker.states(), easy.states())
+        images.append(np.stack([easy.render(), flicker.render()]).astype(float))
+        actions = forces(rng, 12)
+        easy.step(actions)
+        flicker.step(actions)
+    plain, mosaic = np.stack(images, 1)  # [frame, episode, size, size, 3]
+    puck = (plain == np.array([242, 217, 64])).all(-1)  # not its rim, which mixes with what lies behind
+    assert puck.mean() > 0.005
+    np.testing.assert_array_equal(plain[puck], mosaic[puck])
+    empty = (plain.max(-1) < 21).all(0)  # never crossed by a disc
+    noise = mosaic[:, empty].reshape(8, -1)
+    assert np.abs(np.corrcoef(noise)[~np.eye(8, dtype=bool)]).max() < 0.1, "frames have unrelated mosaics"
+    assert noise.max() <= 0.7 * 255 + 1

@@ -196,7 +196,7 @@ def test_ids_that_gymnasium_does_not_know_are_reported_in_one_line(name: str) ->
 
 
 def test_there_are_no_tasks_in_it(line) -> None:
-    with pytest.raises(DataError, match="can be recorded, but has no goals to plan for; worlds with goals: billiards"):
+    with pytest.raises(DataError, match="can be recorded, but has no goals to plan for; choose another of billiards"):
         make_goal_batch(line(), np.arange(1))
 
 

@@ -17,8 +17,9 @@ from jepa_data.sources.rollouts import Recording, record
 from jepa_data.stream.loader import make_loader
 from jepa_data.worlds import make_batch, make_env, make_goal_batch, world_names
 
-WITH_GOALS = [name for name in world_names() if name != "gym:ID"]
-ALL = [*WITH_GOALS, "gym:Pendulum-v1", "gym:CartPole-v1"]
+WITHOUT_GOALS = ["camera", "gym:Pendulum-v1", "gym:CartPole-v1"]
+WITH_GOALS = [name for name in world_names() if name not in (*WITHOUT_GOALS, "gym:ID")]
+ALL = [*WITH_GOALS, *WITHOUT_GOALS]
 FRAMES = 8
 STEPS = 120  # within which every script has got to its goal
 ROOT = Path(__file__).parents[3]

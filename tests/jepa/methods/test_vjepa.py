@@ -123,3 +123,24 @@ def test_a_masked_step_costs_less_than_an_unmasked_one():
 def test_impossible_settings_are_refused_in_words():
     with pytest.raises(ValueError, match="less than or equal to 1"):
         method(ema=(0.9, 1.1))
+
+
+def test_targets_by_channel_leave_nothing_to_gain_by_a_constant():
+    losses = {}
+    for norm in ("token", "channel"):
+        model = method(target_norm=norm)
+        truth = model._targets(moving_squares(16).video)
+        losses[norm] = (truth - truth.mean((0, 1))).abs().mean() / truth.abs().mean()
+    assert losses["token"] < 0.5, "most of a fresh encoder's tokens is common to all of them"
+    assert losses["channel"] > 0.99
+
+
+def test_levels_are_normalized_by_channel_too():
+    torch.manual_seed(0)
+    settings = VideoViT.Config(patch=8, tubelet=2, width=48, depth=2, heads=2, levels=(0, 1))
+    encoder = VideoViT(settings, image_size=32, frames=8)
+    predictor = MaskedPredictor.Config(width=24, depth=1, heads=2)
+    model = VJEPA(VJEPA.Config(predictor=predictor, target_norm="channel"), encoder, ClipShape(8))
+    truth = model._targets(moving_squares(4).video)
+    assert truth.shape == (4, 64, 96)
+    torch.testing.assert_close(truth.std((0, 1), correction=0), torch.ones(96), atol=0.05, rtol=0)
