@@ -182,12 +182,21 @@ def action_cost(actions: ActionStats | None = None) -> Callable[[Imagined], Floa
     return cost
 
 
-def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """How deep the steps lie in a forbidden ball, as a share of its radius, on average over the plan; 0 outside."""
+def keep_out(
+    decode: Decode, center: Sequence[float] | Float[Tensor, "B X"], radius: float
+) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """How deep the steps lie in a forbidden ball, as a share of its radius, on average over the plan; 0 outside.
+
+    Args:
+        center: of the one ball of all episodes; or of a ball for each episode, in whose order plans are costed.
+    """
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
         where = decode(imagined.latents)
-        distance = (where - where.new_tensor(center)).norm(dim=-1)
+        middle = torch.as_tensor(center).to(where)
+        if middle.ndim > 1:
+            middle = middle[: len(where), None, None]
+        distance = (where - middle).norm(dim=-1)
         return (1 - distance / radius).clamp_min(0).mean(-1)
 
     return cost

@@ -78,4 +78,6 @@ def protocol_of(config: TasksConfig) -> Protocol:
         seed=config.seed,
         goal_offset=config.goal_offset,
         goal_policy=config.goal_policy,
+        keep_out_radius=config.keep_out_radius,
+        max_action_cost=config.max_action_cost,
     )

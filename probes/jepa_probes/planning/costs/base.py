@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jepa.planners.cost import Imagined, Term
 from jepa_data.worlds.base import WorldBatch
+from jepa_probes.planning.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class CostTerm(ABC):
 
     r2: Mapping[str, float | None] = MappingProxyType({})
     regions: tuple[Region, ...] = ()
+
+    def for_tasks(self, tasks: Tasks) -> None:
+        """Told of the tasks before any plan is made. By default nothing depends on them.
+
+        Raises:
+            UserError: the term does not fit the tasks.
+        """
+        return None
 
     @abstractmethod
     def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
