@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ def draw_planners(panels: Mapping[str, Sequence[PlannerComparison]], path: Path)
     figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
     with matplotlib.rc_context({"svg.hashsalt": "planners", "svg.fonttype": "none", "font.family": "sans-serif"}):
         FigureCanvasSVG(figure)
-        lines: dict[str, object] = {}
+        lines: dict[str, Any] = {}
         for index, (title, comparisons) in enumerate(panels.items()):
             axes = figure.add_subplot(1, len(panels), index + 1)
             axes.set_title(title, fontsize=10, color=INK["light"], loc="left")
@@ -35,12 +36,12 @@ def draw_planners(panels: Mapping[str, Sequence[PlannerComparison]], path: Path)
         figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
 
 
-def _panel(axes: Axes, comparisons: Sequence[PlannerComparison]) -> dict[str, object]:
+def _panel(axes: Axes, comparisons: Sequence[PlannerComparison]) -> dict[str, Any]:
     """One world; what the legend names."""
     scores = pooled(comparisons)
     baseline = scores[0]
     kinds = list(dict.fromkeys(score.planner["kind"] for score in scores[1:]))
-    drawn: dict[str, object] = {}
+    drawn: dict[str, Any] = {}
     for kind, color, marker in zip(kinds, COLORS * 2, MARKERS * 2, strict=False):
         rows = sorted((s for s in scores[1:] if s.planner["kind"] == kind), key=lambda s: s.cpu_ms_alone)
         drawn[kind] = axes.errorbar(
