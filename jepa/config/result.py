@@ -33,9 +33,10 @@ class Part(BaseModel):
 
 
 class Result(Part):
-    """What a verb measured: the content of `FILE` in a run folder."""
+    """What a verb measured: the content of `FILE` in a run folder; `COMMAND` writes it, by default `jepa VERB RUN`."""
 
     FILE: ClassVar[str]
+    COMMAND: ClassVar[str | None] = None
     schema_version: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +53,8 @@ class Result(Part):
         """Raises UserError if there is no such file, it is damaged, or another version wrote it."""
         path = folder / cls.FILE
         if not path.is_file():
-            raise UserError(f"{folder}: no {cls.FILE} here; run `jepa {path.stem} {folder}` first")
+            command = cls.COMMAND or f"jepa {path.stem} {folder}"
+            raise UserError(f"{folder}: no {cls.FILE} here; run `{command}` first")
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
