@@ -74,8 +74,8 @@ class PlannerComparison(Result):
     def cheapest(self) -> PlannerScore | None:
         """Of those that solve as much as the baseline or more, the one that takes least for one episode alone."""
         baseline, *others = self.scores
-        enough = [score for score in others if score.success >= baseline.success]
-        return min(enough, key=lambda score: score.cpu_ms_alone, default=None)
+        as_good = [score for score in others if score.success >= baseline.success]
+        return min(as_good, key=lambda score: score.cpu_ms_alone, default=None)
 
 
 @dataclass

@@ -29,10 +29,12 @@ class Regions:
         """Which of the first tasks are in their region now."""
         return self.depth(world.goal_state()) > 0
 
-    def depth(self, place: Float[np.ndarray, "M G"], task: NDArray[np.intp] | None = None) -> Float[np.ndarray, " M"]:
-        """How deep places lie in the region of their `task` (None: the first M), as a share of its radius."""
-        center = self.center[: len(place)] if task is None else self.center[task]
-        return (1 - np.linalg.norm(place - center, axis=-1) / self.radius).clip(0)
+    def depth(
+        self, position: Float[np.ndarray, "M G"], task: NDArray[np.intp] | None = None
+    ) -> Float[np.ndarray, " M"]:
+        """How deep positions lie in the region of their `task` (None: the first M), as a share of its radius."""
+        center = self.center[: len(position)] if task is None else self.center[task]
+        return (1 - np.linalg.norm(position - center, axis=-1) / self.radius).clip(0)
 
 
 def draw_regions(world: GoalBatch, goal: Float[np.ndarray, "B G"], radius: float, rng: np.random.Generator) -> Regions:
