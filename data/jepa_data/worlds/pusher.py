@@ -1,4 +1,4 @@
-"""The physics of Push-T: a round pusher and a T on a table without a way to glide, by pymunk.
+"""The physics of Push-T, by pymunk: a round pusher and a T that does not slide by itself.
 
 The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04137) and DINO-WM (2411.04983):
 
@@ -8,8 +8,8 @@ The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04
           │   │  90             one action lasts 0.1 s, ten steps of the solver
           └───┘
 
-Between two actions only the numbers of `Table` are kept. Contacts are computed again, so a step is a function of
-(state, action) alone, and a saved state goes on exactly as it would have.
+Only the numbers of `Table` are stored between two actions. Contacts are computed again, so a step depends only on
+(state, action), and a copy continues exactly like the original.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second:
 
 @dataclass
 class Table:
-    """All that there is to know of E tables, in px, radians and seconds."""
+    """The complete state of E tables, in px, radians and seconds."""
 
     agent: NDArray[np.float64]  # [E, 2]
     agent_velocity: NDArray[np.float64]  # [E, 2]
@@ -45,7 +45,7 @@ class Table:
 class Pushing:
     """Walls, pusher and T, set up in a new pymunk space for every step.
 
-    A space that is used again remembers contacts, and in which order its shapes came: both change later digits.
+    A reused space stores contacts and the order of shapes, which change the last digits of results.
     """
 
     def __init__(self, world: str) -> None:
@@ -65,7 +65,7 @@ class Pushing:
         self._things = [ground, self._agent, self._block, *shapes]
 
     def step(self, table: Table, targets: NDArray[np.float64]) -> None:
-        """0.1 s of every table, in place, while the pushers are drawn to `targets` [E, 2] in px."""
+        """Advance every table by 0.1 s, in place; springs pull the pushers to `targets` [E, 2] in px."""
         for e, (x, y) in enumerate(targets.tolist()):
             self._lay(table, e)
             space = self._pymunk.Space()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jepa.config import UserError
+from jepa.config import errors_of
 from jepa.decoders.pixels import PixelDecoder
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.planning.evaluate import Evaluation, evaluate
@@ -40,7 +40,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             config names; or nothing can be written.
     """
     agent = prepare(run, config, out)
-    try:
+    with errors_of(run):
         done = evaluate(
             agent.model,
             agent.tasks,
@@ -50,13 +50,10 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             guide=agent.guide,
             simulator_tasks=config.simulator_tasks,
         )
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
     done.result.write(agent.out)
     settings = agent.config.model_dump(mode="json", exclude_none=True, exclude={"run"})
-    (agent.out / "plan.yaml").write_text(
-        f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n" + yaml.safe_dump(settings)
-    )
+    header = f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n"
+    (agent.out / "plan.yaml").write_text(header + yaml.safe_dump(settings))
     _draw(agent.out, done, lambda: pixel_decoder(run, agent.model, agent.training, out=agent.out), config.gifs)
     return done.result
 
@@ -74,10 +71,8 @@ def plan_with_each(
     """
     agent = prepare(run, config, out)
     settings = replace(agent.settings, terms=agent.costs.terms)
-    try:
+    with errors_of(run):
         result = compare_planners(agent.model, agent.tasks, settings, planners, agent.guide)
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
     result.write(agent.out)
     (agent.out / "figures").mkdir(exist_ok=True)
     draw_planners({run.name: [result]}, agent.out / "figures" / "planners.svg")

@@ -64,7 +64,7 @@ class PlannerComparison(Result):
     """Planners on the same tasks; `scores[0]` is the baseline."""
 
     FILE: ClassVar[str] = "planners.json"
-    COMMAND: ClassVar[str] = "jepa plan RUN --planners FILE"
+    VERB: ClassVar[str] = "plan"
     scores: list[PlannerScore]
     protocol: Protocol
     episodes: int

@@ -7,17 +7,16 @@ from pathlib import Path
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings
-from jepa.config import UserError
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of
 from jepa.models.model import load
 from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.base import Costs
-from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.costs.base import Costs, build_costs
 from jepa_probes.planning.recordings import action_space, inverse_dynamics
 from jepa_probes.planning.resolve import fitted, protocol_of
 from jepa_probes.planning.settings import plan_settings
@@ -63,17 +62,15 @@ def prepare(run: Path, config: PlanConfig, out: Path | None = None) -> Agent:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    training = load_config(run / "config.yaml", PretrainConfig)
+    training = run_config(run)
     data = training.data
     out = output_folder(run, out)
     config = fitted(run, config, ShardSet.open(data.folder).manifest, model)
     protocol = protocol_of(config)
-    try:
+    with errors_of(run):
         tasks = Tasks(protocol)
         costs = build_costs(config.costs, model, data, tasks)
         space = action_space(model, protocol.world)
         inverse = config.inverse and cache(partial(inverse_dynamics, model, data, config.inverse, space, config.seed))
         guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
         return Agent(model, training, config, tasks, settings, costs, inverse, guide and guide(), out)
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error

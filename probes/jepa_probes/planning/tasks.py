@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_goal_batch
+from jepa_data.worlds import make_batch, make_goal_batch
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_probes.planning.rules import Watch, draw_regions
 
@@ -59,6 +59,28 @@ class Protocol:
     goal_policy: str | None = None
     keep_out_radius: float | None = None
     max_action_cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is played in a world that sets no goals. Saved with every result.
+
+    Attributes:
+        episodes: number i is episode 1,000,000 + i of `seed`, which is in no recording.
+        steps: of the world, or fewer where it ends before.
+    """
+
+    world: str
+    world_version: int
+    image_size: int
+    episodes: int
+    steps: int
+    seed: int
+
+    def start(self) -> WorldBatch:
+        """The episodes at their beginning."""
+        numbers = FIRST_EPISODE + np.arange(self.episodes)
+        return make_batch(self.world, numbers, image_size=self.image_size, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from jepa.config import UserError
 from jepa.config.fields import Positive
-from jepa.planners.cost import Imagined, keep_out
+from jepa.planners.cost import keep_out
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs.base import CostTerm, Region
@@ -23,6 +21,7 @@ class KeepOut(CostTerm):
     class Config(StateTermConfig):
         """The ball: one number of `center` for each of `names`; without a center, those of the tasks."""
 
+        one_each = "center"
         kind: Literal["keep_out"] = "keep_out"
         weight: Positive = 10.0
         center: tuple[float, ...] | None = Field(default=None, description="none: the ball of each task")
@@ -31,26 +30,19 @@ class KeepOut(CostTerm):
         )
 
         @model_validator(mode="after")
-        def _center_fits(self) -> Self:
-            if self.center is None:
-                return self
-            if self.radius is None:
+        def _center_has_a_radius(self) -> Self:
+            if self.center is not None and self.radius is None:
                 raise ValueError("a ball with a center needs a radius")
-            if len(self.center) != len(self.names):
-                raise ValueError(
-                    f"expected a center with {len(self.names)} number(s), one a name; found {len(self.center)}"
-                )
             return self
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
         self.config = config
         self._read, self.r2 = fit_reading(config, model, data, seed)
         if config.center is not None and config.radius is not None:
-            self._cost = keep_out(self._read, config.center, config.radius)
+            self.cost = keep_out(self._read, config.center, config.radius)
             self.regions = (Region(config.names, config.center, config.radius),)
 
     def for_tasks(self, tasks: Tasks) -> None:
-        """See `CostTerm`."""
         if self.config.center is not None:
             return
         if tasks.regions is None:
@@ -58,8 +50,4 @@ class KeepOut(CostTerm):
         if self.config.names != (names := tasks.start(1).goal_names):
             raise UserError(f"the regions of the tasks are of {', '.join(names)}, found {', '.join(self.config.names)}")
         center = torch.from_numpy(tasks.regions.center).float()
-        self._cost = keep_out(self._read, center, self.config.radius or tasks.regions.radius)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)
+        self.cost = keep_out(self._read, center, self.config.radius or tasks.regions.radius)
