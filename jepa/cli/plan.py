@@ -44,7 +44,7 @@ def plan(
     action_repeat=1                environment steps for which each action is repeated
     planner.kind=cem               random, cem, icem, mppi, gradient, hybrid, grasp
     keep_out_radius=0.12           a region on the way of each task that must not be entered
-    max_action_cost=3              maximum sum of the squared actions of a task
+    max_action_cost=3              maximum sum over the steps of the mean squared action
     'costs=[{kind: action_cost}]'  additional costs: action_cost, keep_out, state, image
     warm_start=previous            initial plan: previous (plan), none, inverse_dynamics,
                                    controller (of `jepa dream`)
