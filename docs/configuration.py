@@ -11,7 +11,7 @@ from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.imagination.config import DreamConfig
-from jepa_probes.planning.config import PlanConfig
+from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.probing.config import ProbeConfig
 
 PAGE = "configuration.md"
@@ -20,6 +20,7 @@ VERBS: dict[str, type[Config]] = {
     "jepa pretrain": PretrainConfig,
     "jepa probe": ProbeConfig,
     "jepa plan": PlanConfig,
+    "jepa plan --planners": PlannersConfig,
     "jepa diagnose": DiagnoseConfig,
     "jepa dream": DreamConfig,
     "jepa data curate": CurateConfig,

@@ -1,11 +1,14 @@
 """`jepa plan`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jepa.cli.resolve_run import Target, run_and_config
+
+if TYPE_CHECKING:
+    from jepa_probes.planning.config import PlanConfig
 
 
 def plan(
@@ -16,6 +19,9 @@ def plan(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/plan/demo.yaml.")] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder. [default: RUN]")] = None,
+    planners: Annotated[
+        Path | None, typer.Option(help="Compare the planners of this file on the tasks: success and CPU time.")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Compare the results of two runs; do not plan.")] = False,
 ) -> None:
     """Plan held-out tasks with the run's model, in the world it was trained on. Goals are images.
@@ -29,6 +35,7 @@ def plan(
     jepa plan RUN tasks=50 planner.kind=mppi
     jepa plan OTHER --config RUN/plan.yaml
     jepa plan --compare RUN OTHER
+    jepa plan RUN --config configs/plan/demo.yaml --planners configs/planners/all.yaml
 
     \b
     tasks=200 steps=40 seed=0      number of tasks; environment steps for each
@@ -36,6 +43,8 @@ def plan(
     horizon=6 replan_every=2       latent steps of a plan; latent steps taken before replanning
     action_repeat=1                environment steps for which each action is repeated
     planner.kind=cem               random, cem, icem, mppi, gradient, hybrid, grasp
+    keep_out_radius=0.12           a region on the way of each task that must not be entered
+    max_action_cost=3              maximum sum over the steps of the mean squared action
     'costs=[{kind: action_cost}]'  additional costs: action_cost, keep_out, state, image
     warm_start=previous            initial plan: previous (plan), none, inverse_dynamics,
                                    controller (of `jepa dream`)
@@ -47,15 +56,29 @@ def plan(
 
     wanted = overrides or []
     if compare:
-        if len(wanted) != 1 or config or out:
+        if len(wanted) != 1 or config or out or planners:
             raise UserError(f"--compare takes two run folders and nothing else, found {1 + len(wanted)} words")
         from jepa_probes.planning.plan import comparison
 
         typer.echo("\n".join(comparison(target, Path(wanted[0]))))
         return
     run, resolved = run_and_config(target, config, wanted, PlanConfig, "plan")
+    if planners:
+        _compare_planners(run, resolved, planners, out)
+        return
     from jepa_probes.planning.plan import plan as run_verb
     from jepa_probes.planning.plan import table
 
     typer.echo("\n".join(table(run_verb(run, resolved, out=out))))
     typer.echo(f"{(out or run) / 'plan.json'}")
+
+
+def _compare_planners(run: Path, config: "PlanConfig", planners: Path, out: Path | None) -> None:
+    from jepa.config import load
+    from jepa_probes.planning.config import PlannersConfig
+    from jepa_probes.planning.plan import plan_with_each
+    from jepa_probes.planning.planner_comparison import table
+
+    result = plan_with_each(run, config, load(planners, PlannersConfig), out=out)
+    typer.echo("\n".join(table(result)))
+    typer.echo(f"{(out or run) / result.FILE}")

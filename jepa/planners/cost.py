@@ -169,12 +169,21 @@ def action_cost(actions: ActionStats | None = None) -> Callable[[Imagined], Floa
     return cost
 
 
-def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """Depth of the states in a ball to avoid, as a share of its radius, averaged over the plan; 0 outside."""
+def keep_out(
+    decode: Decode, center: Sequence[float] | Float[Tensor, "B X"], radius: float
+) -> Callable[[Imagined], Float[Tensor, "B K"]]:
+    """Depth of the states in a ball to avoid, as a share of its radius, averaged over the plan; 0 outside.
+
+    Args:
+        center: of one ball for all episodes, or of one ball for each episode, in the order of the plans.
+    """
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
         where = decode(imagined.latents)
-        distance = (where - where.new_tensor(center)).norm(dim=-1)
+        middle = torch.as_tensor(center).to(where)
+        if middle.ndim > 1:
+            middle = middle[: len(where), None, None]
+        distance = (where - middle).norm(dim=-1)
         return (1 - distance / radius).clamp_min(0).mean(-1)
 
     return cost

@@ -98,7 +98,7 @@ def examine(subject: Subject, controller: Controller | None = None) -> Diagnosis
     plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
-    settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, plan.seed).terms)
+    settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, tasks).terms)
     Policy(model, tasks.goal_images[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
     learned = learn(subject, settings)
     inverse = _inverse(subject, learned)

@@ -10,7 +10,7 @@ Several bodies of a kind (body0, body1, …) are one quantity, `bodies.position`
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.r2 import r2_score
-from jepa_probes.probing.state import KINDS
+from jepa_probes.probing.features import Features
+from jepa_probes.probing.state import KINDS, fit_state
 
 Kind = Literal["position", "velocity", "angle", "other"]
 MOVING: dict[str, Kind] = {"position": "position", "velocity": "velocity"}
@@ -148,6 +149,29 @@ class StateCode:
             there = truth[..., index].isfinite()
             scores.append(r2_score(predicted[..., index][there][:, None], truth[..., index][there][:, None]))
         return torch.cat(scores).nanmean().item()
+
+
+def read_out(train: Features, test: Features, seed: int = 0) -> dict[str, float]:
+    """`state_r2` as in `jepa probe`, and QUANTITY_r2 of each quantity; those that nothing varies in are left out.
+
+    Cheap enough for the time of training: linear maps. One number hides what an encoder drops: positions may be read
+    with an R² of 0.98 where nothing is known of an angle.
+    """
+    whole = fit_state(train, seed=seed).score(test)
+    scores = {"state_r2": whole.state_r2}
+    code = StateCode.fit(train.state_names, train.states)
+    turns = {code.numbers[i].name: i for q in code.quantities if q.kind == "angle" for i in q.numbers}
+    columns = dict(whole.columns)
+    if turns:
+        angles = [
+            replace(part, states=code.encode(part.states)[..., list(turns.values())], state_names=tuple(turns))
+            for part in (train, test)
+        ]
+        columns |= fit_state(angles[0], seed=seed).score(angles[1]).columns
+    for quantity in code.quantities:
+        known = [r2 for i in quantity.numbers if (r2 := columns[code.numbers[i].name]) is not None]
+        scores[f"{quantity.name}_r2"] = sum(known) / len(known) if known else None
+    return {name: r2 for name, r2 in scores.items() if r2 is not None}
 
 
 def _degrees(predicted: Float[Tensor, "n 2"], truth: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:

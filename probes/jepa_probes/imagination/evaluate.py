@@ -63,7 +63,6 @@ def evaluate_controller(
     began = time.perf_counter()
     episodes = tasks.run(act)
     seconds = time.perf_counter() - began
-    solved = tasks.solved(episodes.distance)
     others = {"random": random_floor(tasks, model.spec.frames_per_step * policy.stride)}
     if world.has_expert:
         others["expert"] = expert(tasks)
@@ -72,9 +71,9 @@ def evaluate_controller(
         in_world = torch.stack(rewards, 1)
         returns = _returns(dream, controller, starts[0], goal, in_world, horizon, tasks.protocol.seed)
     return DreamScore(
-        **dict(Success.of(solved)),
+        **dict(Success.of(episodes.solved)),
         baselines={agent: Score(**dict(Success.of(which))) for agent, which in others.items()},
-        ever_reached=float(tasks.solved(episodes.nearest).mean()),
+        ever_reached=float(tasks.reached(episodes.nearest).mean()),
         median_distance=float(np.median(episodes.distance)),
         unit=world.unit,
         protocol=tasks.protocol,

@@ -7,7 +7,7 @@
     expert             the world's expert policy, which reads the true state
     simulator          the same planner with true dynamics: it plans on copies of the world, with the true distance as
                        its cost; of a hybrid the sampler alone, as a simulator has no gradient. Where plans start from
-                       a guide, so do these
+                       a guide, so do these. It alone of these knows the rules of the tasks
 
 An agent that a world does not allow is left out.
 """
@@ -29,7 +29,11 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.result import Success
+from jepa_probes.planning.rules import action_cost_of
 from jepa_probes.planning.tasks import Tasks, random_actions
+
+# Of rules in the true cost: a step that is deep in a region, and one at full force, beside a unit of distance.
+DEPTH_WEIGHT, ACTION_COST_WEIGHT = 10.0, 0.3
 
 
 def score_baselines(
@@ -140,7 +144,7 @@ def simulator_ceiling(
         if not queue:
             goal = tasks.goal[: len(world)]
             start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)
-            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world), start)
+            plan = control.plan(lambda actions: _true_cost(tasks, world, goal, actions, frames), len(world), start)
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
         return queue.pop(0)
@@ -149,16 +153,21 @@ def simulator_ceiling(
 
 
 def _true_cost(
-    world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
+    tasks: Tasks, world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
 ) -> Float[Tensor, "B K"]:
-    """Mean distance to the goal over a plan, plus the speed at its end (it should stop there)."""
+    """Mean distance to the goal over a plan, plus the speed at its end (it should stop there), and what rules add."""
     batch, plans = actions.shape[:2]
-    imagined = world.take(np.repeat(np.arange(batch), plans))
+    task = np.repeat(np.arange(batch), plans)
+    imagined = world.take(task)
     target = np.repeat(goal, plans, axis=0)
     forces = actions.flatten(0, 1).unflatten(-1, (frames, -1)).flatten(1, 2).numpy()
     total = np.zeros(len(imagined))
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
         total += imagined.distance_to_goal(target)
+        if tasks.regions is not None:
+            total += DEPTH_WEIGHT * tasks.regions.depth(imagined.goal_state(), task)
+        if tasks.protocol.max_action_cost is not None:
+            total += ACTION_COST_WEIGHT * action_cost_of(forces[:, t])
     total = total / forces.shape[1] + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

@@ -30,6 +30,14 @@ class TasksConfig(Config):
         default=None, description="a goal is where goal_policy gets within this many steps; none: drawn by the world"
     )
     goal_policy: str | None = Field(default=None, description="with goal_offset; none: the world's first policy")
+    keep_out_radius: Positive | None = Field(
+        default=None,
+        description="near the way of each task lies a ball of this radius; who enters it has not solved the task",
+    )
+    max_action_cost: Positive | None = Field(
+        default=None,
+        description="sum over the steps of the mean square of the actions; who takes more has not solved the task",
+    )
     action_repeat: Count = Field(default=1, description="environment steps for which an action repeats")
     seed: int = Field(default=0, ge=0)
 
@@ -90,3 +98,12 @@ class PlanConfig(TasksConfig):
                 "warm_start: inverse_dynamics needs inverse dynamics; leave `inverse` as it is, or start elsewhere"
             )
         return self
+
+
+class PlannersConfig(Config):
+    """`jepa plan --planners`: planners that play the same tasks, and how they are timed."""
+
+    baseline: Annotated[Component, part(PLANNERS, "cem", samples=300, elites=30, iterations=30)] = DEFAULT
+    planners: Annotated[tuple[Annotated[Component, part(PLANNERS)], ...], Field(min_length=1)]
+    rounds: Count = Field(default=5, description="times that each is timed, one after the other; the median counts")
+    episodes: Count = Field(default=10, description="planned at once where that is timed")

@@ -20,8 +20,8 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.baselines import score_baselines
 from jepa_probes.planning.costs.base import Costs, Region
-from jepa_probes.planning.result import Entered, PlanResult, Success
-from jepa_probes.planning.tasks import Tasks, check_actions
+from jepa_probes.planning.result import Entered, PlanResult, Rules, Success
+from jepa_probes.planning.tasks import Episodes, Tasks, check_actions
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def evaluate(
     began = time.perf_counter()
     episodes = tasks.run(player)
     seconds = time.perf_counter() - began
-    solved = tasks.solved(episodes.distance)
+    solved = episodes.solved
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
     others = score_baselines(
@@ -79,7 +79,7 @@ def evaluate(
     result = PlanResult(
         **dict(Success.of(solved)),
         baselines=others,
-        ever_reached=float(tasks.solved(episodes.nearest).mean()),
+        ever_reached=float(tasks.reached(episodes.nearest).mean()),
         median_distance=float(np.median(episodes.distance)),
         unit=world.unit,
         plans_per_task=policy.plans,
@@ -92,6 +92,7 @@ def evaluate(
         seconds=seconds,
         distances=episodes.distance.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
+        rules=_rules(tasks, episodes),
     )
     assert player.imagined is not None
     images = np.stack([*player.images, episodes.world.render()[:keep]])
@@ -104,6 +105,21 @@ def _entered(entered: NDArray[np.bool_], tasks: Tasks, regions: Sequence[Region]
     ends = np.logical_or.reduce([r.contains(at) for r in regions for at in (tasks.start(), tasks.at_goal())])
     free = entered[~ends]
     return Entered(share=float(free.mean()) if len(free) else None, tasks=len(free))
+
+
+def _rules(tasks: Tasks, episodes: Episodes) -> Rules | None:
+    protocol = tasks.protocol
+    if protocol.keep_out_radius is None and protocol.max_action_cost is None:
+        return None
+    cost = episodes.action_cost
+    over = None if protocol.max_action_cost is None else float((cost > protocol.max_action_cost).mean())
+    return Rules(
+        reached=float(tasks.reached(episodes.distance).mean()),
+        entered=None if tasks.regions is None else float(episodes.entered.mean()),
+        over_action_cost=over,
+        median_action_cost=float(np.median(cost)),
+        solved=episodes.solved.tolist(),
+    )
 
 
 @dataclass

@@ -45,8 +45,8 @@ def compare(a: PlanResult, b: PlanResult) -> Comparison:
                 f"the two were not given the same tasks: {key} is {ours!r} for A and {theirs[key]!r} for "
                 "B. Plan one of them again with --config FOLDER/plan.yaml of the other"
             )
-    solved_a = np.asarray(a.distances, dtype=float) < a.protocol.radius
-    solved_b = np.asarray(b.distances, dtype=float) < b.protocol.radius
+    solved_a = a.solved()
+    solved_b = b.solved()
     tasks = len(solved_a)
     neither, only_b, only_a, both = np.bincount(2 * solved_a + solved_b, minlength=4).tolist()
     low, high = _interval(only_a, only_b, tasks)

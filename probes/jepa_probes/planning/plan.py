@@ -8,29 +8,23 @@ With `--out FOLDER` they go there.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from jepa.config import UserError, errors_of
+from jepa.config import errors_of
 from jepa.decoders.pixels import PixelDecoder
-from jepa.models.model import load
-from jepa.training.run_folder import run_config
-from jepa_data.shards.index import ShardSet
-from jepa_probes.imagination.dream import load_controller
-from jepa_probes.output import output_folder
-from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.base import build_costs
+from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
-from jepa_probes.planning.recordings import action_space, inverse_dynamics
-from jepa_probes.planning.resolve import fitted, protocol_of, score_table
+from jepa_probes.planning.planner_comparison import PlannerComparison, compare_planners
+from jepa_probes.planning.prepare import prepare
+from jepa_probes.planning.resolve import score_table
 from jepa_probes.planning.result import PlanResult
-from jepa_probes.planning.settings import plan_settings
-from jepa_probes.planning.tasks import Tasks
 from jepa_probes.reporting.gallery import draw_plans
+from jepa_probes.reporting.planner_figure import draw_planners
 from jepa_probes.reporting.results import AGENTS, number, percent
 from jepa_probes.reporting.run_decoder import pixel_decoder
 
@@ -45,37 +39,44 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
         UserError: the run has no model with dynamics, its data come from no simulated world, or from another than the
             config names; or nothing can be written.
     """
-    settings = plan_settings(config)
-    model = load(run)
-    if model.dynamics is None:
-        raise UserError(
-            f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
-        )
-    training = run_config(run)
-    data = training.data
-    out = output_folder(run, out)
-    config = fitted(run, config, ShardSet.open(data.folder).manifest, model)
-    protocol = protocol_of(config)
+    agent = prepare(run, config, out)
     with errors_of(run):
-        tasks = Tasks(protocol)
-        costs = build_costs(config.costs, model, data, config.seed)
-        space = action_space(model, protocol.world)
-        inverse = config.inverse and cache(partial(inverse_dynamics, model, data, config.inverse, space, config.seed))
-        guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
         done = evaluate(
-            model,
-            tasks,
-            settings,
-            costs=costs,
-            inverse=inverse,
-            guide=guide and guide(),
+            agent.model,
+            agent.tasks,
+            agent.settings,
+            costs=agent.costs,
+            inverse=agent.inverse,
+            guide=agent.guide,
             simulator_tasks=config.simulator_tasks,
         )
-    done.result.write(out)
-    settings = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
-    (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(settings))
-    _draw(out, done, lambda: pixel_decoder(run, model, training, out=out), config.gifs)
+    done.result.write(agent.out)
+    settings = agent.config.model_dump(mode="json", exclude_none=True, exclude={"run"})
+    header = f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n"
+    (agent.out / "plan.yaml").write_text(header + yaml.safe_dump(settings))
+    _draw(agent.out, done, lambda: pixel_decoder(run, agent.model, agent.training, out=agent.out), config.gifs)
     return done.result
+
+
+def plan_with_each(
+    run: Path, config: PlanConfig, planners: PlannersConfig, *, out: Path | None = None
+) -> PlannerComparison:
+    """Play the tasks with each of the planners, time them, and write and draw what each solves and takes.
+
+    Args:
+        config: tasks and how they are planned; its planner is replaced by each of `planners`.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    agent = prepare(run, config, out)
+    settings = replace(agent.settings, terms=agent.costs.terms)
+    with errors_of(run):
+        result = compare_planners(agent.model, agent.tasks, settings, planners, agent.guide)
+    result.write(agent.out)
+    (agent.out / "figures").mkdir(exist_ok=True)
+    draw_planners({run.name: [result]}, agent.out / "figures" / "planners.svg")
+    return result
 
 
 def comparison(a: Path, b: Path) -> list[str]:
@@ -109,6 +110,10 @@ def table(result: PlanResult) -> list[str]:
     if entered := result.entered:
         share = "none" if entered.share is None else f"{100 * entered.share:.1f} %"
         lines.append(f"keep_out: entered in {share} of the {entered.tasks} tasks that neither begin nor end there")
+    if rules := result.rules:
+        broken = {"entered the region": rules.entered, "cost too much": rules.over_action_cost}
+        parts = [f"{what} {percent(share)}" for what, share in broken.items() if share is not None]
+        lines.append(f"planning: ended at the goal {percent(rules.reached)}, " + ", ".join(parts))
     return lines
 
 

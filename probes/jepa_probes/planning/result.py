@@ -31,6 +31,23 @@ class Entered(Part):
     tasks: int
 
 
+class Rules(Part):
+    """Of tasks with rules beside the goal: shares of the tasks, and the median of what the actions of an episode cost.
+
+    Attributes:
+        reached: ended at the goal, whatever was broken.
+        entered: a region that must not be entered; None without regions.
+        over_action_cost: cost more than allowed; None without a limit.
+        solved: which tasks.
+    """
+
+    reached: float
+    entered: Number
+    over_action_cost: Number
+    median_action_cost: float
+    solved: list[bool]
+
+
 class PlanResult(Result, Success):
     """Success of the planner.
 
@@ -40,7 +57,8 @@ class PlanResult(Result, Success):
         median_distance, distances: from the goal at the end, in `unit`; `distances` of each task.
         model_calls_per_plan: imagined steps; `differentiated_calls_per_plan` of them with gradients.
         settings: of the planner; `terms` are the other costs.
-        entered: None without keep-out regions.
+        entered: regions of the costs; None without them.
+        rules: of the tasks; None without them.
     """
 
     FILE: ClassVar[str] = "plan.json"
@@ -59,3 +77,10 @@ class PlanResult(Result, Success):
     seconds: float
     distances: list[Number]
     entered: Entered | None = None
+    rules: Rules | None = None
+
+    def solved(self) -> NDArray[np.bool_]:
+        """Which tasks."""
+        if self.rules is not None:
+            return np.array(self.rules.solved)
+        return np.asarray(self.distances, dtype=float) < self.protocol.radius

@@ -3,7 +3,7 @@
     episodes of a recording   0 … n                 seen in training, or kept for probes
     episodes of tasks         1,000,000 …           seen by nobody before
 
-Success is judged at the end of the budget, so passing over the goal does not count.
+Success is judged at the end of the budget, so passing over the goal does not count. Rules (rules.py) hold all the time.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from jepa.agents.policy import stride_of
@@ -19,10 +19,12 @@ from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_batch, make_goal_batch
 from jepa_data.worlds.base import GoalBatch, WorldBatch
+from jepa_probes.planning.rules import Watch, draw_regions
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
 FIRST_EPISODE = 1_000_000
 GOAL_STREAM = zlib.crc32(b"goals")
+REGION_STREAM = zlib.crc32(b"regions")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
 Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
@@ -41,6 +43,8 @@ class Protocol:
         min_distance: goals nearer to the start are drawn again, so that no task begins solved.
         goal_offset: a goal is where `goal_policy` gets from the start within so many steps; None: any that the world
             draws.
+        keep_out_radius: near the way of each task lies a ball of this radius, which must not be entered; None: none.
+        max_action_cost: sum over the steps of the mean square of the actions, at most; None: any.
     """
 
     world: str
@@ -53,6 +57,8 @@ class Protocol:
     seed: int
     goal_offset: int | None = None
     goal_policy: str | None = None
+    keep_out_radius: float | None = None
+    max_action_cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,21 +85,28 @@ class Play:
 
 @dataclass(frozen=True)
 class Episodes:
-    """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came."""
+    """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came.
+
+    `solved`: who ended at the goal and broke no rule. `entered` and `action_cost`: see `Watch`.
+    """
 
     world: GoalBatch
     distance: Float[np.ndarray, " B"]
     nearest: Float[np.ndarray, " B"]
+    solved: Bool[np.ndarray, " B"]
+    entered: Bool[np.ndarray, " B"]
+    action_cost: Float[np.ndarray, " B"]
 
 
 class Tasks:
     """Held-out starts and goals of a protocol.
 
     `recorded`: the actions [B, goal_offset, A] by which the goal policy got to the goals; None where the
-    world drew them.
+    world drew them. `regions`: that must not be entered; None without such a rule.
 
     Raises:
-        UserError: tasks would begin solved, or the world has no such policy or no goals that are far enough.
+        UserError: tasks would begin solved, the world has no such policy or no goals that are far enough, or regions
+            do not fit the world.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -114,6 +127,10 @@ class Tasks:
                 f"goal_policy is {protocol.goal_policy!r}; {protocol.world} has {', '.join(self._start.policies)}"
             )
         self.goal, self.recorded = self._draw_goals()
+        self.regions = None
+        if protocol.keep_out_radius is not None:
+            rng = np.random.Generator(np.random.Philox(key=[protocol.seed ^ REGION_STREAM, FIRST_EPISODE]))
+            self.regions = draw_regions(self._start, self.goal, protocol.keep_out_radius, rng)
         self.goal_images = self.at_goal().render()
 
     def start(self, count: int | None = None) -> GoalBatch:
@@ -131,17 +148,22 @@ class Tasks:
         world = self.start(count)
         goal = self.goal[: len(world)]
         nearest = world.distance(goal)
+        watch = Watch(self.regions, self.protocol.max_action_cost, np.zeros(len(world), bool))
         for _ in range(self.protocol.steps):
-            world.step(act(world))
+            actions = act(world)
+            world.step(actions)
+            watch.step(actions, world)
             nearest = np.minimum(nearest, world.distance(goal))
-        return Episodes(world, world.distance(goal), nearest)
+        distance = world.distance(goal)
+        solved = self.reached(distance) & ~watch.broken()
+        return Episodes(world, distance, nearest, solved, watch.entered, watch.action_cost)
 
     def solved_by(self, act: Act, count: int | None = None) -> NDArray[np.bool_]:
         """Which of the first `count` tasks, or of all, `act` solves."""
-        return self.solved(self.run(act, count).distance)
+        return self.run(act, count).solved
 
-    def solved(self, distance: Float[np.ndarray, " B"]) -> NDArray[np.bool_]:
-        """Which of the first tasks ended at their goals."""
+    def reached(self, distance: Float[np.ndarray, " B"]) -> NDArray[np.bool_]:
+        """Which distances are those of a goal that is reached."""
         return distance < self.protocol.radius
 
     def _draw_goals(self) -> tuple[Float[np.ndarray, "B G"], Float[np.ndarray, "B O A"] | None]:

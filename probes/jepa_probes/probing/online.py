@@ -1,7 +1,8 @@
 """A probe while the encoder is trained: `trainer.probe_every` steps, on held-out videos, without touching the training.
 
 knn      accuracy of each label by nearest neighbors
-linear   accuracy of each label by logistic regression, and R² of the true states where the data have them
+linear   accuracy of each label by logistic regression, and R² of the true states where the data have them: their mean
+         as in `jepa probe`, and of each kind of state, angles as sine and cosine
 
 It sees one clip each of at most 256 training and 128 test videos, the same each time: encoded again, and decoded again
 only where `data.cache_mib` does not hold them. `jepa probe` afterwards sees all videos, beside the baselines.
@@ -23,11 +24,12 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
+from jepa_probes.diagnosis.quantities import read_out
 from jepa_probes.probing import PROBES
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.features import Features, extract
 from jepa_probes.probing.labels import accuracies, classify, make_task
-from jepa_probes.probing.state import find_targets, fit_state
+from jepa_probes.probing.state import find_targets
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def online_probe(config: PretrainConfig) -> "OnlineProbe | None":
 
 
 class OnlineProbe(ScoringCallback):
-    """Logs `probe/LABEL` (accuracy) and `probe/state_r2`, and writes them to the log.
+    """Logs `probe/LABEL` (accuracy), `probe/state_r2` and `probe/QUANTITY_r2`, and writes them to the log.
 
     Of several processes the first one probes, and the others wait.
 
@@ -96,12 +98,13 @@ class OnlineProbe(ScoringCallback):
         tasks = [task for name in sorted(train.labels) if (task := make_task(name, train, test)) is not None]
         answers = {task.name: classify(self.probe, task, train, test, self.seed)[1] for task in tasks}
         self.scores = {task.name: accuracies(answers[task.name], task)["accuracy"] for task in tasks}
-        if self.with_states and (r2 := fit_state(train, seed=self.seed).score(test).state_r2) is not None:
-            self.scores["state_r2"] = r2
+        if self.with_states:
+            self.scores |= read_out(train, test, self.seed)
         self.seconds += time.perf_counter() - began
         module.log_dict({f"probe/{name}": value for name, value in self.scores.items()}, batch_size=len(batch))
-        floors = {task.name: accuracies(task.majority(), task)["accuracy"] for task in tasks} | {"state_r2": 0.0}
-        message = "  ".join(f"{name} {value:.3f} (floor {floors[name]:.3f})" for name, value in self.scores.items())
+        floors = {task.name: accuracies(task.majority(), task)["accuracy"] for task in tasks}
+        scores = self.scores.items()
+        message = "  ".join(f"{name} {value:.3f} (floor {floors.get(name, 0):.3f})" for name, value in scores)
         logger.info(f"step {step}: {self.kind} probe  {message or 'nothing to find in these videos'}")
 
     def _features(self, module: Pretraining, split: str) -> Features:

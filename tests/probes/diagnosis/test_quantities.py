@@ -11,8 +11,9 @@ from jepa.planners.hybrid import Hybrid
 from jepa.planners.random_shooting import RandomShooting
 from jepa_probes.diagnosis.cost_quality import spearman
 from jepa_probes.diagnosis.open_loop import measure_exploitation
-from jepa_probes.diagnosis.quantities import StateCode, kind_of
+from jepa_probes.diagnosis.quantities import StateCode, kind_of, read_out
 from jepa_probes.planning.settings import enlarged
+from jepa_probes.probing.features import Features
 
 NAMES = ("puck.x", "puck.y", "puck.vx", "puck.visible", "body0.x", "body1.x", "block.angle", "wrist.speed", "light")
 
@@ -59,6 +60,30 @@ def test_errors_are_in_the_units_of_the_world_and_angles_in_degrees_across_a_tur
     assert missed["bodies.position"] == pytest.approx(0.0, abs=1e-6)
     perfect = {q.name: made.r2(q, made.encode(states), made.encode(states)) for q in made.quantities}
     assert perfect == dict.fromkeys(perfect, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("known", ["everything", "all but the angle"])
+def test_a_read_out_has_every_kind_of_state_and_an_angle_counts_as_sine_and_cosine(known: str) -> None:
+    """A latent that turns with the block is read in full, which no linear map from it to the raw angle could be."""
+    names = ("block.x", "block.y", "block.angle", "block.visible", "door")
+    parts = []
+    for seed, episodes in ((0, 60), (1, 30)):
+        draw = torch.Generator().manual_seed(seed)
+        states = torch.rand(episodes, 6, len(names), generator=draw)
+        states[..., 2] *= 2 * math.pi
+        states[..., 4] = 0.5  # never changes
+        turn = [states[..., 2].sin(), states[..., 2].cos()]
+        hidden = [torch.rand(x.shape, generator=draw) for x in turn]
+        numbers = torch.stack([states[..., 0], states[..., 1], *(turn if known == "everything" else hidden)], -1)
+        keys = tuple(f"{seed}-{i}" for i in range(episodes))
+        parts.append(Features(numbers[:, :, None], states, {}, keys, names))
+    scores = read_out(*parts)
+    assert list(scores) == ["state_r2", "block.position_r2", "block.angle_r2"]
+    assert scores["block.position_r2"] == pytest.approx(scores["state_r2"]) and scores["state_r2"] > 0.99
+    if known == "everything":
+        assert scores["block.angle_r2"] > 0.99
+    else:
+        assert scores["block.angle_r2"] < 0.1
 
 
 def test_more_search_is_as_many_times_as_many_plans() -> None:

@@ -103,6 +103,20 @@ def test_who_enters_a_forbidden_region_is_watched_in_the_world_itself(run: Path,
     assert 0 < small["tasks"] < 12 and 0 <= small["share"] <= 1
 
 
+def test_rules_of_the_tasks_are_judged_saved_and_known_to_a_cost_without_a_center(run: Path, run_jepa: Jepa) -> None:
+    rules = ["keep_out_radius=0.1", "max_action_cost=0.5", "min_distance=0.35", "tasks=8", f"costs=[{{{BALL}}}]"]
+    told = run_jepa("plan", run, *FEW, *SMALL, *rules)
+    first = planned(run)
+    assert first["protocol"]["keep_out_radius"] == 0.1 and first["protocol"]["max_action_cost"] == 0.5
+    assert len(first["rules"]["solved"]) == 8 and first["success"] == np.mean(first["rules"]["solved"])
+    assert first["success"] <= first["rules"]["reached"] and first["entered"] is None
+    assert "planning: ended at the goal" in told and "cost too much" in told
+    run_jepa("plan", run, "--config", run / "plan.yaml")
+    assert planned(run)["rules"] == first["rules"]
+    run_jepa("plan", run, *FEW, *SMALL)
+    assert planned(run)["rules"] is None
+
+
 def test_with_a_high_price_of_effort_hardly_anything_is_done(run: Path, run_jepa: Jepa) -> None:
     more = ["planner.samples=32", "planner.elites=4", "steps=12", "costs=[{kind: action_cost, weight: 1000}]"]
     run_jepa("plan", run, *FEW, *more, "warm_start=none")
@@ -137,6 +151,13 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
         (["costs=[{kind: action_cost, weight: -1}]"], "costs.0"),
         (["costs=[{" + BALL + ", center: [0.5], radius: 0.1}]"], "a center with 2 number(s), one a name; found 1"),
         (["costs=[{" + BALL + ", center: [0.5, 0.5], radius: 0}]"], "radius"),
+        (["costs=[{" + BALL + ", center: [0.5, 0.5]}]"], "a ball with a center needs a radius"),
+        (["costs=[{" + BALL + "}]"], "costs.0: expected a center, as the tasks have no regions"),
+        (
+            ["costs=[{kind: keep_out, names: [puck.vx], clips: 10}]", "keep_out_radius=0.1", "min_distance=0.35"],
+            "costs.0: the regions of the tasks are of puck.x, puck.y, found puck.vx",
+        ),
+        (["keep_out_radius=0.1", "min_distance=0.2"], "keep_out_radius is 0.1, so tasks must be at least 0.3 long"),
         (
             ["costs=[{kind: action_cost}, {kind: state, names: [puck.z], target: [0]}]"],
             "costs.1: no state 'puck.z' was recorded",

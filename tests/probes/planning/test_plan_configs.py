@@ -18,11 +18,20 @@ PLANS = sorted((CONFIGS / "plan").rglob("*.yaml"))
 WORLDS = {demo.planning: demo.recording.world for demo in DEMOS.values() if demo.planning}
 
 
+def trained_for(path: Path, plan: PlanConfig) -> PretrainConfig:
+    """The training of the same name, or the one that makes the run."""
+    same = CONFIGS / "pretrain" / path.relative_to(CONFIGS / "plan")
+    if same.is_file():
+        return load(same, PretrainConfig)
+    every = [load(other, PretrainConfig) for other in (CONFIGS / "pretrain").glob("*.yaml")]
+    return next(training for training in every if training.run == plan.run)
+
+
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.relative_to(CONFIGS / "plan").as_posix())
 def test_a_plan_fits_the_run_that_it_names(path: Path) -> None:
     plan, text = load(path, PlanConfig), path.read_text()
     assert path.relative_to(CONFIGS.parent).as_posix() in text.splitlines()[0], "the header names the command"
-    training = load(CONFIGS / "pretrain" / path.relative_to(CONFIGS / "plan"), PretrainConfig)
+    training = trained_for(path, plan)
     assert plan.run == training.run
     name = plan.world or WORLDS[path.relative_to(CONFIGS).as_posix()]
     assert name in world_names()

@@ -34,7 +34,7 @@ def test_no_task_begins_solved_though_many_would(world, goal_offset):
     least = about.radius
     tasks = Tasks(Protocol(world, about.version, 64, 150, 1, least, least, 3, goal_offset, about.policies[0]))
     begin = tasks.start()
-    assert not tasks.solved(begin.distance(tasks.goal)).any()
+    assert not tasks.reached(begin.distance(tasks.goal)).any()
     assert (begin.distance(tasks.goal) >= least).all() and len(np.unique(tasks.goal, axis=0)) == 150
     far = Tasks(Protocol(world, about.version, 64, 150, 1, least, 1.3 * least, 3, goal_offset, about.policies[0]))
     assert (far.start().distance(far.goal) >= 1.3 * least).all()
@@ -43,7 +43,7 @@ def test_no_task_begins_solved_though_many_would(world, goal_offset):
         generators = [np.random.default_rng(i) for i in range(150)]
         for action in near.act(about.policies[0], generators, goal_offset + 1).swapaxes(0, 1):
             near.step(action)
-        assert 0.03 < tasks.solved(begin.distance(near.goal_state())).mean() < 1
+        assert 0.03 < tasks.reached(begin.distance(near.goal_state())).mean() < 1
 
 
 def test_the_tasks_are_a_function_of_the_protocol_and_are_held_out():
@@ -85,7 +85,7 @@ def test_the_recorded_actions_lead_to_the_goals_again(world, policy):
     described = Protocol(world, about.version, 64, 8, 25, about.radius, about.radius, 3, 25, policy)
     tasks = Tasks(described)
     assert replay(tasks).all(), "as often as it is tried: a world has no chance of its own"
-    assert not tasks.solved(tasks.start().distance(tasks.goal)).any()
+    assert not tasks.reached(tasks.start().distance(tasks.goal)).any()
     swapped = Tasks(described)
     swapped.recorded = swapped.recorded[::-1]
     assert replay(swapped).mean() < 0.5, "it is these actions that lead there"

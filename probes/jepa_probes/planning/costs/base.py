@@ -20,6 +20,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.worlds.base import WorldBatch
 from jepa_probes.planning.costs import TERMS, TermConfig
+from jepa_probes.planning.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class CostTerm:
     r2: Mapping[str, float | None] = MappingProxyType({})
     regions: tuple[Region, ...] = ()
 
+    def for_tasks(self, tasks: Tasks) -> None:
+        """Adapt `cost` to the tasks; called once, before any plan. By default nothing depends on them.
+
+        Raises:
+            UserError: the term does not fit the tasks.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -68,12 +77,12 @@ class Costs:
     configs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, seed: int) -> Costs:
-    """Fit what is read off latents, and encode what is an image, once for all plans.
+def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: StreamConfig, tasks: Tasks) -> Costs:
+    """Fit what is read off latents, and encode what is an image, once for all plans of the tasks.
 
     Raises:
-        UserError: a state was not recorded, which is found before anything is fitted, or does not exist in all
-            episodes; or an image cannot be read or is not square.
+        UserError: a term does not fit the tasks; a state was not recorded, which is found before anything is fitted, or
+            does not exist in all episodes; or an image cannot be read or is not square.
     """
     recorded = ShardSet.open(data.folder).manifest.state_names
     for number, cost in enumerate(costs):
@@ -85,7 +94,8 @@ def build_costs(costs: Sequence[TermConfig], model: LatentWorldModel, data: Stre
     configs: list[dict[str, Any]] = []
     for number, cost in enumerate(costs):
         try:
-            term: CostTerm = TERMS.make(cost, model, data, seed)
+            term: CostTerm = TERMS.make(cost, model, data, tasks.protocol.seed)
+            term.for_tasks(tasks)
         except ValueError as error:
             raise UserError(f"costs.{number}: {error}") from error
         terms.append(Term(term.cost, cost.weight))

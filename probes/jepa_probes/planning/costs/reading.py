@@ -18,7 +18,7 @@ from jepa_probes.probing.features import split_episodes
 class StateTermConfig(TermConfig):
     """Which states, and what the reading is fitted to."""
 
-    one_each: ClassVar[str]  # the field that holds a number for each name
+    one_each: ClassVar[str]  # the field that holds a number for each name, or None
 
     names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
     clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
@@ -29,7 +29,8 @@ class StateTermConfig(TermConfig):
 
     @model_validator(mode="after")
     def _one_number_a_name(self) -> Self:
-        if (count := len(getattr(self, self.one_each))) != len(self.names):
+        numbers = getattr(self, self.one_each)
+        if numbers is not None and (count := len(numbers)) != len(self.names):
             raise ValueError(f"expected a {self.one_each} with {len(self.names)} number(s), one a name; found {count}")
         return self
 
