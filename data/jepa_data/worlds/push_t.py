@@ -1,8 +1,8 @@
 """Push-T: a round pusher moves a T to the position and angle of a goal image.
 
 Task, sizes and success criterion are those of DINO-WM (2411.04983); the table is that of Diffusion Policy (2303.04137),
-see `pusher.py`. The data differ: DINO-WM replays human demonstrations with noise, and here scripts push (see
-`push_t_policies.py`), so published scores are not directly comparable. Contacts make open-loop plans fail.
+see `pushing/table.py`. The data differ: DINO-WM replays human demonstrations with noise, and here scripts push (see
+`pushing/policies.py`), so published scores are not directly comparable. Contacts make open-loop plans fail.
 
     action [2]   target of the pusher, as an offset; 1 is 100 px. Goals and starts are inside the table
     state [7]    agent.x, agent.y, block.x, block.y, block.angle, agent.vx, agent.vy, in px of a table 512 wide, radians
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from jepa_data.worlds import render, rows
 from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.geometry import in_unit_disc, wrapped
-from jepa_data.worlds.push_t_policies import PUSHER_RANGE, REACH, Demonstration, Script
-from jepa_data.worlds.pusher import BAR, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
+from jepa_data.worlds.pushing.policies import PUSHER_RANGE, REACH, Demonstration, Script
+from jepa_data.worlds.pushing.table import BAR, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
 NEAR, ALIGNED = 20.0, np.pi / 9  # px and radians of success
 AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goals lie

@@ -2,7 +2,7 @@
 
 import pymunk
 
-from jepa_data.worlds.pusher import (
+from jepa_data.worlds.pushing.table import (
     BAR,
     BRAKE,
     CENTER_OF_MASS,

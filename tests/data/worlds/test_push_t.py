@@ -9,7 +9,7 @@ from jepa_data.errors import DataError
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.worlds import rows
 from jepa_data.worlds.push_t import REACH, PushTBatch
-from jepa_data.worlds.pusher import Pushing, Table
+from jepa_data.worlds.pushing.table import Pushing, Table
 from tests.data.worlds.plain_pushing import plain_step
 
 

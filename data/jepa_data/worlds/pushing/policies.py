@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds.geometry import angle_of, clip_to_unit, rotated, unit_vector, wrapped
-from jepa_data.worlds.pusher import BAR, CENTER_OF_MASS, STEM, UNIT, Table
+from jepa_data.worlds.pushing.table import BAR, CENTER_OF_MASS, STEM, UNIT, Table
 
 REACH = 100.0  # px for an action of 1
 PUSHER_RANGE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
@@ -128,9 +128,9 @@ class Demonstration:
         self.pushed = np.where(over, 0, self.pushed)
         inward = rotated(NORMALS[self.contact], table.block[:, 2])
         edge = table.block[:, :2] + rotated(CONTACTS[self.contact], table.block[:, 2])
-        begin = (edge - CLOSE * inward).clip(*PUSHER_RANGE)
-        self.pushed = self.pushed + ((np.linalg.norm(begin - table.agent, axis=-1) < THERE) | (self.pushed > 0))
-        way = (_around(table.agent, _center(table), begin) - table.agent) / REACH
+        start = (edge - CLOSE * inward).clip(*PUSHER_RANGE)
+        self.pushed = self.pushed + ((np.linalg.norm(start - table.agent, axis=-1) < THERE) | (self.pushed > 0))
+        way = (_around(table.agent, _center(table), start) - table.agent) / REACH
         way = self.walk[:, None] * way / np.maximum(self.walk, np.linalg.norm(way, axis=-1))[:, None]
         action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.push, None] * inward, way)
         return (action + self.noise[:, t]).clip(-1, 1)
@@ -158,9 +158,9 @@ class Demonstration:
         torque = (arm[..., 0] * inward[..., 1] - arm[..., 1] * inward[..., 0]) / GYRATION
         length = np.maximum(np.hypot(np.linalg.norm(way, axis=-1), turn), 1e-9)[:, None]
         use = ((inward * way[:, None]).sum(-1) + torque * turn[:, None]) / (length * np.hypot(1, torque))
-        begin = edge - CLOSE * inward
-        blocked = ((begin < PUSHER_RANGE[0]) | (begin > PUSHER_RANGE[1])).any(-1)
-        walk = np.linalg.norm(begin - table.agent[:, None], axis=-1)
+        start = edge - CLOSE * inward
+        blocked = ((start < PUSHER_RANGE[0]) | (start > PUSHER_RANGE[1])).any(-1)
+        walk = np.linalg.norm(start - table.agent[:, None], axis=-1)
         return use, use - FAR * walk - OUTSIDE * blocked
 
 
@@ -182,7 +182,8 @@ def _edges() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     (left, top), (right, under) = BAR
     (inner, _), (outer, bottom) = STEM
     heights = (60.0, 85.0, 110.0)
-    down, up, rightwards, leftwards = ((0.0, 1.0), (0.0, -1.0), (1.0, 0.0), (-1.0, 0.0))
+    down, up = (0.0, 1.0), (0.0, -1.0)
+    rightwards, leftwards = (1.0, 0.0), (-1.0, 0.0)
     contacts = [
         *(((x, top), down) for x in (-45.0, -15.0, 15.0, 45.0)),
         ((left, UNIT / 2), rightwards),

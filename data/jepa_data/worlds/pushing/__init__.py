@@ -1,0 +1,1 @@
+"""The table of Push-T, and the scripts that push on it."""
