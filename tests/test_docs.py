@@ -34,7 +34,7 @@ SHORTER = {  # what is added to a command, so that it takes seconds
     "record": ["--episodes", "24"],
     "plan": ["tasks=3", "steps=8", "simulator_tasks=1", "gifs=1", "inverse.updates=5"],
     "diagnose": [
-        *("tasks=3", "plan.steps=8", "plan.planner.samples=8", "plan.planner.elites=2", "plan.inverse.updates=5"),
+        *("tasks=3", "plan.steps=8", "plan.planner={kind: cem, samples: 8, elites: 2}", "plan.inverse.updates=5"),
         *("read_updates=5", "state_updates=5", "starts=3", "candidates=4", "clips=20"),
     ],
     "dream": ["tasks=3", "steps=8", "controller.updates=2"],
