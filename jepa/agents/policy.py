@@ -129,6 +129,11 @@ class Policy:
         self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
         self.plans = self.evaluations = self.differentiated = 0
 
+    @property
+    def is_planning(self) -> bool:
+        """Whether the next call of `act` plans."""
+        return not self._queue
+
     def act(self, observation: Any, state: Float[np.ndarray, "*B X"] | None = None) -> Float32[np.ndarray, "*B A"]:
         """The action for an observation, in the units of the data. Replans after `replan_every` latent steps.
 
@@ -142,7 +147,7 @@ class Policy:
         check_shape(observation, self.goal_shape)
         images = as_images(observation)
         self._observe(images, self._checked(state, len(images)))
-        if not self._queue:
+        if self.is_planning:
             self._queue = self._plan()
         return as_action(self._queue.pop(0), observation)
 

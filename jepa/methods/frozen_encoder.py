@@ -163,10 +163,10 @@ def _check_length(config: FrozenEncoderConfig, frames: int, tubelet: int) -> Non
     """Raises ValueError for clips shorter than context and rollout."""
     context = 1 if config.rollout_context == "random" else config.rollout_context
     steps = frames // tubelet
-    least = max(2, config.rollout_steps and config.rollout_steps + context)
-    if steps < least:
+    minimum = max(2, config.rollout_steps and config.rollout_steps + context)
+    if steps < minimum:
         raise ValueError(
-            f"data.clip_frames is {frames}, {steps} latent step(s); expected {least * tubelet} or more: a clip holds "
+            f"data.clip_frames is {frames}, {steps} latent step(s); expected {minimum * tubelet} or more: a clip holds "
             "what a rollout starts from (method.rollout_context) and what it predicts (method.rollout_steps)"
         )
 

@@ -132,7 +132,7 @@ def goal_reached(
                 "the goal is not of this model: expected latents [episodes, tokens, width] = "
                 f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
             )
-        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        latents = _steps_that_count(imagined, running_cost_weight)
         distance = (latents - goal[:, None, None]).square().mean((-2, -1))
         return _over_path(distance, running_cost_weight)
 
@@ -145,7 +145,7 @@ def state_reached(
     """Squared distance between decoded states (proprioception, positions) and a target, averaged over their width."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        latents = _steps_that_count(imagined, running_cost_weight)
         return _over_path((decode(latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
 
     return cost
@@ -187,6 +187,11 @@ def keep_out(
         return (1 - distance / radius).clamp_min(0).mean(-1)
 
     return cost
+
+
+def _steps_that_count(imagined: Imagined, running_cost_weight: float) -> Float[Tensor, "B K H N D"]:
+    """The latents of all steps, or of the last one alone if the others have no weight."""
+    return imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
 
 
 def _over_path(distance: Float[Tensor, "B K H"], running_cost_weight: float) -> Float[Tensor, "B K"]:

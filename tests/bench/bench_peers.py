@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,16 +32,9 @@ from jepa_data.stream.loader import make_loader
 from tests.bench.bench_data import BATCH, FRAMES, RATE, SIDE, STRIDE, copied, packed, videos
 
 __all__ = ["copied", "packed", "videos"]  # fixtures
+pytestmark = pytest.mark.usefixtures("one_thread")
 Compare = Callable[..., float]
 SAMPLES, ELITES, ITERATIONS, HORIZON, ACTION = 300, 30, 30, 5, 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class CpuTime:

@@ -7,7 +7,7 @@ layer, tokens of the predictor sorted, a moving average parameter by parameter.
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
@@ -24,19 +24,12 @@ from jepa.predictors.masked import MaskedPredictor
 from jepa.training.optim import adamw
 from tests.bench.conftest import RESULTS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Compare = Callable[..., float]
 FRAMES, TUBELET, PATCH = 16, 2, 16
 STEPS = [("tiny", 64, 4), ("small", 112, 2)]  # size, image in pixels, clips
 CPU = torch.cpu.get_capabilities()
 PRECISIONS = {"fp32": nullcontext, "bf16": lambda: torch.autocast("cpu", torch.bfloat16)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_encoder(size: str, pixels: int) -> VideoViT:

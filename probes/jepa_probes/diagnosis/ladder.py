@@ -148,7 +148,7 @@ def play(
         images = world.render()
         known = proprioception(model, world)
         planned = policy.plans
-        if goal_images is not None:
+        if goal_images is not None and policy.is_planning:
             policy.goal = model.encode_image(torch.from_numpy(goal_images(world)).movedim(-1, 1))
         began = time.process_time()
         action = policy.act(images, known)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jepa_probes.diagnosis.quantities import with_unit
 from jepa_probes.diagnosis.result import Diagnosis, OpenLoop
-from jepa_probes.reporting.results import number, percent
+from jepa_probes.reporting.results import aligned, number, percent
 
 RUNGS = {
     "configured": "as configured",
@@ -47,7 +47,7 @@ def _ladder(result: Diagnosis) -> list[str]:
         plans = str(rung.plans_imagined or "")
         rows.append((label, percent(rung.success), interval, str(rung.tasks), *gains, plans, seconds))
     missing = [f"{labels[name].removeprefix('… ')}: left out, {why}" for name, why in result.left_out.items()]
-    return [*_aligned(rows), *missing]
+    return [*aligned(rows, str.rjust), *missing]
 
 
 def _readout(result: Diagnosis) -> list[str]:
@@ -59,7 +59,7 @@ def _readout(result: Diagnosis) -> list[str]:
     for quantity, row in result.readout.items():
         scores = [score for name in names for score in (row[name].linear, row[name].mlp)]
         rows.append((quantity, *(number(score, 2) for score in scores)))
-    return _aligned(rows)
+    return aligned(rows, str.rjust)
 
 
 def _open_loop(result: Sequence[OpenLoop]) -> list[str]:
@@ -68,7 +68,7 @@ def _open_loop(result: Sequence[OpenLoop]) -> list[str]:
     for row in result:
         errors = (row.imagined, row.still, row.read, row.on_states)
         rows.append((row.quantity, str(row.horizon), *(with_unit(error, row.unit) for error in errors)))
-    return _aligned(rows)
+    return aligned(rows, str.rjust)
 
 
 def _costs(result: Diagnosis) -> list[str]:
@@ -83,13 +83,4 @@ def _costs(result: Diagnosis) -> list[str]:
         ("imagined by plans beyond the recordings", percent(far.plans)),
         ("  by recorded actions", percent(far.recorded_actions)),
     ]
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Row]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, str.rjust)

@@ -171,10 +171,15 @@ def proprioception(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.floa
     return world.states()[:, [names.index(name) for name in model.spec.states]]
 
 
+def act_in(policy: Policy, world: GoalBatch) -> NDArray[np.floating]:
+    """What a policy does in a world as it is now."""
+    return policy.act(world.render(), proprioception(policy.model, world))
+
+
 def _time_of_one(policy: Policy, world: GoalBatch) -> float:
     """Seconds for the plan of a single episode, encoding included: the second one, as the first warms up."""
     for _ in range(2):
         policy.reset()
         began = time.perf_counter()
-        policy.act(world.render(), proprioception(policy.model, world))
+        act_in(policy, world)
     return time.perf_counter() - began

@@ -26,11 +26,12 @@ from jepa.config.result import Result
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.config import PlannersConfig
-from jepa_probes.planning.evaluate import proprioception
+from jepa_probes.planning.evaluate import act_in, proprioception
 from jepa_probes.planning.paired_test import mcnemar
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.settings import make_planner
 from jepa_probes.planning.tasks import Protocol, Tasks
+from jepa_probes.reporting.results import aligned
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def compare_planners(
     for entry in entries:
         logger.info(f"planning with {label_of(entry.config)}")
         policy = make_policy(entry)
-        entry.solved = tasks.solved_by(partial(_act, policy))
+        entry.solved = tasks.solved_by(partial(act_in, policy))
         steps = settings.horizon / policy.plans
         entry.calls = (round(policy.evaluations * steps), round(policy.differentiated * steps))
     episodes = min(config.episodes, tasks.protocol.tasks)
@@ -142,10 +143,6 @@ def compare_planners(
         rounds=config.rounds,
         seconds=time.perf_counter() - began,
     )
-
-
-def _act(policy: Policy, world: GoalBatch) -> NDArray[np.floating]:
-    return policy.act(world.render(), proprioception(policy.model, world))
 
 
 def pooled(comparisons: Sequence[PlannerComparison]) -> list[PlannerScore]:
@@ -178,11 +175,10 @@ def _p_value(solved: Sequence[bool], base: Sequence[bool]) -> float:
 def label_of(config: Component) -> str:
     """A planner in a few words: its kind and what was set of it."""
     parts = []
-    for name in config.model_fields_set - {"kind"}:
-        value = getattr(config, name)
-        parts.append(f"{name} ({label_of(value)})" if isinstance(value, Component) else f"{name} {value}")
-    order = list(type(config).model_fields)
-    parts.sort(key=lambda text: order.index(text.split(" ")[0]))
+    for name in type(config).model_fields:
+        if name in config.model_fields_set - {"kind"}:
+            value = getattr(config, name)
+            parts.append(f"{name} ({label_of(value)})" if isinstance(value, Component) else f"{name} {value}")
     return " ".join((config.kind, ", ".join(parts))).strip()
 
 
@@ -202,8 +198,7 @@ def table(comparison: PlannerComparison) -> list[str]:
                 f"{score.cheaper_alone:.1f} and {score.cheaper:.1f} times" if number else "the baseline",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     best = comparison.cheapest()
     if best is None:
         return [*lines, "none solves as much as the baseline"]

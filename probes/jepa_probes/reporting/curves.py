@@ -149,6 +149,11 @@ def _dress(axes: Axes, theme: str, values: Sequence[float], logarithmic: bool, c
         axes.set_ylim(bottom=0, top=max(values) * 1.08 or 1)
     axes.set_xlabel(counted, color=INK[theme], fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    frame_quietly(axes, theme)
+
+
+def frame_quietly(axes: Axes, theme: str) -> None:
+    """Small labels and a grid behind the data, without ticks and spines."""
     axes.tick_params(colors=INK[theme], labelsize=8, length=0, which="both")
     axes.grid(color=GRID[theme], linewidth=0.8)
     axes.set_axisbelow(True)

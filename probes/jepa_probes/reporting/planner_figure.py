@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from jepa_probes.planning.planner_comparison import PlannerComparison, pooled
-from jepa_probes.reporting.curves import GRID, INK
+from jepa_probes.reporting.curves import INK, frame_quietly
 
 COLORS = ("#3355dd", "#d9480f", "#12805c", "#a61e8c", "#8a6d00", "#0b7285", "#5f3dc4", "#495057")
 MARKERS = "osD^vP*X"
@@ -63,9 +63,5 @@ def _panel(axes: Axes, comparisons: Sequence[PlannerComparison]) -> dict[str, An
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("CPU ms a plan, one episode alone", color=INK["light"], fontsize=8)
     axes.set_ylabel("tasks solved, %", color=INK["light"], fontsize=8)
-    axes.tick_params(colors=INK["light"], labelsize=8, length=0, which="both")
-    axes.grid(color=GRID["light"], linewidth=0.8)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    frame_quietly(axes, "light")
     return drawn

@@ -273,6 +273,16 @@ def percent(share: float | int | None) -> str:
     return f"{100 * share:.1f} %" if whole in ("0", "100") and share not in (0, 1) else f"{whole} %"
 
 
+def aligned(rows: Sequence[Sequence[str]], others: Callable[[str, int], str] = str.ljust) -> list[str]:
+    """Lines of a table: the first column to the left, the `others` to the left or, with `str.rjust`, to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [others(cell, width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "–"
