@@ -114,9 +114,16 @@ class Dynamics(Protocol):
         ...
 
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
+        self,
+        state: State,
+        action: Float[Tensor, "B A"],
+        noise: Float[Tensor, "B N D"] | None = None,
+        temperature: float = 1.0,
     ) -> tuple[State, NextLatent]:
-        """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
+        """One step ahead; `state` is left as it was.
+
+        With `noise` the new state goes on from `sample(noise, temperature)` of the next latent, else from its mean.
+        """
         ...
 
 
@@ -153,9 +160,10 @@ def advance(
     temperature: float = 1.0,
 ) -> tuple[State, Float[Tensor, "B N D"]]:
     """One step: the next state, and the latent that `noise` draws at this temperature; without noise the mean."""
-    state, next_latent = dynamics.step(state, action, noise)
     if noise is None:
+        state, next_latent = dynamics.step(state, action)
         return state, next_latent.mean()
+    state, next_latent = dynamics.step(state, action, noise, temperature)
     return state, next_latent.sample(noise, temperature)
 
 
