@@ -59,11 +59,11 @@ class PredictionLoss:
 
     Attributes:
         terms: scalars by name; "prediction" is minimized, a mean over the numbers of a latent; the others are logged.
-        predicted: of latents 1 … S-1, each from the true ones before it.
+        predicted: of latents 1 … S-1 (P = S-1), each from the true ones before it.
     """
 
     terms: dict[str, Float[Tensor, ""]]
-    predicted: Float[Tensor, "B S-1 N D"]
+    predicted: Float[Tensor, "B P N D"]
 
 
 class Predictor(nn.Module, ABC):
