@@ -8,4 +8,6 @@ PREDICTORS = Parts(  # that learn what actions do; built over (width, action_siz
     mlp="jepa.predictors.mlp:MLPPredictor",
     gru="jepa.predictors.gru:GRUPredictor",
     causal="jepa.predictors.causal:CausalPredictor",
+    mdn_rnn="jepa.predictors.mdn_rnn:MDNRNN",
+    rssm="jepa.predictors.rssm:RSSM",
 )

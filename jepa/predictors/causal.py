@@ -193,7 +193,7 @@ class CausalPredictor(Predictor):
         return CausalState(past, seen, z[:, -1], *where_given(lambda x: x[:, -1], states, cameras))
 
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[CausalState, Deterministic]:
         assert isinstance(state, CausalState)
         now = where_given(lambda x: x[:, None], state.state, state.camera)

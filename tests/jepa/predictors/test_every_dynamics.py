@@ -29,6 +29,14 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (1, {"hidden": 24, "static": 3}),
     ],
     "gru": [(1, {}), (1, {"layer_norm_out": True, "normalize_actions": True})],
+    "mdn_rnn": [
+        (1, {"hidden": 16}),
+        (4, {"hidden": 16, "gaussians": 2, "point": "mode", "normalize_actions": False}),
+    ],
+    "rssm": [
+        (1, {"recurrent_size": 24, "hidden": 16, "blocks": 4, "categoricals": 40, "classes": 3}),
+        (4, {"recurrent_size": 16, "hidden": 8, "categoricals": 5, "point": "mean", "normalize_actions": False}),
+    ],
     "causal": [
         (1, SMALL | {"window": 3, "conditioning": "adaln"}),
         (4, SMALL | {"layer_norm_out": True}),
