@@ -18,7 +18,7 @@ from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
 from jepa.objectives.causal_prediction import Distance, Predict, forced_and_rolled
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import token_grid
+from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 from jepa.predictors.causal import CausalPredictor
 
 ROLLOUT_STEPS = "predicted from its own predictions in training; 0: none"
@@ -33,7 +33,7 @@ class FrozenEncoderConfig(MethodConfig):
         default=None, description="run, model folder or hub id of the encoder; none: `encoder` as it is"
     )
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
-    predictor: CausalPredictor.Config
+    predictor: PredictorConfig
     distance: Distance
     rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
@@ -55,7 +55,7 @@ class FrozenEncoderConfig(MethodConfig):
 
 
 class FrozenEncoderMethod(Method):
-    """A frozen encoder and a causal predictor over its latents.
+    """A frozen encoder and a predictor over its latents, `causal` or `hybrid`.
 
     Args:
         encoder: video -> [B, S, N, D], each latent from its own frames alone; it is frozen here.
@@ -67,12 +67,15 @@ class FrozenEncoderMethod(Method):
     needs_actions = True
     frozen = ("encoder",)
     config: FrozenEncoderConfig
-    dynamics: CausalPredictor
+    dynamics: Predictor
 
     def __init__(self, config: FrozenEncoderConfig, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder.eval().requires_grad_(False))
-        if not issubclass(PREDICTORS[config.predictor.kind], CausalPredictor):
-            raise ValueError(f"{config.kind} needs a predictor of kind causal, found {config.predictor.kind}")
+        if not PREDICTORS[config.predictor.kind].reads_patches:
+            fitting = ", ".join(sorted(kind for kind in PREDICTORS if PREDICTORS[kind].reads_patches))
+            raise ValueError(
+                f"{config.kind} needs a predictor that reads patches ({fitting}), found {config.predictor.kind}"
+            )
         width = block_size(encoder, clips)
         predictor = _with_states(config, width)
         _check_length(config, clips.frames, encoder.tubelet)
@@ -125,24 +128,30 @@ class FrozenEncoderMethod(Method):
         if batch.states is not None and self.dynamics.state_size:
             per_step = self.encoder.tubelet
             states = batch.states[:, per_step - 1 :: per_step]  # at the last frame of each step
-        if states is None or not self.dynamics.predicts_states:
-            return z, lambda seen: self.dynamics(seen, *_first(seen.shape[1], actions, states))
-        proprioception = self.dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
-        return torch.cat((z, proprioception), -1), lambda seen: self._predict_both(seen, actions)
-
-    def _predict_both(
-        self, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
-    ) -> Float[Tensor, "B S N E"]:
-        """Latents and states of the next step: every patch tells both, and what they say of a state is averaged."""
-        z, proprioception = seen.split((self.dynamics.width, self.dynamics.state_size), -1)
-        states = self.dynamics.scale_states.inverse(proprioception.mean(2))
-        return torch.cat(self.dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
+        dynamics = self.dynamics
+        if states is None or not isinstance(dynamics, CausalPredictor) or not dynamics.predicts_states:
+            return z, lambda seen: dynamics.parallel(seen, *_first(seen.shape[1], actions, states))
+        proprioception = dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
+        return torch.cat((z, proprioception), -1), lambda seen: _predict_both(dynamics, seen, actions)
 
 
-def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredictor.Config:
+def _predict_both(
+    dynamics: CausalPredictor, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
+) -> Float[Tensor, "B S N E"]:
+    """Latents and states of the next step: every patch tells both, and what they say of a state is averaged."""
+    z, proprioception = seen.split((dynamics.width, dynamics.state_size), -1)
+    states = dynamics.scale_states.inverse(proprioception.mean(2))
+    return torch.cat(dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
+
+
+def _with_states(config: FrozenEncoderConfig, action_size: int) -> PredictorConfig:
     """The predictor's settings for the states that the method names."""
     predictor = config.predictor
     size = len(config.states)
+    if not isinstance(predictor, CausalPredictor.Config):
+        if size:
+            raise ValueError(f"method.states: a predictor of kind causal reads states, found {predictor.kind}")
+        return predictor
     if predictor.state_size not in (0, size):
         raise ValueError(
             f"method.predictor.state_size is {predictor.state_size}, and method.states names {size}: name "

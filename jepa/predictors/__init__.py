@@ -8,4 +8,5 @@ PREDICTORS = Parts(  # that learn what actions do; built over (width, action_siz
     mlp="jepa.predictors.mlp:MLPPredictor",
     gru="jepa.predictors.gru:GRUPredictor",
     causal="jepa.predictors.causal:CausalPredictor",
+    hybrid="jepa.predictors.hybrid:HybridPredictor",
 )

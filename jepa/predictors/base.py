@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -51,6 +51,7 @@ class Predictor(nn.Module, ABC):
         context: latents that it reads at most; None: all before the next one.
         state_size: numbers of the body that it reads at every step.
         static: how many numbers at the end of a latent never change.
+        reads_patches: whether a latent may be several tokens.
         scale_actions: standardizes raw actions; training fits it (jepa/normalize.py).
     """
 
@@ -59,6 +60,7 @@ class Predictor(nn.Module, ABC):
     context: int | None = 1
     state_size: int = 0
     static: int = 0
+    reads_patches: ClassVar[bool] = False
 
     def __init__(self, config: PredictorConfig, width: int, action_size: int) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class MemorylessPredictor(Predictor):
         self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
     ) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
-        self._check_no_states(states)
+        check_no_states(self, states)
         return self(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     def initial_state(
@@ -117,7 +119,7 @@ class MemorylessPredictor(Predictor):
         states: Float[Tensor, "B S X"] | None = None,
     ) -> LatentState:
         """The last latent; a Markov model forgets what came before. Raises ValueError if there are states."""
-        self._check_no_states(states)
+        check_no_states(self, states)
         return LatentState(z[:, -1])
 
     def step(
@@ -132,9 +134,11 @@ class MemorylessPredictor(Predictor):
         self._check_actions(action)
         return self.predict(z, action)
 
-    def _check_no_states(self, states: Tensor | None) -> None:
-        if states is not None:
-            raise ValueError(f"{type(self).__name__} reads no states, found {states.shape[-1]} at every step")
+
+def check_no_states(predictor: Predictor, states: Tensor | None) -> None:
+    """Raises ValueError for states given to a predictor that reads none."""
+    if states is not None:
+        raise ValueError(f"{type(predictor).__name__} reads no states, found {states.shape[-1]} at every step")
 
 
 def token_grid(encoder: Any) -> tuple[int, int]:

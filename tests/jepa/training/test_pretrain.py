@@ -38,6 +38,14 @@ METHODS: dict[str, dict[str, Any]] = {
             "predictor": {"kind": "causal", "hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln", "window": 3},
         },
     },
+    "lewm hybrid": {
+        "encoder": CONV,
+        "method": {
+            "kind": "lewm",
+            "directions": 16,
+            "predictor": {"kind": "hybrid", "pattern": "M*-", "hidden": 24, "mamba_heads": 2, "mamba_state": 8},
+        },
+    },
     "pldm": {"encoder": CONV, "method": {"kind": "pldm", "predictor": {"kind": "gru"}}},
     "vjepa": {
         "encoder": VIT,
@@ -81,7 +89,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
     again = jepa.load(tmp_path / "run")
     assert torch.equal(model.encode(video), again.encode(video))
     assert again.spec == model.spec and again.preprocessing == model.preprocessing
-    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "pldm"))
+    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "lewm hybrid", "pldm"))
     summary = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert summary["steps"] == 12 and summary["method"] == method.split()[0] and summary["effective_rank"] > 1
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
@@ -94,7 +102,9 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("levjepa", "pldm", "lewm causal") else name
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("levjepa", "pldm", "lewm causal", "lewm hybrid")
+        else name
         for name in METHODS
     ],
 )
