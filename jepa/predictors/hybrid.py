@@ -183,7 +183,7 @@ class HybridPredictor(Predictor):
         mamba_groups: Count = Field(default=1, description="of Mamba heads, which share what they write and read")
         mamba_state: Count = Field(default=32, description="numbers remembered for each channel of a Mamba head")
         mamba_conv: Count = Field(default=4, description="tokens that its convolution reads")
-        chunk: Count = Field(default=64, description="tokens of the scan's chunks: speed, not results")
+        chunk: Count = Field(default=32, description="tokens of the scan's chunks: speed and memory, not results")
         layer_norm_out: bool = Field(
             default=False, description="predictions are LayerNormed, without affine, as the latents are"
         )

@@ -62,7 +62,7 @@ class Mamba2(nn.Module):
         state: M, numbers kept for each channel.
         groups: heads of a group share B and C.
         taps: tokens that the convolution reads, the present one among them.
-        chunk: tokens of a chunk of the scan; it changes the speed, not the result.
+        chunk: tokens of a chunk of the scan. It changes speed and memory (B L Q H numbers), not the result.
 
     Raises:
         ValueError: the heads do not divide into the groups.

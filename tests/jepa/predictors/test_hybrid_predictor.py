@@ -109,7 +109,7 @@ def test_the_stack_equals_nemotron_h_of_transformers(pattern: str) -> None:
     copied(predictor.stack, theirs)
     x = torch.randn(2, 21, 24)
     found, _ = predictor.stack(x, predictor.stack.initial_memories(x), mask=predictor._mask(21, x.device))
-    torch.testing.assert_close(found, theirs(inputs_embeds=x).last_hidden_state, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, theirs(inputs_embeds=x, use_cache=False).last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
 def test_the_published_sizes_give_the_parameters_of_nemotron_h_8b() -> None:
@@ -187,13 +187,27 @@ def test_neither_the_state_nor_a_step_grows_with_what_was_seen(settings: dict[st
 
 
 @torch.no_grad()
+def test_the_work_of_a_pass_is_that_of_the_docstrings() -> None:
+    predictor = make((2, 2), pattern="M-*")
+    z, actions = inputs(predictor, 6)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        predictor.parallel(z, actions)
+    width, inner, groups, state, chunk, heads, tokens = 24, 32, 2, 8, 8, 4, 24
+    mamba = 2 * width * (2 * inner + 2 * groups * state + heads) + 2 * inner * width
+    mamba += 2 * chunk * (groups * state + inner) + 4 * inner * state
+    attention = 2 * width * 6 * (2 * 4 + 2 * 2) + 4 * tokens * 4 * 6
+    token = mamba + 16 * width**2 + attention + 2 * width * (2 * D + A)
+    assert counter.get_total_flops() == 2 * tokens * token
+
+
+@torch.no_grad()
 def test_attention_without_a_window_grows_by_the_same_each_step() -> None:
     sizes, flops = sizes_and_flops(make(pattern="M*-"), 6)
     grown = [later - earlier for earlier, later in itertools.pairwise(sizes)]
     assert set(grown) == {2 * 2 * 2 * 6 * 4} and flops[-1] > flops[0]  # k and v, 2 rows, 2 heads of 6, 4 bytes
 
 
-@pytest.mark.parametrize("pattern", ["M-M-", "M*-", "*-*-"])
+@pytest.mark.parametrize("pattern", ["M-M-", "M*-", "*-"])
 @torch.no_grad()
 def test_the_order_of_what_was_seen_matters_and_without_mamba_that_is_due_to_positions(
     pattern: str, monkeypatch: pytest.MonkeyPatch

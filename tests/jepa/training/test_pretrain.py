@@ -56,6 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "method": {"kind": "levjepa", "local_views": 2, "drop": 0.5, "projector_width": 32, "embedding_width": 8},
     },
 }
+RESUMED_SLOWLY = ("levjepa", "pldm", "lewm causal", "lewm hybrid")
 
 
 def describe(run: Path, corpus: Path, kind: str = "lewm", **changes: Any) -> PretrainConfig:
@@ -101,12 +102,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        pytest.param(name, marks=pytest.mark.slow)
-        if name in ("levjepa", "pldm", "lewm causal", "lewm hybrid")
-        else name
-        for name in METHODS
-    ],
+    [pytest.param(name, marks=pytest.mark.slow) if name in RESUMED_SLOWLY else name for name in METHODS],
 )
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     method: str, corpus: Path, tmp_path: Path
