@@ -5,7 +5,7 @@ video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, ev
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -146,9 +146,9 @@ def _predict_both(
 
 def _with_states(config: FrozenEncoderConfig, action_size: int) -> PredictorConfig:
     """The predictor's settings for the states that the method names."""
-    predictor = config.predictor
+    predictor: Any = config.predictor
     size = len(config.states)
-    if not isinstance(predictor, CausalPredictor.Config):
+    if not issubclass(PREDICTORS[predictor.kind], CausalPredictor):
         if size:
             raise ValueError(f"method.states: a predictor of kind causal reads states, found {predictor.kind}")
         return predictor

@@ -103,8 +103,8 @@ class GroupedAttention(nn.Module):
     ) -> Float[Tensor, "B L W"]:
         """What each token gathers from `past` and the new ones; `pairs` takes the new keys and values."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), 1)
-        key, value = append(past, pairs, key, value)
+        query, shared = heads.split((self.heads, 2 * self.kv_heads), 1)
+        key, value = append(past, pairs, *shared.chunk(2, 1))
         read = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=self.heads != self.kv_heads)
         return self.out_proj(read.transpose(1, 2).flatten(2))
 
@@ -264,8 +264,8 @@ class HybridPredictor(Predictor):
         if z.shape[2:] != (self.tokens, self.width):
             raise ValueError(f"the predictor reads latents [{self.tokens}, {self.width}], found {list(z.shape[2:])}")
         self._check_actions(actions)
-        beside = self.scale_actions(actions)[:, :, None].expand(-1, -1, self.tokens, -1)
-        x = self.embed(torch.cat((z, beside.to(z.dtype)), -1)).flatten(1, 2)
+        conditions = self.scale_actions(actions)[:, :, None].expand(-1, -1, self.tokens, -1)
+        x = self.embed(torch.cat((z, conditions.to(z.dtype)), -1)).flatten(1, 2)
         if self.ordered and self.tokens == 1:
             return x
         steps = z.shape[1]

@@ -98,7 +98,8 @@ class Mamba2(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L W"], before: MambaState) -> tuple[Float[Tensor, "B L W"], MambaState]:
         """The output at each token, and the memory after the last; `before` is left as it was."""
-        gate, mixed, dt = self.in_proj(x).split((self.inner, self.conv_bias.shape[0], self.heads), -1)
+        gate, ungated = self.in_proj(x).split((self.inner, self.conv_bias.shape[0] + self.heads), -1)
+        mixed, dt = ungated.split((self.conv_bias.shape[0], self.heads), -1)
         inputs = torch.cat((before.conv.to(mixed.dtype), mixed), 1)
         length = x.shape[1]
         mixed = sum((inputs[:, t : t + length] * self.conv_weight[t] for t in range(self.taps)), self.conv_bias)
@@ -111,10 +112,9 @@ class Mamba2(nn.Module):
     ) -> tuple[Float[Tensor, "B L I"], Float[Tensor, "B H P M"]]:
         with torch.autocast(mixed.device.type, enabled=False):
             precision = torch.promote_types(mixed.dtype, torch.float32)
-            shared = self.groups * self.state
-            x, b, c = mixed.to(precision).split((self.inner, shared, shared), -1)
+            x, shared = mixed.to(precision).split((self.inner, 2 * self.groups * self.state), -1)
             x = x.unflatten(-1, (self.heads, self.head_dim))
-            b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
+            b, c = shared.unflatten(-1, (2, self.groups, self.state)).unbind(-3)
             time = F.softplus(dt.to(precision) + self.dt_bias)
             log_decay = -time * self.A_log.exp()
             state = state.to(precision)
@@ -157,7 +157,8 @@ def chunked_scan(
     length, groups = b.shape[1:3]
     size = min(chunk, length)
     grouped = (groups, x.shape[2] // groups)
-    x, b, c = (_in_chunks(part, size) for part in (x.unflatten(2, grouped), b, c))
+    x, b = _in_chunks(x.unflatten(2, grouped), size), _in_chunks(b, size)
+    c = _in_chunks(c, size)
     a = _in_chunks(log_decay.unflatten(2, grouped), size).movedim(2, -1)  # [B, K, G, R, Q]: R heads a group
     decay = _span_sums(a).exp()  # [B, K, G, R, Q, Q], from a column's token to a row's
 
