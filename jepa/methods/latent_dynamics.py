@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from jepa.config import DEFAULT, part
 from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
-from jepa.predictors import PREDICTORS
-from jepa.predictors.base import MemorylessPredictor, Predictor, PredictorConfig, token_grid
+from jepa.predictors import PREDICTORS, reading_patches
+from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 
 
 class LatentDynamics(Method):
@@ -42,7 +42,7 @@ class LatentDynamics(Method):
         collapses = False
         kind: Literal["latent_dynamics"] = "latent_dynamics"
         encoder_from: str | None = Field(
-            default=None, description="run, model folder or hub id of the encoder; none: `encoder` as it is"
+            default=None, description="run, model folder or hub id of the encoder; none: `encoder`"
         )
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
 
@@ -58,10 +58,10 @@ class LatentDynamics(Method):
         self.dynamics = PREDICTORS.make(
             config.predictor, encoder.width, block_size(encoder, clips), token_grid(encoder)
         )
-        if isinstance(self.dynamics, MemorylessPredictor) and encoder.tokens != 1:
+        if encoder.tokens != 1 and not self.dynamics.reads_patches:
             raise ValueError(
                 f"method.predictor {config.predictor.kind} takes one vector a step, the encoder gives {encoder.tokens} "
-                "tokens: choose causal, mdn_rnn or rssm, or an encoder with output: pooled"
+                f"tokens: choose {reading_patches()}, or an encoder with output: pooled"
             )
         if self.dynamics.state_size:
             raise ValueError("latent_dynamics gives its predictor latents and actions alone: omit state_size")

@@ -79,6 +79,7 @@ class Predictor(nn.Module, ABC):
         static: number of dimensions at the end of a latent that never change.
         scale_actions: standardizes raw actions; fitted in training (jepa/normalize.py).
         distribution: whether it predicts a distribution, trained from true latents by its own `loss`.
+        reads_patches: whether a latent may be several tokens.
     """
 
     distribution: ClassVar[bool] = False
@@ -87,6 +88,7 @@ class Predictor(nn.Module, ABC):
     context: int | None = 1
     state_size: int = 0
     static: int = 0
+    reads_patches: ClassVar[bool] = False
 
     def __init__(self, config: PredictorConfig, width: int, action_size: int) -> None:
         super().__init__()
@@ -129,7 +131,7 @@ class Predictor(nn.Module, ABC):
         """
         return self.squared_error(self.parallel(z[:, :-1], actions), z)
 
-    def squared_error(self, predicted: Float[Tensor, "B S-1 N D"], z: Float[Tensor, "B S N D"]) -> PredictionLoss:
+    def squared_error(self, predicted: Float[Tensor, "B Q N D"], z: Float[Tensor, "B S N D"]) -> PredictionLoss:
         """Of predictions of latents 1 … S-1, without the numbers that never change."""
         moving = self.width - self.static
         error = F.mse_loss(predicted[..., :moving], z[:, 1:, :, :moving])

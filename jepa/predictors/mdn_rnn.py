@@ -100,6 +100,7 @@ class MDNRNN(Predictor):
         )
 
     distribution: ClassVar[bool] = True
+    reads_patches: ClassVar[bool] = True
     context = None
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:

@@ -112,6 +112,7 @@ class RSSM(Predictor):
         )
 
     distribution: ClassVar[bool] = True
+    reads_patches: ClassVar[bool] = True
     context = None
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:

@@ -45,6 +45,11 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (4, SMALL | {"conditioning": "token", "state_size": 4, "next_state": "add_action", "window": 2}),
         (4, SMALL | {"conditioning": "adaln", "state_size": 2, "next_state": "predicted", "head_dim": 6}),
     ],
+    "hybrid": [
+        (1, {"pattern": "M-M*-M-", "hidden": 24, "mamba_heads": 3, "mamba_head_dim": 8, "mamba_state": 8}),
+        (4, {"pattern": "M*-", "hidden": 24, "mamba_heads": 2, "window": 2, "chunk": 3, "layer_norm_out": True}),
+        (4, {"pattern": "*-*-", "hidden": 24, "normalize_actions": True}),
+    ],
 }
 
 
