@@ -29,6 +29,7 @@ from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
+from jepa.planners.futures import Futures, Outlook, standard_normal
 from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
 from jepa.world_model import LatentWorldModel, State, advance, rollout
 
@@ -43,6 +44,8 @@ class PlanSettings:
     `terms`: costs in addition to the distance to the goal, which has weight 1.
     `keep`: start each plan from the rest of the last one. If the model is wrong, this repeats the same mistake.
     `history`: maximum number of latents that the model reads before a plan; None: see `history_of`.
+    `futures`: sampled futures of each plan, for dynamics that predict a distribution; 0: one, without noise.
+    `outlook`: which of their costs counts: the mean, the lowest (optimist) or the highest (pessimist).
     `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of the imagined distance.
     """
 
@@ -56,6 +59,8 @@ class PlanSettings:
     keep: bool = True
     history: int | None = None
     random_action_if_stuck: float = 0.0
+    futures: int = 0
+    outlook: Outlook = "mean"
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_action_if_stuck < 1:
@@ -80,7 +85,8 @@ class Policy:
         guide: a controller whose imagined rollout initializes every plan; None: see `settings`.
 
     Raises:
-        UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
+        UserError: the model has no dynamics, or predicts one future where several are to be sampled; goal and
+            observations differ in shape, or the rates do not divide.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Policy:
             seed=seed,
             actions=model.spec.actions,
         )
+        self._futures = _futures(model, settings, seed)
         self.reset()
 
     def reset(self) -> None:
@@ -188,7 +195,7 @@ class Policy:
         states = torch.stack(self._states, 1).to(z) if self._states else None
         self._state = dynamics.initial_state(z, done, states)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
-        cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
+        cost = replace(cost, terms=(*cost.terms, *self.settings.terms), futures=self._futures)
         self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
@@ -240,3 +247,15 @@ def history_of(model: LatentWorldModel, horizon: int) -> int:
     if model.dynamics is None or model.dynamics.context is not None:
         return model.spec.history
     return max(1, model.spec.history + 1 - horizon)
+
+
+def _futures(model: LatentWorldModel, settings: PlanSettings, seed: int) -> Futures | None:
+    if not settings.futures:
+        return None
+    if not getattr(model.dynamics, "distribution", False):
+        raise UserError(
+            f"futures is {settings.futures}, and these dynamics predict one future; omit it, or pretrain with a "
+            "predictor of distributions (mdn_rnn, rssm, latent_variable)"
+        )
+    noise = standard_normal(settings.futures, settings.horizon, model.spec.tokens, model.spec.width, seed)
+    return Futures(noise, settings.outlook)

@@ -8,6 +8,7 @@ from jepa.agents.config import InverseSettings
 from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.planners import PLANNERS
+from jepa.planners.futures import Outlook
 from jepa_probes.planning.costs import TERMS, TermConfig
 
 
@@ -76,6 +77,14 @@ class PlanConfig(TasksConfig):
         "clip longer ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
     running_cost_weight: Share = 1.0
+    futures: int = Field(
+        default=0,
+        ge=0,
+        description="sampled futures of each plan, for a predictor of distributions; 0: one, without noise",
+    )
+    outlook: Outlook = Field(
+        default="mean", description="which of their costs counts: the mean, the lowest or the highest"
+    )
     costs: tuple[Annotated[TermConfig, part(TERMS)], ...] = Field(
         default=(), description="costs added to the distance to the goal, which has weight 1"
     )
