@@ -10,14 +10,19 @@ The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04
 
 Between two actions only the numbers of `Table` are kept. Contacts are computed again, so a step is a function of
 (state, action) alone, and a saved state goes on exactly as it would have.
+
+One space serves all tables, and Chipmunk, the C library under pymunk, is called without pymunk's classes in between. A
+T at rest that the pusher passes by is not simulated at all. An action takes 8 us of a CPU core where the pusher pushes,
+and 4 us where it wanders; with a pymunk space for every action, it takes 90. Poses agree to 1e-12 px.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.worlds import rows
+from jepa_data.worlds.geometry import rotated
 from jepa_data.worlds.packages import needed
 
 TABLE = 512.0  # px
@@ -29,6 +34,8 @@ CENTER_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of ba
 WALLS = (5.0, 506.0)  # their middles
 WALL = 2.0  # half their thickness
 SUBSTEPS, SUBSTEP_SECONDS = 10, 0.01
+REACH = 78.0  # from the T's center of mass to its farthest corner, rounded up
+MARGIN = 0.01  # px by which a pusher that passes by keeps clear of the T
 SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second: critically damped
 
 
@@ -43,60 +50,116 @@ class Table:
 
 
 class Pushing:
-    """Walls, pusher and T, set up in a new pymunk space for every step.
+    """Walls, pusher and T in one pymunk space that forgets after every action.
 
-    A space that is used again remembers contacts, and in which order its shapes came: both change later digits.
+    Contacts, the order in which shapes came and the length of the last time step all change later digits. So the moving
+    shapes are taken out after an action, with their contacts, and come back under the same numbers before the next one.
     """
 
     def __init__(self, world: str) -> None:
-        self._pymunk = pymunk = needed(world, "pymunk", "pusht")
+        pymunk = needed(world, "pymunk", "pusht")
+        self._lib = pymunk._chipmunk_cffi.lib
+        self._vectors = pymunk._chipmunk_cffi.ffi.from_buffer
         ground = pymunk.Body(body_type=pymunk.Body.STATIC)
         low, high = WALLS
         ends = [(low, low), (high, low), (high, high), (low, high)]
         walls = [pymunk.Segment(ground, a, b, WALL) for a, b in zip(ends, ends[1:] + ends[:1], strict=True)]
-        self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for (x0, y0), (x1, y1) in (BAR, STEM)]
-        self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, corners[0]))
-        parts = [pymunk.Poly(self._block, four) for four in corners]
-        self._block.center_of_gravity = CENTER_OF_MASS
-        shapes = [*walls, pymunk.Circle(self._agent, PUSHER), *parts]
-        for shape in shapes:
+        block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, corners[0]))
+        moving = [pymunk.Circle(agent, PUSHER), *(pymunk.Poly(block, four) for four in corners)]
+        block.center_of_gravity = CENTER_OF_MASS
+        for shape in (*walls, *moving):
             shape.friction = 1.0
-        self._things = [ground, self._agent, self._block, *shapes]
+        space = pymunk.Space()
+        space.damping = 0.0
+        space.add(ground, agent, block, *walls)
+        self._walls = len(walls)
+        self._kept = (space, agent, block, moving)  # what the pointers below point to
+        self._space = space._space
+        self._agent = agent._body
+        self._block = block._body
+        self._moving = [shape._shape for shape in moving]
 
     def step(self, table: Table, targets: NDArray[np.float64]) -> None:
-        """0.1 s of every table, in place, while the pushers are drawn to `targets` [E, 2] in px."""
-        for e, (x, y) in enumerate(targets.tolist()):
-            self._lay(table, e)
-            space = self._pymunk.Space()
-            space.damping = 0.0
-            space.add(*self._things)
-            self._run(space, x, y)
-            space.remove(*self._things)
-            self._read(table, e)
+        """0.1 s of every table, in place, while the pushers are drawn to `targets` [E, 2] in px.
 
-    def _lay(self, table: Table, e: int) -> None:
-        self._agent.position = tuple(table.agent[e].tolist())
-        self._agent.velocity = tuple(table.agent_velocity[e].tolist())
-        block = self._block
-        self._pymunk.Body.update_position(block, 0.0)  # forgets how overlaps were about to be undone
-        x, y, angle = table.block[e].tolist()
-        block.angle = angle  # before the position: turning moves the T about its center of mass
-        block.position = (x, y)
-        vx, vy, block.angular_velocity = table.block_velocity[e].tolist()
-        block.velocity = (vx, vy)
+        Raises:
+            ValueError: a target is not finite, or a table is not.
+        """
+        path, velocities = _drawn(table, targets)
+        if not all(np.isfinite(x).all() for x in (path, table.block, table.block_velocity)):
+            raise ValueError("expected finite actions and states, found others: has a model or a planner diverged?")
+        touched = np.flatnonzero(~_passed_by(table, path))
+        moved = self._moved(rows.take(table, touched), velocities[touched])
+        table.agent[:], table.agent_velocity[:] = path[:, -1], velocities[:, -1]
+        table.block[touched], table.block_velocity[touched] = moved[:, :3], moved[:, 3:]
 
-    def _run(self, space: Any, x: float, y: float) -> None:
-        agent = self._agent
-        for _ in range(SUBSTEPS):
-            (px, py), (vx, vy) = agent.position, agent.velocity
-            ax = SPRING * (x - px) - BRAKE * vx
-            ay = SPRING * (y - py) - BRAKE * vy
-            agent.velocity = (vx + ax * SUBSTEP_SECONDS, vy + ay * SUBSTEP_SECONDS)
-            space.step(SUBSTEP_SECONDS)
+    def _moved(self, table: Table, velocities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pose and velocity of the Ts afterwards [E, 6], by the pushers' velocities [E, S, 2]."""
+        lib = self._lib
+        steps = iter(self._vectors("cpVect[]", np.ascontiguousarray(velocities)))
+        moved = np.empty((len(velocities), 6))
+        tables = zip(*(getattr(table, field.name).tolist() for field in fields(table)), strict=True)
+        try:
+            for e, one in enumerate(tables):
+                self._lay(*one)
+                for _ in range(SUBSTEPS):
+                    lib.cpBodySetVelocity(self._agent, next(steps))
+                    lib.cpSpaceStep(self._space, SUBSTEP_SECONDS)
+                self._clear()
+                position = lib.cpBodyGetPosition(self._block)
+                velocity = lib.cpBodyGetVelocity(self._block)
+                turn = lib.cpBodyGetAngularVelocity(self._block)
+                angle = lib.cpBodyGetAngle(self._block)
+                moved[e] = (position.x, position.y, angle, velocity.x, velocity.y, turn)
+        finally:
+            self._clear()  # an interrupted action too
+        return moved
 
-    def _read(self, table: Table, e: int) -> None:
-        table.agent[e] = self._agent.position
-        table.agent_velocity[e] = self._agent.velocity
-        table.block[e] = *self._block.position, self._block.angle
-        table.block_velocity[e] = *self._block.velocity, self._block.angular_velocity
+    def _lay(self, at: list[float], velocity: list[float], pose: list[float], block_velocity: list[float]) -> None:
+        """Put a table into the space."""
+        lib = self._lib
+        agent, block = self._agent, self._block
+        lib.cpBodySetPosition(agent, at)
+        lib.cpBodySetVelocity(agent, velocity)
+        lib.cpBodyUpdatePosition(block, 0.0)  # forgets how overlaps were about to be undone
+        lib.cpBodySetAngle(block, pose[2])  # before the position: turning moves the T about its center of mass
+        lib.cpBodySetPosition(block, pose[:2])
+        lib.cpBodySetAngularVelocity(block, block_velocity[2])
+        lib.cpBodySetVelocity(block, block_velocity[:2])
+        lib.cpSpaceSetCurrentTimeStep(self._space, 0.0)
+        lib.cpSpaceSetShapeIDCounter(self._space, self._walls)
+        for shape in self._moving:
+            lib.cpSpaceAddShape(self._space, shape)
+
+    def _clear(self) -> None:
+        """Take what moves out of the space, and all contacts with it."""
+        for shape in self._moving:
+            if self._lib.cpSpaceContainsShape(self._space, shape):
+                self._lib.cpSpaceRemoveShape(self._space, shape)
+
+
+def _drawn(table: Table, targets: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions and velocities of the pushers [E, S, 2] in every step of the solver: nothing stops them."""
+    position, velocity = table.agent, table.agent_velocity
+    path = np.empty((len(targets), SUBSTEPS, 2))
+    velocities = np.empty_like(path)
+    for step in range(SUBSTEPS):
+        velocity = velocity + (SPRING * (targets - position) - BRAKE * velocity) * SUBSTEP_SECONDS
+        position = position + velocity * SUBSTEP_SECONDS
+        path[:, step], velocities[:, step] = position, velocity
+    return path, velocities
+
+
+def _passed_by(table: Table, path: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which Ts [E] stay as they are: at rest, and touched by neither their pusher nor a wall."""
+    still = ~table.block_velocity.any(-1)
+    middle = table.block[:, :2] + rotated(np.array(CENTER_OF_MASS), table.block[:, 2])
+    clear = (middle > WALLS[0] + WALL + REACH).all(-1) & (middle < WALLS[1] - WALL - REACH).all(-1)
+    seen = rotated(path - table.block[:, None, :2], -table.block[:, None, 2])  # from the T
+    near = np.zeros(path.shape[:2], dtype=bool)
+    for (x0, y0), (x1, y1) in (BAR, STEM):
+        gaps = np.maximum(np.maximum((x0, y0) - seen, seen - (x1, y1)), 0.0)
+        near |= np.square(gaps).sum(-1) < (PUSHER + MARGIN) ** 2
+    return still & clear & ~near.any(-1)

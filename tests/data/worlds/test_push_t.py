@@ -7,7 +7,10 @@ pytest.importorskip("pymunk", reason="push-t needs pymunk: pip install 'openjepa
 
 from jepa_data.errors import DataError
 from jepa_data.sources.rollouts import Recording, record
-from jepa_data.worlds.push_t import PushTBatch
+from jepa_data.worlds import rows
+from jepa_data.worlds.push_t import REACH, PushTBatch
+from jepa_data.worlds.pusher import Pushing, Table
+from tests.data.worlds.plain_pushing import plain_step
 
 
 def placed(*goals: list[float]) -> PushTBatch:
@@ -23,6 +26,42 @@ def test_the_t_moves_only_if_it_is_touched_and_away_from_the_pusher() -> None:
     pushed, untouched = world.goal_state()
     assert pushed[2] > 270, "pushed to the right"
     np.testing.assert_array_equal(untouched[2:], [256, 205, 0])
+
+
+def tables(count: int) -> tuple[Table, np.ndarray]:
+    """Tables in the middle of pushes, some with the T at a wall or under the pusher, and targets [E, 2]."""
+    rng = np.random.default_rng(0)
+    block = np.column_stack([rng.uniform(30, 480, (count, 2)), rng.uniform(-7, 7, count)])
+    agent = (block[:, :2] + rng.normal(0, 90, (count, 2))).clip(20, 492)
+    moving = rng.random((count, 1)) < 0.5
+    velocity = moving * rng.normal(0, [100, 100, 1], (count, 3))
+    targets = (agent + REACH * rng.uniform(-1, 1, (count, 2))).clip(20, 492)
+    return Table(agent, rng.normal(0, 150, (count, 2)), block, velocity), targets
+
+
+def test_steps_are_those_of_a_new_pymunk_space_whatever_was_simulated_before() -> None:
+    table, targets = tables(400)
+    expected = [plain_step(table, e, tuple(targets[e])) for e in range(400)]
+    assert np.mean([pose != before for (pose, _), before in zip(expected, table.block.tolist(), strict=True)]) > 0.2
+    physics = Pushing("push-t")
+    for order in (np.arange(400), np.arange(400)[::-1], np.random.default_rng(1).permutation(400)):
+        moved = rows.take(table, order)
+        physics.step(moved, targets[order])
+        np.testing.assert_allclose(moved.block, [expected[e][0] for e in order], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(moved.block_velocity, [expected[e][1] for e in order], rtol=0, atol=1e-9)
+
+
+def test_numbers_that_are_not_finite_are_refused_and_the_table_goes_on() -> None:
+    table, targets = tables(20)
+    physics = Pushing("push-t")
+    wrong = targets.copy()
+    wrong[3] = np.nan
+    with pytest.raises(ValueError, match="expected finite actions and states"):
+        physics.step(table, wrong)
+    again, _ = tables(20)
+    physics.step(table, targets)
+    Pushing("push-t").step(again, targets)
+    np.testing.assert_array_equal(table.block, again.block)
 
 
 def test_a_push_beside_the_middle_turns_the_t() -> None:
