@@ -1,9 +1,9 @@
 """Push-T: a round pusher brings a T to the place and angle that a goal image shows.
 
 The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
-`pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here a script pushes, so
-published scores are near but not the same thing. Open-loop replay of a good plan fails where contact decides: expect no
-100 %, not even of a planner that knows the true state.
+`pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here scripts push (see
+`push_t_policies.py`), so published scores are near but not the same thing. Open-loop replay of a good plan fails where
+contact decides.
 
     action [2]   where the pusher is drawn to, as an offset of 100 px for each 1; goals and starts lie inside the table
     state [7]    agent.x, agent.y, block.x, block.y, block.angle, agent.vx, agent.vy, in px of a table 512 wide, radians
@@ -14,27 +14,22 @@ published scores are near but not the same thing. Open-loop replay of a good pla
 Each episode is drawn from (seed, episode) alone.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.worlds import render, rows
 from jepa_data.worlds.base import GoalBatch
-from jepa_data.worlds.geometry import angle_of, clip_to_unit, in_unit_disc, rotated, unit_vector, wrapped
-from jepa_data.worlds.pusher import BAR, CENTER_OF_MASS, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
+from jepa_data.worlds.geometry import in_unit_disc, wrapped
+from jepa_data.worlds.push_t_policies import PUSHER_RANGE, REACH, Demonstration, Script
+from jepa_data.worlds.pusher import BAR, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
-REACH = 100.0  # px for an action of 1
 NEAR, ALIGNED = 20.0, np.pi / 9  # px and radians of success
-PUSHER_RANGE = (20.0, 492.0)  # the pusher is drawn to nowhere beyond
 AGENT_DRAWN, BLOCK_DRAWN = (50.0, 450.0), (100.0, 400.0)  # where starts and goals lie
 PAPER = np.array([0.96, 0.96, 0.94], np.float32)
 SLATE = np.array([0.35, 0.42, 0.5], np.float32)
 BLUE = np.array([0.1, 0.3, 0.95], np.float32)
 CORNERS = np.array([(x, y) for (x0, y0), (x1, y1) in (BAR, STEM) for x in (x0, x1) for y in (y0, y1)])
 BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STEM))
-AROUND = 105.0  # px from the T's center of mass at which the script walks around it: the T reaches to 77
-PUSHES = 40  # more than fit into any episode
 
 
 class PushTBatch(GoalBatch):
@@ -46,7 +41,7 @@ class PushTBatch(GoalBatch):
     goal_names = state_names[:5]
     radius = 1.0
     unit = "times 20 px or 20 degrees"
-    policies = ("random", "pusher")
+    policies = ("random", "pusher", "demonstrations")
     longest_repeat = 7
     state: Table
 
@@ -104,72 +99,24 @@ class PushTBatch(GoalBatch):
             twelve.
         pusher: a script that walks around the T, and then through it, towards a point drawn for every push, with noise.
             The T moves in four of ten frames. It has no goal pose: it is no expert.
+        demonstrations: a script that moves the T slowly to poses, and its actions again with noise. The T moves in half
+            of the frames, 60 px and 35 degrees in 25 of them.
         """
         if policy == "random":
             return super().policy_actions(policy, generators, frames)
-        script = rows.stack([_Script.draw(rng, frames) for rng in generators])
+        draw = {"pusher": Script.draw, "demonstrations": Demonstration.draw}[policy]
+        script: Script | Demonstration = rows.stack([draw(rng, frames) for rng in generators])
         world = self.take(np.arange(len(self)))
         actions = np.zeros((len(self), frames - 1, 2), np.float32)
         for t in range(frames - 1):
             actions[:, t] = script.act(world.state, t)
             world.step(actions[:, t])
-        return actions
+        return script.replayed(actions)
 
     def _left(self, goal: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What is left [E] in position and in angle, each as a share of what is allowed."""
         away = self.goal_state() - goal
         return np.linalg.norm(away[:, :4], axis=-1) / NEAR, np.abs(wrapped(away[:, 4])) / ALIGNED
-
-
-@dataclass
-class _Script:
-    """P pushes one after another; all random numbers are drawn before the first."""
-
-    aims: NDArray[np.float64]  # [E, P, 2] px: where each push would bring the T
-    offsets: NDArray[np.float64]  # [E, P] px by which it misses the center of mass, so that the T turns
-    lengths: NDArray[np.int64]  # [E, P] frames of each push
-    strength: NDArray[np.float64]  # [E, P] length of its actions
-    noise: NDArray[np.float64]  # [E, T-1, 2]
-    number: NDArray[np.int64]  # [E] of the present push
-    pushed: NDArray[np.int64]  # [E] frames of it that are done; 0: still walking to where it begins
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, frames: int) -> "_Script":
-        """Of one episode."""
-        return cls(
-            rng.uniform(110, 402, (PUSHES, 2)),
-            rng.normal(0, 30, PUSHES).clip(-55, 55),
-            rng.integers(6, 17, PUSHES),
-            rng.uniform(0.3, 0.8, PUSHES),
-            rng.normal(0, 0.12, (frames - 1, 2)),
-            np.array(0),
-            np.array(0),
-        )
-
-    def act(self, table: Table, t: int) -> NDArray[np.float64]:
-        """The actions [E, 2] of frame t."""
-        episodes = np.arange(len(self.number))
-        over = self.pushed >= self.lengths[episodes, self.number]
-        self.number[over] = (self.number[over] + 1) % PUSHES
-        self.pushed[over] = 0
-        center = table.block[:, :2] + rotated(np.array(CENTER_OF_MASS), table.block[:, 2])
-        aim = self.aims[episodes, self.number] - center
-        ahead = aim / np.maximum(np.linalg.norm(aim, axis=-1, keepdims=True), 1e-9)
-        side = np.column_stack([-ahead[:, 1], ahead[:, 0]]) * self.offsets[episodes, self.number, None]
-        behind = (center - AROUND * ahead + side).clip(*PUSHER_RANGE)
-        there = np.linalg.norm(behind - table.agent, axis=-1) < 25
-        self.pushed += there | (self.pushed > 0)
-        walk = (_around(table.agent, center, behind) - table.agent) / REACH
-        action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.number, None] * ahead, walk)
-        return (clip_to_unit(action) + self.noise[:, t]).clip(-1, 1)
-
-
-def _around(here: NDArray[np.float64], center: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where to go next [E, 2] on the way `there` that does not touch what lies at `center`."""
-    angle = angle_of(here - center)
-    turn = wrapped(angle_of(there - center) - angle)
-    on_circle = center + AROUND * unit_vector(angle + np.clip(turn, -0.6, 0.6))
-    return np.where((np.abs(turn) < 0.4)[:, None], there, on_circle)
 
 
 def _draw(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ CENTER_OF_MASS = (0.0, 45.0)  # as in both papers: the mean of the middles of ba
 WALLS = (5.0, 506.0)  # their middles
 WALL = 2.0  # half their thickness
 SUBSTEPS, SUBSTEP_SECONDS = 10, 0.01
-REACH = 78.0  # from the T's center of mass to its farthest corner, rounded up
+SPAN = 78.0  # from the T's center of mass to its farthest corner, rounded up
 MARGIN = 0.01  # px by which a pusher that passes by keeps clear of the T
 SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second: critically damped
 
@@ -156,7 +156,7 @@ def _passed_by(table: Table, path: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which Ts [E] stay as they are: at rest, and touched by neither their pusher nor a wall."""
     still = ~table.block_velocity.any(-1)
     middle = table.block[:, :2] + rotated(np.array(CENTER_OF_MASS), table.block[:, 2])
-    clear = (middle > WALLS[0] + WALL + REACH).all(-1) & (middle < WALLS[1] - WALL - REACH).all(-1)
+    clear = (middle > WALLS[0] + WALL + SPAN).all(-1) & (middle < WALLS[1] - WALL - SPAN).all(-1)
     seen = rotated(path - table.block[:, None, :2], -table.block[:, None, 2])  # from the T
     near = np.zeros(path.shape[:2], dtype=bool)
     for (x0, y0), (x1, y1) in (BAR, STEM):

@@ -123,22 +123,38 @@ def test_images_show_the_t_and_the_pusher_where_they_are() -> None:
     assert dark[27, 26] and dark[27, 37] and dark[38, 32] and not dark[38, 26] and not dark[20, 32]
 
 
-def test_the_script_moves_the_t_and_random_hands_seldom_do() -> None:
+def recorded(policy: str, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Actions [E, frames-1, 2] of 40 episodes, and the poses [E, frames, 5] that they lead through."""
+    world = PushTBatch(np.arange(40))
+    actions = world.act(policy, [np.random.default_rng(e) for e in range(40)], frames)
+    alone = PushTBatch(np.array([7])).act(policy, [np.random.default_rng(7)], frames)
+    np.testing.assert_array_equal(alone[0], actions[7])
+    poses = [world.goal_state()]
+    for t in range(frames - 1):
+        world.step(actions[:, t])
+        poses.append(world.goal_state())
+    return actions, np.stack(poses, 1)
+
+
+def test_scripts_move_the_t_and_random_hands_seldom_do() -> None:
     moved = {}
-    for policy in ("random", "pusher"):
-        world = PushTBatch(np.arange(40))
-        actions = world.act(policy, [np.random.default_rng(e) for e in range(40)], 60)
+    for policy in ("random", "pusher", "demonstrations"):
+        actions, poses = recorded(policy, 60)
         assert actions.shape == (40, 59, 2) and np.abs(actions).max() <= 1
-        alone = PushTBatch(np.array([7])).act(policy, [np.random.default_rng(7)], 60)
-        np.testing.assert_array_equal(alone[0], actions[7])
-        before = world.goal_state()
-        for t in range(59):
-            world.step(actions[:, t])
-        away = np.linalg.norm((world.goal_state() - before)[:, 2:4], axis=-1)
-        moved[policy] = (away > 20).mean()
-    assert moved["pusher"] > 0.9 and moved["random"] < 0.6
+        moved[policy] = (np.linalg.norm(poses[:, -1, 2:4] - poses[:, 0, 2:4], axis=-1) > 20).mean()
+    assert moved["pusher"] > 0.9 and moved["demonstrations"] > 0.8 and moved["random"] < 0.6
+
+
+def test_demonstrations_are_as_slow_as_those_of_people_and_stay_near_the_t() -> None:
+    actions, poses = recorded("demonstrations", 150)
+    assert 0.17 < actions.std() < 0.23, "DINO-WM's have a standard deviation of 0.20"
+    gap = np.linalg.norm(poses[..., :2] - poses[..., 2:4], axis=-1)
+    assert np.median(gap[:, 50:]) < 110 < np.median(gap[:, 0])
+    moves = np.linalg.norm(np.diff(poses[..., 2:4], axis=1), axis=-1) > 0.1
+    assert 0.3 < moves.mean() < 0.7
+    assert (moves[:, 75:].mean(1) < 0.1).any(), "some replays have lost the T"
 
 
 def test_unknown_policies_are_refused(tmp_path) -> None:
-    with pytest.raises(DataError, match="push-t has the policies random, pusher, found 'expert'"):
+    with pytest.raises(DataError, match="push-t has the policies random, pusher, demonstrations, found 'expert'"):
         record(Recording("push-t", episodes=4, policy="expert"), tmp_path / "shards")
