@@ -25,6 +25,7 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
@@ -42,6 +43,8 @@ class PlanSettings:
     `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
     `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats the same mistake.
     `history`: latents that the model reads at most before it plans; None: see `history_of`.
+    `budget`: actions of an episode, counted from its start: no plan is longer than what is left; None: not known.
+    `proposals`: how many recorded segments each plan starts from as well, for a policy that has recordings.
     `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of what was imagined.
     """
 
@@ -55,6 +58,8 @@ class PlanSettings:
     keep: bool = True
     history: int | None = None
     random_action_if_stuck: float = 0.0
+    budget: int | None = None
+    proposals: int = 64
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_action_if_stuck < 1:
@@ -77,6 +82,7 @@ class Policy:
         fps: observations a second; None: as many as the model was trained on. A model of fewer looks at every
             n-th one, and its actions are those of all, side by side.
         guide: every plan starts from what this controller would do in the model's imagination; None: as settings say.
+        segments: recordings whose segments are other starts of every plan; None: there are none.
 
     Raises:
         UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
@@ -90,10 +96,12 @@ class Policy:
         seed: int = 0,
         fps: float | None = None,
         guide: Controller | None = None,
+        segments: RecordedSegments | None = None,
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
         self.model, self.guide = model, guide
+        self.segments = segments
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
@@ -126,7 +134,8 @@ class Policy:
         self._queue: list[Tensor] = []
         self._expected: tuple[Tensor, Tensor] | None = None  # where the last plan began and was to lead, [B, N, D] each
         self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
-        self.plans = self.evaluations = self.differentiated = 0
+        self._steps_left = self.settings.budget
+        self.plans = self.evaluations = self.differentiated = self.model_calls = 0
 
     def act(self, observation: Any, state: Float[np.ndarray, "*B X"] | None = None) -> Float32[np.ndarray, "*B A"]:
         """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
@@ -144,6 +153,8 @@ class Policy:
         self._observe(images, self._checked(state, len(images)))
         if not self._queue:
             self._queue = self._plan()
+        if self._steps_left is not None:
+            self._steps_left -= 1
         return as_action(self._queue.pop(0), observation)
 
     def _observe(self, images: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
@@ -184,13 +195,23 @@ class Policy:
         self._state = dynamics.initial_state(z, done, states)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
         cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
-        self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
+        now = z[:, -1]
+        horizon = self.settings.horizon if self._steps_left is None else self.control.cut(self._steps_left)
+        proposals = None
+        if self.segments is not None:
+            goal = self.goal.expand(len(z), -1, -1)
+            proposals = self.segments.propose(now, goal, horizon, self.settings.proposals)
+        suggested = self._suggested(now, horizon)
+        self.last_plan = self.control.plan(
+            cost, len(z), suggested, self._stuck(now), proposals=proposals, horizon=horizon
+        )
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
+        self.model_calls += self.last_plan.evaluations * horizon
         self.differentiated += self.last_plan.differentiated
         acted = self.last_plan.actions[:, : self.settings.replan_every]
         if self.settings.random_action_if_stuck:
-            self._expected = z[:, -1], rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
+            self._expected = now, rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
         blocks = acted.cpu()
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
@@ -214,7 +235,7 @@ class Policy:
         self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
         return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
-    def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
+    def _suggested(self, z: Float[Tensor, "B N D"], horizon: int) -> Float[Tensor, "B H E"] | None:
         """What the guide does in the imagination."""
         if self.guide is None:
             return None
@@ -222,7 +243,7 @@ class Policy:
         state = self._state
         assert dynamics is not None and state is not None
         blocks = []
-        for _ in range(self.settings.horizon):
+        for _ in range(horizon):
             blocks.append(self.guide.act(z, self.goal))
             state, z = advance(dynamics, state, blocks[-1])
         return torch.stack(blocks, 1)

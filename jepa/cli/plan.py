@@ -35,10 +35,11 @@ def plan(
     goal_offset=25               goals that a policy of the world reaches so soon
     horizon=6 replan_every=2 action_repeat=1   latent steps looked ahead, and acted on before the
                                  next plan; steps that each action is repeated for
-    planner.kind=cem             random, cem, icem, mppi, gradient, hybrid, grasp
+    planner.kind=cem             random, cem, icem, mppi, mixture, gradient, hybrid, grasp
     'costs=[{kind: action_cost}]'  beside the goal: action_cost, keep_out, state, image
     warm_start=previous          plans start from the last one (previous), none,
                                  inverse_dynamics, or `jepa dream` (controller)
+    proposals.count=64           and from recorded actions with the nearest start and goal
     random_action_if_stuck=0.2   draw an action where less of a plan than that came true
     """
     from jepa.config import UserError

@@ -42,7 +42,14 @@ class Hybrid(Planner):
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`."""
-        sampled = self.sampler.plan(cost, start, generator)
+        return self._refined(cost, self.sampler.plan(cost, start, generator), generator)
+
+    def plan_from(self, cost: Cost, starts: Float[Tensor, "B P H A"], generator: torch.Generator) -> Plan:
+        """See `Planner`."""
+        return self._refined(cost, self.sampler.plan_from(cost, starts, generator), generator)
+
+    def _refined(self, cost: Cost, sampled: Plan, generator: torch.Generator) -> Plan:
+        """The better one of a plan and what the gradient makes of it."""
         refined = self.refine.plan(cost, sampled.actions, generator)
         better = refined.cost < sampled.cost
         return Plan(

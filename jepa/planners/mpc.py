@@ -88,32 +88,41 @@ class ModelPredictiveControl:
         batch: int,
         suggested: Float[Tensor, "B H E"] | None = None,
         stuck: Bool[Tensor, " B"] | None = None,
+        *,
+        proposals: Float[Tensor, "B P H E"] | None = None,
+        horizon: int | None = None,
     ) -> Plan:
         """A plan of `horizon` blocks for each of `batch` episodes; its first `replan_every` blocks are to be acted on.
 
         Args:
             suggested: blocks to start from; None: see `keep`.
+            proposals: other blocks to start from. Standing still (action 0) is one more start then, and always where
+                the planner searches around several starts.
+            horizon: another one, see `cut`; None: the usual one.
             stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly
                 from the range (bounds none: from a deviation around the mean).
         """
-        start = torch.zeros(batch, self.horizon * self.frames // self.action_repeat, self.action_size)
-        wide = (batch, self.horizon, self.frames * self.action_size)
-        if suggested is not None and suggested.shape != wide:
-            raise ValueError(
-                f"expected a suggestion [episodes, horizon, width of a block] = {list(wide)}, found "
-                f"{list(suggested.shape)}"
-            )
+        horizon = horizon or self.horizon
+        start = torch.zeros(batch, horizon * self.frames // self.action_repeat, self.action_size)
+        wide = (batch, horizon, self.frames * self.action_size)
+        for blocks in (suggested, None if proposals is None else proposals[:, 0]):
+            if blocks is not None and blocks.shape != wide:
+                raise ValueError(
+                    f"expected a suggestion [episodes, horizon, width of a block] = {list(wide)}, found "
+                    f"{list(blocks.shape)}"
+                )
         if suggested is not None:
             start = self.decisions(suggested)
         elif self.keep and self._rest is not None:
             if len(self._rest) != batch:
                 raise ValueError(f"{batch} episodes after {len(self._rest)}: call reset() between runs")
-            start[:, : self._rest.shape[1]] = self._rest
+            rest = self._rest[:, : start.shape[1]]
+            start[:, : rest.shape[1]] = rest
         if isinstance(cost, LatentCost):
             repeated: Cost = replace(cost, blocks=self.blocks)
         else:
             repeated = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
-        plan = self.planner.plan(repeated, start, self.generator)
+        plan = self.planner.plan_from(repeated, self._starts(start, proposals), self.generator)
         decisions = plan.actions
         acted = self.replan_every * self.frames // self.action_repeat
         self._rest = decisions[:, acted:]
@@ -122,6 +131,27 @@ class ModelPredictiveControl:
             first = torch.where(stuck[:, None, None], drawn, decisions[:, :acted])
             decisions = torch.cat([first, self._rest], 1)
         return replace(plan, actions=self.blocks(decisions))
+
+    def cut(self, steps: int) -> int:
+        """The horizon where the episode ends after so many actions: no block that would come after its end is planned.
+
+        It is one block at least, and a whole number of decisions.
+        """
+        horizon = max(1, -(-steps // self.frames))
+        while horizon * self.frames % self.action_repeat:
+            horizon += 1
+        return min(horizon, self.horizon)
+
+    def _starts(
+        self, start: Float[Tensor, "B Q A"], proposals: Float[Tensor, "B P H E"] | None
+    ) -> Float[Tensor, "B S Q A"]:
+        """Where the planner starts: there, standing still, and from what is proposed."""
+        starts = [start]
+        if proposals is not None or self.planner.several_starts:
+            starts.append(self.scaling.numbers(torch.zeros_like(start)))
+        if proposals is not None:
+            starts += self.decisions(proposals).to(start).unbind(1)
+        return torch.stack(starts, 1)
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
         """What a planner would have chosen to get near these: the mean over each `action_repeat`."""
@@ -133,4 +163,4 @@ class ModelPredictiveControl:
         if self.bounds == "ball":
             decisions = within_ball(decisions)
         actions = self.scaling.actions(decisions).repeat_interleave(self.action_repeat, -2)
-        return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
+        return actions.unflatten(-2, (-1, self.frames)).flatten(-2)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.agents.proposals import RecordedSegments
 from jepa.planners.cost import LatentCost, Term, goal_reached, state_reached
 from jepa.predictors.base import LatentState
 from jepa.predictors.mlp import MLPPredictor
@@ -36,6 +37,7 @@ from jepa_probes.diagnosis.result import Rung
 from jepa_probes.planning.baselines import play_without_planning, simulator_ceiling
 from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.paired_test import mcnemar
+from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Tasks
 
@@ -52,6 +54,7 @@ class Played:
 
     solved: NDArray[np.bool_]
     plans: int = 0
+    steps: int = 0
     cpu_seconds: float = 0.0
     evaluations: int = 0
     imagined: list[Tensor] = field(default_factory=list)
@@ -128,11 +131,16 @@ def play(
     *,
     guide: Controller | None = None,
     count: int | None = None,
+    segments: RecordedSegments | None = None,
     keep_imagined: bool = False,
 ) -> Played:
-    """Plan the first `count` tasks in latents. With `keep_imagined`, what was imagined is kept."""
+    """Plan the first `count` tasks in latents. With `keep_imagined`, what was imagined is kept.
+
+    Args:
+        segments: recordings that plans start from as well.
+    """
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide)
+    policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide, segments)
     played = Played(np.zeros(0, bool))
 
     def act(world: GoalBatch) -> NDArray[np.floating]:
@@ -159,13 +167,14 @@ def play_readout(
     read: StateRead,
     goal: GoalNumbers,
     guide: Controller | None = None,
+    segments: RecordedSegments | None = None,
 ) -> Played:
     """Plan in latents by the distance of what is read off them: the latent distance, of weight 1, is taken out."""
     images = torch.from_numpy(tasks.goal_images).movedim(-1, 1)
     weight = settings.running_cost_weight
     latent = Term(goal_reached(model.encode_image(images), running_cost_weight=weight), -1.0)
     terms = (*settings.terms, latent, *goal.terms(read, weight))
-    return play(model, tasks, replace(settings, terms=terms), guide=guide)
+    return play(model, tasks, replace(settings, terms=terms), guide=guide, segments=segments)
 
 
 def play_states(
@@ -175,8 +184,9 @@ def play_states(
     space: StateSpace,
     dynamics: MLPPredictor,
     goal: GoalNumbers,
+    segments: TrueSegments | None = None,
 ) -> Played:
-    """Plan on true states, with dynamics that were learned on them; other costs and starts of plans are left out."""
+    """Plan on true states, with dynamics that were learned on them; other costs and guides are left out."""
     policy = Policy(model, tasks.goal_images[:1], settings, tasks.protocol.seed, tasks.start(1).fps)
     control = policy.control
     queue: list[NDArray[np.floating]] = []
@@ -188,12 +198,16 @@ def play_states(
         if not queue:
             began = time.process_time()
             states = space.code.encode(torch.from_numpy(world.states()).float())
-            plan = control.plan(LatentCost(dynamics, LatentState(space.latents(states)), terms), len(world))
+            horizon = settings.horizon if settings.budget is None else control.cut(settings.budget - played.steps)
+            proposals = segments and segments.propose(world, tasks.goal, horizon, settings.proposals)
+            cost = LatentCost(dynamics, LatentState(space.latents(states)), terms)
+            plan = control.plan(cost, len(world), proposals=proposals, horizon=horizon)
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, -1)).flatten(1, 2)
             queue.extend(steps.numpy().swapaxes(0, 1))
             played.plans += 1
             played.evaluations += plan.evaluations
             played.cpu_seconds += time.process_time() - began
+        played.steps += 1
         return queue.pop(0)
 
     played.solved = tasks.solved_by(act)
@@ -201,14 +215,21 @@ def play_states(
 
 
 def play_simulator(
-    model: LatentWorldModel, tasks: Tasks, settings: PlanSettings, frames: int, count: int | None
+    model: LatentWorldModel,
+    tasks: Tasks,
+    settings: PlanSettings,
+    frames: int,
+    count: int | None,
+    segments: TrueSegments | None = None,
 ) -> Played | None:
     """The same planner on copies of the world; None where these cannot be had, or all it does is follow gradients."""
     planner = settings.planner.gradient_free()
     if planner is None or not tasks.start(1).copies or count == 0:
         return None
     began = time.process_time()
-    solved = simulator_ceiling(tasks, frames, replace(settings, planner=planner), count, actions=model.spec.actions)
+    solved = simulator_ceiling(
+        tasks, frames, replace(settings, planner=planner), count, actions=model.spec.actions, segments=segments
+    )
     plans = -(-tasks.protocol.steps // (frames * settings.replan_every))
     return Played(solved, plans, time.process_time() - began)
 

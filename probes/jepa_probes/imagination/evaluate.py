@@ -64,7 +64,7 @@ def evaluate_controller(
     began = time.perf_counter()
     episodes = tasks.run(act)
     seconds = time.perf_counter() - began
-    solved = tasks.solved(episodes.distance)
+    solved = tasks.solved(episodes.judged)
     others = {"random": random_floor(tasks, model.spec.frames_per_step * policy.stride)}
     if world.has_expert:
         others["expert"] = expert(tasks)
@@ -76,11 +76,11 @@ def evaluate_controller(
         **dict(Success.of(solved)),
         baselines={agent: Score(**dict(Success.of(which))) for agent, which in others.items()},
         ever_reached=float(tasks.solved(episodes.nearest).mean()),
-        median_distance=float(np.median(episodes.distance)),
+        median_distance=float(np.median(episodes.judged)),
         unit=world.unit,
         protocol=tasks.protocol,
         seconds=seconds,
-        distances=episodes.distance.tolist(),
+        distances=episodes.judged.tolist(),
         returns=returns,
     )
 

@@ -29,6 +29,7 @@ from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.worlds.base import GoalBatch
+from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Tasks, random_actions
 
@@ -42,6 +43,7 @@ def score_baselines(
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
     simulator_tasks: int | None = None,
+    segments: TrueSegments | None = None,
 ) -> dict[str, Success]:
     """Scores of the other agents, by name; those that hold actions do so for `frames`, a latent step.
 
@@ -54,7 +56,9 @@ def score_baselines(
         lead = None
         if guide is not None:
             lead = partial(_led, model, guide, tasks, settings.horizon * frames)
-        solved["simulator"] = simulator_ceiling(tasks, frames, sampled, simulator_tasks, lead, model.spec.actions)
+        solved["simulator"] = simulator_ceiling(
+            tasks, frames, sampled, simulator_tasks, lead, model.spec.actions, segments
+        )
     return {agent: Success.of(which) for agent, which in solved.items()}
 
 
@@ -112,11 +116,12 @@ def simulator_ceiling(
     count: int | None,
     lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
     actions: ActionStats | None = None,
+    segments: TrueSegments | None = None,
 ) -> NDArray[np.bool_]:
     """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames.
 
     `lead`: the actions that a plan starts from, where the planner's own plans start from a guide. `actions`: of the
-    model's data, so that both search alike.
+    model's data, so that both search alike. `segments`: recordings that plans start from, where its own do.
     """
     width = tasks.start(1).action_size
     control = ModelPredictiveControl(
@@ -132,30 +137,41 @@ def simulator_ceiling(
         actions=actions,
     )
     queue: list[NDArray[np.float64]] = []
+    left = tasks.protocol.steps if settings.budget is None else settings.budget
 
     def act(world: GoalBatch) -> NDArray[np.float64]:
+        nonlocal left
         if not queue:
             goal = tasks.goal[: len(world)]
-            start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)
-            plan = control.plan(lambda actions: _true_cost(world, goal, actions, frames), len(world), start)
+            horizon = settings.horizon if settings.budget is None else control.cut(left)
+            start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)[:, :horizon]
+            proposals = segments and segments.propose(world, goal, horizon, settings.proposals)
+            weight = settings.running_cost_weight
+            cost = partial(_true_cost, world, goal, frames=frames, weight=weight)
+            plan = control.plan(cost, len(world), start, proposals=proposals, horizon=horizon)
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
+        left -= 1
         return queue.pop(0)
 
     return tasks.solved_by(act, count)
 
 
 def _true_cost(
-    world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
+    world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int, weight: float
 ) -> Float[Tensor, "B K"]:
-    """Mean distance to the goal over a plan, plus the speed at its end (it should stop there)."""
+    """Mean distance to the goal over a plan, in which the last step has the weight 1 and the others have `weight`, plus
+    the speed at its end (it should stop there)."""
     batch, plans = actions.shape[:2]
     imagined = world.take(np.repeat(np.arange(batch), plans))
     target = np.repeat(goal, plans, axis=0)
     forces = actions.flatten(0, 1).unflatten(-1, (frames, -1)).flatten(1, 2).numpy()
     total = np.zeros(len(imagined))
+    weights = np.full(forces.shape[1], weight)
+    weights[-1] = 1.0
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
-        total += imagined.distance_to_goal(target)
-    total = total / forces.shape[1] + 0.1 * imagined.speed()
+        if weights[t]:
+            total += weights[t] * imagined.distance_to_goal(target)
+    total = total / weights.sum() + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.baselines import score_baselines
 from jepa_probes.planning.costs.base import Costs, Region
+from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Entered, PlanResult, Success
 from jepa_probes.planning.tasks import Tasks, check_actions
 
@@ -47,6 +49,7 @@ def evaluate(
     costs: Costs | None = None,
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
+    segments: tuple[RecordedSegments, TrueSegments | None] | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
@@ -56,6 +59,7 @@ def evaluate(
         costs: the other terms of the cost, in place of those of the settings.
         inverse: makes the agent `inverse_dynamics`, once planning was done; None leaves it out.
         guide: what plans start from, see `Policy`.
+        segments: recordings that plans start from as well: by latents, and by true states for the simulator.
         simulator_tasks: tasks for the planner on the true simulator, the expensive part; 0 leaves it
             out, None: all.
         keep: tasks whose images are kept.
@@ -65,32 +69,42 @@ def evaluate(
     costs = costs or Costs()
     settings = replace(settings, terms=costs.terms)
     ready = partial(Policy, model, settings=settings, seed=tasks.protocol.seed, fps=world.fps, guide=guide)
+    if segments is not None:
+        ready = partial(ready, segments=segments[0])
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
     episodes = tasks.run(player)
     seconds = time.perf_counter() - began
-    solved = tasks.solved(episodes.distance)
+    solved = tasks.solved(episodes.judged)
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
     others = score_baselines(
-        model, tasks, frames, settings, inverse=inverse, guide=guide, simulator_tasks=simulator_tasks
+        model,
+        tasks,
+        frames,
+        settings,
+        inverse=inverse,
+        guide=guide,
+        simulator_tasks=simulator_tasks,
+        segments=segments and segments[1],
     )
     result = PlanResult(
         **dict(Success.of(solved)),
         baselines=others,
         ever_reached=float(tasks.solved(episodes.nearest).mean()),
-        median_distance=float(np.median(episodes.distance)),
+        reached_at_end=float(tasks.solved(episodes.distance).mean()),
+        median_distance=float(np.median(episodes.judged)),
         unit=world.unit,
         plans_per_task=policy.plans,
         seconds_per_plan=player.seconds / (policy.plans * tasks.protocol.tasks),
         seconds_per_plan_alone=_time_of_one(ready(tasks.goal_images[:1]), world),
-        model_calls_per_plan=round(policy.evaluations * steps),
+        model_calls_per_plan=round(policy.model_calls / policy.plans),
         differentiated_calls_per_plan=round(policy.differentiated * steps),
         protocol=tasks.protocol,
         settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.configs},
         seconds=seconds,
-        distances=episodes.distance.tolist(),
+        distances=episodes.judged.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
     )
     assert player.imagined is not None

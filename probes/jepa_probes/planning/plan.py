@@ -26,7 +26,7 @@ from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.costs.build import build_costs
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
-from jepa_probes.planning.recordings import action_space, inverse_dynamics
+from jepa_probes.planning.recordings import action_space, inverse_dynamics, recorded_segments
 from jepa_probes.planning.resolve import fitted, protocol_of, score_table
 from jepa_probes.planning.result import PlanResult
 from jepa_probes.planning.settings import plan_settings
@@ -62,6 +62,8 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
         costs = build_costs(config.costs, model, data, config.seed)
         space = action_space(model, protocol.world)
         inverse = config.inverse and cache(partial(inverse_dynamics, model, data, config.inverse, space, config.seed))
+        goal_names = tasks.start(1).goal_names
+        segments = config.proposals and recorded_segments(model, data, config.proposals, goal_names, config.seed)
         guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
         done = evaluate(
             model,
@@ -70,6 +72,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             costs=costs,
             inverse=inverse,
             guide=guide and guide(),
+            segments=segments,
             simulator_tasks=config.simulator_tasks,
         )
     except ValueError as error:

@@ -78,4 +78,6 @@ def protocol_of(config: TasksConfig) -> Protocol:
         seed=config.seed,
         goal_offset=config.goal_offset,
         goal_policy=config.goal_policy,
+        start_offset=config.start_offset,
+        judge=config.judge,
     )

@@ -36,8 +36,9 @@ class PlanResult(Result, Success):
 
     Attributes:
         baselines: of the agents that were given the same tasks, see planning/baselines.py.
-        ever_reached: share of tasks that were at the goal at some time.
-        median_distance, distances: from the goal at the end, in `unit`; `distances` of each task.
+        ever_reached: share of tasks that were at the goal at some time; `reached_at_end`: at the end of the budget.
+        median_distance, distances: from the goal at the end, in `unit`; `distances` of each task. Where the protocol
+            judges "ever", the nearest that a task came.
         model_calls_per_plan: imagined steps; `differentiated_calls_per_plan` of them with gradients.
         settings: of the planner; `terms` are the other costs.
         entered: None without keep-out regions.
@@ -58,3 +59,4 @@ class PlanResult(Result, Success):
     seconds: float
     distances: list[Number]
     entered: Entered | None = None
+    reached_at_end: float | None = None

@@ -3,12 +3,13 @@
     episodes of a recording   0 … n                 seen in training, or kept for probes
     episodes of tasks         1,000,000 …           seen by nobody before
 
-Success is judged at the end of the budget, so passing over the goal does not count.
+Success is judged at the end of the budget, so passing over the goal does not count, unless a protocol says otherwise.
 """
 
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_goal_batch
+from jepa_data.worlds import make_goal_batch, rows
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
@@ -26,6 +27,7 @@ GOAL_STREAM = zlib.crc32(b"goals")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
 Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
+Judge = Literal["end", "ever"]
 Act = Callable[[GoalBatch], NDArray[np.floating]]
 
 
@@ -41,6 +43,9 @@ class Protocol:
         min_distance: goals nearer to the start are drawn again, so that no task begins solved.
         goal_offset: a goal is where `goal_policy` gets from the start within so many steps; None: any that the world
             draws.
+        start_offset: with `goal_offset`: a task starts where the same episode of `goal_policy` is after some steps, at
+            most so many, at rest: in mid-push, as in tasks that are cut from recordings. None: where the world starts.
+        judge: success is at the goal at the "end" of the budget, or "ever" until then.
     """
 
     world: str
@@ -53,15 +58,21 @@ class Protocol:
     seed: int
     goal_offset: int | None = None
     goal_policy: str | None = None
+    start_offset: int | None = None
+    judge: Judge = "end"
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came."""
+    """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came.
+
+    `judged`: the distance by which the protocol judges.
+    """
 
     world: GoalBatch
     distance: Float[np.ndarray, " B"]
     nearest: Float[np.ndarray, " B"]
+    judged: Float[np.ndarray, " B"]
 
 
 class Tasks:
@@ -112,14 +123,15 @@ class Tasks:
         for _ in range(self.protocol.steps):
             world.step(act(world))
             nearest = np.minimum(nearest, world.distance(goal))
-        return Episodes(world, world.distance(goal), nearest)
+        distance = world.distance(goal)
+        return Episodes(world, distance, nearest, nearest if self.protocol.judge == "ever" else distance)
 
     def solved_by(self, act: Act, count: int | None = None) -> NDArray[np.bool_]:
         """Which of the first `count` tasks, or of all, `act` solves."""
-        return self.solved(self.run(act, count).distance)
+        return self.solved(self.run(act, count).judged)
 
     def solved(self, distance: Float[np.ndarray, " B"]) -> NDArray[np.bool_]:
-        """Which of the first tasks ended at their goals."""
+        """Which of the first tasks came as near to their goals as this."""
         return distance < self.protocol.radius
 
     def _draw_goals(self) -> tuple[Float[np.ndarray, "B G"], Float[np.ndarray, "B O A"] | None]:
@@ -129,12 +141,17 @@ class Tasks:
         goal = np.empty((len(self._start), len(self._start.goal_names)))
         recorded = np.zeros((len(goal), p.goal_offset, self._start.action_size)) if p.goal_offset else None
         again = np.arange(len(goal))
+        drawn = self._start.take(again)
         for attempt in range(ATTEMPTS):
             world = self._start.take(again)
             if recorded is None:
                 goal[again] = world.draw_goals(rng)
             else:
-                goal[again], recorded[again] = self._reached(world, again, attempt)
+                world, actions = self._under_way(drawn.take(again), again, attempt)
+                rows.put(self._start.state, again, world.state)
+                for t in range(actions.shape[1]):
+                    world.step(actions[:, t])
+                goal[again], recorded[again] = world.goal_state(), actions
             again = np.flatnonzero(self._start.distance(goal) < p.min_distance)
             if not again.size:
                 return goal, recorded
@@ -144,18 +161,26 @@ class Tasks:
             + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
         )
 
-    def _reached(
-        self, world: GoalBatch, rows: NDArray[np.intp], attempt: int
-    ) -> tuple[Float[np.ndarray, "M G"], Float[np.ndarray, "M O A"]]:
-        """Where the goal policy gets from the present state, and by what."""
+    def _under_way(
+        self, world: GoalBatch, tasks: NDArray[np.intp], attempt: int
+    ) -> tuple[GoalBatch, Float[np.ndarray, "M O A"]]:
+        """Where tasks start, and what the goal policy does from there; with `start_offset` it has been at work."""
         p = self.protocol
         assert p.goal_offset is not None
         stream = (p.seed ^ GOAL_STREAM) + (attempt << 40)
-        generators = [np.random.Generator(np.random.Philox(key=[stream, FIRST_EPISODE + int(r)])) for r in rows]
-        actions = world.act(p.goal_policy or world.policies[0], generators, p.goal_offset + 1)
-        for t in range(p.goal_offset):
+        generators = [np.random.Generator(np.random.Philox(key=[stream, FIRST_EPISODE + int(r)])) for r in tasks]
+        before = p.start_offset or 0
+        actions = world.act(p.goal_policy or world.policies[0], generators, before + p.goal_offset + 1)
+        if not before:
+            return world, actions
+        start = np.array([rng.integers(before + 1) for rng in generators])
+        started = world.take(np.arange(len(world)))
+        for t in range(before):
             world.step(actions[:, t])
-        return world.goal_state(), actions
+            now = np.flatnonzero(start == t + 1)
+            rows.put(started.state, now, rows.take(world.state, now))
+        started.set_goal_state(started.goal_state())
+        return started, actions[np.arange(len(world))[:, None], start[:, None] + np.arange(p.goal_offset)]
 
 
 def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
