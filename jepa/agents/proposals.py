@@ -8,12 +8,23 @@ A Gaussian about "do nothing" seldom finds "walk round it, then push"; somebody 
 trained: the distances to all recorded latents are two matrix products a plan. After k steps, a proposal stands still.
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 AT_ONCE = 2**26  # distances kept at a time, over all episodes
 SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """Segments: their clip, first step and number of steps."""
+
+    clip: Int[Tensor, "B P"]
+    first: Int[Tensor, "B P"]
+    length: Int[Tensor, "B P"]
 
 
 class RecordedSegments:
@@ -56,37 +67,35 @@ class RecordedSegments:
             goal: where to get.
             horizon: H, latent steps; segments are at most so long, and filled up with action 0.
         """
-        clips, steps, width = self._blocks.shape
+        clips, steps = self._blocks.shape[:2]
         chunk = max(1, AT_ONCE // (len(self._latents) * 4))
         parts = zip(z.split(chunk), goal.split(chunk), strict=True)
-        filled = torch.cat([self._blocks, self._blocks.new_zeros(clips, horizon, width)], 1)
+        filled = torch.cat([self._blocks, torch.zeros_like(self._blocks[:, :1]).expand(-1, horizon, -1)], 1)
         plans = []
         for now, then in parts:
-            length, begin, clip = self._nearest(now, then, min(horizon, steps), min(count, clips))
-            ahead = torch.arange(horizon, device=clip.device)
-            blocks = filled[clip[..., None], begin[..., None] + ahead]
-            plans.append(torch.where((ahead < length[..., None])[..., None], blocks, 0.0))
+            near = self._nearest(now, then, min(horizon, steps), min(count, clips))
+            ahead = torch.arange(horizon, device=filled.device)
+            blocks = filled[near.clip[..., None], near.first[..., None] + ahead]
+            plans.append(torch.where((ahead < near.length[..., None])[..., None], blocks, 0.0))
         return torch.cat(plans)
 
-    def _nearest(
-        self, z: Float[Tensor, "B N D"], goal: Float[Tensor, "B N D"], longest: int, count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths, first steps and clips [B, P] of the nearest segments, one of each clip."""
+    def _nearest(self, z: Float[Tensor, "B N D"], goal: Float[Tensor, "B N D"], longest: int, count: int) -> "_Nearest":
+        """P segments of different clips."""
         clips = len(self._blocks)
         before = self._distances(z, self._latents).unflatten(1, (clips, -1))  # [B, V, S]
         after = self._distances(goal, self._goals).unflatten(1, (clips, -1))
         steps = before.shape[2]
         nearest = torch.full_like(before[..., 0], torch.inf)
         length = torch.zeros_like(nearest, dtype=torch.long)
-        begin = torch.zeros_like(length)
+        first = torch.zeros_like(length)
         for k in range(1, longest + 1):
-            distance, first = (before[..., : steps - k] + after[..., k:]).min(-1)
+            distance, start = (before[..., : steps - k] + after[..., k:]).min(-1)
             closer = distance < nearest
             nearest = torch.where(closer, distance, nearest)
             length = torch.where(closer, k, length)
-            begin = torch.where(closer, first, begin)
+            first = torch.where(closer, start, first)
         clip = nearest.topk(count, largest=False).indices
-        return length.gather(1, clip), begin.gather(1, clip), clip
+        return _Nearest(clip, first.gather(1, clip), length.gather(1, clip))
 
     def _distances(self, z: Float[Tensor, "B N D"], rows: Float[Tensor, "M X"]) -> Float[Tensor, "B M"]:
         return torch.cdist(z.flatten(1) * self._scale, rows).square()

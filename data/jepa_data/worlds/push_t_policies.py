@@ -128,9 +128,9 @@ class Demonstration:
         self.pushed = np.where(over, 0, self.pushed)
         inward = rotated(NORMALS[self.contact], table.block[:, 2])
         edge = table.block[:, :2] + rotated(CONTACTS[self.contact], table.block[:, 2])
-        begin = (edge - CLOSE * inward).clip(*PUSHER_RANGE)
-        self.pushed = self.pushed + ((np.linalg.norm(begin - table.agent, axis=-1) < THERE) | (self.pushed > 0))
-        way = (_around(table.agent, _center(table), begin) - table.agent) / REACH
+        spot = (edge - CLOSE * inward).clip(*PUSHER_RANGE)
+        self.pushed = self.pushed + ((np.linalg.norm(spot - table.agent, axis=-1) < THERE) | (self.pushed > 0))
+        way = (_around(table.agent, _center(table), spot) - table.agent) / REACH
         way = self.walk[:, None] * way / np.maximum(self.walk, np.linalg.norm(way, axis=-1))[:, None]
         action = np.where(self.pushed[:, None] > 0, self.strength[episodes, self.push, None] * inward, way)
         return (action + self.noise[:, t]).clip(-1, 1)
@@ -158,9 +158,9 @@ class Demonstration:
         torque = (arm[..., 0] * inward[..., 1] - arm[..., 1] * inward[..., 0]) / GYRATION
         length = np.maximum(np.hypot(np.linalg.norm(way, axis=-1), turn), 1e-9)[:, None]
         use = ((inward * way[:, None]).sum(-1) + torque * turn[:, None]) / (length * np.hypot(1, torque))
-        begin = edge - CLOSE * inward
-        blocked = ((begin < PUSHER_RANGE[0]) | (begin > PUSHER_RANGE[1])).any(-1)
-        walk = np.linalg.norm(begin - table.agent[:, None], axis=-1)
+        spot = edge - CLOSE * inward
+        blocked = ((spot < PUSHER_RANGE[0]) | (spot > PUSHER_RANGE[1])).any(-1)
+        walk = np.linalg.norm(spot - table.agent[:, None], axis=-1)
         return use, use - FAR * walk - OUTSIDE * blocked
 
 

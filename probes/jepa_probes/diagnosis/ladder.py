@@ -54,10 +54,10 @@ class Played:
 
     solved: NDArray[np.bool_]
     plans: int = 0
-    steps: int = 0
     cpu_seconds: float = 0.0
     evaluations: int = 0
     imagined: list[Tensor] = field(default_factory=list)
+    steps: int = 0
 
     def rung(self, base: "Played") -> Rung:
         """Beside what the agent does as it is configured."""

@@ -39,7 +39,6 @@ def score_baselines(
     tasks: Tasks,
     frames: int,
     settings: PlanSettings,
-    *,
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
     simulator_tasks: int | None = None,

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings, Policy
-from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.baselines import score_baselines
 from jepa_probes.planning.costs.base import Costs, Region
-from jepa_probes.planning.recordings import TrueSegments
+from jepa_probes.planning.recordings import Segments
 from jepa_probes.planning.result import Entered, PlanResult, Success
 from jepa_probes.planning.tasks import Tasks, check_actions
 
@@ -49,7 +48,7 @@ def evaluate(
     costs: Costs | None = None,
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
-    segments: tuple[RecordedSegments, TrueSegments | None] | None = None,
+    segments: Segments | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
@@ -69,8 +68,7 @@ def evaluate(
     costs = costs or Costs()
     settings = replace(settings, terms=costs.terms)
     ready = partial(Policy, model, settings=settings, seed=tasks.protocol.seed, fps=world.fps, guide=guide)
-    if segments is not None:
-        ready = partial(ready, segments=segments[0])
+    ready = partial(ready, segments=segments and segments.latent)
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
@@ -79,16 +77,8 @@ def evaluate(
     solved = tasks.solved(episodes.judged)
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
-    others = score_baselines(
-        model,
-        tasks,
-        frames,
-        settings,
-        inverse=inverse,
-        guide=guide,
-        simulator_tasks=simulator_tasks,
-        segments=segments and segments[1],
-    )
+    true_segments = segments and segments.true
+    others = score_baselines(model, tasks, frames, settings, inverse, guide, simulator_tasks, true_segments)
     result = PlanResult(
         **dict(Success.of(solved)),
         baselines=others,

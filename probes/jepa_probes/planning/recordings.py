@@ -108,14 +108,22 @@ class TrueSegments:
         return self.segments.propose(now, then, horizon, count)
 
 
+@dataclass(frozen=True)
+class Segments:
+    """Recordings as starts of plans: by their latents, and by their true states where these are recorded."""
+
+    latent: RecordedSegments
+    true: TrueSegments | None
+
+
 def recorded_segments(
     model: LatentWorldModel, data: StreamConfig, settings: ProposalConfig, goal_names: Sequence[str], seed: int
-) -> tuple[RecordedSegments, TrueSegments | None]:
-    """The recordings as starts of plans: by their latents, and by their true states where these are recorded."""
+) -> Segments:
+    """Those of the run's recordings."""
     clips = data.model_copy(update={"clip_frames": settings.clip_frames or data.clip_frames})
     features, goals = recorded(model, clips, seed, settings.clips, settings.clips_per_video)
     blocks = recorded_blocks(model, features)
-    return RecordedSegments(features.latents, goals, blocks), TrueSegments.of(features, blocks, goal_names)
+    return Segments(RecordedSegments(features.latents, goals, blocks), TrueSegments.of(features, blocks, goal_names))
 
 
 def recorded_blocks(model: LatentWorldModel, features: Features) -> Float[Tensor, "E Q A"]:
