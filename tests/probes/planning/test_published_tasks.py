@@ -51,10 +51,10 @@ def test_a_task_that_passes_its_goal_is_solved_if_any_time_counts() -> None:
         from_dict({"start_offset": 5}, TasksConfig)
 
 
-def recorded(episodes: int, frames: int) -> TrueSegments:
+def recorded(policy: str, episodes: int, frames: int) -> TrueSegments:
     """By the states of fresh episodes."""
     world = make_batch("push-t", np.arange(episodes), seed=9)
-    actions = world.act("pusher", [np.random.default_rng(e) for e in range(episodes)], frames)
+    actions = world.act(policy, [np.random.default_rng(e) for e in range(episodes)], frames)
     states = [world.states()]
     for t in range(frames - 1):
         world.step(actions[:, t])
@@ -74,5 +74,5 @@ def test_recorded_segments_and_several_elites_solve_pushes_that_one_gaussian_doe
     one = replace(usual, planner=CEM(CEM.Config.model_validate(budget)))
     several = replace(usual, planner=Mixture(Mixture.Config.model_validate(budget)), proposals=48)
     gaussian = simulator_ceiling(tasks, 1, one, None)
-    found = simulator_ceiling(tasks, 1, several, None, segments=recorded(600, 60))
+    found = simulator_ceiling(tasks, 1, several, None, segments=recorded("pusher", 600, 60))
     assert found.mean() >= 0.75 and found.sum() >= gaussian.sum() + 2
