@@ -4,14 +4,14 @@
     model = jepa.load("runs/demo")      # a run, a model folder, or a hub id; see jepa.models.model.load
     latents = model.encode(video)       # uint8 [B, T, 3, h, w], a file, PIL images, … -> [B, S, N, D]
 
-    jepa.pretrain("configs/pretrain/demo.yaml", ["run=runs/mine"])      # what the verbs do: see jepa.api
+    jepa.pretrain("configs/pretrain/demo.yaml", ["run=runs/mine"])      # the commands as functions: see jepa.api
     jepa.probe("runs/mine").scores["state_r2"]
     jepa.plan("runs/mine", "configs/plan/demo.yaml").success
 
     encoder = jepa.create_encoder("vit_base", image_size=256, frames=16)      # see jepa.encoders.create
     tokens = encoder(normalized_video)                                        # [B, T, 3, h, w] -> [B, S, N, D]
 
-Importing this package is light: torch is imported by the first thing that needs it.
+Importing this package does not import torch; the first function that needs it does.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""What each verb does, as a function: `jepa.pretrain`, `jepa.probe`, `jepa.plan`, `jepa.dream`, `jepa.report`.
+"""The commands as functions: `jepa.pretrain`, `jepa.probe`, `jepa.plan`, `jepa.dream`, `jepa.report`.
 
-A config is an object (`PretrainConfig`, …), or the path of a YAML file with `KEY=VALUE` overrides, as at the command
-line. `jepa` imports these functions when they are first used.
+A config is an object (`PretrainConfig`, …), or the path of a YAML file with `KEY=VALUE` overrides, as on the command
+line. `jepa` imports these functions on first use.
 """
 
 from collections.abc import Sequence
@@ -50,17 +50,17 @@ def pretrain(
     overwrite: bool = False,
     callbacks: tuple[Callback, ...] = (),
 ) -> LatentWorldModel:
-    """Train, and write the run folder that the config names (`jepa pretrain`).
+    """Train a model and write its run folder (`jepa pretrain`).
 
     Args:
-        config: or the path of a YAML file such as configs/pretrain/demo.yaml.
-        overrides: "KEY=VALUE", such as "optimizer.lr=1e-3"; for a file.
-        resume: go on from the last checkpoint of the folder.
-        overwrite: start again in a folder that already holds a run; what that run left is deleted.
-        callbacks: more of Lightning's.
+        config: a config, or the path of a YAML file such as configs/pretrain/demo.yaml.
+        overrides: "KEY=VALUE", such as "optimizer.lr=1e-3"; only with a path.
+        resume: continue from the last checkpoint of the run.
+        overwrite: delete an existing run and start again.
+        callbacks: additional Lightning callbacks.
 
     Returns:
-        The trained model, as `jepa.load` gives it.
+        The trained model, as `jepa.load` returns it.
 
     Raises:
         UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
@@ -77,14 +77,14 @@ def probe(
     *,
     out: Path | str | None = None,
 ) -> ProbeResult:
-    """Score a model's encoder beside its baselines on held-out episodes (`jepa probe`).
+    """Score a model's encoder and its baselines on held-out episodes (`jepa probe`).
 
     Args:
-        run: folder of a run; or of a model alone, which also needs `shards`.
-        out: folder for the result and the features; None: the run's.
+        run: a run folder, or a model folder, which also needs `shards`.
+        out: output folder; None: the run folder.
 
     Returns:
-        What probe.json holds: "scores" by probe and column, "prediction" by horizon, counts, and what was left out.
+        The contents of probe.json: "scores" by probe and column, "prediction" by horizon, counts, and skipped samples.
 
     Raises:
         UserError: there is no model, the data cannot be probed, or nothing can be written.
@@ -99,10 +99,11 @@ def plan(
     *,
     out: Path | str | None = None,
 ) -> PlanResult:
-    """Plan tasks in the world that a run was recorded in, with its model (`jepa plan`).
+    """Plan tasks with the model of a run, in the world it was trained on (`jepa plan`).
 
     Returns:
-        What plan.json holds: "success" with its interval, the "baselines", the protocol, and how every task ended.
+        The contents of plan.json: "success" with its interval, the "baselines", the protocol, and the result of every
+        task.
 
     Raises:
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
@@ -117,13 +118,15 @@ def diagnose(
     *,
     out: Path | str | None = None,
 ) -> Diagnosis:
-    """What keeps the run's planner from solving more tasks (`jepa diagnose`).
+    """Find the component that limits the planner of a run (`jepa diagnose`).
 
     Args:
-        config: or the path of a config of `jepa plan`, whose planner is diagnosed; None: RUN/plan.yaml, if it is there.
+        config: a config, or the path of a config of `jepa plan`, whose planner is diagnosed; None: RUN/plan.yaml, if it
+            exists.
 
     Returns:
-        What diagnosis.json holds: the planning ladder, the read-out, errors of imagination, and the `verdict` in words.
+        The contents of diagnosis.json: success rates with each component replaced, probe scores, errors of imagined
+        rollouts, and the `verdict` as text.
 
     Raises:
         UserError: the model has no dynamics, its data come from no simulated world, or nothing can be written.
@@ -142,10 +145,10 @@ def dream(
     *,
     out: Path | str | None = None,
 ) -> DreamResult:
-    """Train a controller in the model's imagination, and try it in the world (`jepa dream`).
+    """Train a controller in imagined rollouts of the model, and evaluate it in the world (`jepa dream`).
 
     Returns:
-        What dream.json holds: the return in imagination and in the world, with its interval and its baselines.
+        The contents of dream.json: the return in imagination and in the world, with its interval and its baselines.
 
     Raises:
         UserError: the model has no dynamics, settings do not fit together, or nothing can be written.
@@ -154,7 +157,7 @@ def dream(
 
 
 def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:
-    """Write one HTML page about a run (`jepa report`); the headline results of all its parts.
+    """Write an HTML report about a run (`jepa report`), and return its main results.
 
     Raises:
         UserError: the folder holds no model, or nothing can be written.
@@ -163,42 +166,42 @@ def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:
 
 
 def list_methods() -> tuple[str, ...]:
-    """The kinds that `method.kind` of a pretraining config takes."""
+    """Valid values of `method.kind` in a pretraining config."""
     return tuple(METHODS)
 
 
 def list_encoders() -> tuple[str, ...]:
-    """The kinds that `encoder.kind` of a pretraining config takes."""
+    """Valid values of `encoder.kind` in a pretraining config."""
     return tuple(ENCODERS)
 
 
 def list_encoder_sizes() -> tuple[str, ...]:
-    """The sizes of `encoder.size`; with "vit_" before it, what `jepa.create_encoder` takes."""
+    """Valid values of `encoder.size`; "vit_SIZE" is a name for `jepa.create_encoder`."""
     return tuple(SIZES)
 
 
 def list_masks() -> tuple[str, ...]:
-    """The kinds that an item of `method.masks` of a pretraining config takes."""
+    """Valid values of `kind` in `method.masks` of a pretraining config."""
     return tuple(MASKS)
 
 
 def list_predictors() -> tuple[str, ...]:
-    """The kinds that `method.predictor.kind` of a pretraining config takes."""
+    """Valid values of `method.predictor.kind` in a pretraining config."""
     return tuple(PREDICTORS)
 
 
 def list_planners() -> tuple[str, ...]:
-    """The kinds that `planner.kind` of a planning config takes."""
+    """Valid values of `planner.kind` in a planning config."""
     return tuple(PLANNERS)
 
 
 def list_probes() -> tuple[str, ...]:
-    """The kinds that an item of `classifiers` of a probing config takes."""
+    """Valid values of `kind` in `classifiers` of a probing config."""
     return tuple(PROBES)
 
 
 def list_worlds() -> tuple[str, ...]:
-    """The worlds that `jepa data record` and `make_env` know; any Gymnasium id as "gym:ID" as well."""
+    """Worlds for `jepa data record` and `make_env`; "gym:ID" is any Gymnasium environment."""
     return tuple(world_names())
 
 

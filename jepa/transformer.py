@@ -195,7 +195,9 @@ class AdaptiveBlock(nn.Module):
         condition: Float[Tensor, "B S D"],
     ) -> Float[Tensor, "B L D"]:
         """As `Block.step`, for L tokens of S frames, L / S a frame; `condition` is that of each frame."""
-        modulation = self.modulation(F.silu(condition)).repeat_interleave(x.shape[1] // condition.shape[1], 1)
+        modulation = self.modulation(F.silu(condition))
+        if (tokens := x.shape[1] // condition.shape[1]) > 1:
+            modulation = modulation.repeat_interleave(tokens, 1)
         scale1, shift1, gate1, scale2, shift2, gate2 = modulation.chunk(6, -1)
         query, key, value = self.attn.project(self.norm1(x) * (1 + scale1) + shift1, rotary)
         x = x + gate1 * self.attn.read(query, *append(key, value), mask)

@@ -1,11 +1,11 @@
-"""The one contract that planners, agents and probes see: encode, Dynamics, rollout.
+"""The interface between models and planners, agents and probes: encode, Dynamics, rollout.
 
 Shapes: B batch · T frames · S latent steps · N tokens per step · D latent width · A action width · K plans · H horizon.
 
     video  f0 f1 | f2 f3 | f4 f5          tubelet 2: two frames make one latent step
-    latent   z0  |   z1  |   z2           a latent's time is its last frame
+    latent   z0  |   z1  |   z2           the time of a latent is that of its last frame
     action    a0 a1 a2 a3 a4              a[t] takes frame t to t+1
-    block      [a1 a2] [a3 a4]            what takes z0 to z1, z1 to z2
+    block      [a1 a2] [a3 a4]            take z0 to z1, z1 to z2
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ from jepa_data.preprocessing import Preprocessing, VideoFile, as_video, open_vid
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """What a latent is: `tokens` x `width` numbers every `step_seconds`, `frames_per_step` frames each.
+    """Shape and timing of a latent: `tokens` x `width` numbers every `step_seconds`, from `frames_per_step` frames.
 
-    `action_size` is the width of one raw action; a latent step takes `frames_per_step` of them, side by side.
-    `actions`: range, mean and deviation of one action, or of several side by side; where nobody said (models of other
-    origin, or of earlier versions) -1..1 is assumed, and `actions.origin` tells so.
-    `history`: how many latents in a row the dynamics read at most when they were trained.
-    `states`: proprioception that they need at every step, by the names of the recording.
+    `action_size`: width of one raw action; a latent step takes `frames_per_step` of them, concatenated.
+    `actions`: range, mean and standard deviation of one action, or of several concatenated. If unknown (imported models
+    and earlier versions), -1..1 is assumed, and `actions.origin` says so.
+    `history`: maximum number of consecutive latents that the dynamics read in training.
+    `states`: names of the proprioceptive states that the dynamics need at every step.
     """
 
     __pydantic_config__ = CHECKED
@@ -76,10 +76,10 @@ class NextLatent(Protocol):
 
 
 class State(Protocol):
-    """What a dynamics model carries from step to step; opaque, and never changed in place."""
+    """The recurrent state of a dynamics model. It is opaque, and never changed in place."""
 
     def repeat(self, k: int) -> Self:
-        """Every row `k` times in a row: batch B becomes B*k, row b at b*k … b*k+k-1."""
+        """Repeat every row `k` times: batch B becomes B*k, with row b at b*k … b*k+k-1."""
         ...
 
     def gather(self, index: Int[Tensor, " M"]) -> Self: ...
@@ -94,8 +94,8 @@ class Dynamics(Protocol):
     """Predicts the next latent from a state and an action.
 
     Attributes:
-        context: latents that it reads at most, the present one among them; None: all before the next one.
-        state_size: numbers that the body knows of itself, read at every step; 0: none.
+        context: maximum number of latents that it reads, including the current one; None: all so far.
+        state_size: width of the proprioceptive state that it reads at every step; 0: none.
     """
 
     context: int | None
@@ -107,16 +107,16 @@ class Dynamics(Protocol):
         actions: Float[Tensor, "B S-1 A"],
         states: Float[Tensor, "B S X"] | None = None,
     ) -> State:
-        """State after having seen S latents and the S-1 actions between them.
+        """The state after S latents and the S-1 actions between them.
 
-        Raises ValueError if there are states and none are read, or the other way round.
+        Raises ValueError if `states` are given but not read, or needed but missing.
         """
         ...
 
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
     ) -> tuple[State, NextLatent]:
-        """One step ahead; `state` is left as it was. With `noise` a sample is drawn from it, else the mean is used."""
+        """One step ahead; `state` is unchanged. `noise` samples the latent of the new state; None takes the mean."""
         ...
 
 
@@ -137,7 +137,7 @@ class Deterministic:
 
 
 def block_actions(actions: Float[Tensor, "B P A"], tubelet: int) -> Float[Tensor, "B Q E"]:
-    """The P = T-1 actions of T frames as Q = S-1 blocks, one per latent transition (figure above), E = tubelet * A."""
+    """Group the P = T-1 actions of T frames into Q = S-1 blocks, one per latent transition, E = tubelet * A."""
     batch, count, width = actions.shape
     if (count + 1) % tubelet:
         raise ValueError(f"{count + 1} frames do not divide into tubelets of {tubelet}")
@@ -152,7 +152,7 @@ def advance(
     noise: Float[Tensor, "B N D"] | None = None,
     temperature: float = 1.0,
 ) -> tuple[State, Float[Tensor, "B N D"]]:
-    """One step: the next state, and the latent that `noise` draws at this temperature; without noise the mean."""
+    """The next state, and the next latent: sampled with `noise` at this temperature, or the mean without noise."""
     state, next_latent = dynamics.step(state, action, noise)
     if noise is None:
         return state, next_latent.mean()
@@ -162,8 +162,11 @@ def advance(
 def rollout(
     dynamics: Dynamics, state: State, actions: Float[Tensor, "B K H A"], noise: Float[Tensor, "B K H N D"] | None = None
 ) -> Float[Tensor, "B K H N D"]:
-    """Imagine K plans of H steps from each of B states. `noise` may be shared by candidates; None gives the means."""
+    """Imagine K plans of H steps from each of B states. Without `noise`, every step takes the mean."""
     batch, plans, horizon, _ = actions.shape
+    imagine = getattr(dynamics, "imagine", None)  # a quicker way, which some dynamics know, to the same latents
+    if imagine is not None and noise is None and not torch.is_grad_enabled():
+        return imagine(state, actions)
     state = state.repeat(plans)
     latents = []
     for h in range(horizon):
@@ -174,13 +177,13 @@ def rollout(
 
 
 class LatentWorldModel(nn.Module):
-    """A trained encoder and, where the method learns one, its dynamics: what `jepa.load` returns.
+    """A trained encoder and, if the method learns one, its dynamics. `jepa.load` returns it.
 
     Args:
         encoder: normalized video [B, T, C, h, w] -> [B, S, N, D].
-        dynamics: predicts the next latent under an action; None if the method has none.
-        spec: what a latent is.
-        preprocessing: what the encoder was trained on.
+        dynamics: predicts the next latent for an action; None if the method has none.
+        spec: shape and timing of the latents.
+        preprocessing: that of the training clips.
     """
 
     def __init__(
@@ -194,18 +197,18 @@ class LatentWorldModel(nn.Module):
 
     @torch.no_grad()
     def encode(self, video: Any, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:
-        """Latents of clips, of one still image, or of one whole file (then B = 1).
+        """Encode clips, one image, or one file (then B = 1).
 
         Args:
             video: RGB video [B, T, 3, h, w] at the model's frame rate, one clip [T, 3, h, w], or one image
                 [3, h, w]: a tensor or a numpy array, channels first or last, uint8 0..255 or float 0..1, of any size
-                (cropped and scaled as in training); a PIL image; a list of frames; the path or the bytes of a video
-                (resampled to the model's rate, read in clips as long as those of training) or of an image. Frames at
-                the end that fill no tubelet are left out.
-            chunk: clips encoded at once.
+                (cropped and scaled as in training); a PIL image; a list of frames; the path or the bytes of an image or
+                a video (resampled to the model's rate, and read in clips of the training length). Frames that do not
+                fill the last tubelet are dropped.
+            chunk: number of clips encoded at once.
 
         Raises:
-            UserError: the video is shorter than a latent step, or it is none of these (expected and found are named).
+            UserError: the video is shorter than a latent step, or of another type or shape.
             DecodeError: a file cannot be read.
         """
         if chunk < 1:
@@ -222,13 +225,13 @@ class LatentWorldModel(nn.Module):
 
     @torch.no_grad()
     def encode_clips(self, clips: Tensor) -> Float[Tensor, "B S N D"]:
-        """Latents of clips that were cropped and scaled already: those of the loader and of `VideoFile.clips`."""
+        """Encode clips that are already cropped and scaled, from the loader or `VideoFile.clips`."""
         return self.encoder(self.prepare_clips(self._moved(clips)))
 
     def encode_file(
         self, file: VideoFile, clips: Iterator[Tensor], chunk: int = 64
     ) -> Iterator[Float[Tensor, "K S N D"]]:
-        """Latents of an open file, part by part: of `clips`, which `file.clips` gives.
+        """Encode an open file in parts: the `clips` that `file.clips` returns.
 
         Raises:
             UserError: the file is shorter than a latent step.
@@ -245,33 +248,33 @@ class LatentWorldModel(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, image: Any) -> Float[Tensor, "B N D"]:
-        """Latents of still images [B, 3, h, w], channels first or last, uint8 0..255 or float 0..1.
+        """Encode images [B, 3, h, w], channels first or last, uint8 0..255 or float 0..1.
 
-        An encoder with an embedding for images (V-JEPA 2.1) uses it. Else, and wherever a latent is a goal of the
-        dynamics, each image is repeated to fill a step, as V-JEPA 2-AC does.
+        Encoders with an embedding for images (V-JEPA 2.1) use it, in models without dynamics. Otherwise each image is
+        repeated to fill a latent step, as in V-JEPA 2-AC.
         """
         images, _ = as_video(image)
         return self._encode_images(self.preprocessing.fitted(self._moved(images))[0])
 
     def prepare(self, video: Any) -> Float[Tensor, "B T C H W"]:
-        """What the encoder reads: cropped, scaled and normalized as in training, on the device where `video` is."""
+        """Crop, scale and normalize video as in training, for the encoder, on the device of `video`."""
         return self.prepare_clips(self.preprocessing.fitted(as_video(video)[0]))
 
     def prepare_clips(self, clips: Tensor) -> Float[Tensor, "B T C H W"]:
-        """The same of clips [B, T, C, H, W] that were cropped and scaled already, uint8 0..255."""
+        """Normalize clips [B, T, C, H, W] that are already cropped and scaled, uint8 0..255."""
         if clips.dtype != torch.uint8:
             raise UserError(f"expected clips of the loader, uint8 0..255, found {clips.dtype}; use encode or prepare")
         return self.preprocessing.normalized(clips, next(self.encoder.parameters()).dtype)
 
     @contextmanager
     def open_video(self, source: bytes | Path | str, limits: Limits | None = None) -> Iterator[VideoFile]:
-        """A video or image file, to be read at the model's rate and size. Raises DecodeError."""
+        """Open a video or image file, to read it at the model's rate and size. Raises DecodeError."""
         path = Path(source).expanduser() if isinstance(source, str) else source
         with open_video(path, self.preprocessing, limits) as file:
             yield file
 
     def read_video(self, source: bytes | Path | str, frames: int | None = None) -> UInt8[Tensor, "1 T C h w"]:
-        """A video file, or its first frames, at the model's rate and size. Raises DecodeError."""
+        """Read a video file, or its first `frames`, at the model's rate and size. Raises DecodeError."""
         with self.open_video(source) as file:
             return torch.cat([clip.flatten(0, 1) for clip in file.clips(limit=frames)])[None]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text()
-KINDS = ("worlds", "encoders", "predictors", "methods", "planners", "probes")
+KINDS = ("worlds", "encoders", "predictors", "methods", "masks", "schedules", "planners", "costs", "probes")
 SHORT = {
     "pretrain": ["trainer.steps=20"],
     "plan": ["tasks=2", "steps=4", "gifs=0", "simulator_tasks=0", "inverse.updates=2"],
@@ -84,18 +85,26 @@ def test_the_page_has_a_part_of_each_kind_in_one_file_and_one_line_each() -> Non
 
 
 def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> None:
-    commands = [line.split() for line in re.findall(r"^\$ jepa (.*)$", PAGE, re.MULTILINE)]
+    commands = [shlex.split(line) for line in re.findall(r"^\$ jepa (.*)$", PAGE, re.MULTILINE)]
     assert [words[0] for words in commands] == ["data", "pretrain", "probe", "plan"]
     (package / "known.py").write_text(
         "from jepa_probes.probing import PROBES\nprint(PROBES['nearest_mean'].Config())\n"
     )
-    programs = ["in_a_program.py", "check_predictor.py", "known.py", "smooth.py"]
+    (package / "masked.py").write_text(
+        "import torch\nfrom jepa.masks import MASKS\nmask = MASKS['band'](MASKS.config('band')(columns=3))\n"
+        "parts = mask((2, 4, 8), 5, torch.Generator().manual_seed(0))\n"
+        "print([list(part.shape) for part in parts], torch.cat(parts, 1).sort(1).values.eq(torch.arange(64)).all())\n"
+    )
+    programs = ["in_a_program.py", "check_predictor.py", "known.py", "smooth.py", "masked.py"]
     printed = run(
         package, *(["jepa", *words, *SHORT.get(words[0], [])] for words in commands), *([name] for name in programs)
     )
     assert "pretrained" in printed[2]
     described = (package / "runs" / "drift" / "model" / "model.json").read_text()
     assert '"coarse"' in described and '"linear"' in described and '"next_step"' in described
-    assert "hill_climbing" in (package / "runs" / "drift" / "plan.json").read_text()
-    again, check, known, smooth = printed[len(commands) :]
-    assert "again" in again and check == "" and "nearest_mean" in known and smooth.strip() in ("True", "False")
+    assert "inverse_root" in (package / "runs" / "drift" / "config.yaml").read_text()
+    planned = json.loads((package / "runs" / "drift" / "plan.json").read_text())["settings"]
+    assert "HillClimbing" in planned["planner"] and planned["terms"] == [{"kind": "smoothness", "weight": 0.05}]
+    tanh, check, known, smooth, masked = printed[len(commands) :]
+    assert masked.strip() == "[[5, 40], [5, 24]] tensor(True)"
+    assert "kind='tanh'" in tanh and check == "" and "nearest_mean" in known and smooth.strip() in ("True", "False")

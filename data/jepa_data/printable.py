@@ -20,11 +20,10 @@ def printable(name: str | PurePath) -> str:
     return UNPRINTABLE.sub(_escaped, name.as_posix() if isinstance(name, PurePath) else name)
 
 
-def first_few(names: Sequence[str], count: int) -> str:
-    """The first `count` names, `a, b, c`, and an ellipsis where there are more."""
-    if len(names) > count:
-        names = [*names[:count], "…"]
-    return ", ".join(names)
+def first_few(items: Sequence[object], count: int, separator: str = ", ") -> str:
+    """The first `count` of them, and how many more there are: `a, b, c and 2 more`."""
+    listed = separator.join(map(str, items[:count]))
+    return f"{listed} and {len(items) - count} more" if len(items) > count else listed
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Embeddings and plans as policies of Gymnasium environments; embeddings of video as it comes."""
+"""Policies for Gymnasium environments that plan in latent space, and a streaming encoder for video."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

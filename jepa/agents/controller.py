@@ -1,10 +1,10 @@
-"""Controllers: from a latent and the goal's to the actions of one latent step.
+"""Controllers: map the latents of observation and goal to the actions of one latent step.
 
     z, goal ──ObservationNormalizer──> features ──Linear or Actor──> decisions ──ActionSpace──> block
-            standardized          tanh, -1..1         each held for `action_repeat` actions     [B, frames * width]
+            standardized          tanh, -1..1         each repeated for `action_repeat` actions [B, frames * width]
                                                       in the units of the data
 
-World Models (Ha & Schmidhuber 2018) has the linear one, DreamerV3 the network with a Gaussian around its output.
+`Linear` is that of World Models (Ha & Schmidhuber 2018), `Actor` the Gaussian policy of DreamerV3.
 """
 
 import math
@@ -31,24 +31,23 @@ MAX_STD = 1.0
 
 
 class Controller(Protocol):
-    """Chooses the action of one latent step; the same one whenever it sees the same."""
+    """A deterministic policy: latents to the action of one latent step."""
 
     def act(self, z: Latents, goal: Latents) -> Float[Tensor, "B E"]: ...
 
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """What a controller decides, and the block of actions that the dynamics take.
+    """Maps the decisions of a controller to the block of actions of the dynamics.
 
     Attributes:
-        width: of one action of the world.
-        frames: actions of one latent step.
-        action_repeat: actions for which a decision is held.
-        bounds: box: each number of a decision is in -1..1, which covers the range of the data; ball: also its length is
-            1 at most, for worlds that cut longer actions, so that no recorded action is longer and a dream of one is
-            not to be trusted; choice: one is 1 and the others are 0, for worlds with discrete actions, which are
-            recorded so.
-        actions: statistics of the data's actions; None: their range is -1..1.
+        width: of one action of the environment.
+        frames: actions per latent step.
+        action_repeat: actions for which a decision is repeated.
+        bounds: box: each number of a decision is in -1..1, which covers the range of the data; ball: also a norm of at
+            most 1, for worlds that clip longer actions: their recordings contain none, so the model is not reliable
+            there; choice: one-hot, for worlds with discrete actions.
+        actions: action statistics of the data; None: the range is -1..1.
 
     Raises:
         ValueError: `action_repeat` does not divide `frames`.
@@ -73,17 +72,17 @@ class ActionSpace:
 
     @property
     def size(self) -> int:
-        """Width of all decisions of a latent step."""
+        """Total width of the decisions of a latent step."""
         return self.width * self.frames // self.action_repeat
 
     @property
     def block_size(self) -> int:
-        """E, width of what the dynamics take."""
+        """E, width of the actions of the dynamics."""
         return self.width * self.frames
 
     def block(self, decisions: Float[Tensor, "*batch Q"]) -> Float[Tensor, "*batch E"]:
-        """Within the bounds. What is cut off to fit the box passes its gradient on as if it were not; of a choice, the
-        largest decision is done, and the gradient is that of their softmax."""
+        """The block of decisions, within the bounds. Clipping to the box is straight-through: it does not change the
+        gradient. A choice is the argmax, with the gradient of the softmax."""
         actions = decisions.unflatten(-1, (-1, self.width))
         if self.bounds == "choice":
             soft = actions.softmax(-1)
@@ -96,7 +95,7 @@ class ActionSpace:
         return actions.repeat_interleave(self.action_repeat, -2).flatten(-2)
 
     def decisions(self, blocks: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch Q"]:
-        """What was decided, of recorded actions: their mean over each `action_repeat`."""
+        """The decisions of recorded actions: their mean over each `action_repeat`."""
         actions = blocks.unflatten(-1, (-1, self.action_repeat, self.width)).mean(-2)
         if self.bounds != "choice":
             actions = self.scaling.numbers(actions)
@@ -104,7 +103,7 @@ class ActionSpace:
 
 
 class ObservationNormalizer(nn.Module):
-    """What a controller reads, standardized: the latent and, unless `actor_inputs` is "latent", the goal's."""
+    """The standardized inputs of a controller: the latent and, unless `actor_inputs` is "latent", that of the goal."""
 
     def __init__(self, tokens: int, width: int, actor_inputs: ActorInputs = "goal") -> None:
         super().__init__()
@@ -118,7 +117,7 @@ class ObservationNormalizer(nn.Module):
 
     @classmethod
     def fitted(cls, z: Float[Tensor, "M N D"], actor_inputs: ActorInputs = "goal") -> Self:
-        """With mean and standard deviation of recorded latents; what hardly varies there is not blown up."""
+        """Fit to mean and standard deviation of recorded latents; near-constant dimensions are not amplified."""
         normalizer = cls(z.shape[1], z.shape[2], actor_inputs)
         std = z.flatten(1).std(0, correction=0)
         normalizer.mean.copy_(z.flatten(1).mean(0))
@@ -148,7 +147,7 @@ class Linear(nn.Module):
         return self.act_all(parameters[None], z, goal)
 
     def act_all(self, parameters: Float[Tensor, "P W"], z: Latents, goal: Latents) -> Float[Tensor, "B E"]:
-        """Of P controllers at once: rows p*R … p*R+R-1 are those of controller p, R = B / P."""
+        """Act with P controllers at once: rows p*R … p*R+R-1 belong to controller p, R = B / P."""
         weight, bias = parameters.split((self.weight.numel(), self.bias.numel()), -1)
         features = self.normalizer(z, goal).unflatten(0, (len(parameters), -1))
         return self.space.block(
@@ -157,7 +156,7 @@ class Linear(nn.Module):
 
     @torch.no_grad()
     def set(self, parameters: Float[Tensor, " W"]) -> None:
-        """Become the controller with these parameters."""
+        """Load these parameters."""
         self.weight.copy_(parameters[: self.weight.numel()].view_as(self.weight))
         self.bias.copy_(parameters[self.weight.numel() :])
 
@@ -182,7 +181,7 @@ class Decision:
 
 
 class Actor(nn.Module):
-    """A network whose output is the mean and the spread of what to do; `act` takes the mean."""
+    """A network that outputs mean and standard deviation of the decisions; `act` takes the mean."""
 
     def __init__(
         self,
@@ -206,7 +205,7 @@ class Actor(nn.Module):
         return self.decided(self.network[:-1](self.normalizer(z, goal)))
 
     def decided(self, features: Float[Tensor, "B h"]) -> Decision:
-        """Of what the network's layers before the last one tell."""
+        """The decision from the features before the last layer."""
         mean, spread = self.network[-1](features).chunk(2, -1)
         return Decision(mean.tanh(), MIN_STD + (MAX_STD - MIN_STD) * (spread + 2).sigmoid())
 

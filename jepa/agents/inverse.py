@@ -1,16 +1,16 @@
-"""Acting by inverse dynamics: what was done in the recordings when the goal came so many steps later.
+"""Inverse dynamics as a policy: the recorded action, given the current latent and a later latent as the goal.
 
     recorded clip     z_0 ─a_0─> z_1 ─a_1─> z_2 ─a_2─> z_3 …
-    pairs             (z_t, z_{t+k}) -> a_t          any t, any k >= 1: every later moment was somebody's goal
+    pairs             (z_t, z_{t+k}) -> a_t          any t, any k >= 1: every later latent is a goal
     weight            exp(-w max(0, k - least(z_t, z_{t+k})))
 
-A regression, no search and no model of what happens next: a plan costs one pass of a small network. It is the baseline
-beside which planning is read (facts of others: on frozen latents it does as well as CEM in most settings), and a place
-to start planning from. Its recordings' average is its limit: where two ways lead to a goal, it goes between them.
+This is a regression, without search or dynamics: an action costs one pass of a small network. It is the main baseline
+of planning (others report that on frozen latents it matches CEM in most settings), and an initial plan. It learns the
+average of the recorded actions: if two paths lead to a goal, it goes between them.
 
-With w > 0 who took long counts little: `least` is how few steps others took, a low expectile of k that the same network
-tells (expectile regression as in IQL, arXiv 2110.06169; weighted hindsight as in WGCSL, 2202.04478). Then the
-recordings may wander, and what is learned from them goes straight.
+With w > 0, slow recordings get a low weight. `least` estimates the minimum number of steps: a low expectile of k,
+predicted by the same network (expectile regression as in IQL, arXiv 2110.06169; weighted hindsight as in WGCSL,
+2202.04478). The policy is then more direct than its recordings.
 """
 
 import torch
@@ -33,14 +33,14 @@ def fit_inverse(
     settings: InverseSettings | None = None,
     seed: int = 0,
 ) -> Actor:
-    """The controller that does, on average, what was done in V clips.
+    """Fit a controller to the recorded actions of V clips.
 
     Args:
-        latents: of the clips' S steps.
-        goals: the same moments as a goal image shows them; the latents themselves unless a step has several frames.
-        actions: blocks that led from each step to the next.
-        space: what the controller decides.
-        seed: of the network's weights and of the pairs drawn.
+        latents: of the S steps of the clips.
+        goals: the same steps encoded as goal images; equal to `latents` unless a step has several frames.
+        actions: blocks from each step to the next.
+        space: maps decisions to blocks of actions.
+        seed: of the network weights and of the pairs.
 
     Raises:
         ValueError: there are fewer than two steps, or shapes do not fit.
@@ -86,11 +86,11 @@ def fit_inverse(
 
 
 def _weight_by_time(missed: Float[Tensor, " M"], late: Float[Tensor, " M"], time_penalty: float) -> Float[Tensor, ""]:
-    """The mean of what was missed, in which those who were late count less."""
+    """The weighted mean of the errors, with lower weights for slow recordings."""
     weight = (-time_penalty * late.detach().clamp_min(0)).exp()
     return (missed * weight).sum() / weight.sum()
 
 
 def expectile(late: Float[Tensor, " M"], share: float) -> Float[Tensor, ""]:
-    """Asymmetric least squares: least where late is 0 at the expectile `share` (0.5: the mean) of what was taken."""
+    """Asymmetric squared error, minimal at the expectile `share` (0.5: the mean) of the number of steps."""
     return (torch.where(late > 0, share, 1 - share) * late.square()).mean()

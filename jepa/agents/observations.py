@@ -1,4 +1,4 @@
-"""What policies see, images [h, w, 3] or [B, h, w, 3], and what they give back."""
+"""Conversions of observations, images [h, w, 3] or [B, h, w, 3], and actions of policies."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from jepa_data.preprocessing import as_video
 
 
 class LatestFrames:
-    """The frames of one latent step, as they come: every `stride`-th observation is one.
+    """A buffer of the frames of one latent step: every `stride`-th observation is a frame.
 
     Attributes:
-        period: observations of a latent step.
+        period: observations per latent step.
     """
 
     def __init__(self, frames: int, stride: int) -> None:
@@ -27,7 +27,7 @@ class LatestFrames:
         self._kept: list[Tensor] = []
 
     def add(self, images: UInt8[Tensor, "B 3 h w"]) -> bool:
-        """Note an observation. Whether a latent step begins with it."""
+        """Add an observation, and return whether a latent step begins with it."""
         begins = self._observed % self.period == 0
         if self._observed % self.stride == 0:
             self._kept = [*self._kept, images][-self.frames :]
@@ -35,12 +35,12 @@ class LatestFrames:
         return begins
 
     def clip(self) -> UInt8[Tensor, "B T 3 h w"]:
-        """The last frames; before there were enough, the first one stands still."""
+        """The last frames; at the start of an episode, the first frame is repeated."""
         return torch.stack([self._kept[0]] * (self.frames - len(self._kept)) + self._kept, 1)
 
 
 def stride_of(fps: float, model: LatentWorldModel) -> int:
-    """How many observations there are for each frame of the model."""
+    """Observations per frame of the model."""
     stride = fps / model.preprocessing.fps
     size = model.spec.action_size
     if stride < 1 or abs(stride - round(stride)) > 1e-6 or size is None or size % round(stride):
@@ -61,11 +61,11 @@ def as_images(array: Any) -> UInt8[Tensor, "B 3 h w"]:
 
 
 def as_action(actions: Float[Tensor, "B A"], observation: np.ndarray) -> Float32[np.ndarray, "*B A"]:
-    """Without the batch where the observation was a single image."""
+    """Remove the batch dimension if the observation was a single image."""
     return actions.numpy().reshape(*observation.shape[:-3], -1)
 
 
 def check_shape(observation: Any, goal_shape: tuple[int, ...] | None) -> None:
-    """Raises UserError for an observation of another shape than the goal's, if there is one."""
+    """Raises UserError if observation and goal differ in shape."""
     if goal_shape not in (None, observation.shape):
         raise UserError(f"the goal has shape {goal_shape}, the observation {observation.shape}: give both alike")

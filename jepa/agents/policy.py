@@ -1,18 +1,18 @@
-"""Encoder + planner as a policy: images in, actions out, towards goals given as images.
+"""Encoder and planner as a policy: images in, actions out, with goal images.
 
 policy = Policy(jepa.load("runs/demo"), goal)      # goal: uint8 [h, w, 3]
 observation, info = env.reset()
 while not done:
     observation, reward, terminated, truncated, info = env.step(policy.act(observation))
 
-Models that read several frames start each plan from the last latents and what was done between them:
+Models that read several latents start each plan from the last latents and the actions between them:
 
     latents   z3 ─a3─> z4 ─a4─> z5          history 3; each frame is encoded once
     plan                        z5 ─?─> ─?─> …
 
-A plan that runs against what the model does not see, a doorpost say, changes nothing, so the next one is the same. With
-`random_action_if_stuck`, an action is drawn at random where the world moved much less than was imagined, and planning
-goes on from wherever that leads.
+A plan that runs into something the model does not see, such as a doorpost, changes nothing, so the next plan is the
+same. With `random_action_if_stuck`, the policy takes a random action when the world moved much less than imagined, and
+replans after it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -38,14 +38,15 @@ SHORT = 0.4  # of the longest way that was imagined between two plans: less is a
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """How a policy plans: horizon and execute in latent steps; see ModelPredictiveControl and goal_reached.
+    """Settings of a `Policy`; see also ModelPredictiveControl and goal_reached.
 
-    `terms`: what a plan costs beside the distance to its goal, which has the weight 1.
-    `keep`: a plan starts from the rest of the last one. Where a model is wrong, that repeats the same mistake.
-    `history`: latents that the model reads at most before it plans; None: see `history_of`.
-    `budget`: actions of an episode, counted from its start: no plan is longer than what is left; None: not known.
-    `proposals`: how many recorded segments each plan starts from as well, for a policy that has recordings.
-    `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of what was imagined.
+    `horizon`, `replan_every`: in latent steps.
+    `terms`: costs in addition to the distance to the goal, which has weight 1.
+    `keep`: start each plan from the rest of the last one. If the model is wrong, this repeats the same mistake.
+    `history`: maximum number of latents that the model reads before a plan; None: see `history_of`.
+    `budget`: actions of an episode, from its start; plans are cut to the rest. None: not known.
+    `proposals`: number of recorded segments from which each plan also starts, if the policy has recordings.
+    `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of the imagined distance.
     """
 
     horizon: int = 6
@@ -76,13 +77,13 @@ class Policy:
 
     Args:
         model: a world model with dynamics.
-        goal: images of where to get, uint8 RGB, of the shape of the observations.
+        goal: goal images, uint8 RGB, of the same shape as the observations.
         settings: of the planner.
         seed: of the planner's samples.
-        fps: observations a second; None: as many as the model was trained on. A model of fewer looks at every
-            n-th one, and its actions are those of all, side by side.
-        guide: every plan starts from what this controller would do in the model's imagination; None: as settings say.
-        segments: recordings whose segments are other starts of every plan; None: there are none.
+        fps: observations per second; None: the frame rate of the model. At n times it, the model reads every n-th
+            observation, and its action is n concatenated actions.
+        guide: a controller whose imagined rollout initializes every plan; None: see `settings`.
+        segments: recordings whose segments are additional starts of every plan; None: none.
 
     Raises:
         UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
@@ -122,7 +123,7 @@ class Policy:
         self.reset()
 
     def reset(self) -> None:
-        """A new episode begins: forget what was seen and planned."""
+        """Start a new episode: clear observations and plans."""
         self.control.reset()
         self.last_plan: Plan | None = None
         self._state: State | None = None
@@ -138,15 +139,14 @@ class Policy:
         self.plans = self.evaluations = self.differentiated = self.model_calls = 0
 
     def act(self, observation: Any, state: Float[np.ndarray, "*B X"] | None = None) -> Float32[np.ndarray, "*B A"]:
-        """The action for the frame just seen, in the units of the data. Plans when the last plan is used up.
+        """The action for an observation, in the units of the data. Replans after `replan_every` latent steps.
 
         Args:
-            state: proprioception now, raw and in the order of `model.spec.states`; only for models that need
-                it.
+            state: the current proprioceptive state, raw and in the order of `model.spec.states`; only for models that
+                need it.
 
         Raises:
-            UserError: the image has another shape than the goal's, or the state is missing, surplus or of another
-                width.
+            UserError: image and goal differ in shape, or the state is missing, not needed, or of the wrong width.
         """
         check_shape(observation, self.goal_shape)
         images = as_images(observation)
@@ -158,7 +158,7 @@ class Policy:
         return as_action(self._queue.pop(0), observation)
 
     def _observe(self, images: UInt8[Tensor, "B 3 h w"], state: Float[Tensor, "B X"] | None) -> None:
-        """Note a frame; and a latent step, where one begins: actions are chosen for whole steps."""
+        """Store a frame, and at the beginning of a latent step its frames and state."""
         if self._frames.add(images):
             self._steps = [*self._steps, self._frames.clip()][-self.history :]
             if state is not None:
@@ -179,7 +179,7 @@ class Policy:
 
     @torch.no_grad()
     def imagine(self) -> Float[Tensor, "B H N D"]:
-        """The latents that the last plan leads to, as the model sees it."""
+        """The imagined latents of the last plan."""
         if self.last_plan is None or self._state is None:
             raise ValueError("nothing is planned yet: call act() first")
         assert self.model.dynamics is not None
@@ -219,7 +219,7 @@ class Policy:
         return list(blocks.unflatten(-1, (self._frames.period, raw)).flatten(1, 2).unbind(1))
 
     def _encoded(self) -> Float[Tensor, "B S N D"]:
-        """The last latents; those of steps that are new are encoded now, in one batch."""
+        """The last latents; new steps are encoded in one batch."""
         new = torch.stack(self._steps, 1)  # [B, steps, frames, C, h, w]
         z = self.model.encode(new.flatten(0, 1)).unflatten(0, new.shape[:2])[:, :, 0]
         self._latents = [*self._latents, *z.unbind(1)][-self.history :]
@@ -227,7 +227,7 @@ class Policy:
         return torch.stack(self._latents, 1)
 
     def _stuck(self, z: Float[Tensor, "B N D"]) -> Bool[Tensor, " B"] | None:
-        """Which episodes did not move as the last plan had it. At the goal plans are short, and nobody is stuck."""
+        """Episodes that moved much less than the last plan imagined. Short plans, as at the goal, do not count."""
         if self._expected is None:
             return None
         began, expected = self._expected
@@ -236,7 +236,6 @@ class Policy:
         return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
     def _suggested(self, z: Float[Tensor, "B N D"], horizon: int) -> Float[Tensor, "B H E"] | None:
-        """What the guide does in the imagination."""
         if self.guide is None:
             return None
         dynamics = self.model.dynamics
@@ -250,9 +249,9 @@ class Policy:
 
 
 def history_of(model: LatentWorldModel, horizon: int) -> int:
-    """Latents to start plans from: as many as the model was trained with, or its window.
+    """Number of latents to start plans from: as in training.
 
-    Where nothing slides out of sight, what is imagined counts too: no more is read than there was in training.
+    A model without a window reads imagined latents too, so history and horizon together are as long as in training.
     """
     if model.dynamics is None or model.dynamics.context is not None:
         return model.spec.history

@@ -1,16 +1,16 @@
-"""Video frame by frame through a causal encoder: each step is computed once, and what it reads is kept.
+"""Encode video frame by frame with a causal encoder and a key-value cache: each step is computed once.
 
     stream = StreamingEncoder(model.encoder)
     for frame in camera:                                            # uint8 [B, 1, C, h, w]
         z = stream.push(model.prepare(frame))                       # [B, 0 or 1, N, D]: a latent when a tubelet is full
 
-Tokens of a causal encoder read the past only, so their keys and values never change and every block keeps them:
+Tokens of a causal encoder only attend to the past, so their keys and values never change, and each block caches them:
 
     cache of a block   | cls | step 0 | step 1 | … | step t |       CLS reads everything, so its row is recomputed at
     new rows            cls'  ···· read ····  and   step t'         every step; no patch reads it
 
-One step of N tokens after t others costs N * (8*D² + 4*D²*mlp_ratio + 4*(t+1)*N*D) FLOPs a block, in place of the whole
-clip again. The result is that of the whole clip, whatever the length of the stream; with a `window`, of its last steps.
+Step t of N tokens costs N * (8*D² + 4*D²*mlp_ratio + 4*(t+1)*N*D) FLOPs per block, instead of the whole clip. The
+result equals that of the whole clip; with a `window`, see `StreamingEncoder`.
 """
 
 import torch
@@ -23,18 +23,18 @@ from jepa.transformer import Grid, grid_positions
 
 
 class StreamingEncoder:
-    """A VideoViT that is fed as the frames come; for inference.
+    """A VideoViT for streams of frames; for inference.
 
     Attributes: steps, latent steps since the last reset; features, tokens [B, N, D], CLS and levels of the latest step
-    (CLS is that of everything seen so far), None before it.
+    (CLS is that of all steps so far), None before the first step.
 
     Args:
         encoder: with attention "causal" or "block_causal".
-        window: keep so many latent steps, the newest among them, and forget older ones; None keeps all. An
-            approximation: no block reads further back than the window (deep tokens still know of older frames, through
-            tokens that read them), which the encoder has not been trained for. Memory and time a step stay constant.
+        window: number of latest latent steps in the cache; None keeps all. With a window, memory and time per step are
+            constant. It is an approximation for which the encoder was not trained: no block attends beyond the window
+            (deep tokens still depend on older frames, through tokens that attended to them).
 
-    Rotary angles are fp32: `reset()` before some 100,000 steps. An encoder for images too takes every frame as video.
+    Rotary angles are fp32: call `reset()` before about 100,000 steps. All frames are encoded as video, not as images.
 
     Raises:
         UserError: the encoder reads the future, or the window holds no step.
@@ -52,7 +52,7 @@ class StreamingEncoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: another video begins."""
+        """Start a new video: clear the cache."""
         self.steps = 0
         self.features: Features | None = None
         self._waiting: Tensor | None = None
@@ -61,10 +61,10 @@ class StreamingEncoder:
 
     @torch.no_grad()
     def push(self, frames: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """The latents of the steps that these normalized frames complete; S is 0 while a tubelet is not full.
+        """The latents of the steps that these normalized frames complete; S is 0 if they complete no tubelet.
 
         Raises:
-            ValueError: the patch does not divide the frames, or number and size of the clips changed on the way.
+            ValueError: the patch does not divide the frames, or batch or image size changed since the last reset.
         """
         tubelet = self.encoder.tubelet
         frames = self._with_waiting(frames)
@@ -83,7 +83,7 @@ class StreamingEncoder:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is kept of the past."""
+        """Memory of the cache, in bytes."""
         return sum(cache.nbytes for cache in self._caches)
 
     def _with_waiting(self, frames: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class StreamingEncoder:
         return self.features.tokens
 
     def _mask(self, tokens: int, device: torch.device) -> Bool[Tensor, "1 1 L K"] | None:
-        """Who of CLS and the new tokens reads which entry of the caches; None if everyone reads everything."""
+        """Attention of CLS and the new tokens to the entries of the caches; None if unmasked."""
         causal = self.encoder.attention == "causal"
         if not causal and not self.encoder.summaries:
             return None
@@ -125,7 +125,7 @@ class StreamingEncoder:
 
 
 class _Cache:
-    """Keys and values of one block: of CLS at this step, then of the steps kept, a ring if there is a window."""
+    """Keys and values of one block: of CLS at this step, then of the cached steps (a ring buffer with a window)."""
 
     def __init__(self, window: int | None, summaries: int) -> None:
         self.window, self.summaries = window, summaries
@@ -135,7 +135,7 @@ class _Cache:
     def append(
         self, key: Float[Tensor, "B heads L C"], value: Float[Tensor, "B heads L C"]
     ) -> tuple[Float[Tensor, "B heads K C"], Float[Tensor, "B heads K C"]]:
-        """Take those of CLS and one step; everything that may be read, in any order."""
+        """Add CLS and one step, and return all that can be attended to, in any order."""
         new = torch.stack((key, value))
         tokens = new.shape[3] - self.summaries
         first, used = _slots(self.steps, tokens, self.window, self.summaries)

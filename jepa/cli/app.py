@@ -50,7 +50,7 @@ class Verbs(typer.core.TyperGroup):
 app = typer.Typer(
     name="jepa",
     cls=Verbs,
-    help="Stream video, pretrain world models that predict latents, probe them and plan with them.",
+    help="Pretrain latent world models on video, probe them, and plan with them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # rich costs a fifth of a second, and errors are one line

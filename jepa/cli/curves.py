@@ -7,10 +7,10 @@ import typer
 
 
 def curves(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, running or done.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, also of unfinished runs.")],
     out: Annotated[Path, typer.Option(help="The image file.")] = Path("curves.png"),
 ) -> None:
-    """Draw what runs logged in the same axes: loss, monitors of collapse, online probes.
+    """Plot the logs of several runs in the same axes: loss, collapse monitors, online probes.
 
     Example: jepa curves runs/a runs/b --out both.png
     """

@@ -10,28 +10,26 @@ import typer
 def demo(
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder for all it writes.  [default: runs/demo; runs/demo-METHOD for other methods]"),
+        typer.Option(help="Output folder.  [default: runs/demo; runs/demo-METHOD for other methods]"),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="One seed, or several with commas: a run each, and a table.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds; one run for each.")] = "0",
     methods: Annotated[
         str,
         typer.Option(
             help="lewm, vjepa, vjepa21, levjepa, salt, lewm-30min, two-rooms, two-rooms-random-wall, point-maze, "
-            "push-t; several with commas."
+            "push-t; comma-separated."
         ),
     ] = "lewm",
     supervised: Annotated[
-        bool, typer.Option(help="Probe an encoder trained on the true states, too: as long as the pretraining.")
+        bool, typer.Option(help="Also train and probe a supervised encoder; takes as long as the pretraining.")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the demo that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
 ) -> None:
-    """Record a world, pretrain, probe, plan, and write a page about it, in five minutes on two cores.
+    """Record a world, pretrain, probe, plan and write an HTML report, in five minutes on two cores.
 
-    lewm-30min records three times as much and trains a wider model for longer.
-    two-rooms takes ten minutes of one core, the others that plan up to half an hour, and half as much again with
-    --supervised.
-    With several seeds or methods each run goes to RUN-METHOD-SEED, and mean and spread are printed. A demo that is
-    there is left alone; --overwrite replaces it.
+    lewm-30min records three times as many episodes and trains a wider model for longer. On one core, two-rooms takes
+    ten minutes, and the other methods with planning up to half an hour; --supervised adds half of that. With several
+    seeds or methods, each run is written to RUN-METHOD-SEED, and mean and standard deviation are printed.
     """
     from jepa.cli.show import table
     from jepa.config import UserError

@@ -16,23 +16,21 @@ def embed(
         ),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--format", help="npz, parquet or shards, whatever the ending of --out.")
+        str | None, typer.Option("--format", help="npz, parquet or shards.  [default: from the suffix of --out]")
     ] = None,
-    clip_frames: Annotated[
-        int | None, typer.Option(help="Frames encoded together.  [default: as many as in training]")
-    ] = None,
+    clip_frames: Annotated[int | None, typer.Option(help="Frames per clip.  [default: as in training]")] = None,
     pca: Annotated[
         Path | None,
-        typer.Option(help="Draw the features of the first video as colors next to it: FILE.gif or FILE.mp4."),
+        typer.Option(help="Write the first video with a PCA of its features as colors: FILE.gif or FILE.mp4."),
     ] = None,
     timeout_seconds: Annotated[
-        float, typer.Option(min=0.001, help="Longest time for opening a file, and for decoding each part of it.")
+        float, typer.Option(min=0.001, help="Time limit for opening a file, and for decoding each part of it.")
     ] = 60.0,
 ) -> None:
-    """Write the features of every video and image, or look at them.
+    """Write the features of videos and images, or visualize them.
 
-    .npz and shards hold all latents [steps, tokens, width] and their times; .parquet holds a row for each clip: key,
-    start_seconds, steps and vector, the mean over steps and tokens. `jepa data curate` reads .npz and .parquet.
+    .npz and shards contain all latents [steps, tokens, width] and their times. .parquet has one row for each clip: key,
+    start_seconds, steps and vector (the mean over steps and tokens). `jepa data curate` reads .npz and .parquet.
 
     Example: jepa embed my_videos --model runs/mine --out features.parquet --clip-frames 16
 

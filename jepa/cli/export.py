@@ -25,23 +25,23 @@ class Weights(StrEnum):
     ema_encoder = "ema_encoder"
 
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 
 
 def export(
     source: Annotated[str, typer.Argument(metavar="RUN", help="A run or model folder, or a hub id (org/name).")],
     to: Annotated[To, typer.Option("--to", help="The format.")],
-    out: Annotated[Path | None, typer.Option(help="By default RUN/export/…")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file or folder.  [default: RUN/export/…]")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="onnx: pixels of the clips. By default as in training.")
+        int | None, typer.Option(help="onnx: image size in pixels.  [default: as in training]")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="onnx: frames of the clips. By default as in training.")] = None,
+    frames: Annotated[int | None, typer.Option(help="onnx: frames per clip.  [default: as in training]")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model for other programs.
+    """Export a model to the formats of other libraries.
 
-    openjepa: model.json and model.safetensors, all that `jepa.load` needs. huggingface: a folder for transformers'
-    VJEPA2Model. meta: a .pt file for Meta's code. onnx: the encoder for clips of one size, checked with onnxruntime.
+    openjepa: model.json and model.safetensors, for `jepa.load`. huggingface: a folder for transformers' VJEPA2Model.
+    meta: a .pt file for Meta's code. onnx: the encoder for clips of a fixed size, checked with onnxruntime.
 
     Example: jepa export runs/mine --to onnx --frames 16
     """
@@ -52,26 +52,26 @@ def export(
 
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="FILE", help="Meta's .pt; or a folder of transformers, or a hub id.")
+        str, typer.Argument(metavar="FILE", help="Meta's .pt file, a folder written by transformers, or a hub id.")
     ],
-    origin: Annotated[From, typer.Option("--from", help="Whose format it is.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write. By default models/NAME.")] = None,
+    origin: Annotated[From, typer.Option("--from", help="The format of FILE.")],
+    out: Annotated[Path | None, typer.Option(help="Output folder.  [default: models/NAME]")] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="meta: pixels it was trained on; its file does not say.")
+        int | None, typer.Option(help="meta: image size in training, in pixels; the file does not contain it.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="meta: frames of the clips it was trained on.")] = None,
-    fps: Annotated[float | None, typer.Option(help="meta: frames a second it was trained on.  [default: 4]")] = None,
-    heads: Annotated[int | None, typer.Option(help="meta: heads, where the width is none of the published.")] = None,
+    frames: Annotated[int | None, typer.Option(help="meta: frames per clip in training.")] = None,
+    fps: Annotated[float | None, typer.Option(help="meta: frames per second in training.  [default: 4]")] = None,
+    heads: Annotated[int | None, typer.Option(help="meta: attention heads; needed for unpublished widths.")] = None,
     predictor_heads: Annotated[
-        int | None, typer.Option(help="meta: heads of the predictor, where they are not the published ones'.")
+        int | None, typer.Option(help="meta: attention heads of the predictor, if not as published.")
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="meta: which encoder of the file.")] = Weights.target_encoder,
+    weights: Annotated[Weights, typer.Option(help="meta: which encoder of the file to read.")] = Weights.target_encoder,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write published weights as a model folder, for `jepa embed`, `jepa probe` and `jepa.load`.
+    """Convert published weights to a model folder, for `jepa embed`, `jepa probe` and `jepa.load`.
 
-    V-JEPA 1, 2, 2.1 and 2-AC of Meta; V-JEPA 2 and its classifiers of Hugging Face. A tensor that is missing, surplus
-    or of another shape is an error. No file that could hold code is opened.
+    Reads Meta's checkpoints of V-JEPA 1, 2, 2.1 and 2-AC, and V-JEPA 2 and its classifiers from Hugging Face. Missing
+    tensors, extra tensors and wrong shapes are errors. Pickled code is never executed.
 
     Example: jepa import vitl.pt --from meta --image-size 256 --frames 64
 

@@ -12,18 +12,18 @@ def plan(
     target: Target,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE|OTHER", help="What to change, see above; with --compare the other run."),
+        typer.Argument(metavar="KEY=VALUE|OTHER", help="Settings, see above; with --compare, the other run."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/plan/demo.yaml.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for all that is written. [default: RUN]")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Plan nothing: test the results of two runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Output folder. [default: RUN]")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare the results of two runs; do not plan.")] = False,
 ) -> None:
-    """Plan held-out tasks with the run's model, in the world it was trained on; goals are images.
+    """Plan held-out tasks with the run's model, in the world it was trained on. Goals are images.
 
-    Prints how many tasks are solved, with the 95 % interval, beside random actions, inverse dynamics, the world's own
-    expert and the same planner on the true simulator. Writes RUN/plan.json, images of some tasks to RUN/figures, and
-    RUN/plan.yaml: with --config it gives another run the very same tasks, and --compare then tests which of two runs
-    solves more of them.
+    Prints the success rate with its 95 % interval, and those of the baselines: random actions, inverse dynamics, the
+    world's expert policy and the same planner on the true simulator. Writes RUN/plan.json, figures of some tasks to
+    RUN/figures, and the protocol to RUN/plan.yaml. --config RUN/plan.yaml plans the same tasks with another run;
+    --compare then tests whether one of the two solves more of them.
 
     \b
     jepa plan RUN tasks=50 planner.kind=mppi
@@ -31,16 +31,17 @@ def plan(
     jepa plan --compare RUN OTHER
 
     \b
-    tasks=200 steps=40 seed=0    how many tasks, and the steps of the world for each
-    goal_offset=25               goals that a policy of the world reaches so soon
-    horizon=6 replan_every=2 action_repeat=1   latent steps looked ahead, and acted on before the
-                                 next plan; steps that each action is repeated for
-    planner.kind=cem             random, cem, icem, mppi, mixture, gradient, hybrid, grasp
-    'costs=[{kind: action_cost}]'  beside the goal: action_cost, keep_out, state, image
-    warm_start=previous          plans start from the last one (previous), none,
-                                 inverse_dynamics, or `jepa dream` (controller)
-    proposals.count=64           and from recorded actions with the nearest start and goal
-    random_action_if_stuck=0.2   draw an action where less of a plan than that came true
+    tasks=200 steps=40 seed=0      number of tasks; environment steps for each
+    goal_offset=25                 goals that a scripted policy reaches within 25 steps
+    horizon=6 replan_every=2       latent steps of a plan; latent steps taken before replanning
+    action_repeat=1                environment steps for which each action is repeated
+    planner.kind=cem               random, cem, icem, mppi, mixture, gradient, hybrid, grasp
+    'costs=[{kind: action_cost}]'  additional costs: action_cost, keep_out, state, image
+    warm_start=previous            initial plan: previous (plan), none, inverse_dynamics,
+                                   controller (of `jepa dream`)
+    proposals.count=64             additional initial plans: recorded actions with similar start and goal
+    random_action_if_stuck=0.2     random action if the world moved less than this share
+                                   of what the last plan imagined
     """
     from jepa.config import UserError
     from jepa_probes.planning.config import PlanConfig

@@ -10,14 +10,14 @@ import typer
 def pretrain(
     config: Annotated[Path, typer.Argument(help="A YAML file such as configs/pretrain/demo.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as optimizer.lr=1e-3.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again where a run is: it is deleted.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run and start again.")] = False,
 ) -> None:
-    """Train an encoder (and its dynamics) on shards, as CONFIG says, and write the run folder.
+    """Train an encoder (and its dynamics) on shards, and write the run folder.
 
-    Stopped by Ctrl-C, a kill or a power cut, the run goes on with --resume from the last checkpoint
-    (trainer.checkpoint_every) and ends with the same weights. A run that is done is trained longer with --resume and
-    a larger trainer.steps. How long, on what and how often to log may change; other keys that differ are refused.
+    --resume continues an interrupted run from its last checkpoint (trainer.checkpoint_every); it ends with the same
+    weights as an uninterrupted run. With a larger trainer.steps, it trains a finished run longer. Only the number of
+    steps, the device and the logging interval may change.
     """
     from jepa.config import load
     from jepa.training.config import PretrainConfig

@@ -9,12 +9,12 @@ from jepa.cli.resolve_run import config_or_defaults
 
 
 def probe(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a model folder of `jepa import`.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a model folder written by `jepa import`.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as supervised=false.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file such as configs/probe/demo.yaml.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the scores and features. [default: RUN]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. [default: RUN]")] = None,
 ) -> None:
-    """Score a frozen encoder on held-out episodes, beside a random one, pixels and a supervised one.
+    """Score a frozen encoder on held-out episodes, with baselines: random init, pixels, a supervised encoder.
 
     Example: jepa probe runs/mine
 

@@ -24,7 +24,7 @@ def run_and_config(target: Path, config: Path | None, overrides: list[str], kind
     """
     from jepa.config import UserError, load
 
-    if not target.is_file():
+    if target.is_dir() or target.suffix not in (".yaml", ".yml"):
         return target, config_or_defaults(config, overrides, kind)
     if config:
         raise UserError(f"{target} is a config already; leave out --config, or give a run folder")

@@ -20,7 +20,7 @@ imports torch, so a misspelt key is reported at once.
 """
 
 from jepa.config.component import DEFAULT, Component, Parts, part
-from jepa.config.errors import ConfigError, UserError, first_line
+from jepa.config.errors import ConfigError, UserError, errors_of, first_line
 from jepa.config.loading import CHECKED, Config, dump, from_dict, load
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Parts",
     "UserError",
     "dump",
+    "errors_of",
     "first_line",
     "from_dict",
     "load",

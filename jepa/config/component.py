@@ -7,7 +7,7 @@
 
         def __init__(self, config: Config) -> None: ...
 
-    MASKS = Parts("masks", tube="jepa.masks.tube:Tube")      # jepa/masks/__init__.py
+    MASKS = Parts("masks", "jepa.masks.base:Mask", tube="jepa.masks.tube:Tube")    # jepa/masks/__init__.py
 
     mask: Annotated[Component, part(MASKS)]                  # in a config
     mask: Annotated[Component, part(MASKS, "tube", ratio=0.5)] = DEFAULT
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
@@ -31,6 +31,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema, to_json
 from jepa.config.errors import UserError
 from jepa.config.loading import Config
 
+AnyClass = TypeVar("AnyClass")
 DEFAULT: Any = Field(default={}, validate_default=True)  # of a field: the part that its `part(...)` names
 
 
@@ -45,30 +46,32 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
 
     Args:
         room: what they are, in the plural, such as "masks".
+        base: "module:Class" that other people's parts derive from; a `Config` of that class, their `Config`.
         places: "module:Class" of each kind.
     """
 
-    def __init__(self, room: str, **places: str) -> None:
-        self.room, self.places = room, places
-        self._added: dict[str, type] = {}
+    def __init__(self, room: str, base: str, /, **places: str) -> None:
+        self.room, self.base = room, base
+        self.places = places
+        self._added: dict[str, Any] = {}
 
-    def add(self, cls: type) -> type:
+    def add(self, cls: AnyClass) -> AnyClass:
         """Make a class of your own a part, in this process; returns it, so it can stand as a decorator.
 
         Raises:
-            UserError: it has no `Config` with a kind, or its kind is taken.
+            UserError: it is no class of such a part, it has no `Config` with a kind, or its kind is taken.
         """
-        kind = _kind_of(cls, f"{self.room}.add({cls.__name__})")
+        where = f"{self.room}.add({getattr(cls, '__name__', cls)})"
+        kind = self._kind_of(cls, where)
         if kind in self and self._added.get(kind) is not cls:
-            raise UserError(f"{self.room}.add({cls.__name__}): there is a kind '{kind}' already; choose another")
+            raise UserError(f"{where}: there is a kind '{kind}' already; choose another")
         self._added[kind] = cls
         return cls
 
     def __getitem__(self, kind: str) -> type:
         """The class. Raises KeyError for an unknown kind, UserError if an installed package's part is unusable."""
         if (target := self.places.get(kind)) is not None:
-            module, _, name = target.partition(":")
-            return getattr(import_module(module), name)
+            return _class_at(target)
         if kind in self._added:
             return self._added[kind]
         for point in self._installed():
@@ -112,22 +115,34 @@ class Parts(Mapping[str, Any]):  # not `type`: checks of types at run time would
             cls = point.load()
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where} cannot be imported: {error}") from error
-        if (kind := _kind_of(cls, where)) != point.name:
+        if (kind := self._kind_of(cls, where)) != point.name:
             raise UserError(
                 f"{where}: expected Config.kind to be '{point.name}', as the entry point says, found {kind!r}"
             )
         return cls
 
+    def _kind_of(self, cls: Any, where: str) -> str:
+        """The kind of somebody else's part. Raises UserError if it is none of this room."""
+        base = _class_at(self.base)
+        wanted = getattr(base, "Config", Component)
+        config = getattr(cls, "Config", None)
+        if not isinstance(cls, type):
+            raise UserError(f"{where}: expected a class, found {type(cls).__name__}; give the class, not what it makes")
+        if not issubclass(cls, base):
+            raise UserError(f"{where}: expected a class derived from {self.base.replace(':', '.')}, found {cls!r}")
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            raise UserError(f"{where}: the class does not define {', '.join(missing)}; see {base.__name__}")
+        if not (isinstance(config, type) and issubclass(config, wanted)):
+            raise UserError(f"{where}: expected a nested `class Config({wanted.__qualname__})`, found {config!r}")
+        kind = config.model_fields["kind"]
+        if get_origin(kind.annotation) is not Literal or kind.default not in get_args(kind.annotation):
+            raise UserError(f'{where}: its Config has no kind; write `kind: Literal["name"] = "name"` in it')
+        return kind.default
 
-def _kind_of(cls: Any, where: str) -> str:
-    """The kind of a part. Raises UserError if it is none."""
-    config = getattr(cls, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, Component)):
-        raise UserError(f"{where}: expected a class with a nested `class Config(Component)`, found {cls!r}")
-    kind = config.model_fields["kind"].default
-    if not isinstance(kind, str):
-        raise UserError(f'{where}: its Config has no kind; write `kind: Literal["name"] = "name"` in it')
-    return kind
+
+def _class_at(address: str) -> type:
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True, eq=False)

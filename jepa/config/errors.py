@@ -7,7 +7,8 @@ command line: method.kind: unknown kind 'vjeap'; did you mean 'vjepa'? Valid kin
 
 import difflib
 import types as python_types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -19,6 +20,17 @@ Key = tuple[str | int, ...]
 
 class UserError(ValueError):
     """Meant for the person at the keyboard: the command line prints it as `error: …`, without a traceback."""
+
+
+@contextmanager
+def errors_of(where: object) -> Iterator[None]:
+    """A ValueError of what stands inside becomes a UserError of `where`; a UserError says where already."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def first_line(error: Exception) -> str:
@@ -75,7 +87,10 @@ def explain(error: ValidationError, model: type[BaseModel], location: Callable[[
         elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
             lines.append(_unknown_kind(detail, key, trail[-1], location))
         else:
-            lines.append(problem_line(location(key), key, _unfit([each for each, _ in details])))
+            problem = _unfit([each for each, _ in details])
+            if detail["input"] == "none" and is_optional(trail[-2], key[-1]):
+                problem += "; write null for none"
+            lines.append(problem_line(location(key), key, problem))
     return "\n".join(lines)
 
 
@@ -164,6 +179,13 @@ def _fields(annotation: Any) -> list[str]:
     return [field.name for field in fields(annotation)] if is_dataclass(annotation) else []
 
 
+def is_optional(types: Iterable[Any], part: str | int, choice: Any = None) -> bool:
+    """Whether null may stand at `part` of a value of one of `types`, and `choice` is not one of its choices."""
+    fields = [each.model_fields[part] for each in types if is_config(each) and part in each.model_fields]
+    members = [member for field in fields for member in get_args(field.annotation)]
+    return type(None) in members and all(choice not in get_args(member) for member in members)
+
+
 def is_config(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
@@ -208,7 +230,7 @@ def describe(value: Any) -> str:
 def _suggest_name(name: str, section: list[Any]) -> str:
     valid = sorted({field for each in section for field in _fields(each)})
     below = [field for field in valid if any(_has(child, name) for child in child_types(section, field))]
-    if below:
+    if below and name != "kind":  # which many parts have
         return f"; did you mean '{below[0]}.{name}'?"
     return did_you_mean(name, valid) or f"; valid here: {', '.join(valid)}"
 

@@ -1,5 +1,6 @@
 """From values to a typed config: dotted overrides, then pydantic."""
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from jepa.config.errors import ConfigError, Key, describe, dotted
 from jepa.config.source import Dumper, Tree, parse, read
 
 COMMAND_LINE = "command line"
+logger = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
@@ -81,7 +83,11 @@ def _expand_home(value: Any) -> Any:
 
 
 def _override(tree: Tree, text: str, model: type[Config]) -> None:
-    """Apply one `dotted.key=value`. What the file leaves out keeps its default around the changed value."""
+    """Apply one `dotted.key=value`. What the file leaves out keeps its default around the changed value.
+
+    `none` stands for null where a key may be left open, as the descriptions say it. Another `kind` keeps of the file
+    what it takes too, see `_change_kind`.
+    """
     name, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", name):
         raise ConfigError(f"{COMMAND_LINE}: expected KEY=VALUE such as optimizer.lr=1e-3, found '{text}'")
@@ -89,19 +95,46 @@ def _override(tree: Tree, text: str, model: type[Config]) -> None:
     key: Key = ()
     section = tree.data
     types: list[Any] = [model]
+    choices = types
     *above, last = name.split(".")
-    for part in above:
+    for number, part in enumerate(above):
         at = _position(section, key, part)
         if isinstance(section, dict) and section.get(part) is None:
-            section[part] = _default(types, part)
+            section[part] = {} if name.split(".")[number + 1 :] == ["kind"] else _default(types, part)
             tree.places[(*key, part)] = COMMAND_LINE
         key, section = (*key, at), section[at]
-        types = errors.of_kind(errors.child_types(types, at), section)
+        choices = errors.child_types(types, at)
+        types = errors.of_kind(choices, section)
     at = _position(section, key, last)
-    section[at] = new.data
+    if last == "kind" and isinstance(section, dict):
+        _change_kind(tree, key, section, choices, new.data)
+    section[at] = None if new.data == "none" and errors.is_optional(types, at, "none") else new.data
     key = (*key, at)
     tree.places = {k: location for k, location in tree.places.items() if k[: len(key)] != key}
     tree.places.update({key + below: location for below, location in new.places.items()})
+
+
+def _change_kind(tree: Tree, key: Key, section: dict[str, Any], choices: list[Any], kind: Any) -> None:
+    """Drop from `section` what the file says for its kind and the new kind does not take; a warning names it.
+
+    What the command line says stays, and is an error if it does not fit.
+    """
+    before, after = errors.of_kind(choices, section), errors.of_kind(choices, {"kind": kind})
+    if before == after or not all(map(errors.is_config, (*before, *after))):
+        return  # nothing changes, or one of them is unknown, which is reported later
+    try:
+        after[0].model_validate_json(to_json({**section, "kind": kind}, inf_nan_mode="constants"))
+    except ValidationError as error:
+        unfit = {detail["loc"][0] for detail in error.errors() if detail["loc"]} & set(before[0].model_fields)
+        given = {k[len(key)] for k, where in tree.places.items() if k[: len(key)] == key != k and where == COMMAND_LINE}
+        dropped = [name for name in section if name in unfit - given - {"kind"}]
+        for name in dropped:
+            del section[name]
+        if dropped:
+            logger.warning(
+                f"{dotted((*key, 'kind'))}={kind}: left out of {tree.location(()).partition(':')[0]}, as they do not "
+                f"fit that kind: {', '.join(dotted((*key, name)) for name in dropped)}"
+            )
 
 
 def _position(section: Any, key: Key, part: str) -> str | int:

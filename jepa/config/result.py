@@ -2,6 +2,7 @@
 
 class ProbeResult(Result):
     FILE = "probe.json"
+    VERB = "probe"
     scores: dict[str, float | None]
 
 ProbeResult(scores={"state_r2": 0.9}).write(run)
@@ -33,9 +34,10 @@ class Part(BaseModel):
 
 
 class Result(Part):
-    """What a verb measured: the content of `FILE` in a run folder."""
+    """What `jepa VERB` measured: the content of `FILE` in a run folder."""
 
     FILE: ClassVar[str]
+    VERB: ClassVar[str]
     schema_version: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -51,8 +53,10 @@ class Result(Part):
     def read(cls, folder: Path) -> Self:
         """Raises UserError if there is no such file, it is damaged, or another version wrote it."""
         path = folder / cls.FILE
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give the one that `jepa {cls.VERB}` wrote {cls.FILE} to")
         if not path.is_file():
-            raise UserError(f"{folder}: no {cls.FILE} here; run `jepa {path.stem} {folder}` first")
+            raise UserError(f"{folder}: no {cls.FILE} here; run `jepa {cls.VERB} {folder}` first")
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:

@@ -4,6 +4,7 @@ from jepa.config import Parts
 
 ENCODERS = Parts(
     "encoders",
+    "jepa.encoders.module:Encoder",
     conv="jepa.encoders.conv:ConvEncoder",
     impala="jepa.encoders.impala:ImpalaEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",

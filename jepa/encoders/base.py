@@ -1,4 +1,4 @@
-"""What the config of any encoder tells. Imports no torch."""
+"""The base class of encoder configs. Imports no torch."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -6,33 +6,33 @@ from jepa.config import Component
 
 
 class EncoderConfig(Component):
-    """Settings of an encoder. Every kind says `tubelet`, frames per latent step."""
+    """Settings of an encoder. Every kind has `tubelet`, the frames per latent step."""
 
     if TYPE_CHECKING:
         tubelet: int
 
     @property
     def has_weights(self) -> bool:
-        """Whether it names trained weights, which training starts from."""
+        """Whether training starts from pretrained weights."""
         return False
 
     @property
     def may_skip_parameters(self) -> bool:
-        """Whether there are batches that leave some parameters without a gradient."""
+        """Whether some batches give no gradient to some parameters."""
         return False
 
     def without_weights(self) -> Self:
-        """The same with random weights."""
+        """The same config with random weights."""
         return self
 
     def per_frame(self) -> "EncoderConfig":
-        """The encoder that tells a latent for every frame, with the same weights."""
+        """The config of an encoder with one latent per frame and the same weights."""
         return self
 
     def weights_key(self) -> dict[str, Any]:
-        """The settings that weights depend on: weights of one encoder fit another where these are equal."""
+        """The settings that weights depend on: encoders with equal keys can share weights."""
         return self.model_dump()
 
     def summary(self) -> str:
-        """For a line about a model, such as "depth 12"."""
+        """A short description, such as "depth 12"."""
         return ""

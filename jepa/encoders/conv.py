@@ -1,11 +1,11 @@
 """A small convolutional encoder: one vector per latent step, for short runs on a CPU.
 
-The frames of a tubelet are stacked as channels, so one latent sees motion. A wide stride in the first layer keeps the
-expensive full-resolution feature maps away (1.5 times faster than four stride-2 layers on a CPU at 64 px).
+The frames of a tubelet are stacked as channels, so that a latent can encode motion. The stride of 4 in the first layer
+avoids expensive full-resolution feature maps (1.5 times faster than four stride-2 layers on a CPU at 64 px).
 
     tubelet x 3 ch, 64 px -> k8 s4 -> k4 s2 -> k4 s2 -> 4x4 map -> 256 -> D, BatchNorm
 
-Smaller images go without the last of these, so that the map still tells where things are.
+Smaller images skip the last stride-2 layer, so that the map keeps its spatial resolution.
 """
 
 from typing import Literal
@@ -26,10 +26,10 @@ class ConvEncoder(Encoder):
 
     Args:
         image_size: height and width in pixels, a multiple of 16.
-        frames: of the clips; any multiple of the tubelet will do.
+        frames: of the clips; any multiple of the tubelet.
 
     The output is batch-normalized without scale or shift: each dimension has zero mean and unit variance over a batch,
-    which is where SIGReg wants it (LeWM, arXiv 2603.19312, ends its encoder the same way).
+    as SIGReg expects (LeWM, arXiv 2603.19312).
     """
 
     tokens = 1
@@ -40,7 +40,7 @@ class ConvEncoder(Encoder):
         kind: Literal["conv"] = "conv"
         width: Count = Field(default=64, description="D, size of the latent vector")
         tubelet: Count = 2
-        channels: Count = Field(default=32, description="of the first layer; the later ones have twice as many")
+        channels: Count = Field(default=32, description="channels of the first layer; later layers have twice as many")
         hidden: Count = Field(default=256, description="units between the last feature map and the latent")
 
     def __init__(self, config: Config, image_size: int, frames: int) -> None:
@@ -73,7 +73,7 @@ class ConvEncoder(Encoder):
         return rearrange(self.norm(self.head(self._maps(video))), "(b s) d -> b s 1 d", b=batch)
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"]:
-        """The last feature map, for images of what the encoder looks at."""
+        """The last feature map, for visualization."""
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jepa.config import UserError, from_dict
+from jepa.config import UserError, errors_of, from_dict
 from jepa.config.errors import did_you_mean
 from jepa.encoders.sizes import SIZES
 from jepa.encoders.video_vit import VideoViT
@@ -13,15 +13,15 @@ NAMES = tuple(f"vit_{name}" for name in SIZES)
 def create_encoder(
     name: str, *, image_size: int = 256, frames: int = 16, channels: int = 3, **settings: Any
 ) -> VideoViT:
-    """A freshly initialized video transformer of a published size.
+    """Create a randomly initialized video transformer of a published size.
 
-    Its forward pass takes normalized video [B, T, C, h, w], square or not, and gives latents
-    [B, T/tubelet, h/patch * w/patch, width]; `forward_features`, `forward_intermediates` and `feature_map` give more.
+    `forward` maps normalized video [B, T, C, h, w], square or not, to latents [B, T/tubelet, h/patch * w/patch, width].
+    `forward_features`, `forward_intermediates` and `feature_map` return other features.
 
     Args:
         name: vit_tiny, vit_small, vit_base, vit_large, vit_huge, vit_giant or vit_gigantic (jepa/encoders/sizes.py).
-        image_size, frames, channels: of the clips it is to be trained on; others in size and length may be given to it.
-        settings: those of `encoder:` in a config, such as tubelet=4, `jepa.encoders.video_vit.VideoViT.Config`.
+        image_size, frames, channels: of the training clips; `forward` also accepts other sizes and lengths.
+        settings: other fields of `jepa.encoders.video_vit.VideoViT.Config`, such as tubelet=4.
 
     Raises:
         UserError: there is no such name or setting, or the sizes do not fit.
@@ -30,7 +30,5 @@ def create_encoder(
         near = did_you_mean(name, NAMES, cutoff=0.4) or "."
         raise UserError(f"there is no encoder '{name}'{near} The names are {', '.join(NAMES)}")
     config = from_dict(dict(size=name.removeprefix("vit_"), **settings), VideoViT.Config, source=name)
-    try:
+    with errors_of(name):
         return VideoViT(config, image_size, frames, channels=channels)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error

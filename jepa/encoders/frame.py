@@ -1,13 +1,13 @@
-"""Image backbones on video: any timm model reads each frame on its own, one latent step a frame.
+"""Image backbones on video: any timm model, applied to each frame; one latent step per frame.
 
     video [B, T, C, h, w] → [B*T, C, h, w] → timm's forward_features
                                               ├ tokens: its patch tokens or last feature map    [B, S=T, N=h'w', D]
-                                              └ pooled: what its classifier would read          [B, S=T, 1, D]
-                                                        and an MLP with BatchNorm behind it, if asked for (LeWM)
+                                              └ pooled: the input of its classifier             [B, S=T, 1, D]
+                                                        optionally followed by an MLP with BatchNorm (LeWM)
 
-The names are timm's (`timm.list_models()`): vit_tiny_patch16_224, vit_small_patch14_dinov2.lvd142m, resnet18, … Nothing
-else is imported and no file or hub is named by them. Frames come in normalized by ImageNet's mean and deviation, which
-is what most of these backbones were trained with. Encoders of single frames see no motion: a predictor has to.
+The names are timm's (`timm.list_models()`): vit_tiny_patch16_224, vit_small_patch14_dinov2.lvd142m, resnet18, … A
+name cannot refer to a file, a hub or Python code. Frames are normalized by ImageNet's mean and standard deviation, as
+in the training of most of these backbones. Encoders of single frames see no motion: the predictor needs a history.
 """
 
 from typing import Any, Literal, Self
@@ -36,11 +36,11 @@ class FrameEncoder(Encoder):
 
     Args:
         config: with `pretrained`, timm's weights are downloaded.
-        image_size: height and width in pixels; a transformer's position table is made for it.
-        frames: of the clips; any number will do.
+        image_size: height and width in pixels; sets the position embedding of transformers.
+        frames: of the clips; any number.
 
     Raises:
-        ValueError: timm has no such model, its weights cannot be had, or it cannot read images of this size.
+        ValueError: timm has no such model, its weights cannot be downloaded, or it does not support this image size.
     """
 
     tubelet = 1
@@ -50,37 +50,38 @@ class FrameEncoder(Encoder):
 
         kind: Literal["frame"] = "frame"
         model: str = Field(
-            description="a name of timm's, such as vit_tiny_patch16_224 or resnet18; after a dot, the tag of the "
+            description="a timm model, such as vit_tiny_patch16_224 or resnet18; after a dot, the tag of the "
             "weights if there are several"
         )
-        pretrained: bool = Field(default=False, description="start from timm's weights, which are downloaded once")
+        pretrained: bool = Field(default=False, description="download timm's weights and start from them")
         output: Output = Field(
             default="tokens",
             description="what a frame becomes: its patch tokens (without CLS and registers) or last feature map, or "
             "pooled, the one vector that the model's classifier would read",
         )
-        patch: Count | None = Field(default=None, description="of a transformer, in pixels; none: what its name says")
+        patch: Count | None = Field(
+            default=None, description="patch size of a transformer, in pixels; none: that of the model name"
+        )
         projection: Count | None = Field(
-            default=None, description="with pooled: hidden units of an MLP with BatchNorm behind it, as LeWM has"
+            default=None, description="with pooled: hidden units of an MLP with BatchNorm after it, as in LeWM"
         )
         tubelet: Literal[1] = 1
 
         @property
         def width(self) -> int:
-            """D of the latents, which timm knows."""
+            """D of the latents, from timm."""
             return latent_width(self.model, self.output)
 
         @property
         def has_weights(self) -> bool:
-            """Whether training starts from timm's weights."""
             return self.pretrained
 
         def without_weights(self) -> Self:
-            """The same with random weights: nothing is downloaded."""
+            """The same config with random weights, without a download."""
             return self.model_copy(update={"pretrained": False})
 
         def weights_key(self) -> dict[str, Any]:
-            """Not where they started."""
+            """Excludes `pretrained`."""
             return self.model_dump(exclude={"pretrained"})
 
     def __init__(self, config: Config, image_size: int, frames: int) -> None:
@@ -111,9 +112,9 @@ class FrameEncoder(Encoder):
             )
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """Latents of each frame, normalized frames in; S = T.
+        """Normalized frames to latents of each frame; S = T.
 
-        Raises ValueError if the backbone is made of patches that do not divide the frames, or for another size.
+        Raises ValueError if the patch size does not divide the frames, or the backbone needs another image size.
         """
         features = self._features(video)
         if self.output == "tokens":
@@ -124,7 +125,7 @@ class FrameEncoder(Encoder):
         return z.unflatten(0, video.shape[:2])
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
-        """The last feature map of each frame, whatever `output` is."""
+        """The last feature map of each frame, independent of `output`."""
         return self._map(self._features(video), video).unflatten(0, video.shape[:2])
 
     @torch.no_grad()

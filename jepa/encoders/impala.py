@@ -1,4 +1,4 @@
-"""The convolutional encoder of IMPALA (arXiv 1802.01561), as EB-JEPA and PLDM have it for Two Rooms.
+"""The convolutional encoder of IMPALA (arXiv 1802.01561), as in EB-JEPA and PLDM for Two Rooms.
 
     frame, 65 px -> 3 stacks of [conv 3x3 -> max pool, stride 2 -> 2 residual blocks], 16, 32 and 32 channels
                  -> 9x9 map -> ReLU -> linear -> D -> LayerNorm
@@ -27,21 +27,21 @@ class ImpalaEncoder(Encoder):
 
     Args:
         image_size: height and width in pixels.
-        frames: of the clips; any multiple of the tubelet will do.
+        frames: of the clips; any multiple of the tubelet.
     """
 
     tokens = 1
 
     class Config(EncoderConfig):
-        """One vector per latent step, as EB-JEPA and PLDM have it."""
+        """One vector per latent step, as in EB-JEPA and PLDM."""
 
         kind: Literal["impala"] = "impala"
         width: Count = Field(default=512, description="D, size of the latent vector")
         tubelet: Count = Field(default=1, description="frames per latent step, stacked as channels")
         channels: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-            default=(16, 32, 32), description="of each stack; each halves the image"
+            default=(16, 32, 32), description="channels of each stack; each stack halves the image"
         )
-        blocks: Count = Field(default=2, description="residual ones in each stack")
+        blocks: Count = Field(default=2, description="residual blocks of each stack")
 
     def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ImpalaEncoder(Encoder):
         return rearrange(z, "(b s) d -> b s 1 d", b=video.shape[0])
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"]:
-        """The last feature map, for images of what the encoder looks at."""
+        """The last feature map, for visualization."""
         return rearrange(self._maps(video), "(b s) e y x -> b s y x e", b=video.shape[0])
 
     def _maps(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M E y x"]:

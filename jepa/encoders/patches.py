@@ -1,4 +1,4 @@
-"""Tubelets to tokens: a linear map of tubelet x patch x patch pixels, of the wanted patches only."""
+"""Tubelets to tokens: a linear map of tubelet x patch x patch pixels, applied only to the kept patches."""
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ def patchify(
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of each tubelet. Kept as Conv3d weights, as published, but applied to the wanted patches only."""
+    """A linear map of each tubelet. It stores Conv3d weights, as published, but is applied only to the kept patches."""
 
     def __init__(self, tubelet: int, patch: int, channels: int, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Each frame of a clip as a still image: how V-JEPA 2-AC (arXiv 2506.09985) looks at a robot's camera.
+"""Encode each frame of a clip as an image, as in V-JEPA 2-AC (arXiv 2506.09985).
 
     frame t  →  t t (doubled, to fill a tubelet)  →  video encoder  →  LayerNorm without affine  →  [N, D]
 
@@ -18,23 +18,22 @@ from jepa.encoders.video_vit import VideoViT
 
 
 class PerFrameEncoder(Encoder):
-    """A video encoder that is shown one frame at a time; tubelet 1, so that every frame is a latent step.
+    """A video encoder applied to single frames; tubelet 1, so that every frame is a latent step.
 
     Args:
-        image_size, frames: of the clips that the video encoder is made for.
-        encoder: a video encoder that `config.of` describes; None: a fresh one. Its weights are these ones' too, under
-            "encoder.".
+        image_size, frames: of the clips for which the video encoder is built.
+        encoder: a video encoder described by `config.of`; None: a new one. Its weights are stored under "encoder.".
     """
 
     tubelet = 1
 
     class Config(EncoderConfig):
-        """A video encoder that is shown one frame at a time."""
+        """A video encoder applied to single frames."""
 
         kind: Literal["per_frame"] = "per_frame"
         of: VideoViT.Config
         layer_norm: bool = Field(
-            default=True, description="LayerNorm of the tokens, without affine, as V-JEPA 2's targets have"
+            default=True, description="LayerNorm of the tokens, without affine, as in V-JEPA 2's targets"
         )
         tubelet: Literal[1] = 1
 
@@ -44,7 +43,7 @@ class PerFrameEncoder(Encoder):
             return self.of.width
 
         def weights_key(self) -> dict[str, Any]:
-            """The video encoder's: it holds all weights."""
+            """That of the video encoder, which has all weights."""
             return self.of.weights_key()
 
     def __init__(self, config: Config, image_size: int, frames: int, *, encoder: VideoViT | None = None) -> None:
@@ -59,7 +58,7 @@ class PerFrameEncoder(Encoder):
 
     @classmethod
     def around(cls, encoder: VideoViT) -> Self:
-        """The same video encoder, one frame at a time."""
+        """Wrap a video encoder."""
         return cls(cls.Config(of=encoder.config), encoder.image_size, encoder.frames, encoder=encoder)
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B T N D"]:

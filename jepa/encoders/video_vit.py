@@ -1,4 +1,4 @@
-"""Video vision transformer: tubelets in, tokens out, without computing dropped tokens.
+"""Video vision transformer: tubelets to tokens. Dropped tokens are not computed.
 
     video [B, T, C, h, w]  →  patches of tubelet x patch x patch pixels  →  [B, S, N, D],  S = T / tubelet
     token s*N + i*w' + j  is step s, row i, column j;  N = h' w' = (h / patch) (w / patch)
@@ -12,8 +12,8 @@ V-JEPA (arXiv 2404.08471) and V-JEPA 2 (arXiv 2506.09985) use bidirectional atte
     step 1                x       x
     step 2                x       x       x             causal: the same, token by token
 
-V-JEPA 2.1 gives out several levels of blocks, each through a LayerNorm of its own, and takes still images through a
-patch embedding of their own; what a token is of, video or image, is marked by a learned vector added to it:
+V-JEPA 2.1 outputs several levels of blocks, each with its own LayerNorm, and has a separate patch embedding for images.
+A learned vector, added to each token, marks video or image:
 
     clip of T frames  → patch_embed       + video_token ─┐                 ┌ block 11 → norms.3 ┐
                                                          ├→ blocks 0 … 11 ─┤ …                  ├→ levels [B, M, 4D]
@@ -21,8 +21,8 @@ patch embedding of their own; what a token is of, video or image, is marked by a
 
 Positions are rotary (jepa/transformer.py has both kinds), or V-JEPA 1's sines and cosines added to the tokens.
 
-Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)). CLS is one token more
-in the blocks; a mask of attention saves nothing.
+Forward FLOPs for M tokens: M * (2*D*C*tubelet*patch² + depth * (8*D² + 4*D²*mlp_ratio + 4*M*D)). CLS adds one token;
+attention masks save no FLOPs.
 """
 
 import math
@@ -60,9 +60,9 @@ Attends = Literal["bidirectional", "causal", "block_causal"]
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder knows of a clip: its tokens in the order of `keep` (else all), and CLS if it has one.
+    """Features of a clip: its tokens in the order of `keep` (otherwise all), and CLS if the encoder has one.
 
-    `levels`: the tokens of every level side by side, the last level (`tokens`) last; E = level_count * D.
+    `levels`: the concatenated tokens of all levels, ending with the last level (`tokens`); E = level_count * D.
     """
 
     tokens: Float[Tensor, "B M D"]
@@ -73,11 +73,11 @@ class Features:
 class VideoViT(Encoder):
     """Vision transformer over tubelets.
 
-    Attributes: tubelet, patch, width, image_size, frames; tokens, N at `image_size`; level_count. Clips of another
-    length or size, square or not, are fine as long as tubelet and patch divide them: positions are relative.
+    Attributes: tubelet, patch, width, image_size, frames; tokens, N at `image_size`; level_count. Clips of
+    other lengths and sizes, square or not, are valid if tubelet and patch divide them: positions are relative.
 
     Args:
-        image_size, frames, channels: of the clips it is trained on.
+        image_size, frames, channels: of the training clips.
     """
 
     class Config(EncoderConfig):
@@ -92,11 +92,11 @@ class VideoViT(Encoder):
         width: Count = 192
         depth: Count = 12
         heads: Count = 3
-        mlp_ratio: Positive = Field(default=4.0, description="hidden width of the MLPs over `width`")
+        mlp_ratio: Positive = Field(default=4.0, description="hidden width of the MLPs, relative to `width`")
         cls_token: bool = Field(default=False, description="prepend a learned token that summarizes the clip")
         attention: Attends = Field(
             default="bidirectional",
-            description="what a token attends to: all tokens, those before it, those of no later step",
+            description="attention to all tokens, to those before, or to those of the same and earlier steps",
         )
         positions: Positions = Field(
             default="rotary",
@@ -105,12 +105,12 @@ class VideoViT(Encoder):
         )
         # V-JEPA 2.1: at depth 12 (2, 5, 8, 11), 24 (5, 11, 17, 23), 40 (9, 19, 29, 39), 48 (11, 23, 37, 47).
         levels: tuple[int, ...] = Field(
-            default=(), description="blocks given out, from 0, the last among them; (): the last alone"
+            default=(), description="output blocks, from 0, including the last; (): only the last"
         )
         position_grid: Count | None = Field(
-            default=None, description="spread rows and columns over so many positions; V-JEPA 2.1: 16"
+            default=None, description="spread rows and columns over this many positions; V-JEPA 2.1: 16"
         )
-        images: bool = Field(default=False, description="clips of one frame are images, with their own embedding")
+        images: bool = Field(default=False, description="clips of one frame are images, with a separate embedding")
         checkpoint_every: int = Field(
             default=0,
             ge=0,
@@ -120,7 +120,7 @@ class VideoViT(Encoder):
 
         @model_validator(mode="after")
         def _fill_size(self) -> Self:
-            """`size: base` says width, depth, heads and mlp_ratio."""
+            """`size: base` sets width, depth, heads and mlp_ratio."""
             if self.size is None:
                 return self
             for name, value in vars(SIZES[self.size]).items():
@@ -128,24 +128,23 @@ class VideoViT(Encoder):
                     raise ValueError(
                         f"size {self.size} has {name} {value:.6g}, found {given}; leave out one of the two"
                     )
-                object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
+                object.__setattr__(self, name, value)  # frozen, but still under construction
             return self
 
         @property
         def may_skip_parameters(self) -> bool:
-            """A batch of images, or of video, leaves out the other's patch embedding."""
+            """A batch of only images, or only video, does not use the other patch embedding."""
             return self.images
 
         def per_frame(self) -> EncoderConfig:
-            """A frame at a time, as in V-JEPA 2-AC."""
+            """Applied to single frames, as in V-JEPA 2-AC."""
             return cast(EncoderConfig, ENCODERS.config("per_frame").model_validate({"of": self}))
 
         def weights_key(self) -> dict[str, Any]:
-            """Not how they are called, nor what is recomputed."""
+            """Excludes the name of the size and the checkpointing."""
             return self.model_dump(exclude={"size", "checkpoint_every"})
 
         def summary(self) -> str:
-            """Its depth."""
             return f"depth {self.depth}"
 
     config: Config
@@ -186,7 +185,7 @@ class VideoViT(Encoder):
             self.norm = nn.LayerNorm(width, NORM_EPS)
         if c.images:
             self.patch_embed_image = PatchEmbed(1, c.patch, channels, width)
-            # V-JEPA 2.1 starts them all but at zero.
+            # V-JEPA 2.1 initializes them close to zero.
             self.video_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
             self.image_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=1e-6))
 
@@ -195,8 +194,8 @@ class VideoViT(Encoder):
     ) -> Float[Tensor, "B S N D"] | Float[Tensor, "B M D"]:
         """Normalized video to the tokens of the last level.
 
-        Without `keep`: all tokens, `[B, S, N, D]`. With it: only these flat token indices are computed and read by
-        one another, `[B, M, D]` in the order of `keep`. Raises ValueError if tubelet or patch do not divide the clips.
+        Without `keep`: all tokens, `[B, S, N, D]`. With `keep`: only these flat token indices are computed, and attend
+        to each other: `[B, M, D]` in the order of `keep`. ValueError if tubelet or patch do not divide the clips.
         """
         last = self._outputs(video, keep, self.given_out)[-1]
         tokens = self._normed(last, -1)[:, self.summaries :]
@@ -209,10 +208,10 @@ class VideoViT(Encoder):
     def forward_intermediates(
         self, video: Float[Tensor, "B T C h w"], indices: Sequence[int], keep: Int[Tensor, "B M"] | None = None
     ) -> list[Float[Tensor, "B M D"]]:
-        """Tokens as they leave these blocks, not normed, in the order asked for.
+        """Outputs of these blocks, without the final LayerNorm, in the order of `indices`.
 
         Args:
-            indices: numbers of blocks, from 0; -1 is the last. Blocks after the last one asked for are not computed.
+            indices: block numbers, from 0; -1 is the last. Later blocks are not computed.
         """
         depth = len(self.blocks)
         if not indices or not all(-depth <= index < depth for index in indices):
@@ -223,7 +222,7 @@ class VideoViT(Encoder):
         return [outputs[number][:, self.summaries :] for number in wanted]
 
     def feature_map(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww D"]:
-        """The tokens of the last level where they stand in the image, for dense tasks and for looking at."""
+        """The tokens of the last level as a map [rows, columns], for dense tasks and visualization."""
         _, rows, columns = self.grid(video)
         return self(video).unflatten(2, (rows, columns))
 
@@ -235,7 +234,7 @@ class VideoViT(Encoder):
 
     @property
     def summaries(self) -> int:
-        """How many rows stand before the patch tokens."""
+        """Number of tokens before the patch tokens."""
         return int(self.config.cls_token)
 
     def embed(
@@ -245,7 +244,7 @@ class VideoViT(Encoder):
         positions: Float[Tensor, "#B M 3"],
         modality: Modality,
     ) -> Float[Tensor, "B L D"]:
-        """What enters the first block: CLS, if there is one, and the tokens."""
+        """The input of the first block: CLS, if there is one, and the tokens."""
         embed = self.patch_embed if modality == "video" else self.patch_embed_image
         x = embed(video, keep)
         if self.images:
@@ -257,7 +256,7 @@ class VideoViT(Encoder):
         return x
 
     def rotary_table(self, positions: Float[Tensor, "B M 3"]) -> Complex[Tensor, "B L R P"] | None:
-        """How far CLS, which stands at the origin, and the tokens are turned; None if positions are added."""
+        """Rotary angles of CLS, which is at the origin, and the tokens; None if positions are added."""
         if self.positions == "sincos":
             return None
         return rotary_table(F.pad(positions, (0, 0, self.summaries, 0)), self.width // self.heads, self.positions)
@@ -272,7 +271,7 @@ class VideoViT(Encoder):
     def _outputs(
         self, video: Float[Tensor, "B T C h w"], keep: Int[Tensor, "B M"] | None, wanted: Sequence[int]
     ) -> list[Float[Tensor, "B L D"]]:
-        """What the blocks in `wanted`, in ascending order, give out; later ones are not computed."""
+        """Outputs of the blocks in `wanted`, in ascending order; later blocks are not computed."""
         grid = self.grid(video)
         index = torch.arange(math.prod(grid), device=video.device)[None] if keep is None else keep
         positions = grid_positions(index, grid, self.position_grid)
@@ -319,7 +318,7 @@ class VideoViT(Encoder):
 
 
 def _given_out(levels: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """The blocks given out; ValueError if the last one is not among them, or they are out of order."""
+    """The output blocks; ValueError if they do not include the last, or are not in ascending order."""
     numbers = levels or (depth - 1,)
     if numbers[-1] != depth - 1 or list(numbers) != sorted(set(numbers)) or numbers[0] < 0:
         raise ValueError(

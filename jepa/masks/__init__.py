@@ -1,4 +1,4 @@
-"""Masks: a token grid and a generator to context and target indices."""
+"""Masks: draw context and target indices on a token grid."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from jepa.config import Component, Parts, part
 
 MASKS = Parts(
     "masks",
+    "jepa.masks.base:Mask",
     multiblock="jepa.masks.multiblock:MultiBlock",
     tube="jepa.masks.tube:Tube",
     causal="jepa.masks.causal:Causal",

@@ -1,4 +1,4 @@
-"""Causal masks: the first steps of a clip are seen, the others are to be predicted.
+"""Causal masks: the first steps of a clip are visible, the later steps are targets.
 
 step 0    step 1    step 2    step 3
 . . .     . . .     # # #     # # #      # target
@@ -8,36 +8,29 @@ step 0    step 1    step 2    step 3
 from typing import Literal
 
 import torch
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class Causal(Mask):
-    """Shows a share of the steps within `context`, drawn once for the batch: all clips of a batch have equal counts."""
+    """Shows a share of the steps in the range `context`, drawn once per batch, so that all clips have equal counts."""
 
     class Config(Component):
         """The later steps are predicted from the earlier ones."""
 
         kind: Literal["causal"] = "causal"
-        context: tuple[Share, Share] = Field(
-            default=(0.5, 0.5), description="range of the share of steps that are seen"
-        )
+        context: tuple[Share, Share] = Field(default=(0.5, 0.5), description="range of the share of visible steps")
 
     def __init__(self, config: Config) -> None:
         self.context = config.context
         if not 0 < self.context[0] <= self.context[1] < 1:
             raise ValueError(f"context is a (min, max) share of the steps, between 0 and 1, found {self.context}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         if steps < 2:
             raise ValueError(f"a causal mask needs at least 2 latent steps, found {steps}; give longer clips")

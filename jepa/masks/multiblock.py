@@ -1,4 +1,4 @@
-"""Multi-block masks: predict a few large blocks of space, over the whole clip, from what is left (V-JEPA, 2404.08471).
+"""Multi-block masks: predict a few large spatial blocks, over the whole clip, from the rest (V-JEPA, 2404.08471).
 
     short-range: 8 blocks of 15 % of the frame      long-range: 2 blocks of 70 %
         . # # # . . # #                                 . # # # # # # .
@@ -6,29 +6,29 @@
         . . # # # # . .      . context                  # # # # # # # .
         # # # # # # . .                                 # # # # # # # .
 
-Unlike the reference, no token is thrown away to give all clips of a batch the same count: each clip's blocks are
-widened or narrowed together until they cover exactly the count that these settings cover on average. So context and
-target partition the clip, every step of time is covered alike, and shapes never change from step to step.
+The reference drops tokens to give all clips of a batch the same counts. Here the blocks of each clip are scaled
+together until they cover exactly the average count of these settings. So context and target partition the clip, all
+steps have the same mask, and shapes are constant in training.
 """
 
 from functools import lru_cache, partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Count, Positive, Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class MultiBlock(Mask):
     """Draws masks of `blocks` rectangles, each `scale` of the frame, of aspect (height / width) within `aspect`."""
 
     class Config(Component):
-        """How many blocks, and the share of the image each covers."""
+        """Number of blocks, and the share of the image that each covers."""
 
         kind: Literal["multiblock"] = "multiblock"
         blocks: Count
@@ -43,10 +43,7 @@ class MultiBlock(Mask):
         if self.aspect[0] > self.aspect[1]:
             raise ValueError(f"aspect is (min, max) height / width, found {self.aspect}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         distance = self._distance(rows, columns, batch, generator)
         cells = target_cells(self, rows, columns)
@@ -57,7 +54,7 @@ class MultiBlock(Mask):
     def _distance(
         self, rows: int, columns: int, batch: int, generator: torch.Generator
     ) -> Float[Tensor, "B rows columns"]:
-        """How far each cell is from the center of its nearest block, in half block sizes: below 1 it is in a block."""
+        """Distance of each cell to the center of its nearest block, in half block sizes; below 1 inside a block."""
         uniform = partial(torch.rand, batch, self.blocks, generator=generator)
         low, high = self.aspect
         aspect = low + (high - low) * uniform()
@@ -76,7 +73,7 @@ class MultiBlock(Mask):
 
 @lru_cache
 def target_cells(mask: MultiBlock, rows: int, columns: int, draws: int = 1024) -> int:
-    """Cells that the blocks of `mask` cover on average; at least one, and at least one is left."""
+    """Average number of cells that the blocks of `mask` cover, from 1 to all but one."""
     distance = mask._distance(rows, columns, draws, torch.Generator().manual_seed(0))
     covered = (distance < 1).float().flatten(1).sum(1).mean()
     return max(1, min(rows * columns - 1, round(covered.item())))

@@ -1,22 +1,20 @@
-"""Uniform random token drop: keep a fixed share of a clip's tokens, each as likely as any other."""
+"""Uniform random token drop: keep a fixed share of the tokens of a clip, drawn uniformly."""
 
 from typing import Literal
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class RandomDrop(Mask):
     """Drops `ratio` of the tokens, but never all of them. LeVJEPA drops 0.95."""
 
     class Config(Component):
-        """Tokens hidden at random."""
+        """Tokens hidden uniformly at random."""
 
         kind: Literal["random_drop"] = "random_drop"
         ratio: Share = 0.9
@@ -26,10 +24,7 @@ class RandomDrop(Mask):
         if not 0 <= self.ratio < 1:
             raise ValueError(f"the ratio of dropped tokens is at least 0 and below 1, found {self.ratio}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Kept and dropped token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         tokens = steps * rows * columns
         kept = max(1, round(tokens * (1 - self.ratio)))

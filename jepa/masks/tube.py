@@ -1,4 +1,4 @@
-"""Tube masks: the same random cells of the image are hidden at every step of time (VideoMAE, arXiv 2203.12602).
+"""Tube masks: the same random cells of the image are hidden at every step (VideoMAE, arXiv 2203.12602).
 
 step 0    step 1    step 2
 # . #     # . #     # . #      # target
@@ -9,17 +9,15 @@ step 0    step 1    step 2
 from typing import Literal
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from jepa.config import Component
 from jepa.config.fields import Share
-from jepa.masks.base import Mask
-from jepa.masks.indices import partition
+from jepa.masks.base import Mask, Partition, partition
+from jepa.transformer import Grid
 
 
 class Tube(Mask):
-    """Hides `ratio` of the cells, each as likely as any other, for the whole clip; VideoMAE hides 0.9."""
+    """Hides `ratio` of the cells, drawn uniformly, for the whole clip; VideoMAE hides 0.9."""
 
     class Config(Component):
         """The same random cells are hidden at every step."""
@@ -32,10 +30,7 @@ class Tube(Mask):
         if not 0 < self.ratio < 1:
             raise ValueError(f"the ratio of hidden cells is between 0 and 1, found {self.ratio}")
 
-    def __call__(
-        self, grid: tuple[int, int, int], batch: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]:
-        """Context and target token indices, ascending, over a grid of (steps, rows, columns)."""
+    def __call__(self, grid: Grid, batch: int, generator: torch.Generator) -> Partition:
         steps, rows, columns = grid
         cells = rows * columns
         if cells < 2:

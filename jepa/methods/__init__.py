@@ -1,9 +1,10 @@
-"""Methods: one file is one published algorithm, from clips to a loss."""
+"""Methods: each file is one published algorithm, from clips to a loss."""
 
 from jepa.config import Parts
 
 METHODS = Parts(  # built over (encoder, clips)
     "methods",
+    "jepa.methods.base:Method",
     lewm="jepa.methods.lewm:LeWM",
     pldm="jepa.methods.pldm:PLDM",
     vjepa_ac="jepa.methods.vjepa_ac:VJEPAAC",

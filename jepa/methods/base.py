@@ -1,4 +1,4 @@
-"""What a method is: what training asks of it, and of its settings."""
+"""The base class of methods: the interface that training uses."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,17 +12,18 @@ from torch.nn import functional as F
 from jepa.encoders.module import Encoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.methods.config import MethodConfig
-from jepa.predictors.base import Predictor, PredictorConfig
+from jepa.predictors import PREDICTORS
+from jepa.predictors.base import Predictor
 from jepa.predictors.masked import MaskedPredictor
-from jepa.world_model import Dynamics, block_actions
+from jepa.world_model import Dynamics, block_actions, rollout
 
 
 @dataclass(frozen=True)
 class Batch:
     """Clips on the training device, normalized to about zero mean and unit variance.
 
-    `actions[:, t]` takes frame t to frame t+1; None for plain video. `is_image`: which clips repeat one image.
-    `states`: proprioception at each frame, raw; None for methods that do not read it.
+    `actions[:, t]` takes frame t to frame t+1; None for video without actions. `is_image`: clips that repeat one image.
+    `states`: raw proprioceptive states at each frame; None for methods that do not read them.
     """
 
     video: Float[Tensor, "B T C h w"]
@@ -33,25 +34,25 @@ class Batch:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """The clips of a run: `frames` each, and the width of the action between two frames, 0 if there is none."""
+    """Shape of the clips of a run: `frames`, and the width of the action between two frames, 0 without actions."""
 
     frames: int
     action_size: int = 0
 
 
 class Method(nn.Module, ABC):
-    """One published algorithm: encoder, what it predicts, and its loss. Plain torch: it does not know Lightning.
+    """A published algorithm: encoder, predictor and loss, in plain torch, without Lightning.
 
     A method is built as `Method(config, encoder, clips)` and draws its weights from torch's global generator.
 
     Attributes:
         needs_actions: whether it learns from actions.
-        frozen: submodules that never change, so that checkpoints of the training need not hold them.
-        dynamics: action-conditioned prediction, where it learns one.
-        history: latents in a row that the dynamics read at most in training: true ones, not imagined.
+        frozen: submodules that never change; training checkpoints leave them out.
+        dynamics: the action-conditioned predictor; None if the method has none.
+        history: maximum number of consecutive true latents that the dynamics read in training.
     """
 
-    Config: type[MethodConfig]
+    Config: type[MethodConfig] = MethodConfig
     needs_actions: ClassVar[bool] = False
     frozen: ClassVar[tuple[str, ...]] = ()
     dynamics: Predictor | None
@@ -86,7 +87,7 @@ class Method(nn.Module, ABC):
         return self.encoder
 
     def masked_predictor(self) -> MaskedPredictor | None:
-        """V-JEPA's predictor, kept beside the model; None for other methods."""
+        """V-JEPA's predictor, saved with the model; None for other methods."""
         return None
 
 
@@ -96,37 +97,54 @@ def block_size(encoder: Encoder, clips: ClipShape) -> int:
 
 
 def history(dynamics: Dynamics, encoder: Encoder, clips: ClipShape) -> int:
-    """Latents in a row that teacher-forced dynamics read at most in clips of this shape."""
+    """Maximum number of consecutive latents that teacher-forced dynamics read in clips of this shape."""
     inputs = max(1, clips.frames // encoder.tubelet - 1)
     return min(inputs, dynamics.context or inputs)
 
 
-def check_vector(kind: str, encoder: Encoder) -> None:
-    """Raises ValueError if a latent is more than one vector."""
-    if encoder.tokens != 1:
-        raise ValueError(
-            f"{kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: pooled of kind "
-            "frame)"
-        )
-
-
-def check_no_states(kind: str, predictor: PredictorConfig) -> None:
-    """Raises ValueError for a predictor that reads more than latents and actions."""
-    settings = predictor.model_dump()
-    if settings.get("state_size") or settings.get("camera_size"):
-        raise ValueError(f"{kind} gives its predictor latents and actions alone: omit state_size and camera_size")
-
-
 def check_video_vit(kind: str, encoder: Encoder) -> None:
-    """Raises ValueError for encoders that cannot be given a part of the tokens."""
+    """Raises ValueError for encoders that cannot encode a subset of the tokens."""
     if not isinstance(encoder, VideoViT):
         raise ValueError(f"{kind} needs an encoder with tokens (encoder: {{kind: video_vit}})")
 
 
-def weighted_sum(
-    terms: dict[str, Tensor], weights: dict[str, float], predicted: Tensor, target: Tensor
-) -> dict[str, Tensor]:
-    """What `loss` returns: prediction + the weighted other terms, each term, the cosine of prediction and target."""
-    total = terms["prediction"] + sum(weight * terms[name] for name, weight in weights.items())
-    cosine = F.cosine_similarity(predicted.detach(), target.detach(), dim=-1).mean()
-    return {"loss": total, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}
+class VectorDynamicsMethod(Method):
+    """Base class of methods that train encoder and dynamics jointly, with actions and vector latents (N = 1).
+
+    Args:
+        encoder: video -> [B, S, 1, D].
+
+    Attributes:
+        weights: of the loss terms other than the prediction, by name.
+    """
+
+    needs_actions = True
+    dynamics: Predictor
+    weights: dict[str, float]
+
+    def __init__(self, config: MethodConfig, encoder: Encoder, clips: ClipShape) -> None:
+        super().__init__(config, encoder)
+        if encoder.tokens != 1:
+            raise ValueError(
+                f"{config.kind} needs an encoder with one vector per step (encoder: {{kind: conv}}, or output: pooled "
+                "of kind frame)"
+            )
+        settings = self.config.predictor.model_dump()
+        if settings.get("state_size") or settings.get("camera_size"):
+            raise ValueError(
+                f"{config.kind} gives its predictor latents and actions alone: omit state_size and camera_size"
+            )
+        self.dynamics = PREDICTORS.make(self.config.predictor, encoder.width, block_size(encoder, clips))
+
+    def open_loop(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B Q E"]) -> Float[Tensor, "B Q 1 D"]:
+        """Open-loop rollout from the first latent with all actions."""
+        start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
+        return rollout(self.dynamics, start, actions[:, None])[:, 0]
+
+    def weighted_sum(
+        self, terms: dict[str, Tensor], predicted: Float[Tensor, "B Q 1 D"], z: Float[Tensor, "B S 1 D"]
+    ) -> dict[str, Tensor]:
+        """The result of `loss`: the weighted sum, each term, and the cosine of prediction and target."""
+        total = terms["prediction"] + sum(weight * terms[name] for name, weight in self.weights.items())
+        cosine = F.cosine_similarity(predicted.detach(), z[:, 1:].detach(), dim=-1).mean()
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}

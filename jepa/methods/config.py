@@ -1,4 +1,4 @@
-"""What the settings of every method tell before it is built. Imports no torch."""
+"""The base class of method configs. Imports no torch."""
 
 from typing import ClassVar
 
@@ -7,16 +7,16 @@ from jepa_data.config import CropConfig
 
 
 class MethodConfig(Component):
-    """Settings of a method, and what may be asked of them before the method is built."""
+    """Settings of a method, and properties that are needed before it is built."""
 
-    collapses: ClassVar[bool] = True  # False where the encoder does not learn: there is nothing to warn of
+    collapses: ClassVar[bool] = True  # False for frozen encoders: no collapse warning
 
     def encoder_source(self) -> str | None:
         """Run, model folder or hub id of the frozen encoder; None: the config's `encoder`."""
         return None
 
     def teacher_source(self) -> str | None:
-        """Run whose encoder is the teacher; given to the method as `teacher`."""
+        """Run whose encoder is the teacher; passed to the method as `teacher`."""
         return None
 
     def state_names(self) -> tuple[str, ...]:
@@ -24,5 +24,5 @@ class MethodConfig(Component):
         return ()
 
     def view_crop(self) -> CropConfig | None:
-        """The crops that make views of a clip; None: those of the data."""
+        """The crops of the views of a clip; None: those of the data."""
         return None

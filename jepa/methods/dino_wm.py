@@ -1,24 +1,23 @@
-"""DINO-WM: dynamics over the patches of a frozen image backbone (arXiv 2411.04983); JEPA-WMs' as settings of it.
+"""DINO-WM: dynamics on the patches of a frozen image backbone (arXiv 2411.04983), and JEPA-WMs as settings.
 
     frame t ──→ frozen DINOv2, patches ──→ z_t [N, D] ──┐
     actions of the step, states ────────────────────────┴─→ frame-causal ViT, last 3 frames ──→ z'_{t+1}, state'_{t+1}
 
-    loss = mean (P(z_0 … z_t, a_0 … a_t) - z_{t+1})²              one step, from the truth; the target is constant
-         + mean (P(z_0 … z_{c-1}, then its own) - z)²             JEPA-WMs: and a rollout of 2 steps, c redrawn
+    loss = mean (P(z_0 … z_t, a_0 … a_t) - z_{t+1})²              one step, teacher-forced; constant target
+         + mean (P(z_0 … z_{c-1}, then its own) - z)²             JEPA-WMs: a rollout of 2 steps, random c
 
                        DINO-WM                                 JEPA-WMs ("What drives success …", their best)
-    conditioning       concat: action and state stand beside   adaln: they modulate the patches of their frame
-                       each patch, in 10 numbers each
+    conditioning       concat: 10 numbers each for action      adaln: they modulate the patches of their frame
+                       and state, at every patch
     rollout            none                                    2 steps, after a random number of true frames
-    detach_rollout     -                                       yes: each step learns by itself
+    detach_rollout     -                                       yes: each step learns separately
 
-Where the predictor takes states and no rule moves them (`next_state: predicted`) they are predicted along with the
-patches, and are a part of x in the loss. Published, what is predicted is a learned embedding of the state; here it is
-the state itself, standardized: such a target cannot shrink. Positions are rotary, not learned, so that the memory of
-past frames stays exact when it slides.
+With `next_state: predicted`, the predictor also predicts the next states, as part of x in the loss. The paper predicts
+a learned embedding of the state. Here the target is the standardized state itself, which cannot shrink. Positions are
+rotary, not learned, so that cached frames stay valid as the window moves.
 
-Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole pass of the predictor over S-1 steps,
-and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is one of teacher forcing's).
+Forward FLOPs of a step on clips of S steps: the encoder on all frames, a pass of the predictor over S-1 steps, and for
+a rollout of R steps R-1 more passes, over c+1 … c+R-1 steps (teacher forcing computes its first step).
 """
 
 from typing import Annotated, Literal
@@ -47,10 +46,10 @@ PREDICTOR = part(
 
 
 class DinoWM(FrozenEncoderMethod):
-    """DINO-WM, and JEPA-WMs' variant; the encoder takes each frame on its own, such as `FrameEncoder`."""
+    """DINO-WM and JEPA-WMs; needs an encoder of single frames, such as `FrameEncoder`."""
 
     class Config(FrozenEncoderConfig):
-        """Dynamics over the patches of a frozen backbone; JEPA-WMs' as settings."""
+        """Dynamics on the patches of a frozen backbone: DINO-WM, JEPA-WMs."""
 
         kind: Literal["dino_wm"] = "dino_wm"
         predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT

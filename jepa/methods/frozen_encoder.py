@@ -1,7 +1,7 @@
-"""What methods share that learn dynamics in the latents of an encoder that stays as it is (V-JEPA 2-AC, DINO-WM).
+"""Base class of methods that learn dynamics on the latents of a frozen encoder (V-JEPA 2-AC, DINO-WM).
 
-video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, evaluation mode, the same weights to the last bit
-                             x = z, or z and states  [B, S, N, D + X] where the predictor predicts states too
+video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, evaluation mode, weights bit-identical
+                             x = z, or z and states  [B, S, N, D + X] if the predictor also predicts states
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
@@ -21,23 +21,23 @@ from jepa.predictors import PREDICTORS
 from jepa.predictors.base import token_grid
 from jepa.predictors.causal import CausalPredictor
 
-ROLLOUT_STEPS = "predicted from its own predictions in training; 0: none"
-ROLLOUT_CONTEXT = "true latents that a rollout starts from; random: drawn for every batch"
+ROLLOUT_STEPS = "latent steps of the rollout loss, from the model's own predictions; 0: none"
+ROLLOUT_CONTEXT = "number of true latents before a rollout; random: drawn for every batch"
 
 
 class FrozenEncoderConfig(MethodConfig):
-    """What methods on a frozen encoder have in common."""
+    """Settings of methods with a frozen encoder."""
 
     collapses = False
     encoder_from: str | None = Field(
-        default=None, description="run, model folder or hub id of the encoder; none: `encoder` as it is"
+        default=None, description="run, model folder or hub id of the encoder; none: `encoder`"
     )
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
     predictor: CausalPredictor.Config
     distance: Distance
     rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
-    detach_rollout: bool = Field(description="no gradient through the inputs of a prediction in the rollout")
+    detach_rollout: bool = Field(description="no gradient through the inputs of rollout predictions")
 
     def encoder_source(self) -> str | None:
         return self.encoder_from
@@ -55,10 +55,10 @@ class FrozenEncoderConfig(MethodConfig):
 
 
 class FrozenEncoderMethod(Method):
-    """A frozen encoder and a causal predictor over its latents.
+    """A frozen encoder and a causal predictor on its latents.
 
     Args:
-        encoder: video -> [B, S, N, D], each latent from its own frames alone; it is frozen here.
+        encoder: video -> [B, S, N, D], each latent only from its own frames; it is frozen here.
 
     Raises:
         ValueError: the predictor is for other latents, or clips are shorter than a rollout.
@@ -83,7 +83,7 @@ class FrozenEncoderMethod(Method):
         """Scalars: loss, its terms, and the cosine of prediction and target.
 
         Raises:
-            ValueError: the clips have no actions, not the predictor's states, or are shorter than a rollout.
+            ValueError: the clips have no actions, no or other states than the predictor, or are shorter than a rollout.
         """
         x, predict = self.sequence(batch)
         terms, forced = forced_and_rolled(
@@ -105,13 +105,13 @@ class FrozenEncoderMethod(Method):
         return 1 if max_offset < 2 else int(torch.randint(1, max_offset + 1, (), generator=generator))
 
     def train(self, mode: bool = True) -> Self:
-        """The encoder stays in evaluation mode, whatever the mode of the rest."""
+        """Set the mode of all modules but the encoder, which stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
 
     def sequence(self, batch: Batch) -> tuple[Float[Tensor, "B S N E"], Predict]:
-        """The latents x of the clips, and the predictor as a function of them; it knows actions and states by itself.
+        """The latents x of the clips, and the predictor as a function of them, with actions and states bound.
 
         Raises:
             ValueError: the clips have no actions, or not the states that the predictor takes.
@@ -133,14 +133,14 @@ class FrozenEncoderMethod(Method):
     def _predict_both(
         self, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
     ) -> Float[Tensor, "B S N E"]:
-        """Latents and states of the next step: every patch tells both, and what they say of a state is averaged."""
+        """Latents and states of the next step: every patch predicts both, and the state predictions are averaged."""
         z, proprioception = seen.split((self.dynamics.width, self.dynamics.state_size), -1)
         states = self.dynamics.scale_states.inverse(proprioception.mean(2))
         return torch.cat(self.dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
 
 
 def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredictor.Config:
-    """The predictor's settings for the states that the method names."""
+    """The settings of the predictor with the states of the method."""
     predictor = config.predictor
     size = len(config.states)
     if predictor.state_size not in (0, size):
@@ -160,7 +160,7 @@ def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredict
 
 
 def _check_length(config: FrozenEncoderConfig, frames: int, tubelet: int) -> None:
-    """Raises ValueError for clips shorter than what a rollout starts from and predicts."""
+    """Raises ValueError for clips shorter than context and rollout."""
     context = 1 if config.rollout_context == "random" else config.rollout_context
     steps = frames // tubelet
     least = max(2, config.rollout_steps and config.rollout_steps + context)
@@ -172,5 +172,5 @@ def _check_length(config: FrozenEncoderConfig, frames: int, tubelet: int) -> Non
 
 
 def _first(steps: int, actions: Tensor, states: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """What belongs to the first so many latents."""
+    """The part for the first latents."""
     return actions[:, :steps], None if states is None else states[:, :steps]

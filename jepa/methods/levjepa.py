@@ -1,4 +1,4 @@
-"""LeVJEPA: views of one clip agree, and SIGReg keeps them from agreeing on nothing (arXiv 2608.27395).
+"""LeVJEPA: views of a clip have the same embedding, and SIGReg prevents collapse (arXiv 2608.27395).
 
     clip ──┬─ 1 global crop ──┐  drop 95 %                  CLS                   ┌─ squared distance of every view
            │                  ├─ of the tokens → encoder ─────→ projector → z_v ──┤  to the global one
@@ -7,8 +7,8 @@
 One encoder: no teacher, no predictor, no stop-gradient. A crop is the same for all frames of its clip.
 
 Forward FLOPs of a step on V views of E numbers: for each view encoder(its kept tokens), as in
-jepa/encoders/video_vit.py, and the projector, 2*(D*P + P*E) at a width of P; SIGReg takes 2*V*E*directions a clip.
-Cutting the crops comes on top.
+jepa/encoders/video_vit.py, and the projector, 2*(D*P + P*E) at a width of P; SIGReg takes 2*V*E*directions per clip.
+Cropping is not included.
 """
 
 import copy
@@ -33,13 +33,13 @@ ASPECT = (3 / 4, 4 / 3)
 
 
 class LeVJEPA(Method):
-    """LeVJEPA: an encoder with a CLS token and block-causal attention in the paper.
+    """LeVJEPA. The paper's encoder has a CLS token and block-causal attention.
 
-    Without a CLS token the kept tokens are averaged. The defaults are the paper's unless said otherwise.
+    Without a CLS token, the kept tokens are averaged. The defaults are the paper's unless noted.
     """
 
     class Config(MethodConfig):
-        """Views agree, SIGReg keeps them apart."""
+        """Agreement of views, with SIGReg against collapse (LeVJEPA)."""
 
         kind: Literal["levjepa"] = "levjepa"
         local_views: Count = 10
@@ -47,9 +47,12 @@ class LeVJEPA(Method):
             default=None, description="side of local crops in pixels; none: 3/7 of image_size, in whole patches"
         )
         global_scale: tuple[Share, Share] = Field(
-            default=(0.3, 1.0), description="area of the crop over that of the frame (DINO's: the paper does not say)"
+            default=(0.3, 1.0),
+            description="range of the area of global crops, relative to the frame (as in DINO; the paper gives none)",
         )
-        local_scale: tuple[Share, Share] = Field(default=(0.05, 0.3), description="the same of local crops")
+        local_scale: tuple[Share, Share] = Field(
+            default=(0.05, 0.3), description="range of the area of local crops, relative to the frame"
+        )
         drop: Share = Field(default=0.95, description="share of patch tokens dropped from every view")
         projector_width: Count = 2048
         embedding_width: Count = 256
@@ -69,7 +72,8 @@ class LeVJEPA(Method):
     def __init__(self, config: Config, encoder: VideoViT, clips: ClipShape) -> None:
         super().__init__(config, encoder)
         check_video_vit(config.kind, encoder)
-        self.local_size = config.local_size or _whole_patches(encoder.image_size * 3 / 7, encoder.patch)
+        patches = max(1, round(encoder.image_size * 3 / 7 / encoder.patch))
+        self.local_size = config.local_size or patches * encoder.patch
         self.drop = RandomDrop(RandomDrop.Config(ratio=config.drop))
         self.projector = nn.Sequential(
             nn.Linear(encoder.width, config.projector_width),
@@ -110,7 +114,3 @@ class LeVJEPA(Method):
 
     def evaluation_encoder(self) -> VideoViT:
         return self.averaged or self.encoder
-
-
-def _whole_patches(size: float, patch: int) -> int:
-    return max(1, round(size / patch)) * patch

@@ -1,4 +1,4 @@
-"""LeWM: an encoder and its dynamics learned together, end to end, without a teacher (arXiv 2603.19312).
+"""LeWM: encoder and dynamics trained jointly, end to end, without a teacher (arXiv 2603.19312).
 
     z_s   = encoder(frames of step s)                                        [B, S, 1, D]
     p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
@@ -8,16 +8,16 @@
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
 
-Dynamics may keep the last numbers of a latent as they are (`static`): what a scene is, such as where walls are. Then
+Dynamics can leave the last dimensions of a latent unchanged (`static`), for constants of a scene such as walls. Then
 
-    z = [ what moves | static ]        loss of what moves, as above,
-          + w_static  mean |z_{s+1} - z_s|²  of the static part              it is the same throughout a clip
+    z = [ moving | static ]            loss of the moving part, as above,
+          + w_static  mean |z_{s+1} - z_s|²  of the static part              constant in a clip
 
-and SIGReg over both. Left to itself, a small latent that is to tell actions forgets what never changes.
+and SIGReg on both. Without a static part, a small latent trained with inverse dynamics loses what never changes.
 
-The paper has the first two terms, weight .09, and a teacher-forced causal transformer; the last two and the open-loop
-rollout come from EB-JEPA and PLDM, and are what lets a small model plan after minutes on a CPU (without inverse
-dynamics EB-JEPA reports 1 %).
+The paper has the first two terms, with weight .09, and a teacher-forced causal transformer. The last two terms and the
+open-loop rollout are from EB-JEPA and PLDM. With them, a small model can plan after minutes on a CPU (without inverse
+dynamics, EB-JEPA reports 1 %).
 
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and for
 SIGReg 2*S*D*directions a clip.
@@ -33,42 +33,25 @@ from torch.nn import functional as F
 from jepa.config import DEFAULT, part
 from jepa.config.fields import Count
 from jepa.encoders.module import Encoder
-from jepa.methods.base import (
-    Batch,
-    ClipShape,
-    Method,
-    MethodConfig,
-    block_size,
-    check_no_states,
-    check_vector,
-    history,
-    weighted_sum,
-)
+from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMethod, history
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import rollout
+from jepa.predictors.base import PredictorConfig
 
 
-class LeWM(Method):
-    """Latent prediction with actions for vector latents (N = 1).
-
-    Args:
-        encoder: video -> [B, S, 1, D].
-    """
+class LeWM(VectorDynamicsMethod):
+    """Latent prediction with actions for vector latents (N = 1)."""
 
     class Config(MethodConfig):
-        """Latent prediction with actions, SIGReg, inverse dynamics, time-similarity; the w of the file's docstring."""
+        """Latent prediction with actions, SIGReg, inverse dynamics and time-similarity (LeWM)."""
 
         kind: Literal["lewm"] = "lewm"
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
         sigreg_weight: float = Field(default=0.02, ge=0)
         inverse_weight: float = Field(default=1.0, ge=0)
         similarity_weight: float = Field(default=0.5, ge=0)
-        static_weight: float = Field(
-            default=10.0, ge=0, description="of the time-similarity of the static part, if there is one"
-        )
+        static_weight: float = Field(default=10.0, ge=0, description="weight of the time-similarity of the static part")
         directions: Count = Field(default=256, description="random projections of SIGReg, drawn again each step")
         sigreg_samples: Literal["per_step", "pooled"] = Field(
             default="per_step",
@@ -76,19 +59,13 @@ class LeWM(Method):
             "pooled: of all steps together, a value up to as many times larger as a clip has steps",
         )
         teacher_forced: bool = Field(
-            default=False, description="predict from the true latents; else from the predicted"
+            default=False, description="predict from the true latents; otherwise from predictions"
         )
 
-    needs_actions = True
-    dynamics: Predictor
-
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
-        super().__init__(config, encoder)
-        check_vector(config.kind, encoder)
-        check_no_states(config.kind, config.predictor)
-        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
+        super().__init__(config, encoder, clips)
         self.static = self.dynamics.static
-        self.inverse_dynamics = InverseDynamics(encoder.width - self.static, block_size(encoder, clips))
+        self.inverse_dynamics = InverseDynamics(encoder.width - self.static, self.dynamics.action_size)
         if config.teacher_forced:
             self.history = history(self.dynamics, encoder, clips)
         self.weights = {
@@ -110,8 +87,7 @@ class LeWM(Method):
         if self.config.teacher_forced:
             predicted = self.dynamics.parallel(z[:, :-1], actions)
         else:
-            start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
-            predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+            predicted = self.open_loop(z, actions)
         samples = z.flatten(0, 2) if self.config.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
@@ -122,4 +98,4 @@ class LeWM(Method):
         }
         if self.static:
             terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
-        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
+        return self.weighted_sum(terms, predicted, z)

@@ -3,8 +3,8 @@
     video ── visible tokens → encoder → predictor ──→ hidden patches ──┐
       └───── hidden patches, each normalized by its mean and deviation ┴─ squared error
 
-Its encoder, frozen, is the teacher of the second stage: `vjepa` with `teacher: frozen`. The masks are V-JEPA's, and
-each is a pass of its own; normalized patches are those of VideoMAE (arXiv 2203.12602).
+The frozen encoder is the teacher of the second stage: `vjepa` with `teacher: frozen`. Masks are as in V-JEPA, with one
+pass for each; patches are normalized as in VideoMAE (arXiv 2203.12602).
 
 Forward FLOPs of a step on clips of L tokens where a mask shows M: for each mask encoder(M) + predictor(L tokens,
 L - M hidden, with the pixels of a patch in place of D on the way out).
@@ -26,10 +26,10 @@ EPS = 1e-6  # of the variance of a patch, VideoMAE
 
 
 class PixelReconstruction(Method):
-    """V-Pixel: each mask is one pass of encoder and predictor, with a mask token of its own."""
+    """V-Pixel: one pass of encoder and predictor for each mask, with separate mask tokens."""
 
     class Config(MethodConfig):
-        """Hidden patches from visible ones; makes the teacher of SALT."""
+        """Masked pixel reconstruction: trains the teacher of SALT."""
 
         kind: Literal["vpixel"] = "vpixel"
         predictor: MaskedPredictor.Config = MaskedPredictor.Config()

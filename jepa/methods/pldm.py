@@ -1,17 +1,17 @@
-"""PLDM: latent dynamics kept from collapse by VICReg instead of SIGReg (arXiv 2502.14819), as in EB-JEPA (2602.03604).
+"""PLDM: latent dynamics with VICReg instead of SIGReg (arXiv 2502.14819), as in EB-JEPA (2602.03604).
 
     z_s   = encoder(frames of step s)                                        [B, S, 1, D]
     p_0   = z_0,   p_{s+1} = predictor(p_s, a_s)                             open loop over the whole clip
     loss  = mean |p_s - z_s|²                                                latent prediction
-          + w_std  variance(z)       over the clips of a batch               every dimension spreads
-          + w_cov  covariance(z)     over the clips of a batch               in a way of its own
-          + w_time variance(z)       over the steps of a clip                also in time
+          + w_std  variance(z)       over the clips of a batch               every dimension varies
+          + w_cov  covariance(z)     over the clips of a batch               dimensions are uncorrelated
+          + w_time variance(z)       over the steps of a clip                latents vary over time
           + w_sim  mean |z_{s+1} - z_s|²                                     time-similarity
           + w_inv  |inverse(z_s, z_{s+1}) - a_s|²                            inverse dynamics
 
 The default weights are EB-JEPA's for Two Rooms; PLDM's own are 3, 6.92, .245, .742 and 1.07 in this order. EB-JEPA's
-other variant, SIGReg in the place of the first two, is `lewm`. An encoder whose output is batch-normalized makes the
-first term 0 by itself.
+other variant, with SIGReg instead of the first two, is `lewm`. With a batch-normalized encoder output, the variance
+term is 0.
 
 Forward FLOPs of a step: the encoder on all frames, S-1 steps of the dynamics, inverse dynamics on S-1 pairs, and
 2*S*D² a clip for the covariance.
@@ -26,32 +26,18 @@ from torch.nn import functional as F
 
 from jepa.config import DEFAULT, part
 from jepa.encoders.module import Encoder
-from jepa.methods.base import (
-    Batch,
-    ClipShape,
-    Method,
-    MethodConfig,
-    block_size,
-    check_no_states,
-    check_vector,
-    weighted_sum,
-)
+from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMethod
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import Predictor, PredictorConfig
-from jepa.world_model import rollout
+from jepa.predictors.base import PredictorConfig
 
 
-class PLDM(Method):
-    """Latent prediction with actions for vector latents (N = 1).
-
-    Args:
-        encoder: video -> [B, S, 1, D].
-    """
+class PLDM(VectorDynamicsMethod):
+    """Latent prediction with actions for vector latents (N = 1)."""
 
     class Config(MethodConfig):
-        """Latent prediction with actions, VICReg, time-similarity, inverse dynamics; the w of the file's docstring."""
+        """Latent prediction with actions, VICReg, time-similarity and inverse dynamics (PLDM)."""
 
         kind: Literal["pldm"] = "pldm"
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
@@ -61,15 +47,9 @@ class PLDM(Method):
         similarity_weight: float = Field(default=12.0, ge=0)
         inverse_weight: float = Field(default=1.0, ge=0)
 
-    needs_actions = True
-    dynamics: Predictor
-
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
-        super().__init__(config, encoder)
-        check_vector(config.kind, encoder)
-        check_no_states(config.kind, config.predictor)
-        self.dynamics = PREDICTORS.make(config.predictor, encoder.width, block_size(encoder, clips))
-        self.inverse_dynamics = InverseDynamics(encoder.width, block_size(encoder, clips))
+        super().__init__(config, encoder, clips)
+        self.inverse_dynamics = InverseDynamics(encoder.width, self.dynamics.action_size)
         self.weights = {
             "variance": config.variance_weight,
             "covariance": config.covariance_weight,
@@ -86,8 +66,7 @@ class PLDM(Method):
         """
         actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        start = self.dynamics.initial_state(z[:, :1], actions[:, :0])
-        predicted = rollout(self.dynamics, start, actions[:, None])[:, 0]
+        predicted = self.open_loop(z, actions)
         clips = z[:, :, 0]  # [B, S, D]
         steps = clips.transpose(0, 1)
         terms = {
@@ -98,4 +77,4 @@ class PLDM(Method):
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
-        return weighted_sum(terms, self.weights, predicted, z[:, 1:])
+        return self.weighted_sum(terms, predicted, z)

@@ -1,16 +1,16 @@
-"""V-JEPA: predict the latents of hidden parts of a clip from its visible part (1: arXiv 2404.08471, 2: 2506.09985).
+"""V-JEPA: predict the latents of masked tokens from the visible tokens (1: arXiv 2404.08471, 2: 2506.09985).
 
     video ──┬─ visible tokens ──→ context encoder ──→ predictor ──→ predicted hidden tokens ──┐
             │                           ┆ moving average                                      L1
             └─ all tokens ──────→ target encoder ──→ LayerNorm ──→ true hidden tokens ────────┘   (no gradient)
 
-for each kind of mask (short-range and long-range blocks), averaged. Only visible tokens enter the context encoder.
+averaged over the kinds of masks (short-range and long-range blocks). The context encoder reads only visible tokens.
 
                        V-JEPA 1          V-JEPA 2     V-JEPA 2.1                        SALT (arXiv 2509.24317)
     teacher            moving average    the same     the same                          frozen, trained on pixels
     ema                0.998 … 1         0.99925      0.99925
     positions          sincos            rotary       rotary, on a 16-grid              rotary
-    levels             the last          the last     four, each normalized by itself   the last
+    levels             the last          the last     four, normalized separately       the last
     dense loss         no                no           + λ L1 at the visible tokens, each over the root of its
                                                       distance to the nearest hidden one
     images             no                no           as clips of one frame             no
@@ -60,11 +60,11 @@ class VJEPA(Method):
     """V-JEPA 1, 2, 2.1 and SALT (see the table above).
 
     Args:
-        trained: with `teacher: frozen`, the teacher. It may be of another size, but must see the same grid of tokens.
+        trained: with `teacher: frozen`, the teacher. It may have another size, but must have the same token grid.
     """
 
     class Config(MethodConfig):
-        """Masked latent prediction. V-JEPA 1, 2, 2.1 and SALT are settings of it."""
+        """Masked latent prediction: V-JEPA 1, 2, 2.1 and SALT."""
 
         kind: Literal["vjepa"] = "vjepa"
         predictor: MaskedPredictor.Config = MaskedPredictor.Config()
@@ -75,8 +75,7 @@ class VJEPA(Method):
         )
         teacher: Literal["ema", "frozen", "none"] = Field(
             default="ema",
-            description="none: the targets come from the context encoder itself. That collapses; it is there to show "
-            "what the moving average is for",
+            description="none: targets from the context encoder itself, which collapses; for comparison",
         )
         teacher_from: str | None = Field(default=None, description="run whose encoder is the frozen teacher (SALT)")
         dense: Dense | None = Field(default=None, description="V-JEPA 2.1's loss at the visible tokens")
@@ -156,7 +155,7 @@ class VJEPA(Method):
 
     @torch.no_grad()
     def _targets(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B L E"]:
-        """Every level normalized by itself."""
+        """Targets, with each level normalized separately."""
         features = (self.target_encoder or self.encoder).forward_features(video)
         if self.predictor.levels_out == 1:
             return normalized(features.tokens)
@@ -184,7 +183,7 @@ class VJEPA(Method):
 
 
 def _check_teacher(teacher: VideoViT, encoder: VideoViT) -> None:
-    """Raises ValueError if it sees other tokens."""
+    """Raises ValueError if the teacher has another token grid."""
     if not isinstance(teacher, VideoViT):
         raise ValueError("method.teacher_from: it holds no encoder of kind video_vit")
     if (teacher.patch, teacher.tubelet) != (encoder.patch, encoder.tubelet):

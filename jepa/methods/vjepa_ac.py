@@ -1,4 +1,4 @@
-"""V-JEPA 2-AC: what a frozen video encoder sees next when a robot acts (arXiv 2506.09985).
+"""V-JEPA 2-AC: action-conditioned prediction of the latents of a frozen video encoder (arXiv 2506.09985).
 
     frame t, doubled ──→ frozen V-JEPA 2 ──→ LayerNorm ──→ z_t ──┐
     action t, state t ───────────────────────────────────────────┴─→ causal predictor ──→ z'_{t+1}
@@ -6,12 +6,12 @@
     loss = mean |P(z_0 … z_t, a_0 … a_t) - z_{t+1}|              teacher forcing, every step at once
          + mean |P(z_0 … z_{c-1}, then its own) - z|             a rollout of 2 steps from the first frame (c = 1)
 
-The predictor (jepa/predictors/causal.py) is V-JEPA 2's in width, with 305 M parameters as published; its states are the
-pose of the gripper, which an action moves, so that no prediction is needed of them. Published: L1, two steps, gradients
-through the rollout. "L2 beats L1, and detached inputs beat those that are not" is JEPA-WMs' finding (see dino_wm.py).
+The published predictor (jepa/predictors/causal.py) has 305 M parameters. Its states are gripper poses; actions change
+them by a rule, so they need no prediction. The paper uses L1, two rollout steps, and gradients through the rollout.
+JEPA-WMs find that L2 is better than L1, and detached inputs better than attached ones (see dino_wm.py).
 
-Forward FLOPs of a step on clips of S steps: the encoder on all frames, a whole pass of the predictor over S-1 steps,
-and for a rollout of R steps R-1 more, over c+1 … c+R-1 steps (its first is one of teacher forcing's).
+Forward FLOPs of a step on clips of S steps: the encoder on all frames, a pass of the predictor over S-1 steps, and for
+a rollout of R steps R-1 more passes, over c+1 … c+R-1 steps (teacher forcing computes its first step).
 """
 
 from typing import Annotated, Literal
@@ -29,10 +29,10 @@ PREDICTOR = part(PREDICTORS, "causal", layer_norm_out=True)  # as its latents ar
 
 
 class VJEPAAC(FrozenEncoderMethod):
-    """V-JEPA 2-AC; the encoder takes each frame on its own, such as `PerFrameEncoder`."""
+    """V-JEPA 2-AC; needs an encoder of single frames, such as `PerFrameEncoder`."""
 
     class Config(FrozenEncoderConfig):
-        """What a frozen video encoder sees next under an action."""
+        """Action-conditioned prediction of frozen latents (V-JEPA 2-AC)."""
 
         kind: Literal["vjepa_ac"] = "vjepa_ac"
         predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT

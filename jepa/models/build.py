@@ -1,6 +1,6 @@
 """From the description of a part to the object: encoders, dynamics."""
 
-from jepa.config import UserError
+from jepa.config import UserError, errors_of
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.module import Encoder
@@ -33,7 +33,5 @@ def build_dynamics(config: PredictorConfig, encoder: Encoder, block_size: int) -
 
     Where they standardize actions or states, they do nothing to them yet.
     """
-    try:
+    with errors_of("dynamics"):
         return PREDICTORS.make(config, encoder.width, block_size, token_grid(encoder))
-    except ValueError as error:
-        raise UserError(f"dynamics: {error}") from error

@@ -5,10 +5,9 @@ model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,23 +15,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa_data.printable import first_few
+from jepa_data.writable import replacing
 
 FORMAT = "openjepa-model"
 VERSION = 1
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
 
+Part = TypeVar("Part", bound=nn.Module)
+
 
 def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
     """Write the module's tensors and what describes them. A file is replaced in one step, never half written."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (TENSORS + ".partial")
-    write_tensors({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
-    record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
-    os.replace(partial, folder / TENSORS)
-    partial = folder / (DESCRIPTION + ".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, folder / DESCRIPTION)
+    with replacing(folder / TENSORS) as partial:
+        write_tensors({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
+        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
+    with replacing(folder / DESCRIPTION) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -79,6 +80,25 @@ def load_into(module: nn.Module, folder: Path) -> None:
     module.load_state_dict(tensors)
 
 
+def load_part(folder: Path, what: str, build: Callable[[dict[str, Any]], Part]) -> Part:
+    """A part of a model from a folder of its own, in evaluation mode.
+
+    Args:
+        what: it is, for errors.
+        build: makes it of its description.
+
+    Raises:
+        UserError: it is damaged, or its description is of something else.
+    """
+    description = read_description(folder)
+    try:
+        part = build(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: does not describe {what} ({error})") from None
+    load_into(part, folder)
+    return part.eval()
+
+
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Give a module, which may be on the meta device, copies of these tensors, and put it in evaluation mode.
 
@@ -102,13 +122,7 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
         if expected[name].shape != tensors[name].shape
     ]
     if wrong:
-        raise UserError(f"{where} belongs to another model: {first_of(wrong, 5, '; ')}")
-
-
-def first_of(items: Sequence[object], shown: int, separator: str = ", ") -> str:
-    """So many of them, and how many more there are."""
-    listed = separator.join(map(str, items[:shown]))
-    return f"{listed} and {len(items) - shown} more" if len(items) > shown else listed
+        raise UserError(f"{where} belongs to another model: {first_few(wrong, 5, '; ')}")
 
 
 def _as_fp32(tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ onnx          FILE     the encoder alone, for clips of one size; the only one th
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.models import classifier, hub, huggingface, meta, meta_ac, onnx
 from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
-from jepa_data.writable import check_writable
+from jepa_data.writable import check_writable, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +136,12 @@ def _to_meta(model: Model, out: Path) -> None:
         state = meta_ac.to_state(encoder.encoder, dynamics)
     else:
         state = meta.to_state(_video_vit(model, "meta"), model.predictor)
-    partial = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:  # torch makes a RuntimeError of a path that cannot be opened
+    with (
+        replacing(out) as partial,
+        partial.open("wb") as file,
+    ):  # torch makes a RuntimeError of a path that cannot be opened
         torch.save(state, file)
-    os.replace(partial, out)
 
 
 def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None) -> str:

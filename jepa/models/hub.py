@@ -104,11 +104,6 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from None
 
 
-def is_hub_layout(folder: Path) -> bool:
-    """Whether transformers, not we, wrote this folder."""
-    return (folder / CONFIG).is_file()
-
-
 def read(folder: Path) -> HubModel:
     """Our modules from a folder in transformers' layout.
 
@@ -122,7 +117,7 @@ def read(folder: Path) -> HubModel:
     if architectures[0] == CLASSIFIER:
         encoder, classifier, labels, predictor = classifier_from_config(config, _tensors(folder), str(folder))
     else:
-        encoder, predictor = _base(config, _tensors(folder), folder)
+        encoder, predictor = from_config(config, _tensors(folder), str(folder))
         classifier = None
         labels = ()
     images = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
@@ -136,14 +131,6 @@ def read(folder: Path) -> HubModel:
         classifier,
         labels,
     )
-
-
-def _base(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path
-) -> tuple[VideoViT, MaskedPredictor | None]:
-    if strange := sorted(name for name in state if not name.startswith(("encoder.", "predictor."))):
-        raise UserError(f"{folder} belongs to another model: surplus {', '.join(strange[:5])}")
-    return from_config(config, state, str(folder))
 
 
 def shortest_edge(image_size: int) -> int:

@@ -24,6 +24,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.models.checkpoint import check_tensors, fill
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import NORM_EPS
+from jepa_data.printable import first_few
 
 if TYPE_CHECKING:
     from transformers import VJEPA2Model
@@ -86,6 +87,8 @@ def from_config(
     Raises:
         UserError: a setting is missing or unknown to us; a tensor is missing, surplus or of another shape.
     """
+    if strange := [name for name in state if not name.startswith(("encoder.", "predictor."))]:
+        raise UserError(f"{where} belongs to another model: surplus {first_few(sorted(strange), 5)}")
     missing = sorted(NEEDED - config.keys())
     if missing:
         raise UserError(f"{where}: its config lacks {', '.join(missing)}; expected that of a VJEPA2Model")

@@ -1,9 +1,9 @@
-"""Model folders: what a run leaves behind, what is imported, and what `jepa.load` opens.
+"""Model folders: written by `jepa pretrain` and `jepa import`, loaded by `jepa.load`.
 
-MODEL/model.json          how to build it, and how to prepare video for it: size, rate, mean, std
-MODEL/model.safetensors   encoder and, where there are any, dynamics
-MODEL/predictor/          V-JEPA's masked predictor, if it was kept
-MODEL/classifier/         an attentive classifier and its labels, if there is one
+MODEL/model.json          the config of the model, and its preprocessing: size, rate, mean, std
+MODEL/model.safetensors   weights of the encoder and, if present, the dynamics
+MODEL/predictor/          V-JEPA's masked predictor, if saved
+MODEL/classifier/         an attentive classifier and its labels, if present
 """
 
 import shutil
@@ -22,8 +22,7 @@ from jepa.models.build import build_dynamics, build_encoder
 from jepa.models.classifier import FOLDER as CLASSIFIER
 from jepa.models.classifier import load_classifier, save_classifier
 from jepa.models.config import ModelConfig
-from jepa.models.masked_predictor import FOLDER as PREDICTOR
-from jepa.models.masked_predictor import load_predictor, save_predictor
+from jepa.models.parts import PREDICTOR, load_predictor, save_predictor
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing
@@ -36,7 +35,7 @@ FILE_KEYS = ("format", "version", "sha256")  # of the file, by jepa.models.check
 
 @dataclass(frozen=True)
 class Model:
-    """A model and what belongs to it: all that a folder holds. `labels` are the classifier's, in order."""
+    """The contents of a model folder. `labels` are those of the classifier, in order."""
 
     world: LatentWorldModel
     config: ModelConfig
@@ -46,12 +45,12 @@ class Model:
 
 
 def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
-    """The model of a run folder, of a model folder, or of the Hugging Face hub, ready to use.
+    """Load the model of a run folder, a model folder, or the Hugging Face hub, in evaluation mode and frozen.
 
     Args:
-        path: a folder that holds `model.safetensors` and `model.json` (or a run with one), a folder in the layout of
-            transformers' `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
-        revision: of a model of the hub: a branch, a tag or the hash of a commit.
+        path: a run folder, a folder with `model.safetensors` and `model.json`, a folder in the layout of transformers'
+            `VJEPA2Model`, or a hub id: "facebook/vjepa2-vitl-fpc64-256", "hf://org/name".
+        revision: for a hub id: a branch, a tag or the hash of a commit.
 
     Raises:
         UserError: there is no model, it is damaged, or its weights belong to another model.
@@ -60,20 +59,30 @@ def load(path: str | Path, revision: str | None = None) -> LatentWorldModel:
 
 
 def open_model(path: str | Path, revision: str | None = None) -> Model:
-    """The same with its masked predictor and its classifier, where the folder holds them."""
+    """Like `load`, with the masked predictor and the classifier, if the folder contains them."""
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        if (name := hub.hub_id(str(path))) is None:
-            raise UserError(f"{folder}: no such folder; give a run folder (runs/demo) or one that holds model.json")
+    if not folder.is_dir() and isinstance(path, str) and (name := hub.hub_id(path)):
         folder = hub.download(name, revision)
-    folder = model_folder(folder)
-    if not (folder / checkpoint.DESCRIPTION).is_file() and hub.is_hub_layout(folder):
-        return imported("huggingface", **vars(hub.read(folder)))
+    run, folder = folder, model_folder(folder)
+    if not (folder / checkpoint.DESCRIPTION).is_file():
+        if (folder / hub.CONFIG).is_file():  # by transformers
+            return imported("huggingface", **vars(hub.read(folder)))
+        raise UserError(f"{run}: {_no_model(run)}")
     config = read_config(folder)
     world = _build(config)
     checkpoint.load_into(world, folder)
     classifier, labels = load_classifier(folder) or (None, ())
     return Model(_for_use(world), config, load_predictor(folder), classifier, labels)
+
+
+def _no_model(folder: Path) -> str:
+    """What stands in the place of a model, and what to do."""
+    expected = "expected the folder of a run (runs/demo) or of a model (with model.json)"
+    if not folder.is_dir():
+        return f"{'this is a file' if folder.exists() else 'no such folder'}; {expected}"
+    if (folder / "config.yaml").is_file():
+        return "this run has no model yet; finish it with `jepa pretrain CONFIG --resume`"
+    return f"no model here; {expected}, which `jepa pretrain` or `jepa import` writes"
 
 
 def model_folder(folder: Path) -> Path:

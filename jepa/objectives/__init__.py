@@ -1,1 +1,1 @@
-"""Objectives: tensors in, one scalar out; never a model."""
+"""Objectives: functions from tensors to a scalar."""

@@ -1,12 +1,12 @@
-"""Predicting the next latent from the truth and from one's own predictions: V-JEPA 2-AC's loss, DINO-WM's, JEPA-WMs'.
+"""Teacher forcing and rollout losses for causal predictors: V-JEPA 2-AC, DINO-WM, JEPA-WMs.
 
     truth             x0    x1    x2    x3    x4
     teacher forcing      p1    p2    p3    p4       p_{s+1} = predict(x0 … x_s): every step at once, from the truth
     rollout              q1    q2                   q1 = predict(x0), q2 = predict(x0, q1): two steps, a context of one
                                      q3    q4       the same after a context of three: q3 = predict(x0, x1, x2), …
 
-The function that predicts is causal: its row s follows from rows 0 … s alone. What it reads besides latents (actions,
-states) it knows itself. Targets are constant.
+The predict function is causal: its row s depends only on rows 0 … s. It contains all other inputs (actions, states).
+Targets have no gradient.
 
 Shapes: B clips · S latent steps · N tokens · D width.
 """
@@ -33,15 +33,15 @@ def forced_and_rolled(
     context: int = 1,
     detach: bool = False,
 ) -> tuple[dict[str, Tensor], Float[Tensor, "B S-1 N D"]]:
-    """The loss of teacher forcing and, if there are `rollout_steps`, that of a rollout; and what was predicted.
+    """The teacher-forcing loss, the rollout loss if `rollout_steps` > 0, and the predictions.
 
     Args:
         distance: L1 (mean absolute) or L2 (mean squared) of prediction and target.
-        rollout_steps, context, detach: see `rolled_out`; 0 steps leave the rollout out.
+        rollout_steps, context, detach: see `rolled_out`; 0 steps: no rollout.
 
     Returns:
-        Terms "forced" and, if asked for, "rollout" (the mean over its steps); their sum is the loss. And the
-        predictions of teacher forcing, of latents 1 … S-1.
+        Terms "forced" and, with a rollout, "rollout" (the mean over its steps); their sum is the loss. And the
+        teacher-forced predictions of latents 1 … S-1.
 
     Raises:
         ValueError: there is nothing to predict, or the clips are too short for the rollout.
@@ -64,15 +64,15 @@ def rolled_out(
     context: int = 1,
     detach: bool = False,
 ) -> Float[Tensor, "B R N D"]:
-    """Predictions of latents `context` … `context + steps - 1`, each from the first `context` true ones and from those
-    before it as they were predicted.
+    """Predictions of latents `context` … `context + steps - 1`, from the first `context` true latents and the earlier
+    predictions.
 
     Args:
-        forced: the P = S-1 predictions of teacher forcing: the first step of any rollout is one of them.
-        detach: no gradient through what a prediction is made from; each step learns by itself.
+        forced: the P = S-1 teacher-forced predictions, which include the first step of the rollout.
+        detach: no gradient through the inputs of a prediction; each step learns separately.
 
     Raises:
-        ValueError: the clips end before, or there is no context.
+        ValueError: the clips are too short, or there is no context.
     """
     if context < 1 or steps < 1 or context + steps > x.shape[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How collapsed are these latents? Gauges that cost one small SVD or eigenvalue problem each."""
+"""Collapse metrics of latents. Each costs one small SVD or eigenvalue problem."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ MIN_WITHIN = 1e-4  # LiDAR's delta
 def effective_rank(z: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
     """RankMe (arXiv 2210.02885): exp of the entropy of the normalized singular values, from 1 to min(n, D).
 
-    1 means that all latents are multiples of one vector. The latents are not centered: a constant plus rounding noise
-    would otherwise pass for full rank.
+    1 means that all latents are multiples of one vector. The latents are not centered: otherwise a constant with
+    rounding noise would have full rank.
     """
     singular = torch.linalg.svdvals(z.float())
     share = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
@@ -27,14 +27,14 @@ def dimension_std(z: Float[Tensor, "n D"]) -> Float[Tensor, " D"]:
 
 @torch.no_grad()
 def lidar(z: Float[Tensor, "n q D"]) -> Float[Tensor, ""]:
-    """LiDAR (arXiv 2312.04000): how many directions tell n samples apart better than the q views of each differ.
+    """LiDAR (arXiv 2312.04000): number of directions in which n samples differ more than the q views of each sample.
 
     exp of the entropy of the normalized eigenvalues of W^-1/2 B W^-1/2, from 1 to min(n - 1, D): B is the covariance of
-    the samples' means, W that of the views around them, plus 1e-4 of the identity. Computed in float64 from n*q rows,
-    whatever D is.
+    the samples' means, W that of the views around them, plus 1e-4 of the identity. Computed in float64 from n*q
+    rows, for any D.
 
-    Unlike in the paper, eigenvalues are not normalized where all of them together are below 1: rounding noise, which
-    spreads over all directions, would pass for full rank.
+    Unlike in the paper, eigenvalues are not normalized if their sum is below 1: rounding noise, which spreads over
+    all directions, would have full rank.
 
     Raises:
         ValueError: there are fewer than two samples or two views.

@@ -1,4 +1,4 @@
-"""Which action lay between two latents? Keeps what the agent controls in the latent (PLDM, EB-JEPA)."""
+"""Inverse dynamics loss: keeps what the agent controls in the latents (PLDM, EB-JEPA)."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class InverseDynamics(nn.Module):
-    """Predicts the action block from neighboring vector latents with one hidden layer.
+    """Predicts the action block between consecutive vector latents with one hidden layer.
 
     Args:
         width: D of the latents [B, S, 1, D].

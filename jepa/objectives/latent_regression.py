@@ -1,4 +1,4 @@
-"""Latent regression: predict latents instead of pixels. V-JEPA's L1 distance to a normalized target.
+"""V-JEPA's loss: L1 distance of predicted latents to normalized targets.
 
 Shapes: B clips · Mc context and Mt target tokens · D width.
 """
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def normalized(target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-    """Each token at zero mean and unit variance over its channels: LayerNorm without scale and shift, in fp32."""
+    """Normalize each token to zero mean and unit variance over channels: LayerNorm without affine, in fp32."""
     return F.layer_norm(target.float(), target.shape[-1:])
 
 
 def latent_regression(
     prediction: Float[Tensor, "*B D"], target: Float[Tensor, "*B D"], weights: Float[Tensor, "*B"] | None = None
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference, each token's times its weight; the target is constant (V-JEPA, arXiv 2404.08471)."""
+    """Mean absolute difference, weighted per token; no gradient to the target (V-JEPA, arXiv 2404.08471)."""
     if weights is None:
         return F.l1_loss(prediction.float(), target.float().detach())
     return ((prediction.float() - target.float().detach()).abs().mean(-1) * weights).mean()
@@ -27,7 +27,7 @@ def latent_regression(
 def distance_weights(context: Float[Tensor, "B Mc 3"], target: Float[Tensor, "B Mt 3"]) -> Float[Tensor, "B Mc"]:
     """1 / sqrt(distance) of each context token to the nearest target token, in grid units; 1 for neighbors.
 
-    The weights of V-JEPA 2.1's dense loss: what is seen beside a hole has to be known as well as what is in it.
+    The weights of V-JEPA 2.1's dense loss: visible tokens near hidden ones count most.
     Memory: B * Mc * Mt numbers.
     """
     return torch.cdist(context, target).amin(-1).rsqrt()

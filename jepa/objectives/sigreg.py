@@ -5,9 +5,9 @@ projections x = z·a with that of a standard normal:
 
     n * ∫ |mean exp(i t x) - exp(-t²/2)|² exp(-t²/2) dt,     t from -3 to 3 by the trapezoid rule
 
-and the directions' mean is the loss. About 1 for a Gaussian sample of any size; it grows with n for anything else. So
-it matters what counts as one sample: LeWM takes the B embeddings of a latent step, and averages over the S steps. All
-B*S as one sample come to up to S times as much.
+and the loss is the mean over directions. It is about 1 for a Gaussian sample of any size, and grows with n for other
+distributions. So the sample matters: LeWM uses the B embeddings of a latent step, and averages over the S steps. All
+B*S as one sample give up to S times the value.
 """
 
 import torch
@@ -23,8 +23,8 @@ def sigreg(
 ) -> Float[Tensor, ""]:
     """Distance of n embeddings from an isotropic Gaussian, averaged over `views` if there are any.
 
-    The embeddings of all ranks count as one sample: every rank must hold the same n, and gets the value of the joint
-    batch; the gradients are those of the joint batch once DDP has averaged them. `generator` is on the CPU; rank 0's
+    The embeddings of all ranks form one sample. Every rank must have the same n, and gets the value of the joint batch;
+    after averaging by DDP, the gradients are those of the joint batch. `generator` is on the CPU; rank 0's
     directions are used everywhere. Memory: views * n * directions * knots floats.
     """
     z = z.float()
@@ -49,7 +49,7 @@ def _statistic(projected: Float[Tensor, "*views n directions"], knots: int, rank
 
 
 class _MeanOverRanks(torch.autograd.Function):
-    """Average over ranks, its own transpose: with one loss common to all ranks, DDP's mean gradient is exact."""
+    """Average over ranks, also of gradients: for a loss shared by all ranks, DDP's mean gradient is then exact."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Numbers as two-hot distributions over symexp bins: regression of any scale by cross-entropy (DreamerV3, 2301.04104).
+"""Two-hot distributions over symexp bins: regression at any scale by cross-entropy (DreamerV3, 2301.04104).
 
 bins   symexp(-20) … symexp(-0.16)  0  symexp(0.16) … symexp(20)         symexp(x) = sign(x) (exp|x| - 1)
-x      lies between two bins; each gets the share that is nearer:         bin i: 1 - f    bin i+1: f
+x      between two bins, at the fraction f of their distance:             bin i: 1 - f    bin i+1: f
 
 x  --encode-->  weights [.., 255]        logits [.., 255]  --decode-->  the expected bin
 """
@@ -23,7 +23,7 @@ def symexp_bins(count: int = BINS, limit: float = LIMIT) -> Float[Tensor, " coun
 
 
 def encode(x: Float[Tensor, "*batch"], bins: Float[Tensor, " count"]) -> Float[Tensor, "*batch count"]:
-    """Weights that add up to 1, of the two bins around x; x beyond the outer bins counts as these."""
+    """Weights of the two bins around x, with sum 1; x is clipped to the outer bins."""
     x = x.float().clamp(bins[0], bins[-1])
     right = torch.searchsorted(bins, x.contiguous()).clamp(1, len(bins) - 1)
     left = right - 1
@@ -43,5 +43,5 @@ def decode(logits: Float[Tensor, "*batch count"], bins: Float[Tensor, " count"])
 def cross_entropy(
     logits: Float[Tensor, "*batch count"], target: Float[Tensor, "*batch"], bins: Float[Tensor, " count"]
 ) -> Float[Tensor, "*batch"]:
-    """Of the two-hot code of `target`."""
+    """Cross-entropy to the two-hot encoding of `target`."""
     return -(encode(target, bins) * logits.float().log_softmax(-1)).sum(-1)

@@ -1,9 +1,9 @@
-"""VICReg's terms that keep embeddings from collapsing: variance and covariance (Bardes et al. 2022, arXiv 2105.04906).
+"""VICReg's terms against collapse: variance and covariance (Bardes et al. 2022, arXiv 2105.04906).
 
-variance     mean over dimensions of  max(0, 1 - sqrt(var(z_d) + 1e-4))      0 once every dimension spreads by 1
-covariance   sum over pairs i != j of  C_ij² / D                             0 once no two dimensions go together
+variance     mean over dimensions of  max(0, 1 - sqrt(var(z_d) + 1e-4))      0 if every standard deviation is at least 1
+covariance   sum over pairs i != j of  C_ij² / D                             0 if all dimensions are uncorrelated
 
-Of the embeddings of one rank.
+Each rank uses its own embeddings.
 """
 
 import torch
@@ -15,7 +15,7 @@ EPSILON = 1e-4  # VICReg
 
 
 def variance(z: Float[Tensor, "*views n D"]) -> Float[Tensor, ""]:
-    """How far the standard deviations of the D dimensions over n embeddings fall short of 1, averaged over views.
+    """How far the standard deviations of the D dimensions over n embeddings are below 1, averaged over views.
 
     Raises:
         ValueError: there are fewer than two embeddings.

@@ -1,11 +1,11 @@
-"""From the numbers that planners and controllers search to the actions of the data, and back.
+"""Scaling between the numbers that planners and controllers choose and the actions of the data.
 
     action = center + scale * number
 
 in a box      numbers -1..1 cover low..high of the data: center (low + high) / 2, scale (high - low) / 2
-without one   numbers are standardized: center mean, scale std of the data; nothing bounds them
+without one   numbers are standardized: center mean, scale std of the data; no bounds
 
-Data whose range is -1..1 are searched as they are.
+For data in the range -1..1, both are the same.
 """
 
 import torch
@@ -16,11 +16,11 @@ from jepa_data.actions import ActionStats, assumed
 
 
 class ActionScaling:
-    """Searched numbers to actions `width` wide.
+    """Maps planner outputs to actions of size `width`.
 
     Args:
-        stats: of the model's data; None: their range is -1..1.
-        standardized: search in standard deviations around the mean, without bounds; else in the range.
+        stats: action statistics of the training data; None: the range is -1..1.
+        standardized: scale by mean and standard deviation, without bounds; otherwise by the range.
     """
 
     def __init__(self, stats: ActionStats | None, width: int, *, standardized: bool = False) -> None:

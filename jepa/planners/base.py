@@ -1,35 +1,36 @@
-"""What all planners share.
+"""The interface of planners.
 
-A planner is made from its `Config` and has one method, `plan(cost, start, generator)`. Shapes: B episodes, all planned
-at once · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
+A planner is built from its `Config` and has one method, `plan(cost, start, generator)`. Shapes: B episodes, planned in
+parallel · K candidates · H horizon · A action width. Costs are `[B, K]`, lower is better.
 
-Planners know no units. `low` and `high` bound the numbers that they search, and `std` counts in these;
-ModelPredictiveControl makes actions of the data's units of them.
+Planners search normalized actions between `low` and `high`, and `std` is in the same units. ModelPredictiveControl
+scales them to the units of the data.
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
+from jepa.config.fields import Count, NonNegative, Positive
 from jepa.planners.cost import Cost
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan found for each episode, and what it took.
+    """The plan of each episode, and the number of evaluations.
 
     Attributes:
         cost: of the plans.
-        evaluations: candidates that were imagined for each episode, each over the whole horizon.
-        differentiated: how many of these were also followed back by gradients, which takes about twice as long again.
+        evaluations: candidates imagined for each episode, each over the whole horizon.
+        differentiated: how many of these also had a backward pass, which takes about twice as long as the forward pass.
     """
 
     actions: Float[Tensor, "B H A"]
@@ -39,7 +40,7 @@ class Plan:
 
 
 class Planner(ABC):
-    """Finds a plan of low cost; the same generator gives the same plan.
+    """Searches for a plan of low cost; the same generator gives the same plan.
 
     Attributes:
         low, high: bounds of every action dimension.
@@ -49,6 +50,7 @@ class Planner(ABC):
     low: float = -1.0
     high: float = 1.0
     several_starts: ClassVar[bool] = False
+    follows_gradients: ClassVar[bool] = False
 
     def __init__(self, config: Component) -> None:
         self.config: Any = config  # of its own Config
@@ -83,8 +85,8 @@ class Planner(ABC):
         return other
 
     def gradient_free(self) -> "Planner | None":
-        """What of this planner works without a gradient of the cost; None: nothing."""
-        return self
+        """The part of this planner that needs no gradient of the cost; None: there is none."""
+        return None if self.follows_gradients else self
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -92,36 +94,33 @@ class Planner(ABC):
 
 
 COST_TOLERANCE = Field(
-    default=None, description="stop early when the best plan of every episode costs no more; none: never"
+    default=None, description="stop early when the best plan of every episode costs at most this; none: never"
 )
+# Steps and noise in units of the actions, which may be raw: newtons, degrees, encoder counts.
+Width = Annotated[Positive, Field(le=1e4)]
 
 
 class SamplingConfig(Component):
-    """How many plans are sampled, and how a Gaussian follows the best of them."""
+    """Number of samples, and fit of the Gaussian."""
 
     samples: int = Field(default=100, gt=1, description="candidates per iteration and episode")
-    elites: int = Field(default=10, gt=1, description="of the samples, to which the next Gaussian is fitted")
-    iterations: Count = Field(default=4, description="rounds of sampling")
-    std: Positive = Field(default=0.7, description="of the first Gaussian")
-    min_std: Positive = Field(default=0.05, description="below which the Gaussian does not shrink")
-    cost_tolerance: float | None = COST_TOLERANCE
+    elites: int = Field(default=10, gt=1, description="number of best samples to which the next Gaussian is fitted")
+    iterations: Count = Field(default=4, description="sampling iterations")
+    std: Width = Field(default=0.7, description="standard deviation of the first Gaussian")
+    min_std: Width = Field(default=0.05, description="minimum standard deviation; at most std")
+    cost_tolerance: NonNegative | None = COST_TOLERANCE
 
-
-class SamplingPlanner(Planner):
-    """Made from a `SamplingConfig`.
-
-    Raises:
-        ValueError: there are more elites than samples.
-    """
-
-    def __init__(self, config: SamplingConfig) -> None:
-        if config.elites > config.samples:
-            raise ValueError(f"elites must lie between 2 and samples ({config.samples}), found {config.elites}")
-        super().__init__(config)
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.elites > self.samples:
+            raise ValueError(f"elites must be samples ({self.samples}) at most, found {self.elites}")
+        if self.min_std > self.std:
+            raise ValueError(f"min_std must be std ({self.std:g}) at most, found {self.min_std:g}")
+        return self
 
 
 class Search:
-    """Evaluates candidates and remembers the best of each episode. What is returned is never worse than the start."""
+    """Evaluates candidates and keeps the best of each episode. The result is never worse than the start."""
 
     def __init__(self, cost: Cost, start: Float[Tensor, "B H A"], low: float, high: float) -> None:
         if not start.shape[1]:
@@ -133,32 +132,36 @@ class Search:
         self.evaluations = self.differentiated = 0
 
     def __call__(self, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K"]:
-        """Costs of candidates that are within the bounds. Raises ValueError if one is not finite."""
+        """Evaluate candidates within the bounds, and return their costs. Raises ValueError if one is not finite."""
         return self.note(actions, self.cost(actions))
 
     def note(self, actions: Float[Tensor, "B K H A"], costs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """The same of candidates whose costs are known already."""
-        if not torch.isfinite(costs).all():
-            wrong = ~torch.isfinite(costs)
+        if not math.isfinite(costs.detach().sum()):  # one number to look at; large finite costs may add up to infinity
+            self._check_finite(costs)
+        self.count(costs)
+        value, index = costs.detach().min(1, keepdim=True)
+        cheapest = choose(actions.detach(), index)[:, 0]
+        better = value[:, 0] < self.best
+        self.actions = torch.where(better[:, None, None], cheapest, self.actions)
+        self.best = torch.where(better, value[:, 0], self.best)
+        return costs
+
+    def _check_finite(self, costs: Float[Tensor, "B K"]) -> None:
+        wrong = ~torch.isfinite(costs)
+        if wrong.any():
             raise ValueError(
                 f"{int(wrong.sum())} of {costs.numel()} plans have a cost that is not finite, in episodes "
                 f"{wrong.any(1).nonzero()[:5, 0].tolist()}; has the model diverged?"
             )
-        self.count(costs)
-        value, index = costs.detach().min(1)
-        cheapest = actions.detach()[torch.arange(len(index)), index]
-        better = value < self.best
-        self.actions = torch.where(better[:, None, None], cheapest, self.actions)
-        self.best = torch.where(better, value, self.best)
-        return costs
 
     def count(self, costs: Float[Tensor, "B K"]) -> None:
-        """Candidates were imagined, and are differentiated if their costs can be."""
+        """Count imagined candidates, and those with gradients."""
         self.evaluations += costs.shape[1]
         self.differentiated += costs.shape[1] * costs.requires_grad
 
     def reached(self, cost: float | None) -> bool:
-        """Whether the best plan of every episode costs no more; None: never."""
+        """Whether the best plan of every episode costs at most this; None: never."""
         return cost is not None and bool((self.best <= cost).all())
 
     def bounded(self, actions: Tensor) -> Tensor:
@@ -169,7 +172,7 @@ class Search:
 
 
 def within_ball(actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
-    """Actions of length 1 at most: longer ones are cut, for worlds that cut them too."""
+    """Scale actions longer than 1 to length 1, for worlds that do the same."""
     return actions / actions.norm(dim=-1, keepdim=True).clamp_min(1)
 
 

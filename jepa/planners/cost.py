@@ -1,21 +1,21 @@
-"""What a plan costs. Planners see `cost(actions [B, K, H, A]) -> [B, K]`, lower is better, and nothing else.
+"""Costs of plans. A planner sees only `cost(actions [B, K, H, A]) -> [B, K]`; lower is better.
 
     cost = LatentCost(dynamics, state, (
         Term(goal_reached(z_goal, running_cost_weight=1.0)),
-        Term(effort(), 0.01),
-        Term(inside(position, center, radius), 10.0),     # a forbidden region
+        Term(action_cost(), 0.01),
+        Term(keep_out(position, center, radius), 10.0),   # a region to avoid
         Term(lambda imagined: ...),                       # anything else: Imagined -> [B, K]
     ))
 
-The episode is encoded once, before the cost is made; candidates share that state. Where their latents (a frame may be
-hundreds of tokens) and what the dynamics remember of them would take too much memory, they are imagined in parts.
+The episode is encoded once, before the cost is built; all candidates share that state. If their latents (a frame may
+have hundreds of tokens) and the states of the dynamics exceed `max_bytes`, candidates are imagined in chunks.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from jepa.world_model import Dynamics, State, rollout
@@ -29,7 +29,7 @@ Decode = Callable[[Float[Tensor, "B K H N D"]], Float[Tensor, "B K H X"]]
 
 @dataclass(frozen=True)
 class Imagined:
-    """What K plans do, and the latents after each of their steps."""
+    """The actions of K plans, and the latents after each step."""
 
     latents: Float[Tensor, "B K H N D"]
     actions: Float[Tensor, "B K H A"]
@@ -37,7 +37,7 @@ class Imagined:
 
 @dataclass(frozen=True)
 class Term:
-    """A part of a cost and its weight. What a plan costs does not depend on the plans beside it."""
+    """A cost and its weight. The cost of a plan must not depend on the other plans."""
 
     cost: Callable[[Imagined], Float[Tensor, "B K"]]
     weight: float = 1.0
@@ -45,14 +45,14 @@ class Term:
 
 @dataclass(frozen=True)
 class LatentCost:
-    """The weighted sum of terms over what the dynamics imagine.
+    """The weighted sum of terms over imagined rollouts.
 
     Attributes:
         dynamics: imagines the plans.
-        state: where the B episodes are now.
+        state: of the dynamics, for the B episodes.
         terms: at least one.
-        blocks: from what a planner chooses to what the dynamics take; None: the same.
-        max_bytes: of what is imagined at once; where gradients are followed, all of it is kept anyhow.
+        blocks: maps the actions of the planner to those of the dynamics; None: the identity.
+        max_bytes: memory for plans imagined at once; no effect with gradients, which keep all of them.
     """
 
     dynamics: Dynamics
@@ -70,12 +70,12 @@ class LatentCost:
         taken = self.taken(actions)
         parts = taken.split(self.plans_at_once(taken), 1)
         costs = [self.of(Imagined(rollout(self.dynamics, self.state, part), part)) for part in parts]
-        return torch.cat(costs, 1)
+        return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
-        """How many of the K plans of each episode are imagined together: what `max_bytes` hold, and one at least.
+        """How many of the K plans of each episode are imagined at once: as many as fit into `max_bytes`, at least one.
 
-        What a plan takes is measured by one step from the present: its latents, and by how much the state grows.
+        One step from the current state measures the memory of a plan: its latents, and the growth of the state.
         """
         plans, horizon = taken.shape[1:3]
         if plans < 2 or not horizon or (torch.is_grad_enabled() and taken.requires_grad):
@@ -88,11 +88,11 @@ class LatentCost:
         return min(plans, max(1, self.max_bytes // (horizon * self._measured[0] + self.state.nbytes())))
 
     def taken(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K H E"]:
-        """What the dynamics take."""
+        """The actions of the dynamics."""
         return actions if self.blocks is None else self.blocks(actions)
 
     def of(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """The cost of what was imagined already. Raises ValueError if a term is not one number a plan."""
+        """The cost of an imagined rollout. Raises ValueError if a term is not one number per plan."""
         total = torch.zeros(imagined.actions.shape[:2], device=imagined.actions.device)
         for number, term in enumerate(self.terms):
             value = term.cost(imagined)
@@ -108,22 +108,22 @@ class LatentCost:
 def goal_distance(
     dynamics: Dynamics, state: State, goal: Float[Tensor, "B N D"], *, running_cost_weight: float = 1.0
 ) -> LatentCost:
-    """The distance to a goal in latent space alone; see `goal_reached`."""
+    """A cost with one term, the distance to a goal in latent space; see `goal_reached`."""
     return LatentCost(dynamics, state, (Term(goal_reached(goal, running_cost_weight=running_cost_weight)),))
 
 
 def goal_reached(
     goal: Float[Tensor, "B N D"], *, running_cost_weight: float = 1.0
 ) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """Squared distance between imagined latents and the goal's, averaged over tokens and width.
+    """Squared distance between imagined latents and those of the goal, averaged over tokens and width.
 
     Args:
         goal: latents to reach, such as those of a goal image: one for each episode, or one for all.
-        running_cost_weight: how much the steps before the last one count; 0 looks at the end of the plan only, 1 at
-            every step alike (their mean), which makes the agent hurry.
+        running_cost_weight: weight of the steps before the last one. 0: only the end of the plan counts; 1: the mean
+            over all steps, which favors fast plans.
 
     Raises:
-        ValueError: the goal has other tokens or another width than what is imagined.
+        ValueError: goal and imagined latents differ in tokens or width.
     """
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
@@ -132,25 +132,11 @@ def goal_reached(
                 "the goal is not of this model: expected latents [episodes, tokens, width] = "
                 f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
             )
-        distance = (imagined.latents - goal[:, None, None]).square().mean((-2, -1))
+        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        distance = (latents - goal[:, None, None]).square().mean((-2, -1))
         return _over_path(distance, running_cost_weight)
 
     return cost
-
-
-def image_reached(
-    encode: Callable[[UInt8[Tensor, "B 3 h w"]], Float[Tensor, "B N D"]],
-    image: UInt8[Tensor, "B 3 h w"],
-    *,
-    running_cost_weight: float = 1.0,
-) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """The goal as an image of it, encoded now, and once for as many plans as are made; see `goal_reached`.
-
-    Args:
-        encode: images as goals, such as `LatentWorldModel.encode_image`.
-        image: one for each episode, or one for all.
-    """
-    return goal_reached(encode(image), running_cost_weight=running_cost_weight)
 
 
 def state_reached(
@@ -159,16 +145,17 @@ def state_reached(
     """Squared distance between decoded states (proprioception, positions) and a target, averaged over their width."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        return _over_path((decode(imagined.latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
+        latents = imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+        return _over_path((decode(latents) - target[:, None, None]).square().mean(-1), running_cost_weight)
 
     return cost
 
 
 def action_cost(actions: ActionStats | None = None) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """Mean square of the actions, each in half ranges of the data: 0 costs nothing, and 1 is as much in any unit.
+    """Mean square of the actions, scaled from the range of the data to -1..1.
 
     Args:
-        actions: statistics of the data's actions; None: the actions as they are, which is the same for -1..1.
+        actions: action statistics of the data; None: no scaling.
     """
     if actions is None:
         return lambda imagined: imagined.actions.square().mean((-2, -1))
@@ -183,7 +170,7 @@ def action_cost(actions: ActionStats | None = None) -> Callable[[Imagined], Floa
 
 
 def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable[[Imagined], Float[Tensor, "B K"]]:
-    """How deep the steps lie in a forbidden ball, as a share of its radius, on average over the plan; 0 outside."""
+    """Depth of the states in a ball to avoid, as a share of its radius, averaged over the plan; 0 outside."""
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
         where = decode(imagined.latents)
@@ -194,6 +181,8 @@ def keep_out(decode: Decode, center: Sequence[float], radius: float) -> Callable
 
 
 def _over_path(distance: Float[Tensor, "B K H"], running_cost_weight: float) -> Float[Tensor, "B K"]:
+    if distance.shape[-1] == 1:
+        return distance[..., 0]
     weight = torch.full((distance.shape[-1],), running_cost_weight, device=distance.device)
     weight[-1] = 1.0
     return (distance * weight).sum(-1) / weight.sum()

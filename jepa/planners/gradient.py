@@ -2,8 +2,8 @@
 
     actions [B, K, H, A] = start, and start + noise;  repeat: actions -= Adam(d cost / d actions);  clip to the bounds
 
-The model must be differentiable in its actions. Exact where the cost is smooth, and stuck where it is not: see
-jepa/planners/hybrid.py.
+The model must be differentiable in its actions. The search is precise if the cost is smooth, and gets stuck in local
+minima if not: see jepa/planners/hybrid.py.
 """
 
 from typing import Literal
@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
-from jepa.planners.base import COST_TOLERANCE, Plan, Planner, Search, draw
+from jepa.config.fields import Count, NonNegative
+from jepa.planners.base import COST_TOLERANCE, Plan, Planner, Search, Width, draw
 from jepa.planners.cost import Cost
 
 
@@ -23,20 +23,19 @@ class Gradient(Planner):
     """Projected Adam."""
 
     class Config(Component):
-        """Steps of Adam, and how many starts they are taken from."""
+        """Adam steps and starts."""
 
         kind: Literal["gradient"] = "gradient"
-        steps: Count = Field(default=50, description="of Adam")
-        lr: Positive = Field(default=0.05, description="in units of the actions")
-        starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
-        std: Positive = Field(default=0.7, description="of the noise on the other starts")
-        cost_tolerance: float | None = COST_TOLERANCE
+        steps: Count = Field(default=50, description="Adam steps")
+        lr: Width = Field(default=0.05, description="learning rate, in units of the actions")
+        starts: Count = Field(default=8, description="plans optimized in parallel; the first is the start itself")
+        std: Width = Field(default=0.7, description="standard deviation of the noise on the other starts")
+        cost_tolerance: NonNegative | None = COST_TOLERANCE
 
-    def gradient_free(self) -> None:
-        """Nothing."""
+    follows_gradients = True
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`. Also raises ValueError if the cost does not depend on the actions by a gradient."""
+        """See `Planner`. Also raises ValueError if the cost has no gradient with respect to the actions."""
         config = self.config
         search = Search(cost, start, self.low, self.high)
         noise = config.std * draw((len(start), config.starts, *start.shape[1:]), start, generator)

@@ -1,13 +1,13 @@
 """GRASP: actions and the latents between them are optimized together (arXiv 2602.00475).
 
-    virtual latents  z1 … z(H-1)     each step is a problem of its own:  next_t = f(stop-gradient(z_t), a_t)
+    virtual latents  z1 … z(H-1)     each step is a separate problem:    next_t = f(stop-gradient(z_t), a_t)
     minimize over a and z:   terms(next, a) + weight * mean_t |next_t - z_{t+1}|²          all t in one parallel call
-    now and then:            the latents are replaced by those that the actions really lead to (a rollout)
+    every few steps:         a rollout of the actions replaces the virtual latents
 
-No gradient passes through more than one step of the model, so over long horizons it neither vanishes nor explodes;
-noise on the virtual latents leads out of poor valleys. An action hears of the cost of its own step only, so every step
-has to have one: running_cost_weight above 0. Needs a `LatentCost`. A virtual latent is all that its step sees of the
-past, so dynamics with a memory lose it here.
+Gradients pass through only one step of the model, so they neither vanish nor explode over long horizons. Noise on the
+virtual latents helps to leave local minima. An action gets a gradient only from the cost of its own step, so every step
+needs a cost: running_cost_weight above 0. Needs a `LatentCost`. A step sees only its virtual latent, so dynamics with
+memory lose it here.
 """
 
 from typing import Literal
@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa.config import Component
-from jepa.config.fields import Count, Positive
-from jepa.planners.base import Plan, Planner, Search, draw
+from jepa.config.fields import Count, NonNegative
+from jepa.planners.base import Plan, Planner, Search, Width, draw
 from jepa.planners.cost import Cost, Imagined, LatentCost
 from jepa.world_model import rollout
 
@@ -28,32 +28,30 @@ class GRASP(Planner):
     """Joint optimization of K plans for each episode."""
 
     class Config(Component):
-        """Steps of Adam on actions and virtual latents, and what holds the two together."""
+        """Adam steps on actions and virtual latents, and the weight of their consistency."""
 
         kind: Literal["grasp"] = "grasp"
-        steps: Count = Field(default=60, description="of Adam")
-        lr: Positive = Field(default=0.05, description="of the actions")
-        latent_lr: Positive = Field(default=0.05, description="of the virtual latents")
-        consistency: float = Field(
+        steps: Count = Field(default=60, description="Adam steps")
+        lr: Width = Field(default=0.05, description="learning rate of the actions")
+        latent_lr: Width = Field(default=0.05, description="learning rate of the virtual latents")
+        consistency: NonNegative = Field(
             default=1.0,
-            ge=0,
             description="weight of the distance between what a step predicts and the virtual latent after it",
         )
-        starts: Count = Field(default=8, description="plans improved at once; the first is the start itself")
-        std: Positive = Field(default=0.7, description="of the noise on the other starts")
-        noise: float = Field(
+        starts: Count = Field(default=8, description="plans optimized in parallel; the first is the start itself")
+        std: Width = Field(default=0.7, description="standard deviation of the noise on the other starts")
+        noise: NonNegative = Field(
             default=0.05,
-            ge=0,
+            le=10,
             description="on the virtual latents after each step, in standard deviations of the latents; falls to 0",
         )
         sync_every: Count = Field(default=10, description="steps between rollouts")
-        cost_tolerance: float | None = Field(
+        cost_tolerance: NonNegative | None = Field(
             default=None,
-            description="stop early when the best plan of every episode costs no more, at a rollout; none: never",
+            description="stop early when, after a rollout, every best plan costs at most this; none: never",
         )
 
-    def gradient_free(self) -> None:
-        """Nothing."""
+    follows_gradients = True
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
         """See `Planner`. Also raises ValueError if the cost is no `LatentCost`."""
@@ -66,7 +64,7 @@ class GRASP(Planner):
         noise[:, 0] = 0.0
         actions = search.bounded(search.start[:, None] + noise).requires_grad_()
         latents = self._synchronise(search, cost, actions)
-        # Of each episode on its own: its plan is the same whatever stands beside it.
+        # Per episode: a plan must not depend on the other episodes of the batch.
         spread = latents.detach().flatten(1).std(1)[:, None, None, None, None] if latents.numel() else 0.0
         optimizer = torch.optim.Adam(
             [{"params": [actions], "lr": config.lr}, {"params": [latents], "lr": config.latent_lr}]
@@ -94,7 +92,7 @@ class GRASP(Planner):
 
     @torch.no_grad()
     def _synchronise(self, search: Search, cost: LatentCost, actions: Tensor) -> Float[Tensor, "B K G N D"]:
-        """The latents between the actions as the dynamics have them, and the plans' true costs to `search`."""
+        """Replace the virtual latents by a rollout, and report the costs of the plans to `search`."""
         actions = actions.detach()
         taken = cost.taken(actions)
         imagined = Imagined(rollout(cost.dynamics, cost.state, taken), taken)
@@ -104,7 +102,7 @@ class GRASP(Planner):
     def _steps(
         self, cost: LatentCost, latents: Float[Tensor, "B K G N D"], actions: Float[Tensor, "B K H A"]
     ) -> Float[Tensor, "B K H N D"]:
-        """One step from the present, and one from each of the G = H-1 virtual latents, all at once."""
+        """One step from the current state and from each of the G = H-1 virtual latents, in parallel."""
         plans, horizon = actions.shape[1:3]
         _, first = cost.dynamics.step(cost.state.repeat(plans), actions[:, :, 0].flatten(0, 1))
         first = first.mean().unflatten(0, actions.shape[:2])[:, :, None]

@@ -1,4 +1,4 @@
-"""Sample, then refine by gradient: the sampler finds the valley, the gradient its bottom."""
+"""Sample, then refine by gradient: the sampler finds the basin, the gradient its minimum."""
 
 import copy
 from typing import Annotated, Literal, Self
@@ -15,10 +15,10 @@ from jepa.planners.gradient import Gradient
 
 
 class Hybrid(Planner):
-    """One planner after the other; what the first found is where the second starts."""
+    """A sampling planner, then a gradient planner that starts from its plan."""
 
     class Config(Component):
-        """The two planners; the gradient has one start, the sampler's plan."""
+        """The two planners; the gradient planner has one start, the plan of the sampler."""
 
         kind: Literal["hybrid"] = "hybrid"
         sampler: Annotated[Component, part(SAMPLERS, "cem")] = DEFAULT
@@ -30,26 +30,22 @@ class Hybrid(Planner):
         self.refine = Gradient(config.refine)
 
     def bounded(self, low: float, high: float) -> Self:
-        """See `Planner`."""
         other = copy.copy(self)
         other.sampler = self.sampler.bounded(low, high)
         other.refine = self.refine.bounded(low, high)
         return other
 
     def gradient_free(self) -> Planner | None:
-        """The sampler."""
         return self.sampler.gradient_free()
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         return self._refined(cost, self.sampler.plan(cost, start, generator), generator)
 
     def plan_from(self, cost: Cost, starts: Float[Tensor, "B P H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         return self._refined(cost, self.sampler.plan_from(cost, starts, generator), generator)
 
     def _refined(self, cost: Cost, sampled: Plan, generator: torch.Generator) -> Plan:
-        """The better one of a plan and what the gradient makes of it."""
+        """The better of a plan and its refinement."""
         refined = self.refine.plan(cost, sampled.actions, generator)
         better = refined.cost < sampled.cost
         return Plan(

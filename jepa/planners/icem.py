@@ -1,7 +1,7 @@
 """iCEM: the cross-entropy method with colored noise and kept elites (Pinneri et al., arXiv 2008.06389).
 
-What differs from CEM: noise is correlated over time (power 1/f^beta), some of the elites stay in the next round, the
-population shrinks by `decay`, and mean and std move towards the elites' by 1 - momentum.
+Differences from CEM: noise is correlated over time (power 1/f^beta), some elites are kept for the next iteration, the
+population shrinks by `decay`, and mean and std move towards those of the elites by 1 - momentum.
 """
 
 from typing import Literal
@@ -11,32 +11,31 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.config.fields import Share
-from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
+from jepa.config.fields import NonNegative, Positive, Share
+from jepa.planners.base import Plan, Planner, SamplingConfig, Search, choose, draw
 from jepa.planners.cost import Cost
 
 
-class ICEM(SamplingPlanner):
+class ICEM(Planner):
     """CEM with noise that is correlated over time."""
 
     class Config(SamplingConfig):
-        """As in CEM, and the color of the noise and what is kept from one round to the next."""
+        """Settings of CEM, the color of the noise, and the elites kept for the next iteration."""
 
         kind: Literal["icem"] = "icem"
-        beta: float = Field(
+        beta: NonNegative = Field(
             default=2.0,
-            ge=0,
-            description="color of the noise: 0 white, 1 pink, 2 red; more for worlds in which a push must last",
+            le=10,
+            description="color of the noise: 0 white, 1 pink, 2 red; higher values give longer pushes",
         )
-        keep: Share = Field(default=0.3, description="of the elites, which stay candidates")
-        decay: float = Field(
-            default=1.25, ge=1, description="the next population is so much smaller, but at least twice the elites"
+        keep: Share = Field(default=0.3, description="share of the elites kept as candidates")
+        decay: Positive = Field(
+            default=1.25, ge=1, description="factor by which the population shrinks, to at least twice the elites"
         )
-        momentum: float = Field(default=0.1, ge=0, lt=1, description="of mean and std")
+        momentum: float = Field(default=0.1, ge=0, lt=1, description="momentum of mean and std")
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         config = self.config
         search = Search(cost, start, self.low, self.high)
         mean, std = search.start, torch.full_like(start, config.std)

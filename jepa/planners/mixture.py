@@ -15,13 +15,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.config.fields import Positive
-from jepa.planners.base import Plan, SamplingConfig, SamplingPlanner, Search, choose, draw
+from jepa.planners.base import Plan, Planner, SamplingConfig, Search, Width, choose, draw
 from jepa.planners.cost import Cost
 from jepa.planners.icem import colored
 
 
-class Mixture(SamplingPlanner):
+class Mixture(Planner):
     """Searches around each of its elites."""
 
     class Config(SamplingConfig):
@@ -29,7 +28,7 @@ class Mixture(SamplingPlanner):
 
         kind: Literal["mixture"] = "mixture"
         elites: int = Field(default=10, gt=0, description="plans that are improved side by side")
-        std: Positive = Field(default=0.5, description="of the noise on the starts, and on the first elites")
+        std: Width = Field(default=0.5, description="of the noise on the starts, and on the first elites")
         decay: float = Field(default=0.7, gt=0, le=1, description="of the std, from one round to the next")
         beta: float = Field(default=2.0, ge=0, description="color of the noise: 0 white, 1 pink, 2 red")
 
@@ -37,12 +36,10 @@ class Mixture(SamplingPlanner):
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         return self.plan_from(cost, start[:, None], generator)
 
     @torch.no_grad()
     def plan_from(self, cost: Cost, starts: Float[Tensor, "B P H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         config = self.config
         search = Search(cost, starts[:, 0], self.low, self.high)
         number = max(config.samples, starts.shape[1])

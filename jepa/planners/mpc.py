@@ -1,11 +1,11 @@
-"""Model-predictive control: plan, act on the first steps, look again, plan on from the rest of the last plan.
+"""Model-predictive control: plan, take the first steps, observe, and replan from the rest of the last plan.
 
-decisions  d0          d1          d2 …        what the planner chooses, -1..1, each held for `action_repeat` actions
-actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the world
-blocks     [         ] [         ] [ …         `frames` actions side by side: what takes one latent step to the next
+decisions  d0          d1          d2 …        of the planner, -1..1; each is repeated for `action_repeat` actions
+actions    d0 d0 d0 d0 d1 d1 d1 d1 d2 …        of the environment
+blocks     [         ] [         ] [ …         `frames` concatenated actions, which take one latent step to the next
 
-Actions are in the units of the data, decisions are not: the planners' -1..1 covers the range of the data (see
-action_scaling.py). With bounds "none" a decision counts standard deviations around the mean of the data.
+Actions are in the units of the data. Decisions are scaled: -1..1 covers the range of the data (see action_scaling.py).
+With bounds "none", they are standard deviations around the mean of the data.
 """
 
 import math
@@ -25,22 +25,22 @@ PlanBounds = Literal["box", "ball", "none"]
 
 
 class ModelPredictiveControl:
-    """Plans, and plans again.
+    """Replans every `replan_every` latent steps.
 
     Args:
-        planner: finds a plan for a cost.
-        horizon: H, latent steps looked ahead.
-        replan_every: latent steps of a plan that are acted on before planning again.
-        action_size: A, width of one action of the world.
-        frames: actions of one latent step.
-        action_repeat: steps that each action is repeated for; fewer decisions are found sooner, and reach further by
-            chance.
-        bounds: of an action: box: the range of the data, each number by itself; ball: also the decision is 1 long at
-            most, for worlds that cut longer actions; none: no bounds, as DINO-WM and LeWM plan. The `std` of a
-            planner counts half ranges of the data, and with bounds none its standard deviations.
-        keep: a plan starts from the unused rest of the last one; else from the middle of the range (bounds none: from
+        planner: searches for a plan of low cost.
+        horizon: H, latent steps of a plan.
+        replan_every: latent steps taken before replanning.
+        action_size: A, width of one action of the environment.
+        frames: actions per latent step.
+        action_repeat: environment steps for which each action is repeated. With fewer decisions, the search is easier,
+            and random plans reach further.
+        bounds: box: the range of the data, per dimension; ball: also a norm of the decision of at most 1, for worlds
+            that clip longer actions; none: no bounds, as in DINO-WM and LeWM. The `std` of a planner is in half ranges
+            of the data, and with bounds none in standard deviations.
+        keep: start each plan from the rest of the last one; otherwise from the middle of the range (bounds none: from
             the mean).
-        actions: statistics of the data's actions; None: their range is -1..1.
+        actions: action statistics of the data; None: the range is -1..1.
         seed: of the planner's samples.
     """
 
@@ -79,7 +79,7 @@ class ModelPredictiveControl:
         self._rest: Float[Tensor, "B R A"] | None = None
 
     def reset(self) -> None:
-        """Forget the last plan: a new episode begins."""
+        """Start a new episode: clear the last plan."""
         self._rest = None
 
     def plan(
@@ -92,15 +92,15 @@ class ModelPredictiveControl:
         proposals: Float[Tensor, "B P H E"] | None = None,
         horizon: int | None = None,
     ) -> Plan:
-        """A plan of `horizon` blocks for each of `batch` episodes; its first `replan_every` blocks are to be acted on.
+        """A plan of `horizon` blocks for each of `batch` episodes. Take its first `replan_every` blocks, then replan.
 
         Args:
             suggested: blocks to start from; None: see `keep`.
-            proposals: other blocks to start from. Standing still (action 0) is one more start then, and always where
-                the planner searches around several starts.
-            horizon: another one, see `cut`; None: the usual one.
-            stuck: episodes whose plans do not work: in place of what is to be acted on comes one action, drawn evenly
-                from the range (bounds none: from a deviation around the mean).
+            stuck: episodes whose blocks to take are replaced by one random action, uniform in the range (bounds none:
+                within a standard deviation of the mean).
+            proposals: other blocks to start from. With them, and for every planner with `several_starts`, standing
+                still (action 0) is another start.
+            horizon: of this plan, see `cut`; None: the usual one.
         """
         horizon = horizon or self.horizon
         start = torch.zeros(batch, horizon * self.frames // self.action_repeat, self.action_size)
@@ -154,12 +154,12 @@ class ModelPredictiveControl:
         return torch.stack(starts, 1)
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
-        """What a planner would have chosen to get near these: the mean over each `action_repeat`."""
+        """The decisions closest to these blocks: the mean over each `action_repeat`."""
         actions = blocks.unflatten(-1, (self.frames, self.action_size)).flatten(-3, -2)
         return self.scaling.numbers(actions.unflatten(-2, (-1, self.action_repeat)).mean(-2))
 
     def blocks(self, decisions: Float[Tensor, "*batch Q A"]) -> Float[Tensor, "*batch H E"]:
-        """What the dynamics take, of what the planner chooses."""
+        """The blocks of actions of the planner's decisions, for the dynamics."""
         if self.bounds == "ball":
             decisions = within_ball(decisions)
         actions = self.scaling.actions(decisions).repeat_interleave(self.action_repeat, -2)

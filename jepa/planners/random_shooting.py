@@ -1,4 +1,4 @@
-"""Random shooting: as many plans as there is time for, evenly within the bounds; the best one is taken."""
+"""Random shooting: plans drawn uniformly within the bounds; the best one wins."""
 
 import math
 from typing import Literal, Self
@@ -15,23 +15,21 @@ from jepa.planners.cost import Cost
 
 
 class RandomShooting(Planner):
-    """The floor among planners: whatever cannot beat it does not plan."""
+    """Uniform random plans; the baseline for other planners."""
 
     class Config(Component):
-        """How many plans are tried."""
+        """Number of plans."""
 
         kind: Literal["random"] = "random"
-        samples: Count = Field(default=1000, description="plans tried for each episode; the start is one of them")
+        samples: Count = Field(default=1000, description="plans for each episode, including the start")
 
     def bounded(self, low: float, high: float) -> Self:
-        """See `Planner`."""
         if not math.isfinite(high - low):
             raise ValueError("random shooting draws evenly within bounds; give it some, or use another planner")
         return super().bounded(low, high)
 
     @torch.no_grad()
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`."""
         search = Search(cost, start, self.low, self.high)
         shape = (len(start), self.config.samples, *start.shape[1:])
         actions = self.low + (self.high - self.low) * torch.rand(shape, generator=generator).to(start)

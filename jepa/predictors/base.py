@@ -1,4 +1,4 @@
-"""What predictors share: their settings, and the contract for those that read the present latent alone."""
+"""Base classes of predictors: `Predictor`, and `MemorylessPredictor`, which reads only the current latent."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from jepa.world_model import Deterministic, NextLatent, State
 
 
 class PredictorConfig(Component):
-    """Settings of a predictor that learns what actions do."""
+    """Settings of an action-conditioned predictor."""
 
     normalize_actions: bool = Field(
-        default=True, description="the model standardizes raw actions by their mean and deviation in the training data"
+        default=True, description="standardize raw actions by their mean and standard deviation in the training data"
     )
 
 
@@ -41,20 +41,20 @@ class LatentState:
 
 
 class Predictor(nn.Module, ABC):
-    """Dynamics as a module: what `jepa.world_model.Dynamics` promises, and a teacher-forced pass for training.
+    """Dynamics as a module: implements `jepa.world_model.Dynamics`, and a teacher-forced pass for training.
 
     Args:
         width: D of the latents.
         action_size: width of the action of one latent step (tubelet x raw action).
 
     Attributes:
-        context: latents that it reads at most; None: all before the next one.
-        state_size: numbers of the body that it reads at every step.
-        static: how many numbers at the end of a latent never change.
-        scale_actions: standardizes raw actions; training fits it (jepa/normalize.py).
+        context: maximum number of latents that it reads; None: all so far.
+        state_size: width of the proprioceptive state that it reads at every step.
+        static: number of dimensions at the end of a latent that never change.
+        scale_actions: standardizes raw actions; fitted in training (jepa/normalize.py).
     """
 
-    Config: type[PredictorConfig]
+    Config: type[PredictorConfig] = PredictorConfig
     config: Any  # of its own Config
     context: int | None = 1
     state_size: int = 0
@@ -71,7 +71,7 @@ class Predictor(nn.Module, ABC):
     def parallel(
         self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
     ) -> Float[Tensor, "B S N D"]:
-        """Teacher-forced: row s is the prediction of latent s+1 from what was there up to s."""
+        """Teacher-forced: row s is the prediction of latent s+1 from the latents and actions up to s."""
 
     @abstractmethod
     def initial_state(
@@ -86,7 +86,7 @@ class Predictor(nn.Module, ABC):
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
     ) -> tuple[State, NextLatent]:
-        """One step ahead; `state` is left as it was."""
+        """One step ahead; `state` is unchanged."""
 
     def _check_actions(self, actions: Tensor) -> None:
         if actions.shape[-1] != self.action_size:
@@ -97,11 +97,11 @@ class Predictor(nn.Module, ABC):
 
 
 class MemorylessPredictor(Predictor):
-    """A predictor of vector latents [B, 1, D] without a memory: `predict` gives what follows a latent and an action."""
+    """A predictor of vector latents [B, 1, D] without memory: `predict` maps latent and action to the next latent."""
 
     @abstractmethod
     def predict(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
-        """The next latent; the action is as wide as in training."""
+        """The next latent, for an action of the width used in training."""
 
     def parallel(
         self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
@@ -116,14 +116,13 @@ class MemorylessPredictor(Predictor):
         actions: Float[Tensor, "B S-1 A"],
         states: Float[Tensor, "B S X"] | None = None,
     ) -> LatentState:
-        """The last latent; a Markov model forgets what came before. Raises ValueError if there are states."""
+        """The last latent; earlier ones are not used. Raises ValueError if there are states."""
         self._check_no_states(states)
         return LatentState(z[:, -1])
 
     def step(
         self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
     ) -> tuple[LatentState, Deterministic]:
-        """One step ahead, see `jepa.world_model.Dynamics`."""
         assert isinstance(state, LatentState)
         z = self(state.z, action)
         return LatentState(z), Deterministic(z)
@@ -139,6 +138,6 @@ class MemorylessPredictor(Predictor):
 
 
 def token_grid(encoder: Any) -> tuple[int, int]:
-    """Rows and columns of the tokens of a square image; one row where they have no place in it."""
+    """Rows and columns of the tokens of a square image; one row if tokens have no position."""
     side = round(encoder.tokens**0.5)
     return (side, side) if side * side == encoder.tokens else (1, encoder.tokens)

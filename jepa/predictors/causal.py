@@ -1,30 +1,30 @@
 """V-JEPA 2-AC's predictor: the latents of the next frame from those of all frames so far and the actions between them.
 
-A frame is a few conditioning tokens and its patches. All of them read their frame and the past, and what stands at the
-patches of frame t afterwards is the prediction of frame t+1:
+A frame is a few conditioning tokens and its patches. All tokens attend to their frame and the past. The outputs at the
+patches of frame t are the prediction of frame t+1:
 
     frame t       | action t | state t | (camera) | patch 0 … patch N-1 |     action t takes frame t to t+1
     time                t         t         t         t           t           rotary positions (jepa/transformer.py):
-    row, column        0, 0      0, 0      0, 0      i, j        i, j         conditioning tokens turn by time alone
+    row, column        0, 0      0, 0      0, 0      i, j        i, j         conditioning tokens: only time
 
     reads →    frame 0  frame 1  frame 2
     frame 0       x                             → z1
     frame 1       x        x                    → z2       keys and values of a frame never change, so `step` keeps
     frame 2       x        x        x           → z3       them: the result is that of the whole pass
 
-With `conditioning` "adaln" a frame has no conditioning tokens: what they were made of is added up and modulates its
-patches in every block (LeWM and JEPA-WMs; half the tokens where a frame is one vector). With "concat" it is embedded in
-a few numbers, which stand beside those of every patch (DINO-WM).
+With `conditioning` "adaln", there are no conditioning tokens: the sum of the embeddings of action and state modulates
+the patches of the frame in every block (LeWM and JEPA-WMs; half the tokens if a frame is one vector). With "concat", a
+small embedding of them is concatenated to every patch (DINO-WM).
 
-States are proprioception. While frames are imagined they change by a rule (`next_state`), or are
-predicted from every patch, whose mean is taken.
+States are proprioceptive. In imagined rollouts they change by a rule (`next_state`), or are predicted: the mean of the
+predictions of all patches.
 
-With a `window` of w frames a frame reads itself and the w-1 before it, in the whole pass as in `step`, which then drops
-what nobody will read: still the same result, and a state that stops growing.
+With a `window` of w frames, a frame attends to itself and the w-1 frames before it, in the whole pass and in `step`.
+`step` drops older frames: the result is the same, and the state stops growing.
 
 Source: V-JEPA 2 (arXiv 2506.09985) and facebookresearch/vjepa2: width 1024, depth 24, heads 16, actions and states of 7
-numbers, 16x16 patches, 305.2 M parameters, frequencies "rotary_tiled". There columns are spread over as many positions
-as there are rows, which a square grid does not show.
+numbers, 16x16 patches, 305.2 M parameters, frequencies "rotary_tiled". The reference code spreads columns over as many
+positions as there are rows; on a square grid, this makes no difference.
 
 FLOPs of a step at frame t, L tokens a frame, W the width inside, D of the latents: depth * L * (8*W² + 4*W²*mlp_ratio +
 4*(t+1)*L*W) + 4*N*D*W. A whole pass of S frames: S * L in place of L, and S in place of t+1 (the mask saves nothing).
@@ -32,7 +32,7 @@ With a `head_dim` of its own, 8*W² and 4*(t+1)*L*W take heads * head_dim in pla
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
@@ -49,6 +49,7 @@ from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim, w
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 
+TABLES = 32  # of sines, kept: a search asks for the same few again and again
 NextState = Callable[[Tensor, Tensor], Tensor]  # state [B, X] under an action [B, A] -> [B, X]
 
 
@@ -69,7 +70,7 @@ NEXT_STATES: dict[str, NextState | None] = {
 
 
 class CausalPredictor(Predictor):
-    """Predicts the next frame's latents under an action; the Dynamics of `jepa.world_model`.
+    """Predicts the latents of the next frame for an action; a `Dynamics` of `jepa.world_model`.
 
     Args:
         width: D; latents are [B, S, N, D].
@@ -77,7 +78,7 @@ class CausalPredictor(Predictor):
         grid: rows and columns of the patches, N = rows * columns; (1, 1) for a latent that is one vector.
 
     Attributes:
-        scale_actions, scale_states: where raw numbers are standardized; training fits their means and deviations.
+        scale_actions, scale_states: standardize raw actions and states; fitted in training.
     """
 
     class Config(PredictorConfig):
@@ -89,22 +90,26 @@ class CausalPredictor(Predictor):
         depth: Count = 24
         heads: Count = 16
         mlp_ratio: Positive = 4.0
-        head_dim: Count | None = Field(default=None, description="channels of a head; none: hidden / heads")
+        head_dim: Count | None = Field(default=None, description="channels per head; none: hidden / heads")
         positions: Rotary = Field(default="rotary", description="rotary_tiled is for the published weights")
         camera_size: int = Field(
-            default=0, ge=0, description="width of a camera's pose; its token is there only where poses are given"
+            default=0, ge=0, description="width of the camera pose; its token exists only if poses are given"
         )
         layer_norm_out: bool = Field(
-            default=False, description="predictions are LayerNormed, without affine, as the published latents are"
+            default=False, description="LayerNorm without affine on the predictions, as on the published latents"
         )
         conditioning: Literal["token", "adaln", "concat"] = Field(
             default="token",
-            description="actions and states are tokens, modulate the patches of their frame, or join each",
+            description="actions and states are tokens, modulate the patches of their frame, or are concatenated",
         )
-        condition_size: Count = Field(default=10, description="with concat: numbers for the action, and for the state")
-        window: Count | None = Field(default=None, description="frames that a frame reads; none: all before it")
+        condition_size: Count = Field(
+            default=10, description="with concat: widths of the embeddings of action and state"
+        )
+        window: Count | None = Field(
+            default=None, description="frames that a frame attends to, including itself; none: all so far"
+        )
         next_state: Literal["add_action", "apply_delta_pose", "predicted"] = Field(
-            default="add_action", description="how states go on while frames are imagined"
+            default="add_action", description="next state in imagined rollouts"
         )
         normalize_states: bool = Field(default=False, description="the same for states")
 
@@ -151,7 +156,7 @@ class CausalPredictor(Predictor):
     ) -> Float[Tensor, "B S N D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latents, actions and states up to s.
 
-        Raises ValueError if a width is another than in training, or states are missing or surplus.
+        Raises ValueError if a width differs from training, or states are missing or not needed.
         """
         return self.joint(z, actions, states, cameras)[0]
 
@@ -164,7 +169,7 @@ class CausalPredictor(Predictor):
         states: Float[Tensor, "B S X"] | None = None,
         cameras: Float[Tensor, "B S E"] | None = None,
     ) -> tuple[Float[Tensor, "B S N D"], Float[Tensor, "B S N X"] | None]:
-        """The same, and where states are predicted what each patch says of the next one, standardized."""
+        """Like `forward`; if states are predicted, also the prediction of each patch for the next state, scaled."""
         return self._read(*self._frames(z, actions, states, cameras), 0, (), None)
 
     def initial_state(
@@ -174,7 +179,7 @@ class CausalPredictor(Predictor):
         states: Float[Tensor, "B S X"] | None = None,
         cameras: Float[Tensor, "B S E"] | None = None,
     ) -> CausalState:
-        """After S latents and the S-1 actions between them. While frames are imagined the camera stays where it was."""
+        """The state after S latents and S-1 actions. In imagined rollouts, the camera pose is constant."""
         seen = z.shape[1] - 1
         self._check(z, actions, states, cameras)
         pairs = list[Pair]()
@@ -247,17 +252,8 @@ class CausalPredictor(Predictor):
         return z, None if self.state_proj is None else self.state_proj(patches)
 
     def _rotary(self, first: int, steps: int, conditions: int, device: torch.device) -> Complex[Tensor, "1 M R P"]:
-        rows, columns = self.grid
-        cells = grid_positions(torch.arange(self.tokens, device=device)[None], (1, rows, columns))
-        cells = cells * cells.new_tensor([0.0, 1.0, rows / columns])
-        frame = F.pad(cells, (0, 0, conditions, 0))
-        time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
-        positions = frame + F.pad(time[:, None, None], (0, 2))
-        return rotary_table(
-            positions.flatten(0, 1)[None],
-            self.config.head_dim or self.config.hidden // self.config.heads,
-            self.config.positions,
-        )
+        head_dim = self.config.head_dim or self.config.hidden // self.config.heads
+        return _rotary(self.grid, first, steps, conditions, head_dim, self.config.positions, device)
 
     def _check(self, z: Tensor, actions: Tensor, states: Tensor | None, cameras: Tensor | None) -> None:
         if z.shape[2:] != (self.tokens, self.width):
@@ -269,6 +265,27 @@ class CausalPredictor(Predictor):
             raise ValueError(
                 f"the predictor takes camera poses {self.config.camera_size} wide, found {cameras.shape[-1]}"
             )
+
+
+@lru_cache(TABLES)
+@torch.inference_mode(False)  # a table that was made while planning may serve training later
+def _rotary(
+    grid: tuple[int, int],
+    first: int,
+    steps: int,
+    conditions: int,
+    head_dim: int,
+    kind: Rotary,
+    device: torch.device,
+) -> Complex[Tensor, "1 M R P"]:
+    """How far the tokens of `steps` frames, from number `first` on, are turned."""
+    rows, columns = grid
+    cells = grid_positions(torch.arange(rows * columns, device=device)[None], (1, rows, columns))
+    cells = cells * cells.new_tensor([0.0, 1.0, rows / columns])
+    frame = F.pad(cells, (0, 0, conditions, 0))
+    time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
+    positions = frame + F.pad(time[:, None, None], (0, 2))
+    return rotary_table(positions.flatten(0, 1)[None], head_dim, kind)
 
 
 def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:

@@ -2,8 +2,8 @@
 
     state, action  | x y z | three angles | closed |       metres · radians · 0 open … 1 closed
 
-An action is the difference of two states, so the positions add, and the turn of the action follows that of the state.
-Angles are about the fixed axes x, y and z, in this order: R = Rz Ry Rx. This is what V-JEPA 2-AC does while it plans.
+An action is the difference of two states: positions add, and the rotation of the action is applied after that of the
+state. Angles are about the fixed axes x, y and z, in this order: R = Rz Ry Rx. V-JEPA 2-AC uses this rule in planning.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def apply_delta_pose(state: Float[Tensor, "B 7"], action: Float[Tensor, "B 7"]) -> Float[Tensor, "B 7"]:
-    """The state after an action; how far the gripper is closed stays within 0..1."""
+    """The state after an action; the closing of the gripper is clipped to 0..1."""
     turned = rotation(action[:, 3:6]) @ rotation(state[:, 3:6])
     closed = (state[:, 6:] + action[:, 6:]).clamp(0, 1)
     return torch.cat((state[:, :3] + action[:, :3], angles(turned), closed), -1)

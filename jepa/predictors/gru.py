@@ -2,8 +2,8 @@
 
     z' = GRU(input a, hidden z)
 
-The latent is all it remembers, so a latent has to tell where things move, not only where they are. Where the encoder
-ends in a LayerNorm, EB-JEPA's GRU ends in the same one: `layer_norm_out`.
+The latent is its only memory, so latents must encode velocities as well as positions. If the encoder ends in a
+LayerNorm, EB-JEPA's GRU ends in the same one: `layer_norm_out`.
 """
 
 from typing import Literal
@@ -17,19 +17,14 @@ from jepa.predictors.base import MemorylessPredictor, PredictorConfig
 
 
 class GRUPredictor(MemorylessPredictor):
-    """The Dynamics of `jepa.world_model` by one GRU cell.
-
-    Args:
-        width: D; latents are [B, 1, D].
-        action_size: width of the action of one latent step (tubelet x raw action).
-    """
+    """A `Dynamics` of `jepa.world_model`: one GRU cell."""
 
     class Config(PredictorConfig):
         """One GRU cell; the latent is its hidden state."""
 
         kind: Literal["gru"] = "gru"
         layer_norm_out: bool = Field(
-            default=False, description="predictions are LayerNormed, without affine, as the latents are"
+            default=False, description="LayerNorm without affine on the predictions, as on the latents"
         )
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:

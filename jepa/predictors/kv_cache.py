@@ -1,7 +1,7 @@
-"""What a causal predictor remembers: keys and values of the frames it has seen, shared by candidates that begin alike.
+"""The state of a causal predictor: keys and values of past frames, shared by candidates with the same past.
 
 past    | segment: frames 0 … 3 | segment: frame 4 | …       each frame is computed once, and never changes
-z                                                      z 5   the newest frame, whose action is still to come
+z                                                      z 5   the latest frame, whose action is not known yet
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
 
 @dataclass(frozen=True)
 class Segment:
-    """Keys and values of some frames, a pair for each block; `rows`: which row is whose, so that candidates that begin
-    alike share their beginning; None: each its own."""
+    """Keys and values of some frames, a pair for each block. `rows`: the row of each candidate, so that candidates can
+    share rows; None: one row each."""
 
     pairs: tuple[Pair, ...]
     rows: Int[Tensor, " B"] | None = None
@@ -32,8 +32,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class CausalState:
-    """What has been seen: `steps` frames in `past`, and the newest one, whose action is still to come, with its `state`
-    and `camera`, None if the predictor takes none."""
+    """`steps` frames in `past`, and the latest frame `z`, whose action is not known yet, with its `state` and `camera`;
+    None if the predictor takes none."""
 
     past: tuple[Segment, ...]
     steps: int
@@ -42,7 +42,7 @@ class CausalState:
     camera: Float[Tensor, "B E"] | None = None
 
     def repeat(self, k: int) -> "CausalState":
-        """Costs no copy of the past, whatever k."""
+        """Does not copy the past."""
         return self.gather(torch.arange(len(self.z), device=self.z.device).repeat_interleave(k))
 
     def gather(self, index: Int[Tensor, " M"]) -> "CausalState":
@@ -61,12 +61,12 @@ class CausalState:
 
 
 def where_given(function: Callable[[Tensor], Tensor], *tensors: Tensor | None) -> list[Tensor | None]:
-    """Of each tensor; None stays None."""
+    """Apply `function` to each tensor; None stays None."""
     return [None if x is None else function(x) for x in tensors]
 
 
 def append(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Tensor) -> Pair:
-    """Note the new keys and values, and give all that may be read."""
+    """Append new keys and values, and return all that can be read."""
     if pairs is not None:  # copies: these are views of memory that holds the queries too
         pairs.append((key.clone(), value.clone()))
     if not before:
@@ -76,7 +76,7 @@ def append(before: list[Pair], pairs: list[Pair] | None, key: Tensor, value: Ten
 
 
 def trim(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Segment, ...]:
-    """What the next frame reads of the past; `frame`: tokens of one."""
+    """Drop what the next frame does not read; `frame`: tokens per frame."""
     if window is None:
         return past
     kept = list[Segment]()

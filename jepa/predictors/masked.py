@@ -1,7 +1,7 @@
-"""V-JEPA's predictor: from the tokens of the visible part of a clip, the tokens of the hidden part.
+"""V-JEPA's predictor: predicts the tokens of the hidden part of a clip from those of the visible part.
 
-A narrow transformer reads the context tokens and, at each hidden position, a learned mask token; what stands at the
-hidden positions afterwards is the prediction. No order of the tokens carries meaning, and nothing is sorted.
+A narrow transformer reads the context tokens, and a learned mask token at each hidden position. Its outputs at the
+hidden positions are the prediction. The order of the tokens does not matter.
 
     tokens       in                                 positions    out
     V-JEPA 1     D → width                          sincos       width → D
@@ -41,13 +41,13 @@ class MaskedPredictor(nn.Module):
     """Predicts hidden tokens.
 
     Args:
-        encoder_width: width D of the tokens that come in.
+        encoder_width: width D of the input tokens.
         mask_kinds: each kind of mask (short-range, long-range) has its own mask token.
-        levels_in: how many levels of the encoder come in side by side (V-JEPA 2.1: 4).
-        levels_out: how many it predicts; each `target_width` wide.
-        target_width: None: the width of the tokens that come in. A frozen teacher may be of another size.
-        context_head: predict the context tokens too, with a head of their own (V-JEPA 2.1's dense loss).
-        images: the encoder takes single images, too: tokens of either kind are marked.
+        levels_in: number of concatenated encoder levels in the input (V-JEPA 2.1: 4).
+        levels_out: number of predicted levels, each of `target_width`.
+        target_width: width of the targets, for a frozen teacher of another size; None: `encoder_width`.
+        context_head: also predict the context tokens, with a separate head (V-JEPA 2.1's dense loss).
+        images: the encoder also takes single images; learned vectors mark image and video tokens.
         position_grid: see `grid_positions`.
     """
 
@@ -55,7 +55,9 @@ class MaskedPredictor(nn.Module):
         """V-JEPA's predictor."""
 
         kind: Literal["masked"] = "masked"
-        width: Count = Field(default=384, description="much wider than the encoder, it takes most of a step's time")
+        width: Count = Field(
+            default=384, description="if much wider than the encoder, it takes most of the time of a step"
+        )
         depth: Count = 12
         heads: Count = 12
         mlp_ratio: Positive = 4.0
@@ -122,8 +124,8 @@ class MaskedPredictor(nn.Module):
     ) -> Float[Tensor, "B Mt O"]:
         """Tokens at `target_index` from those at `context_index`, flat indices over `grid` (steps, rows, columns).
 
-        C is levels_in times the encoder's width, O is levels_out times the target's. `kind` is the mask's, `modality`
-        matters to a predictor with `images`.
+        C is levels_in times the encoder's width, O is levels_out times the target's. `kind` is that of the mask;
+        `modality` is only used with `images`.
         """
         x = self._latents(context, context_index, target_index, grid, kind, modality)
         return self.predictor_proj(x[:, context.shape[1] :])
@@ -137,7 +139,7 @@ class MaskedPredictor(nn.Module):
         kind: int = 0,
         modality: Modality = "video",
     ) -> tuple[Float[Tensor, "B Mt O"], Float[Tensor, "B Mc O"]]:
-        """The hidden tokens as in `forward`, and what the context head says of the visible ones."""
+        """The hidden tokens as in `forward`, and the visible tokens predicted by the context head."""
         if self.predictor_proj_context is None:
             raise ValueError("this predictor has no context head (context_head=True)")
         x = self._latents(context, context_index, target_index, grid, kind, modality)

@@ -1,18 +1,16 @@
 """From the description of a run to its method, what is trained; and from a trained method to its model."""
 
-from typing import Any
-
 import torch
 
-from jepa.config import UserError
+from jepa.config import UserError, errors_of
 from jepa.encoders.module import Encoder
 from jepa.methods import METHODS
 from jepa.methods.base import ClipShape, Method
 from jepa.models.build import build_encoder
 from jepa.models.config import ModelConfig
-from jepa.models.frozen_encoder import check_freezable, load_frozen
 from jepa.models.model import Model, load
 from jepa.training.config import PretrainConfig
+from jepa.training.encoder_from import check_freezable, load_frozen
 from jepa.world_model import LatentWorldModel
 
 
@@ -37,18 +35,11 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
         encoder = _initial_encoder(config, image_size)
         if "encoder" in kind.frozen:
             check_freezable(encoder, encoder.image_size, encoder.tubelet)
+        origin = config.method.teacher_source()
+        teacher = {} if origin is None else {"trained": load(origin).encoder}
         clips = ClipShape(config.data.clip_frames, action_size)
-        try:
-            return METHODS.make(config.method, encoder, clips, **_teacher(config))
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"method: {error}") from error
-
-
-def _teacher(config: PretrainConfig) -> dict[str, Any]:
-    origin = config.method.teacher_source()
-    return {} if origin is None else {"trained": load(origin).encoder}
+        with errors_of("method"):
+            return METHODS.make(config.method, encoder, clips, **teacher)
 
 
 def _initial_encoder(config: PretrainConfig, image_size: int) -> Encoder:

@@ -11,7 +11,6 @@ so that a run is not resumed with others.
 """
 
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from jepa.config import UserError, first_line
 from jepa.methods.base import Method
+from jepa_data.writable import replacing
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -82,21 +82,16 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Raises UserError if the file cannot be written; one that was there is left as it was."""
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(path) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-            os.replace(partial, path)
         except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
             reason = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
                 f"{path}: the checkpoint could not be written ({reason}); an earlier one was left as it is. Free some "
                 "space or allow writing here, then go on with --resume"
             ) from error
-        finally:
-            if partial.is_file():
-                partial.unlink()
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Raises UserError if it cannot be read."""

@@ -11,7 +11,7 @@ from jepa.encoders.base import EncoderConfig
 from jepa.methods import METHODS
 from jepa.methods.config import MethodConfig
 from jepa.training.schedules import SCHEDULES
-from jepa_data.config import StreamConfig
+from jepa_data.config import AugmentConfig, StreamConfig
 
 
 class OptimizerConfig(Config):
@@ -61,6 +61,13 @@ class PretrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Annotated[Component, part(SCHEDULES, "cosine")] = DEFAULT
     trainer: TrainerConfig
+
+    @property
+    def views(self) -> AugmentConfig | None:
+        """How training changes a clip at random, its crop included; None: not at all."""
+        augment = self.data.augment
+        views = augment.model_copy(update={"crop": self.method.view_crop() or augment.crop or self.data.crop})
+        return None if views == AugmentConfig() else views
 
     @model_validator(mode="after")
     def _encoder_is_somewhere(self) -> Self:

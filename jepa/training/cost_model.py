@@ -23,7 +23,6 @@ from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.vjepa import VJEPA
 from jepa.training.config import PretrainConfig
 
-PREDICTOR_MLP = 4.0  # jepa/predictors/masked.py
 SLACK = 1.15  # rotary tables, workspaces, fragments
 
 
@@ -82,7 +81,7 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     encoder = cast(VideoViT.Config, encoder)
     method = cast(VJEPA.Config, config.method)
     vit = Blocks(encoder.width, encoder.depth, encoder.mlp_ratio)
-    predictor = Blocks(method.predictor.width, method.predictor.depth, PREDICTOR_MLP)
+    predictor = Blocks(method.predictor.width, method.predictor.depth, method.predictor.mlp_ratio)
     side = size // encoder.patch
     steps = config.data.clip_frames // encoder.tubelet
     tokens = steps * side**2

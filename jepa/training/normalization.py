@@ -1,7 +1,5 @@
 """What a run's training data tell its dynamics once and for all: mean and std of actions and states."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,14 +15,6 @@ from jepa_data.stream.action_stats import action_stats, spread
 RAW_LIMIT = 10.0  # that raw actions may reach without being standardized
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and std of raw actions, and of the states that the predictor reads; None where they are not wanted."""
-
-    actions: NormalizationStats | None = None
-    states: NormalizationStats | None = None
-
-
 def fit_to_clips(method: Method, clips: TrainingClips) -> ActionStats | None:
     """Fit what the method's dynamics standardize to the clips.
 
@@ -38,7 +28,7 @@ def fit_to_clips(method: Method, clips: TrainingClips) -> ActionStats | None:
     stats = action_stats(clips.loader) if clips.loader.action_size and method.needs_actions else None
     dynamics = method.dynamics
     if dynamics is not None:
-        fit_normalization(dynamics, Normalization(_actions(dynamics, stats), _states(dynamics, clips)))
+        fit_normalization(dynamics, _actions(dynamics, stats), _states(dynamics, clips))
     return stats
 
 
@@ -72,9 +62,15 @@ def _states(dynamics: Predictor, clips: TrainingClips) -> NormalizationStats | N
     return _to_stats(states.mean[columns], states.std[columns])
 
 
-def fit_normalization(dynamics: nn.Module, scales: Normalization) -> None:
-    """Give the dynamics the mean and std they standardize by. Raises UserError if they are not finite."""
-    for name, stats in (("scale_actions", scales.actions), ("scale_states", scales.states)):
+def fit_normalization(
+    dynamics: nn.Module, actions: NormalizationStats | None, states: NormalizationStats | None
+) -> None:
+    """Give the dynamics the mean and std of raw actions and of the states they read, where they standardize them.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    for name, stats in (("scale_actions", actions), ("scale_states", states)):
         module = getattr(dynamics, name, None)
         if isinstance(module, Standardize) and stats is not None:
             try:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.config import UserError
-from jepa.models.checkpoint import first_of
-from jepa.training.config import PretrainConfig
+from jepa.config import UserError, errors_of
+from jepa.training.config import OptimizerConfig, PretrainConfig
 from jepa.training.schedules import SCHEDULES
 from jepa.training.schedules.base import Schedule
 from jepa.training.schedules.cosine import half_cosine
+from jepa_data.printable import first_few
 
 NAMED = 3  # of the parameters in an error
 
@@ -38,12 +38,12 @@ def optimization(config: PretrainConfig) -> Optimization:
     first = config.optimizer.weight_decay
     last = config.optimizer.final_weight_decay
     decay = None if last is None else half_cosine(first, last, config.trainer.steps)
-    return Optimization(optimizer_of(config), schedule_of(config), decay)
+    return Optimization(optimizer_of(config.optimizer), schedule_of(config), decay)
 
 
-def optimizer_of(config: PretrainConfig) -> Callable[[nn.Module], torch.optim.AdamW]:
+def optimizer_of(config: OptimizerConfig) -> Callable[[nn.Module], torch.optim.AdamW]:
     """What makes the optimizer of a module."""
-    return partial(adamw, **config.optimizer.model_dump(exclude={"final_weight_decay"}))
+    return partial(adamw, **config.model_dump(exclude={"final_weight_decay"}))
 
 
 def schedule_of(config: PretrainConfig) -> Schedule:
@@ -52,10 +52,8 @@ def schedule_of(config: PretrainConfig) -> Schedule:
     Raises:
         UserError: the parts of the schedule are longer than the run.
     """
-    try:
+    with errors_of("schedule"):
         return SCHEDULES.make(config.schedule, config.optimizer.lr, config.trainer.steps)
-    except ValueError as error:
-        raise UserError(f"schedule: {error}") from error
 
 
 def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
@@ -82,7 +80,7 @@ def clip_gradients(module: nn.Module, optimizer: torch.optim.Optimizer, max_norm
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if not norm.isfinite():
         bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        what = f"gradient of {first_of(bad, NAMED)}" if bad else "norm of the gradients"
+        what = f"gradient of {first_few(bad, NAMED)}" if bad else "norm of the gradients"
         raise UserError(
             f"the {what} is not finite at step {step}; nothing of this step was applied. Start again with a lower "
             "optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
@@ -122,4 +120,4 @@ def _not_finite(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str,
         devices.setdefault(x.device, []).append(x.isfinite().all())
     if all(torch.stack(flags).all() for flags in devices.values()):  # one wait for a GPU, not one a tensor
         return ""
-    return first_of([name for name, x in named.items() if not x.isfinite().all()], NAMED)
+    return first_few([name for name, x in named.items() if not x.isfinite().all()], NAMED)

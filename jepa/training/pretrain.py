@@ -21,7 +21,7 @@ from jepa.models.checkpoint import DESCRIPTION
 from jepa.models.config import ModelConfig
 from jepa.models.model import load, save
 from jepa.training.build_method import build_method, trained
-from jepa.training.callbacks.collapse import CollapseMonitor, collapse_monitor
+from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.clips import TrainingClips
@@ -81,7 +81,9 @@ def pretrain(
     run = Path(config.run)
     config, origin = resolved(config)
     assert config.encoder is not None, "resolved names it"
-    watchers = Watchers(collapse_monitor(config), probe, Throughput())
+    t = config.trainer
+    monitor = CollapseMonitor(t.monitor_every, t.warn_rank_below if config.method.collapses else 0.0, config.views)
+    watchers = Watchers(monitor, probe, Throughput())
     progress = RichProgressBar() if bar else ProgressLines()
     # The monitors log, so they come before the callback that saves what was logged.
     watching = [*watchers.callbacks(), progress, *callbacks]

@@ -33,6 +33,7 @@ class PretrainResult(Result):
     """
 
     FILE: ClassVar[str] = "pretrain.json"
+    VERB: ClassVar[str] = "pretrain"
     method: str
     steps: int
     clips_per_second: Number

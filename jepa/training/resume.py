@@ -15,10 +15,11 @@ from torch import Tensor
 
 from jepa.config import UserError, load
 from jepa.methods.base import Method
-from jepa.models.checkpoint import check_tensors, first_of
+from jepa.models.checkpoint import check_tensors
 from jepa.training.checkpoints import FOLDER, LAST, changing, check_same, read_checkpoint, weights_of
 from jepa.training.config import PretrainConfig
 from jepa.training.optim import check_read, schedule_of
+from jepa_data.printable import first_few
 
 STEPS = "trainer.steps"  # may grow
 MAY_CHANGE = (
@@ -133,7 +134,7 @@ def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
         refused.append(f"{STEPS} is {now.trainer.steps}, was {before.trainer.steps}, and can only grow")
     if refused:
         raise UserError(
-            f"{now.run}: cannot be resumed with other settings: {first_of(refused, SHOWN, '; ')}. Give those of "
+            f"{now.run}: cannot be resumed with other settings: {first_few(refused, SHOWN, '; ')}. Give those of "
             f"{Path(now.run) / 'config.yaml'}, or start another run from these weights: init_from={now.run} run=FOLDER"
         )
 

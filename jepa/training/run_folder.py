@@ -9,10 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa.config import UserError
-from jepa.files import replace_text
+from jepa.config import UserError, load
 from jepa.training.checkpoints import FOLDER as CHECKPOINTS
-from jepa_data.writable import check_writable
+from jepa.training.config import PretrainConfig
+from jepa_data.writable import check_writable, replacing
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
@@ -34,6 +34,13 @@ WRITTEN = (
     "results.json",
     "report.html",
 )
+
+
+def run_config(run: Path) -> PretrainConfig:
+    """What a run was trained by. Raises UserError where a folder holds a model alone."""
+    if not (run / DESCRIPTION).is_file():
+        raise UserError(f"{run}: a model without a run (no {DESCRIPTION}); give a folder that `jepa pretrain` wrote")
+    return load(run / DESCRIPTION, PretrainConfig)
 
 
 def check_free(run: Path, *, overwrite: bool) -> None:
@@ -68,7 +75,8 @@ class Claim:
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
         if self.before is not None:
-            replace_text(self.run / DESCRIPTION, self.before)
+            with replacing(self.run / DESCRIPTION) as partial:
+                partial.write_text(self.before)
             return
         for name in (DESCRIPTION, LOGS, CHECKPOINTS):
             _remove(self.run / name)
@@ -97,7 +105,8 @@ def claim(run: Path, description: str, *, resume: bool) -> Claim:
             _remove(run / name)
     made = not run.is_dir()
     run.mkdir(parents=True, exist_ok=True)
-    replace_text(run / DESCRIPTION, description)
+    with replacing(run / DESCRIPTION) as partial:
+        partial.write_text(description)
     return Claim(run, before, made, _read_metrics(run))
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
-from jepa_data.inspect.processes import descendants
+from jepa_data.inspect.bench import descendants
 from jepa_data.pack.pack import Packing, open_corpus, pack
 from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.read import ShardFiles

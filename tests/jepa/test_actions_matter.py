@@ -21,8 +21,8 @@ TUBELET, STEPS = 2, 6
 DATA = {"clip_frames": TUBELET * STEPS, "cache_mib": 200}
 WORLDS = (  # name, who acts, pixels of an image, training steps, clips of a step
     ("billiards-easy", "random", 32, 80, 16),
-    ("two-rooms", "random", 32, 160, 16),
-    ("reacher", "random", 32, 80, 16),
+    pytest.param(("two-rooms", "random", 32, 160, 16), marks=pytest.mark.slow),
+    pytest.param(("reacher", "random", 32, 80, 16), marks=pytest.mark.slow),
     pytest.param(("two-rooms-random-wall", "random", 64, 800, 32), marks=pytest.mark.slow),  # other walls each time
     pytest.param(("push-t", "pusher", 32, 160, 32), marks=pytest.mark.slow),  # random hands take longer to learn from
     pytest.param(("point-maze-umaze", "random", 32, 160, 32), marks=pytest.mark.slow),

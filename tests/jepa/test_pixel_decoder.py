@@ -5,7 +5,7 @@ import torch
 
 from jepa.config import UserError
 from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
-from jepa.models.pixel_decoder import load_pixel_decoder, save_pixel_decoder
+from jepa.models.parts import load_pixel_decoder, save_pixel_decoder
 
 
 def dots(count: int, size: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

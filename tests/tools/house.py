@@ -157,7 +157,8 @@ def private_words(trees: dict[str, ast.Module]) -> dict[str, Counter[str]]:
                     where["keys"][text] += 1
                 case ast.keyword(arg="help" | "description", value=ast.Constant(value=str(text))):
                     where["help"].update(word.lower() for word in PROSE.findall(text))
-        where["source"].update(word.lower() for word in PROSE.findall((ROOT / path).read_text()))
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        where["source"].update(word.lower() for text in texts for word in PROSE.findall(text))
     for pattern in TEXTS:
         for path in ROOT.glob(pattern):
             where["docs"].update(word.lower() for word in PROSE.findall(path.read_text()))

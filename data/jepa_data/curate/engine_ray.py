@@ -20,6 +20,7 @@ from jepa_data.curate.engine_local import measure_local
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 
 TASK = 256  # samples, at most: each task starts a process, which takes a second
 INSTALL = "pip install 'openjepa[ray]'"
@@ -52,42 +53,29 @@ def measure_ray(
         of_own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes or None, "include_dashboard": False}
         ray.init(**of_own, configure_logging=False, log_to_driver=False)
     try:
-        return _run(shards, measurer, processes, timeout_seconds, progress)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        rows = len(shards.samples)
+        access = getattr(shards.store, "access", None)
+        at_once = processes or int(ray.cluster_resources().get("CPU", 1))
+        tasks = max(1, min(rows, max(at_once, -(-rows // TASK))))
+        # Functions, not actors: an actor would hold the core that reading needs; on one core nothing would ever begin.
+        data = ray.data.range(rows, override_num_blocks=tasks).map_batches(
+            partial(measure_rows, url=shards.url, access=access, measurer=measurer, timeout_seconds=timeout_seconds),
+            batch_size=None,
+            batch_format="numpy",
+            num_cpus=1,
+            concurrency=processes or None,
+        )
+        measurements: dict[int, Measured] = {}
+        for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
+            for row, record in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
+                measurements[row] = pickle.loads(record)
+            progress(len(measurements))
+        return measurements
     finally:
         if started:
             ray.shutdown()
-
-
-def _run(
-    shards: ShardSet,
-    measurer: Measurer,
-    processes: int,
-    timeout_seconds: float,
-    progress: Callable[[int], None],
-) -> dict[int, Measured]:
-    import ray
-    import ray.data
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    rows = len(shards.samples)
-    access = getattr(shards.store, "access", None)
-    at_once = processes or int(ray.cluster_resources().get("CPU", 1))
-    tasks = max(1, min(rows, max(at_once, -(-rows // TASK))))
-    # Functions, not actors: an actor would hold the core that reading needs, and on one core nothing would ever begin.
-    data = ray.data.range(rows, override_num_blocks=tasks).map_batches(
-        partial(measure_rows, url=shards.url, access=access, measurer=measurer, timeout_seconds=timeout_seconds),
-        batch_size=None,
-        batch_format="numpy",
-        num_cpus=1,
-        concurrency=processes or None,
-    )
-    measurements: dict[int, Measured] = {}
-    for batch in data.iter_batches(batch_size=None, batch_format="numpy"):
-        for row, record in zip(batch["row"].tolist(), batch["measured"].tolist(), strict=True):
-            measurements[row] = pickle.loads(record)
-        progress(len(measurements))
-    return measurements
 
 
 def measure_rows(
@@ -95,7 +83,8 @@ def measure_rows(
 ) -> dict[str, Any]:
     """What a task does: opens the shards and measures the rows that are named in the column `id`."""
     rows = batch["id"].tolist()
-    measured = measure_local(ShardSet.open(url, access), rows, measurer, 1, timeout_seconds, lambda done: None)
+    shards = ShardSet.open(open_store(url, access))
+    measured = measure_local(shards, rows, measurer, 1, timeout_seconds, lambda done: None)
     return {
         "row": np.array(rows, np.int64),
         "measured": np.array([pickle.dumps(measured[row]) for row in rows], object),

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jepa_data.curate.config import Look, NearDuplicates
 from jepa_data.curate.measure import looked_at
-from jepa_data.curate.report import Curated, StageReport
+from jepa_data.curate.report import CURATION, Curated, StageReport
 from jepa_data.curate.table import Table
 from jepa_data.errors import DecodeError
 from jepa_data.inspect.contact_sheet import drawable
@@ -63,8 +63,9 @@ def write_examples(shards: ShardSet, curated: Curated, out: Path, count: int) ->
     return tuple(written)
 
 
-def remove_examples(out: Path) -> None:
-    """Take away the sheets of a curation before this one."""
+def remove_report(out: Path) -> None:
+    """Take away the report and the sheets of the curation before this one."""
+    (out / CURATION).unlink(missing_ok=True)
     for path in (out / FOLDER).glob("[0-9][0-9]-*.png"):
         path.unlink()
     if (out / FOLDER).is_dir() and not any((out / FOLDER).iterdir()):

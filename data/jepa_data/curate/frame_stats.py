@@ -43,11 +43,13 @@ def look(frames: UInt8[np.ndarray, "T h w 3"]) -> Looks:
     """Measure frames, in the order they are shown."""
     gray = frames.astype(np.float32) @ LUMA
     small = shrunk(gray)
+    # Evenly spread, without the ends, which copies are most often cut at.
+    hashed = [small[round((i + 0.5) / HASHED * (len(small) - 1))] for i in range(HASHED)]
     return Looks(
         brightness=float(small.mean()),
         motion=float(np.abs(np.diff(small, axis=0)).mean()) if len(small) > 1 else 0.0,
         sharpness=float(np.median([sharpness(image) for image in gray])),
-        hashes=np.array([image_hash(small[i]) for i in _hashed(len(small))], np.uint64),
+        hashes=np.array([image_hash(image) for image in hashed], np.uint64),
     )
 
 
@@ -71,11 +73,6 @@ def image_hash(small: Float32[np.ndarray, "64 64"]) -> int:
     half = small.reshape(DCT_SIDE, 2, DCT_SIDE, 2).mean(axis=(1, 3))
     coefficients = (_DCT @ half @ _DCT.T)[_LOWEST]
     return int(np.packbits(coefficients > FAINT).view(">u8")[0])
-
-
-def _hashed(frames: int) -> list[int]:
-    """Which of the frames are hashed: evenly spread, without the ends, which copies are most often cut at."""
-    return [round((i + 0.5) / HASHED * (frames - 1)) for i in range(HASHED)]
 
 
 def _dct_rows(count: int, size: int) -> Float32[np.ndarray, "count size"]:

@@ -1,7 +1,7 @@
 """One sample, measured: its video is decoded once for all stages together. Runs in the processes of an engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,7 @@ class Measurer:
             frames=index.frames,
             seconds=index.frames / index.fps if index.fps else 0.0,
             rate=index.fps,
-            motion=looks.motion,
-            brightness=looks.brightness,
-            sharpness=looks.sharpness,
-            hashes=looks.hashes,
+            **asdict(looks),
             labels=labels,
             widths=widths,
             not_resampled=not_resampled,

@@ -171,10 +171,6 @@ def _last(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.nda
     return values[np.maximum(np.searchsorted(seconds, frames + SLACK, side="right") - 1, 0)]
 
 
-def _last_command(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    return _last(seconds, values, frames[:-1])
-
-
 def _mean_command(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Mean over [f_t, f_t+1] of a command that holds until the next one."""
     knots = np.append(seconds, max(seconds[-1], frames[-1]) + 1.0)  # the last command holds on
@@ -194,7 +190,11 @@ def _between(seconds: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.
     return np.stack([np.interp(frames, seconds, column) for column in values.T], axis=1)
 
 
-_ACTIONS = {"mean": _mean_command, "last": _last_command, "sum": _sum_of_steps}
+_ACTIONS = {
+    "mean": _mean_command,
+    "last": lambda seconds, values, frames: _last(seconds, values, frames[:-1]),
+    "sum": _sum_of_steps,
+}
 _STATES = {"linear": _between, "last": _last}
 
 

@@ -23,7 +23,7 @@ from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
 from jepa_data.curate.engine_local import measure_local
-from jepa_data.curate.examples import remove_examples, write_examples
+from jepa_data.curate.examples import remove_report, write_examples
 from jepa_data.curate.measure import Measured, Measurer
 from jepa_data.curate.report import CURATION, Curated, StageReport, summary
 from jepa_data.curate.stages import check, decide
@@ -33,6 +33,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import MANIFEST, UNFINISHED
+from jepa_data.shards.store import open_store
 from jepa_data.writable import make_folder, writing
 
 EngineName = Literal["pool", "ray"]
@@ -100,7 +101,7 @@ def curate(
             there, or nothing stays (OUT/curation.json says why).
     """
     began = time.monotonic()
-    source = ShardSet.open(shards, access)
+    source = ShardSet.open(open_store(shards, access))
     out = Path(out)
     annotate = dict(annotate or {})
     _check_out(source, out, overwrite)
@@ -115,7 +116,7 @@ def curate(
     table = Table.of(keys, splits, measured, source.manifest.label_names)
     curated = _decided(source, table, config, embeddings)
     with writing(out):
-        _clear(out)
+        remove_report(out)
     if not curated.kept:
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
@@ -169,7 +170,6 @@ def _embeddings(config: CurateConfig, keys: list[str]) -> dict[str, Embeddings]:
 
 
 def _check_wishes(source: ShardSet, config: CurateConfig, annotate: Mapping[str, Annotate]) -> None:
-    """Raises DataError for labels that are not there, and for an annotation that would take their place."""
     check(config.stages, source.manifest.label_names)
     if "labels" in annotate:
         raise DataError("annotate: 'labels' are the numbers of classes that the manifest names; choose another name")
@@ -194,9 +194,3 @@ def _dry(out: Path) -> bool:
         return bool(json.loads((out / CURATION).read_text())["dry_run"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _clear(out: Path) -> None:
-    """Take away the report and the sheets of the curation before this one."""
-    (out / CURATION).unlink(missing_ok=True)
-    remove_examples(out)

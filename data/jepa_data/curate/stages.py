@@ -78,6 +78,10 @@ def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, E
         what = "cluster"
         left_out = f"are not in {stage.embeddings}"
         groups = _clustered(stage, rows, embeddings[stage.embeddings])
+
+    def lot(row: int) -> bytes:  # random, and of the sample alone: others do not change who stays before whom
+        return hashlib.sha256(f"balance:{stage.seed}:{table.keys[row]}".encode()).digest()
+
     members: dict[tuple[str, int], list[int]] = defaultdict(list)
     for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
         if table.splits[row] in stage.splits:
@@ -88,7 +92,7 @@ def balance(stage: Balance, table: Table, rows: Rows, embeddings: Mapping[str, E
         if group < 0:
             free += len(group_rows)
             continue
-        drawn = sorted(group_rows, key=lambda row: _lot(stage.seed, table.keys[row]))
+        drawn = sorted(group_rows, key=lot)
         reason = f"{what} {group} has {len(group_rows)} in {split}, at most {stage.max_samples} stay"
         drops += [Drop(row, reason) for row in drawn[stage.max_samples :]]
     rule = f"at most {stage.max_samples} of each {what} in {', '.join(stage.splits)}"
@@ -161,8 +165,3 @@ def _named(problems: Mapping[int, Problem], rows: Rows) -> tuple[Drop, ...]:
 def _most_common(values: list[Any]) -> Any:
     """The most frequent, the first of equally frequent ones; None of nothing."""
     return next((value for value, _ in Counter(values).most_common(1)), None)
-
-
-def _lot(seed: int, key: str) -> bytes:
-    """A random number that depends on the sample alone: others do not change who stays before whom."""
-    return hashlib.sha256(f"balance:{seed}:{key}".encode()).digest()

@@ -141,7 +141,6 @@ def _annotated(
 
 
 def _made(shards: ShardSet, config: CurateConfig, annotations: Sequence[str]) -> dict[str, Any]:
-    """What the manifest records."""
     old = shards.manifest
     samples = {split: record.episodes for split, record in old.splits.items()}
     source = {"name": source_name(shards), "samples": samples, "made": old.made}

@@ -151,6 +151,14 @@ def refuse(decoder: str, wrong: Sequence[str], url: str) -> None:
         )
 
 
+def check_count(decoder: str, count: int, index: VideoIndex, url: str) -> None:
+    """Raises DecodeError, where a decoder finds another number of frames than there are."""
+    if count != index.frames:
+        raise DecodeError(
+            "not supported", f"{decoder} counts {count} frames of {index.frames}. Use data.backend=pyav", url=url
+        )
+
+
 def url_of(src: Source) -> str:
     """The file, for errors; "" for bytes from memory."""
     return "" if isinstance(src, bytes) else str(src)

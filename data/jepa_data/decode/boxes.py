@@ -40,10 +40,8 @@ def _end_of_boxes(file: io.BufferedIOBase, size: int) -> int:
         file.seek(at)
         head = file.read(16)
         length = int.from_bytes(head[:4])
-        if (
-            len(head) < 8 or not head[4:8].isalnum() or length == 0
-        ):  # what follows the last box; 0: to the end of the file
-            break
+        if len(head) < 8 or not head[4:8].isalnum() or length == 0:
+            break  # what follows the last box; 0: to the end of the file
         if length == 1:
             length = int.from_bytes(head[8:16])
         if length < 8:

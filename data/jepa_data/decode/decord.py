@@ -21,8 +21,8 @@ import numpy as np
 import torch  # noqa: F401  before decord: the other order can crash with CUDA builds
 from jaxtyping import UInt8
 
-from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
-from jepa_data.decode.packet_index import PacketIndexBackend
+from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, check_count, refuse
+from jepa_data.decode.pyav import PacketIndexBackend
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
@@ -91,10 +91,7 @@ class DecordReader(Reader):
             src = io.BytesIO(self._src) if isinstance(self._src, bytes) else str(self._src)
             height, width = size
             video = decord.VideoReader(src, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
-            if len(video) != self._index.frames:
-                raise DecodeError(
-                    "not supported", f"decord counts {len(video)} frames of {self._index.frames}. Use data.backend=pyav"
-                )
+            check_count("decord", len(video), self._index, self._url)
             self._videos[size] = video
         return self._videos[size]
 

@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, turned, url_of
+from jepa_data.decode.base import LIMITS, Crop, Limits, Size, Source, VideoIndex, first_bytes, turned, url_of
 from jepa_data.decode.packets import Deadline, build_index, decode_error, open_video, packets
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
@@ -50,7 +50,7 @@ class PyAVReader(Reader):
         self._wanted: Set[int] = frozenset()
         self._announced: frozenset[int] = frozenset()  # will be wanted by later calls, so they are decoded on the way
         self._doubtful = range(0)  # frames that lost data in the container may have spoilt
-        self._container, self._stream = open_video(src, limits)
+        self._container, self._stream = open_video(src, limits, index)
         self._units = Units(self._stream.codec_context)
         try:
             index = index or build_index(src, self._container, self._stream, limits)
@@ -119,7 +119,7 @@ class PyAVReader(Reader):
             self._container.seek(int(self._index.pts[self._next]), stream=self._stream)
         elif not self._fresh:
             self._container.close()
-            self._container, self._stream = open_video(self._src, self._limits)
+            self._container, self._stream = open_video(self._src, self._limits, self._index)
         self._fresh = False
         self._doubtful = range(0)
         self._decoder = self._run()
@@ -159,3 +159,15 @@ class PyAVReader(Reader):
             self._doubtful = range(self._doubtful.start, number)
         else:
             self._doubtful = range(min([number, *self._doubtful[:1]]), open_end)
+
+
+class PacketIndexBackend(PyAVBackend):
+    """Takes PyAV's index, and refuses by it what it is known to get wrong. A backend adds its name and its reader."""
+
+    reader: type[Reader]
+
+    def open(self, src: Source, index: VideoIndex | None = None, limits: Limits = LIMITS) -> Reader:
+        first_bytes(src, limits)
+        if index is None or index.hazards is None:
+            index = self.probe(src, limits)
+        return self.reader(src, index, limits)

@@ -12,8 +12,8 @@ three times as much for a crop (0.17, 360p to 224, one thread).
 
 import numpy as np
 
-from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, refuse
-from jepa_data.decode.packet_index import PacketIndexBackend
+from jepa_data.decode.base import Crop, Limits, Size, Source, VideoIndex, check_count, refuse
+from jepa_data.decode.pyav import PacketIndexBackend
 from jepa_data.decode.reader import Images, Reader
 from jepa_data.decode.scale import Scaler
 from jepa_data.errors import DataError, DecodeError
@@ -50,12 +50,7 @@ class TorchCodecReader(Reader):
             )
         except (RuntimeError, ValueError) as error:
             raise _decode_error(error, self._url) from error
-        if len(self._video) != index.frames:
-            raise DecodeError(
-                "not supported",
-                f"torchcodec counts {len(self._video)} frames of {index.frames}. Use data.backend=pyav",
-                url=self._url,
-            )
+        check_count("torchcodec", len(self._video), index, self._url)
         self._times = index.pts * float(index.time_base)
         self._scaler = Scaler()
 

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, VideoIndex, get_backend
 from jepa_data.errors import DataError
 from jepa_data.inspect.decode_only import decode_only
-from jepa_data.inspect.processes import descendants, memory_of
 from jepa_data.process_pool import cores
 from jepa_data.sampling import clip_indices, fitted_box, possible_starts, random_box
 from jepa_data.shards.manifest import IMAGES, Sample
@@ -290,3 +290,17 @@ def _time_loader(timing: Timing, config: StreamConfig, split: str, batches: int,
     workers = set(descendants()) - before if config.has_worker_processes else {os.getpid()}
     memory = max((memory_of(pid) for pid in workers), default=0.0)
     timing.worker_mib = max(memory, timing.worker_mib or 0.0) or None
+
+
+def descendants() -> list[int]:
+    """Numbers of the processes started by this one, by those, and so on."""
+    return [process.pid for process in psutil.Process().children(recursive=True)]
+
+
+def memory_of(pid: int) -> float:
+    """MiB that a process holds, without what it shares with others; 0.0 where that cannot be known."""
+    try:
+        memory = psutil.Process(pid).memory_full_info()
+    except psutil.Error:
+        return 0.0
+    return (memory.uss + getattr(memory, "swap", 0)) / 2**20

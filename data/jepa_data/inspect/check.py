@@ -20,6 +20,7 @@ from jepa_data.shards import quarantine
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample, ShardRecord
 from jepa_data.shards.quarantine import QUARANTINE, Finding
+from jepa_data.shards.store import open_store
 from jepa_data.writable import check_file
 
 SHOWN = 10  # findings printed
@@ -95,7 +96,7 @@ def check(
         DataError: the folder cannot be opened, or the quarantine file not be written.
     """
     began = time.monotonic()
-    shards = ShardSet.open(folder, access)
+    shards = ShardSet.open(open_store(folder, access))
     written = _quarantine_path(shards, quarantine_file)
     records = {shard.file: shard for shard in shards.manifest.shards}
     order = {file: i for i, file in enumerate(records)}

@@ -4,20 +4,22 @@ A long video is looked at once; its pieces then become jobs of their own, so tha
 process holds more than about a minute of encoded video.
 """
 
+import io
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jepa_data.decode import Reader, VideoIndex, get_backend
 from jepa_data.decode.base import Source
+from jepa_data.decode.image import decode_image, probe_image
 from jepa_data.errors import DecodeError
 from jepa_data.pack.copy import at_borders, borders, contents, copy_packets, whole_file
 from jepa_data.pack.cuts import Interval, batches, cut
-from jepa_data.pack.images import image
-from jepa_data.pack.recipe import Piece, Recipe, Rejected
+from jepa_data.pack.recipe import Piece, Recipe, Rejected, scaled
 from jepa_data.pack.reencode import frame_numbers, frame_seconds, packed_rate, reencode, steady_numbers
 from jepa_data.pack.scenes import find_scenes
 from jepa_data.process_pool import Alive, WorkerFailure
@@ -28,6 +30,7 @@ from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
 from jepa_data.sources.corpus import Item
 
+FORMATS: dict[str, dict[str, Any]] = {"jpeg": {"format": "JPEG", "quality": 92}, "png": {"format": "PNG"}}
 BATCH_SECONDS = 60.0  # of video that one job encodes, where pieces allow it
 
 
@@ -117,7 +120,6 @@ def _video(job: Job, material: _Material) -> Packed:
 
 
 def _pieces(job: Job, material: _Material, reader: Reader, plan: Plan) -> Packed:
-    """The pieces of a plan, made."""
     item = job.item
     keys: list[str] = []
     pieces: list[Piece] = []
@@ -169,7 +171,7 @@ def _image(job: Job, material: _Material) -> Packed:
     item = job.item
     if item.key in job.done:
         return Packed(item, (item.key,))
-    data, index = image(contents(material.src), job.recipe)
+    data, index = _fitted_image(contents(material.src), job.recipe)
     metadata = {**material.metadata, "source": item.name}
     piece = Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name})
     return Packed(item, (item.key,), (piece,))
@@ -252,3 +254,16 @@ def _frames(index: VideoIndex, piece: Interval) -> tuple[int, int]:
 def _rejected(item: Item, error: DecodeError, part: Item | Interval | None = None) -> Rejected:
     part = part or item
     return Rejected(item.name, part.start, part.end, error.kind, error.detail)
+
+
+def _fitted_image(data: bytes, recipe: Recipe) -> tuple[bytes, VideoIndex]:
+    """An image as it is where it fits, else upright and scaled; and its index. Raises DecodeError."""
+    index = probe_image(data)
+    if recipe.video == "copy" or min(index.height, index.width) <= recipe.short_side:
+        return data, index
+    size = scaled(index.height, index.width, recipe.short_side)
+    buffer = io.BytesIO()
+    upright = Image.fromarray(decode_image(data, size=size))
+    upright.save(buffer, **FORMATS[index.codec])
+    stored = buffer.getvalue()
+    return stored, probe_image(stored)

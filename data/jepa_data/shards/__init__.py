@@ -1,1 +1,1 @@
-"""WebDataset tars with a manifest and an index: written once, read by byte offset, in an order that can be computed."""
+"""WebDataset tars with a manifest and an index, read by byte offset in any order."""

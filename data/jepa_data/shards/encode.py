@@ -1,4 +1,4 @@
-"""Images to an mp4 that is cheap to read at random: H.264, closed groups of pictures, no B-frames."""
+"""Encode images as an mp4 with fast random access: H.264, closed groups of pictures, no B-frames."""
 
 import io
 from fractions import Fraction
@@ -16,21 +16,21 @@ PixelFormat = Literal["yuv444p", "yuv420p"]
 
 
 class Mp4Encoder:
-    """Takes RGB images a few at a time, so that a long video is never in memory; the same bytes every time.
+    """Encodes RGB images incrementally, without the whole video in memory. The output is deterministic.
 
-    Use it as a context manager: `finish` gives the mp4, leaving it without that throws it away.
+    Use it as a context manager: `finish` returns the mp4; without `finish`, the video is discarded.
 
     Args:
         height, width: of the images.
         fps: frames per second; 29.97 becomes 30000/1001.
-        gop: frames from one keyframe to the next: what a reader decodes at most before the frame it wants.
+        gop: keyframe interval in frames: the maximum number of frames decoded to reach a frame.
         crf: x264's constant quality; 0 keeps every pixel of 4:4:4, 23 is its default.
         pixel_format: "yuv444p" keeps color as sharp as brightness, which matters for discs a few pixels wide
             (64 px billiards: 48 dB against 36 dB at the same size). "yuv420p" plays in every browser, phones included,
             and needs even sides.
 
     Raises:
-        DataError: sides that the format cannot hold.
+        DataError: the format does not support this image size.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Mp4Encoder:
         }
 
     def add(self, images: UInt8[np.ndarray, "T h w 3"]) -> None:
-        """Append images, in the order they are shown."""
+        """Append images in display order."""
         for image in images:
             rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame = self._converter.reformat(rgb, format=self._stream.pix_fmt, threads=1)
@@ -96,8 +96,6 @@ def encode_mp4(
     pixel_format: PixelFormat = "yuv444p",
 ) -> bytes:
     """All images of a video at once; see `Mp4Encoder`. Raises DataError for no frames, or sides that do not fit."""
-    if not len(frames):
-        raise DataError("a video needs at least 1 frame, got 0")
     height, width = frames.shape[1:3]
     with Mp4Encoder(height, width, fps, gop, crf, pixel_format) as encoder:
         encoder.add(frames)

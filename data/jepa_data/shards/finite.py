@@ -1,8 +1,7 @@
-"""Whether the numbers of a sample are there: actions all of them, states where their quantity exists.
+"""Checks for missing and infinite numbers in actions and states.
 
-A state may be missing (NaN) for a whole episode, where its quantity does not exist in it, and at the first frame,
-where it tells of a step that has not been taken yet (a reward). NaN anywhere else is a fault of the recording, and so
-is an infinite number.
+A state may be missing (NaN) for a whole episode, if its quantity does not exist there, and at the first frame, if it
+describes the last step (a reward). Other NaN values, NaN actions and infinite numbers are errors.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ ROUNDING = 64 * np.finfo(np.float64).eps  # a column that varies by less, at its
 
 
 def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
-    """Numbers of any type as they are stored. Raises DecodeError if that cannot hold them."""
+    """Convert numbers to float32. Raises DecodeError if they do not fit."""
     if array.dtype == np.float32:
         return array
     with np.errstate(over="ignore"):
@@ -37,7 +36,7 @@ def as_float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
 
 
 def _check_detail(array: np.ndarray, stored: Float32[np.ndarray, "..."]) -> None:
-    """Raises DecodeError for a column that varies by less than float32 can tell at its size (Unix times, UTM)."""
+    """Raises DecodeError for a column whose variation is below the precision of float32 (Unix times, UTM)."""
     if array.dtype.itemsize <= stored.dtype.itemsize or array.ndim == 0 or len(array) < 2 or not array.size:
         return
     wide = array.reshape(len(array), -1).astype(np.float64)
@@ -67,10 +66,10 @@ def check_actions(actions: Float[np.ndarray, "P A"]) -> None:
 
 
 def check_states(states: Float[np.ndarray, "T X"], names: Sequence[str] = ()) -> tuple[int, ...]:
-    """Numbers of the columns that are missing (NaN) at every frame. Raises DecodeError for one that is so at some.
+    """Indices of columns that are missing (NaN) at every frame. Raises DecodeError for columns missing at some frames.
 
     Args:
-        names: of the columns, for the message; () where they are not known.
+        names: of the columns, for the message; () if unknown.
     """
     if np.isfinite(states).all():
         return ()

@@ -1,4 +1,4 @@
-"""Opens a folder of shards: which samples there are, where their bytes lie, and which problems there are."""
+"""Open a folder of shards: its samples, their byte offsets, and problems."""
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from pydantic import ValidationError
 
-from jepa_data.config import Access
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import first_few
 from jepa_data.shards.manifest import (
@@ -38,9 +37,9 @@ class ShardSet:
     """A folder of shards, opened.
 
     Attributes:
-        samples: what can be read, in the order it was written: split by split, shard by shard.
-        lost: samples whose bytes are missing, by shard, in shards that were cut short.
-        notes: problems that were worked around, a line each.
+        samples: readable samples in the order of writing: split by split, shard by shard.
+        lost: samples with missing bytes in truncated shards, by shard.
+        notes: problems that were handled, one line each.
     """
 
     store: Store
@@ -50,19 +49,18 @@ class ShardSet:
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, folder: Path | str, access: Access | None = None) -> Self:
-        """Read the manifest and map the table; no sample is read.
+    def open(cls, folder: Store | Path | str) -> Self:
+        """Read the manifest and map the table, without reading samples.
 
-        A missing index is rebuilt from the headers of its tar. A tar that was cut short keeps the samples before the
-        cut; the others are in `lost`.
+        A missing index is rebuilt from the headers of its tar. In a truncated tar, samples after the cut are in `lost`.
 
         Args:
-            folder: a folder, or the address of one (see `store`).
+            folder: a folder, a URL, or a store from `open_store`.
 
         Raises:
-            DataError: no such folder, no shards in it, no manifest, a shard missing or not the one that was written.
+            DataError: the folder, the shards or the manifest do not exist, or a shard is missing or was replaced.
         """
-        store = open_store(folder, access)
+        store = open_store(folder) if isinstance(folder, Path | str) else folder
         manifest = _read_manifest(store)
         shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
         mapped = _mapped_table(store, manifest.shards)
@@ -104,7 +102,7 @@ class ShardSet:
 
     @property
     def url(self) -> str:
-        """The folder, as it was given."""
+        """The folder, as passed to `open`."""
         return self.store.url
 
     def split(self, name: str) -> Samples:
@@ -114,15 +112,15 @@ class ShardSet:
         return self.samples.of_split(name)
 
     def lost_of(self, split: str) -> tuple[str, ...]:
-        """Keys of the samples of one split whose bytes are missing."""
+        """Keys of the samples of one split with missing bytes."""
         return tuple(k for shard in self.manifest.splits[split].shards for k in self.lost.get(shard.file, ()))
 
     def path(self, sample: Sample) -> str:
-        """The shard a sample is in, for people to read."""
+        """The path of the shard of a sample, for messages."""
         return f"{self.url}/{sample.shard}"
 
     def probed(self, sample: Sample) -> Sample:
-        """The sample with its video looked at, where the index did not say. Raises DecodeError."""
+        """The sample, with its video probed if the index has no data on it. Raises DecodeError."""
         if sample.video is not None:
             return sample
         from jepa_data.shards.media import probe_media

@@ -1,9 +1,9 @@
-"""What lies in a folder of shards, and how it is described.
+"""The files of a folder of shards, and their format.
 
-OUT/manifest.json                  the whole: world, rates, sizes, names, splits -> shards with sizes and SHA-256
+OUT/manifest.json                  the corpus: world, rates, sizes, names, splits -> shards with sizes and SHA-256
 OUT/train-000000.tar               KEY.mp4 (or KEY.jpg, ...), KEY.actions.npy, KEY.states.npy, KEY.metadata.json
-OUT/train-000000.index.jsonl       a line per sample: where its members lie, when its frames are shown, its source
-OUT/index.npy                      a row per sample of fixed size (`table.ROW`): all that choosing clips needs
+OUT/train-000000.index.jsonl       a line per sample: offsets of its members, times of its frames, its source
+OUT/index.npy                      a row of fixed size per sample (`table.ROW`), to choose clips
 """
 
 import json
@@ -21,6 +21,7 @@ from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
+from jepa_data.writable import replacing
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
@@ -59,11 +60,11 @@ class SplitRecord(Config):
 class Manifest(Config):
     """The contents of `manifest.json`.
 
-    `world` is None for plain video; `fps` and `image_size` (short side, pixels) where they vary; `action_size` is 0
-    where there are no actions. `actions` is their range, and their mean and deviation in the training split; None in
-    shards of earlier versions and of others (`stream.action_stats` reads it from the samples then). `missing_states`
-    counts the samples in which a state does not exist. `label_values` names the classes of a label: the position is the
-    number in the samples. `made` says how the shards were made, in the words of the command that did.
+    `world` is None for plain video; `fps` and `image_size` (short side, pixels) are None if they vary; `action_size`
+    is 0 without actions. `actions`: their range, and mean and standard deviation in the training split; None in shards
+    of earlier versions or other tools (then `stream.action_stats` computes them from the samples). `missing_states`:
+    number of samples in which a state does not exist. `label_values`: names of the classes of a label; samples contain
+    their index. `made`: how the shards were made, as recorded by the command.
     """
 
     format: Literal["openjepa-shards"] = FORMAT
@@ -101,18 +102,17 @@ class Manifest(Config):
         return self.action_size * action_stride(self.fps, fps, stride)
 
     def save(self, folder: Path) -> None:
-        """Write it in one step: nobody ever finds half of it."""
-        partial = folder / f"{MANIFEST}.partial"
-        partial.write_text(self.model_dump_json(indent=2) + "\n")
-        partial.replace(folder / MANIFEST)
+        """Write the file atomically."""
+        with replacing(folder / MANIFEST) as partial:
+            partial.write_text(self.model_dump_json(indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where one sample lies. `members` maps an ending to (byte offset, bytes) in the tar.
+    """Location of a sample. `members` maps a suffix to (byte offset, bytes) in the tar.
 
-    `frames` is 0 and `video` None where the index was lost and the video has not been looked at yet. `source` says
-    what it was cut from: {"url", "start", "end"}, times in seconds; empty where nobody said.
+    `frames` is 0 and `video` None if the index is missing and the video has not been probed yet. `source`: the original
+    video, {"url", "start", "end"}, times in seconds; empty if unknown.
     """
 
     key: str

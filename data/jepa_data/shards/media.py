@@ -1,4 +1,4 @@
-"""The image part of a sample, video or still, to an index and to frames."""
+"""Probe and decode the video or image of a sample."""
 
 import numpy as np
 from jaxtyping import UInt8

@@ -1,4 +1,4 @@
-"""Samples that are not sound, as a file: a JSON line each, as the stream writes them too.
+"""Quarantine files: a JSON line for each damaged sample. `jepa data check` and the stream write them.
 
 {"key": "clip-17", "shard": "train-000002.tar", "kind": "damaged", "detail": "frame 12 is incomplete"}
 
@@ -23,7 +23,7 @@ QUARANTINE = "quarantine.jsonl"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a sample, or with a shard (`key` is empty)."""
+    """A problem of a sample, or of a shard (`key` is empty)."""
 
     key: str
     shard: str
@@ -35,12 +35,12 @@ class Finding:
 
 
 def lost(shards: ShardSet) -> list[Finding]:
-    """Samples whose bytes are missing."""
+    """Findings for samples with missing bytes."""
     return [Finding(key, file, "lost", "its bytes are missing") for file, keys in shards.lost.items() for key in keys]
 
 
 def write(path: Path, findings: Iterable[Finding]) -> None:
-    """Write or replace the file; an empty one says that all is well. Raises DataError if it cannot be written."""
+    """Write or replace the file; without findings it is empty. Raises DataError if it cannot be written."""
     with writing(path, "Give another file: --quarantine FILE"):
         path.write_text("".join(json.dumps(asdict(finding)) + "\n" for finding in findings))
 
@@ -65,7 +65,7 @@ def read(path: Path) -> dict[str, frozenset[str]]:
 
 
 def listed(shards: ShardSet, split: str, keys: dict[str, frozenset[str]]) -> Bool[np.ndarray, " V"]:
-    """Which samples of a split are in quarantine. Reads the lines of the shards that are named, and no others."""
+    """Samples of a split that are in quarantine. Reads only the index lines of the listed shards."""
     samples = shards.split(split)
     is_listed = np.zeros(len(samples), np.bool_)
     for number, shard in enumerate(shards.manifest.shards):

@@ -1,4 +1,4 @@
-"""One sample, from its bytes in a shard to the frames, actions and states of clips."""
+"""Read a sample: from bytes in a shard to frames, actions and states of clips."""
 
 import io
 import json
@@ -31,14 +31,14 @@ class ShardFiles:
     """Reads the members of samples by their byte offsets.
 
     Args:
-        folder: a folder of shards, or where it lies.
+        folder: a folder of shards, or its store.
     """
 
     def __init__(self, folder: Store | Path | str) -> None:
         self.store = open_store(folder) if isinstance(folder, Path | str) else folder
 
     def read(self, sample: Sample) -> dict[str, bytes]:
-        """All members of a sample, by ending. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
+        """All members of a sample, by suffix. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
         first = min(offset for offset, _ in sample.members.values())
         if first < 0 or min(size for _, size in sample.members.values()) < 0:
             raise DecodeError("damaged", "the index says that it lies before the begin of the shard")
@@ -65,7 +65,7 @@ class ShardFiles:
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """Which frames of a video make a clip, and which part of the image (None: all of it)."""
+    """The frame indices and the crop of a clip (None: the whole image)."""
 
     indices: Int64[np.ndarray, " T"]
     crop: Crop | None
@@ -76,7 +76,7 @@ Later = Sequence[tuple[ClipKey, ClipSpec]]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a sample holds besides its images."""
+    """The contents of a sample other than its images."""
 
     index: VideoIndex
     actions: Float32[np.ndarray, "P A"] | None
@@ -86,14 +86,15 @@ class Decoded:
 
 @dataclass(eq=False)
 class SampleReader:
-    """Samples to frames, with a bounded memory of decoded images. One process; threads may share it.
+    """Decodes samples, with a bounded cache of decoded images. Thread-safe in one process.
 
-    Two things are kept: whole videos, the first ones seen for good (dropping the oldest would drop each just before it
-    is wanted again), and clips that were decoded in one pass with an earlier clip of their video, until they are taken.
+    The cache has two parts: whole videos, where the first ones are never evicted (evicting the oldest would drop each
+    video just before its next use), and clips decoded together with an earlier clip of the same video, until they are
+    taken.
 
     Args:
-        size: (h, w) of the frames; None as stored.
-        whole_bytes, waiting_bytes: what the two may take; 0 keeps none.
+        size: (h, w) of the frames; None: as stored.
+        whole_bytes, waiting_bytes: limits of the two parts; 0: no cache.
     """
 
     store: Store
@@ -113,7 +114,7 @@ class SampleReader:
         self._lock = threading.Lock()
 
     def take(self, clip: ClipKey) -> tuple[Images, Decoded] | None:
-        """A clip that was decoded with an earlier one of its video, if it is still there."""
+        """A clip that was decoded with an earlier clip of its video, if still cached."""
         with self._lock:
             decoded = self._waiting.pop(clip, None)
             if decoded is not None:
@@ -121,13 +122,13 @@ class SampleReader:
         return decoded
 
     def clips(self, sample: Sample, spec: ClipSpec, later: Later = ()) -> tuple[Images, Decoded]:
-        """The frames of a clip, and what else the sample holds.
+        """The frames of a clip, and the other contents of the sample.
 
         Args:
-            later: the other clips that will be wanted of it: decoded in the same pass, and kept while there is room.
+            later: later clips of the same video: decoded in the same pass, and cached if there is room.
 
         Raises:
-            DecodeError: named.
+            DecodeError: the sample cannot be read.
         """
         kept = self._whole.get((sample.shard, sample.end, spec.crop))
         if kept is not None:
@@ -185,7 +186,7 @@ class SampleReader:
 
 
 def crc32(members: Mapping[str, bytes]) -> int:
-    """The checksum of a sample, whatever the order of its members."""
+    """The checksum of a sample, independent of the order of its members."""
     crc = 0
     for name in sorted(members):
         crc = zlib.crc32(members[name], crc)
@@ -193,14 +194,14 @@ def crc32(members: Mapping[str, bytes]) -> int:
 
 
 def read_array(members: Mapping[str, bytes], name: str, rows: int) -> Float32[np.ndarray, "rows X"] | None:
-    """The array of a sample; None where it has none. Raises DecodeError."""
+    """An array of a sample; None if it does not exist. Raises DecodeError."""
     if name not in members:
         return None
     return read_npy(members[name], rows)
 
 
 def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
-    """A two-dimensional array of numbers. Pickled objects are refused, not loaded. Raises DecodeError."""
+    """A two-dimensional array of numbers. Raises DecodeError, also for pickled objects, which are never loaded."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # numpy reads the header with Python's own parser, which raises many things
@@ -212,7 +213,7 @@ def read_npy(data: bytes, rows: int) -> Float32[np.ndarray, "rows X"]:
 
 
 def read_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
-    """The metadata of a sample; empty where it has none. Raises DecodeError ("damaged")."""
+    """The metadata of a sample; empty if it has none. Raises DecodeError ("damaged")."""
     try:
         metadata = json.loads(members.get(METADATA, b"{}"))
     except (ValueError, RecursionError) as error:

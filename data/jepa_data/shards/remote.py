@@ -1,7 +1,7 @@
-"""Folders of shards on a web or object store, or behind a shell command.
+"""Folders of shards on web servers and object stores, or from a shell command.
 
-Files in the cache are named by a hash of their whole address and of the corpus' manifest, so that equal names of two
-corpora never meet, nor do two states of one corpus.
+Cached files are named by a hash of their URL and of the manifest, so that different corpora, and different versions
+of a corpus, never share a file.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ Get = Callable[[str, Path, float], None]  # address, file to write, seconds
 
 
 class FetchingStore:
-    """Whole files, fetched once into a bounded cache; then read like local ones."""
+    """Downloads whole files into a bounded cache, and reads them like local files."""
 
     def __init__(self, url: str, get: Get, access: Access) -> None:
         self.url = url
         self.access = access
         self._get = get
         self.folder: Path | None = None
-        self.cache = Path(access.cache).expanduser() / "shards"
-        self._local = LocalStore(self.cache, OPEN_FETCHED)
+        self.cache = cache = Path(access.cache).expanduser() / "shards"
+        self._local = LocalStore(cache, OPEN_FETCHED)
         self._edition = ""
         self._sizes: Mapping[str, int] = {}
 
@@ -105,7 +105,7 @@ class FetchingStore:
         self._make_room(path)
 
     def _make_room(self, new: Path) -> None:
-        """Delete the files unused for longest. One that is open elsewhere stays readable there until it is closed."""
+        """Delete the least recently used files. Files open in other processes stay readable until they are closed."""
         now = time.time()
         files = [(path, *_looked_at(path)) for path in self.cache.iterdir() if path != new]
         files = [f for f in files if f[0].suffix != ".partial" or now - f[2] > ABANDONED]
@@ -118,7 +118,7 @@ class FetchingStore:
 
 
 class RangeStore(FetchingStore):
-    """Small files (manifest, indices) are fetched; of shards only the bytes asked for are requested."""
+    """Downloads small files (manifest, indices), and reads shards by range requests."""
 
     def __init__(self, url: str, access: Access) -> None:
         super().__init__(url, request, access)
@@ -150,7 +150,7 @@ def address_of(url: str, name: str) -> str:
 
 
 def _patiently(get: Any, address: str, access: Access) -> Any:
-    """Try a request several times. Raises DecodeError("missing")."""
+    """Retry a request several times. Raises DecodeError("missing")."""
     last: Exception | None = None
     for attempt in range(access.attempts):
         try:
@@ -196,7 +196,7 @@ def run_command(address: str, out: Path, timeout: float) -> None:
 
 
 def _looked_at(path: Path) -> tuple[int, float]:
-    """Bytes of a file, and when it was used last; nothing if another process deleted it."""
+    """Size of a file and time of its last use; zeros if another process deleted it."""
     try:
         status = path.stat()
     except OSError:

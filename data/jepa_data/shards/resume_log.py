@@ -1,7 +1,7 @@
-"""What makes an interrupted writing of shards resumable: a line for each shard that is finished.
+"""The log that makes interrupted writing resumable: a line for each finished shard.
 
-{"format": ..., "settings": ...}       what is being written, and how
-{"split": "train", "record": ...}      a shard that is closed, with its size and hash
+{"format": ..., "settings": ...}       the settings of the writer
+{"split": "train", "record": ...}      a finished shard, with its size and hash
 """
 
 import json
@@ -20,7 +20,7 @@ from jepa_data.writable import make_folder
 
 
 class Finished(Config):
-    """A shard that is closed, and what is known of the arrays in it."""
+    """A finished shard, and statistics of its arrays."""
 
     split: Literal["train", "val", "test"]
     record: ShardRecord
@@ -37,10 +37,10 @@ class Finished(Config):
 
 
 def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: bool) -> list[Finished]:
-    """Make a folder ready to write to, and give back what is already in it.
+    """Prepare a folder for writing, and return its finished shards.
 
     Raises:
-        DataError: it holds something else, or shards that were being written with other settings.
+        DataError: the folder contains other files, or shards written with other settings.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; shards need a folder")
@@ -65,7 +65,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
 
 
 def _read(log: Path, settings: Mapping[str, Any]) -> list[Finished]:
-    """Shards that are finished and whole; one whose line or file was cut off ends the list of its split."""
+    """Finished, complete shards; a truncated line or file ends the list of its split."""
     first, *lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     before = _settings(first)
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))

@@ -1,4 +1,4 @@
-"""The samples of a tar by its headers alone, where the index of a shard was lost."""
+"""Find the samples of a tar by its headers, if the index of a shard is missing."""
 
 import tarfile
 from pathlib import Path
@@ -8,7 +8,7 @@ from jepa_data.shards.manifest import MEDIA, MEMBERS, Sample, checked_members, c
 
 
 def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
-    """Samples of a shard, in the order they lie in; stops at the first damaged header. No data is read.
+    """Samples of a shard in file order; stops at the first damaged header. Reads no data.
 
     Args:
         tar: the file; `shard` is its name in the manifest.
@@ -30,14 +30,14 @@ def scan_tar(tar: Path, shard: str, split: str) -> list[Sample]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Sample and ending of a member, as WebDataset splits its name: `a.b/c.d.jpg` is `d.jpg` of `a.b/c`."""
+    """Key and suffix of a member, split as in WebDataset: `a.b/c.d.jpg` is `d.jpg` of `a.b/c`."""
     folder, _, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}/{stem}".removeprefix("/"), ending
 
 
 def _files(tar: Path) -> list[tuple[str, tuple[int, int]]]:
-    """Name, byte offset and bytes of the plain files before the damage, if there is any."""
+    """Name, byte offset and size of regular files, up to the first damaged header."""
     files: list[tuple[str, tuple[int, int]]] = []
     end = 0
     try:

@@ -1,4 +1,4 @@
-"""Where a folder of shards lies, and how its bytes are read: a local folder, a web or object store, a shell command.
+"""Access to a folder of shards: local, on a web server or object store, or by a shell command.
 
     FOLDER, file://…               bytes by offset, from files that stay open
     https:// http:// s3:// gs://   bytes by range request (fsspec), or whole shards into a bounded cache
@@ -19,36 +19,36 @@ SCHEMES = ("http://", "https://", "s3://", "gs://")
 
 
 class Store(Protocol):
-    """A folder of files somewhere. May be used by several threads; a copy in another process opens its own files."""
+    """A folder of files. Thread-safe; a copy in another process opens its own files."""
 
     url: str
     folder: Path | None  # where it is on this machine, if it is
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """Bytes of a file, fewer where it ends. Raises DecodeError ("missing")."""
+        """Bytes of a file; fewer at its end. Raises DecodeError ("missing")."""
         ...
 
     def fetch(self, name: str) -> Path:
-        """The whole file, on this machine. Raises DecodeError ("missing")."""
+        """Path of the whole file on this machine. Raises DecodeError ("missing")."""
         ...
 
     def current(self, name: str) -> bytes:
-        """The whole of a small file as it is now, never as it was fetched before. Raises DecodeError ("missing")."""
+        """The current contents of a small file, without the cache. Raises DecodeError ("missing")."""
         ...
 
     def expect(self, edition: str, sizes: Mapping[str, int]) -> None:
-        """What the manifest says: a name for this state of the corpus, and the bytes that files have in it."""
+        """Set the version of the corpus and the sizes of its files, from the manifest."""
         ...
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none, or nobody can say before it is fetched."""
+        """Size of a file; None if it does not exist, or its size is unknown before the download."""
         ...
 
     def close(self) -> None: ...
 
 
 def open_store(url: str | Path, access: Access | None = None) -> Store:
-    """Raises DataError for a scheme that is not read, or a `pipe:` that is not allowed."""
+    """Open a store by its URL. Raises DataError for unknown schemes, and for `pipe:` if not allowed."""
     from jepa_data.shards.remote import FetchingStore, RangeStore, request, run_command  # fsspec, only where needed
 
     text = str(url)

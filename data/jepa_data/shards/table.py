@@ -1,7 +1,7 @@
-"""The samples of a folder of shards as a sequence that costs no memory: rows of a memory-mapped table.
+"""The samples of a folder of shards as rows of a memory-mapped table.
 
-A row says how long a sample is and where its line in its shard's index lies; the line is read when the sample is.
-Ten million samples are 290 MB of table, which all workers share, and nothing else.
+A row contains the length of a sample and the offset of its line in the index of its shard. The line is read together
+with the sample. Ten million samples are a table of 290 MB, which all workers share.
 """
 
 import operator
@@ -52,7 +52,7 @@ def row_of(sample: Sample, shard: int, line: int, size: int) -> tuple[int, int, 
 
 
 def rows_of(samples: Sequence[Sample], shard: int, lines: Sequence[bytes]) -> list[tuple]:
-    """The rows of the samples of a shard whose index holds these lines, each with a line feed after it."""
+    """The rows of the samples of a shard, from the lines of its index, each with its line feed."""
     starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
     places = zip(samples, starts, map(len, lines), strict=False)
     return [row_of(sample, shard, start, size) for sample, start, size in places]
@@ -66,14 +66,14 @@ else:  # what checks types in tests would read a sample of a `Sequence[Sample]`,
 
 @dataclass(eq=False, repr=False)
 class Samples(Base):
-    """Some or all samples of a folder of shards, in the order they were written.
+    """Some or all samples of a folder of shards, in the order of writing.
 
     Args:
-        store: where the shards lie.
+        store: that of the shards.
         shards: file and split of each shard.
-        rows: of the table; other processes map the file again, or share the memory: nobody copies it.
-        kept: samples of shards whose index was lost, by shard number.
-        mapped: number of the first row, where `rows` is a memory map of the table's file.
+        rows: of the table; other processes map the file or share the memory, without a copy.
+        kept: samples of shards without an index, by shard number.
+        mapped: index of the first row, if `rows` is a memory map of the table file.
     """
 
     store: Store
@@ -120,7 +120,7 @@ class Samples(Base):
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def of_split(self, name: str) -> "Samples":
-        """The samples of one split, which lie together."""
+        """The samples of one split, which are contiguous."""
         numbers = [number for number, (_, split) in enumerate(self.shards) if split == name]
         ends = [min(numbers, default=0), max(numbers, default=-1) + 1]
         first, last = np.searchsorted(self.rows["shard"], ends).tolist()
@@ -128,7 +128,7 @@ class Samples(Base):
         return Samples(self.store, self.shards, self.rows[first:last], self.kept, mapped)
 
     def replace(self, at: int, sample: Sample) -> None:
-        """Keep what was found out about a sample of a shard without an index."""
+        """Store a probed sample of a shard without an index."""
         shard, line, *_ = self.rows[at].item()
         self.kept[shard][line] = sample
         self.rows[at] = row_of(sample, shard, line, 0)
@@ -155,7 +155,7 @@ class Samples(Base):
 
 
 def open_table(path: str) -> np.ndarray:
-    """The table of a folder of shards, memory-mapped. Raises ValueError if it is none."""
+    """The memory-mapped table of a folder of shards. Raises ValueError if the file is not a table."""
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy reads the header with Python's own parser, which raises many things

@@ -1,4 +1,4 @@
-"""One tar being written, its index, and the hash of what went into it."""
+"""A tar being written, with its index and hash."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from jepa_data.shards.read import crc32
 
 
 class OpenShard:
-    """A shard while samples are appended to it, and what is known of their arrays."""
+    """An open shard to append samples to, with statistics of their arrays."""
 
     def __init__(self, path: Path) -> None:
         from webdataset.writer import TarWriter  # imports torch, which a light command such as `inspect` does not need
@@ -57,7 +57,7 @@ class OpenShard:
         self.seconds += index.frames / (index.fps or math.inf)
 
     def close(self) -> ShardRecord:
-        """What was written."""
+        """Close the shard, and return its record."""
         self._tar.close()
         self._file.close()
         (self.path.parent / index_name(self.path.name)).write_text("\n".join(self._lines) + "\n")
@@ -67,7 +67,7 @@ class OpenShard:
 
 
 class _HashedFile(io.BufferedWriter):
-    """A file for writing that knows the hash of its contents."""
+    """A file for writing that computes the hash of its contents."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path, "w"))

@@ -1,7 +1,7 @@
-"""Writes samples into shards: tars of about equal size, an index beside each, and the manifest last.
+"""Writes samples into shards: tars of about equal size, an index for each, and the manifest last.
 
-The manifest is what makes a folder readable, and it appears in one step when everything else is in place: a recording
-that was interrupted is never mistaken for a whole one. The same samples give the same bytes.
+A folder is readable only with a manifest, which is written atomically at the end, so an incomplete recording is never
+read. The same samples give the same bytes.
 """
 
 import functools
@@ -48,19 +48,18 @@ class ShardWriter:
     """Samples in, a folder of shards out. Use it as a context manager: leaving it writes the manifest.
 
     Args:
-        out: folder; made if missing. One that holds anything is refused, unless `overwrite`, which removes the shards
-            in it first (and nothing else), or `resume`.
-        fps, image_size: of the corpus (short side in pixels); None: whatever all samples turn out to have, if they
-            agree.
-        world: the simulated world it was recorded in; None for other video.
+        out: folder, created if missing. It must be empty, except with `overwrite`, which first removes the shards in it
+            (and no other files), or `resume`.
+        fps, image_size: of the corpus (short side in pixels); None: those of the samples, if all are equal.
+        world: the simulated world of the recording; None for other video.
         action_size: A; 0 for video without actions.
         state_names, label_names: columns of `states` [T, X] and keys of `metadata["labels"]`.
-        seed: what the corpus was drawn from; stored.
-        label_values: names of the classes of labels; may be filled in until the writer is left.
-        made: how the shards are made, JSON-able; an interrupted writing is only resumed by the same.
-        shard_bytes: a shard that reached this size is closed.
-        resume: keep the finished shards of an interrupted writing; `done` holds the keys of their samples. What was in
-            unfinished ones is thrown away: going on with the rest gives the bytes of an uninterrupted writing.
+        seed: of the corpus; stored.
+        label_values: names of the classes of labels; may be filled until the context exits.
+        made: how the shards are made, JSON-serializable; `resume` requires the same value.
+        shard_bytes: a shard of this size is closed.
+        resume: keep the finished shards of an interrupted run; `done` contains the keys of their samples. Unfinished
+            shards are deleted: writing the remaining samples gives the same bytes as an uninterrupted run.
     """
 
     def __init__(
@@ -120,13 +119,13 @@ class ShardWriter:
         """Append one sample.
 
         Args:
-            media: the bytes of a video or image file whose name would end in `ending`.
-            metadata: JSON-able; `metadata["labels"]` holds an int per label name (-1: none).
-            source: what it was cut from: {"url", "start", "end"} in seconds.
-            index: of the video, where it was made already.
+            media: the bytes of a video or image file with the suffix `ending`.
+            metadata: JSON-serializable; `metadata["labels"]` has an int per label name (-1: none).
+            source: the original video: {"url", "start", "end"} in seconds.
+            index: of the video, if already computed.
 
         Raises:
-            DataError: the parts do not fit each other or the corpus, or the key is taken.
+            DataError: the parts do not match each other or the corpus, or the key exists.
             DecodeError: the video cannot be read.
         """
         key = clean_key(key)
@@ -158,26 +157,23 @@ class ShardWriter:
     def close(self) -> Manifest:
         """Finish the open shards and write the table and the manifest. Raises DataError."""
         with writing(self.out):
-            return self._close()
-
-    def _close(self) -> Manifest:
-        for split in list(self._open):
-            self._finish(split)
-        parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
-        if not parts:
-            raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
-        totals = write_table(self.out, self._finished())
-        about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
-        manifest = Manifest(
-            **about,
-            actions=self._action_stats(),
-            missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
-            label_values={name: tuple(values) for name, values in self.label_values.items()},
-            splits={split: summed(finished) for split, finished in parts.items()},
-        )
-        manifest.save(self.out)
-        (self.out / UNFINISHED).unlink()
-        return manifest
+            for split in list(self._open):
+                self._finish(split)
+            parts = {split: self._done[split] for split in SPLITS if self._done.get(split)}
+            if not parts:
+                raise DataError(f"{self.out}: no sample was written, so there is nothing to describe")
+            totals = write_table(self.out, self._finished())
+            about: dict[str, Any] = self._about | {k: value for k, value in totals.items() if self._about[k] is None}
+            manifest = Manifest(
+                **about,
+                actions=self._action_stats(),
+                missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
+                label_values={name: tuple(values) for name, values in self.label_values.items()},
+                splits={split: summed(finished) for split, finished in parts.items()},
+            )
+            manifest.save(self.out)
+            (self.out / UNFINISHED).unlink()
+            return manifest
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +205,7 @@ class ShardWriter:
         return [one for split in SPLITS for one in self._done.get(split, [])]
 
     def _action_stats(self) -> ActionStats | None:
-        """Of all shards; None without actions, or where an earlier version wrote some of them."""
+        """Statistics of all shards; None without actions, or if an earlier version wrote some of them."""
         every = _added([one.actions for one in self._finished()])
         if every is None:
             return None
@@ -246,10 +242,10 @@ def _checked_numbers(
     states: Float[np.ndarray, "T X"] | None,
     names: Sequence[str],
 ) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """Actions and states as they are stored, and the names of the states that do not exist in the sample.
+    """Actions and states as float32, and the names of states that do not exist in the sample.
 
     Raises:
-        DataError: numbers are not finite, or float32 cannot hold them.
+        DataError: numbers are not finite, or do not fit float32.
     """
     missing: tuple[int, ...] = ()
     try:
@@ -265,7 +261,7 @@ def _checked_numbers(
 
 
 def _whole_numbers(key: str, labels: Mapping[str, Any]) -> dict[str, int]:
-    """Labels as integers. Raises DataError for one that is no whole number."""
+    """Labels as integers. Raises DataError for other numbers."""
     numbers = {}
     for name, value in labels.items():
         number = isinstance(value, int | float | np.number) and math.isfinite(value)
@@ -290,13 +286,13 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def common(values: Iterable[Value]) -> Value | None:
-    """The value that all of them are; None where they differ, or there are none."""
+    """The common value; None if values differ, or there are none."""
     different = set(values)
     return different.pop() if len(different) == 1 else None
 
 
 def summed(shards: Iterable[Finished]) -> SplitRecord:
-    """What a manifest says of a split."""
+    """The record of a split for the manifest."""
     finished = tuple(shards)
     return SplitRecord(
         episodes=sum(one.record.samples for one in finished),
@@ -307,7 +303,7 @@ def summed(shards: Iterable[Finished]) -> SplitRecord:
 
 
 def write_table(out: Path, finished: Sequence[Finished]) -> dict[str, Any]:
-    """Write the row of every sample; gives back the rate and the short side of their videos, None where they differ."""
+    """Write a row for every sample; return the common frame rate and short side of the videos, None if they differ."""
     rows: list[tuple] = []
     rates: set[float] = set()
     sides: set[int] = set()

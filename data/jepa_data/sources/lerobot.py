@@ -126,7 +126,6 @@ class _Recorded:
 
 
 def _recorded(path: Path, layout: _Layout) -> dict[int, _Recorded]:
-    """The episodes in a file of data/."""
     vectors = [name for name, size in ((ACTION, layout.actions), (STATE, len(layout.state_names))) if size]
     names = {"episode_index", "frame_index", *vectors}
     table = read_parquet(path, lambda column: column in names)

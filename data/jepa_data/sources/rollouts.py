@@ -114,7 +114,6 @@ class _Episode:
 
 
 def _simulate(r: Recording) -> Iterator[list[_Episode]]:
-    """All episodes, chunk by chunk."""
     for first in range(0, r.episodes, CHUNK):
         episodes = np.arange(first, min(first + CHUNK, r.episodes))
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)

@@ -32,13 +32,9 @@ def read_rows(path: Path) -> tuple[list[Row], tuple[str, ...]]:
     if ending == "jsonl":
         return [_json(path, number, line) for number, line in enumerate(filled, start=1)], ()
     delimiter = "\t" if ending == "tsv" else ","
-    if filled and "path" in _cells(filled[0], delimiter):
+    if filled and "path" in map(str.strip, next(csv.reader(filled[:1], delimiter=delimiter))):
         return _separated(path, lines, delimiter)
     return [_listed(path, number, line) for number, line in enumerate(filled, start=1)], ()
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
 
 
 def _separated(path: Path, lines: Iterable[str], delimiter: str) -> tuple[list[Row], tuple[str, ...]]:

@@ -7,7 +7,7 @@ is counted.
 
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,8 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
                 listing.repeated += linked
                 continue
             seen.add((about.st_dev, about.st_ino))
-            entries = list(_entries(folder))
+            with os.scandir(folder) as names:
+                entries = sorted(names, key=lambda entry: entry.name)
         except OSError as error:
             if folder == root:
                 raise DataError(f"{printable(root)}: cannot be read ({error.strerror})") from error
@@ -99,12 +100,6 @@ def walk(root: Path, endings: Collection[str]) -> FolderFiles:
                 listing.others[printable(path.suffix) or "without an ending"] += 1
     listing.files.sort()
     return listing
-
-
-def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """The names in a folder, sorted. Raises OSError."""
-    with os.scandir(folder) as entries:
-        yield from sorted(entries, key=lambda entry: entry.name)
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:

@@ -1,1 +1,1 @@
-"""Shards to batches of clips, in an order that is a function of seed, epoch and place."""
+"""Shards to batches of clips, in an order that depends only on seed, epoch and position."""

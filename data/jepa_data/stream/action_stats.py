@@ -1,7 +1,7 @@
-"""Mean and standard deviation of the actions or states of a run, read from the shards without their videos.
+"""Mean and standard deviation of the actions or states of a run, read from the shards without decoding video.
 
-Of each source at most so many samples are read, spread evenly over it; sources count as they are mixed. What a manifest
-says of its actions is not read again.
+At most SAMPLES samples are read per source, spread evenly; sources are weighted as in the mix. Action statistics in a
+manifest are used as they are.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ What = Literal["actions", "states"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Of each number: its mean, its standard deviation, and the share of it that is missing (NaN)."""
+    """Mean, standard deviation and share of missing values (NaN) of each column."""
 
     mean: Float64[np.ndarray, " X"]
     std: Float64[np.ndarray, " X"]
@@ -49,7 +49,7 @@ def spread(loader: ClipLoader, what: What, samples: int = SAMPLES) -> Spread:
 
 
 def action_stats(loader: ClipLoader, samples: int = SAMPLES) -> ActionStats:
-    """Of raw actions: what the manifests say, or, where an older one says nothing, what is read from the samples.
+    """Statistics of raw actions: from the manifests, or from the samples if an older manifest has none.
 
     Raises:
         DataError: there are no actions, or one of their numbers is missing (NaN) everywhere.

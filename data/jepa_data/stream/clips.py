@@ -1,7 +1,7 @@
-"""The stages of the stream's pipeline that do the work: places of a batch to decoded clips, clips to a batch.
+"""The pipeline stages of the stream: from positions of a batch to decoded clips, and from clips to a batch.
 
-A sample that cannot be read is replaced by one that the place alone determines: it is named and counted, and every
-other clip stays where it was. In evaluation it is dropped instead.
+A sample that cannot be read is reported, counted, and replaced; the replacement depends only on the position, and all
+other clips are unchanged. In evaluation it is dropped instead.
 """
 
 import threading
@@ -46,11 +46,11 @@ ATTEMPTS = 16  # substitutes tried for one place before the stream gives up
 
 @dataclass(frozen=True)
 class Corpus:
-    """The samples of one source that clips are drawn from, and what the manifest promises of each.
+    """The samples of one source from which clips are drawn, and their format according to the manifest.
 
     Attributes:
-        chosen: their numbers among `samples`; None: all.
-        action_size: width of the actions; 0: there are none.
+        chosen: indices into `samples`; None: all.
+        action_size: width of the actions; 0: no actions.
         action_stride: actions between two frames of a clip.
         states: width of the states; 0: none are read.
     """
@@ -85,7 +85,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Bad(Finding):
-    """A sample that could not be read, and where in the stream that was."""
+    """A sample that could not be read, and its position in the stream."""
 
     epoch: int
     position: int
@@ -94,7 +94,7 @@ class Bad(Finding):
 
 @dataclass(frozen=True)
 class WorkerBatch:
-    """What a worker hands over for one batch. `batch` is None if all its samples were dropped."""
+    """The result of a worker for one batch. `batch` is None if all its samples were dropped."""
 
     batch: ClipBatch | None
     bad: tuple[Bad, ...]
@@ -104,7 +104,7 @@ class WorkerBatch:
 
 @dataclass(eq=False)
 class ClipReader:
-    """Pipeline stage: places of a batch -> samples with decoded clips. Opens its files where it runs."""
+    """Pipeline stage: positions of a batch -> samples with decoded clips. Opens files in the process where it runs."""
 
     config: StreamConfig
     corpora: Sequence[Corpus]
@@ -168,11 +168,11 @@ class ClipReader:
         }
 
     def _later(self, sample: Sample, index: VideoIndex, item: ClipIndex) -> list[tuple[tuple[int, int, int], ClipSpec]]:
-        """The other clips of a video that come after this one in the epoch, and where they stand."""
+        """The later clips of the same video in the epoch, and their positions."""
         return [(later.identity, self._choose(sample, index, later, 0)[1]) for later in self.plan.later(item)]
 
     def _choose(self, sample: Sample, index: VideoIndex, item: ClipIndex, attempt: int) -> tuple[int, ClipSpec]:
-        """Start frame, and frames and part of the image, of a clip."""
+        """Start frame, frame indices and crop of a clip."""
         crop = self._crop(index, item, attempt)
         if sample.media in IMAGES:
             return 0, ClipSpec(np.zeros(self.config.clip_frames, np.int64), crop)
@@ -212,6 +212,9 @@ class ClipReader:
                 config = self.config
                 cache = config.cache_mib * 2**20 // len(self.corpora)
                 waiting = cache // 2 if self.plan.sources[source].clips > 1 else 0
+                if config.crop is not None and self.plan.endless:
+                    # A video in a random crop is not asked for again: only the other clips of this epoch are kept.
+                    cache = waiting = 2 * waiting
                 limits = Limits(timeout_seconds=config.decode_seconds)
                 store = self.corpora[source].store
                 self._readers[source] = SampleReader(
@@ -224,8 +227,8 @@ class ClipReader:
 
 
 def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
-    """Actions of a clip. Raises DecodeError if they are not finite or not what the manifest promises, or the frames not
-    even."""
+    """Actions of a clip. Raises DecodeError if they are not finite, differ from the manifest, or the frames are not
+    evenly spaced."""
     if not corpus.action_size:
         return None
     actions = _of_width(corpus.action_size, decoded.actions, "actions of {} numbers")
@@ -237,9 +240,9 @@ def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray |
 
 
 def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
-    """States of a clip. Raises DecodeError if they are not what the manifest promises.
+    """States of a clip. Raises DecodeError if they differ from the manifest.
 
-    Missing and infinite ones (foreign shards) are left to whoever reads that state: probes and training name them.
+    Missing and infinite values (in imported shards) are kept: probes and training report them.
     """
     if not corpus.states:
         return None
@@ -247,7 +250,7 @@ def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | 
 
 
 def _of_width(width: int, array: np.ndarray | None, what: str) -> np.ndarray:
-    """The array, if it is there and as wide as the manifest promises. Raises DecodeError."""
+    """The array, if it exists and has the width of the manifest. Raises DecodeError otherwise."""
     columns = 0 if array is None else array.shape[1]
     if array is None or columns != width:
         raise DecodeError("damaged", f"it has {what.format(columns)}, the manifest says {width}")

@@ -1,7 +1,7 @@
 """Shards to batches of clips: `make_loader`, and what it returns.
 
-What stands in a batch depends on (seed, epoch, place) alone; workers only share out the batches, so any number of them
-yields the same ones, and a run resumed at batch k continues exactly.
+The contents of a batch depend only on (seed, epoch, position). Any number of workers yields the same batches, and a run
+resumed at batch k continues exactly.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
@@ -37,19 +38,20 @@ def make_loader(
     """Batches of clips of one split.
 
     Args:
-        total_batches: length of the loader, over as many epochs as that takes in training; None: one epoch.
-        shuffle: training: another order and other clips each epoch. False is evaluation: every sample once, in order,
-            from `config.start_seconds` or the middle; the last batch may be smaller.
+        total_batches: length of the loader, over as many epochs as needed in training; None: one epoch.
+        shuffle: True: training, with a new order and new clips in each epoch. False: evaluation, with every sample
+            once, in order, from `config.start_seconds` or the middle; the last batch may be smaller.
         start_batch: batches already used, as `load_state_dict` would set it.
-        rank, world_size: this process takes its slice, `batch_size / world_size` clips, of each batch.
+        rank, world_size: each process gets `batch_size / world_size` clips of each batch.
 
     Raises:
         DataError: a folder cannot be used, a video is shorter than a clip (`config.short`), more samples are lost
-            than `config.max_bad_fraction` allows, sources do not fit together, or sizes do not divide.
+            than `config.max_bad_fraction` allows, sources are incompatible, or sizes do not divide.
     """
     if config.batch_size % world_size:
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
-    sources = tuple(ShardSet.open(source.shards, config.remote) for source in config.sources)
+    stores = [open_store(source.shards, config.remote) for source in config.sources]
+    sources = tuple(map(ShardSet.open, stores))
     loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
     loader.load_state_dict({"batch": start_batch})
     return loader
@@ -59,17 +61,17 @@ def make_loader(
 class ClipLoader:
     """Iterates over `len(self)` batches; made by `make_loader`.
 
-    In training, a pass that was broken off is continued, and the next pass goes on where the last one ended.
-    `state_dict()` is the number of batches handed out, and a new loader that loads it yields the rest: Lightning
-    stores it in its checkpoints by itself. In evaluation every pass starts at the beginning.
+    In training, each pass continues where the last one stopped. `state_dict()` contains the number of batches yielded;
+    a new loader that loads it yields the rest. Lightning stores it in checkpoints automatically. In evaluation, every
+    pass starts at the beginning.
 
     Attributes:
         shards: the first source; `sources`: all of them.
-        corpora: what is drawn from, source by source.
+        corpora: the samples of each source.
         stats: counts since the loader was made.
-        action_size: width of `ClipBatch.actions`; 0 if there are none.
+        action_size: width of `ClipBatch.actions`; 0 without actions.
         bad: samples that could not be read, by key.
-        notes: problems found when the shards were opened, a line each.
+        notes: problems found when the shards were opened, one line each.
     """
 
     config: StreamConfig
@@ -105,12 +107,12 @@ class ClipLoader:
 
     @property
     def samples(self) -> Corpus:
-        """What is drawn from, where there is one source."""
+        """The samples, if there is one source."""
         return self.corpora[0]
 
     @property
     def position(self) -> dict[str, Any]:
-        """Batches handed out, and which epoch each source is in (a fraction)."""
+        """Batches yielded, and the epoch of each source (a fraction)."""
         drawn = self.plan.drawn(self._consumed)
         epochs = [round(n / source.epoch_places, 4) for n, source in zip(drawn, self.plan.sources, strict=True)]
         return {"batch": self._consumed, "epochs": epochs}
@@ -119,7 +121,7 @@ class ClipLoader:
         return {"batch": self._consumed, "data": self._data}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches of a state. Raises DataError if the shards have changed since."""
+        """Continue after the batches of a state. Raises DataError if the shards have changed since."""
         if state.get("data", self._data) != self._data:
             raise DataError(
                 f"{self.shards.url}: these shards have changed since the state was saved, so its place in them means "
@@ -206,7 +208,7 @@ class ClipLoader:
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:
-    """Width of the actions, and what sources do not have in common. Raises DataError if their actions differ."""
+    """Width of the actions, and notes on differences of the sources. Raises DataError if their actions differ."""
     manifests = [source.manifest for source in sources]
     widths = [manifest.action_width(config.fps, config.stride) for manifest in manifests]
     if len(set(widths)) > 1:

@@ -1,4 +1,4 @@
-"""What the stream has handed out and what it could not read; stops the run when that is too much."""
+"""Counts of yielded and unreadable samples; stops the run if too many are unreadable."""
 
 import json
 import math
@@ -20,12 +20,12 @@ class LoaderStats:
     """Since the loader was made, in this process.
 
     Attributes:
-        clips: handed out; `drawn` says from which source.
-        wait_seconds: spent waiting for data; `seconds`: in all.
-        bad, short, lost: samples that cannot be read, are shorter than a clip, or are missing from a shard cut short.
-        skipped: samples that a quarantine file leaves out.
-        kinds: what was wrong, and how often it was met.
-        stalls: times the watchdog reported that nothing arrived.
+        clips: number yielded; `drawn`: per source.
+        wait_seconds: spent waiting for data; `seconds`: total time.
+        bad, short, lost: samples that cannot be read, are shorter than a clip, or are missing from a truncated shard.
+        skipped: samples excluded by a quarantine file.
+        kinds: number of errors of each kind.
+        stalls: number of reports of the watchdog.
     """
 
     clips: int = 0
@@ -45,7 +45,7 @@ class LoaderStats:
 
     @property
     def wait_share(self) -> float:
-        """Part of the time that was spent waiting for data."""
+        """Share of the time spent waiting for data."""
         return self.wait_seconds / (self.seconds or math.inf)
 
 
@@ -71,7 +71,7 @@ class StatsRecorder:
         self.bad: dict[str, Bad] = {}
 
     def account(self, worker_batch: WorkerBatch) -> None:
-        """Count what was delivered. Raises DataError if it is an error, or too much could not be read."""
+        """Count a worker result. Raises DataError if it is an error, or too many samples are unreadable."""
         if worker_batch.error is not None:
             raise worker_batch.error
         self.stats.drawn.update(self._names[source] for source in worker_batch.sources)
@@ -81,7 +81,7 @@ class StatsRecorder:
         self.check()
 
     def record(self, bad: Bad) -> None:
-        """Count a sample once, and write it down where the run keeps such a file."""
+        """Count a sample once, and log it if the run has a file for it."""
         identity = bad.source, bad.shard, bad.key
         if identity in self._known:
             return

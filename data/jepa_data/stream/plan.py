@@ -1,19 +1,19 @@
-"""The clip at each place of each batch: arithmetic alone, so that any batch can be asked for at any time.
+"""The clip at each position of each batch, computed by arithmetic: any batch can be computed at any time.
 
-Clips are numbered without end. Batch b holds places b*B .. b*B+B-1, and each place draws the next clip of one source:
+Clips are numbered endlessly. Batch b has positions b*B .. b*B+B-1, and each position draws the next clip of a source:
 
     places     0 . . . . . . . | . . . . . . . | . . .        one source with N*R = 8 clips, B = 3
     batches    [0  ][1  ][2  ][3  ][4  ][5  ][6  ]
     epochs     0                 1               2
 
-With several sources every batch holds each one's share of it, rounded up or down, and over 64 batches the shares are
-met as well as whole clips allow. Each source goes through its own epochs: all its clips once, then again in another
-order. No sample is held back for shuffling: the shards of an epoch are permuted, taken in windows, and the videos of a
-window are permuted; with one window (up to `window_shards` shards) that is a plain permutation.
+With several sources, every batch contains the share of each source, rounded up or down; over 64 batches the shares are
+as exact as whole clips allow. Each source has its own epochs: all its clips once, then again in another order. There is
+no shuffle buffer: the shards of an epoch are permuted and grouped into windows, and the videos of a window are
+permuted. With one window (up to `window_shards` shards), this is a plain permutation.
 
-With R clips a video, runs of videos long enough for a few batches are gone through R times: clips of one video stand
-in different batches, at the same place, and an even number of batches apart, so that for 1, 2 and 4 workers, and any
-number of ranks, the process that decoded a video for its first clip also delivers the others.
+With R clips per video, runs of videos that fill a few batches are repeated R times. The clips of a video are in
+different batches, at the same position, an even number of batches apart. So for 1, 2 and 4 workers, and any number of
+ranks, the process that decoded a video for its first clip also delivers the others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ SOURCE_BITS = 48  # clip numbers of a source: the lower 48 bits count, the upper
 
 
 def _last_few(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method whose last results are kept, with its object. Several threads may ask at once."""
+    """A method with a cache of its last results on the object. Thread-safe."""
 
     @wraps(method)
     def kept(self: object, *key: int) -> Any:
@@ -50,7 +50,7 @@ def _last_few(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class ClipIndex:
-    """One place of one batch. `clip` numbers the clips of a video within an epoch, `position` those of the epoch."""
+    """One position of a batch. `clip` numbers the clips of a video in an epoch, `position` the clips of the epoch."""
 
     source: int
     epoch: int
@@ -60,12 +60,12 @@ class ClipIndex:
 
     @property
     def number(self) -> int:
-        """Counts the slots of all sources in an epoch: what random numbers are drawn by."""
+        """The number of this clip among all sources in an epoch, used to seed random numbers."""
         return (self.source << SOURCE_BITS) + self.position
 
     @property
     def identity(self) -> tuple[int, int, int]:
-        """What no other clip of a run has."""
+        """A key that is unique in a run."""
         return self.source, self.epoch, self.position
 
 
@@ -76,8 +76,8 @@ class SourcePlan:
     Attributes:
         shard_sizes: videos in each shard.
         clips: R, clips of each video in an epoch.
-        run: videos gone through R times together.
-        window_shards: shards that are mixed with one another.
+        run: videos repeated R times together.
+        window_shards: shards that are shuffled together.
     """
 
     shard_sizes: tuple[int, ...]
@@ -157,8 +157,8 @@ class BatchPlan:
     Attributes:
         sources: at least one.
         weights: share of each source in training, positive; they need not sum to 1.
-        endless: training, shuffled and without end; otherwise one pass in order, source after source, whose last batch
-            may be smaller.
+        endless: training, shuffled and endless; otherwise one pass in order, source after source, with a smaller last
+            batch if needed.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -175,11 +175,11 @@ class BatchPlan:
 
     @property
     def epoch_batches(self) -> int:
-        """Batches that hold as many clips as all sources have together, the last one counted even if not full."""
+        """Number of batches for as many clips as all sources have, including a partial last batch."""
         return -(-self.epoch_places // self.batch_size)
 
     def batch(self, number: int) -> list[ClipIndex]:
-        """This rank's places of one batch."""
+        """The positions of this rank in one batch."""
         share = self.batch_size // self.world_size
         first = self.rank * share
         if not self.endless:
@@ -212,14 +212,14 @@ class BatchPlan:
             yield self.batch(number)
 
     def drawn(self, batches: int) -> list[int]:
-        """Clips taken from each source by the first so many batches."""
+        """Clips drawn from each source in the first batches."""
         if len(self.sources) == 1:
             return [batches * self.batch_size]
         cycles, rest = divmod(batches, CYCLE)
         return (cycles * self._quotas.sum(0) + self._quotas[:rest].sum(0)).tolist()
 
     def _sources_of(self, number: int) -> Int64[np.ndarray, " B"]:
-        """Source of each place of a batch: the batch's quota of each, in random order."""
+        """Source of each position of a batch: the quota of each source, in random order."""
         quota = self._quotas[number % CYCLE]
         return clip_generator(self.seed, MIX, 0, number).permutation(np.repeat(np.arange(len(quota)), quota))
 
@@ -237,9 +237,9 @@ class BatchPlan:
 
 
 def quotas(weights: Sequence[float], batch_size: int, batches: int) -> Int64[np.ndarray, "C K"]:
-    """Clips of each source in each of `batches` batches: every one the exact share, rounded up or down.
+    """Clips of each source in each of `batches` batches: the exact share, rounded up or down.
 
-    What is left after rounding down goes to the sources that lag most behind their share so far.
+    The remainder after rounding down goes to the sources that are furthest behind their share.
     """
     share = np.array(weights, np.float64) / sum(weights) * batch_size
     rows = []

@@ -1,4 +1,4 @@
-"""Which samples of a source a run can draw clips from: those that are long enough, and readable."""
+"""Select the samples of a source that are readable and long enough for a clip."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from jepa_data.stream.clips import ROWS, Bad, Corpus
 
 @dataclass(frozen=True)
 class Selected:
-    """What can be drawn from, how many samples are too short or in quarantine, and which cannot be read."""
+    """Usable samples, numbers of samples that are too short or in quarantine, and unreadable samples."""
 
     corpus: Corpus
     short: int
@@ -25,10 +25,10 @@ class Selected:
 
 
 def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) -> Selected:
-    """Looks at the table alone, and at the videos of shards whose index was lost.
+    """Select by the table only; videos are read if the index of their shard is missing.
 
     Args:
-        source: number of this source among those of a mix.
+        source: index of this source in the mix.
 
     Raises:
         DataError: a video is shorter than a clip and `config.short` is "error", or nothing is left.

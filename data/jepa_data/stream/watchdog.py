@@ -1,4 +1,4 @@
-"""Says what every thread is doing when no batch arrives for long: training that hangs is otherwise silent."""
+"""Print the stack of every thread if no batch arrives for a long time, to debug hanging runs."""
 
 import contextlib
 import faulthandler
@@ -14,18 +14,18 @@ STACKS: int | None = getattr(signal, "SIGUSR1", None)  # asks a worker for its s
 
 
 def answer_with_stacks() -> None:
-    """Called in a worker process: print its stacks when the watchdog asks."""
+    """Let a worker process print its stacks on request of the watchdog."""
     if STACKS is not None:
         faulthandler.register(STACKS, all_threads=True)
 
 
 class Watchdog:
-    """A context in which `waiting()` marks the begin of a wait and `arrived()` its end.
+    """A context manager: `waiting()` marks the start of a wait and `arrived()` its end.
 
     Args:
-        seconds: a longer wait is reported, once.
-        workers: gives the process numbers of the workers.
-        report: called with how long nothing has arrived, after the stacks are on stderr.
+        seconds: longer waits are reported, once.
+        workers: returns the process ids of the workers.
+        report: called with the length of the wait, after the stacks are printed to stderr.
     """
 
     def __init__(self, seconds: float, workers: Callable[[], Sequence[int]], report: Callable[[float], None]) -> None:

@@ -1,4 +1,4 @@
-"""Who decodes: the training process, threads of it, or processes of their own. What is delivered is the same.
+"""Workers that decode: the training process, its threads, or other processes. All deliver the same batches.
 
     BatchPlan -> [ClipIndex, ...] -> ClipReader -> [sample, ...] -> collate -> WorkerBatch
     (which)                     (read, decode, cut)          (stack)
@@ -47,7 +47,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
     def by(
         self, workers: int, kind: Literal["process", "thread"]
     ) -> tuple[Iterator[WorkerBatch], Callable[[], Sequence[int]]]:
-        """The batches in order, and a function that gives the process numbers of the workers that are ready."""
+        """The batches in order, and a function that returns the process ids of the workers that are ready."""
         if workers == 0:
             return iter(self), lambda: ()
         if kind == "thread":
@@ -68,7 +68,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
         return batches, lambda: [pid for pid, is_ready in zip(pids, ready.tolist(), strict=False) if is_ready]
 
     def _in_threads(self, workers: int) -> Iterator[WorkerBatch]:
-        """The same, by threads of this process, which share its memory of decoded images."""
+        """Like worker processes, but with threads, which share the cache of decoded images."""
         pending: deque[Future[WorkerBatch]] = deque()
         with ThreadPoolExecutor(workers, "jepa-data") as pool:
             try:
@@ -86,7 +86,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
 
 
 def through(reader: ClipReader, batches: Iterator[list[ClipIndex]]) -> Iterator[WorkerBatch]:
-    """The pipeline. An error of the data comes as a value: torch would bury its one line in a worker's traceback."""
+    """Run the pipeline. Data errors are returned as values: torch would hide their one line in a worker's traceback."""
     try:
         yield from DataPipeline(lambda: batches, reader, collate)
     except DataError as error:
@@ -100,10 +100,9 @@ def _init_worker(ready: torch.Tensor, worker: int) -> None:
 
 
 def _process_context() -> BaseContext:
-    """How workers are started: from a server without threads, which has imported what they need, where there is one.
+    """Start method of the workers: a fork server without threads that has imported all modules, if available.
 
-    Forking the training process can deadlock in libraries that have threads; starting each worker from nothing imports
-    torch once a worker.
+    Forking the training process can deadlock in libraries with threads. Spawning imports torch in every worker.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

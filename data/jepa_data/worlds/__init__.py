@@ -1,8 +1,7 @@
-"""Simulated worlds: a source of video, actions and ground truth, and a place to act in.
+"""Simulated worlds: sources of video, actions and true states, and environments to act in.
 
-`make_batch` gives many episodes side by side, which is how data is recorded; `make_goal_batch` the same of a world that
-sets tasks, which is how plans are scored; `make_env` gives one episode with the Gymnasium API. What a world must have:
-`base.py`.
+`make_batch` makes many parallel episodes, to record data. `make_goal_batch` does the same for worlds with tasks, to
+evaluate plans. `make_env` makes one episode with the Gymnasium API. `base.py` defines the interface of a world.
 """
 
 from jepa_data.worlds.env import make_batch, make_env, make_goal_batch, world_names

@@ -1,12 +1,12 @@
-"""The base classes of worlds: `WorldBatch` can be recorded and acted in, `GoalBatch` sets tasks as well.
+"""The base classes of worlds: `WorldBatch` can be recorded, `GoalBatch` also sets tasks.
 
-A batch is many episodes of a world side by side; E of them. An episode is drawn from (seed, episode number) alone,
-and what it does then is a function of its actions alone: not of the clock, nor of the other episodes.
+A batch is E parallel episodes of a world. An episode is drawn from (seed, episode number), and then depends only on its
+actions: not on system time, nor on the other episodes.
 
-A world keeps all that changes, and all that differs between episodes, in `state`: an array [E, ...], or a dataclass of
-such arrays. The base class draws it, copies it and counts it. The smallest world with goals has eight members:
+`state` contains all that changes or differs between episodes: an array [E, ...], or a dataclass of such arrays. The
+base class draws and copies it. The smallest world with goals has eight members:
 
-    name, action_size, state_names, goal_names, radius      what it is
+    name, action_size, state_names, goal_names, radius      attributes
     draw(rng)                                               one episode
     step(actions), render()                                 all episodes
 """
@@ -24,30 +24,29 @@ from jepa_data.worlds import rows
 
 
 def episode_generator(seed: int, episode: int) -> np.random.Generator:
-    """The random numbers of one episode: the same on every machine, whichever episodes run beside it."""
+    """The random generator of one episode: the same on every machine, independent of other episodes."""
     return np.random.Generator(np.random.Philox(key=[seed, episode]))
 
 
 class WorldBatch(ABC):
-    """A world that can be recorded, and acted in.
+    """A world that can be recorded.
 
     Args:
-        episodes: episode numbers; with `seed` they fix everything about an episode but its actions.
-        image_size: pixels a side of its images.
+        episodes: episode numbers; with `seed`, they determine an episode except its actions.
+        image_size: of the square images, in pixels.
 
     Attributes:
         action_size: A; actions are in -1..1.
-        fps: images and actions a second.
-        version: raised when the same (seed, episode, actions) no longer give the same images.
-        policies: who can record data, the first by default.
-        state_names: the columns of `states()`; empty where the world has no ground truth.
-        label_names: of whole episodes. The state has a field [E] of each of these names.
-        image_sizes: the smallest and the largest image that it draws.
-        longest_repeat: frames for which the random policy repeats an action at most.
+        fps: images and actions per second.
+        version: increased when the same (seed, episode, actions) no longer give the same images.
+        policies: policies for recordings; the first is the default.
+        state_names: the columns of `states()`; empty if the world has no true states.
+        label_names: of whole episodes. The state has a field [E] for each name.
+        image_sizes: minimum and maximum image size.
+        longest_repeat: maximum number of frames for which the random policy repeats an action.
         state: of the episodes, see `rows.py`.
 
-    A `cached_property` may keep what follows from the state and never changes, such as a painted background: a copy
-    computes it again.
+    A `cached_property` may cache constants derived from the state, such as a background; copies compute it again.
     """
 
     name: str
@@ -75,12 +74,12 @@ class WorldBatch(ABC):
 
     @property
     def labels(self) -> dict[str, NDArray[np.int64]]:
-        """Of whole episodes: [E] by name."""
+        """Labels of whole episodes: [E] by name."""
         return {name: getattr(self.state, name) for name in self.label_names}
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Any:
-        """The state of one episode at its start: that of a batch without its first dimension."""
+        """The initial state of one episode, without the batch dimension."""
 
     @abstractmethod
     def step(self, actions: NDArray[np.floating]) -> None:
@@ -88,23 +87,23 @@ class WorldBatch(ABC):
 
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3] of the present state; rendering changes nothing."""
+        """RGB images [E, size, size, 3] of the current state; does not change the state."""
 
     def states(self) -> NDArray[np.floating]:
-        """Ground truth [E, X] as named by `state_names`: by default all of a state that is an array, as float32.
+        """True states [E, X] with the columns `state_names`; by default the state array as float32.
 
-        A world whose numbers float32 is too coarse for returns float64: shards refuse what they would lose.
+        Worlds that need more precision return float64; writing shards raises an error if float32 would lose it.
         """
         if not self.state_names:
             return np.zeros((len(self), 0), np.float32)
         return self.state.astype(np.float32)
 
     def terminated(self) -> NDArray[np.bool_]:
-        """Which episodes are over [E]: a recording of them stops there. None ends by default."""
+        """Which episodes have ended [E]; their recordings stop. By default, none."""
         return np.zeros(len(self), dtype=bool)
 
     def take(self, index: NDArray[np.intp]) -> Self:
-        """An independent copy of the chosen episodes in their present state, repeats allowed."""
+        """An independent copy of the chosen episodes in their current state; repeats are allowed."""
         other = copy(self)
         for name in list(vars(other)):
             if isinstance(getattr(type(other), name, None), cached_property):
@@ -113,16 +112,16 @@ class WorldBatch(ABC):
         return other
 
     def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, A] of one of the `policies` from here on, from a generator for each episode.
+        """Actions [E, frames-1, A] of one of the `policies` from the current state, with a generator per episode.
 
-        The batch itself is left as it is.
+        The batch is not changed.
         """
         if policy not in self.policies:
             raise ValueError(f"{self.name} has the policies {', '.join(self.policies)}, found {policy!r}")
         return self.policy_actions(policy, generators, frames)
 
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """What `act` returns. By default random actions, each repeated for a while: otherwise they would cancel out."""
+        """The actions for `act`; by default random, repeated for several frames so that they do not cancel out."""
         actions = np.zeros((len(generators), frames - 1, self.action_size), np.float32)
         for row, rng in zip(actions, generators, strict=True):
             at = 0
@@ -133,12 +132,12 @@ class WorldBatch(ABC):
         return actions
 
     def random_action(self, rng: np.random.Generator) -> NDArray[np.floating]:
-        """An action [A] of the random policy: by default drawn evenly from -1..1."""
+        """An action [A] of the random policy; by default uniform in -1..1."""
         return rng.uniform(-1, 1, self.action_size)
 
 
 class GoalBatch(WorldBatch):
-    """A world that sets tasks: get to where a goal [E, G] is reached.
+    """A world that sets tasks: reach a goal [E, G].
 
     The defaults suit a world whose state is an array and whose goal is its first G columns.
 
@@ -159,35 +158,35 @@ class GoalBatch(WorldBatch):
         return type(self).expert is not GoalBatch.expert
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Goals [E, G] that can be reached, one for each episode. By default, drawn as starts are."""
+        """Reachable goals [E, G], one for each episode. By default, drawn like starts."""
         elsewhere = copy(self)
         elsewhere.state = rows.stack([self.draw(rng) for _ in range(len(self))])
         return elsewhere.goal_state()
 
     def goal_state(self) -> NDArray[np.float64]:
-        """The goal [E, G] that the present state reaches."""
+        """The goal [E, G] that the current state reaches."""
         return self.state[:, : len(self.goal_names)].copy()
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Go to where a goal [E, G] is reached, at rest: what is rendered then is the image of the goal.
+        """Set the state to a goal [E, G], at rest, to render the goal image.
 
-        By default all other columns of the state become 0.
+        By default, all other columns of the state become 0.
         """
         rest = self.state.shape[1] - len(self.goal_names)
         self.state = np.column_stack([np.asarray(goal, dtype=np.float64), np.zeros((len(goal), rest))])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far [E] the present state is from a goal [E, G], in `unit`. By default in a straight line."""
+        """Distance [E] of the current state to a goal [E, G], in `unit`. By default, the straight-line distance."""
         return np.linalg.norm(self.goal_state() - goal, axis=-1)
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The cost [E] of a planner that knows the true state: the length of a path to the goal that can be taken."""
+        """The cost [E] for planners on the true simulator: the length of a feasible path to the goal."""
         return self.distance(goal)
 
     def speed(self) -> NDArray[np.float64]:
-        """How fast [E] the thing moves that must come to rest at the goal; 0 by default: nothing moves by itself."""
+        """Speed [E] of the object that must stop at the goal; 0 by default."""
         return np.zeros(len(self))
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The next action [E, A] of a scripted agent that knows the true state; only worlds with `has_expert`."""
+        """The next action [E, A] of the expert policy, which reads the true state; only with `has_expert`."""
         raise NotImplementedError(f"no script is known that solves {self.name}")

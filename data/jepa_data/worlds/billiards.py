@@ -1,15 +1,14 @@
-"""A top-down billiards table: one puck that is pushed by a force, free discs, walls, drag, and a band that hides.
+"""A top-down billiards table: a puck pushed by a force, free discs, walls, drag, and a band that hides discs.
 
-The world is both the corpus and the place to act in. Three levels:
+Three levels:
 
     easy     0-2 discs that differ in color, dark table, no band
     medium   1-3 discs that differ in color, an opaque band over a quarter of the table
     hard     4-8 discs that differ in size only; colors, texture and light change by episode; a band
 
-Ground truth for every disc: position, velocity, visible or not, contact. Two labels of an episode show only in
-motion: `bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed).
-Units: table widths and seconds; y points downwards. Each episode is drawn from (seed, episode) alone, so its
-images and its motion do not depend on which others run beside it.
+True states of every disc: position, velocity, visibility, contact. Two labels of an episode show only in motion:
+`bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed). Units: table
+widths and seconds; y points downwards. Each episode is drawn from (seed, episode), independent of other episodes.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ PALETTE = ((0.95, 0.85, 0.25), (0.25, 0.65, 1.0), (0.95, 0.35, 0.35), (0.4, 0.9,
 
 @dataclass(frozen=True)
 class Level:
-    """What differs between levels. Ranges are inclusive."""
+    """Settings of a level. Ranges are inclusive."""
 
     bodies: tuple[int, int]
     body_radius: tuple[float, float]
@@ -103,7 +102,7 @@ class BilliardsBatch(GoalBatch):
         return _draw_episode(self.level, rng)
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, X] as named by `state_names`; NaN for a disc that the episode does not have."""
+        """True states [E, X] with the columns `state_names`; NaN for absent discs."""
         d = self.state.discs
         columns = [d.position, d.velocity, self.visible()[..., None], d.contact[..., None]]
         table = np.concatenate(columns, -1).astype(np.float32)
@@ -111,7 +110,7 @@ class BilliardsBatch(GoalBatch):
         return table.reshape(len(self), -1)
 
     def visible(self) -> NDArray[np.bool_]:
-        """[E, M]: False where a disc lies wholly under the band."""
+        """[E, M]: False if a disc is completely under the band."""
         d = self.state.discs
         left, right = self.state.look.band.T[..., None]
         return ~((d.position[..., 0] - d.radius >= left) & (d.position[..., 0] + d.radius <= right))
@@ -121,7 +120,6 @@ class BilliardsBatch(GoalBatch):
         self.state.discs.step(np.asarray(actions, dtype=np.float64))
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3]."""
         look = self.state.look
         d = self.state.discs
         image = self._empty_tables.copy()
@@ -141,24 +139,24 @@ class BilliardsBatch(GoalBatch):
         return render.background(look.texture, look.light, look.table, self.image_size)
 
     def goal_state(self) -> NDArray[np.float64]:
-        """Where the pucks are [E, 2]."""
+        """Positions of the pucks [E, 2]."""
         return self.state.discs.position[:, 0]
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """A spring to `goal` [E, 2] with damping; it ignores the other discs."""
+        """A damped spring to `goal` [E, 2]; ignores the other discs."""
         force = SPRING * (goal - self.goal_state()) - DAMPING * self.state.discs.velocity[:, 0]
         return force.clip(-1, 1)
 
     def speed(self) -> NDArray[np.float64]:
-        """How fast the pucks are [E]."""
+        """Speeds of the pucks [E]."""
         return np.linalg.norm(self.state.discs.velocity[:, 0], axis=-1)
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Places [E, 2] where a puck may lie."""
+        """Valid positions [E, 2] of the puck."""
         return rng.uniform(PUCK_RADIUS, 1 - PUCK_RADIUS, (len(self), 2))
 
     def random_action(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """A force [2] drawn evenly from the unit disc."""
+        """A force [2], uniform in the unit disc."""
         return in_unit_disc(rng)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
@@ -168,7 +166,6 @@ class BilliardsBatch(GoalBatch):
 
 
 def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
-    """One episode: its discs, its look and its labels."""
     count = int(rng.integers(level.bodies[0], level.bodies[1] + 1))
     bouncy = int(rng.integers(2))
     heavy = int(rng.integers(2))

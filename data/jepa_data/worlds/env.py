@@ -1,7 +1,7 @@
-"""Worlds by name: many episodes side by side, or one with the Gymnasium API.
+"""Worlds by name: many parallel episodes, or one with the Gymnasium API.
 
-A name may end in the world's version, as in Gymnasium: `two-rooms-v1` is `two-rooms`, and an error once that is at
-version 2. An installed package adds worlds by entry points of the group `openjepa.worlds`:
+A name may end in a version, as in Gymnasium: `two-rooms-v1` is `two-rooms`, and becomes an error when the world is at
+version 2. Installed packages add worlds by entry points of the group `openjepa.worlds`:
 
     [project.entry-points."openjepa.worlds"]
     my-world = "my_package.worlds:MyWorld"      # a subclass of WorldBatch, or of GoalBatch
@@ -38,15 +38,15 @@ GROUP = "openjepa.worlds"
 
 
 def world_names() -> list[str]:
-    """Names that `make_batch` and `make_env` know; ID stands for that of a Gymnasium environment."""
+    """Names of worlds for `make_batch` and `make_env`; "gym:ID" stands for any Gymnasium id."""
     return [*WORLDS, *sorted(entry_points(group=GROUP).names.difference(WORLDS)), f"{PREFIX}ID"]
 
 
 def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> WorldBatch:
-    """Episodes of a world side by side.
+    """Parallel episodes of a world.
 
     Raises:
-        DataError: no world has that name, it has another version, or its package is not installed.
+        DataError: no world has that name or version, its package is not installed, or an entry point is not a world.
     """
     if name.startswith(PREFIX):
         return GymBatch(name, episodes, image_size=image_size, seed=seed)
@@ -65,7 +65,7 @@ def make_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64
 
 
 def make_goal_batch(name: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> GoalBatch:
-    """Episodes of a world that sets tasks.
+    """Parallel episodes of a world with tasks.
 
     Raises:
         DataError: as `make_batch`, or the world can only be recorded.
@@ -77,30 +77,39 @@ def make_goal_batch(name: str, episodes: NDArray[np.integer], *, image_size: int
 
 
 def _constructor(name: str) -> Callable[..., WorldBatch] | None:
-    """What makes episodes of a world; None: there is no such world."""
+    """The constructor of a world; None if there is no such world."""
     if name in WORLDS:
         return resolve_name(f"jepa_data.worlds.{WORLDS[name]}")
     for point in entry_points(group=GROUP, name=name):
-        return point.load()
+        where = f"{point.value} (entry point '{name}' of {GROUP})"
+        try:
+            world = point.load()
+        except (ImportError, AttributeError) as error:
+            raise DataError(f"{where} cannot be imported: {error}") from error
+        if not (isinstance(world, type) and issubclass(world, WorldBatch)):
+            raise DataError(f"{where}: expected a class derived from WorldBatch or GoalBatch, found {world!r}")
+        if missing := sorted(getattr(world, "__abstractmethods__", ())):
+            raise DataError(f"{where}: the class does not define {', '.join(missing)}")
+        return world
     return None
 
 
 def make_env(name: str, **settings: Any) -> "World":
-    """A world with the Gymnasium API. Raises what `make_batch` does."""
+    """A world with the Gymnasium API. Raises the same errors as `make_batch`."""
     return World(name, **settings)
 
 
 class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """Bring the world to a goal. See the file of each world for what can be done in it.
+    """A Gymnasium environment: reach a goal in a world. The file of each world describes its actions and states.
 
-    Observation: RGB image [size, size, 3]. Action: in -1..1. Reward: minus the distance to the goal, in the world's
-    unit. `info`: `state` by name, `goal`, `goal_image`, `distance`, `success` (the distance is below the world's
-    radius). Is truncated after `max_steps`.
+    Observation: RGB image [size, size, 3]. Action: in -1..1. Reward: minus the distance to the goal, in the unit of the
+    world. `info`: `state` by name, `goal`, `goal_image`, `distance`, `success` (the distance is below the radius of the
+    world). Truncated after `max_steps`.
 
-    A world without goals gives only the state; `gym:ID` gives its own rewards, and terminates and is truncated where
-    the environment is.
+    Worlds without goals only have `state` in `info`; `gym:ID` has the rewards, terminations and truncations of the
+    environment.
 
-    `reset(options={"episode": n, "goal": (x, y)})` chooses the episode and the goal; otherwise both are drawn.
+    `reset(options={"episode": n, "goal": (x, y)})` sets the episode and the goal; by default, both are drawn.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012 - Gymnasium's own form

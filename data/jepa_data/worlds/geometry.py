@@ -34,5 +34,5 @@ def clip_to_unit(vectors: Floats) -> Floats:
 
 
 def in_unit_disc(rng: np.random.Generator) -> Floats:
-    """A point [2] drawn evenly from the unit disc."""
+    """A uniform point [2] in the unit disc."""
     return np.sqrt(rng.uniform()) * unit_vector(rng.uniform(0, 2 * np.pi))

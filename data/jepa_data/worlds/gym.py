@@ -1,17 +1,14 @@
-"""`gym:ID`: any Gymnasium environment that draws itself (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
+"""`gym:ID`: any Gymnasium environment that renders images (`render_mode="rgb_array"`), such as `gym:Pendulum-v1`.
 
-    actions   a bounded Box is scaled to -1..1 and laid out flat; of n discrete actions [n] the largest entry is done;
-              where a number of an action is an integer (of a Box, MultiDiscrete, MultiBinary), -1..1 is divided
-              evenly among its values
-    state     the vectors and numbers of the observation, in the order of its space; images, and other arrays of more
-              than one dimension, are left out; what the last action earned (`reward`, NaN before the first), and
-              whether it was the end (`terminated`, 0 or 1)
+    actions   a bounded Box is scaled to -1..1 and flattened; n discrete actions are the argmax of [n];
+              for integers (Box, MultiDiscrete, MultiBinary), -1..1 is divided evenly among the values
+    state     the vectors and numbers of the observation, in the order of its space, without images and other arrays of
+              more than one dimension; the last reward (`reward`, NaN before the first), and `terminated`, 0 or 1
     fps       that of the environment's metadata, or 10
-    ending    an episode that the environment terminates or truncates is over, and its recording stops there
+    ending    the recording of an episode stops when the environment terminates or truncates it
 
-It can be recorded, but sets no tasks: Gymnasium has no way to go to a state. Copies are made by doing all actions
-again. The packages of most environments come with the extras of Gymnasium: pip install 'openjepa[gym]' brings those of
-`classic-control`.
+It can be recorded, but sets no tasks: Gymnasium cannot set a state. Copies replay all actions. Gymnasium's extras
+install the packages of most environments; pip install 'openjepa[gym]' installs `classic-control`.
 """
 
 import os
@@ -36,14 +33,14 @@ NUMBERS = (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary
 
 
 class GymBatch(WorldBatch):
-    """Environments side by side. The state is the seed of each; what was done since is kept beside it.
+    """Parallel environments. The state is the seed of each; the actions so far are stored for copies.
 
     Args:
         name: `gym:` and an id that Gymnasium knows.
-        image_size: pixels a side; images are scaled to it, whatever their shape.
+        image_size: in pixels; images of any shape are scaled to a square of this size.
 
     Raises:
-        DataError: Gymnasium knows no such id, a package is missing, or actions or images are of another kind.
+        DataError: Gymnasium has no such id, a package is missing, or actions or images are not supported.
     """
 
     image_sizes = (16, 512)
@@ -65,44 +62,43 @@ class GymBatch(WorldBatch):
         return np.array(rng.integers(2**31))
 
     def states(self) -> NDArray[np.float64]:
-        """The last observations, rewards and ends [E, X] as named by `state_names`."""
+        """The last observations, rewards and terminations [E, X] with the columns `state_names`."""
         space = self._envs[0].observation_space
         seen = np.stack([_flat(space, seen) for seen in self._seen])
         return np.column_stack([seen, self._reward, self._terminated])
 
     def terminated(self) -> NDArray[np.bool_]:
         """Which environments have terminated or were truncated [E]."""
-        return self._terminated.copy()
+        return self._is_over.copy()
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """One step of the environments that go on, under actions [E, A], cut to -1..1."""
+        """Step the environments that have not ended, with actions [E, A], clipped to -1..1."""
         for e, action in enumerate(np.asarray(actions, dtype=np.float64)):
-            if not self._terminated[e]:
+            if not self._is_over[e]:
                 self._step(e, action.copy())
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3]."""
         return np.stack([self._image(env) for env in self._envs])
 
     def take(self, index: NDArray[np.intp]) -> Self:
-        """New environments with the seeds of the chosen ones, in which all is done again."""
+        """New environments with the seeds of the chosen ones, which replay all actions."""
         other = super().take(index)
         other._restart([self._done[i] for i in index])
         return other
 
     def random_action(self, rng: np.random.Generator) -> NDArray[np.floating]:
-        """An action [A] drawn evenly; a discrete one is one-hot."""
+        """A uniform action [A]; discrete actions are one-hot."""
         if self.discrete:
             return np.eye(self.action_size)[rng.integers(self.action_size)]
         return super().random_action(rng)
 
     def _restart(self, done: list[list[NDArray[np.float64]]]) -> None:
-        """Make and reset an environment for each seed, and do in it what was done already."""
+        """Make and reset an environment for each seed, and replay its actions."""
         self._envs = [_make(self.name) for _ in done]
         self._seen: list[Any] = [
             env.reset(seed=seed)[0] for env, seed in zip(self._envs, self.state.tolist(), strict=True)
         ]
-        self._terminated = np.zeros(len(done), dtype=bool)
+        self._is_over = np.zeros(len(done), dtype=bool)
         self._terminated = np.zeros(len(done), dtype=bool)
         self._reward = np.full(len(done), np.nan)
         self._done: list[list[NDArray[np.float64]]] = [[] for _ in done]
@@ -115,7 +111,7 @@ class GymBatch(WorldBatch):
         self._seen[e], reward, terminated, truncated, _ = env.step(_native(env.action_space, action))
         self._reward[e] = float(reward)
         self._terminated[e] = terminated
-        self._terminated[e] = terminated or truncated
+        self._is_over[e] = terminated or truncated
         self._done[e].append(action)
 
     def _image(self, env: gymnasium.Env) -> NDArray[np.uint8]:
@@ -173,7 +169,7 @@ def _bounds(space: spaces.Space) -> NDArray[np.float64] | None:
 
 
 def _native(space: spaces.Space, action: NDArray[np.float64]) -> Any:
-    """An action of -1..1 as the environment takes it. Raises DataError for one that is not finite."""
+    """Convert an action in -1..1 to that of the environment. Raises DataError if it is not finite."""
     if not np.isfinite(action).all():
         raise DataError(f"an action is {action.tolist()}; expected finite numbers, -1..1")
     if isinstance(space, spaces.Discrete):
@@ -203,7 +199,6 @@ def _parts(space: spaces.Space, seen: Any, name: str = "observation") -> Iterato
 
 
 def _names(space: spaces.Space, seen: Any) -> list[str]:
-    """Names of the numbers in an observation."""
     parts = _parts(space, seen)
     return [".".join([name, *map(str, index)]) for name, part, _ in parts for index in np.ndindex(part.shape or ())]
 

@@ -1,4 +1,4 @@
-"""Paths through a maze of square cells: which cell comes next, and how far it is to go.
+"""Shortest paths through a maze of square cells: the next cell, and the distance.
 
 ┌───┬───┬───┐     The path from `here` to `goal` goes through the middles of cells:
 │ h ├ → ┤ ↓ │     here → middle of the next cell → … → middle of the last but one → goal.
@@ -44,23 +44,23 @@ class MazePaths:
         return np.where(number >= 0, number, near)
 
     def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which positions [E, 2] are in no wall."""
+        """Which positions [E, 2] are not in a wall."""
         return self._number[self._row_column(position)] >= 0
 
     def far_cells(self, position: NDArray[np.floating], min_steps: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
-        """A cell [E] at least so many cells away from each position; numbers [E] in 0..1 choose, evenly."""
+        """A cell [E] at a minimum distance from each position; numbers [E] in 0..1 choose uniformly."""
         far = self.steps[self.cells(position)] >= min_steps
         wanted = np.minimum(np.floor(unit * far.sum(1)).astype(int), far.sum(1) - 1)
         return (far.cumsum(1) == wanted[:, None] + 1).argmax(1)
 
     def next_point(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Where to go [E, 2] straight from each position on the path to its goal."""
+        """The next point [E, 2] on the path from each position to its goal, in a straight line."""
         here, there = self.cells(position), self.cells(goal)
         near = self.steps[here, there] <= 1
         return np.where(near[:, None], goal, self.middles[self._towards[here, there]])
 
     def length(self, position: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far [E] it is to go."""
+        """Length [E] of the path."""
         here, there = self.cells(position), self.cells(goal)
         steps = self.steps[here, there]
         to_first = np.linalg.norm(self.middles[self._towards[here, there]] - position, axis=-1)

@@ -1,4 +1,4 @@
-"""Packages that a world needs and that are installed only if it is wanted."""
+"""Optional packages of worlds."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +10,7 @@ def needed(world: str, package: str, extra: str) -> Any:
     """The module `package`, imported on first use.
 
     Raises:
-        DataError: it is not installed, or something that it needs itself; names the extra that brings both.
+        DataError: the package or a dependency is not installed; names the extra that installs it.
     """
     try:
         return import_module(package)

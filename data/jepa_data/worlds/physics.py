@@ -1,6 +1,6 @@
-"""Discs on a table, vectorised over episodes: forces, drag, walls, collisions.
+"""Discs on a table, vectorized over episodes: forces, drag, walls, collisions.
 
-Shapes: E episodes · M discs (disc 0 is the puck) · xy in table widths (0..1), velocities in table widths a second.
+Shapes: E episodes · M discs (disc 0 is the puck) · xy in table widths (0..1), velocities in table widths per second.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PUCK_DRAG = 2.5  # 1/s: the puck's top speed is 2.4 widths a second
 
 @dataclass
 class Discs:
-    """E tables of M discs. A disc that is not `present` neither moves nor collides."""
+    """E tables of M discs. Discs that are not `present` do not move or collide."""
 
     position: Array  # [E, M, 2]
     velocity: Array  # [E, M, 2]

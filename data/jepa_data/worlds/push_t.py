@@ -1,17 +1,14 @@
-"""Push-T: a round pusher brings a T to the place and angle that a goal image shows.
+"""Push-T: a round pusher moves a T to the position and angle of a goal image.
 
-The task, sizes and rule of success are DINO-WM's (2411.04983); the table is that of Diffusion Policy (2303.04137), see
-`pusher.py`. Its data are not: DINO-WM plays demonstrations by people again with noise, and here scripts push (see
-`push_t_policies.py`), so published scores are near but not the same thing. Open-loop replay of a good plan fails where
-contact decides.
+Task, sizes and success criterion are those of DINO-WM (2411.04983); the table is that of Diffusion Policy (2303.04137),
+see `pusher.py`. The data differ: DINO-WM replays human demonstrations with noise, and here scripts push (see
+`push_t_policies.py`), so published scores are not directly comparable. Contacts make open-loop plans fail.
 
-    action [2]   where the pusher is drawn to, as an offset of 100 px for each 1; goals and starts lie inside the table
+    action [2]   target of the pusher, as an offset; 1 is 100 px. Goals and starts are inside the table
     state [7]    agent.x, agent.y, block.x, block.y, block.angle, agent.vx, agent.vy, in px of a table 512 wide, radians
                  (0 to 2 pi) and px a second
     goal [5]     the first five of these; reached if the four positions together are within 20 px (the norm of their
                  four differences) and the angle within 20 degrees
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 import numpy as np
@@ -33,7 +30,7 @@ BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STE
 
 
 class PushTBatch(GoalBatch):
-    """Many tables side by side."""
+    """Parallel tables."""
 
     name = "push-t"
     action_size = 2
@@ -53,11 +50,10 @@ class PushTBatch(GoalBatch):
         return _at_rest(_draw(rng))
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 7] as named by `state_names`."""
         return np.column_stack([self.goal_state(), self.state.agent_velocity]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """0.1 s under actions [E, 2], cut to -1..1."""
+        """Advance 0.1 s with actions [E, 2], clipped to -1..1."""
         wanted = self.state.agent + REACH * np.asarray(actions, dtype=np.float64).clip(-1, 1)
         self._physics.step(self.state, wanted.clip(*PUSHER_RANGE))
 
@@ -73,16 +69,16 @@ class PushTBatch(GoalBatch):
         return (image * 255 + 0.5).astype(np.uint8)
 
     def goal_state(self) -> NDArray[np.float64]:
-        """Where pusher and T are [E, 5]."""
+        """Poses of pusher and T [E, 5]."""
         t = self.state
         return np.column_stack([t.agent, t.block[:, :2], t.block[:, 2] % (2 * np.pi)])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The worse [E] of what is left in position and in angle, as a share of what is allowed."""
+        """The maximum [E] of position and angle error, relative to their tolerances."""
         return np.maximum(*self._left(goal))
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Their sum, which falls whichever of them is mended."""
+        """The sum of both errors, which decreases when either does."""
         return np.add(*self._left(goal))
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
@@ -95,12 +91,11 @@ class PushTBatch(GoalBatch):
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
         """Actions [E, frames-1, 2].
 
-        random: offsets drawn evenly from the unit disc, each repeated for 1 to 7 frames. The T moves in one frame of
-            twelve.
+        random: uniform offsets in the unit disc, each repeated for 1 to 7 frames. The T moves in one of twelve frames.
         pusher: a script that walks around the T, and then through it, towards a point drawn for every push, with noise.
-            The T moves in four of ten frames. It has no goal pose: it is no expert.
-        demonstrations: a script that moves the T slowly to poses, and its actions again with noise. The T moves in half
-            of the frames, 60 px and 35 degrees in 25 of them.
+            The T moves in four of ten frames. It has no goal, so it is not an expert.
+        demonstrations: a script that moves the T slowly to random poses, and noisy replays of it. The T moves in half
+            of the frames, by 60 px and 35 degrees in 25 of them.
         """
         if policy == "random":
             return super().policy_actions(policy, generators, frames)
@@ -114,7 +109,7 @@ class PushTBatch(GoalBatch):
         return script.replayed(actions)
 
     def _left(self, goal: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What is left [E] in position and in angle, each as a share of what is allowed."""
+        """Position and angle errors [E], relative to their tolerances."""
         away = self.goal_state() - goal
         return np.linalg.norm(away[:, :4], axis=-1) / NEAR, np.abs(wrapped(away[:, 4])) / ALIGNED
 

@@ -1,4 +1,4 @@
-"""The physics of Push-T: a round pusher and a T on a table without a way to glide, by pymunk.
+"""The physics of Push-T, by pymunk: a round pusher and a T that does not slide by itself.
 
 The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04137) and DINO-WM (2411.04983):
 
@@ -8,12 +8,12 @@ The T and the pusher, in px of a table 512 wide, as in Diffusion Policy (2303.04
           │   │  90             one action lasts 0.1 s, ten steps of the solver
           └───┘
 
-Between two actions only the numbers of `Table` are kept. Contacts are computed again, so a step is a function of
-(state, action) alone, and a saved state goes on exactly as it would have.
+Only the numbers of `Table` are stored between two actions. Contacts are computed again, so a step depends only on
+(state, action), and a copy continues exactly like the original.
 
-One space serves all tables, and Chipmunk, the C library under pymunk, is called without pymunk's classes in between. A
-T at rest that the pusher passes by is not simulated at all. An action takes 8 us of a CPU core where the pusher pushes,
-and 4 us where it wanders; with a pymunk space for every action, it takes 90. Poses agree to 1e-12 px.
+One space serves all tables, and Chipmunk, the C library of pymunk, is called directly. A T at rest that the pusher does
+not touch is not simulated. An action takes 8 us of a CPU core where the pusher pushes, and 4 us where it wanders; with
+a new pymunk space for every action, it takes 90. Poses agree to 1e-12 px.
 """
 
 from dataclasses import dataclass, fields
@@ -41,7 +41,7 @@ SPRING, BRAKE = 100.0, 20.0  # of the pusher, per second squared and per second:
 
 @dataclass
 class Table:
-    """All that there is to know of E tables, in px, radians and seconds."""
+    """The complete state of E tables, in px, radians and seconds."""
 
     agent: NDArray[np.float64]  # [E, 2]
     agent_velocity: NDArray[np.float64]  # [E, 2]
@@ -52,8 +52,8 @@ class Table:
 class Pushing:
     """Walls, pusher and T in one pymunk space that forgets after every action.
 
-    Contacts, the order in which shapes came and the length of the last time step all change later digits. So the moving
-    shapes are taken out after an action, with their contacts, and come back under the same numbers before the next one.
+    Contacts, the order of shapes and the length of the last time step change the last digits of results. So the moving
+    shapes are removed after an action, with their contacts, and added with the same numbers before the next one.
     """
 
     def __init__(self, world: str) -> None:
@@ -82,7 +82,7 @@ class Pushing:
         self._moving = [shape._shape for shape in moving]
 
     def step(self, table: Table, targets: NDArray[np.float64]) -> None:
-        """0.1 s of every table, in place, while the pushers are drawn to `targets` [E, 2] in px.
+        """Advance every table by 0.1 s, in place; springs pull the pushers to `targets` [E, 2] in px.
 
         Raises:
             ValueError: a target is not finite, or a table is not.

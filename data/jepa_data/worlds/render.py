@@ -1,4 +1,4 @@
-"""Anti-aliased images of discs, vectorised over episodes: a pixel's coverage follows from its distance to the rim."""
+"""Anti-aliased images of discs, vectorized over episodes: distance to the rim gives the coverage of a pixel."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ def paint_discs(image: Floats, center: Floats, radius: Floats, color: Floats, pr
         center: [E, 2] (x to the right, y downwards) in 0..1.
         radius: [E] in image widths.
         color: [E, 3], 0..1.
-        present: [E]; the others are left as they are.
+        present: [E]; other images are not changed.
     """
     height, width = image.shape[1:3]
     rows = np.flatnonzero(present)
@@ -68,7 +68,7 @@ def background(texture: Floats, light: Floats, color: Floats, size: int) -> Floa
 
 
 def paint_boxes(image: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, float], ...], ...], color: Floats) -> None:
-    """Paint a thing made of boxes into every image, in place.
+    """Paint an object made of boxes into every image, in place.
 
     Args:
         image: [E, h, w, 3], 0..1.

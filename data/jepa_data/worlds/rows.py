@@ -1,4 +1,4 @@
-"""The state of many episodes side by side: an array [E, ...], or a dataclass of such arrays, nested as one likes."""
+"""The state of parallel episodes: an array [E, ...], or a (nested) dataclass of such arrays."""
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def stack(episodes: Sequence[Any]) -> Any:
-    """One state of E episodes, made of E states of one, whose arrays lack the first dimension."""
+    """Stack the states of E single episodes, whose arrays have no batch dimension."""
     first = episodes[0]
     if not is_dataclass(first):
         return np.stack(episodes)
@@ -18,7 +18,7 @@ def stack(episodes: Sequence[Any]) -> Any:
 
 
 def take(state: Any, index: NDArray[np.intp]) -> Any:
-    """A copy of the chosen episodes, in that order, repeats allowed."""
+    """A copy of the chosen episodes, in that order; repeats are allowed."""
     if not is_dataclass(state):
         return state[index]
     return type(state)(**{f.name: take(getattr(state, f.name), index) for f in fields(state)})
@@ -34,7 +34,7 @@ def put(state: Any, index: NDArray[np.intp], episodes: Any) -> None:
 
 
 def count(state: Any) -> int:
-    """E."""
+    """The number of episodes E."""
     while is_dataclass(state):
         state = getattr(state, fields(state)[0].name)
     return len(state)

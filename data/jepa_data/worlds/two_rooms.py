@@ -1,4 +1,4 @@
-"""Two rooms and a door: a dot walks, and a wall keeps it from going straight to where it wants to be.
+"""Two rooms and a door: a dot must go through the door to reach a goal in the other room.
 
     0     4                              60   64      unit: 1/64 of the image's width; y points downwards
       ┌──────────────┬─────────────────┐      4       the wall is 2 thick, at x = 32, or at 20 to 44
@@ -8,8 +8,7 @@
       │              │          goal   │              two-rooms-random-wall   another one in every episode
       └──────────────┴─────────────────┘      60
 
-As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that would end in a wall is not taken. Data and
-evaluation share these dynamics. Each episode is drawn from (seed, episode) alone.
+As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that would end in a wall is not taken.
 """
 
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ REPEAT = 5  # steps
 
 @dataclass
 class Rooms:
-    """Episodes side by side."""
+    """State of parallel episodes."""
 
     position: NDArray[np.float64]  # [E, 2]
     wall: NDArray[np.float64]  # [E] x of its middle
@@ -47,7 +46,7 @@ class Rooms:
 
 
 class TwoRoomsBatch(GoalBatch):
-    """Many episodes side by side; `random_wall`: another wall and door in every one."""
+    """Parallel episodes; `random_wall`: a random wall and door in each."""
 
     action_size = 2
     image_sizes = (32, 128)
@@ -77,20 +76,24 @@ class TwoRoomsBatch(GoalBatch):
                 return Rooms(position, np.array(wall), np.array(door), np.array(position[0] > wall, dtype=np.int64))
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 4] as named by `state_names`, in widths of the image."""
+        """True states [E, 4] with the columns `state_names`, in widths of the image."""
         r = self.state
         return (np.column_stack([r.position, r.wall, r.door]) / 64).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """Move every dot by LONGEST_STEP times its action [E, 2], cut to length 1."""
-        self.state.position = self._moved(np.asarray(actions, dtype=np.float64))
+        r = self.state
+        there = r.position + LONGEST_STEP * clip_to_unit(np.asarray(actions, dtype=np.float64))
+        outside = ((there < LOW) | (there > HIGH)).any(-1)
+        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
+        r.position = np.where((outside | in_wall)[:, None], r.position, there)
 
     def goal_state(self) -> NDArray[np.float64]:
-        """Where the dots are [E, 2], in widths of the image."""
+        """Positions of the dots [E, 2], in widths of the image."""
         return self.state.position / 64
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far it is to walk to `goal` [E, 2], through the door if it is in the other room; both in widths."""
+        """Walking distance to `goal` [E, 2], through the door if it is in the other room; both in widths."""
         r = self.state
         goal = np.asarray(goal, dtype=np.float64) * 64
         door = np.column_stack([r.wall, r.door])
@@ -108,7 +111,7 @@ class TwoRoomsBatch(GoalBatch):
         return self.goal_across(rng.uniform(size=(len(self), 2)))
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The scripted way to `goal` [E, 2], in widths of the image: to the door, through it, and there."""
+        """The scripted path to `goal` [E, 2], in widths of the image: to the door, through it, and to the goal."""
         r = self.state
         goal = np.asarray(goal, dtype=np.float64) * 64
         here = r.position
@@ -130,8 +133,8 @@ class TwoRoomsBatch(GoalBatch):
 
         random: a walk whose heading turns a little at every step; a third of the walks go through the door. Half of
             all walks repeat each action five times.
-        noisy-expert: to a goal in the other room and then to one in this, and so on, with noise.
-        mixed: walks of one to four seconds alternate with paths to a goal in the other room, at any speed.
+        noisy-expert: from goal to goal, each in the other room, with noise.
+        mixed: walks of one to four seconds alternate with paths to a goal in the other room, at random speed.
         """
         world = self.take(np.arange(len(self)))
         if policy == "mixed":
@@ -194,15 +197,11 @@ class TwoRoomsBatch(GoalBatch):
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3]: the dot is red, walls are green."""
         image = self._walls.copy()
-        image[..., 0] = self._paint_dots()
+        at = (np.arange(self.image_size, dtype=np.float32) + 0.5) * 64 / self.image_size
+        here = self.state.position.astype(np.float32)
+        x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
+        image[..., 0] = (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
         return image
-
-    def _moved(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
-        r = self.state
-        there = r.position + LONGEST_STEP * clip_to_unit(actions)
-        outside = ((there < LOW) | (there > HIGH)).any(-1)
-        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
-        return np.where((outside | in_wall)[:, None], r.position, there)
 
     @cached_property
     def _walls(self) -> NDArray[np.uint8]:
@@ -215,13 +214,6 @@ class TwoRoomsBatch(GoalBatch):
         image = np.zeros((len(self), size, size, 3), np.uint8)
         image[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)
         return image
-
-    def _paint_dots(self) -> NDArray[np.uint8]:
-        size = self.image_size
-        at = (np.arange(size, dtype=np.float32) + 0.5) * 64 / size
-        here = self.state.position.astype(np.float32)
-        x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
-        return (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
 
 
 @dataclass

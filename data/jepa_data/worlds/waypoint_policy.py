@@ -1,4 +1,4 @@
-"""A policy that records data: a world's own expert goes from one goal to the next, with noise."""
+"""A policy for recordings: the expert of a world goes from goal to goal, with noise."""
 
 from abc import abstractmethod
 
@@ -11,12 +11,12 @@ GOALS = 64  # more than fit into any recording; afterwards the first comes again
 
 
 class WaypointBatch(GoalBatch):
-    """A world with an expert, whose goals depend on where an episode is.
+    """A world with an expert, whose goals depend on the current state.
 
     Attributes:
-        goal_draws: U, how many random numbers make a goal.
-        waypoint_radius: on its way, the expert leaves a goal for the next at a distance below it.
-        noise: standard deviation of what is added to every action of the expert.
+        goal_draws: U, number of random numbers for a goal.
+        waypoint_radius: below this distance to a goal, the expert continues to the next goal.
+        noise: standard deviation of the noise on the actions of the expert.
     """
 
     policies = ("random", "noisy-expert")
@@ -26,13 +26,13 @@ class WaypointBatch(GoalBatch):
 
     @abstractmethod
     def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Goals [E, G], far enough from where the episodes are, made of numbers [E, U] in 0..1."""
+        """Goals [E, G] at a minimum distance from the current states, computed from numbers [E, U] in 0..1."""
 
     def draw_goals(self, rng: np.random.Generator) -> NDArray[np.float64]:
         return self.goals_from(rng.uniform(size=(len(self), self.goal_draws)))
 
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
-        """Actions [E, frames-1, A]: random ones, or the expert's, who goes from one goal to the next, with noise."""
+        """Actions [E, frames-1, A]: random, or of the expert, from goal to goal with noise."""
         if policy == "random":
             return super().policy_actions(policy, generators, frames)
         unit = np.stack([rng.uniform(size=(GOALS, self.goal_draws)) for rng in generators])

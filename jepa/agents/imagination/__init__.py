@@ -1,9 +1,10 @@
-"""Learning to act inside a frozen world model, and acting on what was learned."""
+"""Controllers trained in imagined rollouts of a frozen world model."""
 
 from jepa.config import Parts
 
 CONTROLLERS = Parts(
     "controllers",
+    "jepa.agents.imagination.learner:Learner",
     actor_critic="jepa.agents.imagination.actor_critic:ActorCritic",
     evolution="jepa.agents.imagination.evolution:Evolution",
 )

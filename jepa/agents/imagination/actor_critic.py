@@ -1,15 +1,15 @@
-"""DreamerV3's actor-critic (2301.04104), trained wholly in dreams of a frozen world model.
+"""DreamerV3's actor-critic (2301.04104), trained only in imagined rollouts ("dreams") of a frozen world model.
 
     dream    z0 ─a0─> z1 ─a1─> … zH        rewards r1 … rH, continues c1 … cH, values v(z0) … v(zH)
     returns  R_t = r_{t+1} + discount c_{t+1} ((1 - trace) v(z_{t+1}) + trace R_{t+1}),     R_H = v(zH)
-    critic   two-hot cross-entropy to R_t, and to what its slow average says
+    critic   two-hot cross-entropy to R_t, and to the output of its EMA
     actor    reinforce   -(R_t - v(z_t)) / S log pi(a_t)      for any dynamics and reward
-             dynamics    -R_t / S, followed back through rewards, continues, values, dynamics and actions
-             both        - entropy * H(pi),    S = max(1, slow average of P95 - P5 of the returns)
-    all      step t counts by c1 … c_t, the chance that there was one
+             dynamics    -R_t / S, with gradients through rewards, continues, values, dynamics and actions
+             both        - entropy * H(pi),    S = max(1, EMA of P95 - P5 of the returns)
+    all      step t has the weight c1 … c_t, the probability that it happens
 
-The policy sees the goal's latent beside its own, or its own alone. Unlike DreamerV3's, the optimizer is Adam with the
-gradient's norm clipped.
+The policy sees the current latent, with or without that of the goal. Unlike in DreamerV3, the optimizer is Adam with
+gradient clipping.
 """
 
 import copy
@@ -21,8 +21,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Decision, Latents, ObservationNormalizer
-from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.controller import Actor, Decision, Latents
 from jepa.agents.imagination.heads import TwoHotHead
 from jepa.agents.imagination.learner import History, Learner
 from jepa.config import Component
@@ -36,7 +35,7 @@ REPORTS = 20  # of the progress
 
 
 class Critic(TwoHotHead):
-    """The value of being at a latent with a goal."""
+    """The value of a latent, given a goal."""
 
     def forward(self, z: Latents, goal: Latents) -> Float[Tensor, "B K"]:
         """Logits of the bins."""
@@ -47,7 +46,7 @@ class Critic(TwoHotHead):
 
 
 class ReturnScale:
-    """max(1, slow average of the range of returns): small returns are not blown up, large ones come to about 1."""
+    """max(1, EMA of the range of returns): small returns are not amplified, large ones are scaled to about 1."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -63,65 +62,50 @@ class ReturnScale:
 
 
 class ActorCritic(Learner):
-    """An actor that learns in dreams.
-
-    Args:
-        config: the defaults are DreamerV3's, but for the batch, the learning rate and the sizes.
-        seed: of the networks, the starts and the actions tried.
+    """An actor-critic trained in dreams. The defaults are DreamerV3's, except batch, learning rate and sizes.
 
     Raises:
-        ValueError: gradients must pass through the dynamics, and do not.
+        ValueError: the actor needs gradients through the dynamics, and there are none.
     """
 
     class Config(Component):
-        """Policy and value, trained in dreams."""
+        """Actor and critic, trained in imagined rollouts."""
 
         kind: Literal["actor_critic"] = "actor_critic"
-        updates: Count = Field(default=2000, description="of actor and critic")
-        batch: Count = Field(default=256, description="dreams of one update")
+        updates: Count = Field(default=2000, description="updates of actor and critic")
+        batch: Count = Field(default=256, description="dreams per update")
         horizon: Count = Field(default=15, description="latent steps of a dream")
         discount: float = Field(default=1 - 1 / 333, gt=0, lt=1, description="gamma of the returns")
         trace: Share = Field(default=0.95, description="lambda of the returns")
         gradient: Literal["reinforce", "dynamics"] = Field(
-            default="reinforce", description="how the actor learns: from what it tried, or back through the dynamics"
+            default="reinforce", description="gradient of the actor: REINFORCE, or backpropagation through the dynamics"
         )
-        entropy: float = Field(default=3e-4, ge=0, description="weight of the bonus for spread")
-        return_rate: Share = Field(default=0.01, description="of the slow average that scales the returns")
-        critic_rate: Share = Field(default=0.02, description="of the slow critic")
-        lr: Positive = Field(default=3e-4, description="of both optimizers")
-        clip_norm: Positive = Field(default=1.0, description="of both gradients")
-        hidden: Count = Field(default=256, description="of both networks")
-        layers: int = Field(default=2, ge=0, description="of both networks")
+        entropy: float = Field(default=3e-4, ge=0, description="weight of the entropy bonus")
+        return_rate: Share = Field(default=0.01, description="rate of the EMA that scales the returns")
+        critic_rate: Share = Field(default=0.02, description="rate of the EMA critic")
+        lr: Positive = Field(default=3e-4, description="learning rate of actor and critic")
+        clip_norm: Positive = Field(default=1.0, description="gradient clipping of actor and critic")
+        hidden: Count = Field(default=256, description="hidden units per layer of actor and critic")
+        layers: int = Field(default=2, ge=0, description="hidden layers of actor and critic")
 
     build = Actor
 
-    def __init__(
-        self,
-        config: Config,
-        dream: Dream,
-        recorded: Recorded,
-        space: ActionSpace,
-        *,
-        goals: Goals = "episode",
-        actor_inputs: ActorInputs = "goal",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(config, dream, recorded, goals)
+    def _build(self) -> None:
+        config = self.config
         self.network = {"hidden": config.hidden, "layers": config.layers}
-        normalizer = ObservationNormalizer.fitted(recorded.z, actor_inputs)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.actor = Actor(normalizer, space, hidden=config.hidden, layers=config.layers)
-            self.critic = Critic(copy.deepcopy(normalizer), hidden=config.hidden, layers=config.layers)
+            torch.manual_seed(self.seed)
+            self.actor = Actor(self.normalizer, self.space, hidden=config.hidden, layers=config.layers)
+            self.critic = Critic(copy.deepcopy(self.normalizer), **self.network)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
-        self.generator = torch.Generator().manual_seed(seed)
-        self._checks = recorded.draw(CHECKS, self.generator, goals)
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self._checks = self.recorded.draw(CHECKS, self.generator, self.goals)
         self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
         self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
 
     def train(self) -> tuple[Actor, History]:
-        """All updates. Returns are those of always the same dreams (updates done, return): before, and on the way."""
+        """Run all updates. Returns the controller and (updates, return) on a fixed set of dreams, before and during."""
         history = [(0, self.score())]
         every = max(1, self.config.updates // REPORTS)
         for number in range(1, self.config.updates + 1):
@@ -133,12 +117,12 @@ class ActorCritic(Learner):
 
     @torch.no_grad()
     def score(self) -> float:
-        """Mean return of always the same dreams: rewards added up until they end, without discount."""
+        """Mean undiscounted return on a fixed set of dreams."""
         dreams = self.dream.run(self.actor.act, *self._checks, self.horizon, torch.Generator().manual_seed(0))
         return dreams.expected_rewards.sum(1).mean().item()
 
     def update(self) -> dict[str, float]:
-        """One step of actor and critic; tells the losses, the entropy, the mean return and the scale."""
+        """One update of actor and critic; returns the losses, the entropy, the mean return and the scale."""
         s = self.config
         follows_dynamics = s.gradient == "dynamics"
         start, goal = self.recorded.draw(s.batch, self.generator, self.goals)
@@ -189,7 +173,7 @@ class ActorCritic(Learner):
         return (alive.flatten() * (losses[0] + losses[1])).mean()
 
     def _descend(self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """A step on this module alone: nothing else that took part gets a gradient."""
+        """An optimizer step on this module only; other modules get no gradient."""
         parameters = list(module.parameters())
         optimizer.zero_grad()
         loss.backward(inputs=parameters)
@@ -205,13 +189,13 @@ class ActorCritic(Learner):
 def lambda_returns(
     rewards: Float[Tensor, "B H"], values: Float[Tensor, "B H1"], discount: Float[Tensor, "B H"], trace: float
 ) -> Float[Tensor, "B H"]:
-    """Returns from each step on. `rewards[:, t]` comes between `values[:, t]` and `values[:, t + 1]`.
+    """Lambda returns of each step. `rewards[:, t]` is between `values[:, t]` and `values[:, t + 1]`.
 
     Args:
-        discount: of what follows each reward; 0 where the episode ends with it.
+        discount: after each reward; 0 where the episode ends.
 
     Raises:
-        ValueError: there is not one value more than there are rewards.
+        ValueError: the number of values is not that of rewards + 1.
     """
     if values.shape[1] != rewards.shape[1] + 1:
         raise ValueError(

@@ -1,11 +1,11 @@
-"""Dreams: a controller acts in latents that a frozen dynamics model imagines.
+"""Dreams: imagined rollouts of a controller in a frozen dynamics model.
 
 recorded latents ──draw──> z0, goal
 z0 ──controller(z, goal)──> a0 ──dynamics──> z1 ──controller──> a1 ──> …  zH        no image, no simulator
                                               reward(z1, goal)            reward(zH, goal)
                                               continues(z1)               …          where episodes can end
 
-A dream is not cut where it ends: what comes later counts by the chance that it has gone on until then.
+A dream is not truncated where an episode ends: later steps are weighted by the probability that it continues.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ Goals = Literal["episode", "any"]
 
 @dataclass(frozen=True)
 class Dreamt:
-    """What happened in B dreams: `rewards[:, t]` is that of `latents[:, t + 1]`, where `actions[:, t]` led, and
-    `continues[:, t]` the chance in 0..1 that the episode goes on from there."""
+    """B dreams. `actions[:, t]` leads to `latents[:, t + 1]`, with the reward `rewards[:, t]`; `continues[:, t]` is the
+    probability that the episode continues from there."""
 
     latents: Float[Tensor, "B H1 N D"]
     actions: Float[Tensor, "B H E"]
@@ -36,31 +36,30 @@ class Dreamt:
 
     @property
     def alive(self) -> Float[Tensor, "B H"]:
-        """The chance that the episode was still going on when `actions[:, t]` was taken."""
+        """The probability that the episode has not ended before `actions[:, t]`."""
         before = torch.cat([torch.ones_like(self.continues[:, :1]), self.continues[:, :-1]], 1)
         return before.cumprod(1)
 
     @property
     def expected_rewards(self) -> Float[Tensor, "B H"]:
-        """The rewards that can be expected: none after the end."""
+        """Rewards, weighted by the probability that the episode has not ended."""
         return self.alive * self.rewards
 
 
 @dataclass(frozen=True)
 class Dream:
-    """Where controllers learn.
+    """An environment made of the frozen dynamics, a reward and a continue head.
 
     Attributes:
-        dynamics: imagines the next latent; never changed.
+        dynamics: imagines the next latent; frozen.
         action_size: E, width of the action of one latent step.
-        reward: of a latent, for a goal.
-        temperature: of what is drawn from the prediction: 1 as the model predicts it, more for dreams that are less
-            sure of themselves and so harder to exploit (World Models), nearly 0 for its likeliest outcome. None:
-            nothing is drawn, the mean is taken, and a dream is always the same.
-        continues: the chance that an episode goes on at a latent; None: none ever ends.
+        reward: of a latent, given a goal.
+        temperature: of the sampled next latents: 1 as predicted; higher values make dreams more uncertain and harder to
+            exploit (World Models); near 0 only the most likely outcome. None: no sampling, the mean is taken.
+        continues: the probability that an episode continues at a latent; None: episodes do not end.
 
     Raises:
-        ValueError: a temperature that is not above 0.
+        ValueError: the temperature is not above 0.
     """
 
     dynamics: Dynamics
@@ -81,10 +80,10 @@ class Dream:
         steps: int,
         generator: torch.Generator | None = None,
     ) -> Dreamt:
-        """Let `act` choose `steps` actions from `start` on. Differentiable in what `act` returns.
+        """Roll out `act` for `steps` steps from `start`. Differentiable in the actions.
 
         Raises:
-            ValueError: latents are drawn, and there is no generator to draw with.
+            ValueError: latents are sampled, and there is no generator.
         """
         if self.temperature is not None and generator is None:
             raise ValueError("a dream that is sampled needs a generator")
@@ -103,24 +102,24 @@ class Dream:
         return Dreamt(torch.stack(latents, 1), *(torch.stack(parts, 1) for parts in zip(*happened, strict=True)))
 
     def varies(self, start: Float[Tensor, "B N D"]) -> bool:
-        """Whether the next latent depends on the noise: not if the model predicts one outcome alone."""
+        """Whether the next latent depends on the noise; False for deterministic models."""
         no_action = lambda z, goal: z.new_zeros(len(z), self.action_size)  # noqa: E731
         seeds = (torch.Generator().manual_seed(seed) for seed in (0, 1))
         return not torch.equal(*(self.run(no_action, start, start, 1, seed).latents for seed in seeds))
 
 
 class Recorded:
-    """Latents of recorded episodes: where dreams start, and what their goals are.
+    """Latents of recorded episodes, from which starts and goals of dreams are drawn.
 
-    `z` and `goals` of all moments, the latents of an episode side by side.
+    `z` and `goals` have one row per step; the steps of an episode are contiguous.
 
     Args:
         latents: of clips.
-        episodes: which episode each clip was cut from.
-        goals: the same moments as a goal image shows them, where that is not the latent: standing still.
+        episodes: the episode of each clip.
+        goals: the same steps encoded as goal images, without motion; None: the latents.
 
     Raises:
-        ValueError: there are not as many latents as episodes, or fewer than two steps in all.
+        ValueError: latents and episodes differ in number, or there are fewer than two steps.
     """
 
     def __init__(
@@ -146,9 +145,9 @@ class Recorded:
     def draw(
         self, batch: int, generator: torch.Generator, goals: Goals = "episode"
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
-        """Starts, and a goal for each: any latent of the start's own episode, or of any episode.
+        """Draw starts, and a goal for each: any latent of the same episode, or of any episode.
 
-        Goals of other episodes can be reached only where the world looks the same in all.
+        Goals of other episodes are reachable only if the world is the same in all episodes.
         """
         start = torch.randint(len(self), (batch,), generator=generator)
         if goals == "any":

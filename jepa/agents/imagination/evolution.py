@@ -1,10 +1,10 @@
 """A linear controller found by CMA-ES in dreams: the C of World Models (Ha & Schmidhuber 2018).
 
     repeat   P candidates ~ N(m, sigma² C)      the same R starts and goals for all of them, others every generation
-             some mirrored: m - x for m + x     what one side gains the other loses: less noise in where m goes
+             some mirrored: m - x for m + x     antithetic samples: less noise in the update of m
              P * R dreams in one batch          fitness: their mean return
              CMA-ES moves m, sigma, C           by pycma (Hansen)
-    keep     of the best candidate and of m     whichever is better than the best so far on dreams that never change
+    keep     the best candidate or m            if better than the best so far on a fixed set of dreams
 
 Needs the package cma: pip install 'openjepa[dream]'.
 """
@@ -18,8 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from jepa.agents.controller import ActionSpace, ActorInputs, Linear, ObservationNormalizer
-from jepa.agents.imagination.dream import Dream, Goals, Recorded
+from jepa.agents.controller import Linear
 from jepa.agents.imagination.learner import History, Learner
 from jepa.config import Component, UserError
 from jepa.config.fields import Count, Positive
@@ -31,51 +30,37 @@ MAX_PARAMETERS = 5000  # the covariance has the square of them
 
 
 class Evolution(Learner):
-    """A linear controller, searched by CMA-ES.
-
-    Args:
-        config: population and rollouts as in World Models.
-        seed: of starts, goals and candidates.
+    """A linear controller, optimized by CMA-ES; population and rollouts as in World Models.
 
     Raises:
         ValueError: there are too many weights for a covariance matrix.
     """
 
     class Config(Component):
-        """A linear controller, found by CMA-ES in dreams."""
+        """A linear controller, optimized by CMA-ES in imagined rollouts."""
 
         kind: Literal["evolution"] = "evolution"
-        generations: Count = Field(default=300, description="of CMA-ES; fewer if it has converged")
-        population: int = Field(default=64, ge=4, description="candidates of a generation")
-        rollouts: Count = Field(default=16, description="dreams of each candidate, the same for all of a generation")
+        generations: Count = Field(default=300, description="maximum number of CMA-ES generations")
+        population: int = Field(default=64, ge=4, description="candidates per generation")
+        rollouts: Count = Field(
+            default=16, description="dreams per candidate, with the same starts for all candidates of a generation"
+        )
         horizon: Count = Field(default=15, description="latent steps of a dream")
         std: Positive = Field(
-            default=0.1, description="of the first generation, in units of the weights of standardized features"
+            default=0.1, description="initial step size, in units of the weights of standardized features"
         )
         mirrored: float = Field(
             default=0.0,
             ge=0,
             le=0.5,
-            description="share of the candidates that mirror another one; a quarter at most is best",
+            description="share of mirrored candidates; at most a quarter works best",
         )
 
     build = Linear
 
-    def __init__(
-        self,
-        config: Config,
-        dream: Dream,
-        recorded: Recorded,
-        space: ActionSpace,
-        *,
-        goals: Goals = "episode",
-        actor_inputs: ActorInputs = "goal",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(config, dream, recorded, goals)
-        self.seed = seed
+    def _build(self) -> None:
         self.network = {}
-        self.controller = Linear(ObservationNormalizer.fitted(recorded.z, actor_inputs), space)
+        self.controller = Linear(self.normalizer, self.space)
         if self.controller.parameter_count > MAX_PARAMETERS:
             raise ValueError(
                 f"a linear controller of these latents has {self.controller.parameter_count} weights, too many for "
@@ -84,7 +69,7 @@ class Evolution(Learner):
 
     @torch.no_grad()
     def train(self) -> tuple[Linear, History]:
-        """The best controller that was found, and the mean return of the best so far, before and after each generation.
+        """Returns the best controller, and the mean return of the best so far, before and after each generation.
 
         Raises:
             UserError: cma is not installed.
@@ -119,7 +104,7 @@ class Evolution(Learner):
         goal: Float[Tensor, "R N D"],
         noise_seed: int,
     ) -> Float[Tensor, " P"]:
-        """What R dreams are worth to each of P candidates, on average: all in one batch."""
+        """The mean return of R dreams for each of P candidates, in one batch."""
         count = len(candidates)
         dreamt = self.dream.run(
             lambda z, goal: self.controller.act_all(candidates, z, goal),

@@ -1,11 +1,11 @@
-"""What a frozen model's latents say of a world with rewards and ends of its own, learned from recorded episodes.
+"""Reward and continue heads on frozen latents, fitted to recorded episodes of a world with rewards.
 
-    recorded   z0 ─> z1 ─> z2 ─> … zT        each latent with what the step to it earned, and whether it was the end
+    recorded   z0 ─> z1 ─> z2 ─> … zT        each latent with the reward of the step to it, and whether it was the last
     reward     z ──MLP──> logits of 255 symexp bins         two-hot cross-entropy       r(z) = the expected bin
     continue   z ──MLP──> one logit                         binary cross-entropy        c(z) = its sigmoid
 
-Both as in DreamerV3 (2301.04104), but for the world model, which is not trained with them. They read the latent alone:
-what an action costs is learned as far as the latent after it shows it.
+Both as in DreamerV3 (2301.04104), except that the world model is frozen. They read only the latent: the cost of an
+action is learned only as far as the next latent shows it.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ AnyHead = TypeVar("AnyHead", bound=nn.Module)
 
 
 class HeadSettings(Config):
-    """How a head is fitted: Adam steps of `batch` latents each, on a network of `layers` x `hidden` units."""
+    """Fit of a head: Adam steps on `batch` latents, for an MLP of `layers` x `hidden` units."""
 
     updates: Count = 1000
     batch: Count = 256
@@ -36,7 +36,7 @@ class HeadSettings(Config):
 
 
 class TwoHotHead(nn.Module):
-    """A number of any scale, as a distribution over symexp bins that begins as exactly 0."""
+    """Predicts a number of any scale as a distribution over symexp bins; the initial output is exactly 0."""
 
     def __init__(self, normalizer: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class TwoHotHead(nn.Module):
 
 
 class RewardHead(TwoHotHead):
-    """The reward of the step that led to a latent."""
+    """The reward of the step to a latent."""
 
     def logits(self, z: Latents) -> Float[Tensor, "B K"]:
         return self.network(self.normalizer(z, z))
@@ -59,7 +59,7 @@ class RewardHead(TwoHotHead):
 
 
 class ContinueHead(nn.Module):
-    """The chance that an episode goes on at a latent."""
+    """The probability that an episode continues at a latent."""
 
     def __init__(self, normalizer: ObservationNormalizer, *, hidden: int, layers: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ContinueHead(nn.Module):
 def fit_reward(
     z: Float[Tensor, "M N D"], rewards: Float[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
 ) -> RewardHead:
-    """A head that knows what the steps to M latents earned.
+    """Fit a head to the rewards of the steps to M latents.
 
     Raises:
         ValueError: a reward is not finite, or there are none.
@@ -93,7 +93,7 @@ def fit_reward(
 def fit_continue(
     z: Float[Tensor, "M N D"], terminated: Bool[Tensor, " M"], settings: HeadSettings | None = None, seed: int = 0
 ) -> ContinueHead:
-    """A head that knows which of M latents were the end of their episode.
+    """Fit a head to which of M latents end their episode.
 
     Raises:
         ValueError: all of them were, or none.
@@ -117,7 +117,7 @@ def _fit(
     settings: HeadSettings,
     seed: int,
 ) -> AnyHead:
-    """Adam on the loss of rows drawn at random; the head is frozen then."""
+    """Minimize the loss on random rows by Adam, then freeze the head."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = kind(ObservationNormalizer.fitted(z, "latent"), hidden=settings.hidden, layers=settings.layers)

@@ -1,9 +1,9 @@
-"""What learns in dreams."""
+"""The base class of learners: train a controller in dreams."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from jepa.agents.controller import Actor, Linear
+from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Linear, ObservationNormalizer
 from jepa.agents.imagination.dream import Dream, Goals, Recorded
 from jepa.config import Component
 
@@ -11,32 +11,53 @@ History = list[tuple[int, float]]  # what was done, and the return in the dream 
 
 
 class Learner(ABC):
-    """Trains a controller in dreams: `Class(config, dream, recorded, space, goals=…, actor_inputs=…, seed=…)`.
+    """Trains a controller in dreams.
 
     Args:
-        dream: where; its dynamics are used and never changed.
-        recorded: where dreams start, and their goals.
+        config: an instance of its `Config`.
+        dream: the environment; its dynamics are frozen.
+        recorded: starts and goals of dreams.
         space: of the actions.
-        goals: of other episodes too ("any"), or of the start's own.
-        actor_inputs: what the controller sees.
+        goals: from any episode ("any"), or from that of the start.
+        actor_inputs: inputs of the controller.
+        seed: of all random numbers.
 
     Attributes:
+        normalizer: of the inputs of the controller, fitted to the recorded latents.
         horizon: latent steps of a dream.
-        build: an untrained controller of (normalizer, space, **network), whose weights may be loaded.
-        network: sizes of the controller's network; empty where it has none.
+        build: builds an untrained controller from (normalizer, space, **network), to load weights into.
+        network: sizes of the controller's network; empty for linear controllers.
     """
 
     Config: type[Component]
     build: ClassVar[type[Actor] | type[Linear]]
     network: dict[str, int]
 
-    def __init__(self, config: Any, dream: Dream, recorded: Recorded, goals: Goals) -> None:
+    def __init__(
+        self,
+        config: Any,
+        dream: Dream,
+        recorded: Recorded,
+        space: ActionSpace,
+        *,
+        goals: Goals = "episode",
+        actor_inputs: ActorInputs = "goal",
+        seed: int = 0,
+    ) -> None:
         self.config = config
         self.dream = dream
         self.recorded = recorded
+        self.space = space
         self.goals: Goals = goals
+        self.seed = seed
         self.horizon: int = config.horizon
+        self.normalizer = ObservationNormalizer.fitted(recorded.z, actor_inputs)
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Build the untrained controller and its optimizers."""
 
     @abstractmethod
     def train(self) -> tuple[Actor | Linear, History]:
-        """The controller, and its return in the dream on the way."""
+        """Train, and return the controller and its return in dreams over time."""

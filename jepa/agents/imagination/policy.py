@@ -1,4 +1,4 @@
-"""Encoder + controller as a policy: images in, actions out, without planning.
+"""Encoder and controller as a policy: images in, actions out, without planning.
 
 controller = load_controller("runs/two-rooms")                              # of jepa_probes.imagination.dream
 policy = ImaginationPolicy(jepa.load("runs/two-rooms"), controller, goal)   # goal: uint8 [h, w, 3]
@@ -23,13 +23,13 @@ class ImaginationPolicy:
 
     Args:
         model: the world model that the controller was trained in.
-        controller: decides once a latent step.
-        goal: images of where to get, uint8 RGB, of the shape of the observations; None: the controller sees no goal.
-        fps: observations a second; None: as many as the model was trained on.
+        controller: called once per latent step.
+        goal: goal images, uint8 RGB, of the same shape as the observations; None: the controller has no goal.
+        fps: observations per second; None: the frame rate of the model.
 
     Attributes:
-        latent: what the controller saw when it decided last.
-        decisions: how often it has decided.
+        latent: the latest input of the controller.
+        decisions: number of calls of the controller.
 
     Raises:
         UserError: goal and observations differ in shape, the rates do not divide, or the controller needs a goal.
@@ -49,7 +49,7 @@ class ImaginationPolicy:
         self.reset()
 
     def reset(self) -> None:
-        """A new episode begins: forget what was seen."""
+        """Start a new episode: clear the observations."""
         self.latent: Float[Tensor, "B N D"] | None = None
         self.decisions = 0
         self._frames = LatestFrames(self.model.spec.frames_per_step, self.stride)
@@ -57,7 +57,7 @@ class ImaginationPolicy:
 
     @torch.no_grad()
     def act(self, observation: Any) -> Float32[np.ndarray, "*B A"]:
-        """The action for the frame just seen. Decides when the actions of the last latent step are used up."""
+        """The action for an observation. Calls the controller once per latent step."""
         check_shape(observation, self.goal_shape)
         self._frames.add(as_images(observation))
         if not self._queue:

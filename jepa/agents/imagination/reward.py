@@ -1,8 +1,8 @@
-"""What a dream is worth, step by step: `reward(z [B, N, D], goal [B, N, D]) -> [B]`, read from latents alone.
+"""Rewards of dreams: `reward(z [B, N, D], goal [B, N, D]) -> [B]`, from latents only.
 
 Distance()                      minus the latent distance to the goal
-Within(Distance(), near, 1.0)   the same, and a bonus wherever it is nearer than `near`
-Head(module)                    what a module reads from z, whatever the goal: a learned reward
+Within(Distance(), near, 1.0)   the same, with a bonus where the distance is below `near`
+Head(module)                    a learned reward, independent of the goal
 lambda z, goal: …               anything else
 """
 
@@ -19,11 +19,11 @@ Reward = Callable[[Latents, Latents], Float[Tensor, " B"]]
 
 @dataclass(frozen=True)
 class Distance:
-    """Minus the distance between latents: their mean squared difference (the planners' cost), or the root of it.
+    """Minus the distance between latents: the mean squared difference (as in the planners' cost), or its root.
 
     Attributes:
-        measure: the root is as steep near the goal as far from it.
-        read: what is compared instead of the latents, such as a head that reads positions: [B, N, D] -> [B, X].
+        measure: the gradient of the root is as large near the goal as far from it.
+        read: maps latents to what is compared, such as decoded positions: [B, N, D] -> [B, X].
     """
 
     measure: Literal["squared", "root"] = "squared"
@@ -39,9 +39,9 @@ class Distance:
 
 @dataclass(frozen=True)
 class Within:
-    """`bonus` at every step that ends nearer to the goal than `near`, added to a `distance`, in whose units it is.
+    """Adds `bonus` to a `distance` at every step that is nearer to the goal than `near`, in units of `distance`.
 
-    The bonus has no gradient: learners that follow the dynamics backwards see the distance alone.
+    The bonus has no gradient: learners with gradients through the dynamics only see the distance.
     """
 
     distance: Distance
@@ -59,7 +59,7 @@ class Within:
 
 @dataclass(frozen=True)
 class Head:
-    """A reward that a module reads from the latent: [B, N, D] -> [B]. The goal plays no part."""
+    """A reward predicted by a module from the latent, [B, N, D] -> [B], independent of the goal."""
 
     module: nn.Module
 

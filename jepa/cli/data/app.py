@@ -9,10 +9,10 @@ from jepa.cli.data.curate import curate
 from jepa.cli.data.inspect import bench, check, index, inspect, worlds
 from jepa.cli.data.pack import pack
 
-app = typer.Typer(help="Make shards of videos and worlds, and look at them.", no_args_is_help=True)
+app = typer.Typer(help="Make shards from videos and simulated worlds, and inspect them.", no_args_is_help=True)
 app.command()(pack)
 
-OVERWRITE = typer.Option("--overwrite", help="Replace what is there.")
+OVERWRITE = typer.Option("--overwrite", help="Replace existing output.")
 
 
 @app.command()
@@ -24,18 +24,18 @@ def record(
             "`jepa data worlds` lists them."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
-    episodes: Annotated[int, typer.Option(help="Episodes in all.")] = 600,
-    frames: Annotated[int, typer.Option(help="Frames per episode, at the world's own rate.")] = 40,
-    image_size: Annotated[int, typer.Option(help="Pixels a side, 32 to 128 in every world.")] = 64,
+    out: Annotated[Path, typer.Argument(help="Output folder for the shards.")],
+    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 600,
+    frames: Annotated[int, typer.Option(help="Frames per episode, at the frame rate of the world.")] = 40,
+    image_size: Annotated[int, typer.Option(help="Image size in pixels; every world supports 32 to 128.")] = 64,
     policy: Annotated[
-        str, typer.Option(help="Who acts: random; in many worlds also noisy-expert, in push-t pusher.")
+        str, typer.Option(help="random; in many worlds also noisy-expert; pusher in push-t; mixed in two-rooms.")
     ] = "random",
     seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
-    test_share: Annotated[float, typer.Option(help="Share of the episodes kept for testing.")] = 0.15,
+    test_share: Annotated[float, typer.Option(help="Share of the episodes in the test split.")] = 0.15,
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
-    """Let a scripted agent act in WORLD and write video, actions and ground truth to shards in OUT."""
+    """Record a scripted policy in WORLD: video, actions and true states, as shards in OUT."""
     from jepa.cli.show import counting
     from jepa_data.sources.rollouts import Recording
     from jepa_data.sources.rollouts import record as run

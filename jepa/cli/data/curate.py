@@ -7,22 +7,22 @@ import typer
 
 
 def curate(
-    shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards of what stays, and the report.")],
+    shards: Annotated[str, typer.Argument(help="Folder or URL of shards.")],
+    out: Annotated[Path, typer.Argument(help="Output folder for the remaining shards and the report.")],
     config: Annotated[Path, typer.Option(help="A YAML file such as configs/data/curate.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, such as stages.1.min_motion=1.")] = None,
-    engine: Annotated[str, typer.Option(help="pool: processes of this machine; ray: Ray Data.")] = "pool",
-    processes: Annotated[int | None, typer.Option(help="How many measure at once.  [default: one a core]")] = None,
-    timeout_seconds: Annotated[float, typer.Option(help="A sample that takes longer is given up.")] = 60.0,
+    engine: Annotated[str, typer.Option(help="pool: processes on this machine; ray: Ray Data.")] = "pool",
+    processes: Annotated[int | None, typer.Option(help="Worker processes.  [default: one per core]")] = None,
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit per sample.")] = 60.0,
     examples: Annotated[
-        int, typer.Option(help="So many of each stage's dropped samples on a contact sheet, OUT/examples/*.png.")
+        int, typer.Option(help="Dropped samples of each stage to draw on a contact sheet, OUT/examples/*.png.")
     ] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and report; write no shards.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only measure and report; write no shards.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shards in OUT.")] = False,
 ) -> None:
-    """Drop short, static, dark, blurred and duplicate videos, balance the rest, and put actions on the frames' clock.
+    """Drop short, static, dark, blurred and duplicate videos, balance the rest, and align actions with frames.
 
-    OUT/curation.json names every sample that was dropped, with the reason. The bytes of the videos are not changed.
+    OUT/curation.json lists every dropped sample with the reason. Videos are not re-encoded.
     """
     from jepa.cli.show import counting_steps, table
     from jepa.config import load

@@ -11,19 +11,19 @@ import typer
 if TYPE_CHECKING:
     from jepa_data.config import StreamConfig
 
-JSON = typer.Option("--json", help="Print JSON for programs.")
-WORKERS = typer.Option(help="Processes.  [default: one a core]")
+JSON = typer.Option("--json", help="Print JSON.")
+WORKERS = typer.Option(help="Worker processes.  [default: one per core]")
 
 
 def inspect(
-    shards: Annotated[list[str], typer.Argument(help="A folder or address of shards; several for a mix.")],
+    shards: Annotated[list[str], typer.Argument(help="One or more folders or URLs of shards.")],
     as_json: Annotated[bool, JSON] = False,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this PNG.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 24,
 ) -> None:
-    """What folders of shards hold: counts, lengths, codecs, labels, captions, and what is damaged.
+    """Summarize shards: counts, lengths, codecs, labels, captions, damaged samples.
 
-    Several folders get a line each, with their shares of the mix.
+    Several folders are printed as a table, with their shares of the mix.
     """
     import json
 
@@ -53,7 +53,7 @@ def worlds(
     speed: Annotated[bool, typer.Option("--speed", help="Also measure images per CPU second.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Also draw every world on this PNG.")] = None,
 ) -> None:
-    """The simulated worlds: what one does in them, when a goal is reached, and which are not installed here."""
+    """List the simulated worlds: their actions, goals and success criteria, and which are not installed."""
     from jepa.cli.show import table
     from jepa_data.inspect import worlds as inspection
     from jepa_data.writable import check_file
@@ -72,18 +72,18 @@ def worlds(
 
 
 def check(
-    shards: Annotated[str, typer.Argument(help="Folder or address of shards.")],
+    shards: Annotated[str, typer.Argument(help="Folder or URL of shards.")],
     workers: Annotated[int | None, WORKERS] = None,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Where findings are listed.  [default: SHARDS/quarantine.jsonl]")
+        Path | None, typer.Option(help="File that lists damaged samples.  [default: SHARDS/quarantine.jsonl]")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without progress after which a sample is given up.")
+        float, typer.Option(min=0.1, help="Seconds without progress after which a sample fails.")
     ] = 60.0,
     backend: Annotated[str, typer.Option(help="The decoder: pyav, decord or torchcodec.")] = "pyav",
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Verify every checksum, decode every frame, and list what is wrong. Exit code 1 if anything is."""
+    """Verify every checksum, decode every frame and list damaged samples. Exits with 1 if there are any."""
     import json
 
     from jepa_data.decode import get_backend
@@ -105,23 +105,25 @@ def check(
 
 
 def bench(
-    shards: Annotated[
-        str | None, typer.Argument(help="Folder or address of shards; may be left out with --config.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A config of `jepa pretrain`, whose `data` is used.")] = None,
+    shards: Annotated[str | None, typer.Argument(help="Folder or URL of shards; optional with --config.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A config of `jepa pretrain`; uses its `data`.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per batch.  [default: 8]")] = None,
     clip_frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip.  [default: 16]")] = None,
-    fps: Annotated[float | None, typer.Option(help="Of the clips.  [default: the video's own]")] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side.  [default: 224, or as stored]")] = None,
-    clips_per_video: Annotated[int | None, typer.Option(min=1, help="Clips of each video.  [default: 1]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of the clips.  [default: as stored]")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Image size in pixels.  [default: 224, or as stored]")
+    ] = None,
+    clips_per_video: Annotated[int | None, typer.Option(min=1, help="Clips per video.  [default: 1]")] = None,
     workers: Annotated[int | None, WORKERS] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Clips to read, at least.")] = 64,
-    step_ms: Annotated[float | None, typer.Option(min=0.1, help="Also measure waiting, with steps so long.")] = None,
-    backends: Annotated[str | None, typer.Option(help="Compare decoders: pyav,decord.")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Minimum number of clips to read.")] = 64,
+    step_ms: Annotated[
+        float | None, typer.Option(min=0.1, help="Also measure how long training steps of this length wait for data.")
+    ] = None,
+    backends: Annotated[str | None, typer.Option(help="Decoders to compare, such as pyav,decord.")] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """How fast clips can be read: the time of each stage, and the share of what this machine could decode at best."""
+    """Measure how fast clips are read: the time of each stage, and throughput relative to the decoding limit."""
     import json
 
     from jepa.cli.show import table
@@ -155,12 +157,12 @@ def bench(
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars.")],
     split: Annotated[
-        str | None, typer.Option(help="Of all tars: train, val or test.  [default: from their names]")
+        str | None, typer.Option(help="Split of all tars: train, val or test.  [default: from their names]")
     ] = None,
     workers: Annotated[int | None, WORKERS] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing manifest.")] = False,
 ) -> None:
-    """Make tars that others wrote readable: a manifest, and indices beside the tars, which stay as they are."""
+    """Index existing WebDataset tars: write a manifest and index files next to them. The tars are not changed."""
     from jepa_data.inspect import index as inspection
 
     with _counting("indexing") as progress:
@@ -174,7 +176,7 @@ def doctor(
     write: Annotated[Path | None, typer.Option(help="Write the recommended config to this file.")] = None,
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
-    """Which videos are usable, how fast they decode, a config that fits this machine, and how long it would take."""
+    """Check a folder of videos and this machine, and recommend a config with estimates of memory and time."""
     from jepa.config import UserError
     from jepa.training.doctor import doctor as run
     from jepa_data.writable import check_file

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 Rate = Annotated[
     float | None,
-    typer.Option(
-        help="Frames a second, or fewer if a video has.  [default: 15; with actions or states, those there are]"
-    ),
+    typer.Option(help="Frames per second; slower videos keep theirs.  [default: 15; unchanged with actions or states]"),
 ]
 
 
@@ -25,35 +23,35 @@ def pack(
             "a LeRobot v3 data set, or a folder of shards."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards. An interrupted command continues.")],
+    out: Annotated[Path, typer.Argument(help="Output folder. Run again to continue after an interruption.")],
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; smaller videos keep their size.")] = 256,
     fps: Rate = None,
     repeat_frames: Annotated[
-        bool, typer.Option("--repeat-frames", help="Bring slower videos to --fps too, by repeating frames.")
+        bool, typer.Option("--repeat-frames", help="Repeat frames of slower videos to reach --fps.")
     ] = False,
-    gop: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
-    crf: Annotated[int, typer.Option(help="x264's quality; lower is better and larger.")] = 23,
+    gop: Annotated[int, typer.Option(help="Keyframe interval, in frames.")] = 8,
+    crf: Annotated[int, typer.Option(help="Quality of x264; lower is better and larger.")] = 23,
     pixel_format: Annotated[
-        str, typer.Option(help="yuv420p, or yuv444p, which keeps the color of very small things.")
+        str, typer.Option(help="yuv420p, or yuv444p, which keeps the color of very small objects.")
     ] = "yuv420p",
-    copy: Annotated[bool, typer.Option("--copy", help="Keep the videos as they are; cut only at keyframes.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Do not re-encode; cut only at keyframes.")] = False,
     scenes: Annotated[bool, typer.Option("--scenes", help="Cut at scene changes (PySceneDetect).")] = False,
-    scene_threshold: Annotated[float, typer.Option(help="Lower finds more changes.")] = 27.0,
+    scene_threshold: Annotated[float, typer.Option(help="Threshold for --scenes; lower finds more changes.")] = 27.0,
     max_seconds: Annotated[
         float | None,
-        typer.Option(help="Cut what is longer into equal parts.  [default: 60; none with actions, states or --copy]"),
+        typer.Option(help="Cut longer videos into equal parts.  [default: 60; none with actions, states or --copy]"),
     ] = None,
-    min_seconds: Annotated[float, typer.Option(help="Drop pieces that are shorter.")] = 0.0,
-    test_share: Annotated[float, typer.Option(help="Share of the source videos kept for testing.")] = 0.1,
-    val_share: Annotated[float, typer.Option(help="Share of the source videos kept for validation.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the splits and the order.")] = 0,
-    shard_mib: Annotated[int, typer.Option(help="MiB a shard.")] = 64,
-    camera: Annotated[str | None, typer.Option(help="LeRobot: whose video to pack.")] = None,
-    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Folder or column names as labels.")] = True,
-    processes: Annotated[int | None, typer.Option(help="How many work at once.  [default: one a core]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start from scratch; replace what is there.")] = False,
+    min_seconds: Annotated[float, typer.Option(help="Drop shorter videos and parts.")] = 0.0,
+    test_share: Annotated[float, typer.Option(help="Share of the source videos in the test split.")] = 0.1,
+    val_share: Annotated[float, typer.Option(help="Share of the source videos in the val split.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the splits and the order.")] = 0,
+    shard_mib: Annotated[int, typer.Option(help="Size of a shard, in MiB.")] = 64,
+    camera: Annotated[str | None, typer.Option(help="LeRobot: the camera to pack.")] = None,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Use folder or column names as labels.")] = True,
+    processes: Annotated[int | None, typer.Option(help="Worker processes.  [default: one per core]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")] = False,
 ) -> None:
-    """Pack videos to shards that are fast to stream: cut, scaled, re-encoded, split into train, val and test."""
+    """Cut, scale and re-encode videos into shards that stream fast, split into train, val and test."""
     from jepa_data.errors import DataError
     from jepa_data.pack.pack import Packing
     from jepa_data.pack.recipe import Recipe

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
-from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import to_input
@@ -23,17 +22,6 @@ logger = logging.getLogger(__name__)
 CLIPS = 16
 LATENTS = 1024
 SETTLING_STEPS = 50  # a fresh encoder's latents point one way; training turns that within some dozens of steps
-
-
-def collapse_monitor(config: PretrainConfig) -> "CollapseMonitor":
-    """The monitor of a run; an encoder that is frozen does not collapse, so there is nothing to warn of."""
-    augment = config.data.augment
-    views = augment.model_copy(update={"crop": config.method.view_crop() or augment.crop or config.data.crop})
-    return CollapseMonitor(
-        config.trainer.monitor_every,
-        config.trainer.warn_rank_below if config.method.collapses else 0.0,
-        None if views == AugmentConfig() else views,
-    )
 
 
 class CollapseMonitor(L.Callback):
@@ -46,6 +34,7 @@ class CollapseMonitor(L.Callback):
     Of several processes the first one measures, on its own clips.
 
     Args:
+        warn_below: 0 where the encoder is frozen, which cannot collapse.
         views: how clips are changed to views; None: not at all, and there is no LiDAR.
 
     Attributes:

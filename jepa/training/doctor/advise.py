@@ -122,7 +122,7 @@ def training_rate(machine: Hardware) -> float:
     config = _config(tree)
     device = torch.device(budget.device)
     method = build_method(config, rung.pixels, 0)
-    optimizer = optimizer_of(config)(method.to(device))
+    optimizer = optimizer_of(config.optimizer)(method.to(device))
     video = torch.zeros(budget.timed_batch, CLIP_FRAMES, 3, rung.pixels, rung.pixels, device=device)
     generator = torch.Generator().manual_seed(0)
     seconds: list[float] = []

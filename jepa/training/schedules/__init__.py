@@ -4,6 +4,7 @@ from jepa.config import Parts
 
 SCHEDULES = Parts(  # built over (learning rate, steps of the run)
     "schedules",
+    "jepa.training.schedules.base:Schedule",
     cosine="jepa.training.schedules.cosine:Cosine",
     flat="jepa.training.schedules.flat:Flat",
     wsd="jepa.training.schedules.wsd:WSD",

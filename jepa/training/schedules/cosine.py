@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from jepa.training.schedules.base import Schedule
+from jepa.training.schedules.base import Schedule, WarmupConfig
 
 
 class Cosine(Schedule):
-    class Config(Schedule.Config):
+    class Config(WarmupConfig):
         """Linear warm-up from `start_lr`, then a half cosine down to `final_lr` at the last step."""
 
         kind: Literal["cosine"] = "cosine"

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from jepa.training.schedules.base import Schedule
+from jepa.training.schedules.base import Schedule, WarmupConfig
 
 
 class Flat(Schedule):
-    class Config(Schedule.Config):
+    class Config(WarmupConfig):
         """Linear warm-up from `start_lr`, then constant."""
 
         kind: Literal["flat"] = "flat"

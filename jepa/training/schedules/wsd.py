@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from jepa.training.schedules.base import Schedule
+from jepa.training.schedules.base import Schedule, WarmupConfig
 
 
 class WSD(Schedule):
-    class Config(Schedule.Config):
+    class Config(WarmupConfig):
         """Linear warm-up from `start_lr`, stable, then a straight line to `final_lr` over the last `decay_steps`."""
 
         kind: Literal["wsd"] = "wsd"

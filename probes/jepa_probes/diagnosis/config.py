@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from jepa.config import Config, from_dict, load
+from jepa.config import Config, UserError, from_dict, load
 from jepa.config.fields import Count
 from jepa_probes.planning.config import PlanConfig
 
@@ -41,6 +41,13 @@ class DiagnoseConfig(Config):
     candidates: int = Field(default=100, gt=2, description="random plans from each of these starts")
 
 
+OWN = {  # of a diagnosis, in place of those of `plan`
+    "run": "the run is the first word of the command",
+    "seed": "its tasks are new; give seed=NUMBER",
+    "tasks": "give tasks=NUMBER",
+}
+
+
 def diagnose_config(run: Path, plan: Path | None, overrides: Sequence[str]) -> DiagnoseConfig:
     """The config of `jepa diagnose RUN [--config PLAN] [KEY=VALUE]...`.
 
@@ -52,6 +59,9 @@ def diagnose_config(run: Path, plan: Path | None, overrides: Sequence[str]) -> D
     """
     if plan is None and (run / "plan.yaml").is_file():
         plan = run / "plan.yaml"
-    # Without defaults: `plan.planner.kind=mppi` would leave those of another kind behind.
-    plan_settings = load(plan, PlanConfig).model_dump(mode="json", exclude_unset=True) if plan else {}
-    return from_dict({"plan": plan_settings}, DiagnoseConfig, overrides)
+    settings = load(plan, PlanConfig).model_dump(mode="json", exclude_unset=True, exclude=set(OWN)) if plan else {}
+    config = from_dict({"plan": settings}, DiagnoseConfig, overrides, source=str(plan or "config"))
+    if given := config.plan.model_fields_set & OWN.keys():
+        key = min(given)
+        raise UserError(f"command line: plan.{key}: has no effect on a diagnosis; {OWN[key]}")
+    return config

@@ -15,11 +15,10 @@ from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings, Policy, stride_of
 from jepa.agents.proposals import RecordedSegments
-from jepa.config import UserError
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import open_model
-from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.cost_quality import measure_cost
@@ -36,15 +35,13 @@ from jepa_probes.diagnosis.learned import Learned, learn
 from jepa_probes.diagnosis.open_loop import measure_exploitation
 from jepa_probes.diagnosis.recordings import Subject
 from jepa_probes.diagnosis.result import Diagnosis
-from jepa_probes.diagnosis.search import enlarged
 from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
-from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.recordings import TrueSegments, action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
-from jepa_probes.planning.settings import make_planner, plan_settings
+from jepa_probes.planning.settings import enlarged, make_planner, plan_settings
 from jepa_probes.planning.tasks import Tasks, check_actions
 
 logger = logging.getLogger(__name__)
@@ -64,7 +61,7 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
             states; or nothing can be written.
     """
     opened = open_model(run)
-    training = load_config(run / "config.yaml", PretrainConfig)
+    training = run_config(run)
     model = opened.world
     if model.dynamics is None:
         raise UserError(
@@ -74,20 +71,17 @@ def diagnose(run: Path, config: DiagnoseConfig, *, out: Path | None = None) -> D
     plan = config.plan.model_copy(update={"tasks": config.tasks, "seed": config.seed})
     plan = fitted(run, plan, ShardSet.open(training.data.folder).manifest, model)
     fresh = partial(build_encoder, opened.config.encoder, model.preprocessing.image_size, opened.config.frames)
-    subject = Subject(model, training.data, fresh, training, str(run))
+    config = config.model_copy(update={"plan": plan})
+    subject = Subject(config, model, training.data, fresh, training, str(run))
     controller = load_controller(run, out) if plan.warm_start == "controller" else None
-    try:
-        result = examine(subject, config.model_copy(update={"plan": plan}), controller)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
+    with errors_of(run):
+        result = examine(subject, controller)
     result.write(out)
     return result
 
 
-def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | None = None) -> Diagnosis:
-    """The same of a model at hand; `config.plan` is one that `fitted` has seen.
+def examine(subject: Subject, controller: Controller | None = None) -> Diagnosis:
+    """The same of a model at hand.
 
     Args:
         controller: what `jepa dream` left, for plans that start from it.
@@ -99,15 +93,16 @@ def examine(subject: Subject, config: DiagnoseConfig, controller: Controller | N
     began = time.perf_counter()
     cpu = time.process_time()
     model = subject.model
+    config = subject.config
     plan = config.plan
     tasks = Tasks(protocol_of(plan))
     check_actions(model, tasks.start(1))
     settings = plan_settings(plan, build_costs(plan.costs, model, subject.data, plan.seed).terms)
     Policy(model, tasks.goal_images[:1], settings, fps=tasks.start(1).fps)  # refuses what does not fit, early
-    learned = learn(subject, config, settings)
-    inverse = _inverse(subject, plan, learned)
+    learned = learn(subject, settings)
+    inverse = _inverse(subject, learned)
     guide = {"inverse_dynamics": inverse, "controller": controller}
-    ladder = _Ladder(subject, config, tasks, settings, learned, inverse, guide.get(plan.warm_start))
+    ladder = _Ladder(subject, tasks, settings, learned, inverse, guide.get(plan.warm_start))
     played, left_out = ladder.climb()
     base = played["configured"]
     logger.info("comparing latent and true cost")
@@ -142,7 +137,6 @@ class _Ladder:
     """The agent, and what its links are replaced by."""
 
     subject: Subject
-    config: DiagnoseConfig
     tasks: Tasks
     settings: PlanSettings
     learned: Learned
@@ -163,6 +157,7 @@ class _Ladder:
     def climb(self) -> tuple[dict[str, Played], dict[str, str]]:
         """What was played by name, and why the others were not. See ladder.py."""
         model = self.subject.model
+        config = self.subject.config
         tasks = self.tasks
         settings = self.settings
         latents = partial(play, model, tasks, guide=self.guide, segments=self.segments)
@@ -170,14 +165,14 @@ class _Ladder:
         played: dict[str, Played | None] = {"configured": latents(settings, keep_imagined=True)}
         left_out: dict[str, str] = {}
         sooner = self._sooner()
-        more = replace(settings, planner=make_planner(enlarged(self.config.plan.planner, self.config.more_search)))
-        count = self.config.search_tasks
+        more = replace(settings, planner=make_planner(enlarged(config.plan.planner, config.more_search)))
+        count = config.search_tasks
         if sooner is None:
             left_out["replan"] = "it plans again as soon as it can already"
         else:
             logger.info("planning more often")
             played["replan"] = latents(sooner)
-        logger.info(f"planning with {self.config.more_search} times as many plans")
+        logger.info(f"planning with {config.more_search} times as many plans")
         played["search"] = latents(more, count=count)
         if sooner is not None:
             logger.info("both")
@@ -192,7 +187,7 @@ class _Ladder:
                 model, tasks, settings, learned.space, learned.dynamics, self.goal, self.true_segments
             )
         logger.info("planning in the true world")
-        count = self.config.plan.simulator_tasks
+        count = config.plan.simulator_tasks
         played["simulator"] = play_simulator(model, tasks, settings, self.frames, count, self.true_segments)
         if played["simulator"] is None:
             left_out["simulator"] = NO_COPIES
@@ -205,8 +200,9 @@ class _Ladder:
         return next((replace(self.settings, replan_every=n) for n in fits), None)
 
 
-def _inverse(subject: Subject, plan: PlanConfig, learned: Learned) -> Actor | None:
+def _inverse(subject: Subject, learned: Learned) -> Actor | None:
     """Inverse dynamics, fitted to what was read of the recordings; None where the config wants none."""
+    plan = subject.config.plan
     if plan.inverse is None:
         return None
     model = subject.model

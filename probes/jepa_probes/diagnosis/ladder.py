@@ -222,14 +222,11 @@ def play_simulator(
     count: int | None,
     segments: TrueSegments | None = None,
 ) -> Played | None:
-    """The same planner on copies of the world; None where these cannot be had, or all it does is follow gradients."""
-    planner = settings.planner.gradient_free()
-    if planner is None or not tasks.start(1).copies or count == 0:
-        return None
+    """See `simulator_ceiling`."""
     began = time.process_time()
-    solved = simulator_ceiling(
-        tasks, frames, replace(settings, planner=planner), count, actions=model.spec.actions, segments=segments
-    )
+    solved = simulator_ceiling(tasks, frames, settings, count, actions=model.spec.actions, segments=segments)
+    if solved is None:
+        return None
     plans = -(-tasks.protocol.steps // (frames * settings.replan_every))
     return Played(solved, plans, time.process_time() - began)
 

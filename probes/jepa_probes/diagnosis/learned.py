@@ -43,19 +43,20 @@ class Learned:
     open_loop: list[OpenLoop]
 
 
-def learn(subject: Subject, config: DiagnoseConfig, settings: PlanSettings) -> Learned:
+def learn(subject: Subject, settings: PlanSettings) -> Learned:
     """Read states off latents of every encoder, learn dynamics on states, and imagine what was recorded.
 
     Raises:
         UserError: the recordings hold no states, or none of them is long enough.
     """
     model = subject.model
+    config = subject.config
     history = settings.history or history_of(model, settings.horizon)
-    wanted = encoders(subject, config)
+    wanted = encoders(subject)
     steps = clip_steps(subject, "train", max(2, settings.horizon + 1))
-    train = read_split(subject, config, "train", steps, wanted)
+    train = read_split(subject, "train", steps, wanted)
     ahead = max(*config.horizons, settings.horizon)
-    test = read_split(subject, config, "test", clip_steps(subject, "test", history + ahead), wanted)
+    test = read_split(subject, "test", clip_steps(subject, "test", history + ahead), wanted)
     own = train[PRETRAINED]
     code = StateCode.fit(own.state_names, own.states)
     numbers = code.encode(own.states)

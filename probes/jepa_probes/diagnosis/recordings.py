@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
@@ -14,9 +13,10 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.sampling import long_enough
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_probes.diagnosis.config import DiagnoseConfig
-from jepa_probes.planning.recordings import CACHE_MIB
+from jepa_probes.planning.recordings import clip_loader, encode_goals
 from jepa_probes.probing import baselines
 from jepa_probes.probing.features import Encode, Features, extract_all
 
@@ -30,15 +30,17 @@ GOALS = "goals"  # of the run's encoder: each step as a goal image shows it
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is diagnosed.
+    """Who is diagnosed, and how.
 
     Attributes:
+        config: its `plan` is one that `fitted` has seen.
         data: how its clips are cut, of the run's own recordings.
         fresh: builds its encoder again, untrained.
         trained: the budget of the run; None: there is no supervised encoder to compare with.
         folder: of the run, for messages.
     """
 
+    config: DiagnoseConfig
     model: LatentWorldModel
     data: StreamConfig
     fresh: Callable[[], nn.Module]
@@ -46,17 +48,17 @@ class Subject:
     folder: str = "the run"
 
 
-def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
+def encoders(subject: Subject) -> dict[str, nn.Module]:
     """The encoder, and those that it is read beside."""
     model = subject.model
     data = subject.data
-    seed = (subject.trained or config).seed
+    seed = (subject.trained or subject.config).seed
     some = make_loader(data, "train", seed=seed, total_batches=8)
     made = {
         PRETRAINED: model.encoder,
         RANDOM: baselines.random_init(subject.fresh, seed, some, model.prepare_clips),
     }
-    if config.supervised and subject.trained is not None:
+    if subject.config.supervised and subject.trained is not None:
         trained = subject.trained
         logger.info(f"training the supervised encoder for {trained.trainer.steps} steps")
         names = some.shards.manifest.state_names
@@ -64,33 +66,23 @@ def encoders(subject: Subject, config: DiagnoseConfig) -> dict[str, nn.Module]:
     return made
 
 
-def read_split(
-    subject: Subject, config: DiagnoseConfig, split: str, steps: int, wanted: dict[str, nn.Module]
-) -> dict[str, Features]:
+def read_split(subject: Subject, split: str, steps: int, wanted: dict[str, nn.Module]) -> dict[str, Features]:
     """Latents of each encoder, and the true states and actions, of clips of so many latent steps.
 
     Raises:
         UserError: the recordings hold no states, or actions of another width than the model's.
     """
     model = subject.model
+    config = subject.config
     frames = model.spec.frames_per_step
-    changes = {
-        "batch_size": 64,
-        "clip_frames": steps * frames,
-        "clips_per_video": config.clips_per_video,
-        "cache_mib": CACHE_MIB,
-    }
-    loader = make_loader(subject.data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
+    changes = {"clip_frames": steps * frames, "clips_per_video": config.clips_per_video}
+    loader = clip_loader(model, subject.data, split, config.seed, changes)
     names = loader.shards.manifest.state_names
     if not names or not all(corpus.states for corpus in loader.corpora):
         raise UserError(f"{subject.folder}: its recordings hold no true states, which a diagnosis compares with")
-    if loader.action_size != model.spec.action_size:
-        raise UserError(
-            f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
-        )
-    encodes: dict[str, Encode] = {name: partial(_encode, model, encoder) for name, encoder in wanted.items()}
+    encodes: dict[str, Encode] = {name: baselines.encode_with(model, encoder) for name, encoder in wanted.items()}
     if split == "train":
-        encodes[GOALS] = partial(_goals, model)
+        encodes[GOALS] = partial(encode_goals, model)
     limits = {"train": config.clips, "test": config.test_clips}
     return extract_all(encodes, loader, frames, names, clips=limits[split])
 
@@ -103,7 +95,7 @@ def clip_steps(subject: Subject, split: str, wanted: int) -> int:
     """
     data = subject.data
     frames = subject.model.spec.frames_per_step
-    rows = ShardSet.open(data.folder, data.remote).split(split).rows
+    rows = ShardSet.open(open_store(data.folder, data.remote)).split(split).rows
     if not len(rows):
         raise UserError(f"{data.folder}: no episodes in {split!r}, which a diagnosis needs")
     share = 0.5 if data.short == "skip" else 1.0
@@ -122,23 +114,11 @@ def all_finite(features: Features, names: tuple[str, ...]) -> Features:
     if known.all():
         return features
     assert features.actions is not None
-    keys = tuple(key for key, there in zip(features.keys, known.tolist(), strict=True) if there)
-    labels = {name: x[known] for name, x in features.labels.items()}
-    return replace(
-        features,
-        latents=features.latents[known],
-        states=features.states[known],
-        labels=labels,
-        keys=keys,
-        actions=features.actions[known],
+    return Features(
+        features.latents[known],
+        features.states[known],
+        {name: x[known] for name, x in features.labels.items()},
+        tuple(key for key, there in zip(features.keys, known.tolist(), strict=True) if there),
+        features.state_names,
+        features.actions[known],
     )
-
-
-def _goals(model: LatentWorldModel, video: Tensor) -> Tensor:
-    frames = model.spec.frames_per_step
-    return model.encode_image(video[:, frames - 1 :: frames].flatten(0, 1)).unflatten(0, (len(video), -1))
-
-
-def _encode(model: LatentWorldModel, encoder: nn.Module, video: Tensor) -> Tensor:
-    with torch.no_grad():
-        return encoder(model.prepare_clips(video))

@@ -1,9 +1,7 @@
 """RUN/diagnosis.json: what binds, and the numbers that say so."""
 
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from jepa.config import UserError
 from jepa.config.result import Number, Part, Result
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Protocol
@@ -96,6 +94,7 @@ class Diagnosis(Result):
     """
 
     FILE: ClassVar[str] = "diagnosis.json"
+    VERB: ClassVar[str] = "diagnose"
     weakest: str
     verdict: str
     ladder: dict[str, Rung]
@@ -110,10 +109,3 @@ class Diagnosis(Result):
     config: dict[str, Any]
     seconds: float
     cpu_seconds: float
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """See `Result`; the verb has another name than its file."""
-        if not (folder / cls.FILE).is_file():
-            raise UserError(f"{folder}: no {cls.FILE} here; run `jepa diagnose {folder}` first")
-        return super().read(folder)

@@ -204,7 +204,6 @@ def _evidence(result: Diagnosis, where: str) -> str:
 
 
 def _remarks(result: Diagnosis, weakest: str) -> Iterator[str]:
-    """Other problems."""
     tasks = result.ladder["configured"].tasks
     if tasks < FEW:
         yield f"{tasks} tasks are too few to tell anything: raise `tasks`."

@@ -112,12 +112,35 @@ def open_writer(out: Path, kind: str | None = None) -> Writer:
     return {"npz": NpzWriter, "parquet": ParquetWriter, "shards": ShardWriter}[kind](out)
 
 
-class NpzWriter(Writer):
-    """A zip of arrays, each written when it comes."""
+class FileWriter(Writer):
+    """Writes one file, under another name until it is whole."""
 
     def __init__(self, out: Path) -> None:
         super().__init__(out)
         self.partial = out.with_name(out.name + ".partial")
+
+    @abstractmethod
+    def _finish(self) -> str:
+        """Close the file; gives what was written, in words."""
+
+    def close(self) -> str:
+        about = self._finish()
+        os.replace(self.partial, self.out)
+        return about
+
+    def abandon(self) -> Path | None:
+        if self.count and not self.failed:
+            self._finish()
+            return _kept(self.partial, self.out)
+        self.partial.unlink(missing_ok=True)
+        return None
+
+
+class NpzWriter(FileWriter):
+    """A zip of arrays, each written when it comes."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out)
         self._zip: zipfile.ZipFile | None = None
         self._about = ""
 
@@ -130,24 +153,19 @@ class NpzWriter(Writer):
                 with self._zip.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                     shutil.copyfileobj(array, file)
 
-    def close(self) -> str:
+    def _finish(self) -> str:
         assert self._zip is not None, "nothing was added"
         self._zip.close()
-        os.replace(self.partial, self.out)
         return self._about
 
     def abandon(self) -> Path | None:
-        if self._zip is not None and self.count and not self.failed:
-            self._zip.close()
-            return _kept(self.partial, self.out)
-        if self._zip is not None and (broken := self._zip.fp) is not None:
+        if (not self.count or self.failed) and self._zip is not None and (broken := self._zip.fp) is not None:
             self._zip.fp = None  # without the directory, which would not fit on a full disk
             broken.close()
-        self.partial.unlink(missing_ok=True)
-        return None
+        return super().abandon()
 
 
-class ParquetWriter(Writer):
+class ParquetWriter(FileWriter):
     """Pooled vectors, a row a clip."""
 
     def __init__(self, out: Path) -> None:
@@ -158,7 +176,6 @@ class ParquetWriter(Writer):
             raise UserError(
                 "writing Parquet needs pyarrow: pip install 'openjepa[pack]', or give --out FILE.npz"
             ) from error
-        self.partial = out.with_name(out.name + ".partial")
         self._arrow: Any = pyarrow
         self._file: Any = None
         self._rows: dict[str, list[Any]] = {}
@@ -182,19 +199,10 @@ class ParquetWriter(Writer):
             if len(self._rows["key"]) >= GROUP:
                 self._flush()
 
-    def close(self) -> str:
+    def _finish(self) -> str:
         self._flush()
         self._file.close()
-        os.replace(self.partial, self.out)
         return f"a row for each of {self._count} clip(s): the mean [{self._width}] of its latents"
-
-    def abandon(self) -> Path | None:
-        if self._file is not None and self.count and not self.failed:
-            self._flush()
-            self._file.close()
-            return _kept(self.partial, self.out)
-        self.partial.unlink(missing_ok=True)
-        return None
 
     def _open_table(self, width: int) -> None:
         arrow = self._arrow

@@ -17,11 +17,10 @@ from jepa.agents.controller import ActionSpace, Actor, Linear, ObservationNormal
 from jepa.agents.imagination import CONTROLLERS
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.learner import History, Learner
-from jepa.config import UserError, from_dict
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of, from_dict
 from jepa.models import checkpoint
 from jepa.models.model import FILE_KEYS, load
-from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_probes.imagination.config import ControllerConfig, DreamConfig
 from jepa_probes.imagination.result import DreamResult, DreamScore, Returns
@@ -49,7 +48,7 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
         UserError: the run has no model with dynamics, its data come from no simulated world or from another than the
             config names, settings do not fit together, or nothing can be written.
     """
-    model, training = load(run), load_config(run / "config.yaml", PretrainConfig)
+    model, training = load(run), run_config(run)
     if model.dynamics is None:
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot dream. Pretrain one with `method: {{kind: lewm}}`"
@@ -60,7 +59,7 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
             "Pretrain one without method.states"
         )
     out = output_folder(run, out)
-    try:
+    with errors_of(run):
         reward: DreamReward = REWARDS.make(config.reward)
         stage = reward.stage(run, config, model, training.data)
         if config.sampled and not stage.dream.varies(stage.recorded.z[:8]):
@@ -74,10 +73,6 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
                 logger.info(f"temperature {temperature:g}:")
                 other = replace(stage.dream, temperature=temperature)
                 at[f"{temperature:g}"] = _trained(stage, other).score.returns
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
     _save(out / FOLDER, trained, model, stage)
     result = DreamResult(
         **dict(trained.score),
@@ -193,8 +188,7 @@ def _save(folder: Path, trained: Trained, model: LatentWorldModel, stage: Stage)
         actions=space.actions,
         bounds=space.bounds,
         actor_inputs=stage.actor_inputs,
-        hidden=trained.network.get("hidden"),
-        layers=trained.network.get("layers"),
+        **trained.network,
     )
     checkpoint.save(folder, trained.controller, controller_config.model_dump(mode="json"))
 

@@ -23,11 +23,10 @@ from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import REWARD
-from jepa_probes.imagination.play import Play
 from jepa_probes.imagination.result import DreamScore, Returns, Score
 from jepa_probes.planning.baselines import expert, random_floor
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Z95, Tasks, check_actions, random_actions
+from jepa_probes.planning.tasks import Z95, Play, Tasks, check_actions, random_actions
 
 
 def evaluate_controller(

@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field
 
 from jepa.config.result import Number, Part, Result
-from jepa_probes.imagination.play import Play
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Protocol
+from jepa_probes.planning.tasks import Play, Protocol
 
 
 class Score(Part):
@@ -88,6 +87,7 @@ class DreamResult(Result, DreamScore):
     """
 
     FILE: ClassVar[str] = "dream.json"
+    VERB: ClassVar[str] = "dream"
     history: list[tuple[int, Number]]
     training_seconds: float
     training_cpu_seconds: float

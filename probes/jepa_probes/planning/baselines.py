@@ -13,7 +13,6 @@ An agent that a world does not allow is left out.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -49,15 +48,12 @@ def score_baselines(
     Args: as `evaluate`.
     """
     solved = play_without_planning(model, tasks, frames, inverse and inverse())
-    planner = settings.planner.gradient_free()
-    if tasks.start(1).copies and simulator_tasks != 0 and planner is not None:
-        sampled = replace(settings, planner=planner)
-        lead = None
-        if guide is not None:
-            lead = partial(_led, model, guide, tasks, settings.horizon * frames)
-        solved["simulator"] = simulator_ceiling(
-            tasks, frames, sampled, simulator_tasks, lead, model.spec.actions, segments
-        )
+    lead = None
+    if guide is not None:
+        lead = partial(_led, model, guide, tasks, settings.horizon * frames)
+    ceiling = simulator_ceiling(tasks, frames, settings, simulator_tasks, lead, model.spec.actions, segments)
+    if ceiling is not None:
+        solved["simulator"] = ceiling
     return {agent: Success.of(which) for agent, which in solved.items()}
 
 
@@ -116,15 +112,20 @@ def simulator_ceiling(
     lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
     actions: ActionStats | None = None,
     segments: TrueSegments | None = None,
-) -> NDArray[np.bool_]:
-    """The same planner, if it needs no gradient, on the true simulator; a step is `frames` frames.
+) -> NDArray[np.bool_] | None:
+    """The same planner, or what of it needs no gradient, on the true simulator; a step is `frames` frames.
 
     `lead`: the actions that a plan starts from, where the planner's own plans start from a guide. `actions`: of the
-    model's data, so that both search alike. `segments`: recordings that plans start from, where its own do.
+    model's data, so that both search alike. `segments`: recordings from which plans also start. None if nothing of the
+    planner works without a gradient, the world makes no copies, or `count` is 0.
     """
-    width = tasks.start(1).action_size
+    world = tasks.start(1)
+    planner = settings.planner.gradient_free()
+    if planner is None or not world.copies or count == 0:
+        return None
+    width = world.action_size
     control = ModelPredictiveControl(
-        settings.planner,
+        planner,
         horizon=settings.horizon,
         replan_every=settings.replan_every,
         action_size=width,

@@ -115,7 +115,9 @@ class PlanConfig(TasksConfig):
     )
 
     @model_validator(mode="after")
-    def _start_exists(self) -> Self:
+    def _fits(self) -> Self:
+        if self.replan_every > self.horizon:
+            raise ValueError(f"replan_every must be the horizon ({self.horizon}) at most, found {self.replan_every}")
         if self.warm_start == "inverse_dynamics" and self.inverse is None:
             raise ValueError(
                 "warm_start: inverse_dynamics needs inverse dynamics; leave `inverse` as it is, or start elsewhere"

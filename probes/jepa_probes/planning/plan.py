@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jepa.config import UserError
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of
 from jepa.decoders.pixels import PixelDecoder
 from jepa.models.model import load
-from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import PlanConfig
-from jepa_probes.planning.costs.build import build_costs
+from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
 from jepa_probes.planning.recordings import action_space, inverse_dynamics, recorded_segments
@@ -52,12 +51,12 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
         raise UserError(
             f"{run}: its method has no dynamics, so it cannot plan. Pretrain one with `method: {{kind: lewm}}`"
         )
-    training = load_config(run / "config.yaml", PretrainConfig)
+    training = run_config(run)
     data = training.data
     out = output_folder(run, out)
     config = fitted(run, config, ShardSet.open(data.folder).manifest, model)
     protocol = protocol_of(config)
-    try:
+    with errors_of(run):
         tasks = Tasks(protocol)
         costs = build_costs(config.costs, model, data, config.seed)
         space = action_space(model, protocol.world)
@@ -75,8 +74,6 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             segments=segments,
             simulator_tasks=config.simulator_tasks,
         )
-    except ValueError as error:
-        raise UserError(f"{run}: {error}") from error
     done.result.write(out)
     settings = config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     (out / "plan.yaml").write_text(f"# jepa plan RUN --config {out / 'plan.yaml'}\n" + yaml.safe_dump(settings))

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
-from jepa_data.stream.loader import make_loader
+from jepa_data.stream.loader import ClipLoader, make_loader
 from jepa_data.worlds import make_batch
 from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.gym import GymBatch
@@ -37,24 +39,34 @@ def recorded(
     Raises:
         UserError: the data's actions have another width than the model's.
     """
-    changes = {"batch_size": 64, "clips_per_video": clips_per_video, "cache_mib": CACHE_MIB}
-    loader = make_loader(data.model_copy(update=changes), "train", seed=seed, shuffle=False)
+    loader = clip_loader(model, data, "train", seed, {"clips_per_video": clips_per_video})
+    frames = model.spec.frames_per_step
+    encodes: dict[str, Encode] = {"seen": model.encode_clips}
+    if frames > 1:
+        encodes["still"] = partial(encode_goals, model)
+    features = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
+    return features["seen"], features.get("still", features["seen"]).latents
+
+
+def clip_loader(
+    model: LatentWorldModel, data: StreamConfig, split: str, seed: int, changes: dict[str, Any]
+) -> ClipLoader:
+    """The clips of a split in order, with some settings changed. Raises UserError if actions are not the model's."""
+    settings = {"batch_size": 64, "cache_mib": CACHE_MIB} | changes
+    loader = make_loader(data.model_copy(update=settings), split, seed=seed, shuffle=False)
     if loader.action_size != model.spec.action_size:
         raise UserError(
             f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
         )
+    return loader
+
+
+def encode_goals(model: LatentWorldModel, video: Tensor) -> Tensor:
+    """Each latent step of clips as a goal image shows it: its last frame, standing still."""
     frames = model.spec.frames_per_step
-
-    def still(video: Tensor) -> Tensor:
-        images = video[:, frames - 1 :: frames].flatten(0, 1)
-        repeated = images[:, None].expand(-1, frames, -1, -1, -1)
-        return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
-
-    encodes: dict[str, Encode] = {"seen": model.encode_clips}
-    if frames > 1:
-        encodes["still"] = still
-    features = extract_all(encodes, loader, frames, loader.shards.manifest.state_names, clips=clips)
-    return features["seen"], features.get("still", features["seen"]).latents
+    images = video[:, frames - 1 :: frames].flatten(0, 1)
+    repeated = images[:, None].expand(-1, frames, -1, -1, -1)
+    return model.encode_clips(repeated)[:, 0].unflatten(0, (len(video), -1))
 
 
 def action_space(

@@ -2,6 +2,7 @@
 as lines."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +12,9 @@ from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds import make_batch, make_goal_batch, world_names
-from jepa_probes.imagination.play import Play
 from jepa_probes.planning.config import TasksConfig
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Protocol, check_actions
+from jepa_probes.planning.tasks import Play, Protocol, check_actions
 
 AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
 
@@ -67,17 +67,4 @@ def score_table(rows: Sequence[tuple[str, Success]]) -> list[str]:
 def protocol_of(config: TasksConfig) -> Protocol:
     """The protocol of a config that `fitted` has seen."""
     assert config.world and config.world_version and config.image_size and config.radius and config.min_distance
-    return Protocol(
-        world=config.world,
-        world_version=config.world_version,
-        image_size=config.image_size,
-        tasks=config.tasks,
-        steps=config.steps,
-        radius=config.radius,
-        min_distance=config.min_distance,
-        seed=config.seed,
-        goal_offset=config.goal_offset,
-        goal_policy=config.goal_policy,
-        start_offset=config.start_offset,
-        judge=config.judge,
-    )
+    return Protocol(**config.model_dump(include={field.name for field in fields(Protocol)}))

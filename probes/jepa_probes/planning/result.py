@@ -45,6 +45,7 @@ class PlanResult(Result, Success):
     """
 
     FILE: ClassVar[str] = "plan.json"
+    VERB: ClassVar[str] = "plan"
     baselines: dict[str, Success]
     ever_reached: float
     median_distance: Number

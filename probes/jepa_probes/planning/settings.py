@@ -1,11 +1,16 @@
 """From the config of `jepa plan` to the settings of a policy."""
 
+from typing import Any
+
 from jepa.agents.policy import PlanSettings
-from jepa.config import Component, UserError
+from jepa.config import Component, errors_of
 from jepa.planners import PLANNERS
 from jepa.planners.base import Planner
 from jepa.planners.cost import Term
 from jepa_probes.planning.config import PlanConfig
+
+SIZES = ("samples", "elites", "starts")  # plans side by side, and those that are kept of them
+ROUNDS = ("iterations", "steps")
 
 
 def plan_settings(config: PlanConfig, terms: tuple[Term, ...] = ()) -> PlanSettings:
@@ -32,7 +37,16 @@ def plan_settings(config: PlanConfig, terms: tuple[Term, ...] = ()) -> PlanSetti
 
 def make_planner(config: Component) -> Planner:
     """Raises UserError if its settings do not fit together."""
-    try:
+    with errors_of("planner"):
         return PLANNERS.make(config)
-    except ValueError as error:
-        raise UserError(f"planner: {error}") from error
+
+
+def enlarged(config: Component, times: int) -> Component:
+    """Its settings, with `times` as many plans imagined: the root of it in each direction, where it has two."""
+    sizes = [name for name in SIZES if hasattr(config, name)]
+    rounds = [name for name in ROUNDS if hasattr(config, name)]
+    factor = times if not (sizes and rounds) else times**0.5
+    changes: dict[str, Any] = {name: round(factor * getattr(config, name)) for name in (*sizes, *rounds)}
+    parts = {name: getattr(config, name) for name in type(config).model_fields}
+    changes |= {name: enlarged(part, times) for name, part in parts.items() if isinstance(part, Component)}
+    return config.model_copy(update=changes)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_goal_batch, rows
+from jepa_data.worlds import make_batch, make_goal_batch, rows
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 
 # Episodes of tasks: far above those of any recording, so that no task was seen in training.
@@ -60,6 +60,28 @@ class Protocol:
     goal_policy: str | None = None
     start_offset: int | None = None
     judge: Judge = "end"
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is played in a world that sets no goals. Saved with every result.
+
+    Attributes:
+        episodes: number i is episode 1,000,000 + i of `seed`, which is in no recording.
+        steps: of the world, or fewer where it ends before.
+    """
+
+    world: str
+    world_version: int
+    image_size: int
+    episodes: int
+    steps: int
+    seed: int
+
+    def start(self) -> WorldBatch:
+        """The episodes at their beginning."""
+        numbers = FIRST_EPISODE + np.arange(self.episodes)
+        return make_batch(self.world, numbers, image_size=self.image_size, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,6 @@ class AttentiveProbe(ClassProbe):
         *,
         seed: int,
     ) -> "FittedAttentive":
-        """As `ClassProbe.fit`."""
         settings = self.config
         reduction = Reduction.fit(latents.flatten(0, 2), settings.components)
         tokens = reduction(latents)

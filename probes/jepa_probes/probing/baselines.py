@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from jepa.training.config import PretrainConfig
 from jepa.training.optim import optimizer_of, schedule_of
 from jepa.training.trainer import precision
+from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
@@ -41,6 +42,16 @@ def pixels(frames_per_step: int, side: int = PIXEL_SIDE) -> Encode:
         frames = video[:, :whole].float() / 255
         small = F.adaptive_avg_pool2d(frames.flatten(0, 1), min(side, *frames.shape[-2:]))
         return small.reshape(len(video), whole // frames_per_step, 1, -1)
+
+    return encode
+
+
+def encode_with(model: LatentWorldModel, encoder: nn.Module) -> Encode:
+    """Another encoder in the place of the model's."""
+
+    @torch.no_grad()
+    def encode(video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        return encoder(model.prepare_clips(video))
 
     return encode
 
@@ -99,7 +110,7 @@ def train_supervised_like(
         prepare,
         state_names,
         seed=trained.seed,
-        make_optimizer=optimizer_of(trained),
+        make_optimizer=optimizer_of(trained.optimizer),
         lr_factor=schedule_of(trained),
         clip_norm=trained.trainer.clip_norm,
         bf16=precision(trained.trainer) == "bf16-mixed",

@@ -11,7 +11,6 @@ made them: E * S * N * D * 4 bytes (500 clips of 20 steps with one token of 64: 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from jepa.config import UserError
 from jepa_data.shards.manifest import MANIFEST
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
+from jepa_data.writable import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,6 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def nbytes(self) -> int:
-        return self.latents.nbytes + self.states.nbytes
 
 
 def extract(
@@ -191,14 +187,13 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
             logger.info(f"{path}: not readable ({error}); computed again")
     features = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     tensors = {"latents": features.latents, "states": features.states}
     tensors |= {f"label.{name}": x for name, x in features.labels.items()}
     if features.actions is not None:
         tensors["actions"] = features.actions
     about = {"of": wanted, "keys": features.keys, "state_names": features.state_names}
-    save_file({name: x.contiguous() for name, x in tensors.items()}, partial, {"features": json.dumps(about)})
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, partial, {"features": json.dumps(about)})
     return features
 
 

@@ -42,7 +42,6 @@ class NeighborProbe(ClassProbe):
         *,
         seed: int,
     ) -> "FittedNeighbors":
-        """As `ClassProbe.fit`."""
         temperature = self.config.temperature
         embedding = clip_embedding(latents)
         reduction = Reduction.fit(embedding)

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from jepa_probes.probing.base import ClassProbe, FittedProbe
 from jepa_probes.probing.features import Features
 
 
@@ -51,6 +52,15 @@ def make_task(name: str, train: Features, test: Features) -> Task | None:
     test_class = torch.tensor([index[value] for value in tested])
     dropped = len(train) - len(trained) + len(test) - len(tested)
     return Task(name, classes, len(known), train_index, test_index, train_class, test_class, dropped)
+
+
+def classify(
+    classifier: ClassProbe, task: Task, train: Features, test: Features, seed: int
+) -> tuple[FittedProbe, Int[Tensor, " m"]]:
+    """A classifier that is fitted to the training clips of a task, and its answers to the test clips."""
+    keys = [train.keys[int(i)] for i in task.train]
+    fitted = classifier.fit(train.latents[task.train], task.train_class, keys, task.trained, seed=seed)
+    return fitted, fitted(test.latents[task.test])
 
 
 def accuracies(answers: Int[Tensor, " m"], task: Task) -> dict[str, float]:

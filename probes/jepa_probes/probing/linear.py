@@ -45,7 +45,6 @@ class LinearProbe(ClassProbe):
         *,
         seed: int,
     ) -> "FittedLinear":
-        """As `ClassProbe.fit`."""
         embedding = clip_embedding(latents)
         # Rows span at most n directions, so this many components lose nothing.
         reduction = Reduction.fit(embedding, min(self.config.components, len(embedding)))

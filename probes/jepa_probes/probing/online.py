@@ -20,12 +20,13 @@ from jepa.training.encoder_from import resolved
 from jepa.training.module import Pretraining, step_ended
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.store import open_store
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
 from jepa_probes.probing import PROBES
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.features import Features, extract
-from jepa_probes.probing.labels import Task, accuracies, make_task
+from jepa_probes.probing.labels import accuracies, classify, make_task
 from jepa_probes.probing.state import find_targets, fit_state
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class OnlineProbe(ScoringCallback):
         self.seed = seed
         self.probe: ClassProbe = PROBES.make(PROBES.config(kind).model_validate({}))
         where = data.sources[0].shards
-        manifest = ShardSet.open(where, data.remote).manifest
+        manifest = ShardSet.open(open_store(where, data.remote)).manifest
         self.names = manifest.state_names
         self.with_states = kind == "linear" and bool(find_targets(self.names))
         for split in CLIPS:
@@ -93,7 +94,8 @@ class OnlineProbe(ScoringCallback):
         train = self._features(module, "train")
         test = self._features(module, "test")
         tasks = [task for name in sorted(train.labels) if (task := make_task(name, train, test)) is not None]
-        self.scores = {task.name: self._accuracy(task, train, test) for task in tasks}
+        answers = {task.name: classify(self.probe, task, train, test, self.seed)[1] for task in tasks}
+        self.scores = {task.name: accuracies(answers[task.name], task)["accuracy"] for task in tasks}
         if self.with_states and (r2 := fit_state(train, seed=self.seed).score(test).state_r2) is not None:
             self.scores["state_r2"] = r2
         self.seconds += time.perf_counter() - began
@@ -104,8 +106,3 @@ class OnlineProbe(ScoringCallback):
 
     def _features(self, module: Pretraining, split: str) -> Features:
         return extract(module.encode, self.loaders[split], self.frames_per_step, self.names, clips=CLIPS[split])
-
-    def _accuracy(self, task: Task, train: Features, test: Features) -> float:
-        keys = [train.keys[int(i)] for i in task.train]
-        fitted = self.probe.fit(train.latents[task.train], task.train_class, keys, task.trained, seed=self.seed)
-        return accuracies(fitted(test.latents[task.test]), task)["accuracy"]

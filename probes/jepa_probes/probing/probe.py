@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from jepa.config import UserError
-from jepa.config import load as load_config
+from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
@@ -55,7 +55,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     opened = open_model(folder)
     model = opened.world
     out = output_folder(folder, out)
-    trained = load_config(folder / "config.yaml", PretrainConfig) if (folder / "config.yaml").is_file() else None
+    trained = run_config(folder) if (folder / "config.yaml").is_file() else None
     data = _data(folder, opened, trained, config)
     loaders = {split: _loader(data, config, split) for split in ("train", "test")}
     names = _state_names(loaders)
@@ -76,7 +76,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
 
     table: dict[str, tuple[Features, Features]] = {}
     for column, encoder in _encoders(opened, trained, data, config, names).items():
-        encode = baselines.pixels(model.spec.frames_per_step) if encoder is None else partial(_encode, model, encoder)
+        encode = (
+            baselines.pixels(model.spec.frames_per_step) if encoder is None else baselines.encode_with(model, encoder)
+        )
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
@@ -100,10 +102,8 @@ def _classifiers(config: ProbeConfig) -> list[ClassProbe]:
     """Raises UserError if the settings of one do not fit together."""
     made = []
     for number, classifier_config in enumerate(config.classifiers):
-        try:
+        with errors_of(f"classifiers.{number}"):
             made.append(PROBES.make(classifier_config))
-        except ValueError as error:
-            raise UserError(f"classifiers.{number}: {error}") from error
     return made
 
 
@@ -159,11 +159,6 @@ def _encoders(
     logger.info(f"training the supervised baseline for {trained.trainer.steps} steps")
     encoders["supervised"] = baselines.train_supervised_like(trained, fresh, data, model.prepare_clips, names)
     return encoders
-
-
-def _encode(model: LatentWorldModel, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return encoder(model.prepare_clips(video))
 
 
 def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:

@@ -29,6 +29,7 @@ class ProbeResult(Result):
     """
 
     FILE: ClassVar[str] = "probe.json"
+    VERB: ClassVar[str] = "probe"
     seed: int
     scores: Table
     prediction: dict[str, PredictionErrors]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.features import Features
-from jepa_probes.probing.labels import Task, accuracies, make_task
+from jepa_probes.probing.labels import Task, accuracies, classify, make_task
 from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
 
 logger = logging.getLogger(__name__)
@@ -97,14 +97,11 @@ def _classify(
     classifiers: Sequence[ClassProbe], task: Task, train: Features, test: Features, chosen: dict[str, Any], seed: int
 ) -> dict[str, float | None]:
     """All classifiers on one label; what each chooses is added to `chosen`."""
-    keys = [train.keys[int(i)] for i in task.train]
-    fitted_to = train.latents[task.train]
-    tried_on = test.latents[task.test]
     rows = dict[str, float | None]()
     for classifier in classifiers:
-        fitted = classifier.fit(fitted_to, task.train_class, keys, task.trained, seed=seed)
+        fitted, answers = classify(classifier, task, train, test, seed)
         chosen.update({f"{task.name}.{name}": value for name, value in fitted.chosen.items()})
-        rows |= _class_rows(classifier, task, fitted(tried_on))
+        rows |= _class_rows(classifier, task, answers)
     return rows
 
 

@@ -46,7 +46,7 @@ def tile(
 
     All cells have the same T; those of a row the same height, those of a column the same width.
     """
-    left = GAP + max((text_width(label) + GAP for label in rows), default=0)
+    left = GAP + max((int(font(FONT_SIZE).getlength(label)) + 1 + GAP for label in rows), default=0)
     top = GAP + (FONT_SIZE + GAP) * bool(columns)
     heights, widths = [row[0].shape[1] for row in cells], [cell.shape[2] for cell in cells[0]]
     size = (top + sum(heights) + GAP * len(heights), left + sum(widths) + GAP * len(widths))
@@ -88,10 +88,6 @@ def caption(frames: UInt8[np.ndarray, "T Y X 3"], texts: Sequence[str]) -> UInt8
     strip = np.full((len(frames), FONT_SIZE + 2 * GAP, frames.shape[2], 3), PAPER, dtype=np.uint8)
     strip = np.stack([write_on(s, [(GAP, 2, text, "la")], FAINT) for s, text in zip(strip, texts, strict=True)])
     return np.concatenate([frames, strip], 1)
-
-
-def text_width(text: str) -> int:
-    return int(font(FONT_SIZE).getlength(text)) + 1
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,20 +9,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from jepa.decoders.pixels import PixelDecoder
-from jepa.world_model import Dynamics, LatentWorldModel, block_actions, rollout
+from jepa.world_model import LatentWorldModel, block_actions, rollout
 from jepa_data.types import ClipBatch
 from jepa_probes.reporting import figures
 from jepa_probes.reporting.drawing import write_gif, write_png
 
 COLUMNS = 4  # clips side by side
 SEEN = 1  # latents that the dynamics see before they imagine
-
-
-@runtime_checkable
-class Mapped(Protocol):
-    """An encoder that shows its last feature map."""
-
-    def feature_map(self, video: Tensor) -> Tensor: ...
 
 
 def draw_model(
@@ -49,8 +41,8 @@ def draw_model(
     z = model.encode_clips(video)
     maps = feature_maps(model, video)
     paths.append(write_gif(figures.pca_video(video, z, maps), folder / "pca.gif", fps=1 / seconds))
-    dynamics: object = model.dynamics
-    if decoder is None or not isinstance(dynamics, Dynamics) or clips.actions is None:
+    dynamics = model.dynamics
+    if decoder is None or dynamics is None or clips.actions is None:
         return paths
     if len(state_columns) != len(model.spec.states):
         return paths
@@ -78,10 +70,10 @@ def draw_model(
 @torch.no_grad()
 def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S hh ww E"] | None:
     """The encoder's last feature map; None if it does not show one."""
-    encoder: object = model.encoder
-    if not isinstance(encoder, Mapped):
+    feature_map = getattr(model.encoder, "feature_map", None)
+    if feature_map is None:
         return None
-    return encoder.feature_map(model.prepare_clips(video.to(next(model.encoder.parameters()).device)))
+    return feature_map(model.prepare_clips(video.to(next(model.encoder.parameters()).device)))
 
 
 def draw_plans(

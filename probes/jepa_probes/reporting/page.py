@@ -66,6 +66,8 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
     places = folders(run, out)
     results, config = collect_results(run, out), read_config(run)
     figures, oversized = _figures([folder / "figures" for folder in places])
+    metrics = run / "logs" / "metrics.csv"
+    charts = curves(read_metrics(metrics)) if metrics.is_file() else []
     method = results.pretrain.method if results.pretrain else config.get("method", {}).get("kind", "")
     return {
         "agents": AGENTS,
@@ -79,7 +81,7 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
         "sentences": sentences(results, config),
         "tiles": _tiles(results),
         "config": (run / "config.yaml").read_text(),
-        "charts": [_embed_chart(chart) for chart in _charts(run)],
+        "charts": [_embed_chart(chart) for chart in charts],
         "figures": {name: uri for name, uri in figures.items() if not name.startswith("plan_")},
         "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MAX_PLANS],
         "oversized": oversized,
@@ -93,7 +95,6 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _tiles(results: RunResults) -> list[dict[str, str]]:
-    """The few numbers at the top."""
     tiles = []
     if (learned := results.state_r2("pretrained")) is not None:
         before = f"random init {number(results.state_r2('random_init'), 2)}"
@@ -234,13 +235,6 @@ def _left_out(dropped: Mapping[str, Any]) -> list[str]:
     states = {name: n for name, n in (dropped.get("state_dropped") or {}).items() if n}
     lines = [f"{name}: {n} clips in which the label does not apply" for name, n in labels.items()]
     return lines + [f"{name}: {n} steps in which it does not exist or is infinite" for name, n in states.items()]
-
-
-def _charts(run: Path) -> list[Chart]:
-    path = run / "logs" / "metrics.csv"
-    if not path.is_file():
-        return []
-    return curves(read_metrics(path))
 
 
 def _embed_chart(chart: Chart) -> dict[str, str]:

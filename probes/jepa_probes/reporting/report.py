@@ -11,9 +11,9 @@ import json
 import time
 from pathlib import Path
 
-from jepa.config import load as load_config
 from jepa.models.model import load
 from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_data.stream.loader import make_loader
 from jepa_probes.output import folders, output_folder
@@ -36,7 +36,7 @@ def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = No
         UserError: the run holds no model, or nothing can be written.
     """
     began = time.perf_counter()
-    model, config = load(run), load_config(run / "config.yaml", PretrainConfig)
+    model, config = load(run), run_config(run)
     out = output_folder(run, out)
     decoder = pixel_decoder(run, model, config, out=out, steps=decoder_steps)
     tubelet = model.spec.frames_per_step

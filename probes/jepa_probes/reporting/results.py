@@ -72,6 +72,7 @@ class RunResults(Result):
     """
 
     FILE: ClassVar[str] = "results.json"
+    VERB: ClassVar[str] = "report"
     run: str
     recipe: str | None = None
     pretrain: PretrainResult | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from jepa.decoders.pixels import PixelDecoder, fit_pixel_decoder
-from jepa.models.pixel_decoder import FOLDER, load_pixel_decoder, save_pixel_decoder
+from jepa.models.parts import PIXELS, load_pixel_decoder, save_pixel_decoder
 from jepa.training.config import PretrainConfig
 from jepa.world_model import LatentWorldModel
 from jepa_data.stream.loader import make_loader
@@ -34,7 +34,7 @@ def pixel_decoder(
     """
     places = folders(run / "model", None if out == run else out)
     for folder in places:
-        if steps is None and (folder / FOLDER).is_dir():
+        if steps is None and (folder / PIXELS).is_dir():
             return load_pixel_decoder(folder)
     try:
         PixelDecoder(model.spec.tokens, model.spec.width, model.preprocessing.image_size)

@@ -18,9 +18,8 @@ import pytest
 from jepa_data.config import StreamConfig
 from jepa_data.decode import get_backend
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.inspect.bench import STAGES, Bench, Timing, bench
+from jepa_data.inspect.bench import STAGES, Bench, Timing, bench, descendants, memory_of
 from jepa_data.inspect.decode_only import decode_only
-from jepa_data.inspect.processes import descendants, memory_of
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.stream.loader import ClipLoader
 

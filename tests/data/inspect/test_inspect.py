@@ -51,7 +51,7 @@ def test_counts_lengths_classes_captions_and_sources_are_reported(packed: Path) 
     for part in (
         "10 samples in 1 shard(s), 10 to 19 frames each", "label    none: 4  cat: 3  dog: 3", "captions in 6 of 10",
         "made by  pack, source folder, gop 8", "sources  5 files: pets/0.mov, pets/1.mov, pets/2.mov, …",
-        "images 1", "rates    10 10", "sizes    64x64 10",
+        "images   1", "rates    10 10", "sizes    64x64 10",
     ):  # fmt: skip
         assert part in told, told
 
@@ -69,7 +69,7 @@ def test_lost_samples_are_reported(tmp_path: Path, write_shards: Writer) -> None
     tar = folder / "train-000000.tar"
     tar.write_bytes(tar.read_bytes()[: ShardSet.open(folder).samples[2].members["mp4"][0]])
     summary = inspect.summary(ShardSet.open(folder))
-    assert summary["splits"]["train"]["lost"] == 1 and "problems    1 lost" in "\n".join(inspect.lines(summary))
+    assert summary["splits"]["train"]["lost"] == 1 and "problems 1 lost" in "\n".join(inspect.lines(summary))
 
 
 def test_a_mix_is_a_line_each_with_its_shares(tmp_path: Path, write_shards: Writer) -> None:

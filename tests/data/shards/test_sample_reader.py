@@ -104,6 +104,18 @@ def test_a_stream_of_several_clips_a_video_decodes_a_video_once_for_them(
     assert len(backend.readers) == 3 and all(r.decoded <= FRAMES for r in backend.readers), "three epochs of four clips"
 
 
+def test_a_video_in_random_crops_is_not_kept_for_a_later_epoch(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Counting()
+    monkeypatch.setattr("jepa_data.stream.clips.get_backend", lambda name: backend)
+    settings: dict[str, Any] = {"shards": shards.url, "batch_size": 1, "clip_frames": 8, "image_size": 32}
+    settings |= {"crop": {"scale": (0.3, 0.9)}, "cache_mib": 64}
+    list(make_loader(StreamConfig.model_validate(settings), "train", seed=0, total_batches=6))
+    frames = [reader.decoded for reader in backend.readers]
+    assert len(frames) == 6 and sum(frames) < 6 * FRAMES, "no more is decoded than each clip takes"
+
+
 def test_a_video_that_takes_longer_than_it_may_is_named(shards: ShardSet) -> None:
     settings = {"shards": shards.url, "batch_size": 1, "clip_frames": 8, "decode_seconds": 1e-9}
     loader = make_loader(StreamConfig.model_validate(settings), "train", seed=0)

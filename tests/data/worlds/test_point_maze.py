@@ -64,7 +64,7 @@ def test_the_way_through_the_maze_is_longer_than_the_crow_flies() -> None:
 def test_goals_lie_in_free_cells_and_far_away(maze: str) -> None:
     world = make_goal_batch(f"point-maze-{maze}", np.arange(300))
     assert isinstance(world, PointMazeBatch)
-    ways, goals = world._rules.paths, world.draw_goals(np.random.default_rng(0))
+    ways, goals = world._paths, world.draw_goals(np.random.default_rng(0))
     here, there = ways.cells(world.goal_state()), ways.cells(goals)
     assert (ways.steps[here, there] >= FAR).all() and len(set(there)) == len(ways.middles)
     assert (np.abs(goals - ways.middles[there]) <= 0.25).all()
@@ -107,7 +107,7 @@ def test_the_policies_cover_the_maze_and_stay_in_the_box() -> None:
         cells = []
         for t in range(99):
             world.step(actions[:, t])
-            cells.append(world._rules.paths.cells(world.goal_state()))
+            cells.append(world._paths.cells(world.goal_state()))
         assert np.mean([len(set(column)) for column in np.array(cells).T]) > visited
 
 

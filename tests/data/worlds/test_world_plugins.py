@@ -124,6 +124,23 @@ def test_a_world_without_goals_cannot_be_planned_in() -> None:
         make_goal_batch("sky", np.arange(1))
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("no_such_package:World", "cannot be imported: No module named"),
+        ("json:World", "cannot be imported: .*has no attribute 'World'"),
+        ("json:loads", "expected a class derived from WorldBatch or GoalBatch, found <function loads"),
+        ("builtins:str", "expected a class derived from WorldBatch or GoalBatch, found <class 'str'>"),
+        ("jepa_data.worlds.base:WorldBatch", "the class does not define draw, render, step"),
+    ],
+)
+def test_what_is_no_world_is_refused(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # its own `load`
+    monkeypatch.setattr(env, "entry_points", EntryPoints([EntryPoint("new", address, env.GROUP)]).select)
+    with pytest.raises(DataError, match=rf"{address} \(entry point 'new' of openjepa.worlds\).*{message}"):
+        make_batch("new", np.arange(1))
+
+
 def test_worlds_are_imported_when_first_named() -> None:
     assert all(isinstance(place, str) for place in env.WORLDS.values())
     for name in env.WORLDS:

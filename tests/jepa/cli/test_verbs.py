@@ -295,7 +295,7 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         ),
         (["plan", "TASKS"], "names no run"),
         (["plan", "--compare", "RUN"], "takes two run folders"),
-        (["plan", "--compare", "RUN", "NOWHERE"], "no plan.json here"),
+        (["plan", "--compare", "RUN", "NOWHERE"], "no such folder; give the one that `jepa plan` wrote plan.json to"),
         (["embed", "NOWHERE", "--model", "RUN"], "no such file"),
         (["embed", "TRAIN", "--model", "NOWHERE"], "no such folder"),
         (["data", "record", "billiard", "OUT"], "no world is named"),
@@ -319,6 +319,46 @@ def test_a_mistake_is_reported_in_one_line(
     told = run_jepa(*(names.get(argument, argument) for argument in arguments), fails=True)
     assert message in told
     assert told.startswith("error: ") and told.count("\n") == 1
+
+
+RUN_EXPECTED = "expected the folder of a run (runs/demo) or of a model (with model.json)"
+
+
+@pytest.mark.parametrize("verb", ["probe", "plan", "dream", "diagnose", "report", "embed", "export"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("missing", f"no such folder; {RUN_EXPECTED}"),
+        ("README.md", f"this is a file; {RUN_EXPECTED}"),
+        ("empty", f"no model here; {RUN_EXPECTED}, which `jepa pretrain` or `jepa import` writes"),
+        ("begun", "this run has no model yet; finish it with `jepa pretrain CONFIG --resume`"),
+    ],
+)
+def test_what_is_no_run_is_refused_alike_by_every_verb(
+    verb: str, place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_jepa: Jepa
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("r/empty", "r/begun"):
+        Path(folder).mkdir(parents=True)
+    for file in ("r/README.md", "r/begun/config.yaml", "cat.png"):
+        Path(file).touch()
+    target = f"r/{place}"
+    arguments = {"embed": ["cat.png", "--model", target], "export": [target, "--to", "openjepa"]}.get(verb, [target])
+    assert run_jepa(verb, *arguments, fails=True) == f"error: {target}: {message}\n"
+
+
+@pytest.mark.parametrize("verb", ["plan", "dream", "diagnose", "report"])
+def test_a_model_without_a_run_is_refused_alike(verb: str, run: Path, tmp_path: Path, run_jepa: Jepa) -> None:
+    shutil.copytree(run / "model", tmp_path / "model")
+    told = run_jepa(verb, tmp_path / "model", fails=True)
+    message = "a model without a run (no config.yaml); give a folder that `jepa pretrain` wrote"
+    assert told == f"error: {tmp_path / 'model'}: {message}\n"
+
+
+def test_a_path_is_never_taken_for_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^r/model: no such folder; expected the folder of a run"):
+        jepa.load(Path("r/model"))
 
 
 ROOT = Path(__file__).parents[3]

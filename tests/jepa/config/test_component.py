@@ -1,14 +1,25 @@
 """Parts that a config chooses by `kind`: what is read, what is left out, what is told, what others add."""
 
 import sys
+from abc import ABC, abstractmethod
 from importlib.metadata import EntryPoint
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
 from pydantic import Field
 
+from jepa.agents.imagination import CONTROLLERS
 from jepa.config import DEFAULT, Component, Config, ConfigError, Parts, UserError, component, dump, from_dict, part
+from jepa.encoders import ENCODERS
+from jepa.masks import MASKS
+from jepa.methods import METHODS
+from jepa.planners import PLANNERS, SAMPLERS
+from jepa.predictors import PREDICTORS
+from jepa.training.schedules import SCHEDULES
+from jepa_probes.imagination.rewards import REWARDS
+from jepa_probes.planning.costs import TERMS
+from jepa_probes.probing import PROBES
 
 HERE = __name__
 
@@ -29,7 +40,8 @@ class Circle:
         radius: float
 
 
-SHAPES = Parts("shapes", square=f"{HERE}:Square", circle=f"{HERE}:Circle", later="jepa.no_such_module:Later")
+PLACES = {"square": f"{HERE}:Square", "circle": f"{HERE}:Circle", "later": "jepa.no_such_module:Later"}
+SHAPES = Parts("shapes", "builtins:object", **PLACES)
 
 
 class Image(Config):
@@ -63,6 +75,54 @@ def test_an_override_reaches_into_a_part():
     assert from_dict({}, Image, ["shape={kind: circle, radius: 2}"]).shape == Circle.Config(radius=2.0)
     others = {"others": [{"kind": "square"}]}
     assert from_dict(others, Image, ["others.0.side=7"]).others == (Square.Config(side=7),)
+
+
+class Frame:
+    class Config(Component):
+        kind: Literal["frame"] = "frame"
+        side: int = 9
+        inside: Annotated[Component, part(SHAPES, "square")] = DEFAULT
+
+
+class Ring:
+    class Config(Component):
+        kind: Literal["ring"] = "ring"
+        side: int = 7
+        inside: Literal["empty", "full"] = "empty"
+
+
+NESTED = Parts("shapes", "builtins:object", frame=f"{HERE}:Frame", ring=f"{HERE}:Ring")
+
+
+class Poster(Config):
+    shape: Annotated[Component, part(NESTED, "frame")] = DEFAULT
+
+
+def test_another_kind_keeps_of_the_file_what_it_takes_too_and_names_the_rest(caplog: pytest.LogCaptureFixture):
+    framed = {"shape": {"side": 3, "inside": {"side": 4}}}
+    assert from_dict(framed, Poster, ["shape.kind=ring"]).shape == Ring.Config(side=3)
+    assert "shape.kind=ring: left out of config, as they do not fit that kind: shape.inside" in caplog.text
+    caplog.clear()
+    shape = from_dict(framed, Poster, ["shape.inside.kind=circle", "shape.inside.radius=1"]).shape
+    assert shape == Frame.Config(side=3, inside=Circle.Config(radius=1.0))
+    assert caplog.text.endswith("left out of config, as they do not fit that kind: shape.inside.side\n")
+    others = {"others": [{"kind": "square", "side": 3}]}
+    told = from_dict(others, Image, ["others.0.kind=circle", "others.0.radius=2"])
+    assert told.others == (Circle.Config(radius=2.0),)
+
+
+def test_another_kind_drops_neither_misspelt_keys_nor_those_of_the_command_line(caplog: pytest.LogCaptureFixture):
+    for data, overrides in (
+        ({"shape": {"insdie": {}}}, ["shape.kind=ring"]),
+        ({"shape": {"inside": {"side": 4}}}, ["shape.inside.side=5", "shape.kind=ring"]),
+        ({"shape": {"side": 4}}, ["shape.kind=ring", "shape.inside.side=5"]),
+        ({"shape": {"inside": {"side": 4}}}, ["shape.kind=rong"]),
+    ):
+        with pytest.raises(ConfigError, match="shape"):
+            from_dict(data, Poster, overrides)
+    assert not caplog.text
+    from_dict({"shape": {"inside": {"side": 4}}}, Poster, ["shape.kind=frame"])
+    assert not caplog.text
 
 
 def test_what_is_dumped_reads_back_equal():
@@ -107,7 +167,7 @@ def test_settings_of_another_class_under_a_known_kind_are_refused():
 
 
 def test_the_json_schema_describes_every_kind():
-    table = Parts("shapes", square=f"{HERE}:Square", circle=f"{HERE}:Circle")
+    table = Parts("shapes", "builtins:object", square=f"{HERE}:Square", circle=f"{HERE}:Circle")
 
     class Drawing(Config):
         shape: Annotated[Component, part(table, "square")] = DEFAULT
@@ -129,7 +189,8 @@ def test_a_file_is_imported_when_its_kind_is_first_named():
     ("name", "value", "message"),
     [
         ("square2", "no_such_package:Square", "no_such_package:Square .* cannot be imported"),
-        ("square2", "json:loads", "expected a class with a nested `class Config"),
+        ("square2", "json:loads", "expected a class, found function"),
+        ("square2", "builtins:str", r"expected a nested `class Config\(Component\)`"),
         ("square2", f"{HERE}:Square", "expected Config.kind to be 'square2'.*found 'square'"),
     ],
 )
@@ -143,27 +204,84 @@ def test_an_unusable_part_of_an_installed_package_is_named(monkeypatch, name: st
 
 def test_an_installed_package_adds_a_kind(monkeypatch):
     monkeypatch.setattr(component, "entry_points", lambda group: [EntryPoint("circle", f"{HERE}:Circle", group)])
-    only_square = Parts("shapes", square=f"{HERE}:Square")
+    only_square = Parts("shapes", "builtins:object", square=f"{HERE}:Square")
     assert list(only_square) == ["square", "circle"]
     assert only_square["circle"] is Circle
 
 
 def test_a_program_adds_a_part_of_its_own_once():
-    table = Parts("shapes", square=f"{HERE}:Square")
+    table = Parts("shapes", "builtins:object", square=f"{HERE}:Square")
 
     class Dot:
         class Config(Component):
             kind: Literal["dot"] = "dot"
 
-    class Kindless:
-        class Config(Component):
-            pass
-
     assert table.add(Dot) is Dot and table.add(Dot) is Dot
     assert list(table) == ["square", "dot"] and table["dot"] is Dot
     with pytest.raises(UserError, match=r"shapes\.add\(Square\): there is a kind 'square' already"):
         table.add(Square)
-    with pytest.raises(UserError, match=r"shapes\.add\(Kindless\): its Config has no kind"):
-        table.add(Kindless)
-    with pytest.raises(UserError, match=r"expected a class with a nested `class Config\(Component\)`"):
-        table.add(str)
+
+
+class Round(ABC):
+    """What the next table takes."""
+
+    class Config(Component):
+        radius: float
+
+    @abstractmethod
+    def area(self) -> float: ...
+
+
+class Wheel(Round):
+    class Config(Round.Config):
+        kind: Literal["wheel"] = "wheel"
+
+    def area(self) -> float:
+        return 1.0
+
+
+class Kindless(Wheel):
+    class Config(Round.Config):
+        kind: str = "kindless"
+
+
+class Radiusless(Wheel):
+    class Config(Component):
+        kind: Literal["radiusless"] = "radiusless"
+
+
+class Unfinished(Round):
+    class Config(Round.Config):
+        kind: Literal["unfinished"] = "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Wheel(), "expected a class, found Wheel; give the class"),
+        (Circle, f"expected a class derived from {HERE}.Round, found"),
+        (Wheel.Config, f"expected a class derived from {HERE}.Round, found"),
+        (Kindless, r"rounds\.add\(Kindless\): its Config has no kind; write `kind: Literal"),
+        (Radiusless, r"expected a nested `class Config\(Round.Config\)`"),
+        (Unfinished, "the class does not define area"),
+    ],
+)
+def test_what_is_no_part_of_the_room_is_refused_when_it_is_added(monkeypatch, part: Any, message: str):
+    table = Parts("rounds", f"{HERE}:Round")
+    assert table.add(Wheel) is Wheel and table["wheel"] is Wheel
+    with pytest.raises(UserError, match=message):
+        table.add(part)
+    monkeypatch.setitem(globals(), "installed", part)
+    monkeypatch.setattr(component, "entry_points", lambda group: [EntryPoint("new", f"{HERE}:installed", group)])
+    with pytest.raises(UserError, match=message.removeprefix(r"rounds\.add\(Kindless\): ")):
+        table["new"]
+
+
+def test_every_table_takes_parts_of_its_own_room_alone():
+    tables = [CONTROLLERS, ENCODERS, MASKS, METHODS, PLANNERS, PREDICTORS, PROBES, REWARDS, SAMPLERS, SCHEDULES, TERMS]
+    for table in tables:
+        stranger = next(iter((MASKS if table is not MASKS else SCHEDULES).values()))
+        with pytest.raises(UserError, match=f"expected a class derived from {table.base.replace(':', '.')}"):
+            table.add(stranger)
+        for kind, cls in table.items():  # those that are there would pass
+            assert table._kind_of(cls, "") == kind

@@ -15,8 +15,8 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.vjepa_ac import VJEPAAC
-from jepa.models.frozen_encoder import check_freezable
 from jepa.normalize import NormalizationStats, Standardize
+from jepa.training.encoder_from import check_freezable
 from jepa.training.optim import adamw
 from jepa.world_model import rollout
 

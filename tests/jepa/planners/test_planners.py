@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa.planners import cem, gradient, grasp, icem, mppi
+from jepa.planners import cem, gradient, grasp, icem
 from jepa.planners.base import Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Imagined, LatentCost, Term, goal_distance
@@ -158,7 +158,7 @@ def rows_of_noise(monkeypatch: pytest.MonkeyPatch, episodes: list[int]) -> None:
         assert shape[0] == len(episodes)
         return torch.stack([torch.randn(shape[1:], generator=drawn[episode]) for episode in episodes])
 
-    for module in (cem, icem, mppi, gradient, grasp):
+    for module in (cem, icem, gradient, grasp):
         monkeypatch.setattr(module, "draw", draw)
 
 
@@ -232,7 +232,15 @@ def test_costs_that_are_not_finite_are_counted_and_refused() -> None:
     ("planner", "wrong"),
     [
         *((kind, wrong) for kind in (CEM, ICEM, MPPI) for wrong in ({"elites": 1}, {"elites": 200}, {"iterations": 0})),
+        *((kind, {"min_std": 0.8}) for kind in (CEM, ICEM, MPPI)),
+        *((kind, {"std": 1e5}) for kind in (CEM, ICEM, MPPI, Gradient, GRASP)),
+        *((kind, {"cost_tolerance": -1.0}) for kind in (CEM, ICEM, MPPI, Gradient, GRASP)),
+        *((kind, {"lr": lr}) for kind in (Gradient, GRASP) for lr in (0.0, 1e30, float("inf"))),
+        *((GRASP, {key: -0.1}) for key in ("noise", "consistency")),
+        *((GRASP, {key: float("inf")}) for key in ("noise", "consistency", "latent_lr")),
         (ICEM, {"decay": 0.5}),
+        (ICEM, {"beta": 1e3}),
+        (MPPI, {"temperature": float("inf")}),
         (MPPI, {"temperature": 0.0}),
         (Gradient, {"steps": 0}),
         (GRASP, {"starts": 0}),

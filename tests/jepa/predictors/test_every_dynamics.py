@@ -11,11 +11,12 @@ from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.models.build import build_dynamics
 from jepa.normalize import NormalizationStats
-from jepa.predictors import PREDICTORS
+from jepa.predictors import PREDICTORS, mlp
 from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
 from jepa.testing import check_dynamics
-from jepa.training.normalization import Normalization, fit_normalization
+from jepa.training.normalization import fit_normalization
+from jepa.world_model import rollout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCK = 4  # width of the actions of a latent step
@@ -63,7 +64,7 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     dynamics = build_dynamics(config, encoder, BLOCK)
     width = getattr(config, "state_size", 0)
     moments = [NormalizationStats(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
-    fit_normalization(dynamics, Normalization(*moments))
+    fit_normalization(dynamics, *moments)
     assert isinstance(dynamics, nn.Module)
     with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed
         for parameter in dynamics.parameters():
@@ -73,3 +74,32 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
     if isinstance(dynamics, CausalPredictor) and width:
         with pytest.raises(ValueError, match=f"states {width} wide at every frame, found None"):
             dynamics.initial_state(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))
+
+
+@pytest.mark.parametrize("settings", [{"depth": 2, "normalize_actions": True}, {"static": 3}])
+def test_plans_imagined_at_once_are_what_steps_give(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "ROWS", 4)  # so that the plans do not divide into whole parts
+    torch.manual_seed(0)
+    dynamics = mlp.MLPPredictor(mlp.MLPPredictor.Config(hidden=24, **settings), 12, BLOCK)
+    dynamics.scale_actions.load_state_dict({"mean": torch.rand(BLOCK), "std": torch.rand(BLOCK) + 0.5})
+    z, actions = torch.randn(2, 1, 1, 12), torch.randn(2, 5, 3, BLOCK)
+    start = dynamics.initial_state(z, actions[:, 0, :0])
+    with_gradients = rollout(dynamics, start, actions)  # step by step
+    with torch.no_grad():
+        at_once = rollout(dynamics, start, actions)
+    assert with_gradients.requires_grad and not at_once.requires_grad
+    assert at_once.shape == (2, 5, 3, 1, 12)
+    torch.testing.assert_close(at_once, with_gradients.detach(), rtol=0, atol=1e-6)
+    at_once.mul_(2)  # an ordinary tensor, which later code may change and differentiate through
+
+
+def test_a_subclass_with_steps_of_its_own_is_rolled_out_by_them() -> None:
+    class Still(mlp.MLPPredictor):
+        def predict(self, z: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+            return z
+
+    dynamics = Still(mlp.MLPPredictor.Config(hidden=24), 12, BLOCK)
+    z = torch.randn(2, 1, 1, 12)
+    with torch.no_grad():
+        imagined = rollout(dynamics, dynamics.initial_state(z, torch.zeros(2, 0, BLOCK)), torch.randn(2, 5, 3, BLOCK))
+    assert imagined.equal(z[:, :, None].expand(-1, 5, 3, -1, -1))

@@ -212,7 +212,13 @@ def test_the_config_for_shards_trains(corpus: Path, tmp_path: Path, one_thread: 
     assert advice.survey.shards is not None and advice.config.data.fps is None  # actions belong to every frame
     file = tmp_path / "pretrain.yaml"
     file.write_text(advice.text())
-    small = ["trainer.steps=2", "trainer.device=cpu", "data.batch_size=2", "data.workers=0", "encoder.depth=1"]
+    small = [
+        "trainer.steps=2",
+        "trainer.device=cpu",
+        "data.batch_size=2",
+        "data.workers=0",
+        "encoder.depth=1",
+    ]
     pretrain(load(file, PretrainConfig, [*small, f"run={tmp_path / 'run'}"]))
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 

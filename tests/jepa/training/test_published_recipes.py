@@ -76,7 +76,7 @@ def test_the_schedule_of_a_recipe_with_actions_fits_its_steps(name: str):
     config = load(RECIPES[name], PretrainConfig)
     factor = schedule_of(config)
     assert 0 < factor(0) <= 1 and 0 <= factor(config.trainer.steps) <= 1
-    groups = optimizer_of(config)(torch.nn.Linear(2, 2)).param_groups
+    groups = optimizer_of(config.optimizer)(torch.nn.Linear(2, 2)).param_groups
     assert groups[0]["lr"] == config.optimizer.lr
 
 

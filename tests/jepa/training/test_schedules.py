@@ -48,6 +48,13 @@ def test_the_linear_cooldown_is_a_line_over_the_whole_run():
     assert rates(50, 1.0, kind="linear", final_lr=0.5) == pytest.approx([1 - i / 100 for i in range(51)])
 
 
+@pytest.mark.parametrize("kind", ["cosine", "flat"])
+def test_a_warm_up_longer_than_the_run_is_a_warning(kind, caplog):
+    assert rates(10, 1.0, kind=kind, warmup_steps=10)[9] == 1.0 and not caplog.messages
+    assert rates(10, 1.0, kind=kind, warmup_steps=20)[9] == 0.5
+    assert "schedule.warmup_steps is 20 and the run has 10 steps" in caplog.messages[0]
+
+
 def test_a_schedule_longer_than_the_run_says_what_to_change():
     with pytest.raises(UserError, match=r"10 \+ 20 steps, the run has 25.*decay_steps"):
         rates(25, 1.0, kind="wsd", warmup_steps=10, decay_steps=20)

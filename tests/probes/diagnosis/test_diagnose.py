@@ -1,6 +1,7 @@
 """A diagnosis of agents of which it is known what is wrong with them, and of a run; and mistakes, told in one line."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -116,15 +117,16 @@ def agent(data: Path, *, blind: bool = False, scrambled: bool = False) -> Subjec
     assert features.actions is not None
     dynamics = Pushed(features.latents, block_actions(features.actions, 2), scrambled)
     fresh = partial(ConvEncoder, ConvEncoder.Config(width=8, channels=8, hidden=32), SIZE, 10)
-    return Subject(LatentWorldModel(encoder, dynamics, spec, seen), stream, fresh)
+    config = from_dict(SMALL | FEW, DiagnoseConfig)
+    return Subject(config, LatentWorldModel(encoder, dynamics, spec, seen), stream, fresh)
 
 
 def diagnosed(subject: Subject, **planner: int) -> Diagnosis:
-    config = from_dict(SMALL | FEW, DiagnoseConfig)
+    config = subject.config
     plan = from_dict(PLAN | {"tasks": config.tasks, "min_distance": 0.35, "planner": SEARCH | planner}, PlanConfig)
     manifest = ShardSet.open(subject.data.folder).manifest
     plan = fitted(Path("run"), plan.model_copy(update={"seed": config.seed}), manifest, subject.model)
-    return examine(subject, config.model_copy(update={"plan": plan}))
+    return examine(replace(subject, config=config.model_copy(update={"plan": plan})))
 
 
 def test_an_agent_with_nothing_wrong_is_reported_so(data: Path) -> None:
@@ -153,7 +155,7 @@ def test_dynamics_with_shuffled_weights_are_the_link_that_binds(data: Path) -> N
 def test_an_encoder_that_drops_a_coordinate_is_the_link_that_binds(data: Path) -> None:
     found = diagnosed(agent(data, blind=True))
     assert found.weakest == "encoder", found.verdict
-    assert "The encoder drops what the goal is told in: puck.position (R²" in found.verdict
+    assert "The encoder drops quantities that define the goal: puck.position (R²" in found.verdict
 
 
 def trained(folder: Path, data: Path, method: str = LEWM, encoder: str = CONV) -> Path:
@@ -194,14 +196,25 @@ def test_the_command_prints_tables_and_writes_what_python_reads(
 
 def test_the_planner_that_is_diagnosed_is_that_of_the_config(run: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
-    plan.write_text("horizon: 3\nplanner: {kind: cem, samples: 7}\n")
+    plan.write_text("horizon: 3\ntasks: 9\nplanner: {kind: cem, samples: 17}\n")
     config = diagnose_config(run, plan, ["plan.horizon=2", "tasks=5"])
     assert (config.plan.horizon, config.tasks) == (2, 5)
-    assert config.plan.planner == CEM.Config(samples=7)
+    assert config.plan.planner == CEM.Config(samples=17)
     other = diagnose_config(run.parent, None, ["plan.planner.kind=gradient", "plan.planner.steps=3"])
     assert other.plan.planner == Gradient.Config(steps=3)
     with pytest.raises(UserError, match=r"plan\.horizont"):
         diagnose_config(run, plan, ["plan.horizont=2"])
+    with pytest.raises(UserError, match=r"plan\.kind: unknown key; valid here: .*planner"):
+        diagnose_config(run, plan, ["plan={kind: 3}"])
+
+
+@pytest.mark.parametrize("key", ["tasks", "seed"])
+def test_what_a_diagnosis_has_of_its_own_is_not_set_by_the_plan(run: Path, key: str) -> None:
+    for override in (f"plan.{key}=3", f"plan={{{key}: 3}}"):
+        with pytest.raises(UserError, match=rf"command line: plan\.{key}: has no effect on a diagnosis; .*give {key}="):
+            diagnose_config(run, None, [override])
+    with pytest.raises(UserError, match=r"plan\.run: has no effect on a diagnosis"):
+        diagnose_config(run, None, ["plan.run=elsewhere"])
 
 
 def test_a_run_without_dynamics_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,4 +248,5 @@ def test_a_folder_that_is_no_run_is_reported(tmp_path: Path, capsys: pytest.Capt
 def test_a_setting_that_does_not_fit_is_reported_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "figures", ignore_errors=True)
     assert call("diagnose", run, *TINY, *BRIEF, "plan.horizon=1", "plan.replan_every=2") == 2
-    assert "replan_every must lie between 1 and the horizon (1), found 2" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "plan: replan_every must be the horizon (1) at most, found 2" in told and told.count("\n") == 1

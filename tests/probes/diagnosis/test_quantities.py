@@ -12,7 +12,7 @@ from jepa.planners.random_shooting import RandomShooting
 from jepa_probes.diagnosis.cost_quality import spearman
 from jepa_probes.diagnosis.open_loop import measure_exploitation
 from jepa_probes.diagnosis.quantities import StateCode, kind_of
-from jepa_probes.diagnosis.search import enlarged
+from jepa_probes.planning.settings import enlarged
 
 NAMES = ("puck.x", "puck.y", "puck.vx", "puck.visible", "body0.x", "body1.x", "block.angle", "wrist.speed", "light")
 

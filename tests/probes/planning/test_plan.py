@@ -145,7 +145,14 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
         (["costs=[{kind: image, file: NOWHERE}]"], "costs.0: NOWHERE: no image that can be read"),
         (["costs=[{kind: image, file: WIDE}]"], "expected a square image, as the model's, found 30 x 20"),
         (["horizon=0"], "horizon"),
-        (["horizon=2", "replan_every=3"], "replan_every must lie between 1 and the horizon (2), found 3"),
+        (["horizon=2", "replan_every=3"], "replan_every must be the horizon (2) at most, found 3"),
+        (["horizon=2", "replan_every=1", "action_repeat=3"], "error: RUN: action_repeat must divide the actions of"),
+        (["planner={kind: gradient, lr: 1e30}"], "planner.lr: expected a number less than or equal to 10000"),
+        (["planner.cost_tolerance=-1"], "planner.cost_tolerance: expected a number greater than or equal to 0"),
+        (["planner={kind: cem, samples: 8}"], "planner: elites must be samples (8) at most, found 10"),
+        (["radius=.inf"], "radius: expected a finite number"),
+        (["inverse.lr=1e30"], "inverse.lr: expected a number less than or equal to 1"),
+        (["warm_start=controller"], "error: RUN: no controller here"),
         (["planner={kind: grasp}", "planner.cost_tolerance=soon"], "planner.cost_tolerance"),
         (["tasks=1"], "tasks"),
     ],
@@ -155,7 +162,8 @@ def test_a_mistake_is_reported_in_one_line(
 ) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
     named = [argument.replace("WIDE", str(tmp_path / "wide.png")) for argument in arguments]
-    assert message in run_jepa("plan", run, *FEW, *named, fails=True)
+    told = run_jepa("plan", run, *FEW, *named, fails=True)
+    assert message.replace("RUN", str(run)) in told and told.count("\n") == 1
 
 
 def test_what_cannot_be_decoded_is_reported_and_the_rest_is_drawn(tmp_path: Path, run_jepa: Jepa) -> None:

@@ -9,6 +9,8 @@ import torch
 from jepa.agents.policy import PlanSettings
 from jepa.config import UserError
 from jepa.planners.cem import CEM
+from jepa.planners.gradient import Gradient
+from jepa.planners.hybrid import Hybrid
 from jepa_data.worlds import make_batch, make_goal_batch
 from jepa_probes.planning.baselines import random_floor, replay, simulator_ceiling
 from jepa_probes.planning.tasks import Protocol, Tasks, wilson
@@ -21,7 +23,7 @@ def test_cem_over_true_dynamics_solves_two_rooms():
         horizon=4, replan_every=1, action_repeat=5, planner=CEM(CEM.Config(samples=100, elites=10, iterations=4))
     )
     solved = simulator_ceiling(tasks, 5, settings, None)
-    assert solved.mean() >= 0.99
+    assert solved is not None and solved.mean() >= 0.99
     assert random_floor(tasks, 5).mean() < 0.05
 
 
@@ -109,5 +111,19 @@ def test_plans_on_the_simulator_start_where_they_are_led() -> None:
             imagined.step(done[-1])
         return torch.from_numpy(np.stack(done, 1)).float()
 
-    assert simulator_ceiling(tasks, 5, narrow, None, lead).mean() > 0.8
-    assert simulator_ceiling(tasks, 5, narrow, None).mean() == 0
+    led, alone = simulator_ceiling(tasks, 5, narrow, None, lead), simulator_ceiling(tasks, 5, narrow, None)
+    assert led is not None and led.mean() > 0.8
+    assert alone is not None and alone.mean() == 0
+
+
+def test_of_a_planner_only_what_needs_no_gradient_plays_on_the_simulator() -> None:
+    about = make_goal_batch("two-rooms", np.arange(1))
+    tasks = Tasks(Protocol("two-rooms", about.version, 64, 2, 10, about.radius, about.radius, seed=3))
+    few = CEM.Config(samples=4, elites=2, iterations=1)
+    kinds = (Gradient(Gradient.Config()), Hybrid(Hybrid.Config(sampler=few)), CEM(few))
+    gradient, hybrid, sampler = (
+        simulator_ceiling(tasks, 5, PlanSettings(horizon=2, replan_every=1, planner=planner), None) for planner in kinds
+    )
+    assert gradient is None and hybrid is not None and sampler is not None
+    assert hybrid.tolist() == sampler.tolist()
+    assert simulator_ceiling(tasks, 5, PlanSettings(planner=CEM(few)), 0) is None

@@ -1,4 +1,4 @@
-"""The map of doom-rooms, written here as a WAD of Doom's, in the text format UDMF.
+"""The map of doom-rooms as a Doom WAD, in the text format UDMF.
 
 # # # # # # # # #     Cells are 128 units wide, as Doom's corridors are; its player is 32. Letters are rooms, + doors.
 # a a a # b b b #     Every room has another floor, and a wall of its own towards north, east, south and west, so

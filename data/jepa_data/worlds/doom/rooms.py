@@ -1,17 +1,15 @@
-"""doom-rooms: a walk through four rooms, seen with the walker's own eyes, to where an image was taken.
+"""doom-rooms: first-person navigation through four rooms to the pose of a goal image.
 
-First-person navigation as in NWM (2412.03572): an action is how far to go forward and to the left and how much to turn,
-all at once. Images are drawn by Doom's engine (ViZDoom); the map is `map.py`. Walking is computed here, on the
-plan of that map, so that copies cost nothing and go on exactly; there are no enemies, and nothing moves by itself.
+As in NWM (2412.03572), an action is a step forward, a step to the left and a turn, applied together. ViZDoom renders
+the images; `map.py` generates the map. Motion is computed here, so that copies are cheap and exact. There are no
+enemies.
 
-    action [3]   forward, left, turn to the left; 1 is 24 units (a quick walk of Doom's) and 20 degrees; the two lengths
-                 together are cut to 1. Where a wall is in the way, the part of the step along the wall is taken
+    action [3]   forward, left, turn to the left; 1 is 24 units (a fast walk in Doom) and 20 degrees; the norm of the
+                 step is clipped to 1. At a wall, only the component along the wall is taken
     state [3]    agent.x, agent.y in units from the middle of the map, which is 1152 wide, agent.angle in radians
-                 (0 to 2 pi, from the east to the left)
-    goal [3]     the same; reached within 48 units (a Doom player is 32 wide) and 20 degrees, which is our rule: NWM
-                 tells errors of whole paths
-
-Each episode is drawn from (seed, episode) alone.
+                 (0 to 2 pi, counterclockwise from the east)
+    goal [3]     the same; reached within 48 units (a Doom player is 32 wide) and 20 degrees. This criterion is
+                 ours: NWM reports errors of whole paths
 """
 
 import os
@@ -38,7 +36,7 @@ FAR = 3  # cells that a goal is away at least
 
 
 class DoomRoomsBatch(WaypointBatch):
-    """Many walkers, each alone.
+    """Parallel episodes, with one walker each.
 
     Raises:
         DataError: ViZDoom is not installed.
@@ -52,10 +50,10 @@ class DoomRoomsBatch(WaypointBatch):
     goal_draws = 4
     waypoint_radius = 1.0
     noise = 0.25
+    _paths = MazePaths(wall_cells(), CELL)
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         needed(NAME, "vizdoom", EXTRA)
-        self._paths = _paths()
         super().__init__(episodes, image_size=image_size, seed=seed)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -64,7 +62,7 @@ class DoomRoomsBatch(WaypointBatch):
         return self._pose(cell, unit[None, 1:])[0]
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """0.1 s under actions [E, 3], cut to -1..1: walk along the present angle, and turn."""
+        """Advance 0.1 s with actions [E, 3], clipped to -1..1: walk along the current angle, and turn."""
         actions = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         walk = STEP * actions[:, :2] / np.maximum(1.0, np.linalg.norm(actions[:, :2], axis=-1, keepdims=True))
         x, y, angle = self.state.T
@@ -74,11 +72,11 @@ class DoomRoomsBatch(WaypointBatch):
         self.state = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
 
     def render(self) -> NDArray[np.uint8]:
-        """RGB images [E, size, size, 3] of what the walkers see."""
+        """RGB images [E, size, size, 3] from the poses of the walkers."""
         return _view(self.image_size, os.getpid()).draw(self.state)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
-        """Put the walkers to `goal` [E, 3].
+        """Set the walkers to `goal` [E, 3].
 
         Raises:
             DataError: there is no room for a walker.
@@ -90,18 +88,18 @@ class DoomRoomsBatch(WaypointBatch):
         self.state = np.column_stack([goal[:, :2], goal[:, 2] % (2 * np.pi)])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The worse [E] of what is left of place, as the crow flies, and angle, as a share of what is allowed."""
+        """The maximum [E] of position error (straight line) and angle error, relative to their tolerances."""
         goal = np.asarray(goal, dtype=np.float64)
         away = np.linalg.norm(self.state[:, :2] - goal[:, :2], axis=-1)
         return np.maximum(away / NEAR, self._turn_left(goal))
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The sum [E] of the way through the doors and of the turn that are left, as a share of what is allowed."""
+        """The sum [E] of path length through the doors and angle error, relative to their tolerances."""
         goal = np.asarray(goal, dtype=np.float64)
         return self._paths.length(self.state[:, :2], goal[:, :2]) / NEAR + self._turn_left(goal)
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Walks [E, 3] from cell to cell to `goal` [E, 3], looks ahead on the way, and as the goal does at its end."""
+        """Walk [E, 3] from cell to cell to `goal` [E, 3], facing forward; turn to the goal angle at the end."""
         goal = np.asarray(goal, dtype=np.float64)
         way = self._paths.next_point(self.state[:, :2], goal[:, :2]) - self.state[:, :2]
         length = np.linalg.norm(way, axis=-1)
@@ -116,7 +114,7 @@ class DoomRoomsBatch(WaypointBatch):
     def policy_actions(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
         """Actions [E, frames-1, 3].
 
-        random: walks, mostly forward, each repeated for 1 to 8 frames; who comes to a wall turns away from it.
+        random: walks, mostly forward, each repeated for 1 to 8 frames; at a wall, the walker turns away from it.
         noisy-expert: from one pose to the next, with noise.
         """
         if policy == "noisy-expert":
@@ -134,7 +132,7 @@ class DoomRoomsBatch(WaypointBatch):
         return actions
 
     def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Poses [E, 3], three cells of 128 units away at least."""
+        """Poses [E, 3] at a distance of at least three cells of 128 units."""
         return self._pose(self._paths.far_cells(self.state[:, :2], FAR, unit[:, 0]), unit[:, 1:])
 
     def _pose(self, cells: NDArray[np.intp], unit: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,7 +144,7 @@ class DoomRoomsBatch(WaypointBatch):
         return np.abs(wrapped(goal[:, 2] - self.state[:, 2])) / ALIGNED
 
     def _is_free(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether a walker fits [E]: the corners of his square are in no wall, which is wider than he."""
+        """Whether a walker fits [E]: no corner of its square is in a wall. Walls are wider than the walker."""
         corners = [np.column_stack([x + i * BODY, y + j * BODY]) for i in (-1, 1) for j in (-1, 1)]
         return np.logical_and.reduce([self._paths.is_free(corner) for corner in corners])
 
@@ -184,11 +182,6 @@ class _Stroll:
         self.moves[episodes, self.number] = np.where(self.bumped[:, None], away, moves)
         self.left -= 1
         return self.moves[episodes, self.number]
-
-
-@cache
-def _paths() -> MazePaths:
-    return MazePaths(wall_cells(), CELL)
 
 
 @cache

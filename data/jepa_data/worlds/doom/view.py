@@ -1,8 +1,8 @@
-"""A camera in a map of Doom's: images of what a player sees from a place, at an angle.
+"""A camera in a Doom map: images of the view of a player from a pose.
 
-One game runs in a process of its own for each size of image and is used for nothing else. The player is put to the
-place, which takes whole units, and turned by the difference to the last angle; both take one step of the game. Nothing
-else lives in the map, so an image is a function of the pose alone.
+One game for each image size runs in a separate process, only for rendering. The player is moved to the position, in
+whole units, and turned by the difference to the last angle; both take one step of the game. The map has no other
+actors, so an image depends only on the pose.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ QUIET = 16  # steps of the game at its beginning, in which it ignores the player
 
 
 class DoomView:
-    """Looks around in a map.
+    """Renders views in a map.
 
     Args:
         wad: the map, as MAP01.
-        size: pixels a side of the images; what is drawn is 4:3 and 90 degrees wide, and squeezed to that.
+        size: of the square images in pixels; the game renders 4:3 at 90 degrees, which is scaled to the square.
     """
 
     def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
@@ -68,7 +68,7 @@ class DoomView:
     def draw(self, poses: NDArray[np.float64]) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3] from poses [E, 3]: x, y in units, and the angle in radians.
 
-        Inside walls there is nothing to see; the game takes the player there all the same.
+        Positions inside walls are not checked.
         """
         images = np.empty((len(poses), self._size, self._size, 3), np.uint8)
         with self._busy:

@@ -1,16 +1,16 @@
-"""What MuJoCo's worlds share: many episodes stepped in one call, and images drawn in software.
+"""Base classes of MuJoCo worlds: batched stepping and offscreen rendering.
 
-An episode is its positions and velocities and nothing else: MuJoCo's warm start is left out. So a step is a function of
-(state, action), a copy goes on exactly, and costs nothing.
+The state of an episode is its positions and velocities, without MuJoCo's warm start. So a step depends only on (state,
+action), and copies are cheap and exact.
 
-    MUJOCO_GL is set      EGL, OSMesa or GLFW, as it says
-    Linux, a display      the first that works of GLFW, EGL and OSMesa; they are tried in another process, because one
-                          process can load PyOpenGL for one of them only
+    MUJOCO_GL is set      EGL, OSMesa or GLFW, as set
+    Linux, a display      the first that works of GLFW, EGL and OSMesa; they are tried in another process, because a
+                          process can load PyOpenGL for only one of them
     Linux, no display     the first that works of EGL and OSMesa
-    elsewhere             as MuJoCo chooses
+    elsewhere             MuJoCo's default
 
-Shadows, reflections and anti-aliasing are left out: they take nine tenths of the time. What draws belongs to the thread
-that made it; in another, or in a forked process, it would fail inside OpenGL or wait forever, and is refused.
+Shadows, reflections and anti-aliasing are disabled: they take nine tenths of the time. A renderer belongs to the thread
+that made it. In another thread or a forked process, OpenGL would fail or hang, so this raises an error.
 """
 
 import atexit
@@ -39,11 +39,11 @@ PROBE = (
 
 
 class Physics:
-    """Steps episodes of one model, whose positions and velocities are as many.
+    """Steps parallel episodes of a model with equal numbers of positions and velocities.
 
     Args:
         model: an MjModel.
-        fastest: velocities are cut to -fastest..fastest before every step.
+        fastest: velocities are clipped to -fastest..fastest before every step.
     """
 
     def __init__(self, world: str, model: Any, extra: str, fastest: float = np.inf) -> None:
@@ -65,11 +65,11 @@ class Physics:
 
 
 class Scene:
-    """Draws one model from a camera that stands still above its origin and looks down.
+    """Renders a model from a fixed camera above its origin.
 
     Args:
-        size: pixels a side.
-        width: how much of the ground is seen, in the model's unit.
+        size: of the square images, in pixels.
+        width: visible width of the ground, in units of the model.
     """
 
     def __init__(self, world: str, model: Any, extra: str, size: int, width: float) -> None:
@@ -100,7 +100,7 @@ class Scene:
         """RGB images [E, size, size, 3] of positions [E, n]; x points to the right, y upwards.
 
         Raises:
-            DataError: this is another thread than the one that drew first, or a process forked from it.
+            DataError: called in another thread than the first call, or in a forked process.
         """
         if _here() != self._owner:
             raise DataError(
@@ -121,7 +121,7 @@ class Scene:
 
 
 def gl_context(world: str) -> Any:
-    """The class of OpenGL contexts that draws here.
+    """The class of OpenGL contexts that works on this machine.
 
     Raises:
         DataError: none does; names Debian's packages.
@@ -155,7 +155,7 @@ def _free(context: Any, pixels: Any) -> None:
 
 @cache
 def _why_not(backend: str) -> str | None:
-    """Why nothing can be drawn by a backend; None: it can."""
+    """Why a backend cannot render; None if it can."""
     if backend not in MODULES:
         return f"expected one of {', '.join(MODULES)}"
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Point mazes: a ball is pushed through a maze to where an image shows it.
+"""Point mazes: push a ball through a maze to the position in a goal image.
 
-D4RL's mazes (2004.07219) as Gymnasium-Robotics has them, with its walls, its ball and its MuJoCo physics, seen from
-above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) plans in the first.
+D4RL's mazes (2004.07219), with the walls, ball and MuJoCo physics of Gymnasium-Robotics, seen from above. The goal is
+an image, so its marker is not rendered. DINO-WM (2411.04983) plans in the first.
 
     ┌─────────────┐     ┌──────────────┐     action [2]   force on the ball in x and y, for 0.05 s: five steps of the
     │ ·  ·  ●     │     │ ··  ·· │ ··  │                  physics, as many as DINO-WM's
@@ -10,12 +10,9 @@ above; the goal is an image, so its marker is not drawn. DINO-WM (2411.04983) pl
     └─────────────┘     │   …      …   │     goal [2]     x, y; reached below 0.5 m, as in Gymnasium-Robotics
       point-maze-umaze  └──────────────┘
                           point-maze-medium
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from functools import cache, partial
 from io import StringIO
 from pathlib import Path
@@ -42,7 +39,7 @@ GREEN = (0.5, 1.0, 0.4, 1.0)  # brighter than the original ball, which is two pi
 
 
 class PointMazeBatch(WaypointBatch):
-    """Many mazes side by side.
+    """Parallel mazes.
 
     Args:
         maze: a key of MAZES.
@@ -64,56 +61,48 @@ class PointMazeBatch(WaypointBatch):
     def __init__(self, maze: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self.maze = maze
         self.name = f"point-maze-{maze}"
-        self._rules = _rules(maze)
+        self._paths, self._physics = _rules(maze)
         super().__init__(episodes, image_size=image_size, seed=seed)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        middles = self._rules.paths.middles
+        middles = self._paths.middles
         cell = rng.integers(len(middles))
         return np.concatenate([middles[cell] + rng.uniform(-OFFSET, OFFSET, 2), np.zeros(2)])
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """0.05 s under actions [E, 2], cut to -1..1."""
+        """Advance 0.05 s with actions [E, 2], clipped to -1..1."""
         force = np.asarray(actions, dtype=np.float64).clip(-1, 1)
-        self.state = self._rules.physics.step(self.state, force, STEPS)
+        self.state = self._physics.step(self.state, force, STEPS)
 
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3]: walls are brown, the ball green."""
         return _scene(self.maze, self.image_size).draw(self.state[:, :2])
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far [E] it is to `goal` [E, 2] along the maze, in m."""
-        return self._rules.paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
+        """Path length [E] to `goal` [E, 2] in the maze, in m."""
+        return self._paths.length(self.state[:, :2], np.asarray(goal, dtype=np.float64))
 
     def speed(self) -> NDArray[np.float64]:
-        """Of the balls [E], in m/s."""
+        """Speeds of the balls [E], in m/s."""
         return np.linalg.norm(self.state[:, 2:], axis=-1)
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Pulls [E, 2] towards the next cell on the way to `goal` [E, 2], and brakes."""
+        """Forces [E, 2] towards the next cell on the path to `goal` [E, 2], with damping."""
         here = self.state[:, :2]
-        way = self._rules.paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
+        way = self._paths.next_point(here, np.asarray(goal, dtype=np.float64)) - here
         return (PULL * way - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
     def goals_from(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places [E, 2] in free cells, at least two cells away."""
-        paths = self._rules.paths
-        cell = paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
-        return paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """What all episodes of a maze share."""
-
-    paths: MazePaths
-    physics: Physics
+        cell = self._paths.far_cells(self.state[:, :2], FAR, unit[:, 0])
+        return self._paths.middles[cell] + OFFSET * (2 * unit[:, 1:] - 1)
 
 
 @cache
-def _rules(maze: str) -> _Rules:
+def _rules(maze: str) -> tuple[MazePaths, Physics]:
+    """Data shared by all episodes of a maze."""
     model, paths = _build(maze)
-    return _Rules(paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST))
+    return paths, Physics(f"point-maze-{maze}", model, EXTRA, FASTEST)
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Reacher: an arm of two links is turned to the pose that an image shows.
+"""Reacher: turn an arm of two links to the pose in a goal image.
 
-The arm is that of DeepMind's control suite (1801.00690), and a test compares its physics with the suite's; the model is
-written here because the suite cannot be installed on Python 3.13 (nobody builds its `labmaze` for it). As in DINO-WM
-(2411.04983) the goal is the whole pose, not a place of the fingertip, and the suite's red target is not there.
+The arm is that of DeepMind's control suite (1801.00690), and a test compares the physics of both. The model is defined
+here because the suite cannot be installed on Python 3.13 (`labmaze` has no wheels for it). As in DINO-WM (2411.04983),
+the goal is the whole pose, not a position of the fingertip, and the red target of the suite is removed.
 
                  o fingertip      action [2]   torque on shoulder and wrist, for 0.04 s: two steps of the physics
                 /                 state [6]    angles of shoulder (-pi to pi) and wrist (160 degrees to each side) in
@@ -11,8 +11,6 @@ written here because the suite cannot be installed on Python 3.13 (nobody builds
          /                                     DINO-WM does not tell its own
     ●___/  0.12 m
     shoulder, fixed               The image shows 0.62 m. Nothing is in the way of the arm, not even itself.
-
-Each episode is drawn from (seed, episode) alone.
 """
 
 from functools import cache
@@ -78,7 +76,7 @@ MODEL = f"""
 
 
 class ReacherBatch(WaypointBatch):
-    """Many arms side by side. The state: both angles, then their speeds.
+    """Parallel arms. The state: both angles, then their speeds.
 
     Raises:
         DataError: MuJoCo is not installed.
@@ -104,13 +102,12 @@ class ReacherBatch(WaypointBatch):
         return np.concatenate([_poses(rng.uniform(size=2)), np.zeros(2)])
 
     def states(self) -> NDArray[np.float32]:
-        """Ground truth [E, 6] as named by `state_names`."""
         pose = self.goal_state()
         finger = LINK * (unit_vector(pose[:, 0]) + unit_vector(pose.sum(1)))
         return np.column_stack([pose, self.state[:, 2:], finger]).astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
-        """0.04 s under actions [E, 2], cut to -1..1."""
+        """Advance 0.04 s with actions [E, 2], clipped to -1..1."""
         torque = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         self.state = self._physics.step(self.state, torque, STEPS)
 
@@ -119,23 +116,23 @@ class ReacherBatch(WaypointBatch):
         return _scene(self.image_size).draw(self.state[:, :2])
 
     def goal_state(self) -> NDArray[np.float64]:
-        """The pose [E, 2]; the shoulder turns without end, so its angle is brought to -pi..pi."""
+        """The pose [E, 2]; the angle of the shoulder, which turns freely, is wrapped to -pi..pi."""
         return np.column_stack([wrapped(self.state[:, 0]), self.state[:, 1]])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far off [E] the joint is that is further from its angle in `goal` [E, 2], in radians."""
+        """The larger angle error [E] of the two joints to `goal` [E, 2], in radians."""
         return np.abs(self._left(goal)).max(1)
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How much both joints have to turn [E] until `goal` [E, 2], in radians."""
+        """The sum [E] of the angles that both joints must turn to `goal` [E, 2], in radians."""
         return np.abs(self._left(goal)).sum(1)
 
     def speed(self) -> NDArray[np.float64]:
-        """Of the faster joint [E], in radians a second."""
+        """Speed of the faster joint [E], in radians per second."""
         return np.abs(self.state[:, 2:]).max(1)
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Torques [E, 2] that turn both joints the short way to `goal` [E, 2], and brake."""
+        """Damped torques [E, 2] that turn both joints the short way to `goal` [E, 2]."""
         return (PULL * self._left(goal) - BRAKE * self.state[:, 2:]).clip(-1, 1)
 
     def _left(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:

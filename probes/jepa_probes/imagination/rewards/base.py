@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jepa.agents.controller import ActionSpace, Actor, ActorInputs, Linear
 from jepa.agents.imagination.dream import Dream, Recorded
@@ -50,6 +51,9 @@ class Stage:
 class DreamReward(ABC):
     """Made from its `Config`."""
 
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
     @abstractmethod
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
         """What a controller needs. Recordings are read last: errors in the tasks come before that.
@@ -70,7 +74,6 @@ class GoalReward(DreamReward):
         """Raises UserError if what the reward needs was not recorded."""
 
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
-        """See `DreamReward`."""
         about = ShardSet.open(data.folder).manifest
         if about.world is not None and about.world.startswith(PREFIX):
             raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
@@ -80,11 +83,6 @@ class GoalReward(DreamReward):
         tasks = Tasks(protocol_of(config))
         features, goals = recorded(model, data, config.seed, config.clips, config.clips_per_video)
         assert model.dynamics is not None
-        dreams = Dream(
-            model.dynamics,
-            space.block_size,
-            self.reward(features),
-            temperature=config.drawn_at,
-        )
+        dreams = Dream(model.dynamics, space.block_size, self.reward(features), config.drawn_at)
         starts = Recorded(features.latents, features.keys, goals)
         return Stage(config, space, starts, dreams, "goal", partial(evaluate_controller, model, tasks), {})

@@ -25,11 +25,7 @@ class DistanceReward(GoalReward):
             description="with a bonus: at most so far; none: as far as recorded neighbors in time, at median",
         )
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def reward(self, features: Features) -> Reward:
-        """See `GoalReward`."""
         distance = Distance(self.config.measure)
         if not self.config.bonus:
             return distance

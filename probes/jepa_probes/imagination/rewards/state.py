@@ -22,17 +22,12 @@ class StateReward(GoalReward):
         names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
         measure: Literal["squared", "root"] = "squared"
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def check(self, about: Manifest) -> None:
-        """See `GoalReward`."""
         if missing := [name for name in self.config.names if name not in about.state_names]:
             known = ", ".join(about.state_names) or "none"
             raise UserError(f"reward.names: no state {missing[0]!r} was recorded; there are: {known}")
 
     def reward(self, features: Features) -> Reward:
-        """See `GoalReward`."""
         columns = [features.state_names.index(name) for name in self.config.names]
         read = LinearRead(features.latents.flatten(0, 1), features.states.flatten(0, 1)[:, columns])
         return Distance(self.config.measure, read)

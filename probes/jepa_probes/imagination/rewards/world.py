@@ -30,22 +30,12 @@ class WorldReward(DreamReward):
         kind: Literal["world"] = "world"
         heads: HeadSettings = HeadSettings()
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
-        """See `DreamReward`."""
         config = recorded_in(run, config, ShardSet.open(data.folder).manifest, model)
         space = action_space(model, str(config.world), config.action_repeat, config.bounds)
         play = play_of(config)
         heads = heads_of(model, data, self.config.heads, config.seed, config.clips)
         assert model.dynamics is not None
-        dreams = Dream(
-            model.dynamics,
-            space.block_size,
-            heads.reward,
-            temperature=config.drawn_at,
-            continues=heads.continues,
-        )
+        dreams = Dream(model.dynamics, space.block_size, heads.reward, config.drawn_at, heads.continues)
         evaluate = partial(evaluate_return, model, play)
         return Stage(config, space, heads.starts, dreams, "latent", evaluate, heads.metrics)

@@ -10,6 +10,7 @@ from jepa.config.fields import Positive
 
 TERMS = Parts(
     "costs",
+    "jepa_probes.planning.costs.base:CostTerm",
     action_cost="jepa_probes.planning.costs.action_cost:ActionCost",
     keep_out="jepa_probes.planning.costs.keep_out:KeepOut",
     state="jepa_probes.planning.costs.state:StateCost",

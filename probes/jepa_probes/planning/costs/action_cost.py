@@ -2,11 +2,8 @@
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
 from jepa.config.fields import Positive
-from jepa.planners.cost import Imagined, action_cost
+from jepa.planners.cost import action_cost
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs import TermConfig
@@ -23,9 +20,4 @@ class ActionCost(CostTerm):
         weight: Positive = 0.01
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
-        self._cost = action_cost(model.spec.actions)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)
+        self.cost = action_cost(model.spec.actions)

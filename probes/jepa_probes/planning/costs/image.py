@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 
 from jepa.config import UserError
 from jepa.config.fields import Positive, Share
-from jepa.planners.cost import Imagined, image_reached
+from jepa.planners.cost import goal_reached
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs import TermConfig
@@ -31,14 +31,8 @@ class ImageCost(CostTerm):
         running_cost_weight: Share = 1.0
 
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
-        self._cost = image_reached(
-            model.encode_image, read_square(Path(config.file)), running_cost_weight=config.running_cost_weight
-        )
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)
+        goal = model.encode_image(read_square(Path(config.file)))
+        self.cost = goal_reached(goal, running_cost_weight=config.running_cost_weight)
 
 
 def read_square(path: Path) -> UInt8[Tensor, "1 3 h w"]:

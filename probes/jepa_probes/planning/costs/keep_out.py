@@ -1,13 +1,9 @@
 """A forbidden ball of states: how deep a plan lies in it, as a share of its radius; 0 outside."""
 
-from typing import Literal, Self
-
-from jaxtyping import Float
-from pydantic import model_validator
-from torch import Tensor
+from typing import Literal
 
 from jepa.config.fields import Positive
-from jepa.planners.cost import Imagined, keep_out
+from jepa.planners.cost import keep_out
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs.base import CostTerm, Region
@@ -20,25 +16,13 @@ class KeepOut(CostTerm):
     class Config(StateTermConfig):
         """The ball: one number of `center` for each of `names`."""
 
+        one_each = "center"
         kind: Literal["keep_out"] = "keep_out"
         weight: Positive = 10.0
         center: tuple[float, ...]
         radius: Positive
 
-        @model_validator(mode="after")
-        def _center_fits(self) -> Self:
-            if len(self.center) != len(self.names):
-                raise ValueError(
-                    f"expected a center with {len(self.names)} number(s), one a name; found {len(self.center)}"
-                )
-            return self
-
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
         read, self.r2 = fit_reading(config, model, data, seed)
-        self._cost = keep_out(read, config.center, config.radius)
+        self.cost = keep_out(read, config.center, config.radius)
         self.regions = (Region(config.names, config.center, config.radius),)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)

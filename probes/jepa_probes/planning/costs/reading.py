@@ -1,9 +1,9 @@
 """States of the world, read off latents by ridge regression (jepa/decoders/state.py), for cost terms that use them."""
 
 from math import isnan
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jepa.config import UserError
 from jepa.config.fields import Count
@@ -18,13 +18,20 @@ from jepa_probes.probing.features import split_episodes
 class StateTermConfig(TermConfig):
     """Which states, and what the reading is fitted to."""
 
+    one_each: ClassVar[str]  # the field that holds a number for each name
+
     names: Annotated[tuple[str, ...], Field(min_length=1, description="states, such as agent.x")]
     clips: Count = Field(default=500, description="recorded clips that the reading is fitted to, at most")
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names."""
         return self.names
+
+    @model_validator(mode="after")
+    def _one_number_a_name(self) -> Self:
+        if (count := len(getattr(self, self.one_each))) != len(self.names):
+            raise ValueError(f"expected a {self.one_each} with {len(self.names)} number(s), one a name; found {count}")
+        return self
 
 
 def fit_reading(

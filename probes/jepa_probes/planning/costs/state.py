@@ -1,14 +1,12 @@
 """A target for states of the world: the squared distance to it."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from jaxtyping import Float
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import Field
 
 from jepa.config.fields import Positive, Share
-from jepa.planners.cost import Imagined, state_reached
+from jepa.planners.cost import state_reached
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_probes.planning.costs.base import CostTerm
@@ -21,25 +19,13 @@ class StateCost(CostTerm):
     class Config(StateTermConfig):
         """The target: one number for each of `names`."""
 
+        one_each = "target"
         kind: Literal["state"] = "state"
         weight: Positive = 1.0
         target: tuple[float, ...]
         running_cost_weight: Share = Field(default=0.0, description="0: at the end of the plan; 1: at every step alike")
 
-        @model_validator(mode="after")
-        def _target_fits(self) -> Self:
-            if len(self.target) != len(self.names):
-                raise ValueError(
-                    f"expected a target with {len(self.names)} number(s), one a name; found {len(self.target)}"
-                )
-            return self
-
     def __init__(self, config: Config, model: LatentWorldModel, data: StreamConfig, seed: int) -> None:
-        self.config = config
         read, self.r2 = fit_reading(config, model, data, seed)
         target = torch.tensor([config.target])
-        self._cost = state_reached(read, target, running_cost_weight=config.running_cost_weight)
-
-    def __call__(self, imagined: Imagined) -> Float[Tensor, "B K"]:
-        """See `CostTerm`."""
-        return self._cost(imagined)
+        self.cost = state_reached(read, target, running_cost_weight=config.running_cost_weight)
