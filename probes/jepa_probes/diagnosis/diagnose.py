@@ -26,6 +26,7 @@ from jepa_probes.diagnosis.ladder import (
     GoalNumbers,
     Played,
     play,
+    play_goal_now,
     play_others,
     play_readout,
     play_simulator,
@@ -41,12 +42,13 @@ from jepa_probes.output import output_folder
 from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.recordings import TrueSegments, action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
-from jepa_probes.planning.settings import enlarged, make_planner, plan_settings
+from jepa_probes.planning.settings import enlarged, make_planner, plan_settings, refined
 from jepa_probes.planning.tasks import Tasks, check_actions
 
 logger = logging.getLogger(__name__)
 
 NO_COPIES = "simulator_tasks is 0, this world makes no copies to plan on, or the planner needs gradients"
+NOTHING_ELSE = "nothing else changes in this world's images, or it makes no copies"
 NO_STATES = "the goal's quantities are not recorded"
 
 
@@ -172,11 +174,21 @@ class _Ladder:
         else:
             logger.info("planning more often")
             played["replan"] = latents(sooner)
+        refine = refined(config.plan.planner, settings.planner)
+        if refine is None:
+            left_out["refine"] = "this planner follows gradients already"
+        else:
+            logger.info("planning with a refinement by gradient")
+            played["refine"] = latents(replace(settings, planner=refine))
         logger.info(f"planning with {config.more_search} times as many plans")
         played["search"] = latents(more, count=count)
         if sooner is not None:
             logger.info("both")
             played["replan_search"] = latents(replace(sooner, planner=more.planner), count=count)
+        logger.info("planning with all else in the goal image as it is now")
+        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide)
+        if played["goal_now"] is None:
+            left_out["goal_now"] = NOTHING_ELSE
         if self.goal is None:
             left_out |= {"readout": NO_STATES, "state_dynamics": NO_STATES}
         else:

@@ -2,8 +2,10 @@
 
     configured         what `jepa plan` plays
     replan             planning again after every latent step
+    refine             what a sampling planner finds, and then 20 steps along the gradient
     search             many times as many plans imagined
-    replan_search      both
+    replan_search      many plans, after every latent step
+    goal_now           all that the goal is not about, as it is now, in the goal image: free discs of a table
     readout            the latent distance to the goal replaced by that of states, read off the imagined latents
     state_dynamics     true states in place of latents, and dynamics learned on these, from the same recordings
     simulator          true states, and the true world in place of dynamics
@@ -39,8 +41,9 @@ from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.paired_test import mcnemar
 from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Tasks
+from jepa_probes.planning.tasks import Tasks, random_actions
 
+FEW = 8  # tasks, played at random, which tell whether anything but the goal's own quantities changes
 STOPS = 0.1  # weight of the speed at the end of a plan beside the way that is left, as of the true simulator
 
 
@@ -133,11 +136,14 @@ def play(
     count: int | None = None,
     segments: RecordedSegments | None = None,
     keep_imagined: bool = False,
+    goal_images: Callable[[GoalBatch], NDArray[np.uint8]] | None = None,
 ) -> Played:
-    """Plan the first `count` tasks in latents. With `keep_imagined`, what was imagined is kept.
+    """Plan the first `count` tasks in latents.
 
     Args:
-        segments: recordings that plans start from as well.
+        keep_imagined: keep what was imagined.
+        goal_images: of the world as it is now, in place of those of the tasks.
+        segments: recordings from which plans also start.
     """
     world = tasks.start(1)
     policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide, segments)
@@ -147,6 +153,8 @@ def play(
         images = world.render()
         known = proprioception(model, world)
         planned = policy.plans
+        if goal_images is not None:
+            policy.goal = model.encode_image(torch.from_numpy(goal_images(world)).movedim(-1, 1))
         began = time.process_time()
         action = policy.act(images, known)
         played.cpu_seconds += time.process_time() - began
@@ -158,6 +166,27 @@ def play(
     played.plans = policy.plans
     played.evaluations = policy.evaluations
     return played
+
+
+def play_goal_now(
+    model: LatentWorldModel, tasks: Tasks, settings: PlanSettings, guide: Controller | None = None
+) -> Played | None:
+    """Plan towards goal images of the present, in which only what the goal is about has changed.
+
+    None where nothing else changes, or the world makes no copies.
+    """
+
+    def goal_images(world: GoalBatch) -> NDArray[np.uint8]:
+        there = world.take(np.arange(len(world)))
+        there.set_goal_state(tasks.goal[: len(world)])
+        return there.render()
+
+    if not tasks.start(1).copies:
+        return None
+    world = tasks.run(random_actions(tasks.protocol.seed, 1), FEW).world
+    if (goal_images(world) == tasks.goal_images[: len(world)]).all():
+        return None
+    return play(model, tasks, settings, guide=guide, goal_images=goal_images)
 
 
 def play_readout(

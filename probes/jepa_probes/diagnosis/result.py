@@ -85,7 +85,8 @@ class Diagnosis(Result):
     """What binds a planning agent.
 
     Attributes:
-        weakest: the link that binds: search, replanning, metric, encoder, dynamics, data, model, tasks, or none.
+        weakest: the link that binds: replanning, refinement, search, goal, metric, encoder, dynamics, data, model,
+            tasks, or none.
         verdict: the same in words, and what to try.
         ladder: by substitution, see ladder.py. `left_out` says why others are not there.
         kinds: of quantities: position, velocity, angle or other.

@@ -10,8 +10,10 @@ from jepa_probes.reporting.results import number, percent
 RUNGS = {
     "configured": "as configured",
     "replan": "… planning again after every step",
+    "refine": "… refined by 20 steps along the gradient",
     "search": "… with {times} times as many plans",
-    "replan_search": "… both",
+    "replan_search": "… with {times} times as many after every step",
+    "goal_now": "… all else in the goal image as it is now",
     "readout": "… by the distance of states read off latents",
     "state_dynamics": "true states, dynamics learned on them",
     "simulator": "true states, true world, the same planner",

@@ -4,9 +4,9 @@
     1. success is as good as the ceiling: nothing binds
     2. the planner fails even in the true world, where others succeed: the search binds
     3. more search, or planning more often, closes most of the gap: that binds, and takes no training
-    4. else the substitution that gains most: the metric, or what stands between true states and latents
-       (the encoder, if a quantity of the goal is not read off its latents; else the dynamics),
-       or the recordings, if dynamics on true states fail too
+    4. else the substitution that gains most: the goal image (as far as the goal is not about what it shows), the
+       metric, or what stands between true states and latents (the encoder, if a quantity of the goal is not read off
+       its latents; else the dynamics), or the recordings, if dynamics on true states fail too
 
 A gain counts if it is CLEAR: not a matter of a few tasks, nor of chance (McNemar's test on the same tasks).
 """
@@ -27,14 +27,23 @@ NOISE = 1.1  # times the error of the reading: as much may be said of true laten
 FEW = 10  # tasks
 RARE = 0.05  # recorded actions among random ones, and what is beyond the recordings
 
-SEARCHES = {"replanning": "replan", "search": "search", "replanning and search": "replan_search"}
+SEARCHES = {
+    "replanning": "replan",
+    "refinement": "refine",
+    "search": "search",
+    "replanning and search": "replan_search",
+}
 
 TRY = {
     "replanning": "Plan again sooner: replan_every=1.",
+    "refinement": "Refine what the sampler finds by gradient: planner.kind=hybrid, with this planner as its sampler. A "
+    "shorter horizon has fewer actions to find.",
     "search": "Search more: raise planner.samples and planner.iterations, refine by gradient (planner.kind=hybrid), or "
     "start plans from inverse dynamics (warm_start=inverse_dynamics).",
     "replanning and search": "Search more and plan again sooner: replan_every=1 with more planner.samples, or "
     "planner.kind=hybrid.",
+    "goal": "Make what actions move count more in the latents: raise method.inverse_weight and pretrain again, or plan "
+    "with costs on states (`costs: [{kind: state, …}]`).",
     "metric": "The latents know where things are, and their distance does not say so: plan with costs on states "
     "(`costs: [{kind: state, …}]`), or train longer.",
     "encoder": "Train longer, at a higher image_size or with more data in which it changes; `supervised=true` tells "
@@ -102,12 +111,15 @@ def _weakest(result: Diagnosis) -> tuple[str, str]:
 def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -> tuple[str, str]:
     """Of what stands between the images and the true world."""
     ladder = result.ladder
+    goal = ladder.get("goal_now")
     metric = ladder.get("readout")
     states = ladder.get("state_dynamics")
     simulator = ladder.get("simulator")
     gains: dict[str, float] = {}
     if search is not None:
         gains[search] = _gain(ladder[SEARCHES[search]])
+    if goal is not None and is_clear(goal):
+        gains["goal"] = _gain(goal) + SMALL  # before others that do as well: it replaces least
     if metric is not None and is_clear(metric):
         gains["metric"] = _gain(metric)
     if states is not None and is_clear(states):
@@ -120,6 +132,11 @@ def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -
     link = max(gains, key=gains.__getitem__)
     if link == search:
         return link, f"{opening} Of what was replaced, the search gains most: {_searched(result)}."
+    if link == "goal":
+        return link, (
+            f"{opening} The goal image binds: its latent also holds what the goal is not about. With all of that as it "
+            f"is now, it is {_percent(ladder['goal_now'].success)}."
+        )
     if link == "metric":
         return link, f"{opening} The metric binds: by the distance of states read off the same latents it is " + (
             f"{_percent(ladder['readout'].success)}."
@@ -139,8 +156,9 @@ def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -
 def _searched(result: Diagnosis) -> str:
     texts = {
         "replan": "planning again after every step solves {}",
+        "refine": "plans refined by gradient solve {}",
         "search": "more plans solve {}",
-        "replan_search": "both {}",
+        "replan_search": "more plans after every step {}",
     }
     rungs = result.ladder
     return ", ".join(text.format(_percent(rungs[name].success)) for name, text in texts.items() if name in rungs)

@@ -7,10 +7,13 @@ from jepa.config import Component, errors_of
 from jepa.planners import PLANNERS
 from jepa.planners.base import Planner
 from jepa.planners.cost import Term
+from jepa.planners.gradient import Gradient
+from jepa.planners.hybrid import Hybrid
 from jepa_probes.planning.config import PlanConfig
 
 SIZES = ("samples", "elites", "starts")  # plans side by side, and those that are kept of them
 ROUNDS = ("iterations", "steps")
+REFINEMENT = Gradient.Config(steps=20, lr=0.05, starts=1)
 
 
 def plan_settings(config: PlanConfig, terms: tuple[Term, ...] = ()) -> PlanSettings:
@@ -50,3 +53,10 @@ def enlarged(config: Component, times: int) -> Component:
     parts = {name: getattr(config, name) for name in type(config).model_fields}
     changes |= {name: enlarged(part, times) for name, part in parts.items() if isinstance(part, Component)}
     return config.model_copy(update=changes)
+
+
+def refined(config: Component, planner: Planner) -> Planner | None:
+    """A planner of this config, and then 20 steps along the gradient; None if it follows gradients itself."""
+    if planner.gradient_free() is not planner:
+        return None
+    return Hybrid(Hybrid.Config(sampler=config, refine=REFINEMENT))

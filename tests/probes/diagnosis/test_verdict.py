@@ -32,7 +32,7 @@ def found(base: int = 30, r2: float = 0.98, speed: float = 0.9, imagined: float 
     """50 tasks, and how many of them are solved; by default no substitution gains anything."""
     cost = {"correlation": more.pop("correlation", 0.9), "recorded_rank": more.pop("recorded_rank", 0.0)}
     beyond = more.pop("plans", 0.01)
-    names = ("replan", "search", "replan_search", "readout", "state_dynamics")
+    names = ("replan", "refine", "search", "replan_search", "goal_now", "readout", "state_dynamics")
     solved = {name: more.pop(name, base) for name in names} | {"simulator": more.pop("simulator", 50)} | more
     ladder = {"configured": rung(base, base)} | {
         name: rung(count, base) for name, count in solved.items() if count is not None
@@ -64,12 +64,16 @@ def found(base: int = 30, r2: float = 0.98, speed: float = 0.9, imagined: float 
         ({"base": 30, "simulator": 31, "expert": 31}, "none"),  # the tasks allow no more
         ({"replan": 46, "search": 35, "replan_search": 48}, "replanning"),
         ({"replan": 35, "search": 46, "replan_search": 47}, "search"),
+        ({"refine": 48, "search": 49, "replan_search": 50}, "refinement"),
+        ({"base": 44, "refine": 50, "state_dynamics": 44, "imagined": 0.1}, "refinement"),
         ({"replan": 38, "search": 38, "replan_search": 49}, "replanning and search"),
         ({"base": 3, "simulator": 6, "expert": 49}, "search"),
         ({"base": 3, "simulator": 6}, "search"),  # nobody knows what can be solved
         ({"base": 5, "search": 9, "replan": None, "replan_search": None, "simulator": 50}, "data"),
         ({"base": 20, "readout": 44, "state_dynamics": 45}, "model"),
         ({"base": 20, "readout": 46, "state_dynamics": 40}, "metric"),
+        ({"base": 39, "goal_now": 49, "state_dynamics": 49}, "goal"),
+        ({"base": 20, "goal_now": 28, "state_dynamics": 46}, "model"),
         ({"base": 20, "state_dynamics": 46}, "model"),
         ({"base": 20, "state_dynamics": 46, "r2": 0.3}, "encoder"),
         ({"base": 20, "state_dynamics": 46, "imagined": 0.5}, "dynamics"),
