@@ -186,7 +186,7 @@ class _Ladder:
             logger.info("both")
             played["replan_search"] = latents(replace(sooner, planner=more.planner), count=count)
         logger.info("planning with all else in the goal image as it is now")
-        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide)
+        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide, self.segments)
         if played["goal_now"] is None:
             left_out["goal_now"] = NOTHING_ELSE
         if self.goal is None:

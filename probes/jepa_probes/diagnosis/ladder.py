@@ -169,7 +169,11 @@ def play(
 
 
 def play_goal_now(
-    model: LatentWorldModel, tasks: Tasks, settings: PlanSettings, guide: Controller | None = None
+    model: LatentWorldModel,
+    tasks: Tasks,
+    settings: PlanSettings,
+    guide: Controller | None = None,
+    segments: RecordedSegments | None = None,
 ) -> Played | None:
     """Plan towards goal images of the present, in which only what the goal is about has changed.
 
@@ -186,7 +190,7 @@ def play_goal_now(
     world = tasks.run(random_actions(tasks.protocol.seed, 1), FEW).world
     if (goal_images(world) == tasks.goal_images[: len(world)]).all():
         return None
-    return play(model, tasks, settings, guide=guide, goal_images=goal_images)
+    return play(model, tasks, settings, guide=guide, segments=segments, goal_images=goal_images)
 
 
 def play_readout(
