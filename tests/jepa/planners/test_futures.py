@@ -63,7 +63,7 @@ def test_a_pessimist_takes_the_certain_way_and_an_optimist_sees_no_risk() -> Non
     for outlook in ("mean", "pessimist"):
         risky, certain = cost(outlook)(ways)[0]
         assert risky > 0.5 and certain == pytest.approx(0, abs=1e-6)
-    assert cost("optimist")(ways)[0, 0] < 0.05
+    assert cost("optimist")(ways)[0, 0] < 0.1
     plan = CEM(CEM.Config(samples=64, elites=8, iterations=8)).plan(
         cost("pessimist"), torch.zeros(1, 1, 1), torch.Generator().manual_seed(0)
     )
