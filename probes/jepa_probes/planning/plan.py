@@ -76,8 +76,7 @@ def plan_with_each(
     with errors_of(run):
         result = compare_planners(agent.model, agent.tasks, settings, planners, agent.guide, segments)
     result.write(agent.out)
-    (agent.out / "figures").mkdir(exist_ok=True)
-    draw_planners({run.name: [result]}, agent.out / "figures" / "planners.svg")
+    draw_planners([result], agent.out / "figures" / "planners.svg")
     return result
 
 
