@@ -5,8 +5,8 @@
     noised z_{t+1}, its level ─┴─→ network ──→ estimate of z_{t+1}, or of the noise      jepa/predictors/cdit_network.py
 
     sampling   x0                     DDIM, `steps` evaluations of the network
-               epsilon_learned_range  ancestral sampling, as published (`steps` 250); the network estimates the noise and
-                                      the variance of each step
+               epsilon_learned_range  ancestral, as published (`steps` 250): the network estimates the noise and the
+                                      variance of each step
     loss       squared error of the estimate at a random noise level; with a learned variance, + its bound
     planning   without noise nothing is drawn (`point`): "mean" is the estimate of z_{t+1} from no signal at all, one
                evaluation; "mode" runs the sampler from zero noise, `steps` evaluations
