@@ -22,6 +22,7 @@ from jepa_probes.planning.costs.base import Costs, Region
 from jepa_probes.planning.recordings import Segments
 from jepa_probes.planning.result import Entered, PlanResult, Rules, Success
 from jepa_probes.planning.tasks import Episodes, Tasks, check_actions
+from jepa_probes.planning.trajectory import Walk, trajectory_errors
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def evaluate(
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
-    episodes = tasks.run(player)
+    walk = Walk(player)
+    episodes = walk.play(tasks)
     seconds = time.perf_counter() - began
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
@@ -95,6 +97,7 @@ def evaluate(
         distances=episodes.judged.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
         rules=_rules(tasks, episodes),
+        trajectory=trajectory_errors(tasks, walk, frames),
     )
     assert player.imagined is not None
     images = np.stack([*player.images, episodes.world.render()[:keep]])
