@@ -32,9 +32,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from jepa import diffusion
 from jepa.config.fields import Count
 from jepa.normalize import RunningStandardize
-from jepa.objectives import diffusion
 from jepa.predictors.base import PointEstimate, PredictionLoss, Predictor, PredictorConfig, TensorState, check_no_states
 from jepa.predictors.cdit_network import CDiTNetwork
 from jepa.predictors.rssm import uniforms

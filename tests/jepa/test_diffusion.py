@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch.distributions import Normal, kl_divergence
 
-from jepa.objectives import diffusion
+from jepa import diffusion
 
 SIZE = (3, 4, 5)
 
