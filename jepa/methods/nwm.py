@@ -54,10 +54,10 @@ class NWM(LatentDynamics):
 
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder, clips)
-        if config.turn is not None and self.dynamics.action_size != MOTION:
+        if config.turn is not None and self.dynamics.action_size % MOTION:
             raise ValueError(
-                f"method.turn: a latent step is one motion of {MOTION} numbers (forward, left, turn), found "
-                f"{self.dynamics.action_size}; take data.fps and encoder.tubelet so that it is, or omit turn: sums"
+                f"method.turn: the actions of a latent step are motions of {MOTION} numbers (forward, left, turn), found "
+                f"{self.dynamics.action_size} numbers; leave turn out to sum actions"
             )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -94,16 +94,17 @@ def composed(
     """The actions from `start` to `stop` of each row as one.
 
     Args:
-        turn: radians of a turn of 1; actions are forward, left and turn, and the result is the motion seen from the
-            pose at `start`. None: actions are summed.
+        turn: radians of a turn of 1; actions are forward, left and turn, and the result is the motion seen from the pose
+            at `start`. Where a step holds several motions, the first ones of all steps are composed, the second ones, …
+            None: actions are summed.
     """
     if turn is None:
         total = F.pad(actions.cumsum(1), (0, 0, 1, 0))
         return total[row, stop] - total[row, start]
-    heading = F.pad(turn * actions[..., 2].cumsum(1), (1, 0))  # [B, Q + 1], 0 at first
-    facing = torch.polar(torch.ones_like(heading), heading)
-    walked = torch.view_as_complex(actions[..., :2].contiguous()) * facing[:, :-1]
-    place = F.pad(walked.cumsum(1), (1, 0))
+    motions = actions.unflatten(-1, (-1, MOTION))  # [B, Q, n, 3]
+    turned = F.pad(motions[..., 2].cumsum(1), (0, 0, 1, 0))
+    facing = torch.polar(torch.ones_like(turned[..., :1]), turn * turned.sum(-1, keepdim=True))  # at every step
+    walked = torch.view_as_complex(motions[..., :2].contiguous()) * facing[:, :-1]
+    place = F.pad(walked.cumsum(1), (0, 0, 1, 0))
     away = torch.view_as_real((place[row, stop] - place[row, start]) * facing[row, start].conj())
-    turned = (heading[row, stop] - heading[row, start]) / turn
-    return torch.cat((away, turned[:, None]), -1)
+    return torch.cat((away, (turned[row, stop] - turned[row, start])[..., None]), -1).flatten(1)

@@ -33,9 +33,17 @@ def test_four_steps_around_a_square_lead_back() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+def test_steps_of_two_motions_are_composed_motion_by_motion() -> None:
+    two = torch.tensor([1.0, 0.0, 0.5, 2.0, 0.0, 0.5]).expand(1, 2, 6)  # a quarter to the left in every step
+    at = torch.zeros(1, dtype=torch.long)
+    found = composed(two, at, at, at + 2, math.pi / 2)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1, 1, 2, 2, 1]]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [3, 6])
 @pytest.mark.parametrize("turn", [None, 0.35])
-def test_one_step_is_its_action_and_halves_compose_to_the_whole(turn: float | None) -> None:
-    actions = torch.rand(2, 6, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def test_one_step_is_its_action_and_halves_compose_to_the_whole(turn: float | None, size: int) -> None:
+    actions = torch.rand(2, 6, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     row, at = torch.arange(2).repeat_interleave(6), torch.arange(6).repeat(2)
     torch.testing.assert_close(composed(actions, row, at, at + 1, turn), actions.flatten(0, 1), atol=1e-6, rtol=1e-5)
     row, zeros = torch.arange(2), torch.zeros(2, dtype=torch.long)
@@ -86,5 +94,5 @@ def test_goals_lie_ahead_and_jumps_stay_within_their_limit_and_the_clip(monkeypa
 
 
 def test_a_motion_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"method.turn: a latent step is one motion of 3 numbers .* found 2"):
+    with pytest.raises(ValueError, match=r"method.turn: .* motions of 3 numbers .* found 2"):
         make(actions=2, turn=0.35)

@@ -10,6 +10,7 @@ from jepa.encoders.frame import FrameEncoder
 from jepa.methods.dino_wm import DinoWM
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
+from jepa.methods.nwm import NWM
 from jepa.methods.pldm import PLDM
 from jepa.methods.vjepa import VJEPA
 from jepa.methods.vjepa_ac import VJEPAAC
@@ -44,6 +45,7 @@ ACTING = {
     "dino_wm_pointmaze": (DinoWM, 10, 21.6, 20.2),
     "jepa_wm_pusht": (DinoWM, 10, 21.6, 16.3),
     "lewm_pusht": (LeWM, 10, 6.3, 10.9),
+    "nwm_doom_rooms": (NWM, 6, 303.9, 1014.6),
     "eb_jepa_two_rooms": (PLDM, 2, 1.43, 0.79),
     "pldm_two_rooms": (PLDM, 2, 1.43, 0.79),
 }
