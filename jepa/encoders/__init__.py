@@ -7,6 +7,7 @@ ENCODERS = Parts(
     "jepa.encoders.module:Encoder",
     conv="jepa.encoders.conv:ConvEncoder",
     impala="jepa.encoders.impala:ImpalaEncoder",
+    vae="jepa.encoders.vae:VAEEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",

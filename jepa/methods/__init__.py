@@ -11,6 +11,7 @@ METHODS = Parts(  # built over (encoder, clips)
     dino_wm="jepa.methods.dino_wm:DinoWM",
     latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
     vjepa="jepa.methods.vjepa:VJEPA",
+    vae="jepa.methods.vae:VAE",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
     levjepa="jepa.methods.levjepa:LeVJEPA",
 )

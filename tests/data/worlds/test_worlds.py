@@ -17,7 +17,7 @@ from jepa_data.sources.rollouts import Recording, record
 from jepa_data.stream.loader import make_loader
 from jepa_data.worlds import make_batch, make_env, make_goal_batch, world_names
 
-WITHOUT_GOALS = ["camera", "gym:Pendulum-v1", "gym:CartPole-v1"]
+WITHOUT_GOALS = ["camera", "take-cover", "gym:Pendulum-v1", "gym:CartPole-v1"]
 WITH_GOALS = [name for name in world_names() if name not in (*WITHOUT_GOALS, "gym:ID")]
 ALL = [*WITH_GOALS, *WITHOUT_GOALS]
 FRAMES = 8
@@ -202,6 +202,7 @@ PACKAGES = [
     ("point-maze-umaze", "mujoco", "maze"),
     ("reacher", "mujoco", "reacher"),
     ("doom-rooms", "vizdoom", "doom"),
+    ("take-cover", "vizdoom", "doom"),
 ]
 
 
