@@ -127,9 +127,9 @@ def test_the_page_about_planning_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_about_world_models_runs(tmp_path: Path) -> None:
+def test_world_models_runs_as_the_page_about_papers_says(tmp_path: Path) -> None:
     few = ["controller.generations=1", "controller.horizon=4", "controller.population=4", "reward.heads.updates=2"]
-    run_guide("world_models.md", tmp_path, at_least=4, dream=["tasks=2", "steps=4", *few])
+    run_guide("reproduce.md", tmp_path, at_least=4, dream=["tasks=2", "steps=4", *few])
     assert DreamResult.read(tmp_path / "runs" / "take-cover").baselines["random"].mean_return
 
 

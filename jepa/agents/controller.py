@@ -105,7 +105,7 @@ class ActionSpace:
 class ObservationNormalizer(nn.Module):
     """The standardized inputs of a controller.
 
-    goal: the latent, and that of the goal; latent: without it; memory: what `imagination/memory.py` makes of it.
+    goal: the latent, and that of the goal; latent: without it; memory: what `imagination/mdn_memory.py` makes of it.
     """
 
     def __init__(self, tokens: int, width: int, actor_inputs: ActorInputs = "goal") -> None:

@@ -72,9 +72,9 @@ DEMOS = {
     ),
     "world-models": Demo(
         Recording("take-cover", episodes=500, frames=300),
-        "pretrain/take_cover.yaml",
+        "pretrain/take_cover/mdn_rnn.yaml",
         dreaming="dream/take_cover.yaml",
-        before=("encoder", "pretrain/take_cover_vae.yaml"),
+        before=("encoder", "pretrain/take_cover/vae.yaml"),
     ),
 }
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from jepa.agents.controller import Actor, Controller, Linear
-from jepa.agents.imagination.memory import Memory
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jepa.agents.imagination.dream import Recorded
 from jepa.agents.imagination.heads import ContinueHead, HeadSettings, fit_continue, fit_reward
-from jepa.agents.imagination.memory import Memory
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.imagination.reward import Head
 from jepa.agents.policy import stride_of
 from jepa.config import UserError

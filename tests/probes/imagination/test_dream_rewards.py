@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 import jepa
-from jepa.agents.imagination.memory import Memory
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.cli import main
 from jepa.config import UserError, load

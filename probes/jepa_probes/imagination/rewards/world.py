@@ -12,7 +12,7 @@ from pydantic import Field
 
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.heads import HeadSettings
-from jepa.agents.imagination.memory import Memory
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.config import Component
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jepa.predictors.base import check_no_states
 from jepa.predictors.mdn_rnn import MDNRNN, LSTMState
-from jepa.world_model import Deterministic, Dynamics, State
+from jepa.world_model import Deterministic, State
 
 Belief = Float[Tensor, "B 1 F"]
 
@@ -30,10 +30,10 @@ class Memory:
         ValueError: the dynamics are none.
     """
 
-    context = None
+    context: int | None = None
     state_size = 0
 
-    def __init__(self, dynamics: Dynamics | None, tokens: int, width: int) -> None:
+    def __init__(self, dynamics: object, tokens: int, width: int) -> None:
         if not isinstance(dynamics, MDNRNN):
             raise ValueError(
                 "memory: the controller reads the hidden state of an LSTM, expected dynamics of kind mdn_rnn"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from jepa.agents.controller import ActionSpace, Linear, ObservationNormalizer
 from jepa.agents.imagination.dream import Dream
-from jepa.agents.imagination.memory import Memory
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.predictors.mdn_rnn import MDNRNN
 from jepa.predictors.mlp import MLPPredictor
 from jepa.testing import check_dynamics
