@@ -7,7 +7,7 @@
     [h_t, s ~ prior(h_t)] ──emission──→ z_t          the next embedding, from the past and the action alone
 
     loss  = image error                              squared, summed over pixels in 0..1
-            or (reconstruct: embedding)  emission error, summed, + sigreg_weight * D * SIGReg(z): no decoder, no collapse
+            or (reconstruct: embedding)  emission error, summed, + sigreg_weight * D * SIGReg(z): no decoder
           + max(1, KL[sg posterior || prior]) + 0.1 max(1, KL[posterior || sg prior])
           + two-hot cross-entropy of symexp bins of the reward  + cross-entropy of going on
           + (pixels) emission error                  through which no gradient reaches anything but the emission
@@ -96,9 +96,7 @@ class Dreamer(Method):
         """Scalars: loss, its terms, and the cosine of predicted and true embedding."""
         return self.learn(batch, generator)[0]
 
-    def learn(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Float[Tensor, "B S F"]]:
+    def learn(self, batch: Batch, generator: torch.Generator) -> tuple[dict[str, Tensor], Float[Tensor, "B S F"]]:
         """The loss, and the features [h, s] of the posterior, from which imagination starts.
 
         Raises:
