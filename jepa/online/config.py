@@ -30,7 +30,7 @@ class EnvironmentConfig(Config):
 
 
 class ReplayConfig(Config):
-    """What the world model learns from: the last episodes, of which sequences are drawn evenly."""
+    """What the world model learns from: sequences, drawn evenly from the last episodes."""
 
     capacity: Count = Field(default=1_000_000, description="frames kept; the oldest episodes go")
     batch_size: Count = Field(default=16, description="sequences of a batch")

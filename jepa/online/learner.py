@@ -97,9 +97,9 @@ class OnlineLearner:
         learned = self._imagine(features, batch.targets[..., 1] > 0)
         return {name: value.item() for name, value in terms.items()} | learned
 
-    def _imagine(self, features: Float[Tensor, "B S F"], ended: Bool[Tensor, "B S"]) -> dict[str, float]:
+    def _imagine(self, features: Float[Tensor, "B S F"], terminated: Bool[Tensor, "B S"]) -> dict[str, float]:
         """An update of the controller in dreams from states in which episodes go on; the world model is frozen."""
-        starts = features[~ended][:, None, None]
+        starts = features[~terminated][:, None, None]
         self.controller.recorded = Recorded(starts, [str(row) for row in range(len(starts))])
         self.method.requires_grad_(False)
         learned = self.controller.update()
