@@ -113,7 +113,7 @@ class RSSM(Predictor):
 
     distribution: ClassVar[bool] = True
     reads_patches: ClassVar[bool] = True
-    context = None
+    context: int | None = None
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:
         super().__init__(config, width, action_size)

@@ -24,8 +24,8 @@ class Belief:
     What is drawn is drawn in `step`, so the next latent that it returns is the only one.
     """
 
-    context = None
-    state_size = 0
+    context: int | None = None
+    state_size: int = 0
 
     def __init__(self, rssm: RSSM) -> None:
         self.rssm = rssm
