@@ -131,4 +131,5 @@ def seeded(*key: int) -> torch.Generator:
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(**{name: None if x is None else x.to(device) for name, x in vars(batch).items()})
+    moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in vars(batch).items()}
+    return Batch(**moved)

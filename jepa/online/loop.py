@@ -103,8 +103,10 @@ class Online:
             began = time.perf_counter()
             cpu = time.process_time()
             before = self.counts["steps"]
-            row = {"step": 0, "collect/return": self._collect()} | self._learn()
-            row["step"] = steps = self.counts["steps"]
+            collected = self._collect()
+            steps = self.counts["steps"]
+            row: dict[str, float] = {"step": steps, "collect/return": collected}
+            row |= self._learn()
             self.seconds += time.perf_counter() - began
             self.cpu_seconds += time.process_time() - cpu
             done = steps >= self.config.steps
@@ -212,7 +214,9 @@ class Online:
             parameters=sum(p.numel() for p in self.learner.method.parameters()),
             seconds=self.seconds,
             cpu_seconds=self.cpu_seconds,
-            **self.counts,
+            steps=self.counts["steps"],
+            episodes=self.counts["episodes"],
+            decisions=self.counts["decisions"],
         )
         result.write(self.folder)
         return result
