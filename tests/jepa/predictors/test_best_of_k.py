@@ -30,7 +30,8 @@ def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
         assert one == eight == pytest.approx(1, abs=0.15)
     else:  # half of the single draws are 2 away
         assert one == pytest.approx(2, abs=0.5)
-        assert eight < 0.1
+        # A mixture draws the two numbers of a latent independently: (3/4)^8 of the clips have no draw with both right.
+        assert eight < (0.4 if kind == "mdn_rnn" else 0.1)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm"])
