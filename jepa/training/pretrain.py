@@ -104,6 +104,7 @@ def pretrain(
         std=clips.preprocessing.std,
         augment=config.data.augment,
         state_columns=clips.state_columns,
+        target_columns=clips.target_columns,
     )
     actions = fit_to_clips(module.method, clips)
     if resume:
