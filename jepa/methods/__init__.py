@@ -13,6 +13,7 @@ METHODS = Parts(  # built over (encoder, clips)
     latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
     nwm="jepa.methods.nwm:NWM",
     vjepa="jepa.methods.vjepa:VJEPA",
+    vae="jepa.methods.vae:VAE",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
     levjepa="jepa.methods.levjepa:LeVJEPA",
 )
