@@ -56,8 +56,8 @@ class NWM(LatentDynamics):
         super().__init__(config, encoder, clips)
         if config.turn is not None and self.dynamics.action_size % MOTION:
             raise ValueError(
-                f"method.turn: the actions of a latent step are motions of {MOTION} numbers (forward, left, turn), found "
-                f"{self.dynamics.action_size} numbers; leave turn out to sum actions"
+                f"method.turn: the actions of a latent step are motions of {MOTION} numbers (forward, left, turn), "
+                f"found {self.dynamics.action_size} numbers; leave turn out to sum actions"
             )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -94,9 +94,9 @@ def composed(
     """The actions from `start` to `stop` of each row as one.
 
     Args:
-        turn: radians of a turn of 1; actions are forward, left and turn, and the result is the motion seen from the pose
-            at `start`. Where a step holds several motions, the first ones of all steps are composed, the second ones, …
-            None: actions are summed.
+        turn: radians of a turn of 1; actions are forward, left and turn, and the result is the motion seen from the
+            pose at `start`. Where a step holds several motions, the first of all steps are composed, the second, and
+            so on. None: actions are summed.
     """
     if turn is None:
         total = F.pad(actions.cumsum(1), (0, 0, 1, 0))

@@ -48,7 +48,7 @@ ACTING = {
     "dino_wm_pointmaze": (DinoWM, 10, 21.6, 20.2),
     "jepa_wm_pusht": (DinoWM, 10, 21.6, 16.3),
     "lewm_pusht": (LeWM, 10, 6.3, 10.9),
-    "nwm_doom_rooms": (NWM, 6, 303.9, 1014.6),
+    "nwm_doom_rooms": (NWM, 6, 303.9, 1014.4),
     "eb_jepa_two_rooms": (PLDM, 2, 1.43, 0.79),
     "pldm_two_rooms": (PLDM, 2, 1.43, 0.79),
     "world_models_doom": (LatentDynamics, 1, 0.82, 1.68),
