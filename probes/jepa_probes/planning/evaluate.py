@@ -74,11 +74,9 @@ def evaluate(
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
-    walk = Walk(player)
-    episodes = walk.play(tasks)
+    episodes = (walk := Walk(player)).play(tasks)
     seconds = time.perf_counter() - began
     frames = model.spec.frames_per_step * policy.stride
-    steps = settings.horizon / policy.plans
     result = PlanResult(
         **dict(Success.of(episodes.solved)),
         baselines=score_baselines(model, tasks, frames, settings, inverse, guide, simulator_tasks, segments),
@@ -90,7 +88,7 @@ def evaluate(
         seconds_per_plan=player.seconds / (policy.plans * tasks.protocol.tasks),
         seconds_per_plan_alone=_time_of_one(ready(tasks.goal_images[:1]), world),
         model_calls_per_plan=round(policy.model_calls / policy.plans),
-        differentiated_calls_per_plan=round(policy.differentiated * steps),
+        differentiated_calls_per_plan=round(policy.differentiated * settings.horizon / policy.plans),
         protocol=tasks.protocol,
         settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.configs},
         seconds=seconds,
