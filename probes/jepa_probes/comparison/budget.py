@@ -20,6 +20,7 @@ import torch
 from jepa.training.checkpoints import FOLDER, LAST
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
+from jepa.training.result import PretrainResult
 from jepa.training.run_folder import DESCRIPTION, run_config
 from jepa_probes.comparison.config import Budget
 from jepa_probes.comparison.result import TrainingCost
@@ -64,6 +65,14 @@ def train(training: PretrainConfig, budget: Budget, folder: Path) -> TrainingCos
     )
     cost.write(folder)
     return cost
+
+
+def cost_of_run(run: Path) -> TrainingCost | None:
+    """What a run noted of its training; None where it noted nothing."""
+    noted = PretrainResult.find([run])
+    if noted is None:
+        return None
+    return TrainingCost(steps=noted.steps, seconds=noted.seconds, cpu_seconds=None, peak_memory_mib=None)
 
 
 def seconds_per_step(training: PretrainConfig, folder: Path, seconds: float) -> float:

@@ -20,7 +20,7 @@ from jepa.training.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_probes.comparison import measure
 from jepa_probes.comparison.baselines import Identity, ShuffledActions
-from jepa_probes.comparison.budget import cpu_seconds, train
+from jepa_probes.comparison.budget import cost_of_run, cpu_seconds, train
 from jepa_probes.comparison.config import CellConfig
 from jepa_probes.comparison.result import CellResult
 from jepa_probes.diagnosis.cost_quality import measure_cost
@@ -48,6 +48,8 @@ def run_cell(folder: Path) -> CellResult:
     if cell.training is not None:
         assert cell.budget is not None
         training = train(cell.training, cell.budget, folder)
+    elif cell.baseline is None:
+        training = cost_of_run(Path(str(cell.run)))
     began = cpu_seconds()
     run = folder if cell.run is None else Path(cell.run)
     opened = open_model(run)

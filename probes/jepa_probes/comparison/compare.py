@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from jepa.config import UserError, dump, load
+from jepa.config import UserError, dump, from_dict, load
 from jepa_data.printable import first_few
 from jepa_data.writable import check_writable
 from jepa_probes.comparison.cell import DESCRIPTION, ERROR
@@ -53,7 +53,7 @@ def compare(config: CompareConfig, *, overwrite: bool = False) -> Comparison:
         failed=failed,
         verdicts=verdicts(cells),
         config=config.model_dump(mode="json", exclude={"jobs", "launcher", "submitit"}),
-        cpu_seconds=round(sum(c.cpu_seconds + (c.training.cpu_seconds if c.training else 0) for c in cells), 1),
+        cpu_seconds=round(sum(c.cpu_seconds + ((c.training and c.training.cpu_seconds) or 0) for c in cells), 1),
     )
     result.write(out)
     write_page(result, out)
@@ -99,4 +99,5 @@ def _trained_otherwise(folder: Path, cell: CellConfig) -> bool:
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} exists and is no cell of a comparison (no {DESCRIPTION}); give another out=FOLDER")
     before = load(folder / DESCRIPTION, CellConfig)
-    return before.model_dump(exclude=HOW) != cell.model_dump(exclude=HOW)
+    now = from_dict(cell.model_dump(mode="json"), CellConfig)  # as it would be read from that file
+    return before.model_dump(exclude=HOW) != now.model_dump(exclude=HOW)

@@ -89,8 +89,9 @@ class CompareConfig(Config):
     base: Sections = Field(
         description="sections of a config of `jepa pretrain` that all share; without run, seed and trainer.steps"
     )
-    models: Annotated[dict[str, ModelEntry], Field(min_length=1)] = Field(
-        description="by name: sections whose keys go before those of `base`; another `kind` replaces a section"
+    models: Annotated[dict[str, ModelEntry | None], Field(min_length=1)] = Field(
+        description="by name: sections whose keys go before those of `base`; another `kind` replaces a section; none: "
+        "left out"
     )
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     budget: Budget
@@ -104,7 +105,9 @@ class CompareConfig(Config):
     )
     measure: MeasureConfig = MeasureConfig()
     plan: PlanConfig | None = Field(
-        default=PlanConfig(tasks=100, simulator_tasks=0), description="tasks and planner; none: no planning"
+        default={"tasks": 100, "simulator_tasks": 0},
+        validate_default=True,
+        description="tasks and planner; none: no planning",
     )
     dream: DreamConfig | None = Field(default=None, description="a controller that learns in dreams; none: left out")
     jobs: Count | None = Field(
@@ -122,18 +125,19 @@ class CompareConfig(Config):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        for name, entry in self.models.items():
+        entries = self.entries
+        for name, entry in entries.items():
             if not re.fullmatch(r"[A-Za-z0-9_.+]+", name) or name in BASELINES:
                 raise ValueError(
                     f"models: {name!r} cannot be the name of a model: expected letters, digits and _ . +, and not "
                     f"the name of a baseline ({', '.join(BASELINES)})"
                 )
             source = entry.encoder_of
-            if source is not None and (source not in self.models or self.models[source].encoder_of or source == name):
+            own = [other for other in entries if not entries[other].encoder_of and other != name]
+            if source is not None and source not in own:
                 raise ValueError(
                     f"models.{name}.encoder_of: expected another model of this comparison with an encoder of its own "
-                    f"({', '.join(other for other in self.models if not self.models[other].encoder_of)}), "
-                    f"found {source!r}"
+                    f"({', '.join(own)}), found {source!r}"
                 )
         if self.reference is not None and self.reference not in self.trained:
             raise ValueError(
@@ -145,9 +149,14 @@ class CompareConfig(Config):
         return self
 
     @property
+    def entries(self) -> dict[str, ModelEntry]:
+        """The models that are not left out."""
+        return {name: entry for name, entry in self.models.items() if entry is not None}
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """Models that are not taken."""
-        return tuple(name for name, entry in self.models.items() if entry.run is None)
+        return tuple(name for name, entry in self.entries.items() if entry.run is None)
 
 
 class CellConfig(Config):

@@ -43,7 +43,7 @@ def expand(config: CompareConfig) -> list[Job]:
             other actions than the data.
     """
     cells = _Cells(config)
-    order = sorted(config.models, key=lambda name: config.models[name].encoder_of is not None)
+    order = sorted(config.entries, key=lambda name: config.entries[name].encoder_of is not None)
     jobs = [job for name in order for job in cells.of_model(name)]
     for baseline in config.baselines if cells.reference is not None else ():
         jobs += [cells.of_baseline(baseline, seed) for seed in config.seeds]
@@ -55,6 +55,7 @@ class _Cells:
 
     def __init__(self, config: CompareConfig) -> None:
         self.config = config
+        self.entries = config.entries
         self.out = Path(config.out)
         self.reference = config.reference or next(iter(config.trained), None)
         if unknown := sorted(config.base.keys() - set(SECTIONS)):
@@ -65,7 +66,7 @@ class _Cells:
 
     def of_model(self, name: str) -> list[Job]:
         """Its cells, one for each seed; only one of a run that is taken and the same for all."""
-        entry = self.config.models[name]
+        entry = self.entries[name]
         if entry.run is None:
             return [self._trained(name, seed) for seed in self.config.seeds]
         seeds = self.config.seeds if "{seed}" in entry.run else self.config.seeds[:1]
@@ -82,7 +83,7 @@ class _Cells:
         source = cell_name(self.reference, seed)
         if baseline != "random_encoder":
             return Job(self._cell(baseline, seed, baseline=baseline, run=str(self.out / source)), (source,))
-        entry = self.config.models[self.reference]
+        entry = self.entries[self.reference]
         sections = self._sections(self.reference)
         if entry.encoder_of is not None:
             sections["encoder"] = self._sections(entry.encoder_of).get("encoder")
@@ -100,11 +101,12 @@ class _Cells:
         )
 
     def _trained(self, name: str, seed: int) -> Job:
-        entry = self.config.models[name]
+        entry = self.entries[name]
         sections = self._sections(name)
         after: tuple[str, ...] = ()
         if entry.encoder_of is not None:
-            after = (cell_name(entry.encoder_of, seed),)
+            if self.entries[entry.encoder_of].run is None:
+                after = (cell_name(entry.encoder_of, seed),)
             sections.pop("encoder", None)
             sections["method"] = sections.get("method", {}) | {
                 "encoder_from": str(self._folder(entry.encoder_of, seed))
@@ -113,18 +115,18 @@ class _Cells:
         return Job(self._cell(name, seed, training=training, budget=self._budget(name)), after)
 
     def _folder(self, name: str, seed: int) -> Path:
-        run = self.config.models[name].run
+        run = self.entries[name].run
         return self.out / cell_name(name, seed) if run is None else Path(run.replace("{seed}", str(seed)))
 
     def _budget(self, name: str) -> Budget:
-        return self.config.models[name].budget or self.config.budget
+        return self.entries[name].budget or self.config.budget
 
     def _sections(self, name: str) -> dict[str, Any]:
-        return merged(self.config.base, self.config.models[name].sections)
+        return merged(self.config.base, self.entries[name].sections)
 
     def _training(self, name: str, seed: int, sections: dict[str, Any]) -> PretrainConfig:
         run = self.out / cell_name(name, seed)
-        reference = name if name in self.config.models else self.reference
+        reference = name if name in self.entries else self.reference
         assert reference is not None
         steps = {"steps": self._budget(reference).steps or FIRST_STEP}
         values = {key: value for key, value in sections.items() if value is not None}

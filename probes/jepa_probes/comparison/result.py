@@ -13,7 +13,7 @@ from jepa_probes.probing.result import PredictionErrors
 
 
 class TrainingCost(Result):
-    """CELL/training.json: what a training took.
+    """CELL/training.json: what a training took; of a run that is taken, what it noted itself.
 
     Attributes:
         cpu_seconds: of all threads and workers, from building the model to its last step.
@@ -24,8 +24,8 @@ class TrainingCost(Result):
     VERB: ClassVar[str] = "compare"
     steps: int
     seconds: float
-    cpu_seconds: float
-    peak_memory_mib: float
+    cpu_seconds: Number
+    peak_memory_mib: Number
     peak_gpu_memory_mib: Number = None
 
 
@@ -67,7 +67,7 @@ class CellResult(Result):
         baseline: which one it is; None for a model.
         encoder: cells of one text share their latents.
         parameters: of the dynamics; `encoder_parameters` of the encoder.
-        training: None for what is not trained here.
+        training: None for baselines that are not trained.
         state_r2: of a linear map from one latent step to states: `all` (the headline of `jepa probe`), `position`,
             `angle`, `velocity`; only those that there are.
         cost: does a low latent cost mean a low true one? plan: success; agents: of others at the same tasks.

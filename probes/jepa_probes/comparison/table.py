@@ -77,7 +77,7 @@ def _costs(groups: dict[str, list[CellResult]]) -> Section:
         Column("parameters", lambda c: c.parameters, text=lambda x: f"{x:,.0f}"),
         Column("of the encoder", lambda c: c.encoder_parameters, text=lambda x: f"{x:,.0f}"),
         Column("steps", lambda c: c.training and c.training.steps, text=lambda x: f"{x:,.0f}"),
-        Column("CPU min", lambda c: c.training and c.training.cpu_seconds / 60),
+        Column("CPU min", lambda c: c.training and c.training.cpu_seconds and c.training.cpu_seconds / 60),
         Column("minutes", lambda c: c.training and c.training.seconds / 60),
         Column("peak MiB", lambda c: c.training and c.training.peak_memory_mib, 0),
         Column("GPU MiB", lambda c: c.training and c.training.peak_gpu_memory_mib, 0),
