@@ -4,7 +4,6 @@ waiting ──its others are done──> running ──> done
                                          └─> failed: those that come after it are not run
 """
 
-import contextlib
 import importlib.util
 import logging
 import os
@@ -166,8 +165,7 @@ class Process:
         return f"its process {how}; see {self.folder / LOG}"
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
+        self.process.kill()  # Lightning may let SIGTERM wait; checkpoints are whole at any time
         self.process.wait()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from jepa_probes.comparison.result import CellResult, Comparison, by_model
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import wilson
-from jepa_probes.reporting.results import SHORT, aligned, number, percent
+from jepa_probes.reporting.results import SHORT, aligned, mean_and_std, number, percent
 
 HORIZON = 10  # latent steps, of what stands for only one horizon
 KINDS = {"all": "state", "position": "position", "angle": "angle", "velocity": "speed", "other": "other"}
@@ -37,13 +37,9 @@ class Column:
 
     def cell(self, cells: Sequence[CellResult]) -> str:
         values = [value for each in cells if (value := self.read(each)) is not None]
-        if not values:
-            return "–"
-        mean = statistics.fmean(values)
-        shown = self.text(mean) if self.text else number(mean, self.digits)
-        if len(values) == 1 or self.text:
-            return shown
-        return f"{shown} ± {number(statistics.stdev(values), self.digits)}"
+        if values and self.text:
+            return self.text(statistics.fmean(values))
+        return mean_and_std(values, self.digits)
 
 
 def report(comparison: Comparison) -> list[str]:
