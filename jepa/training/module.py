@@ -102,6 +102,8 @@ class Pretraining(L.LightningModule):
         states = None
         if self.state_columns and batch.states is not None:
             states = batch.states[..., self.state_columns]
+        if batch.latents is not None:
+            return Batch(batch.video.float(), batch.actions, batch.is_image, states, batch.latents)
         return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.is_image, states)
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
