@@ -6,6 +6,7 @@ ENCODERS = Parts(
     "encoders",
     "jepa.encoders.module:Encoder",
     conv="jepa.encoders.conv:ConvEncoder",
+    dreamer_conv="jepa.encoders.dreamer_conv:DreamerConv",
     impala="jepa.encoders.impala:ImpalaEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
     frame="jepa.encoders.frame:FrameEncoder",

@@ -105,6 +105,7 @@ def pretrain(
         std=clips.preprocessing.std,
         augment=config.data.augment,
         state_columns=clips.state_columns,
+        target_columns=clips.target_columns,
     )
     if "encoder" in module.method.frozen:
         clips.check_encoder(tensors_sha256(module.method.encoder))

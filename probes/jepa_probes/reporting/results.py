@@ -40,6 +40,7 @@ METHODS = {
     "levjepa": "LeVJEPA",
     "salt": "SALT",
     "vpixel": "V-Pixel",
+    "dreamer": "DreamerV3",
     "two-rooms": "LeWM, two rooms",
     "two-rooms-random-wall": "LeWM, random walls",
     "point-maze": "LeWM, point maze",

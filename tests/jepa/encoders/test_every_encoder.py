@@ -15,6 +15,7 @@ from jepa.models.build import build_encoder
 SMALL_VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
 SMALL = {
     "conv": {"width": 8, "channels": 4},
+    "dreamer_conv": {"channels": [4, 8]},
     "impala": {"width": 8, "channels": [4]},
     "video_vit": SMALL_VIT,
     "frame": {"model": "test_vit"},
