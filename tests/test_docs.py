@@ -38,6 +38,7 @@ SHORTER = {  # what is added to a command, so that it takes seconds
         *("read_updates=5", "state_updates=5", "starts=3", "candidates=4", "clips=20"),
     ],
     "dream": ["tasks=3", "steps=8", "controller.updates=2"],
+    "online": ["steps=450", "random_steps=200", "train_ratio=8", "evaluation_episodes=2"],
 }
 
 

@@ -1,9 +1,10 @@
 """DreamerV3's convolutional encoder (arXiv 2301.04104): the last feature map, flattened, is the latent.
 
-    frame, 64 px -> [conv 5x5, stride 2 -> RMSNorm over channels -> SiLU] for each of the `channels` -> 4x4 map -> D
+    frame, 64 px -> [conv 5x5 -> maxima of 2x2 -> RMSNorm over channels -> SiLU] for each of `channels` -> 4x4 map -> D
 
 Published: channels (2, 3, 4, 4) * 64 for 64 px in the 200M model, so D = 4 * 4 * 256. In the smaller ones the 64 is
-less (12M: 16, 50M: 32).
+less (12M: 16, 50M: 32). With `halve: stride` the convolutions have a stride of 2 in place of the maxima, at a quarter
+of the cost.
 """
 
 from itertools import pairwise
@@ -44,6 +45,9 @@ class DreamerConv(Encoder):
         channels: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
             default=(32, 48, 64, 64), description="of each layer; each layer halves the image"
         )
+        halve: Literal["max", "stride"] = Field(
+            default="max", description="maxima of 2x2 as published; or convolutions of stride 2, a quarter of the cost"
+        )
 
     def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()
@@ -55,7 +59,7 @@ class DreamerConv(Encoder):
         self.tubelet = config.tubelet
         self.width = config.channels[-1] * side * side
         sizes = (3 * self.tubelet, *config.channels)
-        self.layers = nn.Sequential(*(_Layer(*pair) for pair in pairwise(sizes)))
+        self.layers = nn.Sequential(*(_Layer(*pair, config.halve) for pair in pairwise(sizes)))
 
     def forward(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S 1 D"]:
         """Raises ValueError if T is no multiple of the tubelet or the images have another size."""
@@ -70,11 +74,13 @@ class DreamerConv(Encoder):
 
 
 class _Layer(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, halve: Literal["max", "stride"]) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, KERNEL, stride=2, padding=KERNEL // 2)
+        stride = 2 if halve == "stride" else 1
+        self.conv = nn.Conv2d(inputs, outputs, KERNEL, stride=stride, padding=KERNEL // 2)
+        self.pool = nn.MaxPool2d(2) if halve == "max" else nn.Identity()
         self.norm = nn.RMSNorm(outputs, NORM_EPS)
 
     def forward(self, x: Float[Tensor, "M C h w"]) -> Float[Tensor, "M E y x"]:
-        x = rearrange(self.conv(x), "m e y x -> m y x e")
+        x = rearrange(self.pool(self.conv(x)), "m e y x -> m y x e")
         return nn.functional.silu(rearrange(self.norm(x), "m y x e -> m e y x"))
