@@ -45,6 +45,7 @@ METHODS = {
     "two-rooms-random-wall": "LeWM, random walls",
     "point-maze": "LeWM, point maze",
     "push-t": "LeWM, Push-T",
+    "world-models": "World Models",
 }
 # Who else plays the tasks of `jepa plan` (see planning/baselines.py): in a sentence, and in a table.
 AGENTS = {
