@@ -10,7 +10,9 @@ PREDICTORS = Parts(  # that learn what actions do; built over (width, action_siz
     causal="jepa.predictors.causal:CausalPredictor",
     mdn_rnn="jepa.predictors.mdn_rnn:MDNRNN",
     rssm="jepa.predictors.rssm:RSSM",
+    latent_variable="jepa.predictors.latent_variable:LatentVariablePredictor",
     hybrid="jepa.predictors.hybrid:HybridPredictor",
+    cdit="jepa.predictors.cdit:CDiT",
 )
 
 

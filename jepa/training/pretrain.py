@@ -24,6 +24,7 @@ from jepa.training.build_method import build_method, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
+from jepa.training.checkpoints import tensors_sha256
 from jepa.training.clips import TrainingClips
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import resolved
@@ -104,7 +105,10 @@ def pretrain(
         std=clips.preprocessing.std,
         augment=config.data.augment,
         state_columns=clips.state_columns,
+        target_columns=clips.target_columns,
     )
+    if "encoder" in module.method.frozen:
+        clips.check_encoder(tensors_sha256(module.method.encoder))
     actions = fit_to_clips(module.method, clips)
     if resume:
         start.check(module.method)

@@ -45,10 +45,18 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (4, SMALL | {"conditioning": "token", "state_size": 4, "next_state": "add_action", "window": 2}),
         (4, SMALL | {"conditioning": "adaln", "state_size": 2, "next_state": "predicted", "head_dim": 6}),
     ],
+    "latent_variable": [
+        (1, {"variables": 3, "memory": 8, "hidden": 16}),
+        (4, {"variables": 5, "memory": 8, "hidden": 16, "layers": 1, "normalize_actions": False}),
+    ],
     "hybrid": [
         (1, {"pattern": "M-M*-M-", "hidden": 24, "mamba_heads": 3, "mamba_head_dim": 8, "mamba_state": 8}),
         (4, {"pattern": "M*-", "hidden": 24, "mamba_heads": 2, "window": 2, "chunk": 3, "layer_norm_out": True}),
         (4, {"pattern": "*-*-", "hidden": 24, "normalize_actions": True}),
+    ],
+    "cdit": [
+        (1, SMALL | {"steps": 4, "context": 1, "normalize_actions": True}),
+        (4, SMALL | {"steps": 2, "point": "mode"}),
     ],
 }
 
