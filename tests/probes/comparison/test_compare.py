@@ -320,7 +320,7 @@ def test_several_seeds_are_one_row_with_their_spread(done: tuple[Path, Compariso
 def test_shipped_comparisons_fit(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("jepa_probes.comparison.expand.check_taken", lambda *_: None)
     jobs = expand(load(path, CompareConfig))
-    assert len(jobs) == 3 * (8 + 3) and all(job.config.plan is not None for job in jobs)
+    assert len(jobs) == 3 * (10 + 3) and all(job.config.plan is not None for job in jobs)
 
 
 def test_a_section_of_another_kind_takes_nothing_over():
