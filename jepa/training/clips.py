@@ -139,7 +139,7 @@ class TrainingClips:
 
 
 def pixels_of(preprocessing: Preprocessing) -> dict[str, Any]:
-    """How images are shown to an encoder, without their rate; as JSON has it."""
+    """How images are shown to an encoder, without their rate, in types of JSON."""
     shown = {"image_size": preprocessing.image_size, "fit": preprocessing.fit}
     shown |= {"shortest_edge": preprocessing.shortest_edge}
     return shown | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}

@@ -96,6 +96,18 @@ def pretrain(
         logger.info(f"{run}: all {start.step} steps are done; raise trainer.steps to train longer")
         return load(run)
     clips = TrainingClips(config, origin, trainer)
+    module = _module(config, clips)
+    actions = fit_to_clips(module.method, clips)
+    if resume:
+        start.check(module.method)
+    elif config.init_from:
+        module.optimizer_state = start_from(config.init_from, module.method)
+    _fit(config, trainer, module, clips, start)
+    return _keep(config, trainer, module, clips, actions, watchers)
+
+
+def _module(config: PretrainConfig, clips: TrainingClips) -> Pretraining:
+    """What is trained. Raises UserError if stored latents are of another encoder."""
     module = Pretraining(
         build_method(config, clips.preprocessing.image_size, clips.loader.action_size),
         optimization(config),
@@ -109,13 +121,7 @@ def pretrain(
     )
     if "encoder" in module.method.frozen:
         clips.check_encoder(tensors_sha256(module.method.encoder))
-    actions = fit_to_clips(module.method, clips)
-    if resume:
-        start.check(module.method)
-    elif config.init_from:
-        module.optimizer_state = start_from(config.init_from, module.method)
-    _fit(config, trainer, module, clips, start)
-    return _keep(config, trainer, module, clips, actions, watchers)
+    return module
 
 
 def _fit(

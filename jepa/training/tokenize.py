@@ -24,7 +24,9 @@ from jepa_data.decode import Limits, get_backend
 from jepa_data.errors import DataError
 from jepa_data.sampling import action_stride, fitted_box
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.latents import (
+from jepa_data.shards.manifest import IMAGES, Manifest, Sample
+from jepa_data.shards.read import ClipSpec, SampleReader
+from jepa_data.stream.latents import (
     LATENTS,
     LatentsFile,
     LatentsManifest,
@@ -34,8 +36,6 @@ from jepa_data.shards.latents import (
     to_stored,
     write_file,
 )
-from jepa_data.shards.manifest import IMAGES, Manifest, Sample
-from jepa_data.shards.read import ClipSpec, SampleReader
 from jepa_data.writable import replacing
 
 ROWS = 64  # latent steps encoded at once

@@ -32,12 +32,12 @@ from jepa_data.sampling import (
     spread_start,
 )
 from jepa_data.shards.finite import check_actions
-from jepa_data.shards.latents import Latents
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
+from jepa_data.stream.latents import Latents
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
 

@@ -13,9 +13,9 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.latents import Latents, manifest_sha256
 from jepa_data.shards.store import open_store
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
+from jepa_data.stream.latents import Latents, manifest_sha256
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
