@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from jepa_data.errors import DataError
@@ -18,18 +18,6 @@ def writing(path: Path | str, hint: str = "") -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise DataError(f"{printable(str(path))}: cannot be written ({why}){'. ' * bool(hint)}{hint}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, whose place it takes in one step, unless the writing fails: then it is deleted."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def make_folder(path: Path) -> None:

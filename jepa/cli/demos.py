@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, load
+from jepa.config.writing import write_text
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa_data.sources.rollouts import Recording, record
@@ -147,7 +148,7 @@ def demo(
     if run.exists():
         shutil.rmtree(run)
     run.mkdir(parents=True)
-    (run / MARK).write_text(json.dumps({"method": method, "seed": seed}) + "\n")
+    write_text(run / MARK, json.dumps({"method": method, "seed": seed}) + "\n")
     timings: dict[str, float] = {}
     try:
         for name, command, stage in stages:
@@ -155,7 +156,7 @@ def demo(
             began = time.perf_counter()
             stage()
             timings[name] = round(time.perf_counter() - began, 2)
-            (run / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+            write_text(run / "timings.json", json.dumps(timings, indent=2) + "\n")
     finally:
         if [path.name for path in run.iterdir()] == [MARK]:  # nothing came of it: the folder is given back
             shutil.rmtree(run)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.config.writing import flush, replacing
 from jepa_data.printable import first_few
-from jepa_data.writable import replacing
 
 FORMAT = "openjepa-model"
 VERSION = 1
@@ -27,13 +27,24 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
-    """Write the module's tensors and what describes them. A file is replaced in one step, never half written."""
+    """Write the module's tensors and what describes them: both, or what was there is left.
+
+    A kill between the two leaves no description: a folder without a model, not one that looks damaged.
+
+    Raises:
+        UserError: a tensor is not finite, or a file cannot be written; what was there is left.
+    """
+    state = module.state_dict()
+    if bad := [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]:
+        raise UserError(f"{folder}: not written: {first_few(bad, 3)} is not finite; train again with a lower rate")
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / TENSORS) as partial:
-        write_tensors({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
-        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
-    with replacing(folder / DESCRIPTION) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    with replacing(folder / DESCRIPTION) as text, replacing(folder / TENSORS) as tensors:
+        write_tensors({name: x.detach().cpu().contiguous() for name, x in state.items()}, tensors)
+        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(tensors), **description}
+        text.write_text(json.dumps(record, indent=2) + "\n")
+        for partial in (tensors, text):
+            flush(partial)  # a full disk is found out before anything is replaced
+        (folder / DESCRIPTION).unlink(missing_ok=True)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

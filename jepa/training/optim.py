@@ -18,6 +18,10 @@ from jepa_data.printable import first_few
 NAMED = 3  # of the parameters in an error
 
 
+class NotFiniteError(UserError):
+    """A loss, a gradient or a weight is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Optimization:
     """How a method is stepped.
@@ -74,23 +78,20 @@ def clip_gradients(module: nn.Module, optimizer: torch.optim.Optimizer, max_norm
         step: for the error.
 
     Raises:
-        UserError: a gradient is not finite, or the norm of them all is not.
+        NotFiniteError: a gradient is not finite, or the norm of them all is not; nothing was changed.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if not norm.isfinite():
         bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         what = f"gradient of {first_few(bad, NAMED)}" if bad else "norm of the gradients"
-        raise UserError(
-            f"the {what} is not finite at step {step}; nothing of this step was applied. Start again with a lower "
-            "optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
-        )
+        raise NotFiniteError(f"the {what} is not finite at step {step}")
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
 
 
 def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], what: str) -> None:
-    """Raises UserError naming the parameters of a training that are not finite.
+    """Raises NotFiniteError naming the parameters of a training that are not finite.
 
     Args:
         tensors: the weights, by name.
@@ -98,16 +99,16 @@ def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str,
         what: is not written for that reason.
     """
     if bad := _not_finite(tensors, optimizers):
-        raise UserError(
+        raise NotFiniteError(
             f"{what} is not written: {bad} is not finite. The last checkpoint is older and was left as it is; "
             "start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
         )
 
 
-def check_read(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], path: str, advice: str) -> None:
+def check_read(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], path: str) -> None:
     """Raises UserError naming what is not finite in a checkpoint that was read."""
     if bad := _not_finite(tensors, optimizers):
-        raise UserError(f"{path}: damaged: {bad} is not finite. {advice}")
+        raise UserError(f"{path}: damaged: {bad} is not finite")
 
 
 def _not_finite(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]]) -> str:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from jepa.config import Config
+from jepa.config.writing import write_text
 from jepa_data.actions import ActionStats
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
-from jepa_data.writable import replacing
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
@@ -103,8 +103,7 @@ class Manifest(Config):
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""
-        with replacing(folder / MANIFEST) as partial:
-            partial.write_text(self.model_dump_json(indent=2) + "\n")
+        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from jepa.config import Config
+from jepa.config.writing import write_text
 from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
 from jepa_data.shards.manifest import FORMAT, MANIFEST, SPLITS, UNFINISHED, ShardRecord, index_name
@@ -60,7 +61,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
             if path.name not in files:
                 path.unlink()
     lines = [json.dumps({"format": FORMAT, "settings": settings}), *(one.model_dump_json() for one in kept)]
-    log.write_text("\n".join(lines) + "\n")
+    write_text(log, "\n".join(lines) + "\n")
     return kept
 
 

@@ -4,6 +4,7 @@ A sample that cannot be read is reported, counted, and replaced; the replacement
 other clips are unchanged. In evaluation it is dropped instead.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class Corpus:
             counts = np.pad(counts, (0, max(0, len(by_shard) - len(counts))))
             counts[: len(by_shard)] += by_shard
         return tuple(counts[counts > 0].tolist())
+
+    def fingerprint(self) -> str:
+        """Of which samples are drawn from: a place in the stream has a meaning for the same ones alone."""
+        chosen = b"" if self.chosen is None else self.chosen.numpy().astype(np.int64).tobytes()
+        return hashlib.sha256(f"{len(self.samples)} ".encode() + chosen).hexdigest()
 
     def __getitem__(self, video: int) -> Sample:
         return self.samples[int(self._numbers(video))]

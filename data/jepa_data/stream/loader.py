@@ -101,6 +101,7 @@ class ClipLoader:
         self._reader = ClipReader(self.config, self.corpora, self.plan, labels)
         self._consumed = 0
         self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
+        self._samples = [corpus.fingerprint() for corpus in self.corpora]
 
     def __len__(self) -> int:
         return self._batches
@@ -118,7 +119,7 @@ class ClipLoader:
         return {"batch": self._consumed, "epochs": epochs}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batch": self._consumed, "data": self._data}
+        return {"batch": self._consumed, "data": self._data, "samples": self._samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the batches of a state. Raises DataError if the shards have changed since."""
@@ -126,6 +127,12 @@ class ClipLoader:
             raise DataError(
                 f"{self.shards.url}: these shards have changed since the state was saved, so its place in them means "
                 "nothing. Restore them, or start another run from these weights with init_from"
+            )
+        if state.get("samples", self._samples) != self._samples:
+            raise DataError(
+                f"{self.shards.url}: other samples are left out than when the state was saved (data.skip, or shards "
+                "that lost some), so its place among them means nothing. Give the same list, or start another run from "
+                "these weights with init_from"
             )
         self._consumed = int(state["batch"])
 

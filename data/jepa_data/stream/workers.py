@@ -8,6 +8,7 @@ Workers share out the batches: worker w of W takes batches w, w + W, w + 2W, ...
 
 import functools
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,7 +95,13 @@ def through(reader: ClipReader, batches: Iterator[list[ClipIndex]]) -> Iterator[
 
 
 def _init_worker(ready: torch.Tensor, worker: int) -> None:
-    """Runs first in a worker."""
+    """Runs first in a worker.
+
+    What ends a run is sent to all processes of a terminal or a job of Slurm. Workers go on until the training process
+    needs no more batches: it ends its step, saves, and ends them.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     answer_with_stacks()
     ready[worker] = 1
 

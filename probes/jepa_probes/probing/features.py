@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.config.writing import replacing
 from jepa_data.shards.manifest import MANIFEST
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
-from jepa_data.writable import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from jepa.config.writing import write_text
 from jepa_probes.imagination.result import DreamResult, Score
 from jepa_probes.output import folders
 from jepa_probes.probing.result import PredictionErrors
@@ -57,7 +58,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     )
     environment.filters |= {"number": number, "percent": percent}
     path = (out or run) / "report.html"
-    path.write_text(environment.get_template(TEMPLATE).render(context(run, out)), encoding="utf-8")
+    write_text(path, environment.get_template(TEMPLATE).render(context(run, out)))
     return path
 
 

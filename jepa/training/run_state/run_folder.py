@@ -4,15 +4,16 @@ A folder is claimed when all that can be built has been built, and given back if
 command works in the same folder.
 """
 
-import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from jepa.config import UserError, load
-from jepa.training.checkpoints import FOLDER as CHECKPOINTS
+from jepa.config.writing import PARTIAL, write_text
 from jepa.training.config import PretrainConfig
-from jepa_data.writable import check_writable, replacing
+from jepa.training.run_state.checkpoints import FOLDER as CHECKPOINTS
+from jepa.training.run_state.metrics_log import keep_before
+from jepa_data.writable import check_writable
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
@@ -64,57 +65,42 @@ class Claim:
     Attributes:
         before: the config.yaml of the run that is resumed; None for a new run.
         made: whether the folder was not there before.
-        metrics: rows of its metrics.csv.
     """
 
     run: Path
     before: str | None
     made: bool
-    metrics: list[dict[str, str]]
 
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
         if self.before is not None:
-            with replacing(self.run / DESCRIPTION) as partial:
-                partial.write_text(self.before)
+            write_text(self.run / DESCRIPTION, self.before)
             return
         for name in (DESCRIPTION, LOGS, CHECKPOINTS):
             _remove(self.run / name)
         if self.made and not any(self.run.iterdir()):
             self.run.rmdir()
 
-    def prepend_metrics(self) -> None:
-        """Put the rows of the part before a resume in front: Lightning's logger starts its file from scratch."""
-        later = _read_metrics(self.run)
-        if not self.metrics or not later:
-            return
-        first = int(later[0]["step"])
-        rows = [row for row in self.metrics if int(row["step"]) < first] + later
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with (self.run / METRICS).open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
 
+def claim(run: Path, description: str, *, resume_step: int | None) -> Claim:
+    """Write config.yaml; what an earlier run left goes, unless it is resumed: then what it logged after the step goes.
 
-def claim(run: Path, description: str, *, resume: bool) -> Claim:
-    """Write config.yaml; what an earlier run left goes, unless it is resumed."""
-    before = (run / DESCRIPTION).read_text() if resume else None
-    if not resume:
-        for name in WRITTEN:
-            _remove(run / name)
+    The config goes last: a folder whose clearing was cut short is still that of a run.
+    """
     made = not run.is_dir()
     run.mkdir(parents=True, exist_ok=True)
-    with replacing(run / DESCRIPTION) as partial:
-        partial.write_text(description)
-    return Claim(run, before, made, _read_metrics(run))
-
-
-def _read_metrics(run: Path) -> list[dict[str, str]]:
-    if not (run / METRICS).is_file():
-        return []
-    with (run / METRICS).open(newline="") as file:
-        return list(csv.DictReader(file))
+    before = None
+    if resume_step is None:
+        for name in WRITTEN:
+            if name != DESCRIPTION:
+                _remove(run / name)
+    else:
+        before = (run / DESCRIPTION).read_text()
+        keep_before(run / METRICS, resume_step)
+        for path in (run / CHECKPOINTS).glob(f"*{PARTIAL}"):  # of a process that was killed while it saved
+            _remove(path)
+    write_text(run / DESCRIPTION, description)
+    return Claim(run, before, made)
 
 
 def _has_files(path: Path) -> bool:
