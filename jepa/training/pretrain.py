@@ -43,6 +43,7 @@ from jepa.world_model import LatentSpec, LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader
+from jepa_data.writable import holding
 
 logger = logging.getLogger(__name__)
 
@@ -126,15 +127,26 @@ class Training:
         assert config.encoder is not None, "resolved names it"
         run = Path(config.run)
         t = config.trainer
-        start = resumed or Resumption()
         monitor = CollapseMonitor(t.monitor_every, t.warn_rank_below if config.method.collapses else 0.0, config.views)
         watchers = Watchers(monitor, self.probe, Throughput())
         stopping = Stopping(t.max_minutes)
         # The monitors log, so they come before the callback that saves what was logged.
         watching = [*watchers.callbacks(), *self.callbacks, stopping]
         trainer = make_trainer(t, run, watching, may_skip_parameters=config.encoder.may_skip_parameters)
-        if trainer.is_global_zero and resumed is None:  # of several processes, the one that writes and speaks
-            check_free(run, overwrite=overwrite)
+        if not trainer.is_global_zero:
+            return self._train(trainer, stopping, watchers, resumed)
+        with holding(run):  # of several processes, by the one that writes and speaks
+            if resumed is None:
+                check_free(run, overwrite=overwrite)
+            return self._train(trainer, stopping, watchers, resumed)
+
+    def _train(
+        self, trainer: L.Trainer, stopping: Stopping, watchers: Watchers, resumed: Resumption | None
+    ) -> LatentWorldModel:
+        config = self.config
+        run = Path(config.run)
+        t = config.trainer
+        start = resumed or Resumption()
         if start.step >= t.steps and (run / "model" / DESCRIPTION).is_file():
             logger.info(f"{run}: all {start.step} steps are done; raise trainer.steps to train longer")
             return load(run)

@@ -15,9 +15,12 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
 from jepa.config import UserError, errors_of
+from jepa.ranks import RankBatchNorm
 from jepa.training.config import TrainerConfig
 from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpoints
 from jepa.training.run_state.metrics_log import MetricsLog
@@ -59,7 +62,6 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
             devices=t.devices,
             num_nodes=t.nodes,
             strategy=DDPStrategy(find_unused_parameters=may_skip_parameters) if several else "auto",
-            sync_batchnorm=several and t.device != "cpu",
             precision=precision(t),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
             accumulate_grad_batches=t.accumulate,
@@ -71,7 +73,7 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
             enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=[CheckpointFiles(), *_cluster(t.devices * t.nodes)],
+            plugins=[CheckpointFiles(), *_cluster(t.devices * t.nodes), *([BatchNormOverRanks()] if several else [])],
             default_root_dir=run / LOGS,  # where Lightning looks for hpc_ckpt_N.ckpt under Slurm; by default in "."
         )
 
@@ -99,6 +101,23 @@ def _cluster(processes: int) -> list[ClusterEnvironment]:
     if missing := [name for name in ("SLURM_NTASKS", *OF_A_TASK) if not os.environ.get(name, "").isdecimal()]:
         raise UserError(f"Slurm: {missing[0]} is missing or no number; start the processes with srun or torchrun")
     return [SLURMEnvironment(auto_requeue=False)]
+
+
+class BatchNormOverRanks(LayerSync):
+    """Lightning's hook that lets the BatchNorm of a model be over all ranks while it trains; names stay as they are."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return _replace(model, nn.BatchNorm1d, RankBatchNorm)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return _replace(model, RankBatchNorm, nn.BatchNorm1d)
+
+
+def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new
+    return model
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
 from jepa_data.shards.manifest import FORMAT, MANIFEST, SPLITS, UNFINISHED, ShardRecord, index_name
 from jepa_data.shards.table import TABLE
-from jepa_data.writable import make_folder
+from jepa_data.writable import is_empty, make_folder
 
 
 class Finished(Config):
@@ -50,7 +50,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
     kept: list[Finished] = []
     if resume and log.exists():
         kept = _read(log, settings)
-    elif any(out.iterdir()) and not overwrite:
+    elif not is_empty(out) and not overwrite:
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
     (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
     (out / TABLE).unlink(missing_ok=True)

@@ -8,7 +8,9 @@ Workers share out the batches: worker w of W takes batches w, w + W, w + 2W, ...
 
 import functools
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,7 +64,7 @@ class ClipStream(IterableDataset[WorkerBatch]):
                 num_workers=workers,
                 multiprocessing_context=_process_context(),
                 prefetch_factor=AHEAD,
-                worker_init_fn=functools.partial(_init_worker, ready),
+                worker_init_fn=functools.partial(_init_worker, ready, os.getpid()),
             )
         )
         pids = [worker.pid for worker in getattr(batches, "_workers", ())]
@@ -94,16 +96,24 @@ def through(reader: ClipReader, batches: Iterator[list[ClipIndex]]) -> Iterator[
         yield WorkerBatch(None, (), error=error)
 
 
-def _init_worker(ready: torch.Tensor, worker: int) -> None:
+def _init_worker(ready: torch.Tensor, owner: int, worker: int) -> None:
     """Runs first in a worker.
 
     What ends a run is sent to all processes of a terminal or a job of Slurm. Workers go on until the training process
-    needs no more batches: it ends its step, saves, and ends them.
+    needs no more batches: it ends its step, saves, and ends them. So SIGTERM counts only if it comes from there.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_on_request, args=(owner,), daemon=True).start()
     answer_with_stacks()
     ready[worker] = 1
+
+
+def _end_on_request(owner: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
+        pass
+    os._exit(0)
 
 
 def _process_context() -> BaseContext:

@@ -13,7 +13,6 @@ from jepa.config.writing import PARTIAL, write_text
 from jepa.training.config import PretrainConfig
 from jepa.training.run_state.checkpoints import FOLDER as CHECKPOINTS
 from jepa.training.run_state.metrics_log import keep_before
-from jepa_data.writable import check_writable
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
@@ -45,16 +44,15 @@ def run_config(run: Path) -> PretrainConfig:
 
 
 def check_free(run: Path, *, overwrite: bool) -> None:
-    """Raises UserError if `run` cannot be written, or holds what a new run would delete, unless it may `overwrite`."""
-    check_writable(run)
-    if overwrite:
-        return
+    """Raises UserError if `run` holds another run, unless it may `overwrite` that, or foreign files that would go."""
     if (run / DESCRIPTION).exists():
+        if overwrite:
+            return
         raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
     if files := [name for name in WRITTEN if _has_files(run / name)]:
         raise UserError(
             f"{run} is not the folder of a run (no {DESCRIPTION}), and holds what a run would replace: "
-            f"{', '.join(files)}. Give another run=FOLDER, or delete them with --overwrite"
+            f"{', '.join(files)}. Give another run=FOLDER, or move them away"
         )
 
 
@@ -64,12 +62,10 @@ class Claim:
 
     Attributes:
         before: the config.yaml of the run that is resumed; None for a new run.
-        made: whether the folder was not there before.
     """
 
     run: Path
     before: str | None
-    made: bool
 
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
@@ -78,8 +74,6 @@ class Claim:
             return
         for name in (DESCRIPTION, LOGS, CHECKPOINTS):
             _remove(self.run / name)
-        if self.made and not any(self.run.iterdir()):
-            self.run.rmdir()
 
 
 def claim(run: Path, description: str, *, resume_step: int | None) -> Claim:
@@ -87,8 +81,6 @@ def claim(run: Path, description: str, *, resume_step: int | None) -> Claim:
 
     The config goes last: a folder whose clearing was cut short is still that of a run.
     """
-    made = not run.is_dir()
-    run.mkdir(parents=True, exist_ok=True)
     before = None
     if resume_step is None:
         for name in WRITTEN:
@@ -100,7 +92,7 @@ def claim(run: Path, description: str, *, resume_step: int | None) -> Claim:
         for path in (run / CHECKPOINTS).glob(f"*{PARTIAL}"):  # of a process that was killed while it saved
             _remove(path)
     write_text(run / DESCRIPTION, description)
-    return Claim(run, before, made)
+    return Claim(run, before)
 
 
 def _has_files(path: Path) -> bool:

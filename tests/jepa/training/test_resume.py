@@ -15,6 +15,7 @@ from jepa.config import load as load_config
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa.training.run_state.checkpoint_file import PARTS, read_checkpoint, write_checkpoint
+from jepa.training.run_state.metrics_log import read_rows
 from jepa_data.shards.index import ShardSet
 from jepa_data.sources.rollouts import Recording, record
 
@@ -337,3 +338,30 @@ def test_a_list_of_left_out_samples_may_move_and_not_change(run: Path, corpus: P
     pretrain(describe(tmp_path / "skips", corpus, 5, data={"skip": str(second)}), resume=True)
     with pytest.raises(UserError, match="other samples are left out"):
         pretrain(describe(tmp_path / "skips", corpus, 6, data={"skip": str(other)}), resume=True)
+
+
+def test_metrics_of_all_parts_stay_while_a_run_is_killed_and_resumed_twice(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    table = run / "logs" / "metrics.csv"
+
+    class Kill(Callback):
+        """As kill -9: nothing is tidied up after it."""
+
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == self.step:
+                shutil.copyfile(table, tmp_path / "left.csv")
+                raise RuntimeError("killed")
+
+    for step in (3, 6):
+        with pytest.raises(RuntimeError, match="killed"):
+            pretrain(describe(run, corpus, 8, 2), resume=step > 3, callbacks=(Kill(step),))
+        shutil.copyfile(tmp_path / "left.csv", table)
+        assert [int(row["step"]) for row in read_rows(table)] == list(range(step))
+    with table.open("a") as file:
+        file.write("6,0.3")  # cut off in the middle of a row
+    pretrain(describe(run, corpus, 8, 2), resume=True)
+    rows = read_rows(table)
+    assert [int(row["step"]) for row in rows] == list(range(8)) and all(float(row["train/loss"]) for row in rows)

@@ -1,6 +1,7 @@
 """Nobody's work is lost in a run folder: failed starts, foreign files, Slurm's requeueing, folders of demos."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,29 @@ def test_a_folder_with_somebodys_files_is_refused_and_they_are_named(name: str, 
     run = tmp_path / "project"
     (run / name).parent.mkdir(parents=True)
     (run / name).write_text("weeks of work")
-    with pytest.raises(UserError, match=f"not the folder of a run.*{name.split('/')[0]}.*--overwrite"):
-        pretrain(describe(run, corpus))
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=f"not the folder of a run.*{name.split('/')[0]}.*move them away"):
+            pretrain(describe(run, corpus), overwrite=overwrite)
     assert (run / name).read_text() == "weeks of work" and not (run / "config.yaml").exists()
+
+
+def test_overwriting_a_run_writes_through_no_link(corpus: Path, tmp_path: Path) -> None:
+    run, foreign = tmp_path / "run", tmp_path / "foreign"
+    pretrain(describe(run, corpus))
+    for name in ("logs", "model", "checkpoints"):
+        shutil.rmtree(run / name)
+        (foreign / name).mkdir(parents=True)
+        (run / name).symlink_to(foreign / name)
+    for name in ("logs/metrics.csv", "model/model.json", "checkpoints/last.ckpt", "config.yaml", "pretrain.json"):
+        (foreign / name).write_text("not ours")
+    for name in ("config.yaml", "pretrain.json"):
+        (foreign / name).write_text((run / name).read_text())
+        (run / name).unlink()
+        (run / name).symlink_to(foreign / name)
+    before = {path: path.read_text() for path in foreign.rglob("*") if path.is_file()}
+    pretrain(describe(run, corpus, steps=3), overwrite=True)
+    assert {path: path.read_text() for path in foreign.rglob("*") if path.is_file()} == before
+    assert not any(path.is_symlink() for path in run.rglob("*"))
 
 
 def test_a_folder_with_data_and_notes_may_become_a_run(corpus: Path, tmp_path: Path) -> None:
