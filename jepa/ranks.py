@@ -23,7 +23,7 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return _MeanOverRanks.apply(x) if rank_count() > 1 else x  # pyright: ignore[reportReturnType]
 
 
-def moments(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def joint_variance(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Variance (without correction) and mean over these dimensions, which stay with size 1, and over all ranks."""
     if rank_count() == 1:
         variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
@@ -53,7 +53,7 @@ class RankBatchNorm(nn.BatchNorm1d):
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         with torch.autocast(x.device.type, enabled=False):
             full = x.float()
-            variance, mean = moments(full, 0)
+            variance, mean = joint_variance(full, 0)
             number = len(x) * rank_count()
             with torch.no_grad():
                 self.running_mean.lerp_(mean[0], self.momentum)

@@ -162,6 +162,9 @@ class _Check:
         _promise(
             torch.equal(pairs[0].sample(self.noise, 1.0), samples[0]), "a sample's temperature is 1 if none is said"
         )
+        warm = [self.dynamics.step(self.seen(), self.action, self.noise, 2.0)[0] for _ in range(2)]
+        later = [self.mean(state, self.other) for state in warm]
+        _promise(torch.equal(*later), "step(state, action, noise, temperature) goes on from what the noise draws")
         density = pairs[0].log_prob(samples[0])
         _promise(density is None or density.shape == (BATCH,), "log_prob() is None or one number a row")
 

@@ -114,9 +114,16 @@ class Dynamics(Protocol):
         ...
 
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
+        self,
+        state: State,
+        action: Float[Tensor, "B A"],
+        noise: Float[Tensor, "B N D"] | None = None,
+        temperature: float = 1.0,
     ) -> tuple[State, NextLatent]:
-        """One step ahead; `state` is unchanged. `noise` samples the latent of the new state; None takes the mean."""
+        """One step ahead; `state` is unchanged.
+
+        With `noise` the new state continues from `sample(noise, temperature)` of the next latent, else from its mean.
+        """
         ...
 
 
@@ -153,9 +160,10 @@ def advance(
     temperature: float = 1.0,
 ) -> tuple[State, Float[Tensor, "B N D"]]:
     """The next state, and the next latent: sampled with `noise` at this temperature, or the mean without noise."""
-    state, next_latent = dynamics.step(state, action, noise)
     if noise is None:
+        state, next_latent = dynamics.step(state, action)
         return state, next_latent.mean()
+    state, next_latent = dynamics.step(state, action, noise, temperature)
     return state, next_latent.sample(noise, temperature)
 
 

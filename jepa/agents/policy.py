@@ -25,10 +25,12 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.planners.base import Plan, Planner
 from jepa.planners.cem import CEM
 from jepa.planners.cost import Term, goal_distance
+from jepa.planners.futures import Futures, Outlook, standard_normal
 from jepa.planners.mpc import ModelPredictiveControl, PlanBounds
 from jepa.world_model import LatentWorldModel, State, advance, rollout
 
@@ -43,6 +45,10 @@ class PlanSettings:
     `terms`: costs in addition to the distance to the goal, which has weight 1.
     `keep`: start each plan from the rest of the last one. If the model is wrong, this repeats the same mistake.
     `history`: maximum number of latents that the model reads before a plan; None: see `history_of`.
+    `budget`: actions of an episode, from its start; plans are cut to the rest. None: not known.
+    `proposals`: number of recorded segments from which each plan also starts, if the policy has recordings.
+    `futures`: sampled futures of each plan, for dynamics that predict a distribution; 0: one, without noise.
+    `outlook`: which of their costs counts: the mean, the lowest (optimist) or the highest (pessimist).
     `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of the imagined distance.
     """
 
@@ -56,6 +62,10 @@ class PlanSettings:
     keep: bool = True
     history: int | None = None
     random_action_if_stuck: float = 0.0
+    budget: int | None = None
+    proposals: int = 64
+    futures: int = 0
+    outlook: Outlook = "mean"
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_action_if_stuck < 1:
@@ -78,9 +88,11 @@ class Policy:
         fps: observations per second; None: the frame rate of the model. At n times it, the model reads every n-th
             observation, and its action is n concatenated actions.
         guide: a controller whose imagined rollout initializes every plan; None: see `settings`.
+        segments: recordings whose segments are additional starts of every plan; None: none.
 
     Raises:
-        UserError: the model has no dynamics, goal and observations differ in shape, or the rates do not divide.
+        UserError: the model has no dynamics, or predicts one future where several are to be sampled; goal and
+            observations differ in shape, or the rates do not divide.
     """
 
     def __init__(
@@ -91,10 +103,12 @@ class Policy:
         seed: int = 0,
         fps: float | None = None,
         guide: Controller | None = None,
+        segments: RecordedSegments | None = None,
     ) -> None:
         if model.dynamics is None:
             raise UserError("this model has no dynamics, so it cannot plan; pretrain one with `method: {kind: lewm}`")
         self.model, self.guide = model, guide
+        self.segments = segments
         self.settings = settings = settings or PlanSettings()
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.history = settings.history or history_of(model, settings.horizon)
@@ -111,7 +125,9 @@ class Policy:
             keep=settings.keep,
             seed=seed,
             actions=model.spec.actions,
+            budget=settings.budget,
         )
+        self._futures = _futures(model, settings, seed)
         self.reset()
 
     def reset(self) -> None:
@@ -127,7 +143,7 @@ class Policy:
         self._queue: list[Tensor] = []
         self._expected: tuple[Tensor, Tensor] | None = None  # where the last plan began and was to lead, [B, N, D] each
         self._farthest = torch.zeros(())  # that the acted part of a plan was to lead so far, [B]
-        self.plans = self.evaluations = self.differentiated = 0
+        self.plans = self.evaluations = self.differentiated = self.model_calls = 0
 
     @property
     def is_planning(self) -> bool:
@@ -188,14 +204,22 @@ class Policy:
         states = torch.stack(self._states, 1).to(z) if self._states else None
         self._state = dynamics.initial_state(z, done, states)
         cost = goal_distance(dynamics, self._state, self.goal, running_cost_weight=self.settings.running_cost_weight)
-        cost = replace(cost, terms=(*cost.terms, *self.settings.terms))
-        self.last_plan = self.control.plan(cost, len(z), self._suggested(z[:, -1]), self._stuck(z[:, -1]))
+        cost = replace(cost, terms=(*cost.terms, *self.settings.terms), futures=self._futures)
+        now = z[:, -1]
+        horizon = self.control.next_horizon()
+        proposals = None
+        if self.segments is not None:
+            goal = self.goal.expand(len(z), -1, -1)
+            proposals = self.segments.propose(now, goal, horizon, self.settings.proposals)
+        suggested = self._suggested(now, horizon)
+        self.last_plan = self.control.plan(cost, len(z), suggested, self._stuck(now), proposals)
         self.plans += 1
         self.evaluations += self.last_plan.evaluations
+        self.model_calls += self.last_plan.evaluations * horizon * max(1, self.settings.futures)
         self.differentiated += self.last_plan.differentiated
         acted = self.last_plan.actions[:, : self.settings.replan_every]
         if self.settings.random_action_if_stuck:
-            self._expected = z[:, -1], rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
+            self._expected = now, rollout(dynamics, self._state, acted[:, None])[:, 0, -1]
         blocks = acted.cpu()
         if self.history > 1:  # the next plan starts before what is done now
             self._done = [*self._done, *blocks.unbind(1)][1 - self.history :]
@@ -219,14 +243,14 @@ class Policy:
         self._farthest = torch.maximum(self._farthest.to(imagined), imagined)
         return (moved < self.settings.random_action_if_stuck * imagined) & (imagined > SHORT * self._farthest)
 
-    def _suggested(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B H E"] | None:
+    def _suggested(self, z: Float[Tensor, "B N D"], horizon: int) -> Float[Tensor, "B H E"] | None:
         if self.guide is None:
             return None
         dynamics = self.model.dynamics
         state = self._state
         assert dynamics is not None and state is not None
         blocks = []
-        for _ in range(self.settings.horizon):
+        for _ in range(horizon):
             blocks.append(self.guide.act(z, self.goal))
             state, z = advance(dynamics, state, blocks[-1])
         return torch.stack(blocks, 1)
@@ -240,3 +264,15 @@ def history_of(model: LatentWorldModel, horizon: int) -> int:
     if model.dynamics is None or model.dynamics.context is not None:
         return model.spec.history
     return max(1, model.spec.history + 1 - horizon)
+
+
+def _futures(model: LatentWorldModel, settings: PlanSettings, seed: int) -> Futures | None:
+    if not settings.futures:
+        return None
+    if not getattr(model.dynamics, "distribution", False):
+        raise UserError(
+            f"futures is {settings.futures}, and these dynamics predict one future; omit it, or pretrain with a "
+            "predictor of distributions (mdn_rnn, rssm, latent_variable)"
+        )
+    noise = standard_normal(settings.futures, settings.horizon, model.spec.tokens, model.spec.width, seed)
+    return Futures(noise, settings.outlook)

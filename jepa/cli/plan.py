@@ -42,12 +42,12 @@ def plan(
     goal_offset=25                 goals that a scripted policy reaches within 25 steps
     horizon=6 replan_every=2       latent steps of a plan; latent steps taken before replanning
     action_repeat=1                environment steps for which each action is repeated
-    planner.kind=cem               random, cem, icem, mppi, gradient, hybrid, grasp
+    planner.kind=cem               random, cem, icem, mppi, mixture, gradient, hybrid, grasp
     keep_out_radius=0.12           a region on the way of each task that must not be entered
-    max_action_cost=3              maximum sum over the steps of the mean squared action
     'costs=[{kind: action_cost}]'  additional costs: action_cost, keep_out, state, image
     warm_start=previous            initial plan: previous (plan), none, inverse_dynamics,
                                    controller (of `jepa dream`)
+    proposals.count=64             more initial plans: recorded actions with similar start and goal
     random_action_if_stuck=0.2     random action if the world moved less than this share
                                    of what the last plan imagined
     """

@@ -9,6 +9,7 @@ METHODS = Parts(  # built over (encoder, clips)
     pldm="jepa.methods.pldm:PLDM",
     vjepa_ac="jepa.methods.vjepa_ac:VJEPAAC",
     dino_wm="jepa.methods.dino_wm:DinoWM",
+    latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
     vjepa="jepa.methods.vjepa:VJEPA",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
     levjepa="jepa.methods.levjepa:LeVJEPA",

@@ -135,6 +135,8 @@ class VectorDynamicsMethod(Method):
                 f"{config.kind} gives its predictor latents and actions alone: omit state_size and camera_size"
             )
         self.dynamics = PREDICTORS.make(self.config.predictor, encoder.width, block_size(encoder, clips))
+        if self.dynamics.distribution:
+            self.history = history(self.dynamics, encoder, clips)
 
     def open_loop(self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B Q E"]) -> Float[Tensor, "B Q 1 D"]:
         """Open-loop rollout from the first latent with all actions."""

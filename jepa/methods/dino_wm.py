@@ -29,7 +29,7 @@ from jepa.config.fields import Count
 from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors import PREDICTORS
-from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.base import PredictorConfig
 
 # 6 blocks, 16 heads of 64, a window of 3 frames, actions beside each patch.
 PREDICTOR = part(
@@ -52,7 +52,7 @@ class DinoWM(FrozenEncoderMethod):
         """Dynamics on the patches of a frozen backbone: DINO-WM, JEPA-WMs."""
 
         kind: Literal["dino_wm"] = "dino_wm"
-        predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT
+        predictor: Annotated[PredictorConfig, PREDICTOR] = DEFAULT
         distance: Distance = "l2"
         rollout_steps: int = Field(default=0, ge=0, description=ROLLOUT_STEPS)
         rollout_context: Count | Literal["random"] = Field(default="random", description=ROLLOUT_CONTEXT)

@@ -5,7 +5,7 @@ video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, ev
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,8 @@ from jepa.config.fields import Count
 from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
 from jepa.objectives.causal_prediction import Distance, Predict, forced_and_rolled
-from jepa.predictors import PREDICTORS
-from jepa.predictors.base import token_grid
+from jepa.predictors import PREDICTORS, reading_patches
+from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 from jepa.predictors.causal import CausalPredictor
 
 ROLLOUT_STEPS = "latent steps of the rollout loss, from the model's own predictions; 0: none"
@@ -33,7 +33,7 @@ class FrozenEncoderConfig(MethodConfig):
         default=None, description="run, model folder or hub id of the encoder; none: `encoder`"
     )
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
-    predictor: CausalPredictor.Config
+    predictor: PredictorConfig
     distance: Distance
     rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
@@ -55,7 +55,7 @@ class FrozenEncoderConfig(MethodConfig):
 
 
 class FrozenEncoderMethod(Method):
-    """A frozen encoder and a causal predictor on its latents.
+    """A frozen encoder and a predictor over its latents, `causal` or `hybrid`.
 
     Args:
         encoder: video -> [B, S, N, D], each latent only from its own frames; it is frozen here.
@@ -67,12 +67,16 @@ class FrozenEncoderMethod(Method):
     needs_actions = True
     frozen = ("encoder",)
     config: FrozenEncoderConfig
-    dynamics: CausalPredictor
+    dynamics: Predictor
 
     def __init__(self, config: FrozenEncoderConfig, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder.eval().requires_grad_(False))
-        if not issubclass(PREDICTORS[config.predictor.kind], CausalPredictor):
-            raise ValueError(f"{config.kind} needs a predictor of kind causal, found {config.predictor.kind}")
+        chosen = PREDICTORS[config.predictor.kind]
+        if chosen.distribution or not chosen.reads_patches:
+            raise ValueError(
+                f"{config.kind} needs a predictor that reads patches ({reading_patches(distributions=False)}), "
+                f"found {config.predictor.kind}"
+            )
         width = block_size(encoder, clips)
         predictor = _with_states(config, width)
         _check_length(config, clips.frames, encoder.tubelet)
@@ -125,24 +129,30 @@ class FrozenEncoderMethod(Method):
         if batch.states is not None and self.dynamics.state_size:
             per_step = self.encoder.tubelet
             states = batch.states[:, per_step - 1 :: per_step]  # at the last frame of each step
-        if states is None or not self.dynamics.predicts_states:
-            return z, lambda seen: self.dynamics(seen, *_first(seen.shape[1], actions, states))
-        proprioception = self.dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
-        return torch.cat((z, proprioception), -1), lambda seen: self._predict_both(seen, actions)
-
-    def _predict_both(
-        self, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
-    ) -> Float[Tensor, "B S N E"]:
-        """Latents and states of the next step: every patch predicts both, and the state predictions are averaged."""
-        z, proprioception = seen.split((self.dynamics.width, self.dynamics.state_size), -1)
-        states = self.dynamics.scale_states.inverse(proprioception.mean(2))
-        return torch.cat(self.dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
+        dynamics = self.dynamics
+        if states is None or not isinstance(dynamics, CausalPredictor) or not dynamics.predicts_states:
+            return z, lambda seen: dynamics.parallel(seen, *_first(seen.shape[1], actions, states))
+        proprioception = dynamics.scale_states(states)[:, :, None].expand(-1, -1, z.shape[2], -1)
+        return torch.cat((z, proprioception), -1), lambda seen: _predict_both(dynamics, seen, actions)
 
 
-def _with_states(config: FrozenEncoderConfig, action_size: int) -> CausalPredictor.Config:
+def _predict_both(
+    dynamics: CausalPredictor, seen: Float[Tensor, "B S N E"], actions: Float[Tensor, "B Q A"]
+) -> Float[Tensor, "B S N E"]:
+    """Latents and states of the next step: every patch predicts both, and the state predictions are averaged."""
+    z, proprioception = seen.split((dynamics.width, dynamics.state_size), -1)
+    states = dynamics.scale_states.inverse(proprioception.mean(2))
+    return torch.cat(dynamics.joint(z, *_first(seen.shape[1], actions, states)), -1)  # pyright: ignore[reportArgumentType, reportCallIssue] - it predicts both
+
+
+def _with_states(config: FrozenEncoderConfig, action_size: int) -> PredictorConfig:
     """The settings of the predictor with the states of the method."""
-    predictor = config.predictor
+    predictor: Any = config.predictor
     size = len(config.states)
+    if not issubclass(PREDICTORS[predictor.kind], CausalPredictor):
+        if size:
+            raise ValueError(f"method.states: a predictor of kind causal reads states, found {predictor.kind}")
+        return predictor
     if predictor.state_size not in (0, size):
         raise ValueError(
             f"method.predictor.state_size is {predictor.state_size}, and method.states names {size}: name "

@@ -84,18 +84,18 @@ class LeWM(VectorDynamicsMethod):
         """
         actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        if self.config.teacher_forced:
-            predicted = self.dynamics.parallel(z[:, :-1], actions)
+        if self.config.teacher_forced or self.dynamics.distribution:
+            prediction = self.dynamics.loss(z, actions, generator)
         else:
-            predicted = self.open_loop(z, actions)
+            prediction = self.dynamics.squared_error(self.open_loop(z, actions), z)
         samples = z.flatten(0, 2) if self.config.sigreg_samples == "pooled" else z.flatten(2).transpose(0, 1)
         moving, static = z.split((z.shape[-1] - self.static, self.static), -1)
         terms = {
-            "prediction": F.mse_loss(predicted[..., : moving.shape[-1]], moving[:, 1:]),
+            **prediction.terms,
             "sigreg": sigreg(samples, generator, directions=self.config.directions),
             "inverse_dynamics": self.inverse_dynamics(moving, self.dynamics.scale_actions(actions)),
             "similarity": F.mse_loss(moving[:, 1:], moving[:, :-1]),
         }
         if self.static:
             terms["static"] = F.mse_loss(static[:, 1:], static[:, :-1])
-        return self.weighted_sum(terms, predicted, z)
+        return self.weighted_sum(terms, prediction.predicted, z)

@@ -30,7 +30,7 @@ from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMeth
 from jepa.objectives.inverse_dynamics import InverseDynamics
 from jepa.objectives.vicreg import covariance, variance, variance_within
 from jepa.predictors import PREDICTORS
-from jepa.predictors.base import PredictorConfig
+from jepa.predictors.base import PredictionLoss, PredictorConfig
 
 
 class PLDM(VectorDynamicsMethod):
@@ -59,22 +59,26 @@ class PLDM(VectorDynamicsMethod):
         }
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars: loss, its terms, and the cosine of prediction and target. Nothing here is random.
+        """Scalars: loss, its terms, and the cosine of prediction and target. Random is only what the predictor draws.
 
         Raises:
             ValueError: the clips have no actions, or there is only one.
         """
         actions = self.actions_of(batch)
         z = self.encoder(batch.video)
-        predicted = self.open_loop(z, actions)
+        if self.dynamics.distribution:
+            prediction = self.dynamics.loss(z, actions, generator)
+        else:
+            predicted = self.open_loop(z, actions)
+            prediction = PredictionLoss({"prediction": F.mse_loss(predicted, z[:, 1:])}, predicted)
         clips = z[:, :, 0]  # [B, S, D]
         steps = clips.transpose(0, 1)
         terms = {
-            "prediction": F.mse_loss(predicted, z[:, 1:]),
+            **prediction.terms,
             "variance": variance(steps),
             "covariance": covariance(steps),
             "time_variance": variance_within(clips),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }
-        return self.weighted_sum(terms, predicted, z)
+        return self.weighted_sum(terms, prediction.predicted, z)

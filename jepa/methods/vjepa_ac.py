@@ -23,7 +23,7 @@ from jepa.config.fields import Count
 from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors import PREDICTORS
-from jepa.predictors.causal import CausalPredictor
+from jepa.predictors.base import PredictorConfig
 
 PREDICTOR = part(PREDICTORS, "causal", layer_norm_out=True)  # as its latents are
 
@@ -35,7 +35,7 @@ class VJEPAAC(FrozenEncoderMethod):
         """Action-conditioned prediction of frozen latents (V-JEPA 2-AC)."""
 
         kind: Literal["vjepa_ac"] = "vjepa_ac"
-        predictor: Annotated[CausalPredictor.Config, PREDICTOR] = DEFAULT
+        predictor: Annotated[PredictorConfig, PREDICTOR] = DEFAULT
         distance: Distance = "l1"
         rollout_steps: int = Field(default=2, ge=0, description=ROLLOUT_STEPS)
         rollout_context: Count = Field(default=1, description=ROLLOUT_CONTEXT)

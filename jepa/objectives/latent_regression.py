@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from jepa.ranks import moments
+from jepa.ranks import joint_variance
 from jepa.transformer import NORM_EPS
 
 
@@ -23,7 +23,7 @@ def standardized(target: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
     What is the same in every token, which an encoder that is nearly random consists of, drops out of the target: 0 is
     the best guess of one that knows nothing. The batch is that of all ranks.
     """
-    variance, mean = moments(target.float(), (0, 1))
+    variance, mean = joint_variance(target.float(), (0, 1))
     return (target.float() - mean) / (variance + NORM_EPS).sqrt()
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.ranks import mean_over_ranks, moments, rank_count
+from jepa.ranks import joint_variance, mean_over_ranks, rank_count
 
 EPSILON = 1e-4  # VICReg
 
@@ -25,7 +25,7 @@ def variance(z: Float[Tensor, "*views n D"]) -> Float[Tensor, ""]:
     number = _at_least_two(z)
     if rank_count() == 1:
         return variance_within(z)
-    variance, _ = moments(z.float(), -2)
+    variance, _ = joint_variance(z.float(), -2)
     return _hinge(variance.squeeze(-2) * (number / (number - 1)))
 
 

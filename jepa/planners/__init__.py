@@ -10,6 +10,7 @@ SAMPLERS = Parts(
     cem="jepa.planners.cem:CEM",
     icem="jepa.planners.icem:ICEM",
     mppi="jepa.planners.mppi:MPPI",
+    mixture="jepa.planners.mixture:Mixture",
 )
 PLANNERS = Parts(
     "planners",

@@ -10,7 +10,7 @@ scales them to the units of the data.
 import copy
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -44,10 +44,12 @@ class Planner(ABC):
 
     Attributes:
         low, high: bounds of every action dimension.
+        several_starts: whether it searches around several starts; others take the cheapest.
     """
 
     low: float = -1.0
     high: float = 1.0
+    several_starts: ClassVar[bool] = False
     follows_gradients: ClassVar[bool] = False
 
     def __init__(self, config: Component) -> None:
@@ -60,6 +62,16 @@ class Planner(ABC):
         Raises:
             ValueError: the horizon is 0, or a cost is not finite.
         """
+
+    def plan_from(self, cost: Cost, starts: Float[Tensor, "B P H A"], generator: torch.Generator) -> Plan:
+        """Improve on several starts, such as what was done before in much the same place; raises as `plan`."""
+        if starts.shape[1] == 1:
+            return self.plan(cost, starts[:, 0], generator)
+        with torch.no_grad():
+            search = Search(cost, starts[:, 0], self.low, self.high)
+            search(search.bounded(starts))
+        plan = self.plan(cost, search.actions, generator)
+        return replace(plan, evaluations=plan.evaluations + search.evaluations)
 
     def bounded(self, low: float, high: float) -> Self:
         """The same planner with other bounds, which may be infinite.

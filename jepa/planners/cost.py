@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.planners.futures import Futures
 from jepa.world_model import Dynamics, State, rollout
 from jepa_data.actions import ActionStats
 
@@ -53,6 +54,7 @@ class LatentCost:
         terms: at least one.
         blocks: maps the actions of the planner to those of the dynamics; None: the identity.
         max_bytes: memory for plans imagined at once; no effect with gradients, which keep all of them.
+        futures: sampled futures of each plan; None: one, without noise.
     """
 
     dynamics: Dynamics
@@ -60,6 +62,7 @@ class LatentCost:
     terms: tuple[Term, ...]
     blocks: Callable[[Float[Tensor, "B K Q A"]], Float[Tensor, "B K H E"]] | None = None
     max_bytes: int = MAX_BYTES
+    futures: Futures | None = None
     _measured: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,8 +72,15 @@ class LatentCost:
     def __call__(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K"]:
         taken = self.taken(actions)
         parts = taken.split(self.plans_at_once(taken), 1)
-        costs = [self.of(Imagined(rollout(self.dynamics, self.state, part), part)) for part in parts]
+        costs = [self._imagined(part) for part in parts]
         return costs[0] if len(costs) == 1 else torch.cat(costs, 1)
+
+    def _imagined(self, taken: Float[Tensor, "B K H E"]) -> Float[Tensor, "B K"]:
+        """Imagine plans, and return their costs."""
+        if self.futures is None:
+            return self.of(Imagined(rollout(self.dynamics, self.state, taken), taken))
+        actions, noise = self.futures.of(taken)
+        return self.futures.counted(self.of(Imagined(rollout(self.dynamics, self.state, actions, noise), actions)))
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
         """How many of the K plans of each episode are imagined at once: as many as fit into `max_bytes`, at least one.
@@ -85,7 +95,8 @@ class LatentCost:
                 state, next_latent = self.dynamics.step(self.state, taken[:, 0, 0])
                 latent = next_latent.mean().nbytes
             self._measured.append(COPIES * latent + max(0, state.nbytes() - self.state.nbytes()))
-        return min(plans, max(1, self.max_bytes // (horizon * self._measured[0] + self.state.nbytes())))
+        one = horizon * self._measured[0] + self.state.nbytes()
+        return min(plans, max(1, self.max_bytes // (one * (1 if self.futures is None else len(self.futures)))))
 
     def taken(self, actions: Float[Tensor, "B K Q A"]) -> Float[Tensor, "B K H E"]:
         """The actions of the dynamics."""

@@ -54,9 +54,11 @@ class GRASP(Planner):
     follows_gradients = True
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        """See `Planner`. Also raises ValueError if the cost is no `LatentCost`."""
+        """See `Planner`. Also raises ValueError if the cost is no `LatentCost`, or has several futures."""
         if not isinstance(cost, LatentCost):
             raise ValueError("GRASP plans the latents too, so it needs a LatentCost, which tells it the dynamics")
+        if cost.futures is not None:
+            raise ValueError("GRASP plans one future; use another planner, or leave out `futures`")
         config = self.config
         search = Search(cost, start, self.low, self.high)
         shape = (len(start), config.starts, *start.shape[1:])

@@ -39,7 +39,13 @@ class Hybrid(Planner):
         return self.sampler.gradient_free()
 
     def plan(self, cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
-        sampled = self.sampler.plan(cost, start, generator)
+        return self._refined(cost, self.sampler.plan(cost, start, generator), generator)
+
+    def plan_from(self, cost: Cost, starts: Float[Tensor, "B P H A"], generator: torch.Generator) -> Plan:
+        return self._refined(cost, self.sampler.plan_from(cost, starts, generator), generator)
+
+    def _refined(self, cost: Cost, sampled: Plan, generator: torch.Generator) -> Plan:
+        """The better of a plan and its refinement."""
         refined = self.refine.plan(cost, sampled.actions, generator)
         better = refined.cost < sampled.cost
         return Plan(

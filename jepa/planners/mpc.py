@@ -41,6 +41,7 @@ class ModelPredictiveControl:
         keep: start each plan from the rest of the last one; otherwise from the middle of the range (bounds none: from
             the mean).
         actions: action statistics of the data; None: the range is -1..1.
+        budget: actions of an episode; no block that would come after its end is planned. None: not known.
         seed: of the planner's samples.
     """
 
@@ -57,6 +58,7 @@ class ModelPredictiveControl:
         keep: bool = True,
         seed: int = 0,
         actions: ActionStats | None = None,
+        budget: int | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"the planning horizon is {horizon}; plan at least one step ahead")
@@ -74,13 +76,15 @@ class ModelPredictiveControl:
         self.action_size = action_size
         self.frames, self.action_repeat = frames, action_repeat
         self.bounds, self.keep = bounds, keep
+        self.budget = budget
         self.scaling = ActionScaling(actions, action_size, standardized=bounds == "none")
         self.generator = torch.Generator().manual_seed(seed)
-        self._rest: Float[Tensor, "B R A"] | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Start a new episode: clear the last plan."""
-        self._rest = None
+        self._rest: Float[Tensor, "B R A"] | None = None
+        self._plans = 0
 
     def plan(
         self,
@@ -88,40 +92,68 @@ class ModelPredictiveControl:
         batch: int,
         suggested: Float[Tensor, "B H E"] | None = None,
         stuck: Bool[Tensor, " B"] | None = None,
+        proposals: Float[Tensor, "B P H E"] | None = None,
     ) -> Plan:
-        """A plan of `horizon` blocks for each of `batch` episodes. Take its first `replan_every` blocks, then replan.
+        """A plan of `next_horizon` blocks for each of `batch` episodes. Take its first `replan_every` and replan.
 
         Args:
             suggested: blocks to start from; None: see `keep`.
             stuck: episodes whose blocks to take are replaced by one random action, uniform in the range (bounds none:
                 within a standard deviation of the mean).
+            proposals: other blocks to start from. With them, and for every planner with `several_starts`, standing
+                still (action 0) is another start.
         """
-        start = torch.zeros(batch, self.horizon * self.frames // self.action_repeat, self.action_size)
-        wide = (batch, self.horizon, self.frames * self.action_size)
-        if suggested is not None and suggested.shape != wide:
-            raise ValueError(
-                f"expected a suggestion [episodes, horizon, width of a block] = {list(wide)}, found "
-                f"{list(suggested.shape)}"
-            )
+        horizon = self.next_horizon()
+        start = torch.zeros(batch, horizon * self.frames // self.action_repeat, self.action_size)
+        wide = (batch, horizon, self.frames * self.action_size)
+        for blocks in (suggested, None if proposals is None else proposals[:, 0]):
+            if blocks is not None and blocks.shape != wide:
+                raise ValueError(
+                    f"expected a suggestion [episodes, horizon, width of a block] = {list(wide)}, found "
+                    f"{list(blocks.shape)}"
+                )
         if suggested is not None:
             start = self.decisions(suggested)
         elif self.keep and self._rest is not None:
             if len(self._rest) != batch:
                 raise ValueError(f"{batch} episodes after {len(self._rest)}: call reset() between runs")
-            start[:, : self._rest.shape[1]] = self._rest
+            rest = self._rest[:, : start.shape[1]]
+            start[:, : rest.shape[1]] = rest
         if isinstance(cost, LatentCost):
             repeated: Cost = replace(cost, blocks=self.blocks)
         else:
             repeated = lambda decisions: cost(self.blocks(decisions))  # noqa: E731
-        plan = self.planner.plan(repeated, start, self.generator)
+        plan = self.planner.plan_from(repeated, self._starts(start, proposals), self.generator)
         decisions = plan.actions
         acted = self.replan_every * self.frames // self.action_repeat
         self._rest = decisions[:, acted:]
+        self._plans += 1
         if stuck is not None and stuck.any():
             drawn = 2 * torch.rand(batch, 1, self.action_size, generator=self.generator).to(decisions) - 1
             first = torch.where(stuck[:, None, None], drawn, decisions[:, :acted])
             decisions = torch.cat([first, self._rest], 1)
         return replace(plan, actions=self.blocks(decisions))
+
+    def next_horizon(self) -> int:
+        """H, blocks of the next plan: at least one, a whole number of decisions, none after the episode's end."""
+        if self.budget is None:
+            return self.horizon
+        left = self.budget - self._plans * self.replan_every * self.frames
+        horizon = max(1, -(-left // self.frames))
+        while horizon * self.frames % self.action_repeat:
+            horizon += 1
+        return min(horizon, self.horizon)
+
+    def _starts(
+        self, start: Float[Tensor, "B Q A"], proposals: Float[Tensor, "B P H E"] | None
+    ) -> Float[Tensor, "B S Q A"]:
+        """Where the planner starts: there, standing still, and from what is proposed."""
+        starts = [start]
+        if proposals is not None or self.planner.several_starts:
+            starts.append(self.scaling.numbers(torch.zeros_like(start)))
+        if proposals is not None:
+            starts += self.decisions(proposals).to(start).unbind(1)
+        return torch.stack(starts, 1)
 
     def decisions(self, blocks: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch Q A"]:
         """The decisions closest to these blocks: the mean over each `action_repeat`."""
@@ -133,4 +165,4 @@ class ModelPredictiveControl:
         if self.bounds == "ball":
             decisions = within_ball(decisions)
         actions = self.scaling.actions(decisions).repeat_interleave(self.action_repeat, -2)
-        return actions.unflatten(-2, (self.horizon, self.frames)).flatten(-2)
+        return actions.unflatten(-2, (-1, self.frames)).flatten(-2)

@@ -1,16 +1,21 @@
 """Base classes of predictors: `Predictor`, and `MemorylessPredictor`, which reads only the current latent."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa.config import Component
 from jepa.normalize import standardize
 from jepa.world_model import Deterministic, NextLatent, State
+
+PointEstimate = Literal["mean", "mode"]  # what stands for a distribution where nothing is drawn
 
 
 class PredictorConfig(Component):
@@ -22,22 +27,43 @@ class PredictorConfig(Component):
 
 
 @dataclass(frozen=True)
-class LatentState:
+class TensorState:
+    """A state whose fields are tensors [B, …]."""
+
+    def repeat(self, k: int) -> Self:
+        return self._map(lambda x: x.repeat_interleave(k, 0))
+
+    def gather(self, index: Int[Tensor, " M"]) -> Self:
+        return self._map(lambda x: x[index])
+
+    def detach(self) -> Self:
+        return self._map(lambda x: x.detach())
+
+    def nbytes(self) -> int:
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class LatentState(TensorState):
     """The state of a Markov model: the latent itself, [B, N, D]."""
 
     z: Float[Tensor, "B N D"]
 
-    def repeat(self, k: int) -> "LatentState":
-        return LatentState(self.z.repeat_interleave(k, 0))
 
-    def gather(self, index: Int[Tensor, " M"]) -> "LatentState":
-        return LatentState(self.z[index])
+@dataclass(frozen=True)
+class PredictionLoss:
+    """What a predictor's training minimizes, and what it is made of.
 
-    def detach(self) -> "LatentState":
-        return LatentState(self.z.detach())
+    Attributes:
+        terms: scalars by name; "prediction" is minimized, a mean over the numbers of a latent; the others are logged.
+        predicted: of latents 1 … S-1 (P = S-1), each from the true ones before it.
+    """
 
-    def nbytes(self) -> int:
-        return self.z.nbytes
+    terms: dict[str, Float[Tensor, ""]]
+    predicted: Float[Tensor, "B P N D"]
 
 
 class Predictor(nn.Module, ABC):
@@ -52,13 +78,17 @@ class Predictor(nn.Module, ABC):
         state_size: width of the proprioceptive state that it reads at every step.
         static: number of dimensions at the end of a latent that never change.
         scale_actions: standardizes raw actions; fitted in training (jepa/normalize.py).
+        distribution: whether it predicts a distribution, trained from true latents by its own `loss`.
+        reads_patches: whether a latent may be several tokens.
     """
 
+    distribution: ClassVar[bool] = False
     Config: type[PredictorConfig] = PredictorConfig
     config: Any  # of its own Config
     context: int | None = 1
     state_size: int = 0
     static: int = 0
+    reads_patches: ClassVar[bool] = False
 
     def __init__(self, config: PredictorConfig, width: int, action_size: int) -> None:
         super().__init__()
@@ -84,9 +114,28 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Float[Tensor, "B N D"] | None = None
+        self,
+        state: State,
+        action: Float[Tensor, "B A"],
+        noise: Float[Tensor, "B N D"] | None = None,
+        temperature: float = 1.0,
     ) -> tuple[State, NextLatent]:
         """One step ahead; `state` is unchanged."""
+
+    def loss(
+        self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"], generator: torch.Generator
+    ) -> PredictionLoss:
+        """What training minimizes: here the mean squared error of the teacher-forced pass.
+
+        A predictor with `distribution` has a loss of its own, and draws from `generator` alone.
+        """
+        return self.squared_error(self.parallel(z[:, :-1], actions), z)
+
+    def squared_error(self, predicted: Float[Tensor, "B Q N D"], z: Float[Tensor, "B S N D"]) -> PredictionLoss:
+        """Of predictions of latents 1 … S-1, without the numbers that never change."""
+        moving = self.width - self.static
+        error = F.mse_loss(predicted[..., :moving], z[:, 1:, :, :moving])
+        return PredictionLoss({"prediction": error}, predicted)
 
     def _check_actions(self, actions: Tensor) -> None:
         if actions.shape[-1] != self.action_size:
@@ -107,7 +156,7 @@ class MemorylessPredictor(Predictor):
         self, z: Float[Tensor, "B S 1 D"], actions: Float[Tensor, "B S A"], states: Float[Tensor, "B S X"] | None = None
     ) -> Float[Tensor, "B S 1 D"]:
         """Teacher-forced: row s is the prediction of latent s+1 from latent s."""
-        self._check_no_states(states)
+        check_no_states(self, states)
         return self(z.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     def initial_state(
@@ -117,11 +166,11 @@ class MemorylessPredictor(Predictor):
         states: Float[Tensor, "B S X"] | None = None,
     ) -> LatentState:
         """The last latent; earlier ones are not used. Raises ValueError if there are states."""
-        self._check_no_states(states)
+        check_no_states(self, states)
         return LatentState(z[:, -1])
 
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[LatentState, Deterministic]:
         assert isinstance(state, LatentState)
         z = self(state.z, action)
@@ -132,9 +181,11 @@ class MemorylessPredictor(Predictor):
         self._check_actions(action)
         return self.predict(z, action)
 
-    def _check_no_states(self, states: Tensor | None) -> None:
-        if states is not None:
-            raise ValueError(f"{type(self).__name__} reads no states, found {states.shape[-1]} at every step")
+
+def check_no_states(predictor: Predictor, states: Tensor | None) -> None:
+    """Raises ValueError for states given to a predictor that reads none."""
+    if states is not None:
+        raise ValueError(f"{type(predictor).__name__} reads no states, found {states.shape[-1]} at every step")
 
 
 def token_grid(encoder: Any) -> tuple[int, int]:

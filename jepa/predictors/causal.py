@@ -37,7 +37,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ from jepa.config.fields import Count, Positive
 from jepa.normalize import standardize
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.gripper import apply_delta_pose
-from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, trim, where_given
+from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, frame_mask, trim, where_given
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 
@@ -80,6 +80,8 @@ class CausalPredictor(Predictor):
     Attributes:
         scale_actions, scale_states: standardize raw actions and states; fitted in training.
     """
+
+    reads_patches = True
 
     class Config(PredictorConfig):
         """Transformer over frames, actions and states (V-JEPA 2-AC, DINO-WM, JEPA-WMs, LeWM)."""
@@ -193,7 +195,7 @@ class CausalPredictor(Predictor):
         return CausalState(past, seen, z[:, -1], *where_given(lambda x: x[:, -1], states, cameras))
 
     def step(
-        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None
+        self, state: State, action: Float[Tensor, "B A"], noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[CausalState, Deterministic]:
         assert isinstance(state, CausalState)
         now = where_given(lambda x: x[:, None], state.state, state.camera)
@@ -239,7 +241,7 @@ class CausalPredictor(Predictor):
         """What follows these frames, number `first` and on, see `joint`; `pairs` takes what they leave to be read."""
         steps, tokens = frames.shape[1:3]
         rotary = self._rotary(first, steps, tokens - self.tokens, frames.device)
-        mask = None if steps == 1 else _mask(first, steps, tokens, self.context, frames.device)
+        mask = None if steps == 1 else frame_mask(first, steps, tokens, self.context, frames.device)
         modulated = {} if condition is None else {"condition": condition}
         x = frames.flatten(1, 2)
         for number, block in enumerate(self.predictor_blocks):
@@ -286,10 +288,3 @@ def _rotary(
     time = torch.arange(first, first + steps, device=device, dtype=torch.float32)
     positions = frame + F.pad(time[:, None, None], (0, 2))
     return rotary_table(positions.flatten(0, 1)[None], head_dim, kind)
-
-
-def _mask(first: int, steps: int, tokens: int, window: int | None, device: torch.device) -> Bool[Tensor, "1 1 L K"]:
-    """True where a token of the new frames may read: its own frame and all before, or the last ones of them."""
-    frame = torch.arange((first + steps) * tokens, device=device) // tokens
-    ago = frame[first * tokens :, None] - frame
-    return ((ago >= 0) & (ago < (window or first + steps)))[None, None]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]  # keys and values of a block, [B, heads, L, C]
@@ -28,6 +28,13 @@ class Segment:
     def read(self, block: int) -> Pair:
         key, value = self.pairs[block]
         return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
+
+    def detach(self) -> "Segment":
+        return Segment(tuple((key.detach(), value.detach()) for key, value in self.pairs), self.rows)
+
+    def nbytes(self) -> int:
+        rows = 0 if self.rows is None else self.rows.nbytes
+        return rows + sum(key.nbytes + value.nbytes for key, value in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,12 @@ class CausalState:
         return CausalState(past, self.steps, self.z[index], *given)
 
     def detach(self) -> "CausalState":
-        past = tuple(Segment(tuple((k.detach(), v.detach()) for k, v in part.pairs), part.rows) for part in self.past)
+        past = tuple(part.detach() for part in self.past)
         return CausalState(past, self.steps, self.z.detach(), *where_given(Tensor.detach, self.state, self.camera))
 
     def nbytes(self) -> int:
         own = sum(x.nbytes for x in (self.z, self.state, self.camera) if x is not None)
-        rows = sum(part.rows.nbytes for part in self.past if part.rows is not None)
-        return own + rows + sum(k.nbytes + v.nbytes for part in self.past for k, v in part.pairs)
+        return own + sum(part.nbytes() for part in self.past)
 
 
 def where_given(function: Callable[[Tensor], Tensor], *tensors: Tensor | None) -> list[Tensor | None]:
@@ -88,3 +94,12 @@ def trim(past: tuple[Segment, ...], window: int | None, frame: int) -> tuple[Seg
         kept.insert(0, Segment(tuple((k[:, :, -length:], v[:, :, -length:]) for k, v in part.pairs), part.rows))
         tokens -= length
     return tuple(kept)
+
+
+def frame_mask(
+    first: int, steps: int, tokens: int, window: int | None, device: torch.device
+) -> Bool[Tensor, "1 1 L K"]:
+    """True where a token of the new frames may read: its own frame and all before, or the last ones of them."""
+    frame = torch.arange((first + steps) * tokens, device=device) // tokens
+    ago = frame[first * tokens :, None] - frame
+    return ((ago >= 0) & (ago < (window or first + steps)))[None, None]

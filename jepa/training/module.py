@@ -139,7 +139,7 @@ class Pretraining(L.LightningModule):
             clip_gradients(self.method, optimizer, gradient_clip_val, self.global_step)  # pyright: ignore[reportArgumentType]
         except NotFiniteError as error:
             self.policy.refuse(error, self.method, self.global_step)
-            optimizer.zero_grad()  # to None: an optimizer leaves such parameters and their moments as they are
+            optimizer.zero_grad()  # to None: an optimizer leaves such parameters and their state as they are
         else:
             self.policy.accept()
 

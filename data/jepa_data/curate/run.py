@@ -118,18 +118,23 @@ def curate(
         curated = _decided(source, table, config, embeddings)
         with writing(out):
             remove_report(out)
-        if not curated.kept:
-            curated.write(out)
-            raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
+        _check_kept(curated, total, out)
         if not dry_run:
-            kept = curated.kept
-            with new_writer(source, table, kept, out, config, list(annotate), overwrite) as writer:
-                write_samples(writer, source, kept, config, annotate, _count(progress, "writing", len(kept)))
+            with new_writer(source, table, curated.kept, out, config, list(annotate), overwrite) as writer:
+                count = _count(progress, "writing", len(curated.kept))
+                write_samples(writer, source, curated.kept, config, annotate, count)
             curated = replace(curated, written=out)
         curated.write(out)
         with writing(out):
-            sheets = write_examples(source, curated, out, examples)
-        return replace(curated, examples=sheets, seconds=time.monotonic() - began)
+            curated = replace(curated, examples=write_examples(source, curated, out, examples))
+    return replace(curated, seconds=time.monotonic() - began)
+
+
+def _check_kept(curated: Curated, total: int, out: Path) -> None:
+    """Raises DataError if nothing is kept; the report says why."""
+    if not curated.kept:
+        curated.write(out)
+        raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
 
 
 def _count(progress: Progress, what: str, total: int) -> Callable[[int], None]:

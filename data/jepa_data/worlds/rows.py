@@ -24,6 +24,15 @@ def take(state: Any, index: NDArray[np.intp]) -> Any:
     return type(state)(**{f.name: take(getattr(state, f.name), index) for f in fields(state)})
 
 
+def put(state: Any, index: NDArray[np.intp], episodes: Any) -> None:
+    """Replace the episodes at `index`, in place."""
+    if not is_dataclass(state):
+        state[index] = episodes
+        return
+    for field in fields(state):
+        put(getattr(state, field.name), index, getattr(episodes, field.name))
+
+
 def count(state: Any) -> int:
     """The number of episodes E."""
     while is_dataclass(state):

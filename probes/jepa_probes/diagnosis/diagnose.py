@@ -14,6 +14,7 @@ from pathlib import Path
 from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import PlanSettings, Policy, stride_of
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import open_model
@@ -39,7 +40,7 @@ from jepa_probes.diagnosis.verdict import conclude
 from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.costs.base import build_costs
-from jepa_probes.planning.recordings import action_space, recorded_blocks
+from jepa_probes.planning.recordings import TrueSegments, action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
 from jepa_probes.planning.settings import enlarged, make_planner, plan_settings, refined
 from jepa_probes.planning.tasks import Tasks, check_actions
@@ -148,6 +149,12 @@ class _Ladder:
         model = self.subject.model
         self.frames = model.spec.frames_per_step * stride_of(self.tasks.start(1).fps, model)
         self.goal = GoalNumbers.of(self.learned.space, self.tasks)
+        self.segments = self.true_segments = None
+        if self.settings.proposals:
+            train = self.learned.train
+            blocks = recorded_blocks(model, train)
+            self.segments = RecordedSegments(train.latents, self.learned.goals, blocks)
+            self.true_segments = TrueSegments.of(train, blocks, self.tasks.start(1).goal_names)
 
     def climb(self) -> tuple[dict[str, Played], dict[str, str]]:
         """What was played by name, and why the others were not. See ladder.py."""
@@ -155,7 +162,7 @@ class _Ladder:
         config = self.subject.config
         tasks = self.tasks
         settings = self.settings
-        latents = partial(play, model, tasks, guide=self.guide)
+        latents = partial(play, model, tasks, guide=self.guide, segments=self.segments)
         logger.info(f"planning {tasks.protocol.tasks} tasks")
         played: dict[str, Played | None] = {"configured": latents(settings, keep_imagined=True)}
         left_out: dict[str, str] = {}
@@ -179,7 +186,7 @@ class _Ladder:
             logger.info("both")
             played["replan_search"] = latents(replace(sooner, planner=more.planner), count=count)
         logger.info("planning with all else in the goal image as it is now")
-        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide)
+        played["goal_now"] = play_goal_now(model, tasks, settings, self.guide, self.segments)
         if played["goal_now"] is None:
             left_out["goal_now"] = NOTHING_ELSE
         if self.goal is None:
@@ -187,10 +194,13 @@ class _Ladder:
         else:
             logger.info("planning on what is read off latents, and on true states")
             learned = self.learned
-            played["readout"] = play_readout(model, tasks, settings, learned.read, self.goal, self.guide)
-            played["state_dynamics"] = play_states(model, tasks, settings, learned.space, learned.dynamics, self.goal)
+            played["readout"] = play_readout(model, tasks, settings, learned.read, self.goal, self.guide, self.segments)
+            played["state_dynamics"] = play_states(
+                model, tasks, settings, learned.space, learned.dynamics, self.goal, self.true_segments
+            )
         logger.info("planning in the true world")
-        played["simulator"] = play_simulator(model, tasks, settings, self.frames, config.plan.simulator_tasks)
+        count = config.plan.simulator_tasks
+        played["simulator"] = play_simulator(model, tasks, settings, self.frames, count, self.true_segments)
         if played["simulator"] is None:
             left_out["simulator"] = NO_COPIES
         played |= play_others(model, tasks, self.frames, self.inverse)

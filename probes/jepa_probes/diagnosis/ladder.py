@@ -28,6 +28,7 @@ from torch import Tensor
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.agents.proposals import RecordedSegments
 from jepa.planners.cost import LatentCost, Term, goal_reached, state_reached
 from jepa.predictors.base import LatentState
 from jepa.predictors.mlp import MLPPredictor
@@ -38,6 +39,7 @@ from jepa_probes.diagnosis.result import Rung
 from jepa_probes.planning.baselines import play_without_planning, simulator_ceiling
 from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.paired_test import mcnemar
+from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.tasks import Tasks, random_actions
 
@@ -131,6 +133,7 @@ def play(
     *,
     guide: Controller | None = None,
     count: int | None = None,
+    segments: RecordedSegments | None = None,
     keep_imagined: bool = False,
     goal_images: Callable[[GoalBatch], NDArray[np.uint8]] | None = None,
 ) -> Played:
@@ -139,9 +142,10 @@ def play(
     Args:
         keep_imagined: keep what was imagined.
         goal_images: of the world as it is now, in place of those of the tasks.
+        segments: recordings from which plans also start.
     """
     world = tasks.start(1)
-    policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide)
+    policy = Policy(model, tasks.goal_images[:count], settings, tasks.protocol.seed, world.fps, guide, segments)
     played = Played(np.zeros(0, bool))
 
     def act(world: GoalBatch) -> NDArray[np.floating]:
@@ -164,7 +168,11 @@ def play(
 
 
 def play_goal_now(
-    model: LatentWorldModel, tasks: Tasks, settings: PlanSettings, guide: Controller | None = None
+    model: LatentWorldModel,
+    tasks: Tasks,
+    settings: PlanSettings,
+    guide: Controller | None = None,
+    segments: RecordedSegments | None = None,
 ) -> Played | None:
     """Plan towards goal images of the present, in which only what the goal is about has changed.
 
@@ -181,7 +189,7 @@ def play_goal_now(
     world = tasks.run(random_actions(tasks.protocol.seed, 1), FEW).world
     if (goal_images(world) == tasks.goal_images[: len(world)]).all():
         return None
-    return play(model, tasks, settings, guide=guide, goal_images=goal_images)
+    return play(model, tasks, settings, guide=guide, segments=segments, goal_images=goal_images)
 
 
 def play_readout(
@@ -191,13 +199,14 @@ def play_readout(
     read: StateRead,
     goal: GoalNumbers,
     guide: Controller | None = None,
+    segments: RecordedSegments | None = None,
 ) -> Played:
     """Plan in latents by the distance of what is read off them: the latent distance, of weight 1, is taken out."""
     images = torch.from_numpy(tasks.goal_images).movedim(-1, 1)
     weight = settings.running_cost_weight
     latent = Term(goal_reached(model.encode_image(images), running_cost_weight=weight), -1.0)
     terms = (*settings.terms, latent, *goal.terms(read, weight))
-    return play(model, tasks, replace(settings, terms=terms), guide=guide)
+    return play(model, tasks, replace(settings, terms=terms), guide=guide, segments=segments)
 
 
 def play_states(
@@ -207,8 +216,9 @@ def play_states(
     space: StateSpace,
     dynamics: MLPPredictor,
     goal: GoalNumbers,
+    segments: TrueSegments | None = None,
 ) -> Played:
-    """Plan on true states, with dynamics that were learned on them; other costs and starts of plans are left out."""
+    """Plan on true states, with dynamics that were learned on them; other costs and guides are left out."""
     policy = Policy(model, tasks.goal_images[:1], settings, tasks.protocol.seed, tasks.start(1).fps)
     control = policy.control
     queue: list[NDArray[np.floating]] = []
@@ -220,7 +230,9 @@ def play_states(
         if not queue:
             began = time.process_time()
             states = space.code.encode(torch.from_numpy(world.states()).float())
-            plan = control.plan(LatentCost(dynamics, LatentState(space.latents(states)), terms), len(world))
+            proposals = segments and segments.propose(world, tasks.goal, control.next_horizon(), settings.proposals)
+            cost = LatentCost(dynamics, LatentState(space.latents(states)), terms)
+            plan = control.plan(cost, len(world), proposals=proposals)
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, -1)).flatten(1, 2)
             queue.extend(steps.numpy().swapaxes(0, 1))
             played.plans += 1
@@ -233,15 +245,20 @@ def play_states(
 
 
 def play_simulator(
-    model: LatentWorldModel, tasks: Tasks, settings: PlanSettings, frames: int, count: int | None
+    model: LatentWorldModel,
+    tasks: Tasks,
+    settings: PlanSettings,
+    frames: int,
+    count: int | None,
+    segments: TrueSegments | None = None,
 ) -> Played | None:
     """See `simulator_ceiling`."""
     began = time.process_time()
-    solved = simulator_ceiling(tasks, frames, settings, count, actions=model.spec.actions)
-    if solved is None:
+    episodes = simulator_ceiling(tasks, frames, settings, count, actions=model.spec.actions, segments=segments)
+    if episodes is None:
         return None
     plans = -(-tasks.protocol.steps // (frames * settings.replan_every))
-    return Played(solved, plans, time.process_time() - began)
+    return Played(episodes.solved, plans, time.process_time() - began)
 
 
 def play_others(model: LatentWorldModel, tasks: Tasks, frames: int, inverse: Controller | None) -> dict[str, Played]:

@@ -74,7 +74,7 @@ def measure_open_loop(
 
 
 def measure_exploitation(
-    plans: Sequence[Float[Tensor, "B H N D"]],
+    plans: Sequence[Float[Tensor, "B _ N D"]],
     recorded: Float[Tensor, "E P N D"],
     train: Float[Tensor, "V S N D"],
     test: Float[Tensor, "W T N D"],

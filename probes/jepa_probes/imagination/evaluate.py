@@ -74,11 +74,11 @@ def evaluate_controller(
         **dict(Success.of(episodes.solved)),
         baselines={agent: Score(**dict(Success.of(which))) for agent, which in others.items()},
         ever_reached=float(tasks.reached(episodes.nearest).mean()),
-        median_distance=float(np.median(episodes.distance)),
+        median_distance=float(np.median(episodes.judged)),
         unit=world.unit,
         protocol=tasks.protocol,
         seconds=seconds,
-        distances=episodes.distance.tolist(),
+        distances=episodes.judged.tolist(),
         returns=returns,
     )
 

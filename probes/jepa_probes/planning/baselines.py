@@ -28,9 +28,10 @@ from jepa.planners.mpc import ModelPredictiveControl
 from jepa.world_model import LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.worlds.base import GoalBatch
+from jepa_probes.planning.recordings import Segments, TrueSegments
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.rules import action_cost_of
-from jepa_probes.planning.tasks import Tasks, random_actions
+from jepa_probes.planning.tasks import Episodes, Tasks, random_actions
 
 # Of rules in the true cost: a step that is deep in a region, and one at full force, beside a unit of distance.
 DEPTH_WEIGHT, ACTION_COST_WEIGHT = 10.0, 0.3
@@ -41,10 +42,10 @@ def score_baselines(
     tasks: Tasks,
     frames: int,
     settings: PlanSettings,
-    *,
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
     simulator_tasks: int | None = None,
+    segments: Segments | None = None,
 ) -> dict[str, Success]:
     """Scores of the other agents, by name; those that hold actions do so for `frames`, a latent step.
 
@@ -54,9 +55,11 @@ def score_baselines(
     lead = None
     if guide is not None:
         lead = partial(_led, model, guide, tasks, settings.horizon * frames)
-    ceiling = simulator_ceiling(tasks, frames, settings, simulator_tasks, lead, model.spec.actions)
+    ceiling = simulator_ceiling(
+        tasks, frames, settings, simulator_tasks, lead, model.spec.actions, segments and segments.true
+    )
     if ceiling is not None:
-        solved["simulator"] = ceiling
+        solved["simulator"] = ceiling.solved
     return {agent: Success.of(which) for agent, which in solved.items()}
 
 
@@ -114,12 +117,13 @@ def simulator_ceiling(
     count: int | None,
     lead: Callable[[GoalBatch], Float[Tensor, "B P A"]] | None = None,
     actions: ActionStats | None = None,
-) -> NDArray[np.bool_] | None:
+    segments: TrueSegments | None = None,
+) -> Episodes | None:
     """The same planner, or what of it needs no gradient, on the true simulator; a step is `frames` frames.
 
     `lead`: the actions that a plan starts from, where the planner's own plans start from a guide. `actions`: of the
-    model's data, so that both search alike. None if nothing of the planner works without a gradient, the world makes
-    no copies, or `count` is 0.
+    model's data, so that both search alike. `segments`: recordings from which plans also start. None if nothing of the
+    planner works without a gradient, the world makes no copies, or `count` is 0.
     """
     world = tasks.start(1)
     planner = settings.planner.gradient_free()
@@ -137,37 +141,51 @@ def simulator_ceiling(
         keep=settings.keep,
         seed=tasks.protocol.seed,
         actions=actions,
+        budget=settings.budget,
     )
     queue: list[NDArray[np.float64]] = []
 
     def act(world: GoalBatch) -> NDArray[np.float64]:
         if not queue:
             goal = tasks.goal[: len(world)]
-            start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)
-            plan = control.plan(lambda actions: _true_cost(tasks, world, goal, actions, frames), len(world), start)
+            horizon = control.next_horizon()
+            start = lead and lead(world).unflatten(1, (-1, frames)).flatten(2)[:, :horizon]
+            proposals = segments and segments.propose(world, goal, horizon, settings.proposals)
+            cost = partial(_true_cost, tasks, world, goal, frames=frames, weight=settings.running_cost_weight)
+            plan = control.plan(cost, len(world), start, proposals=proposals)
             steps = plan.actions[:, : settings.replan_every].unflatten(-1, (frames, width)).flatten(1, 2)
             queue.extend(steps.double().numpy().swapaxes(0, 1))
         return queue.pop(0)
 
-    return tasks.solved_by(act, count)
+    return tasks.run(act, count)
 
 
 def _true_cost(
-    tasks: Tasks, world: GoalBatch, goal: Float[np.ndarray, "B G"], actions: Float[Tensor, "B K H A"], frames: int
+    tasks: Tasks,
+    world: GoalBatch,
+    goal: Float[np.ndarray, "B G"],
+    actions: Float[Tensor, "B K H A"],
+    *,
+    frames: int,
+    weight: float,
 ) -> Float[Tensor, "B K"]:
-    """Mean distance to the goal over a plan, plus the speed at its end (it should stop there), and what rules add."""
+    """Mean distance to the goal over a plan, in which the last step has the weight 1 and the others have `weight`, plus
+    the speed at its end (it should stop there), and what rules add."""
     batch, plans = actions.shape[:2]
     task = np.repeat(np.arange(batch), plans)
     imagined = world.take(task)
     target = np.repeat(goal, plans, axis=0)
     forces = actions.flatten(0, 1).unflatten(-1, (frames, -1)).flatten(1, 2).numpy()
-    total = np.zeros(len(imagined))
+    total, rules = np.zeros(len(imagined)), np.zeros(len(imagined))
+    weights = np.full(forces.shape[1], weight)
+    weights[-1] = 1.0
     for t in range(forces.shape[1]):
         imagined.step(forces[:, t])
-        total += imagined.distance_to_goal(target)
+        if weights[t]:
+            total += weights[t] * imagined.distance_to_goal(target)
         if tasks.regions is not None:
-            total += DEPTH_WEIGHT * tasks.regions.depth(imagined.goal_state(), task)
+            rules += DEPTH_WEIGHT * tasks.regions.depth(imagined.goal_state(), task)
         if tasks.protocol.max_action_cost is not None:
-            total += ACTION_COST_WEIGHT * action_cost_of(forces[:, t])
-    total = total / forces.shape[1] + 0.1 * imagined.speed()
+            rules += ACTION_COST_WEIGHT * action_cost_of(forces[:, t])
+    total = total / weights.sum() + rules / len(weights) + 0.1 * imagined.speed()
     return torch.from_numpy(total).float().unflatten(0, (batch, plans))

@@ -8,6 +8,7 @@ from jepa.agents.config import InverseSettings
 from jepa.config import DEFAULT, Component, Config, part
 from jepa.config.fields import Count, Positive, Share
 from jepa.planners import PLANNERS
+from jepa.planners.futures import Outlook
 from jepa_probes.planning.costs import TERMS, TermConfig
 
 
@@ -38,8 +39,22 @@ class TasksConfig(Config):
         default=None,
         description="sum over the steps of the mean square of the actions; who takes more has not solved the task",
     )
+    start_offset: Count | None = Field(
+        default=None,
+        description="with goal_offset: tasks start where goal_policy is after at most so many steps, at rest; none: "
+        "where the world starts",
+    )
+    judge: Literal["end", "ever"] = Field(
+        default="end", description="success is at the goal at the end of the budget, or ever until then"
+    )
     action_repeat: Count = Field(default=1, description="environment steps for which an action repeats")
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _starts_under_way(self) -> Self:
+        if self.start_offset and not self.goal_offset:
+            raise ValueError("start_offset is where goal_policy has got to: set goal_offset too, or leave it out")
+        return self
 
 
 class InverseConfig(InverseSettings):
@@ -49,6 +64,19 @@ class InverseConfig(InverseSettings):
         default=None, description="frames of the clips whose later frames are goals; none: as in training"
     )
     clips: Count | None = Field(default=2000, description="at most so many recorded clips; none: all")
+    clips_per_video: Count = 2
+
+
+class ProposalConfig(Config):
+    """What was done in the recordings between two moments much like the present and the goal, as starts of plans."""
+
+    count: Count = Field(default=64, description="recorded segments that each plan starts from, of different clips")
+    clip_frames: Count | None = Field(
+        default=None,
+        description="frames of the clips; segments are shorter, and as long as the horizon at most; "
+        "none: as long as the horizon, or as the recordings allow",
+    )
+    clips: Count | None = Field(default=3000, description="at most so many recorded clips; none: all")
     clips_per_video: Count = 2
 
 
@@ -76,14 +104,28 @@ class PlanConfig(TasksConfig):
         "clip longer ones; none: no bounds, and the planner's std counts standard deviations of the data",
     )
     running_cost_weight: Share = 1.0
+    futures: int = Field(
+        default=0,
+        ge=0,
+        description="sampled futures of each plan, for a predictor of distributions; 0: one, without noise",
+    )
+    outlook: Outlook = Field(
+        default="mean", description="which of their costs counts: the mean, the lowest or the highest"
+    )
     costs: tuple[Annotated[TermConfig, part(TERMS)], ...] = Field(
         default=(), description="costs added to the distance to the goal, which has weight 1"
     )
     planner: Annotated[Component, part(PLANNERS, "cem")] = DEFAULT
+    know_budget: bool = Field(default=False, description="a plan is no longer than what is left of `steps`")
     warm_start: Literal["previous", "none", "inverse_dynamics", "controller"] = Field(
         default="previous",
         description="a plan starts from the rest of the last one, from no action, from what inverse dynamics would do, "
         "or from what the controller of `jepa dream` would do",
+    )
+    proposals: ProposalConfig | None = Field(
+        default=None,
+        description="recorded segments with the nearest start and goal, and standing still, as starts of plans beside "
+        "`warm_start`; none: left out",
     )
     inverse: InverseConfig | None = Field(
         default=InverseConfig(), description="plays the tasks too, without planning; none: left out"

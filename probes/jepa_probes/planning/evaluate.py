@@ -6,7 +6,6 @@ Every score has its 95 % Wilson interval and its number of tasks; the others are
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -20,6 +19,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.baselines import score_baselines
 from jepa_probes.planning.costs.base import Costs, Region
+from jepa_probes.planning.recordings import Segments
 from jepa_probes.planning.result import Entered, PlanResult, Rules, Success
 from jepa_probes.planning.tasks import Episodes, Tasks, check_actions
 
@@ -47,6 +47,7 @@ def evaluate(
     costs: Costs | None = None,
     inverse: Callable[[], Controller] | None = None,
     guide: Controller | None = None,
+    segments: Segments | None = None,
     simulator_tasks: int | None = None,
     keep: int = 24,
 ) -> Evaluation:
@@ -56,6 +57,7 @@ def evaluate(
         costs: the other terms of the cost, in place of those of the settings.
         inverse: makes the agent `inverse_dynamics`, once planning was done; None leaves it out.
         guide: what plans start from, see `Policy`.
+        segments: recordings that plans start from as well: by latents, and by true states for the simulator.
         simulator_tasks: tasks for the planner on the true simulator, the expensive part; 0 leaves it
             out, None: all.
         keep: tasks whose images are kept.
@@ -64,39 +66,39 @@ def evaluate(
     check_actions(model, world)
     costs = costs or Costs()
     settings = replace(settings, terms=costs.terms)
-    ready = partial(Policy, model, settings=settings, seed=tasks.protocol.seed, fps=world.fps, guide=guide)
+
+    def ready(goal: UInt8[np.ndarray, "B h w 3"]) -> Policy:
+        return Policy(model, goal, settings, tasks.protocol.seed, world.fps, guide, segments and segments.latent)
+
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
     episodes = tasks.run(player)
     seconds = time.perf_counter() - began
-    solved = episodes.solved
     frames = model.spec.frames_per_step * policy.stride
     steps = settings.horizon / policy.plans
-    others = score_baselines(
-        model, tasks, frames, settings, inverse=inverse, guide=guide, simulator_tasks=simulator_tasks
-    )
     result = PlanResult(
-        **dict(Success.of(solved)),
-        baselines=others,
+        **dict(Success.of(episodes.solved)),
+        baselines=score_baselines(model, tasks, frames, settings, inverse, guide, simulator_tasks, segments),
         ever_reached=float(tasks.reached(episodes.nearest).mean()),
-        median_distance=float(np.median(episodes.distance)),
+        reached_at_end=float(tasks.reached(episodes.distance).mean()),
+        median_distance=float(np.median(episodes.judged)),
         unit=world.unit,
         plans_per_task=policy.plans,
         seconds_per_plan=player.seconds / (policy.plans * tasks.protocol.tasks),
         seconds_per_plan_alone=_time_of_one(ready(tasks.goal_images[:1]), world),
-        model_calls_per_plan=round(policy.evaluations * steps),
+        model_calls_per_plan=round(policy.model_calls / policy.plans),
         differentiated_calls_per_plan=round(policy.differentiated * steps),
         protocol=tasks.protocol,
         settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.configs},
         seconds=seconds,
-        distances=episodes.distance.tolist(),
+        distances=episodes.judged.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
         rules=_rules(tasks, episodes),
     )
     assert player.imagined is not None
     images = np.stack([*player.images, episodes.world.render()[:keep]])
-    return Evaluation(result, tasks, solved, images, player.imagined[:keep], frames)
+    return Evaluation(result, tasks, episodes.solved, images, player.imagined[:keep], frames)
 
 
 def _entered(entered: NDArray[np.bool_], tasks: Tasks, regions: Sequence[Region]) -> Entered | None:
@@ -114,7 +116,6 @@ def _rules(tasks: Tasks, episodes: Episodes) -> Rules | None:
     cost = episodes.action_cost
     over = None if protocol.max_action_cost is None else float((cost > protocol.max_action_cost).mean())
     return Rules(
-        reached=float(tasks.reached(episodes.distance).mean()),
         entered=None if tasks.regions is None else float(episodes.entered.mean()),
         over_action_cost=over,
         median_action_cost=float(np.median(cost)),

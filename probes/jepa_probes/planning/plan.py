@@ -49,6 +49,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             costs=agent.costs,
             inverse=agent.inverse,
             guide=agent.guide,
+            segments=agent.segments,
             simulator_tasks=config.simulator_tasks,
         )
     done.result.write(agent.out)
@@ -72,11 +73,11 @@ def plan_with_each(
     """
     agent = prepare(run, config, out)
     settings = replace(agent.settings, terms=agent.costs.terms)
+    segments = agent.segments and agent.segments.latent
     with errors_of(run):
-        result = compare_planners(agent.model, agent.tasks, settings, planners, agent.guide)
+        result = compare_planners(agent.model, agent.tasks, settings, planners, agent.guide, segments)
     result.write(agent.out)
-    (agent.out / "figures").mkdir(exist_ok=True)
-    draw_planners({run.name: [result]}, agent.out / "figures" / "planners.svg")
+    draw_planners([result], agent.out / "figures" / "planners.svg")
     return result
 
 
@@ -114,7 +115,7 @@ def table(result: PlanResult) -> list[str]:
     if rules := result.rules:
         broken = {"entered the region": rules.entered, "cost too much": rules.over_action_cost}
         parts = [f"{what} {percent(share)}" for what, share in broken.items() if share is not None]
-        lines.append(f"planning: ended at the goal {percent(rules.reached)}, " + ", ".join(parts))
+        lines.append(f"planning: ended at the goal {percent(result.reached_at_end)}, " + ", ".join(parts))
     return lines
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from jepa.agents.controller import Controller
 from jepa.agents.policy import PlanSettings, Policy
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import Component, UserError
 from jepa.config.result import Result
 from jepa.world_model import LatentWorldModel
@@ -95,18 +96,19 @@ def compare_planners(
     settings: PlanSettings,
     config: PlannersConfig,
     guide: Controller | None = None,
+    segments: RecordedSegments | None = None,
 ) -> PlannerComparison:
     """Let each planner play the tasks, then time all of them.
 
     Args:
         settings: how each of them plans, apart from the planner.
-        guide: what plans start from, see `Policy`.
+        guide, segments: what plans start from, see `Policy`.
     """
     began = time.perf_counter()
     fps = tasks.start(1).fps
 
     def make_policy(entry: _Entry, count: int | None = None) -> Policy:
-        return Policy(model, tasks.goal_images[:count], entry.settings, tasks.protocol.seed, fps, guide)
+        return Policy(model, tasks.goal_images[:count], entry.settings, tasks.protocol.seed, fps, guide, segments)
 
     parts = (config.baseline, *config.planners)
     entries = [_Entry(part, replace(settings, planner=make_planner(part))) for part in parts]

@@ -17,7 +17,7 @@ from jepa_probes.imagination.dream import load_controller
 from jepa_probes.output import output_folder
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.costs.base import Costs, build_costs
-from jepa_probes.planning.recordings import action_space, inverse_dynamics
+from jepa_probes.planning.recordings import Segments, action_space, inverse_dynamics, recorded_segments
 from jepa_probes.planning.resolve import fitted, protocol_of
 from jepa_probes.planning.settings import plan_settings
 from jepa_probes.planning.tasks import Tasks
@@ -32,6 +32,7 @@ class Agent:
         settings: how it plans, without `costs`.
         inverse: fits inverse dynamics when it is first called; None where the config wants none.
         guide: what plans start from, see `Policy`.
+        segments: recordings that plans also start from; None where the config wants none.
         out: folder for what is written.
     """
 
@@ -43,6 +44,7 @@ class Agent:
     costs: Costs
     inverse: Callable[[], Controller] | None
     guide: Controller | None
+    segments: Segments | None
     out: Path
 
 
@@ -73,4 +75,6 @@ def prepare(run: Path, config: PlanConfig, out: Path | None = None) -> Agent:
         space = action_space(model, protocol.world)
         inverse = config.inverse and cache(partial(inverse_dynamics, model, data, config.inverse, space, config.seed))
         guide = {"inverse_dynamics": inverse, "controller": partial(load_controller, run, out)}.get(config.warm_start)
-        return Agent(model, training, config, tasks, settings, costs, inverse, guide and guide(), out)
+        names = tasks.start(1).goal_names
+        segments = config.proposals and recorded_segments(model, data, config.proposals, names, config.seed)
+        return Agent(model, training, config, tasks, settings, costs, inverse, guide and guide(), segments, out)

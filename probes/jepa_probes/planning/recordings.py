@@ -1,22 +1,28 @@
 """What a run's recordings are to those that learn to act from them: latents, the same as goals, and actions."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from jepa.agents.controller import ActionSpace, Actor, Bounds
 from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import stride_of
+from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
 from jepa_data.worlds import make_batch
+from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.gym import GymBatch
-from jepa_probes.planning.config import InverseConfig
+from jepa_probes.diagnosis.quantities import StateCode
+from jepa_probes.planning.config import InverseConfig, ProposalConfig
 from jepa_probes.probing.features import Encode, Features, extract_all
 
 CACHE_MIB = 1024
@@ -87,6 +93,49 @@ def inverse_dynamics(
     clips = data.model_copy(update={"clip_frames": settings.clip_frames or data.clip_frames})
     features, goals = recorded(model, clips, seed, settings.clips, settings.clips_per_video)
     return fit_inverse(features.latents, goals, recorded_blocks(model, features), space, settings, seed)
+
+
+@dataclass(frozen=True)
+class TrueSegments:
+    """Recorded segments by their true states: what a goal says of them, standardized, and angles as sine and cosine."""
+
+    code: StateCode
+    segments: RecordedSegments
+
+    @classmethod
+    def of(cls, recorded: Features, blocks: Float[Tensor, "E Q A"], goal_names: Sequence[str]) -> "TrueSegments | None":
+        """None where a goal's quantities are not recorded states."""
+        if not set(goal_names) <= set(recorded.state_names):
+            return None
+        states = recorded.states[..., [recorded.state_names.index(name) for name in goal_names]]
+        code = StateCode.fit(goal_names, states)
+        latents = code.encode(states)[:, :, None]
+        return cls(code, RecordedSegments(latents, latents, blocks))
+
+    def propose(
+        self, world: GoalBatch, goal: Float[np.ndarray, "B G"], horizon: int, count: int
+    ) -> Float[Tensor, "B P H E"]:
+        """See `RecordedSegments.propose`."""
+        now, then = (self.code.encode(torch.from_numpy(x).float())[:, None] for x in (world.goal_state(), goal))
+        return self.segments.propose(now, then, horizon, count)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Recordings as starts of plans: by their latents, and by their true states where these are recorded."""
+
+    latent: RecordedSegments
+    true: TrueSegments | None
+
+
+def recorded_segments(
+    model: LatentWorldModel, data: StreamConfig, settings: ProposalConfig, goal_names: Sequence[str], seed: int
+) -> Segments:
+    """Those of the run's recordings."""
+    clips = data.model_copy(update={"clip_frames": settings.clip_frames or data.clip_frames})
+    features, goals = recorded(model, clips, seed, settings.clips, settings.clips_per_video)
+    blocks = recorded_blocks(model, features)
+    return Segments(RecordedSegments(features.latents, goals, blocks), TrueSegments.of(features, blocks, goal_names))
 
 
 def recorded_blocks(model: LatentWorldModel, features: Features) -> Float[Tensor, "E Q A"]:

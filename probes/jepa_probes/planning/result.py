@@ -35,13 +35,11 @@ class Rules(Part):
     """Of tasks with rules beside the goal: shares of the tasks, and the median of what the actions of an episode cost.
 
     Attributes:
-        reached: ended at the goal, whatever was broken.
         entered: a region that must not be entered; None without regions.
         over_action_cost: cost more than allowed; None without a limit.
         solved: which tasks.
     """
 
-    reached: float
     entered: Number
     over_action_cost: Number
     median_action_cost: float
@@ -53,8 +51,10 @@ class PlanResult(Result, Success):
 
     Attributes:
         baselines: of the agents that were given the same tasks, see planning/baselines.py.
-        ever_reached: share of tasks that were at the goal at some time.
-        median_distance, distances: from the goal at the end, in `unit`; `distances` of each task.
+        ever_reached: share of tasks that were at the goal at some time; `reached_at_end`: at the end of the
+            budget; whatever rule was broken.
+        median_distance, distances: from the goal at the end, in `unit`; `distances` of each task. Where the protocol
+            judges "ever", the nearest that a task came.
         model_calls_per_plan: imagined steps; `differentiated_calls_per_plan` of them with gradients.
         settings: of the planner; `terms` are the other costs.
         entered: regions of the costs; None without them.
@@ -77,6 +77,7 @@ class PlanResult(Result, Success):
     seconds: float
     distances: list[Number]
     entered: Entered | None = None
+    reached_at_end: float | None = None
     rules: Rules | None = None
 
     def solved(self) -> NDArray[np.bool_]:

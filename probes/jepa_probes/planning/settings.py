@@ -33,6 +33,10 @@ def plan_settings(config: PlanConfig, terms: tuple[Term, ...] = ()) -> PlanSetti
         keep=config.warm_start == "previous",
         history=config.history,
         random_action_if_stuck=config.random_action_if_stuck,
+        budget=config.steps if config.know_budget else None,
+        proposals=config.proposals.count if config.proposals else 0,
+        futures=config.futures,
+        outlook=config.outlook,
     )
 
 

@@ -3,12 +3,14 @@
     episodes of a recording   0 … n                 seen in training, or kept for probes
     episodes of tasks         1,000,000 …           seen by nobody before
 
-Success is judged at the end of the budget, so passing over the goal does not count. Rules (rules.py) hold all the time.
+Success is judged at the end of the budget, so passing over the goal does not count, unless a protocol says otherwise.
+Rules (rules.py) hold all the time.
 """
 
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
-from jepa_data.worlds import make_batch, make_goal_batch
+from jepa_data.worlds import make_batch, make_goal_batch, rows
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_probes.planning.rules import Watch, draw_regions
 
@@ -28,6 +30,7 @@ REGION_STREAM = zlib.crc32(b"regions")
 ATTEMPTS = 100  # to draw a goal that is far enough from the start
 Z95 = 1.959964  # a normal variable lies so many standard deviations from its mean at most, 95 times of 100
 
+Judge = Literal["end", "ever"]
 Act = Callable[[GoalBatch], NDArray[np.floating]]
 
 
@@ -45,6 +48,9 @@ class Protocol:
             draws.
         keep_out_radius: near the way of each task lies a ball of this radius, which must not be entered; None: none.
         max_action_cost: sum over the steps of the mean square of the actions, at most; None: any.
+        start_offset: with `goal_offset`: a task starts where the same episode of `goal_policy` is after some steps, at
+            most so many, at rest: in mid-push, as in tasks that are cut from recordings. None: where the world starts.
+        judge: success is at the goal at the "end" of the budget, or "ever" until then.
     """
 
     world: str
@@ -59,6 +65,8 @@ class Protocol:
     goal_policy: str | None = None
     keep_out_radius: float | None = None
     max_action_cost: float | None = None
+    start_offset: int | None = None
+    judge: Judge = "end"
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,14 @@ class Play:
 class Episodes:
     """How tasks ended: the world as it was left, how far all ended from their goals, and the nearest that they came.
 
-    `solved`: who ended at the goal and broke no rule. `entered` and `action_cost`: see `Watch`.
+    `judged`: the distance by which the protocol judges. `solved`: who was at the goal then and broke no rule. `entered`
+    and `action_cost`: see `Watch`.
     """
 
     world: GoalBatch
     distance: Float[np.ndarray, " B"]
     nearest: Float[np.ndarray, " B"]
+    judged: Float[np.ndarray, " B"]
     solved: Bool[np.ndarray, " B"]
     entered: Bool[np.ndarray, " B"]
     action_cost: Float[np.ndarray, " B"]
@@ -155,8 +165,9 @@ class Tasks:
             watch.step(actions, world)
             nearest = np.minimum(nearest, world.distance(goal))
         distance = world.distance(goal)
-        solved = self.reached(distance) & ~watch.broken()
-        return Episodes(world, distance, nearest, solved, watch.entered, watch.action_cost)
+        judged = nearest if self.protocol.judge == "ever" else distance
+        solved = self.reached(judged) & ~watch.broken()
+        return Episodes(world, distance, nearest, judged, solved, watch.entered, watch.action_cost)
 
     def solved_by(self, act: Act, count: int | None = None) -> NDArray[np.bool_]:
         """Which of the first `count` tasks, or of all, `act` solves."""
@@ -173,12 +184,17 @@ class Tasks:
         goal = np.empty((len(self._start), len(self._start.goal_names)))
         recorded = np.zeros((len(goal), p.goal_offset, self._start.action_size)) if p.goal_offset else None
         again = np.arange(len(goal))
+        drawn = self._start.take(again)
         for attempt in range(ATTEMPTS):
             world = self._start.take(again)
             if recorded is None:
                 goal[again] = world.draw_goals(rng)
             else:
-                goal[again], recorded[again] = self._reached(world, again, attempt)
+                world, actions = self._under_way(drawn.take(again), again, attempt)
+                rows.put(self._start.state, again, world.state)
+                for t in range(actions.shape[1]):
+                    world.step(actions[:, t])
+                goal[again], recorded[again] = world.goal_state(), actions
             again = np.flatnonzero(self._start.distance(goal) < p.min_distance)
             if not again.size:
                 return goal, recorded
@@ -188,18 +204,26 @@ class Tasks:
             + ("." if p.goal_offset is None else f", or raise goal_offset ({p.goal_offset}).")
         )
 
-    def _reached(
-        self, world: GoalBatch, rows: NDArray[np.intp], attempt: int
-    ) -> tuple[Float[np.ndarray, "M G"], Float[np.ndarray, "M O A"]]:
-        """Where the goal policy gets from the present state, and by what."""
+    def _under_way(
+        self, world: GoalBatch, tasks: NDArray[np.intp], attempt: int
+    ) -> tuple[GoalBatch, Float[np.ndarray, "M O A"]]:
+        """Where tasks start, and what the goal policy does from there; with `start_offset` it has been at work."""
         p = self.protocol
         assert p.goal_offset is not None
         stream = (p.seed ^ GOAL_STREAM) + (attempt << 40)
-        generators = [np.random.Generator(np.random.Philox(key=[stream, FIRST_EPISODE + int(r)])) for r in rows]
-        actions = world.act(p.goal_policy or world.policies[0], generators, p.goal_offset + 1)
-        for t in range(p.goal_offset):
+        generators = [np.random.Generator(np.random.Philox(key=[stream, FIRST_EPISODE + int(r)])) for r in tasks]
+        before = p.start_offset or 0
+        actions = world.act(p.goal_policy or world.policies[0], generators, before + p.goal_offset + 1)
+        if not before:
+            return world, actions
+        start = np.array([rng.integers(before + 1) for rng in generators])
+        started = world.take(np.arange(len(world)))
+        for t in range(before):
             world.step(actions[:, t])
-        return world.goal_state(), actions
+            now = np.flatnonzero(start == t + 1)
+            rows.put(started.state, now, rows.take(world.state, now))
+        started.set_goal_state(started.goal_state())
+        return started, actions[np.arange(len(world))[:, None], start[:, None] + np.arange(p.goal_offset)]
 
 
 def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:

@@ -1,39 +1,52 @@
 """Success against CPU time a plan, of the planners that `jepa plan --planners` compared: one panel a world."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from jepa.config import UserError
 from jepa_probes.planning.planner_comparison import PlannerComparison, pooled
 from jepa_probes.reporting.curves import INK, frame_quietly
 
 COLORS = ("#3355dd", "#d9480f", "#12805c", "#a61e8c", "#8a6d00", "#0b7285", "#5f3dc4", "#495057")
 MARKERS = "osD^vP*X"
+SUFFIXES = (".svg", ".png")
 SHARE = 0.1  # of the CPU time of the baseline: a line marks it
 
 
-def draw_planners(panels: Mapping[str, Sequence[PlannerComparison]], path: Path) -> None:
-    """Write an SVG.
+def draw_planners(comparisons: Sequence[PlannerComparison], path: Path) -> None:
+    """Write an SVG or a PNG.
 
     Args:
-        panels: by title; comparisons of the same planners in several runs, which are pooled.
+        comparisons: of the same planners; those in one world are pooled.
+        path: its suffix is the format.
+
+    Raises:
+        UserError: another suffix, or comparisons of one world are of different planners.
     """
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    panels: dict[str, list[PlannerComparison]] = defaultdict(list)
+    for comparison in comparisons:
+        panels[comparison.protocol.world].append(comparison)
+    figure = Figure(figsize=(4.6 * len(panels), 3.6), dpi=150, layout="constrained")
     with matplotlib.rc_context({"svg.hashsalt": "planners", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        FigureCanvasSVG(figure)
+        FigureCanvasAgg(figure)
         lines: dict[str, Any] = {}
-        for index, (title, comparisons) in enumerate(panels.items()):
+        for index, (world, same) in enumerate(panels.items()):
             axes = figure.add_subplot(1, len(panels), index + 1)
-            axes.set_title(title, fontsize=10, color=INK["light"], loc="left")
-            lines |= _panel(axes, comparisons)
+            axes.set_title(world, fontsize=10, color=INK["light"], loc="left")
+            lines |= _panel(axes, same)
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-        figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format=path.suffix[1:], facecolor="white", metadata={"Date": None})
 
 
 def _panel(axes: Axes, comparisons: Sequence[PlannerComparison]) -> dict[str, Any]:

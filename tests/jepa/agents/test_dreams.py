@@ -71,7 +71,7 @@ class Cloud:
 
 
 class NoisyMass(PointMass):
-    def step(self, state, action, noise=None):
+    def step(self, state, action, noise=None, temperature=1.0):
         _, next_latent = super().step(state, action)
         return LatentState(next_latent.z if noise is None else next_latent.z + 0.1 * noise), Cloud(next_latent.z)
 

@@ -269,7 +269,9 @@ def test_plans_that_start_elsewhere_are_other_plans(run: Path, run_jepa: Jepa) -
         assert f"warm_start: {start}" in (run / "plan.yaml").read_text()
     assert found["none"]["distances"] != found["inverse_dynamics"]["distances"]
     assert found["none"]["baselines"]["inverse_dynamics"] == found["inverse_dynamics"]["baselines"]["inverse_dynamics"]
-    run_jepa("plan", run, *few, "inverse=null")
+    run_jepa("plan", run, *few, "inverse=null", "proposals.count=8", "proposals.clips=20", "know_budget=true")
+    done = json.loads((run / "plan.json").read_text())
+    assert done["distances"] != found["none"]["distances"] and done["settings"]["proposals"] == 8
     assert "inverse_dynamics" not in json.loads((run / "plan.json").read_text())["baselines"]
 
 

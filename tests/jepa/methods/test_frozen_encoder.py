@@ -253,7 +253,38 @@ def test_a_predictor_that_reads_cameras_or_is_not_causal_is_refused() -> None:
     with pytest.raises(ValueError, match="camera_size 0"):
         ac(predictor={"camera_size": 6})
     config = DinoWM.Config.model_validate({"predictor": {"kind": "mlp"}})
-    with pytest.raises(ValueError, match="dino_wm needs a predictor of kind causal, found mlp"):
+    with pytest.raises(ValueError, match=r"dino_wm needs a predictor that reads patches \(.*causal.*\), found mlp"):
+        DinoWM(config, backbone(), CLIPS)
+
+
+HYBRID = {
+    "kind": "hybrid",
+    "pattern": "M*-M",
+    "hidden": 24,
+    "heads": 4,
+    "mamba_heads": 3,
+    "mamba_head_dim": 8,
+    "mamba_state": 8,
+    "chunk": 8,
+}
+
+
+def test_a_hybrid_learns_patches_from_the_truth_and_its_own_predictions() -> None:
+    config = DinoWM.Config.model_validate({"predictor": HYBRID, "rollout_steps": 2})
+    torch.manual_seed(1)
+    method = DinoWM(config, backbone(), CLIPS).train()
+    optimizer = adamw(method, lr=3e-3, weight_decay=0.0, betas=(0.9, 0.999))
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        terms = method.loss(batch(), generator())
+        terms["loss"].backward()
+        optimizer.step()
+        losses.append(terms["loss"].item())
+    assert losses[-1] < 0.95 * losses[0] and terms["rollout"] > 0
+    assert all(p.grad is not None and p.grad.any() for p in method.dynamics.parameters())
+    config = DinoWM.Config.model_validate({"predictor": HYBRID, "states": STATES})
+    with pytest.raises(ValueError, match=r"method.states: .*kind causal reads states, found hybrid"):
         DinoWM(config, backbone(), CLIPS)
 
 

@@ -12,6 +12,7 @@ from jepa.methods.base import Batch, ClipShape, Method
 from jepa.methods.lewm import LeWM
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.hybrid import HybridPredictor
 from jepa.predictors.mlp import MLPPredictor
 
 CLIPS = ClipShape(frames=8, action_size=2)
@@ -147,13 +148,19 @@ def test_the_latents_of_a_batch_have_zero_mean_and_unit_variance() -> None:
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(8), atol=1e-2, rtol=0)
 
 
+HYBRID = {"pattern": "M*-", "hidden": 24, "heads": 4, "mamba_heads": 3, "mamba_head_dim": 8, "mamba_state": 8}
 CAUSAL = {"hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln"}
 
 
 @pytest.mark.parametrize(
     "predictor",
-    [MLPPredictor.Config(hidden=32), GRUPredictor.Config(), CausalPredictor.Config(**CAUSAL)],
-    ids=["mlp", "gru", "causal"],
+    [
+        MLPPredictor.Config(hidden=32),
+        GRUPredictor.Config(),
+        CausalPredictor.Config(**CAUSAL),
+        HybridPredictor.Config(**HYBRID),
+    ],
+    ids=["mlp", "gru", "causal", "hybrid"],
 )
 def test_teacher_forced_steps_read_the_true_latents_and_the_first_is_that_of_the_open_loop(predictor) -> None:
     method = lewm(predictor=predictor, teacher_forced=True)

@@ -10,6 +10,7 @@ from jepa.planners.gradient import Gradient
 from jepa.planners.grasp import GRASP
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.icem import ICEM
+from jepa.planners.mixture import Mixture
 from jepa.planners.mppi import MPPI
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic
@@ -18,6 +19,7 @@ PLANNERS: dict[str, Planner] = {
     "cem": CEM(CEM.Config(samples=200, elites=20, iterations=12, min_std=1e-3)),
     "icem": ICEM(ICEM.Config(samples=300, elites=20, iterations=12, min_std=1e-3, beta=0.5)),
     "mppi": MPPI(MPPI.Config(samples=240, elites=30, iterations=16, min_std=1e-3, temperature=1.0)),
+    "mixture": Mixture(Mixture.Config(samples=240, elites=4, iterations=16, std=0.7, min_std=1e-3, beta=0)),
     "gradient": Gradient(Gradient.Config(steps=100, lr=0.05, starts=4)),
     "hybrid": Hybrid(
         Hybrid.Config(sampler=CEM.Config(iterations=4), refine=Gradient.Config(steps=60, lr=0.02, starts=1))

@@ -64,7 +64,7 @@ class Broken(MLPPredictor):
         super().__init__(MLPPredictor.Config(hidden=24), WIDTH, ACTION)
         self.how, self.calls = how, 0
 
-    def step(self, state, action, noise=None):
+    def step(self, state, action, noise=None, temperature=1.0):
         self.calls += 1
         if action.shape[-1] != ACTION and self.how == "width":
             action = action[:, :ACTION]

@@ -29,6 +29,14 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (1, {"hidden": 24, "static": 3}),
     ],
     "gru": [(1, {}), (1, {"layer_norm_out": True, "normalize_actions": True})],
+    "mdn_rnn": [
+        (1, {"hidden": 16}),
+        (4, {"hidden": 16, "gaussians": 2, "point": "mode", "normalize_actions": False}),
+    ],
+    "rssm": [
+        (1, {"recurrent_size": 24, "hidden": 16, "blocks": 4, "categoricals": 40, "classes": 3}),
+        (4, {"recurrent_size": 16, "hidden": 8, "categoricals": 5, "point": "mean", "normalize_actions": False}),
+    ],
     "causal": [
         (1, SMALL | {"window": 3, "conditioning": "adaln"}),
         (4, SMALL | {"layer_norm_out": True}),
@@ -36,6 +44,15 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (4, SMALL | {"conditioning": "concat", "state_size": 3, "next_state": "predicted", "normalize_states": True}),
         (4, SMALL | {"conditioning": "token", "state_size": 4, "next_state": "add_action", "window": 2}),
         (4, SMALL | {"conditioning": "adaln", "state_size": 2, "next_state": "predicted", "head_dim": 6}),
+    ],
+    "latent_variable": [
+        (1, {"variables": 3, "memory": 8, "hidden": 16}),
+        (4, {"variables": 5, "memory": 8, "hidden": 16, "layers": 1, "normalize_actions": False}),
+    ],
+    "hybrid": [
+        (1, {"pattern": "M-M*-M-", "hidden": 24, "mamba_heads": 3, "mamba_head_dim": 8, "mamba_state": 8}),
+        (4, {"pattern": "M*-", "hidden": 24, "mamba_heads": 2, "window": 2, "chunk": 3, "layer_norm_out": True}),
+        (4, {"pattern": "*-*-", "hidden": 24, "normalize_actions": True}),
     ],
 }
 

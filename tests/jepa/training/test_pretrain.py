@@ -38,6 +38,14 @@ METHODS: dict[str, dict[str, Any]] = {
             "predictor": {"kind": "causal", "hidden": 24, "depth": 1, "heads": 2, "conditioning": "adaln", "window": 3},
         },
     },
+    "lewm hybrid": {
+        "encoder": CONV,
+        "method": {
+            "kind": "lewm",
+            "directions": 16,
+            "predictor": {"kind": "hybrid", "pattern": "M*-", "hidden": 24, "mamba_heads": 2, "mamba_state": 8},
+        },
+    },
     "pldm": {"encoder": CONV, "method": {"kind": "pldm", "predictor": {"kind": "gru"}}},
     "vjepa": {
         "encoder": VIT,
@@ -48,6 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "method": {"kind": "levjepa", "local_views": 2, "drop": 0.5, "projector_width": 32, "embedding_width": 8},
     },
 }
+RESUMED_SLOWLY = ("levjepa", "pldm", "lewm causal", "lewm hybrid")
 
 
 def describe(run: Path, corpus: Path, kind: str = "lewm", **changes: Any) -> PretrainConfig:
@@ -81,7 +90,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
     again = jepa.load(tmp_path / "run")
     assert torch.equal(model.encode(video), again.encode(video))
     assert again.spec == model.spec and again.preprocessing == model.preprocessing
-    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "pldm"))
+    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "lewm hybrid", "pldm"))
     summary = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert summary["steps"] == 12 and summary["method"] == method.split()[0] and summary["effective_rank"] > 1
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
@@ -93,10 +102,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("levjepa", "pldm", "lewm causal") else name
-        for name in METHODS
-    ],
+    [pytest.param(name, marks=pytest.mark.slow) if name in RESUMED_SLOWLY else name for name in METHODS],
 )
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     method: str, corpus: Path, tmp_path: Path

@@ -1,11 +1,13 @@
 """Many planners on the same tasks: what is compared, what is pooled, and what is drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jepa.cli import main
+from jepa.cli.curves import curves
 from jepa.config import UserError, load
 from jepa.planners import PLANNERS
 from jepa_probes.planning.config import PlannersConfig
@@ -56,11 +58,22 @@ def test_runs_are_pooled_by_their_tasks(tmp_path: Path) -> None:
     other = runs[1].model_copy(update={"scores": runs[1].scores[:2]})
     with pytest.raises(UserError, match="the comparisons are of different planners"):
         pooled([runs[0], other])
-    draw_planners({"one": runs, "two": runs[:1]}, tmp_path / "figure.svg")
+
+
+def test_planners_of_several_runs_are_drawn_with_a_panel_for_each_world(tmp_path: Path) -> None:
+    rooms = [comparison([False], [True], [True]), comparison([True], [True], [True])]
+    other = replace(rooms[0].protocol, world="billiards-easy")
+    for number, found in enumerate([*rooms, rooms[0].model_copy(update={"protocol": other})]):
+        (tmp_path / str(number)).mkdir()
+        found.write(tmp_path / str(number))
+    for name in ("figure.svg", "again.svg", "figure.png"):
+        curves([tmp_path / str(number) for number in range(3)], tmp_path / name, planners=True)
     drawn = (tmp_path / "figure.svg").read_text()
-    assert drawn.startswith("<?xml") and "two" in drawn and "baseline" in drawn
-    draw_planners({"one": runs, "two": runs[:1]}, tmp_path / "again.svg")
-    assert (tmp_path / "again.svg").read_text() == drawn
+    assert drawn.startswith("<?xml") and drawn.count("two-rooms") == drawn.count("billiards-easy") > 0
+    assert "baseline" in drawn and (tmp_path / "again.svg").read_text() == drawn
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match=r"expected a file that ends in \.svg or \.png"):
+        draw_planners(rooms, tmp_path / "figure.jpg")
 
 
 def test_the_shipped_comparison_has_every_planner_and_the_named_baseline() -> None:

@@ -22,8 +22,8 @@ def test_cem_over_true_dynamics_solves_two_rooms():
     settings = PlanSettings(
         horizon=4, replan_every=1, action_repeat=5, planner=CEM(CEM.Config(samples=100, elites=10, iterations=4))
     )
-    solved = simulator_ceiling(tasks, 5, settings, None)
-    assert solved is not None and solved.mean() >= 0.99
+    episodes = simulator_ceiling(tasks, 5, settings, None)
+    assert episodes is not None and episodes.solved.mean() >= 0.99
     assert random_floor(tasks, 5).mean() < 0.05
 
 
@@ -112,8 +112,8 @@ def test_plans_on_the_simulator_start_where_they_are_led() -> None:
         return torch.from_numpy(np.stack(done, 1)).float()
 
     led, alone = simulator_ceiling(tasks, 5, narrow, None, lead), simulator_ceiling(tasks, 5, narrow, None)
-    assert led is not None and led.mean() > 0.8
-    assert alone is not None and alone.mean() == 0
+    assert led is not None and led.solved.mean() > 0.8
+    assert alone is not None and alone.solved.mean() == 0
 
 
 def test_of_a_planner_only_what_needs_no_gradient_plays_on_the_simulator() -> None:
@@ -125,5 +125,5 @@ def test_of_a_planner_only_what_needs_no_gradient_plays_on_the_simulator() -> No
         simulator_ceiling(tasks, 5, PlanSettings(horizon=2, replan_every=1, planner=planner), None) for planner in kinds
     )
     assert gradient is None and hybrid is not None and sampler is not None
-    assert hybrid.tolist() == sampler.tolist()
+    assert hybrid.solved.tolist() == sampler.solved.tolist()
     assert simulator_ceiling(tasks, 5, PlanSettings(planner=CEM(few)), 0) is None
