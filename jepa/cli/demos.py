@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, load
+from jepa.config.reading import parse_json
 from jepa.config.writing import write_text
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
@@ -116,7 +117,7 @@ def check_free(run: Path, *, overwrite: bool) -> None:
 
 def _mark(run: Path) -> str:
     try:
-        return ", ".join(f"{name} {value}" for name, value in json.loads((run / MARK).read_text()).items())
+        return ", ".join(f"{name} {value}" for name, value in parse_json((run / MARK).read_text()).items())
     except (ValueError, AttributeError):
         return f"{MARK} is damaged"
 

@@ -5,16 +5,18 @@ model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.config.reading import parse_json
 from jepa.config.writing import flush, replacing
 from jepa_data.printable import first_few
 
@@ -22,6 +24,7 @@ FORMAT = "openjepa-model"
 VERSION = 1
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
+MIN_LIMIT = 2**16  # numbers up to here are never too large for a model, however small
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -61,7 +64,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: no {DESCRIPTION} here. `jepa pretrain` writes one to RUN/model when it ends.")
     try:
-        description = json.loads(path.read_text())
+        description = parse_json(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     stamp = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
@@ -102,12 +105,41 @@ def load_part(folder: Path, what: str, build: Callable[[dict[str, Any]], Part]) 
         UserError: it is damaged, or its description is of something else.
     """
     description = read_description(folder)
+    check_sizes(folder, description)
     try:
         part = build(description)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # the last where memory is short
         raise UserError(f"{folder}: does not describe {what} ({error})") from None
     load_into(part, folder)
     return part.eval()
+
+
+def check_sizes(folder: Path, description: Any) -> None:
+    """Raises UserError if a description has numbers that the tensors beside it cannot have, before a model is built."""
+    try:
+        with safe_open(folder / TENSORS, "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return  # what is wrong with the file is said when it is read
+    limits = {"depth": len(shapes), "layers": len(shapes)}
+    most = max(MIN_LIMIT, sum(map(math.prod, shapes)))
+    for key, value in _numbers(description):
+        if value > limits.get(key, most):
+            raise UserError(
+                f"{folder / DESCRIPTION}: {key} is {value}, more than the {len(shapes)} tensors of {TENSORS} can have; "
+                "the description is damaged, copy it again"
+            )
+
+
+def _numbers(description: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(description, dict):
+        for name, value in description.items():
+            yield from _numbers(value, str(name))
+    elif isinstance(description, list):
+        for value in description:
+            yield from _numbers(value, key)
+    elif isinstance(description, int):
+        yield key, description
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.config import UserError, first_line
+from jepa.config.reading import parse_json
 from jepa.config.writing import write_text
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.video_vit import VideoViT
@@ -204,7 +205,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):

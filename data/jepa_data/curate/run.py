@@ -10,7 +10,6 @@ From Python, with captions by a callable:
     curate("shards", "curated", config, annotate={"caption": lambda frames, metadata: describe(frames)})
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from jepa.config.reading import parse_json
 from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
@@ -196,6 +196,6 @@ def _dry(out: Path) -> bool:
     if (out / MANIFEST).exists() or (out / UNFINISHED).exists():
         return False
     try:
-        return bool(json.loads((out / CURATION).read_text())["dry_run"])
+        return bool(parse_json((out / CURATION).read_text())["dry_run"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from jepa.config import Config
+from jepa.config.reading import parse_json
 from jepa.config.writing import write_text
 from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
@@ -34,7 +35,7 @@ class Finished(Config):
         """Of its samples."""
         with (out / index_name(self.record.file)).open() as file:
             for line in file:
-                yield json.loads(line)["key"]
+                yield parse_json(line)["key"]
 
 
 def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: bool) -> list[Finished]:
@@ -96,6 +97,6 @@ def _read(log: Path, settings: Mapping[str, Any]) -> list[Finished]:
 
 def _settings(line: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(line)["settings"])
+        return dict(parse_json(line)["settings"])
     except (ValueError, KeyError, TypeError):
         return {}

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
@@ -20,7 +22,7 @@ from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
 from jepa_data.stream.watchdog import Watchdog
-from jepa_data.stream.workers import ClipStream
+from jepa_data.stream.workers import GuardedStream
 from jepa_data.types import ClipBatch
 
 
@@ -98,7 +100,10 @@ class ClipLoader:
             self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
         manifests = [source.manifest for source in self.sources]
         labels = sorted({name for manifest in manifests for name in manifest.label_names})
-        self._reader = ClipReader(self.config, self.corpora, self.plan, labels)
+        marks = torch.zeros(max(1, self.config.workers), 3, dtype=torch.int64)
+        if self.config.has_worker_processes:
+            marks.share_memory_()
+        self._reader = ClipReader(self.config, self.corpora, self.plan, labels, marks)
         self._consumed = 0
         self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
         self._samples = [corpus.fingerprint() for corpus in self.corpora]
@@ -141,10 +146,10 @@ class ClipLoader:
             self._consumed = 0
         first = self._consumed
         done = first % max(1, self._batches)
-        stream = ClipStream(self.plan, self._reader, first, first - done + self._batches)
-        batches, workers = stream.by(self.config.workers, self.config.worker_kind)
+        stream = GuardedStream(self.plan, self._reader, first, first - done + self._batches)
+        batches = iter(stream)
         try:
-            with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
+            with Watchdog(self.config.stall_seconds, stream.pids, self._stalled) as dog:
                 since = time.perf_counter()
                 while True:
                     asked = time.perf_counter()
@@ -162,8 +167,7 @@ class ClipLoader:
                         since = time.perf_counter()
                         yield worker_batch.batch
         finally:
-            # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
-            del batches
+            batches.close()  # stops the workers now: left to the garbage collector, torch waits five seconds for each
 
     def _next(self, batches: Iterator[WorkerBatch]) -> WorkerBatch | None:
         try:
