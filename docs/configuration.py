@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from jepa.config import Config
+from jepa.online.config import OnlineConfig
 from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
 from jepa_probes.diagnosis.config import DiagnoseConfig
@@ -23,6 +24,7 @@ VERBS: dict[str, type[Config]] = {
     "jepa plan --planners": PlannersConfig,
     "jepa diagnose": DiagnoseConfig,
     "jepa dream": DreamConfig,
+    "jepa online": OnlineConfig,
     "jepa data curate": CurateConfig,
 }
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

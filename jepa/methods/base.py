@@ -24,12 +24,16 @@ class Batch:
 
     `actions[:, t]` takes frame t to frame t+1; None for video without actions. `is_image`: clips that repeat one image.
     `states`: raw proprioceptive states at each frame; None for methods that do not read them.
+    `targets`: recorded states that the method predicts (`MethodConfig.target_names`), NaN where there are none.
+    `first`: latent steps with which an episode begins inside a clip; None: no clip spans two episodes.
     """
 
     video: Float[Tensor, "B T C h w"]
     actions: Float[Tensor, "B T-1 A"] | None
     is_image: Bool[Tensor, " B"] | None = None
     states: Float[Tensor, "B T X"] | None = None
+    targets: Float[Tensor, "B T Y"] | None = None
+    first: Bool[Tensor, "B S"] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class MethodConfig(Component):
         """Recorded states that the predictor reads."""
         return ()
 
+    def target_names(self) -> tuple[str, ...]:
+        """Recorded states that the method predicts, and its dynamics do not read."""
+        return ()
+
     def view_crop(self) -> CropConfig | None:
         """The crops of the views of a clip; None: those of the data."""
         return None

@@ -113,7 +113,7 @@ class RSSM(Predictor):
 
     distribution: ClassVar[bool] = True
     reads_patches: ClassVar[bool] = True
-    context = None
+    context: int | None = None
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:
         super().__init__(config, width, action_size)
@@ -145,7 +145,16 @@ class RSSM(Predictor):
 
     def emit(self, h: Float[Tensor, "*B R"], s: Float[Tensor, "*B G C"]) -> Float[Tensor, "*B N D"]:
         """The shared latent of a private state."""
-        return self.emission(torch.cat((h, s.flatten(-2)), -1)).unflatten(-1, (self.tokens, self.width))
+        return self.emission(self.features(h, s)).unflatten(-1, (self.tokens, self.width))
+
+    @property
+    def feature_size(self) -> int:
+        """F, numbers of a private state."""
+        return self.config.recurrent_size + self.config.categoricals * self.config.classes
+
+    def features(self, h: Float[Tensor, "*B R"], s: Float[Tensor, "*B G C"]) -> Float[Tensor, "*B F"]:
+        """A private state as one vector, which decoders, heads and controllers read."""
+        return torch.cat((h, s.flatten(-2)), -1)
 
     def observe(
         self,

@@ -25,7 +25,8 @@ class TrainingClips:
 
     Attributes:
         loader: yields them.
-        wanted: the recorded states that the method asks for, by name.
+        wanted: the recorded states that the dynamics read, by name.
+        targets: those that the method predicts.
 
     Raises:
         UserError: `data.augment.flip` with actions.
@@ -35,7 +36,9 @@ class TrainingClips:
     def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer, rollbacks: int = 0) -> None:
         self.data = config.data
         self.origin = origin
+        self.kind = config.method.kind
         self.wanted = config.method.state_names()
+        self.targets = config.method.target_names()
         self.loader = make_loader(
             config.data,
             "train",
@@ -79,17 +82,21 @@ class TrainingClips:
 
     @cached_property
     def state_columns(self) -> tuple[int, ...]:
-        """Where the states that the method asks for stand among the recorded ones.
+        """Where the states that the dynamics read stand among the recorded ones. Raises UserError if they do not."""
+        return self._columns("method.states", self.wanted)
 
-        Raises:
-            UserError: some were not recorded.
-        """
+    @cached_property
+    def target_columns(self) -> tuple[int, ...]:
+        """Where those stand that the method predicts. Raises UserError if they do not."""
+        return self._columns(f"method {self.kind} predicts them", self.targets)
+
+    def _columns(self, key: str, names: tuple[str, ...]) -> tuple[int, ...]:
         shards = self.loader.shards
         known = shards.manifest.state_names if all(corpus.states for corpus in self.loader.corpora) else ()
-        for name in self.wanted:
+        for name in names:
             if name not in known:
-                raise UserError(f"method.states: {shards.url} has no state {name!r}; {_hint(name, known)}")
-        return tuple(map(known.index, self.wanted))
+                raise UserError(f"{key}: {shards.url} has no state {name!r}; {_hint(name, known)}")
+        return tuple(map(known.index, names))
 
     def left_out(self) -> dict[str, Bad]:
         """What could not be read, by any process."""

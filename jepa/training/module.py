@@ -33,6 +33,7 @@ class Pretraining(L.LightningModule):
         augment: how clips are changed at random before.
         state_columns: recorded states that the method reads; (): none.
         policy: for a loss or a gradient that is not finite; None stops at the first.
+        target_columns: those that it predicts.
 
     Attributes:
         optimizer_state: of another run, over the same parameters, to go on from; set before training.
@@ -51,6 +52,7 @@ class Pretraining(L.LightningModule):
         augment: AugmentConfig,
         state_columns: tuple[int, ...] = (),
         policy: NonFinitePolicy | None = None,
+        target_columns: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.method: Method = method
@@ -62,6 +64,7 @@ class Pretraining(L.LightningModule):
         self.augment = augment
         self.state_columns = list(state_columns)
         self.policy = policy or NonFinitePolicy()
+        self.target_columns = list(target_columns)
         self.optimizer_state: dict[int, Any] | None = None
         self.rollbacks = 0
         self._checksums: dict[str, str] | None = None  # of what is frozen
@@ -101,10 +104,9 @@ class Pretraining(L.LightningModule):
         return torch.Generator().manual_seed(int(key >> np.uint64(1)))
 
     def _inputs(self, batch: ClipBatch) -> Batch:
-        states = None
-        if self.state_columns and batch.states is not None:
-            states = batch.states[..., self.state_columns]
-        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.is_image, states)
+        video = to_input(batch, self.augment, self.mean, self.std)
+        states = _columns(batch, self.state_columns)
+        return Batch(video, batch.actions, batch.is_image, states, _columns(batch, self.target_columns))
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
@@ -135,8 +137,9 @@ class Pretraining(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Before the step and before any teacher follows. Raises NotFiniteError by the policy."""
+        clip, adaptive = gradient_clip_val, self.optimization.adaptive_clip
         try:
-            clip_gradients(self.method, optimizer, gradient_clip_val, self.global_step)  # pyright: ignore[reportArgumentType]
+            clip_gradients(self.method, optimizer, clip, self.global_step, adaptive)  # pyright: ignore[reportArgumentType]
         except NotFiniteError as error:
             self.policy.refuse(error, self.method, self.global_step)
             optimizer.zero_grad()  # to None: an optimizer leaves such parameters and their state as they are
@@ -178,6 +181,11 @@ class Pretraining(L.LightningModule):
         # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _columns(batch: ClipBatch, columns: list[int]) -> Float[Tensor, "B T X"] | None:
+    """Some of the recorded states; None if no column is wanted."""
+    return batch.states[..., columns] if columns and batch.states is not None else None
 
 
 def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:

@@ -175,6 +175,7 @@ class Training:
             std=pixels.std,
             augment=config.data.augment,
             state_columns=clips.state_columns,
+            target_columns=clips.target_columns,
             policy=NonFinitePolicy(skip=t.not_finite == "skip", limit=t.not_finite_limit),
         )
         module.rollbacks = start.rollbacks

@@ -57,11 +57,14 @@ def not_written(path: Path, error: Exception) -> UserError:
     )
 
 
-def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, mmap: bool = False, parts: tuple[str, ...] = PARTS, verb: str = "jepa pretrain"
+) -> dict[str, Any]:
     """The contents of a checkpoint.
 
     Args:
         mmap: leave its tensors on disk until they are used.
+        parts: what it must hold; that of `verb`.
 
     Raises:
         UserError: the file is empty, cut off, changed by as much as a bit, or no checkpoint of a training.
@@ -69,13 +72,13 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     try:
         _check_bytes(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        missing = [part for part in PARTS if part not in checkpoint]
+        missing = [part for part in parts if part not in checkpoint]
     except DAMAGED as error:
-        raise UserError(f"{path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged, or no checkpoint of `{verb}` ({first_line(error)})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     if missing:
-        raise UserError(f"{path}: no checkpoint of `jepa pretrain`: it holds no {missing[0]}")
+        raise UserError(f"{path}: no checkpoint of `{verb}`: it holds no {missing[0]}")
     return checkpoint
 
 

@@ -40,10 +40,12 @@ METHODS = {
     "levjepa": "LeVJEPA",
     "salt": "SALT",
     "vpixel": "V-Pixel",
+    "dreamer": "DreamerV3",
     "two-rooms": "LeWM, two rooms",
     "two-rooms-random-wall": "LeWM, random walls",
     "point-maze": "LeWM, point maze",
     "push-t": "LeWM, Push-T",
+    "world-models": "World Models",
 }
 # Who else plays the tasks of `jepa plan` (see planning/baselines.py): in a sentence, and in a table.
 AGENTS = {
