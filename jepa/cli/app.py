@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import curves, demo, diagnose, embed, export, plan, pretrain, probe, report
+from jepa.cli import compare, curves, demo, diagnose, embed, export, plan, pretrain, probe, report
 from jepa.cli.agents import dream, online
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
@@ -70,6 +70,7 @@ app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)
 app.command("online")(online.online)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)

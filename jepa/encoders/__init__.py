@@ -8,6 +8,7 @@ ENCODERS = Parts(
     conv="jepa.encoders.conv:ConvEncoder",
     dreamer_conv="jepa.encoders.dreamer_conv:DreamerConv",
     impala="jepa.encoders.impala:ImpalaEncoder",
+    vae="jepa.encoders.vae:VAEEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",

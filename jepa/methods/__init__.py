@@ -12,6 +12,7 @@ METHODS = Parts(  # built over (encoder, clips)
     dreamer="jepa.methods.dreamer:Dreamer",
     latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
     vjepa="jepa.methods.vjepa:VJEPA",
+    vae="jepa.methods.vae:VAE",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
     levjepa="jepa.methods.levjepa:LeVJEPA",
 )

@@ -21,7 +21,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.config import UserError, first_line
 from jepa.methods.base import Method
@@ -160,14 +160,16 @@ def changing(method: Method) -> dict[str, Tensor]:
 
 def checksums(method: Method) -> dict[str, str]:
     """Of each part that is frozen."""
-    digests = {}
-    for part in method.frozen:
-        digest = hashlib.sha256()
-        for name, x in sorted(method.get_submodule(part).state_dict().items()):
-            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digests[part] = digest.hexdigest()
-    return digests
+    return {part: tensors_sha256(method.get_submodule(part)) for part in method.frozen}
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """SHA-256 of a module's tensors, with their names and types."""
+    digest = hashlib.sha256()
+    for name, x in sorted(module.state_dict().items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def leave_out(checkpoint: dict[str, Any], method: Method, sums: dict[str, str]) -> None:

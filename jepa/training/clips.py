@@ -45,6 +45,7 @@ class TrainingClips:
             total_batches=config.trainer.steps * config.trainer.accumulate,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            latents=config.method.latents_source(),
         )
         if self.loader.action_size and config.data.augment.flip:
             raise UserError(
@@ -78,6 +79,26 @@ class TrainingClips:
             shortest_edge=data.shortest_edge,
             clip_frames=data.clip_frames,
         )
+
+    def check_encoder(self, sha256: str) -> None:
+        """Raises UserError if stored latents are of another encoder, or of images that it was shown otherwise."""
+        latents = self.loader.latents
+        if latents is None:
+            return
+        about = latents.about
+        if about.encoder_sha256 != sha256:
+            raise UserError(
+                f"method.latents_from: {latents.folder} holds latents of another encoder, {about.model}; name that one "
+                "(method.encoder_from), or tokenize the shards with this one"
+            )
+        seen = pixels_of(self.preprocessing)
+        differ = [name for name in seen if seen[name] != about.pixels.get(name)]
+        if differ:
+            name = differ[0]
+            raise UserError(
+                f"method.latents_from: {latents.folder} was made with {name} {about.pixels.get(name)}, and this run "
+                f"has {seen[name]}; set data.{name}, or tokenize the shards again"
+            )
 
     @cached_property
     def state_columns(self) -> tuple[int, ...]:
@@ -115,6 +136,13 @@ class TrainingClips:
                 f"{self.loader.shards.url}: its videos are {index.width}x{index.height}, and models see square "
                 "images; give data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
             )
+
+
+def pixels_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """How images are shown to an encoder, without their rate, in types of JSON."""
+    shown = {"image_size": preprocessing.image_size, "fit": preprocessing.fit}
+    shown |= {"shortest_edge": preprocessing.shortest_edge}
+    return shown | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:

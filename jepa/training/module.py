@@ -102,9 +102,9 @@ class Pretraining(L.LightningModule):
         return torch.Generator().manual_seed(int(key >> np.uint64(1)))
 
     def _inputs(self, batch: ClipBatch) -> Batch:
-        video = to_input(batch, self.augment, self.mean, self.std)
-        states = _columns(batch, self.state_columns)
-        return Batch(video, batch.actions, batch.is_image, states, _columns(batch, self.target_columns))
+        video = to_input(batch, self.augment, self.mean, self.std) if batch.latents is None else batch.video.float()
+        states, targets = (_columns(batch, columns) for columns in (self.state_columns, self.target_columns))
+        return Batch(video, batch.actions, batch.is_image, states, latents=batch.latents, targets=targets)
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
