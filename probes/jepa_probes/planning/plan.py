@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from jepa.config import errors_of
+from jepa.config.writing import write_text
 from jepa.decoders.pixels import PixelDecoder
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.planning.evaluate import Evaluation, evaluate
@@ -54,7 +55,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     done.result.write(agent.out)
     settings = agent.config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     header = f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n"
-    (agent.out / "plan.yaml").write_text(header + yaml.safe_dump(settings))
+    write_text(agent.out / "plan.yaml", header + yaml.safe_dump(settings))
     _draw(agent.out, done, lambda: pixel_decoder(run, agent.model, agent.training, out=agent.out), config.gifs)
     return done.result
 
