@@ -101,6 +101,13 @@ def rotate(x: Float[Tensor, "B L *heads C"], rotary: RotaryTable) -> Float[Tenso
     return turned.flatten(-2).to(x.dtype)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalization in fp32, also where autocast gives it bf16."""
+
+    def forward(self, x: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch W"]:
+        return super().forward(x.float()).to(x.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention whose queries and keys are turned by a rotary table, if there is one.
 

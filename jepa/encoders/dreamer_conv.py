@@ -19,6 +19,7 @@ from jepa.config.fields import Count
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.conv import stack_tubelets
 from jepa.encoders.module import Encoder
+from jepa.transformer import RMSNorm
 
 KERNEL = 5
 NORM_EPS = 1e-4
@@ -79,7 +80,7 @@ class _Layer(nn.Module):
         stride = 2 if halve == "stride" else 1
         self.conv = nn.Conv2d(inputs, outputs, KERNEL, stride=stride, padding=KERNEL // 2)
         self.pool = nn.MaxPool2d(2) if halve == "max" else nn.Identity()
-        self.norm = nn.RMSNorm(outputs, NORM_EPS)
+        self.norm = RMSNorm(outputs, NORM_EPS)
 
     def forward(self, x: Float[Tensor, "M C h w"]) -> Float[Tensor, "M E y x"]:
         x = rearrange(self.pool(self.conv(x)), "m e y x -> m y x e")

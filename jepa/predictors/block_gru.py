@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.transformer import RMSNorm
+
 NORM_EPS = 1e-4  # DreamerV3
 SPREAD = 1.1368  # of a normal that is cut at two deviations, to have a deviation of 1
 UPDATE_BIAS = -1.0
@@ -54,7 +56,7 @@ class BlockGRU(nn.Module):
         self.embed_stochastic = mlp(stochastic, hidden)
         self.embed_action = mlp(action_size, hidden)
         self.enter = nn.Sequential(
-            BlockLinear(size + 3 * hidden * blocks, size, blocks), nn.RMSNorm(size, NORM_EPS), nn.SiLU()
+            BlockLinear(size + 3 * hidden * blocks, size, blocks), RMSNorm(size, NORM_EPS), nn.SiLU()
         )
         self.gates = BlockLinear(size, 3 * size, blocks)
 
@@ -74,7 +76,7 @@ def mlp(inputs: int, hidden: int, layers: int = 1, outputs: int | None = None) -
     """`layers` of Linear, RMSNorm and SiLU, and a linear layer to `outputs` numbers, if any."""
     modules = list[nn.Module]()
     for _ in range(layers):
-        modules += [linear(inputs, hidden), nn.RMSNorm(hidden, NORM_EPS), nn.SiLU()]
+        modules += [linear(inputs, hidden), RMSNorm(hidden, NORM_EPS), nn.SiLU()]
         inputs = hidden
     if outputs is not None:
         modules.append(linear(inputs, outputs))

@@ -33,7 +33,7 @@ from jepa.config.fields import Count, Positive
 from jepa.predictors.base import Predictor, PredictorConfig, check_no_states
 from jepa.predictors.kv_cache import Pair, Segment, append, frame_mask, trim
 from jepa.predictors.mamba2 import NORM_EPS, Mamba2, MambaState
-from jepa.transformer import grid_positions, sincos_table
+from jepa.transformer import RMSNorm, grid_positions, sincos_table
 from jepa.world_model import Deterministic, State
 
 INITIAL_STD = 0.02  # Nemotron-H
@@ -116,9 +116,9 @@ class HybridStack(nn.Module):
 
     def __init__(self, config: "HybridPredictor.Config") -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.RMSNorm(config.hidden, NORM_EPS) for _ in config.pattern)
+        self.norms = nn.ModuleList(RMSNorm(config.hidden, NORM_EPS) for _ in config.pattern)
         self.mixers = nn.ModuleList(_mixer(kind, config) for kind in config.pattern)
-        self.norm = nn.RMSNorm(config.hidden, NORM_EPS)
+        self.norm = RMSNorm(config.hidden, NORM_EPS)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 leaves = name.endswith(("out_proj", "down"))
