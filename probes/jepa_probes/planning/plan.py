@@ -116,6 +116,9 @@ def table(result: PlanResult) -> list[str]:
         broken = {"entered the region": rules.entered, "cost too much": rules.over_action_cost}
         parts = [f"{what} {percent(share)}" for what, share in broken.items() if share is not None]
         lines.append(f"planning: ended at the goal {percent(result.reached_at_end)}, " + ", ".join(parts))
+    if result.trajectory:
+        parts = [f"{name} {number(e.ate)} and {number(e.rpe)}" for name, e in result.trajectory.items()]
+        lines.append("trajectory errors, absolute and relative (ATE and RPE): " + ", ".join(parts))
     return lines
 
 
