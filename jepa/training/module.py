@@ -90,7 +90,7 @@ class Pretraining(L.LightningModule):
         return self.policy.spread(terms["loss"])
 
     def _log(self, terms: dict[str, Tensor], batch_idx: int, clips: int) -> None:
-        """Each term once a step: its mean over the batches whose gradients are gathered for it, and over all processes."""
+        """Each term once a step: its mean over the batches that are gathered for it, and over all processes."""
         self._gathered.append({f"train/{name}": value.detach() for name, value in terms.items()})
         if step_ended(self.trainer, batch_idx) is not None:
             names = list(self._gathered[0])
