@@ -8,6 +8,7 @@ ENCODERS = Parts(
     conv="jepa.encoders.conv:ConvEncoder",
     impala="jepa.encoders.impala:ImpalaEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
+    pca="jepa.encoders.pca:PCAEncoder",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",
 )

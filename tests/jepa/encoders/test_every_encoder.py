@@ -17,6 +17,7 @@ SMALL = {
     "conv": {"width": 8, "channels": 4},
     "impala": {"width": 8, "channels": [4]},
     "video_vit": SMALL_VIT,
+    "pca": {"width": 8, "side": 4},
     "frame": {"model": "test_vit"},
     "per_frame": {"of": SMALL_VIT},
 }
