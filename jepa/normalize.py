@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+MIN_WEIGHT = 1e-3  # of a batch in a running mean
 MIN_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
 
 
@@ -56,6 +57,30 @@ class Standardize(nn.Module):
 
     def inverse(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
         return x * self.std + self.mean
+
+
+class RunningStandardize(Standardize):
+    """`Standardize` that is fitted by the batches of training: a mean over all of them at first, later a moving one."""
+
+    batches: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def update(self, x: Float[Tensor, "*batch X"]) -> None:
+        """Count the mean and the variance of one more batch."""
+        self.batches += 1
+        weight = (1 / self.batches).clamp_min(MIN_WEIGHT)
+        x = x.detach().float().flatten(0, -2)
+        mean, variance = x.mean(0), x.var(0, unbiased=False)
+        if self.batches > 1:
+            before = self.std.square()
+            # Of the mixture: the variances, and that of the two means.
+            variance = before.lerp(variance, weight) + weight * (1 - weight) * (mean - self.mean).square()
+            mean = self.mean.lerp(mean, weight)
+        self.fit(NormalizationStats(mean, variance.sqrt()))
 
 
 class NotNormalized(nn.Identity):

@@ -13,6 +13,7 @@ import pytest
 import jepa
 from jepa.masks import MASKS
 from jepa_data.worlds import world_names
+from jepa_probes.imagination.result import DreamResult
 from jepa_probes.planning.result import PlanResult
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ SHORTER = {  # what is added to a command, so that it takes seconds
         *("read_updates=5", "state_updates=5", "starts=3", "candidates=4", "clips=20"),
     ],
     "dream": ["tasks=3", "steps=8", "controller.updates=2"],
+    "online": ["steps=450", "random_steps=200", "train_ratio=8", "evaluation_episodes=2"],
 }
 
 
@@ -54,15 +56,15 @@ def listings(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def run_guide(name: str, folder: Path, *, at_least: int) -> None:
-    """Run its commands in `folder`, with few steps, and its Python."""
+def run_guide(name: str, folder: Path, *, at_least: int, **changed: list[str]) -> None:
+    """Run its commands in `folder`, with few steps, and its Python; `changed`: what is added to a command instead."""
     (folder / "configs").symlink_to(ROOT / "configs")
     env = os.environ | {"PYTHONPATH": ":".join(str(ROOT / part) for part in ("", "data", "probes"))}
     listed = commands(ROOT / "docs" / name)
     assert len(listed) >= at_least and all(command[0] == "jepa" for command in listed)
     for command in listed:
         verb = command[2] if command[1] == "data" else command[1]
-        shorter = [] if "--compare" in command else SHORTER.get(verb, [])
+        shorter = [] if "--compare" in command else (SHORTER | changed).get(verb, [])
         run = [sys.executable, "-m", "jepa.cli", *command[1:], *shorter]
         done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
@@ -91,7 +93,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def test_the_configuration_reference_has_a_section_for_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "hooks")
     tables = importlib.import_module("configuration").tables()
     for kind in (*jepa.list_methods(), *jepa.list_encoders(), *MASKS):
         assert re.search(rf"^### \w+ \(`kind: {kind}`\)", tables, re.MULTILINE), kind
@@ -123,6 +125,13 @@ def test_the_page_about_planning_runs(tmp_path: Path) -> None:
     run_guide("planning.md", tmp_path, at_least=8)
     result = PlanResult.read(tmp_path / "runs" / "demo" / "careful")
     assert 0 <= result.success <= 1
+
+
+@pytest.mark.slow
+def test_world_models_runs_as_the_page_about_papers_says(tmp_path: Path) -> None:
+    few = ["controller.generations=1", "controller.horizon=4", "controller.population=4", "reward.heads.updates=2"]
+    run_guide("reproduce.md", tmp_path, at_least=4, dream=["tasks=2", "steps=4", *few])
+    assert DreamResult.read(tmp_path / "runs" / "take-cover").baselines["random"].mean_return
 
 
 @pytest.mark.slow

@@ -62,12 +62,19 @@ def normalize(
     return video.to(dtype).mul_(1 / (255 * scale)).sub_(shift / scale)
 
 
+def zero_to_one(
+    video: Float[Tensor, "*B C h w"], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Float[Tensor, "*B C h w"]:
+    """Inverse of `normalize`, as numbers in 0..1."""
+    shift, scale = _channels((mean, std), video.device, video.dtype)
+    return video * scale + shift
+
+
 def unnormalize(
     video: Float[Tensor, "B T C h w"], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> UInt8[Tensor, "B T C h w"]:
     """Inverse of `normalize`, rounded and clipped to 0..255."""
-    shift, scale = _channels((mean, std), video.device, video.dtype)
-    return ((video * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
+    return (zero_to_one(video, mean, std) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def resize(video: Float[Tensor, "B T C h w"], size: int | tuple[int, int]) -> Float[Tensor, "B T C H W"]:

@@ -1,6 +1,7 @@
 """What the clip stream yields.
 
-Shapes: B clips · T frames · C channels · h w pixels · A action width · X state width.
+Shapes: B clips · T frames · S latent steps · N tokens · D width · C channels · h w pixels
+· A action width · X state width.
 `actions[:, t]` takes frame t to frame t+1, so T frames have T-1 actions.
 """
 
@@ -18,7 +19,8 @@ class ClipBatch:
     """One batch of clips, all of the same length and size.
 
     Attributes:
-        video: RGB, 0..255.
+        video: RGB, 0..255; without pixels (h = w = 0) where `latents` are read in its place.
+        latents: of a frozen encoder, S steps of N tokens; None: there is video.
         actions: what the agent did between neighboring frames; None for plain video.
         states: ground truth per frame, NaN where a quantity does not exist in an episode; None for plain video.
         labels: one integer per clip and label name; -1 where the label does not apply.
@@ -35,6 +37,7 @@ class ClipBatch:
     start_seconds: Float[Tensor, " B"]
     is_image: Bool[Tensor, " B"] | None = None
     seeds: Int64[Tensor, " B"] | None = None
+    latents: Float[Tensor, "B S N D"] | None = None
     labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":

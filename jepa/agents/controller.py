@@ -24,7 +24,7 @@ from jepa_data.actions import ActionStats
 
 Latents = Float[Tensor, "B N D"]
 Bounds = Literal["box", "ball", "choice"]
-ActorInputs = Literal["goal", "latent"]
+ActorInputs = Literal["goal", "latent", "memory"]
 Norm = type[nn.RMSNorm] | type[nn.LayerNorm]
 MIN_STD = 0.1  # DreamerV3
 MAX_STD = 1.0
@@ -103,7 +103,10 @@ class ActionSpace:
 
 
 class ObservationNormalizer(nn.Module):
-    """The standardized inputs of a controller: the latent and, unless `actor_inputs` is "latent", that of the goal."""
+    """The standardized inputs of a controller.
+
+    goal: the latent, and that of the goal; latent: without it; memory: what `imagination/mdn_memory.py` makes of it.
+    """
 
     def __init__(self, tokens: int, width: int, actor_inputs: ActorInputs = "goal") -> None:
         super().__init__()

@@ -16,7 +16,8 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import curves, demo, diagnose, dream, embed, export, plan, pretrain, probe, report
+from jepa.cli import compare, curves, demo, diagnose, embed, export, plan, pretrain, probe, report
+from jepa.cli.agents import dream, online
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
 from jepa.cli.show import show_messages
@@ -68,6 +69,8 @@ app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)
+app.command("online")(online.online)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)

@@ -14,6 +14,9 @@ from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa_data.sources.rollouts import Recording, record
 from jepa_data.writable import check_writable
+from jepa_probes.imagination.config import DreamConfig
+from jepa_probes.imagination.dream import dream
+from jepa_probes.imagination.dream import table as dreamt
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.plan import plan, table
 from jepa_probes.probing.config import ProbeConfig
@@ -27,12 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Demo:
-    """What is recorded, and the configs of each stage that there is."""
+    """What is recorded, and the configs of each stage that there is.
+
+    `before`: what the run learns from, such as a teacher: NAME of method.NAME_from, and its config.
+    """
 
     recording: Recording
     config: str
     planning: str | None = None
-    teacher: str | None = None
+    dreaming: str | None = None
+    before: tuple[str, str] | None = None
     probing: str = "probe/demo.yaml"
 
 
@@ -45,7 +52,7 @@ DEMOS = {
     "vjepa": Demo(BILLIARDS, "pretrain/demo_vjepa.yaml"),
     "vjepa21": Demo(BILLIARDS, "pretrain/demo_vjepa21.yaml"),
     "levjepa": Demo(BILLIARDS, "pretrain/demo_levjepa.yaml"),
-    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", teacher="pretrain/demo_salt_teacher.yaml"),
+    "salt": Demo(BILLIARDS, "pretrain/demo_salt.yaml", before=("teacher", "pretrain/demo_salt_teacher.yaml")),
     "flicker-vjepa": Demo(FLICKER, "pretrain/video/flicker_vjepa.yaml", probing="probe/flicker.yaml"),
     "flicker-levjepa": Demo(FLICKER, "pretrain/video/flicker_levjepa.yaml", probing="probe/flicker.yaml"),
     "lewm-30min": Demo(Recording("billiards-easy", episodes=2000), "pretrain/demo_30min.yaml", "plan/demo.yaml"),
@@ -62,6 +69,12 @@ DEMOS = {
     ),
     "push-t": Demo(
         Recording("push-t", episodes=3000, frames=100, policy="pusher"), "pretrain/push_t.yaml", "plan/push_t.yaml"
+    ),
+    "world-models": Demo(
+        Recording("take-cover", episodes=500, frames=300),
+        "pretrain/take_cover/mdn_rnn.yaml",
+        dreaming="dream/take_cover.yaml",
+        before=("encoder", "pretrain/take_cover/vae.yaml"),
     ),
 }
 
@@ -194,9 +207,10 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
             command += f" --{option.replace('_', '-')} {value}"
     stages: list[Stage] = [("record", command, record_data)]
     changes = [f"run={run}"]
-    if recipe.teacher:
-        stages.append(pretraining("teacher", recipe.teacher, f"run={run / 'teacher'}"))
-        changes.append(f"method.teacher_from={run / 'teacher'}")
+    if recipe.before:
+        name, config = recipe.before
+        stages.append(pretraining(name, config, f"run={run / name}"))
+        changes.append(f"method.{name}_from={run / name}")
     stages.append(pretraining("pretrain", recipe.config, *changes))
     choices = [] if supervised else ["supervised=false"]
 
@@ -211,6 +225,13 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
             logger.info("\n".join(table(plan(run, load(planning, PlanConfig, [f"seed={seed}"])))))
 
         stages.append(("plan", f"jepa plan {run} --config {_short(planning)}", planning_run))
+    if recipe.dreaming is not None:
+        dreaming = shipped(recipe.dreaming)
+
+        def dream_run() -> None:
+            logger.info("\n".join(dreamt(dream(run, load(dreaming, DreamConfig, [f"seed={seed}"])))))
+
+        stages.append(("dream", f"jepa dream {run} --config {_short(dreaming)}", dream_run))
     return stages
 
 

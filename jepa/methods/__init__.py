@@ -9,8 +9,10 @@ METHODS = Parts(  # built over (encoder, clips)
     pldm="jepa.methods.pldm:PLDM",
     vjepa_ac="jepa.methods.vjepa_ac:VJEPAAC",
     dino_wm="jepa.methods.dino_wm:DinoWM",
+    dreamer="jepa.methods.dreamer:Dreamer",
     latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
     vjepa="jepa.methods.vjepa:VJEPA",
+    vae="jepa.methods.vae:VAE",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",
     levjepa="jepa.methods.levjepa:LeVJEPA",
 )

@@ -24,12 +24,18 @@ class Batch:
 
     `actions[:, t]` takes frame t to frame t+1; None for video without actions. `is_image`: clips that repeat one image.
     `states`: raw proprioceptive states at each frame; None for methods that do not read them.
+    `latents`: of a frozen encoder, in place of video, which has no pixels then; None: there is video.
+    `targets`: recorded states that the method predicts (`MethodConfig.target_names`), NaN where there are none.
+    `first`: latent steps with which an episode begins inside a clip; None: no clip spans two episodes.
     """
 
     video: Float[Tensor, "B T C h w"]
     actions: Float[Tensor, "B T-1 A"] | None
     is_image: Bool[Tensor, " B"] | None = None
     states: Float[Tensor, "B T X"] | None = None
+    latents: Float[Tensor, "B S N D"] | None = None
+    targets: Float[Tensor, "B T Y"] | None = None
+    first: Bool[Tensor, "B S"] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,13 @@ class Method(nn.Module, ABC):
                 "video"
             )
         return block_actions(batch.actions, self.encoder.tubelet)
+
+    def frozen_latents(self, batch: Batch) -> Float[Tensor, "B S N D"]:
+        """Latents of a batch without gradient: those it brings, or its video, encoded."""
+        if batch.latents is not None:
+            return batch.latents
+        with torch.no_grad():
+            return self.encoder(batch.video).float()
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after each optimizer step (EMA teachers and the like)."""

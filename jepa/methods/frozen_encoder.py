@@ -32,12 +32,18 @@ class FrozenEncoderConfig(MethodConfig):
     encoder_from: str | None = Field(
         default=None, description="run, model folder or hub id of the encoder; none: `encoder`"
     )
+    latents_from: str | None = Field(
+        default=None, description="folder of the encoder's latents (jepa data tokenize), read in place of video"
+    )
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
     predictor: PredictorConfig
     distance: Distance
     rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
     detach_rollout: bool = Field(description="no gradient through the inputs of rollout predictions")
+
+    def latents_source(self) -> str | None:
+        return self.latents_from
 
     def encoder_source(self) -> str | None:
         return self.encoder_from
@@ -122,8 +128,7 @@ class FrozenEncoderMethod(Method):
         """
         actions = self.actions_of(batch)
         states = None
-        with torch.no_grad():
-            z = self.encoder(batch.video).float()
+        z = self.frozen_latents(batch)
         if (size := 0 if batch.states is None else batch.states.shape[-1]) != self.dynamics.state_size:
             raise ValueError(f"the predictor takes states {self.dynamics.state_size} wide, the clips have {size}")
         if batch.states is not None and self.dynamics.state_size:

@@ -44,7 +44,13 @@ class LatentDynamics(Method):
         encoder_from: str | None = Field(
             default=None, description="run, model folder or hub id of the encoder; none: `encoder`"
         )
+        latents_from: str | None = Field(
+            default=None, description="folder of the encoder's latents (jepa data tokenize), read in place of video"
+        )
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
+
+        def latents_source(self) -> str | None:
+            return self.latents_from
 
         def encoder_source(self) -> str | None:
             return self.encoder_from
@@ -78,8 +84,7 @@ class LatentDynamics(Method):
             ValueError: the clips have no actions.
         """
         actions = self.actions_of(batch)
-        with torch.no_grad():
-            z = self.encoder(batch.video).float()
+        z = self.frozen_latents(batch)
         prediction = self.dynamics.loss(z, actions, generator)
         cosine = F.cosine_similarity(prediction.predicted.detach().float(), z[:, 1:], dim=-1).mean()
         terms = {name: value.detach() for name, value in prediction.terms.items()}

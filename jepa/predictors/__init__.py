@@ -12,6 +12,7 @@ PREDICTORS = Parts(  # that learn what actions do; built over (width, action_siz
     rssm="jepa.predictors.rssm:RSSM",
     latent_variable="jepa.predictors.latent_variable:LatentVariablePredictor",
     hybrid="jepa.predictors.hybrid:HybridPredictor",
+    cdit="jepa.predictors.cdit:CDiT",
 )
 
 

@@ -113,7 +113,7 @@ class RSSM(Predictor):
 
     distribution: ClassVar[bool] = True
     reads_patches: ClassVar[bool] = True
-    context = None
+    context: int | None = None
 
     def __init__(self, config: Config, width: int, action_size: int, grid: tuple[int, int] = (1, 1)) -> None:
         super().__init__(config, width, action_size)
@@ -122,7 +122,9 @@ class RSSM(Predictor):
                 f"recurrent_size: expected a multiple of the {config.blocks} blocks, found {config.recurrent_size}"
             )
         self.tokens = grid[0] * grid[1]
-        size, recurrent, hidden = self.tokens * width, config.recurrent_size, config.hidden
+        size = self.tokens * width
+        recurrent = config.recurrent_size
+        hidden = config.hidden
         stochastic = config.categoricals * config.classes
         self.core = BlockGRU(recurrent, stochastic, action_size, hidden, config.blocks)
         self.prior_net = mlp(recurrent, hidden, PRIOR_LAYERS, stochastic)
@@ -145,7 +147,16 @@ class RSSM(Predictor):
 
     def emit(self, h: Float[Tensor, "*B R"], s: Float[Tensor, "*B G C"]) -> Float[Tensor, "*B N D"]:
         """The shared latent of a private state."""
-        return self.emission(torch.cat((h, s.flatten(-2)), -1)).unflatten(-1, (self.tokens, self.width))
+        return self.emission(self.features(h, s)).unflatten(-1, (self.tokens, self.width))
+
+    @property
+    def feature_size(self) -> int:
+        """F, numbers of a private state."""
+        return self.config.recurrent_size + self.config.categoricals * self.config.classes
+
+    def features(self, h: Float[Tensor, "*B R"], s: Float[Tensor, "*B G C"]) -> Float[Tensor, "*B F"]:
+        """A private state as one vector, which decoders, heads and controllers read."""
+        return torch.cat((h, s.flatten(-2)), -1)
 
     def observe(
         self,
@@ -174,7 +185,9 @@ class RSSM(Predictor):
                 action = taken[:, t - 1]
             if first is not None:
                 kept = ~first[:, t, None]
-                h, s, action = h * kept, s * kept[..., None], action * kept
+                h = h * kept
+                s = s * kept[..., None]
+                action = action * kept
             h = self.advance(h, s, action)
             logits = self.posterior(h, z[:, t])
             s = point(logits, self.config.point) if numbers is None else draw(logits, numbers[:, t])

@@ -21,7 +21,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.config import UserError, first_line
 from jepa.methods.base import Method
@@ -45,11 +45,14 @@ DAMAGED = (
 )
 
 
-def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, mmap: bool = False, parts: tuple[str, ...] = PARTS, verb: str = "jepa pretrain"
+) -> dict[str, Any]:
     """The contents of a checkpoint.
 
     Args:
         mmap: leave its tensors on disk until they are used.
+        parts: what it must hold; that of `verb`.
 
     Raises:
         UserError: the file is empty, cut off, damaged, or no checkpoint of a training.
@@ -57,11 +60,11 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     try:
         _check_bytes(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        missing = [part for part in PARTS if part not in checkpoint]
+        missing = [part for part in parts if part not in checkpoint]
     except DAMAGED as error:
-        raise UserError(f"{path}: damaged, or no checkpoint of `jepa pretrain` ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged, or no checkpoint of `{verb}` ({first_line(error)})") from None
     if missing:
-        raise UserError(f"{path}: no checkpoint of `jepa pretrain`: it holds no {missing[0]}")
+        raise UserError(f"{path}: no checkpoint of `{verb}`: it holds no {missing[0]}")
     return checkpoint
 
 
@@ -157,14 +160,16 @@ def changing(method: Method) -> dict[str, Tensor]:
 
 def checksums(method: Method) -> dict[str, str]:
     """Of each part that is frozen."""
-    digests = {}
-    for part in method.frozen:
-        digest = hashlib.sha256()
-        for name, x in sorted(method.get_submodule(part).state_dict().items()):
-            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digests[part] = digest.hexdigest()
-    return digests
+    return {part: tensors_sha256(method.get_submodule(part)) for part in method.frozen}
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """SHA-256 of a module's tensors, with their names and types."""
+    digest = hashlib.sha256()
+    for name, x in sorted(module.state_dict().items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def leave_out(checkpoint: dict[str, Any], method: Method, sums: dict[str, str]) -> None:

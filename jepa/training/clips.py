@@ -28,7 +28,8 @@ class TrainingClips:
 
     Attributes:
         loader: yields them.
-        wanted: the recorded states that the method asks for, by name.
+        wanted: the recorded states that the dynamics read, by name.
+        targets: those that the method predicts.
 
     Raises:
         UserError: `data.augment.flip` with actions.
@@ -38,7 +39,9 @@ class TrainingClips:
     def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer) -> None:
         self.data, self.seed = config.data, config.seed
         self.origin = origin
+        self.kind = config.method.kind
         self.wanted = config.method.state_names()
+        self.targets = config.method.target_names()
         self.loader = make_loader(
             config.data,
             "train",
@@ -46,6 +49,7 @@ class TrainingClips:
             total_batches=config.trainer.steps * config.trainer.accumulate,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            latents=config.method.latents_source(),
         )
         if self.loader.action_size and config.data.augment.flip:
             raise UserError(
@@ -88,19 +92,43 @@ class TrainingClips:
             clip_frames=data.clip_frames,
         )
 
+    def check_encoder(self, sha256: str) -> None:
+        """Raises UserError if stored latents are of another encoder, or of images that it was shown otherwise."""
+        latents = self.loader.latents
+        if latents is None:
+            return
+        about = latents.about
+        if about.encoder_sha256 != sha256:
+            raise UserError(
+                f"method.latents_from: {latents.folder} holds latents of another encoder, {about.model}; name that one "
+                "(method.encoder_from), or tokenize the shards with this one"
+            )
+        seen = pixels_of(self.preprocessing)
+        differ = [name for name in seen if seen[name] != about.pixels.get(name)]
+        if differ:
+            name = differ[0]
+            raise UserError(
+                f"method.latents_from: {latents.folder} was made with {name} {about.pixels.get(name)}, and this run "
+                f"has {seen[name]}; set data.{name}, or tokenize the shards again"
+            )
+
     @cached_property
     def state_columns(self) -> tuple[int, ...]:
-        """Where the states that the method asks for stand among the recorded ones.
+        """Where the states that the dynamics read stand among the recorded ones. Raises UserError if they do not."""
+        return self._columns("method.states", self.wanted)
 
-        Raises:
-            UserError: some were not recorded.
-        """
+    @cached_property
+    def target_columns(self) -> tuple[int, ...]:
+        """Where those stand that the method predicts. Raises UserError if they do not."""
+        return self._columns(f"method {self.kind} predicts them", self.targets)
+
+    def _columns(self, key: str, names: tuple[str, ...]) -> tuple[int, ...]:
         shards = self.loader.shards
         known = shards.manifest.state_names if all(corpus.states for corpus in self.loader.corpora) else ()
-        for name in self.wanted:
+        for name in names:
             if name not in known:
-                raise UserError(f"method.states: {shards.url} has no state {name!r}; {_hint(name, known)}")
-        return tuple(map(known.index, self.wanted))
+                raise UserError(f"{key}: {shards.url} has no state {name!r}; {_hint(name, known)}")
+        return tuple(map(known.index, names))
 
     def left_out(self) -> dict[str, Bad]:
         """What could not be read, by any process."""
@@ -120,6 +148,13 @@ class TrainingClips:
                 f"{self.loader.shards.url}: its videos are {index.width}x{index.height}, and models see square "
                 "images; give data.image_size=NUMBER (the middle part is taken; data.fit=stretch takes all of it)"
             )
+
+
+def pixels_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """How images are shown to an encoder, without their rate, in types of JSON."""
+    shown = {"image_size": preprocessing.image_size, "fit": preprocessing.fit}
+    shown |= {"shortest_edge": preprocessing.shortest_edge}
+    return shown | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:

@@ -15,14 +15,20 @@ from jepa_data.config import AugmentConfig, StreamConfig
 
 
 class OptimizerConfig(Config):
-    """AdamW; biases and other 1-D parameters are not decayed."""
+    """AdamW, or LaProp as in DreamerV3; biases and other 1-D parameters are not decayed."""
 
+    kind: Literal["adamw", "laprop"] = Field(
+        default="adamw", description="laprop: gradients are divided by their RMS first, then averaged (DreamerV3)"
+    )
     lr: Positive = 1e-3
     weight_decay: float = Field(default=0.04, ge=0)
     final_weight_decay: float | None = Field(
         default=None, ge=0, description="reached at the last step, along a half cosine; none: weight_decay throughout"
     )
     betas: tuple[Share, Share] = (0.9, 0.999)
+    adaptive_clip: Positive | None = Field(
+        default=None, description="largest norm of a parameter's gradient, as a share of the parameter's own (AGC)"
+    )
 
 
 class TrainerConfig(Config):

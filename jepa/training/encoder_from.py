@@ -48,7 +48,7 @@ def resolved(config: PretrainConfig) -> tuple[PretrainConfig, EncoderOrigin]:
         if frozen and not config.encoder.has_weights:
             return config, EncoderOrigin(notes=(RANDOM,))
         return config, EncoderOrigin()
-    about = _description(name)
+    about = describe(name)
     wrapped = about.encoder.per_frame()
     if config.encoder is not None and (differ := _differences(config.encoder, wrapped)):
         raise UserError(f"encoder: {name} (method.encoder_from) holds another one: {differ}; leave `encoder` out")
@@ -103,7 +103,7 @@ def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
         )
 
 
-def _description(name: str) -> ModelConfig:
+def describe(name: str) -> ModelConfig:
     """Of the model that a run, a model folder or the hub holds; its weights are not read where a file tells it."""
     folder = model_folder(Path(name))
     if (folder / DESCRIPTION).is_file():

@@ -29,6 +29,7 @@ class Pretraining(L.LightningModule):
         mean, std: normalize pixels in 0..1.
         augment: how clips are changed at random before.
         state_columns: recorded states that the method reads; (): none.
+        target_columns: those that it predicts.
 
     Attributes:
         optimizer_state: of another run, over the same parameters, to go on from; set before training.
@@ -45,6 +46,7 @@ class Pretraining(L.LightningModule):
         std: tuple[float, float, float],
         augment: AugmentConfig,
         state_columns: tuple[int, ...] = (),
+        target_columns: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.method: Method = method
@@ -55,6 +57,7 @@ class Pretraining(L.LightningModule):
         self.std = std
         self.augment = augment
         self.state_columns = list(state_columns)
+        self.target_columns = list(target_columns)
         self.optimizer_state: dict[int, Any] | None = None
         self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
@@ -99,10 +102,9 @@ class Pretraining(L.LightningModule):
         return torch.Generator().manual_seed(int(key >> np.uint64(1)))
 
     def _inputs(self, batch: ClipBatch) -> Batch:
-        states = None
-        if self.state_columns and batch.states is not None:
-            states = batch.states[..., self.state_columns]
-        return Batch(to_input(batch, self.augment, self.mean, self.std), batch.actions, batch.is_image, states)
+        video = to_input(batch, self.augment, self.mean, self.std) if batch.latents is None else batch.video.float()
+        states, targets = (_columns(batch, columns) for columns in (self.state_columns, self.target_columns))
+        return Batch(video, batch.actions, batch.is_image, states, latents=batch.latents, targets=targets)
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
@@ -133,7 +135,13 @@ class Pretraining(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Before the step and before any teacher follows."""
-        clip_gradients(self.method, optimizer, gradient_clip_val, self.global_step)  # pyright: ignore[reportArgumentType]
+        clip_gradients(
+            self.method,
+            optimizer,
+            gradient_clip_val,  # pyright: ignore[reportArgumentType]
+            self.global_step,
+            self.optimization.adaptive_clip,
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
@@ -166,6 +174,11 @@ class Pretraining(L.LightningModule):
         # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _columns(batch: ClipBatch, columns: list[int]) -> Float[Tensor, "B T X"] | None:
+    """Some of the recorded states; None if no column is wanted."""
+    return batch.states[..., columns] if columns and batch.states is not None else None
 
 
 def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:

@@ -1,4 +1,8 @@
-"""AdamW, its rates by step, and checks: what is not finite is neither applied nor saved."""
+"""Optimizers, their rates by step, and checks: what is not finite is neither applied nor saved.
+
+DreamerV3 (2301.04104) clips the gradient of each parameter to a share of the parameter's norm (AGC), divides it by its
+RMS and then averages it: `optimizer: {kind: laprop, adaptive_clip: 0.3}`, LaProp of timm.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -6,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.optim.laprop import LaProp
 from torch import Tensor, nn
 
 from jepa.config import UserError, errors_of
@@ -16,6 +21,8 @@ from jepa.training.schedules.cosine import half_cosine
 from jepa_data.printable import first_few
 
 NAMED = 3  # of the parameters in an error
+MIN_NORM = 1e-3  # of a parameter, for AGC (DreamerV3)
+LAPROP_EPS = 1e-20  # DreamerV3
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,13 @@ class Optimization:
         make_optimizer: builds the optimizer over the method.
         lr_factor: of the step, times the optimizer's learning rate.
         weight_decay: of the step, for the parameters that are decayed; None leaves the optimizer's.
+        adaptive_clip: largest norm of a parameter's gradient, as a share of the parameter's.
     """
 
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     lr_factor: Callable[[int], float]
     weight_decay: Callable[[int], float] | None = None
+    adaptive_clip: float | None = None
 
 
 def optimization(config: PretrainConfig) -> Optimization:
@@ -38,12 +47,13 @@ def optimization(config: PretrainConfig) -> Optimization:
     first = config.optimizer.weight_decay
     last = config.optimizer.final_weight_decay
     decay = None if last is None else half_cosine(first, last, config.trainer.steps)
-    return Optimization(optimizer_of(config.optimizer), schedule_of(config), decay)
+    return Optimization(optimizer_of(config.optimizer), schedule_of(config), decay, config.optimizer.adaptive_clip)
 
 
-def optimizer_of(config: OptimizerConfig) -> Callable[[nn.Module], torch.optim.AdamW]:
+def optimizer_of(config: OptimizerConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """What makes the optimizer of a module."""
-    return partial(adamw, **config.model_dump(exclude={"final_weight_decay"}))
+    make = {"adamw": adamw, "laprop": laprop}[config.kind]
+    return partial(make, **config.model_dump(include={"lr", "weight_decay", "betas"}))
 
 
 def schedule_of(config: PretrainConfig) -> Schedule:
@@ -58,20 +68,43 @@ def schedule_of(config: PretrainConfig) -> Schedule:
 
 def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
     """AdamW over what is trained; biases and other 1-D parameters are not decayed, as in V-JEPA."""
+    return torch.optim.AdamW(_groups(module, weight_decay), lr=lr, betas=betas)
+
+
+def laprop(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> LaProp:
+    """LaProp (2002.04839) over what is trained, with DreamerV3's epsilon."""
+    return LaProp(_groups(module, weight_decay), lr=lr, betas=betas, eps=LAPROP_EPS)
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
+    return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "decayed": True},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "decayed": False},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
 
-def clip_gradients(module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None, step: int) -> None:
+def clip_adaptively(parameters: Iterable[Tensor], share: float) -> None:
+    """Scale the gradient of each parameter to at most `share` of the parameter's norm, or of 0.001 if that is more."""
+    for p in parameters:
+        if p.grad is not None:
+            largest = share * p.detach().norm().clamp_min(MIN_NORM)
+            p.grad.mul_((largest / p.grad.norm().clamp_min(1e-12)).clamp_max(1))
+
+
+def clip_gradients(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float | None,
+    step: int,
+    adaptive: float | None = None,
+) -> None:
     """Scale the gradients so that their norm is `max_norm` at most; None leaves them.
 
     Args:
         module: names the parameters.
         step: for the error.
+        adaptive: first `clip_adaptively` to this share.
 
     Raises:
         UserError: a gradient is not finite, or the norm of them all is not.
@@ -85,6 +118,9 @@ def clip_gradients(module: nn.Module, optimizer: torch.optim.Optimizer, max_norm
             f"the {what} is not finite at step {step}; nothing of this step was applied. Start again with a lower "
             "optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
         )
+    if adaptive is not None:
+        clip_adaptively(trained, adaptive)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
 

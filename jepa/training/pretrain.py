@@ -24,6 +24,7 @@ from jepa.training.build_method import build_method, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
+from jepa.training.checkpoints import tensors_sha256
 from jepa.training.clips import TrainingClips
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import resolved
@@ -95,6 +96,18 @@ def pretrain(
         logger.info(f"{run}: all {start.step} steps are done; raise trainer.steps to train longer")
         return load(run)
     clips = TrainingClips(config, origin, trainer)
+    module = _module(config, clips)
+    actions = fit_to_clips(module.method, clips)
+    if resume:
+        start.check(module.method)
+    elif config.init_from:
+        module.optimizer_state = start_from(config.init_from, module.method)
+    _fit(config, trainer, module, clips, start)
+    return _keep(config, trainer, module, clips, actions, watchers)
+
+
+def _module(config: PretrainConfig, clips: TrainingClips) -> Pretraining:
+    """What is trained. Raises UserError if stored latents are of another encoder."""
     module = Pretraining(
         build_method(config, clips.preprocessing.image_size, clips.loader.action_size),
         optimization(config),
@@ -104,14 +117,11 @@ def pretrain(
         std=clips.preprocessing.std,
         augment=config.data.augment,
         state_columns=clips.state_columns,
+        target_columns=clips.target_columns,
     )
-    actions = fit_to_clips(module.method, clips)
-    if resume:
-        start.check(module.method)
-    elif config.init_from:
-        module.optimizer_state = start_from(config.init_from, module.method)
-    _fit(config, trainer, module, clips, start)
-    return _keep(config, trainer, module, clips, actions, watchers)
+    if "encoder" in module.method.frozen:
+        clips.check_encoder(tensors_sha256(module.method.encoder))
+    return module
 
 
 def _fit(

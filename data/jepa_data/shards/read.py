@@ -138,6 +138,15 @@ class SampleReader:
         except DecodeError as error:
             raise error.named(sample.key, f"{self.store.url}/{sample.shard}") from error
 
+    def numbers(self, sample: Sample) -> Decoded:
+        """The contents of a sample other than its images, which are not decoded. Raises DecodeError."""
+        try:
+            members = self._files.read(sample)
+            index = sample.video_index() or probe_media(members[sample.media], sample.media)
+            return self._rest(sample, members, index)
+        except DecodeError as error:
+            raise error.named(sample.key, f"{self.store.url}/{sample.shard}") from error
+
     def _read(self, sample: Sample, spec: ClipSpec, later: Later) -> tuple[Images, Decoded]:
         members = self._files.read(sample)
         data = members[sample.media]

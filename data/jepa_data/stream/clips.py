@@ -37,6 +37,7 @@ from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
+from jepa_data.stream.latents import Latents
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
 
@@ -110,6 +111,7 @@ class ClipReader:
     corpora: Sequence[Corpus]
     plan: BatchPlan
     labels: Sequence[str]
+    latents: Latents | None = None  # read in place of video
 
     def __post_init__(self) -> None:
         self._readers: dict[int, SampleReader] = {}
@@ -149,7 +151,10 @@ class ClipReader:
         assert index is not None
         reader = self._open(item.source)
         start, spec = self._choose(sample, index, item, attempt)
-        if attempt:
+        latents = None if self.latents is None else self.latents.rows(sample.shard, sample.key, spec.indices)
+        if latents is not None:
+            frames, decoded = np.zeros((len(spec.indices), 0, 0, 3), np.uint8), reader.numbers(sample)
+        elif attempt:
             frames, decoded = reader.clips(sample, spec)
         else:
             frames, decoded = reader.take(item.identity) or reader.clips(sample, spec, self._later(sample, index, item))
@@ -159,6 +164,7 @@ class ClipReader:
             "__url__": f"{corpus.store.url}/{sample.shard}",
             "source": item.source,
             "video": frames,
+            "latents": latents,
             "actions": actions_of(corpus, decoded, spec),
             "states": states_of(corpus, decoded, spec),
             "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
@@ -223,7 +229,7 @@ class ClipReader:
             return self._readers[source]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ClipReader, (self.config, self.corpora, self.plan, self.labels)
+        return ClipReader, (self.config, self.corpora, self.plan, self.labels, self.latents)
 
 
 def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
@@ -285,5 +291,6 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         start_seconds=torch.tensor([sample["start_seconds"] for sample in samples], dtype=torch.float32),
         is_image=torch.tensor([sample["still"] for sample in samples]),
         seeds=torch.tensor([sample["seed"] for sample in samples]),
+        latents=stacked("latents"),
         labels={name: torch.tensor([s["labels"][name] for s in samples]) for name in samples[0]["labels"]},
     )

@@ -4,7 +4,6 @@ The contents of a batch depend only on (seed, epoch, position). Any number of wo
 resumed at batch k continues exactly.
 """
 
-import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,13 @@ from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
+from jepa_data.stream.latents import Latents, manifest_sha256
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
 from jepa_data.stream.watchdog import Watchdog
 from jepa_data.stream.workers import ClipStream
+from jepa_data.transforms import UNCHANGED
 from jepa_data.types import ClipBatch
 
 
@@ -34,6 +35,7 @@ def make_loader(
     start_batch: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    latents: str | None = None,
 ) -> "ClipLoader":
     """Batches of clips of one split.
 
@@ -42,6 +44,7 @@ def make_loader(
         shuffle: True: training, with a new order and new clips in each epoch. False: evaluation, with every sample
             once, in order, from `config.start_seconds` or the middle; the last batch may be smaller.
         start_batch: batches already used, as `load_state_dict` would set it.
+        latents: folder of latents (`jepa data tokenize`) that are read in place of the video.
         rank, world_size: each process gets `batch_size / world_size` clips of each batch.
 
     Raises:
@@ -52,7 +55,8 @@ def make_loader(
         raise DataError(f"data.batch_size: {config.batch_size} clips cannot be shared evenly by {world_size} processes")
     stores = [open_store(source.shards, config.remote) for source in config.sources]
     sources = tuple(map(ShardSet.open, stores))
-    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size)
+    opened = None if latents is None else _open_latents(latents, sources, config)
+    loader = ClipLoader(config, sources, split, seed, total_batches, shuffle, rank, world_size, opened)
     loader.load_state_dict({"batch": start_batch})
     return loader
 
@@ -82,6 +86,7 @@ class ClipLoader:
     shuffle: bool
     rank: int
     world_size: int
+    latents: Latents | None = None
 
     def __post_init__(self) -> None:
         self.shards = self.sources[0]
@@ -98,9 +103,9 @@ class ClipLoader:
             self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
         manifests = [source.manifest for source in self.sources]
         labels = sorted({name for manifest in manifests for name in manifest.label_names})
-        self._reader = ClipReader(self.config, self.corpora, self.plan, labels)
+        self._reader = ClipReader(self.config, self.corpora, self.plan, labels, self.latents)
         self._consumed = 0
-        self._data = [hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() for manifest in manifests]
+        self._data = list(map(manifest_sha256, manifests))
 
     def __len__(self) -> int:
         return self._batches
@@ -205,6 +210,15 @@ class ClipLoader:
             for number, (corpus, weight) in enumerate(zip(self.corpora, weights, strict=True))
         )
         return BatchPlan(plans, weights, config.batch_size, self.seed, self.shuffle, self.rank, self.world_size)
+
+
+def _open_latents(folder: str, sources: Sequence[ShardSet], config: StreamConfig) -> Latents:
+    """Raises DataError if the config changes images at random, or mixes shards."""
+    if config.crop is not None or config.augment != UNCHANGED:
+        raise DataError(f"{folder}: latents are of whole images; omit data.crop and data.augment")
+    if len(sources) > 1:
+        raise DataError(f"{folder}: latents are of one folder of shards, and data.shards mixes {len(sources)}")
+    return Latents.open(folder, sources[0].manifest)
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:

@@ -35,6 +35,7 @@ WORLDS = {  # imported when first named
     "point-maze-medium": "mujoco.point_maze:medium",
     "reacher": "mujoco.reacher:ReacherBatch",
     "doom-rooms": "doom.rooms:DoomRoomsBatch",
+    "take-cover": "doom.take_cover:TakeCoverBatch",
 }
 GROUP = "openjepa.worlds"
 

@@ -129,6 +129,7 @@ class GymBatch(WorldBatch):
 
 
 def _make(name: str) -> gymnasium.Env:
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # or pygame's library ignores SIGTERM from then on
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # images are drawn in memory: pygame needs no screen
     try:

@@ -14,7 +14,7 @@ gradient clipping.
 
 import copy
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 CHECKS = 256  # dreams by which progress is reported, always the same
 REPORTS = 20  # of the progress
+STATEFUL = ("actor", "critic", "slow", "_actor_step", "_critic_step")
 
 
 class Critic(TwoHotHead):
@@ -50,15 +51,16 @@ class ReturnScale:
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self._range: float | None = None
+        self.range: float | None = None
 
     def update(self, returns: Tensor) -> float:
-        low, high = torch.quantile(returns.detach().float().flatten(), torch.tensor([0.05, 0.95])).tolist()
+        returns = returns.detach().float().flatten()
+        low, high = torch.quantile(returns, returns.new_tensor([0.05, 0.95])).tolist()
         spread: float = high - low
-        if self._range is None:
-            self._range = spread
-        self._range += self.rate * (spread - self._range)
-        return max(1.0, self._range)
+        if self.range is None:
+            self.range = spread
+        self.range += self.rate * (spread - self.range)
+        return max(1.0, self.range)
 
 
 class ActorCritic(Learner):
@@ -157,6 +159,21 @@ class ActorCritic(Learner):
         self._move_slow_critic()
         metrics = {"actor": actor_loss, "critic": critic_loss, "entropy": entropy, "return": returns.mean()}
         return {name: x.item() for name, x in metrics.items()} | {"scale": scale}
+
+    def state(self) -> dict[str, Any]:
+        """All that a later `update` depends on, apart from what is recorded and dreamt."""
+        return {
+            **{name: getattr(self, name).state_dict() for name in STATEFUL},
+            "range": self.scale.range,
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.scale.range = state["range"]
+        self.generator.set_state(state["generator"])
 
     def _critic_loss(
         self,

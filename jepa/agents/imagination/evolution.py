@@ -25,7 +25,6 @@ from jepa.config.fields import Count, Positive
 
 logger = logging.getLogger(__name__)
 
-CHECKS = 256  # dreams by which the best is kept
 MAX_PARAMETERS = 5000  # the covariance has the square of them
 
 
@@ -49,6 +48,7 @@ class Evolution(Learner):
         std: Positive = Field(
             default=0.1, description="initial step size, in units of the weights of standardized features"
         )
+        checks: Count = Field(default=256, description="dreams by which the best is kept")
         mirrored: float = Field(
             default=0.0,
             ge=0,
@@ -76,7 +76,7 @@ class Evolution(Learner):
         """
         config = self.config
         generator = torch.Generator().manual_seed(self.seed)
-        checks = self.recorded.draw(CHECKS, generator, self.goals)
+        checks = self.recorded.draw(config.checks, generator, self.goals)
         search = _cma(self.controller.parameter_count, config, self.seed)
         best = torch.zeros(self.controller.parameter_count)
         history = [(0, self._returns(best[None], *checks, 0).item())]

@@ -21,9 +21,9 @@ class Learner(ABC):
         goals: from any episode ("any"), or from that of the start.
         actor_inputs: inputs of the controller.
         seed: of all random numbers.
+        normalizer: of the inputs of the controller; None: fitted to the recorded latents.
 
     Attributes:
-        normalizer: of the inputs of the controller, fitted to the recorded latents.
         horizon: latent steps of a dream.
         build: builds an untrained controller from (normalizer, space, **network), to load weights into.
         network: sizes of the controller's network; empty for linear controllers.
@@ -43,6 +43,7 @@ class Learner(ABC):
         goals: Goals = "episode",
         actor_inputs: ActorInputs = "goal",
         seed: int = 0,
+        normalizer: ObservationNormalizer | None = None,
     ) -> None:
         self.config = config
         self.dream = dream
@@ -51,7 +52,7 @@ class Learner(ABC):
         self.goals: Goals = goals
         self.seed = seed
         self.horizon: int = config.horizon
-        self.normalizer = ObservationNormalizer.fitted(recorded.z, actor_inputs)
+        self.normalizer = normalizer or ObservationNormalizer.fitted(recorded.z, actor_inputs)
         self._build()
 
     @abstractmethod

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from jepa.agents.controller import Actor, Controller, Linear
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.observations import LatestFrames, as_action, as_images, check_shape, stride_of
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
@@ -28,7 +29,7 @@ class ImaginationPolicy:
         fps: observations per second; None: the frame rate of the model.
 
     Attributes:
-        latent: the latest input of the controller.
+        latent: the latest input of the controller: a latent, or [z, h, c] if the controller reads memory.
         decisions: number of calls of the controller.
 
     Raises:
@@ -38,8 +39,11 @@ class ImaginationPolicy:
     def __init__(
         self, model: LatentWorldModel, controller: Controller, goal: Any = None, fps: float | None = None
     ) -> None:
-        if goal is None and isinstance(controller, Actor | Linear) and controller.normalizer.actor_inputs == "goal":
+        inputs = controller.normalizer.actor_inputs if isinstance(controller, Actor | Linear) else "latent"
+        if goal is None and inputs == "goal":
             raise UserError("this controller also reads the goal: give an image of it")
+        spec = model.spec
+        self._memory = Memory(model.dynamics, spec.tokens, spec.width) if inputs == "memory" else None
         self.model, self.controller = model, controller
         self.stride = stride_of(fps or model.preprocessing.fps, model)
         self.goal = self.goal_shape = None
@@ -51,6 +55,7 @@ class ImaginationPolicy:
     def reset(self) -> None:
         """Start a new episode: clear the observations."""
         self.latent: Float[Tensor, "B N D"] | None = None
+        self._block: Float[Tensor, "B E"] | None = None
         self.decisions = 0
         self._frames = LatestFrames(self.model.spec.frames_per_step, self.stride)
         self._queue: list[Tensor] = []
@@ -61,8 +66,9 @@ class ImaginationPolicy:
         check_shape(observation, self.goal_shape)
         self._frames.add(as_images(observation))
         if not self._queue:
-            self.latent = self.model.encode(self._frames.clip())[:, -1]
-            block = self.controller.act(self.latent, self.latent if self.goal is None else self.goal).cpu()
-            self._queue = list(block.unflatten(-1, (self._frames.period, -1)).unbind(1))
+            z = self.model.encode(self._frames.clip())[:, -1]
+            self.latent = z if self._memory is None else self._memory.observed(self.latent, self._block, z)
+            self._block = self.controller.act(self.latent, self.latent if self.goal is None else self.goal)
+            self._queue = list(self._block.cpu().unflatten(-1, (self._frames.period, -1)).unbind(1))
             self.decisions += 1
         return as_action(self._queue.pop(0), observation)

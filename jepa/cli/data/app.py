@@ -8,6 +8,7 @@ import typer
 from jepa.cli.data.curate import curate
 from jepa.cli.data.inspect import bench, check, index, inspect, worlds
 from jepa.cli.data.pack import pack
+from jepa.cli.data.tokenize import tokenize
 
 app = typer.Typer(help="Make shards from videos and simulated worlds, and inspect them.", no_args_is_help=True)
 app.command()(pack)
@@ -52,5 +53,5 @@ def record(
         typer.echo(f"  {note}")
 
 
-for verb in (worlds, curate, index, inspect, check, bench):  # in the order of the work
+for verb in (worlds, curate, index, inspect, check, bench, tokenize):  # in the order of the work
     app.command()(verb)

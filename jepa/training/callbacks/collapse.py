@@ -72,11 +72,12 @@ class CollapseMonitor(L.Callback):
             logger.warning(text)
 
     def _measure(self, module: Pretraining, batch: ClipBatch) -> dict[str, float]:
-        latents = module.encode(batch.video[:CLIPS]).flatten(0, 2)
+        latents = module.encode(batch.video[:CLIPS]) if batch.latents is None else batch.latents[:CLIPS]
+        latents = latents.flatten(0, 2)
         latents = latents[:: -(-len(latents) // LATENTS)]
         spread = dimension_std(latents)
         metrics = {"effective_rank": effective_rank(latents), "std": spread.mean(), "min_std": spread.min()}
-        if self.views is not None and len(batch) > 1:
+        if self.views is not None and batch.latents is None and len(batch) > 1:
             metrics["lidar"] = lidar(torch.stack([self._view(module, batch, number) for number in range(2)], 1))
         return {name: value.item() for name, value in metrics.items()}
 

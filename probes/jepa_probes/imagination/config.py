@@ -61,7 +61,7 @@ class ControllerConfig(Config):
         default=None, description="of the model's data, whose range the controller covers; none: -1..1"
     )
     bounds: Literal["box", "ball", "choice"]
-    actor_inputs: Literal["goal", "latent"] = "goal"
+    actor_inputs: Literal["goal", "latent", "memory"] = "goal"
     hidden: Count | None = None
     layers: int | None = None
 

@@ -21,7 +21,6 @@ from jepa.config import UserError, errors_of, from_dict
 from jepa.models import checkpoint
 from jepa.models.model import FILE_KEYS, load
 from jepa.training.run_folder import run_config
-from jepa.world_model import LatentWorldModel
 from jepa_probes.imagination.config import ControllerConfig, DreamConfig
 from jepa_probes.imagination.result import DreamResult, DreamScore, Returns
 from jepa_probes.imagination.rewards import REWARDS
@@ -73,7 +72,7 @@ def dream(run: Path, config: DreamConfig, *, out: Path | None = None) -> DreamRe
                 logger.info(f"temperature {temperature:g}:")
                 other = replace(stage.dream, temperature=temperature)
                 at[f"{temperature:g}"] = _trained(stage, other).score.returns
-    _save(out / FOLDER, trained, model, stage)
+    _save(out / FOLDER, trained, stage)
     result = DreamResult(
         **dict(trained.score),
         history=[*trained.history],
@@ -176,12 +175,13 @@ def _trained(stage: Stage, dreams: Dream) -> Trained:
     return Trained(controller, learner.network, score, history, seconds, cpu_seconds)
 
 
-def _save(folder: Path, trained: Trained, model: LatentWorldModel, stage: Stage) -> None:
+def _save(folder: Path, trained: Trained, stage: Stage) -> None:
     space = stage.space
+    tokens, width = stage.recorded.z.shape[1:]
     controller_config = ControllerConfig(
         kind=stage.config.controller.kind,
-        tokens=model.spec.tokens,
-        width=model.spec.width,
+        tokens=tokens,
+        width=width,
         action_size=space.width,
         frames=space.frames,
         action_repeat=space.action_repeat,

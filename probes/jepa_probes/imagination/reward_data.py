@@ -8,7 +8,7 @@ Whole episodes are read, as a clip from the middle would never show an end; each
 policy sees it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jepa.agents.imagination.dream import Recorded
 from jepa.agents.imagination.heads import ContinueHead, HeadSettings, fit_continue, fit_reward
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.imagination.reward import Head
 from jepa.agents.policy import stride_of
 from jepa.config import UserError
@@ -36,12 +37,14 @@ class RewardData:
 
     Attributes:
         latents: of M moments, the episodes one after the other.
+        actions: that led there; at the first of an episode, 0.
         rewards: of the latent step that led there; NaN at the first of an episode.
         terminated: whether the world terminated there; false where a time limit cut the recording.
         episodes: of each moment.
     """
 
     latents: Float[Tensor, "M N D"]
+    actions: Float[Tensor, "M E"]
     rewards: Float[Tensor, " M"]
     terminated: Bool[Tensor, " M"]
     episodes: tuple[str, ...]
@@ -65,10 +68,21 @@ class Heads:
 
 
 def heads_of(
-    model: LatentWorldModel, data: StreamConfig, settings: HeadSettings, seed: int, episodes: int | None
+    model: LatentWorldModel,
+    data: StreamConfig,
+    settings: HeadSettings,
+    seed: int,
+    episodes: int | None,
+    memory: Memory | None = None,
 ) -> Heads:
-    """Fit them to the run's recordings; see `collected_rewards`. Raises UserError as that, or for one episode only."""
+    """Fit them to the run's recordings, on latents or, with `memory`, on [z, h, c].
+
+    Raises:
+        UserError: as `collected_rewards`, or for one episode only.
+    """
     samples = collected_rewards(model, data, episodes)
+    if memory is not None:
+        samples = replace(samples, latents=_beliefs(memory, samples))
     if len(set(samples.episodes)) < 2:
         raise UserError(f"{data.folder}: heads are tried on episodes held out, so two are needed, found one")
     fit, holdout = split_episodes(samples.episodes, seed=seed)
@@ -79,6 +93,12 @@ def heads_of(
     going = ~samples.terminated
     keys = [key for key, goes_on in zip(samples.episodes, going.tolist(), strict=True) if goes_on]
     return Heads(Recorded(samples.latents[going][:, None], keys), Head(reward), continues, metrics)
+
+
+@torch.no_grad()
+def _beliefs(memory: Memory, data: RewardData) -> Float[Tensor, "M 1 F"]:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(data.episodes))}
+    return memory.along(data.latents, data.actions, torch.tensor([numbers[name] for name in data.episodes]))
 
 
 @torch.no_grad()
@@ -122,14 +142,16 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
     for number in range(len(samples))[:episodes]:
         sample = shards.probed(samples[number])
         images, contents = reader.clips(sample, ClipSpec(np.arange(sample.frames, dtype=np.int64), None))
-        assert contents.states is not None
+        assert contents.states is not None and contents.actions is not None
         if len(images) > (model.spec.frames_per_step - 1) * stride:
             video = torch.from_numpy(images).permute(0, 3, 1, 2)
-            parts.append(_examples(model, sample.key, video, torch.from_numpy(contents.states[:, columns]), stride))
+            states, actions = torch.from_numpy(contents.states[:, columns]), torch.from_numpy(contents.actions)
+            parts.append(_examples(model, sample.key, video, states, actions, stride))
     if not parts:
         raise UserError(f"{data.folder}: no episode is as long as a latent step ({model.spec.step_seconds:g} s)")
     return RewardData(
         torch.cat([part.latents for part in parts]),
+        torch.cat([part.actions for part in parts]),
         torch.cat([part.rewards for part in parts]),
         torch.cat([part.terminated for part in parts]),
         tuple(key for part in parts for key in part.episodes),
@@ -137,7 +159,12 @@ def collected_rewards(model: LatentWorldModel, data: StreamConfig, episodes: int
 
 
 def _examples(
-    model: LatentWorldModel, key: str, video: Tensor, states: Float[Tensor, "T 2"], stride: int
+    model: LatentWorldModel,
+    key: str,
+    video: Tensor,
+    states: Float[Tensor, "T 2"],
+    actions: Float[Tensor, "P A"],
+    stride: int,
 ) -> RewardData:
     """Those of an episode: its first image as it stands, then as in the figure above.
 
@@ -150,9 +177,11 @@ def _examples(
     seen = at[:, None] + stride * torch.arange(1 - frames, 1)
     before = at[:, None] + torch.arange(1 - span, 1)
     collected = torch.where(before[:, 0] > 0, states[before.clamp_min(0), 0].sum(1), torch.nan)
+    blocks = actions[(before - 1).clamp_min(0)].flatten(1)  # the action before each frame
     latents = torch.cat([model.encode_image(video[:1]), model.encode(video[seen])[:, -1]]).float().cpu()
     return RewardData(
         latents,
+        torch.cat([torch.zeros_like(blocks[:1]), blocks]),
         torch.cat([torch.full((1,), torch.nan), collected]),
         torch.cat([torch.zeros(1, dtype=torch.bool), states[at, 1] > 0]),
         (key,) * len(latents),

@@ -20,6 +20,15 @@ class ProbeConfig(Config):
     test_episodes: Count | None = None
     clip_frames: Count | None = Field(default=None, description="frames per clip; none: as in training")
     clips_per_video: Count = 2
+    headline: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="groups of states, such as [bodies.position], whose mean R² is state_r2; none: position and "
+        "velocity of the puck, without one of all bodies, and without any all states",
+    )
+    pixel_side: Count = Field(
+        default=8, description="side to which images are averaged for the pixels, which the PCA reads too"
+    )
     labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
     classifiers: tuple[Annotated[Component, part(PROBES)], ...] = Field(
         default=({"kind": "linear"}, {"kind": "attentive"}, {"kind": "knn"}),

@@ -61,6 +61,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     names = _state_names(loaders)
     if not names and loaders["train"].shards.manifest.state_names:
         logger.info("no states are probed: the sources of these clips have different ones")
+    _check_headline(config, names)
     limits = {"train": config.train_episodes, "test": config.test_episodes}
 
     def features(
@@ -71,18 +72,21 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         clips = limit and limit * config.clips_per_video
         seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
+        if column == PIXELS:
+            wanted["side"] = config.pixel_side
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
         return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make)
 
+    raw = baselines.pixels(model.spec.frames_per_step, config.pixel_side)
     table: dict[str, tuple[Features, Features]] = {}
     for column, encoder in _encoders(opened, trained, data, config, names).items():
-        encode = (
-            baselines.pixels(model.spec.frames_per_step) if encoder is None else baselines.encode_with(model, encoder)
-        )
+        encode = raw if encoder is None else baselines.encode_with(model, encoder)
         parts = [features(column, encode, encoder or nn.Identity(), split) for split in ("train", "test")]
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
-    scored = score_features(table, classifiers=classifiers, labels=config.labels, seed=config.seed)
+    scored = score_features(
+        table, classifiers=classifiers, labels=config.labels, headline=config.headline, seed=config.seed
+    )
     train, test = table[PRETRAINED]
     result = ProbeResult(
         seed=config.seed,
@@ -105,6 +109,14 @@ def _classifiers(config: ProbeConfig) -> list[ClassProbe]:
         with errors_of(f"classifiers.{number}"):
             made.append(PROBES.make(classifier_config))
     return made
+
+
+def _check_headline(config: ProbeConfig, names: tuple[str, ...]) -> None:
+    """Raises UserError for a group that the states do not have."""
+    groups = {target.group for target in find_targets(names)}
+    if unknown := set(config.headline or ()) - groups:
+        there = ", ".join(sorted(groups)) or "none"
+        raise UserError(f"headline: expected groups of these states ({there}), found {', '.join(sorted(unknown))}")
 
 
 def _state_names(loaders: Mapping[str, ClipLoader]) -> tuple[str, ...]:

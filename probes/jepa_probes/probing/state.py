@@ -180,10 +180,10 @@ def score(targets: Sequence[Target], predicted: Float[Tensor, "E S C"], states: 
     groups: dict[str, float | None] = {}
     for group in dict.fromkeys(t.group for t in targets):
         members = [t.name for t in targets if t.group == group]
-        groups[group] = _mean([columns[name] for name in members])
+        groups[group] = mean_r2([columns[name] for name in members])
         if any(hidden.get(name) is not None for name in members):
-            groups[f"{group}.occluded"] = _mean([hidden.get(name) for name in members])
-    state_r2 = _mean([columns[target.name] for target in headline(targets)])
+            groups[f"{group}.occluded"] = mean_r2([hidden.get(name) for name in members])
+    state_r2 = mean_r2([columns[target.name] for target in headline(targets)])
     return StateScores(columns, groups, state_r2, samples, dropped, infinite, occluded)
 
 
@@ -293,6 +293,7 @@ def _r2(predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> float | N
     return None if r2.isnan() else r2.item()
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_r2(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None if none is."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None

@@ -1,6 +1,6 @@
 """All probes on all representations: one table of scores, every pretrained number beside its baselines.
 
-rows     state_r2                                  mean R² of the states that state.py makes the headline
+rows     state_r2                                  mean R² of the groups of the headline; without one, see state.py
          state.GROUP[.occluded]                    mean R² of the states of a group, state.py
          state.NAME                                R² of a state
          class.LABEL.PROBE.accuracy | .balanced    of every classifier that is asked for: linear, attentive, knn, …
@@ -18,7 +18,7 @@ from torch import Tensor
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.features import Features
 from jepa_probes.probing.labels import Task, accuracies, classify, make_task
-from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
+from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_r2, mean_state
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +52,14 @@ def score_features(
     *,
     classifiers: Sequence[ClassProbe],
     labels: Sequence[str] | None = None,
+    headline: Sequence[str] | None = None,
     seed: int = 0,
 ) -> ProbeTable:
-    """Every probe on every representation (training features, test features); all of the same clips."""
+    """Every probe on every representation (training features, test features); all of the same clips.
+
+    Args:
+        headline: groups of states whose mean R² is `state_r2`; None: as in state.py.
+    """
     results = ProbeTable()
     train, test = next(iter(features.values()))
     names = sorted(train.labels.keys() & test.labels.keys()) if labels is None else labels
@@ -68,7 +73,7 @@ def score_features(
         blind = mean_state(train)
         floor = blind.score(test)
         infinite = blind.score(train).infinite
-        results.put(FLOOR, _state_rows(floor))
+        results.put(FLOOR, _state_rows(floor, headline))
         results.counts |= {"state": floor.samples, "state_dropped": floor.dropped, "occluded": floor.occluded}
         results.counts["state_infinite"] = {"train": infinite, "test": floor.infinite}
         for name in infinite | floor.infinite:
@@ -82,15 +87,16 @@ def score_features(
         if with_states:
             probe = fit_state(train, seed=seed)
             chosen["ridge_penalty"] = probe.penalties
-            results.put(column, _state_rows(probe.score(test)))
+            results.put(column, _state_rows(probe.score(test), headline))
         for task in tasks:
             results.put(column, _classify(classifiers, task, train, test, chosen, seed))
     return results
 
 
-def _state_rows(scores: StateScores) -> dict[str, float | None]:
+def _state_rows(scores: StateScores, headline: Sequence[str] | None) -> dict[str, float | None]:
     columns = {f"state.{name}": value for name, value in scores.columns.items()}
-    return {"state_r2": scores.state_r2} | {f"state.{group}": r2 for group, r2 in scores.groups.items()} | columns
+    state_r2 = scores.state_r2 if headline is None else mean_r2([scores.groups[group] for group in headline])
+    return {"state_r2": state_r2} | {f"state.{group}": r2 for group, r2 in scores.groups.items()} | columns
 
 
 def _classify(

@@ -40,10 +40,12 @@ METHODS = {
     "levjepa": "LeVJEPA",
     "salt": "SALT",
     "vpixel": "V-Pixel",
+    "dreamer": "DreamerV3",
     "two-rooms": "LeWM, two rooms",
     "two-rooms-random-wall": "LeWM, random walls",
     "point-maze": "LeWM, point maze",
     "push-t": "LeWM, Push-T",
+    "world-models": "World Models",
 }
 # Who else plays the tasks of `jepa plan` (see planning/baselines.py): in a sentence, and in a table.
 AGENTS = {
@@ -283,13 +285,16 @@ def aligned(rows: Sequence[Sequence[str]], others: Callable[[str, int], str] = s
     return lines
 
 
+def mean_and_std(values: Sequence[float], digits: int) -> str:
+    """`0.83 ± 0.02`; without a deviation for a single value."""
+    if len(values) < 2:
+        return number(values[0] if values else None, digits)
+    return f"{number(statistics.fmean(values), digits)} ± {number(statistics.stdev(values), digits)}"
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return number(values[0], digits)
-    spread = f"{number(min(values), digits)}…{number(max(values), digits)}"
-    return f"{number(statistics.fmean(values), digits)} ± {number(statistics.stdev(values), digits)} ({spread})"
+    shown = mean_and_std(values, digits)
+    return shown if len(values) < 2 else f"{shown} ({number(min(values), digits)}…{number(max(values), digits)})"
 
 
 def _versions() -> dict[str, str]:

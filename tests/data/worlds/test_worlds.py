@@ -17,7 +17,7 @@ from jepa_data.sources.rollouts import Recording, record
 from jepa_data.stream.loader import make_loader
 from jepa_data.worlds import make_batch, make_env, make_goal_batch, world_names
 
-WITHOUT_GOALS = ["camera", "gym:Pendulum-v1", "gym:CartPole-v1"]
+WITHOUT_GOALS = ["camera", "take-cover", "gym:Pendulum-v1", "gym:CartPole-v1"]
 WITH_GOALS = [name for name in world_names() if name not in (*WITHOUT_GOALS, "gym:ID")]
 ALL = [*WITH_GOALS, *WITHOUT_GOALS]
 FRAMES = 8
@@ -71,7 +71,8 @@ def test_an_episode_is_a_function_of_seed_number_and_actions_whoever_is_beside_i
     np.testing.assert_array_equal(alone[1][:, 0], states[:, 2])
     other, same = world(name, seed=1).states(), world(name).states()
     np.testing.assert_array_equal(same, states[0])
-    assert (np.nan_to_num(other) != np.nan_to_num(same)).any(), "another seed draws other episodes"
+    if name != "take-cover":  # its episodes all begin alike
+        assert (np.nan_to_num(other) != np.nan_to_num(same)).any(), "another seed draws other episodes"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -202,6 +203,7 @@ PACKAGES = [
     ("point-maze-umaze", "mujoco", "maze"),
     ("reacher", "mujoco", "reacher"),
     ("doom-rooms", "vizdoom", "doom"),
+    ("take-cover", "vizdoom", "doom"),
 ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jepa.agents.controller import ActionSpace, Decision, Linear, ObservationNormalizer
 from jepa.agents.imagination.actor_critic import ActorCritic, ReturnScale, lambda_returns
+from jepa.agents.imagination.belief import Belief
 from jepa.agents.imagination.dream import Dream, Recorded
 from jepa.agents.imagination.evolution import Evolution
 from jepa.agents.imagination.reward import Distance
@@ -20,6 +21,7 @@ from jepa.objectives import two_hot
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
 from jepa.predictors.mlp import MLPPredictor
+from jepa.predictors.rssm import RSSM, point
 from tests.jepa.agents.point_mass import DREAM, PLACE, SMALL, SPACE, PointMass, generator, push, recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -272,3 +274,25 @@ def test_evolution_reaches_the_goals_of_a_toy_world_and_its_best_never_gets_wors
     assert all(later[1] >= earlier[1] for earlier, later in pairwise(history))
     assert history[-1][1] > history[0][1]
     solves(controller)
+
+
+def test_dreams_of_an_rssms_own_state_follow_its_prior() -> None:
+    torch.manual_seed(0)
+    rssm = RSSM(RSSM.Config(recurrent_size=8, hidden=8, blocks=2, categoricals=3, classes=4), 4, 2)
+    rssm.requires_grad_(False)
+    z = torch.randn(5, 4, 1, 4, generator=generator())
+    seen = rssm.observe(z, torch.rand(5, 3, 2, generator=generator(1)))
+    start = rssm.features(seen.h, seen.s)[:, -1:]
+    belief = Belief(rssm)
+    state = belief.initial_state(start[:, None], start.new_zeros(5, 0, 2))
+    torch.testing.assert_close(state.h, seen.h[:, -1])
+    torch.testing.assert_close(state.s, seen.s[:, -1])
+    action = torch.rand(5, 2, generator=generator(2))
+    after, latent = belief.step(state, action, torch.randn(start.shape, generator=generator(3)))
+    h = rssm.advance(seen.h[:, -1], seen.s[:, -1], rssm.embedded_action(action))
+    torch.testing.assert_close(after.h, h)
+    assert (after.s.sum(-1) - 1).abs().max() < 1e-6 and after.s.max(-1).values.min() > 0.99  # a draw
+    torch.testing.assert_close(latent.mean()[:, 0], rssm.features(after.h, after.s))
+    torch.testing.assert_close(
+        belief.step(state, action)[1].mean()[:, 0], rssm.features(h, point(rssm.prior(h), "mode"))
+    )

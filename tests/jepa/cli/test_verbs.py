@@ -384,8 +384,9 @@ def test_the_commands_of_the_readme_exist(run_jepa: Jepa) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "pretrain").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_builds_its_method(path: Path) -> None:
     # A student needs the run of its teacher; here its own average will do.
-    alone = ["method.teacher=ema", "method.teacher_from=null"] if "teacher_from" in path.read_text() else []
-    config = load(path, PretrainConfig, alone)
+    text = path.read_text()
+    alone = ["method.teacher=ema", "method.teacher_from=null"] if "teacher_from" in text else []
+    config = load(path, PretrainConfig, alone + ["method.encoder_from=null"] * ("encoder_from" in text))
     with torch.device("meta"):
         method = build_method(config, config.data.image_size or 64, 2)
     assert method.evaluation_encoder() is not None

@@ -15,12 +15,15 @@ from jepa.models.build import build_encoder
 SMALL_VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
 SMALL = {
     "conv": {"width": 8, "channels": 4},
+    "dreamer_conv": {"channels": [4, 8]},
     "impala": {"width": 8, "channels": [4]},
+    "vae": {"width": 8},
     "video_vit": SMALL_VIT,
     "pca": {"width": 8, "side": 4},
     "frame": {"model": "test_vit"},
     "per_frame": {"of": SMALL_VIT},
 }
+SIDES = {"vae": 64}  # of images; else 32
 
 
 def config(kind: str) -> EncoderConfig:
@@ -36,11 +39,11 @@ def test_every_kind_is_tried_here():
 @torch.no_grad()
 @pytest.mark.parametrize("kind", SMALL)
 def test_an_encoder_is_what_its_attributes_say_and_keeps_its_config(kind):
-    described = config(kind)
-    encoder = ENCODERS.make(described, 32, 4)
+    described, side = config(kind), SIDES.get(kind, 32)
+    encoder = ENCODERS.make(described, side, 4)
     assert isinstance(encoder, Encoder) and encoder.config is described and described.kind == kind
-    assert encoder.image_size == 32 and encoder.tubelet == described.tubelet
-    z = encoder.eval()(torch.randn(2, 4, 3, 32, 32))
+    assert encoder.image_size == side and encoder.tubelet == described.tubelet
+    z = encoder.eval()(torch.randn(2, 4, 3, side, side))
     assert z.shape == (2, 4 // encoder.tubelet, encoder.tokens, encoder.width)
     assert from_dict(described.model_dump(mode="json"), type(described)) == described
 
@@ -50,7 +53,7 @@ def test_the_same_seed_gives_the_same_weights(kind):
     states = []
     for _ in range(2):
         torch.manual_seed(3)
-        states.append(build_encoder(config(kind), 32, 4).state_dict())
+        states.append(build_encoder(config(kind), SIDES.get(kind, 32), 4).state_dict())
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from jepa.predictors.base import Predictor
+from jepa.predictors.cdit import CDiT
 from jepa.predictors.mdn_rnn import MDNRNN
 from jepa.predictors.mlp import MLPPredictor
 from jepa.predictors.rssm import RSSM
@@ -18,11 +19,13 @@ def make(kind: str) -> Predictor:
         return MLPPredictor(MLPPredictor.Config(hidden=32), WIDTH, ACTION)
     if kind == "mdn_rnn":
         return MDNRNN(MDNRNN.Config(hidden=32), WIDTH, ACTION)
+    if kind == "cdit":
+        return CDiT(CDiT.Config(hidden=32, depth=1, heads=2, context=1), WIDTH, ACTION)
     sizes = {"recurrent_size": 32, "hidden": 32, "blocks": 4, "categoricals": 4, "classes": 4}
     return RSSM(RSSM.Config(**sizes, free_nats=0.1), WIDTH, ACTION)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm"])
+@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm", "cdit"])
 def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
     predictor = train(make(kind), certain=False, steps=300)
     one, eight = (best_of(predictor, k, certain=False) for k in (1, 8))
@@ -34,7 +37,7 @@ def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
         assert eight < (0.4 if kind == "mdn_rnn" else 0.1)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm"])
+@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm", "cdit"])
 def test_best_of_k_is_flat_where_the_future_is_certain(kind: str) -> None:
     predictor = train(make(kind), certain=True, steps=300)
     one, eight = (best_of(predictor, k, certain=True) for k in (1, 8))

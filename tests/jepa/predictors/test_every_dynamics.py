@@ -54,6 +54,10 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (4, {"pattern": "M*-", "hidden": 24, "mamba_heads": 2, "window": 2, "chunk": 3, "layer_norm_out": True}),
         (4, {"pattern": "*-*-", "hidden": 24, "normalize_actions": True}),
     ],
+    "cdit": [
+        (1, SMALL | {"steps": 4, "context": 1, "normalize_actions": True}),
+        (4, SMALL | {"steps": 2, "point": "mode"}),
+    ],
 }
 
 

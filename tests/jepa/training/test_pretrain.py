@@ -46,6 +46,15 @@ METHODS: dict[str, dict[str, Any]] = {
             "predictor": {"kind": "hybrid", "pattern": "M*-", "hidden": 24, "mamba_heads": 2, "mamba_state": 8},
         },
     },
+    "dreamer": {
+        "encoder": {"kind": "dreamer_conv", "channels": [4, 8, 8], "tubelet": 2},
+        "method": {
+            "kind": "dreamer",
+            "predict": "nothing",
+            "decoder_channels": 8,
+            "predictor": {"recurrent_size": 16, "hidden": 16, "blocks": 4, "categoricals": 4, "classes": 4},
+        },
+    },
     "pldm": {"encoder": CONV, "method": {"kind": "pldm", "predictor": {"kind": "gru"}}},
     "vjepa": {
         "encoder": VIT,
@@ -56,7 +65,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "method": {"kind": "levjepa", "local_views": 2, "drop": 0.5, "projector_width": 32, "embedding_width": 8},
     },
 }
-RESUMED_SLOWLY = ("levjepa", "pldm", "lewm causal", "lewm hybrid")
+METHODS_WITHOUT_ACTIONS = {"vjepa", "levjepa"}
+RESUMED_SLOWLY = ("levjepa", "pldm", "dreamer", "lewm causal", "lewm hybrid")
 
 
 def describe(run: Path, corpus: Path, kind: str = "lewm", **changes: Any) -> PretrainConfig:
@@ -90,7 +100,7 @@ def test_a_run_leaves_a_model_that_encodes_alike_after_loading(
     again = jepa.load(tmp_path / "run")
     assert torch.equal(model.encode(video), again.encode(video))
     assert again.spec == model.spec and again.preprocessing == model.preprocessing
-    assert (again.dynamics is not None) == (method in ("lewm", "lewm causal", "lewm hybrid", "pldm"))
+    assert (again.dynamics is not None) == (method not in METHODS_WITHOUT_ACTIONS)
     summary = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert summary["steps"] == 12 and summary["method"] == method.split()[0] and summary["effective_rank"] > 1
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:

@@ -8,9 +8,11 @@ import torch
 from jepa.config import load
 from jepa.encoders.frame import FrameEncoder
 from jepa.methods.dino_wm import DinoWM
+from jepa.methods.latent_dynamics import LatentDynamics
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
 from jepa.methods.pldm import PLDM
+from jepa.methods.vae import VAE
 from jepa.methods.vjepa import VJEPA
 from jepa.methods.vjepa_ac import VJEPAAC
 from jepa.training.build_method import build_method
@@ -34,6 +36,7 @@ PUBLISHED = {
     "vjepa2_1_vitg_2b": (1845.2, None),
     "levjepa_vitb": (85.6, None),
     "levjepa_vitl": (303.1, None),
+    "world_models_vae": (0.82, None),
 }
 # Of methods with actions: the method, numbers in an action of the clips, parameters of encoder and dynamics. Published
 # are 2-AC's 1012 and 305.2 M, EB-JEPA's 1.43 M (two channels) and 0.79 M, LeWM's 15 M in all (here 5.5 + 10.9 M and the
@@ -46,6 +49,7 @@ ACTING = {
     "lewm_pusht": (LeWM, 10, 6.3, 10.9),
     "eb_jepa_two_rooms": (PLDM, 2, 1.43, 0.79),
     "pldm_two_rooms": (PLDM, 2, 1.43, 0.79),
+    "world_models_doom": (LatentDynamics, 1, 0.82, 1.68),
 }
 
 
@@ -114,7 +118,8 @@ def test_a_recipe_has_the_published_parameters(name: str):
         method = build_method(config, config.data.image_size, 0)
     encoder, predictor = PUBLISHED[name]
     assert millions(method.encoder) == pytest.approx(encoder, abs=0.05)
-    assert isinstance(method, LeVJEPA if name.startswith("levjepa") else VJEPA)
+    kinds = {"levjepa": LeVJEPA, "world": VAE}
+    assert isinstance(method, kinds.get(name.split("_")[0], VJEPA))
     if predictor is not None:
         assert isinstance(method, VJEPA) and millions(method.predictor) == pytest.approx(predictor, abs=0.05)
     header = path.read_text().splitlines()

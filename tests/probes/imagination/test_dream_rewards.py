@@ -7,13 +7,16 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import jepa
+from jepa.agents.imagination.mdn_memory import Memory
 from jepa.agents.imagination.policy import ImaginationPolicy
 from jepa.cli import main
 from jepa.config import UserError, load
 from jepa.models.model import load as load_model
+from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
 from jepa_data.config import StreamConfig
 from jepa_data.sources.rollouts import Recording, record
@@ -28,7 +31,7 @@ TRAINING = """
 run: {run}
 data: {{shards: {data}, batch_size: 16, short: skip, cache_mib: 100, {clips}}}
 encoder: {{kind: conv, width: 8, channels: 8, hidden: 32, tubelet: {tubelet}}}
-method: {{kind: lewm, directions: 32, predictor: {{hidden: 64}}}}
+method: {{kind: lewm, directions: 32, predictor: {predictor}}}
 optimizer: {{lr: 4e-3}}
 trainer: {{steps: {steps}, checkpoint_every: 1000, device: cpu}}
 """
@@ -72,12 +75,21 @@ def worlds() -> Iterator[None]:
 
 
 def trained(
-    folder: Path, world: str, *, steps: int, episodes: int = 80, tubelet: int = 1, clips: str = "clip_frames: 6"
+    folder: Path,
+    world: str,
+    *,
+    steps: int,
+    episodes: int = 80,
+    tubelet: int = 1,
+    clips: str = "clip_frames: 6",
+    predictor: str = "{hidden: 64}",
 ) -> Path:
     record(Recording(world, episodes=episodes, frames=30, image_size=32), folder / "data")
     config = folder / "train.yaml"
     config.write_text(
-        TRAINING.format(run=folder / "run", data=folder / "data", steps=steps, tubelet=tubelet, clips=clips)
+        TRAINING.format(
+            run=folder / "run", data=folder / "data", steps=steps, tubelet=tubelet, clips=clips, predictor=predictor
+        )
     )
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(config)])
@@ -139,6 +151,30 @@ def test_its_controller_acts_in_the_environment_without_a_goal(run: Path, run_je
         image = env.step(action)[0]
 
 
+@torch.no_grad()
+def test_with_memory_the_controller_sees_in_the_world_what_it_saw_in_recordings(tmp_path: Path, run_jepa: Jepa) -> None:
+    folder = trained(tmp_path, "gym:DriftChoice-v0", steps=3, episodes=12, predictor="{kind: mdn_rnn, hidden: 6}")
+    sampled = ["reward={kind: world, memory: true, heads: {updates: 2}}", "sampled=true", "temperatures=[0.5]"]
+    few = ["controller={kind: evolution, generations: 1, population: 4, rollouts: 2, checks: 4, horizon: 3}", "tasks=3"]
+    told = run_jepa("dream", folder, *sampled, *few, "steps=5")
+    assert "temperature" in told
+    learned, model = load_controller(folder), load_model(folder)
+    assert learned.normalizer.actor_inputs == "memory" and learned.normalizer.size == 8 + 2 * 6
+    found = collected_rewards(model, load(folder / "config.yaml", PretrainConfig).data, 1)
+    seen = Memory(model.dynamics, 1, 8).along(found.latents, found.actions, torch.zeros(len(found.latents)).long())
+    policy = ImaginationPolicy(model, learned, fps=10.0)
+    latents, blocks = iter(found.latents[:, None]), iter(found.actions[1:, None])
+    model.encode = lambda clip: next(latents)[None]  # pyright: ignore[reportAttributeAccessIssue]
+    for expected in seen:
+        policy.act(np.zeros((32, 32, 3), np.uint8))
+        assert policy.latent is not None
+        torch.testing.assert_close(policy.latent[0], expected, atol=1e-5, rtol=1e-5)
+        policy._block = next(blocks, None)
+    model.dynamics = MLPPredictor(MLPPredictor.Config(), 8, 2)
+    with pytest.raises(ValueError, match="expected dynamics of kind mdn_rnn"):
+        ImaginationPolicy(model, learned, fps=10.0)
+
+
 def test_each_moment_has_the_rewards_since_the_last_one_and_episodes_end_where_they_did(tmp_path: Path) -> None:
     """Steps are worth 1, 2, 3, …; the model sees every second frame, two of them in a latent step."""
     folder = trained(tmp_path, "gym:DriftCount-v0", steps=2, episodes=12, tubelet=2, clips="fps: 5, clip_frames: 4")
@@ -174,6 +210,7 @@ def test_a_world_whose_episodes_never_end_has_no_continue_head(tmp_path: Path, r
         (["world=gym:Drift-v0", *OWN], "world is 'gym:Drift-v0' in the config"),
         ([*OWN, "clips=1"], "two are needed, found one"),
         ([*OWN, "temperature=0.5"], "set sampled: true"),
+        (["reward={kind: world, memory: true}"], "expected dynamics of kind mdn_rnn"),
         (["reward={kind: own}"], "reward"),
     ],
 )

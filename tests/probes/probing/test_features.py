@@ -34,7 +34,7 @@ def names(made: ClipLoader) -> tuple[str, ...]:
 
 def test_states_are_those_of_the_last_frame_of_each_step_and_every_clip_comes_once(corpus: Path) -> None:
     made = loader(corpus)
-    features = extract(pixels(4), made, 4, names(made))
+    features = extract(pixels(4, 8), made, 4, names(made))
     whole = torch.cat([batch.states for batch in made if batch.states is not None])
     torch.testing.assert_close(features.states, whole[:, [3, 7, 11]], equal_nan=True)
     assert features.keys == tuple(sample.key for sample in made.samples)
@@ -44,7 +44,7 @@ def test_states_are_those_of_the_last_frame_of_each_step_and_every_clip_comes_on
 
 def test_frames_that_fill_no_step_are_left_out(corpus: Path) -> None:
     made = loader(corpus, clip_frames=11)
-    features = extract(pixels(4), made, 4, names(made), clips=7)
+    features = extract(pixels(4, 8), made, 4, names(made), clips=7)
     assert features.latents.shape[:2] == (7, 2) == features.states.shape[:2]
 
 
@@ -61,13 +61,13 @@ def test_several_encoders_share_one_pass_and_agree_with_one_at_a_time(corpus: Pa
 def test_what_does_not_fit_is_refused(corpus: Path) -> None:
     made = loader(corpus, "test")
     with pytest.raises(UserError, match="state columns, expected 1"):
-        extract(pixels(2), made, 2, ["x"])
+        extract(pixels(2, 8), made, 2, ["x"])
     with pytest.raises(ValueError, match="3 latent steps, expected 6"):
-        extract(pixels(4), made, 2, names(made))
+        extract(pixels(4, 8), made, 2, names(made))
     with pytest.raises(UserError, match="not finite"):
-        extract(lambda video: pixels(2)(video) / 0, made, 2, names(made))
+        extract(lambda video: pixels(2, 8)(video) / 0, made, 2, names(made))
     with pytest.raises(UserError, match="nothing to probe"):
-        extract(pixels(2), [], 2, [])
+        extract(pixels(2, 8), [], 2, [])
 
 
 def test_a_clip_embedding_is_the_same_for_any_order_of_steps() -> None:

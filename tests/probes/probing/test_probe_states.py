@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.config import from_dict
+from jepa.config import UserError, from_dict
 from jepa.encoders.conv import ConvEncoder
 from jepa.models import checkpoint
 from jepa.models.build import build_encoder
@@ -69,8 +69,8 @@ def write(folder: Path, names: tuple[str, ...], *, broken: bool = False) -> Path
     return folder
 
 
-def probed(model: Path, shards: Path, out: Path) -> ProbeResult:
-    config = from_dict({"shards": str(shards), "clips_per_video": 1}, ProbeConfig)
+def probed(model: Path, shards: Path, out: Path, **settings: object) -> ProbeResult:
+    config = from_dict({"shards": str(shards), "clips_per_video": 1} | settings, ProbeConfig)
     return probe(model, config, out=out)
 
 
@@ -106,3 +106,18 @@ def test_a_mix_of_corpora_with_different_states_is_probed_for_its_labels_alone(t
     data = StreamConfig.model_validate({"shards": sources, "batch_size": 4, "clip_frames": FRAMES})
     loaders = {split: make_loader(data, split, seed=0, shuffle=False) for split in ("train", "test")}
     assert _state_names(loaders) == ()
+
+
+def test_the_headline_is_the_mean_of_the_groups_that_the_config_names(model: Path, tmp_path: Path) -> None:
+    shards = write(tmp_path / "robot", ROBOT)
+    scores = probed(model, shards, tmp_path / "out", headline=["joint", "gripper"]).scores
+    for column, r2 in scores["state_r2"].items():
+        assert r2 == pytest.approx((scores["state.joint"][column] + scores["state.gripper"][column]) / 2)
+    with pytest.raises(UserError, match=r"headline: .*gripper, joint, observation\.state\), found puck\.position"):
+        probed(model, shards, tmp_path / "none", headline=["puck.position", "joint"])
+
+
+def test_finer_pixels_are_other_features_in_the_same_folder(model: Path, tmp_path: Path) -> None:
+    shards = write(tmp_path / "robot", ROBOT)
+    one, *others = (probed(model, shards, tmp_path / "out", pixel_side=side) for side in (1, 8, 1))
+    assert one.scores == others[1].scores != others[0].scores

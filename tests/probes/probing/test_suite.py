@@ -22,7 +22,7 @@ COLUMNS = {"pretrained", "other", "pixels", "pca_pixels", "floor"}
 def test_every_score_stands_beside_all_baselines(corpus: Path) -> None:
     config = StreamConfig(shards=str(corpus), batch_size=8, clip_frames=12)
     train, test = (make_loader(config, split, seed=0, shuffle=False) for split in ("train", "test"))
-    encodes = {"pretrained": pixels(2, 4), "other": pixels(2, 2), "pixels": pixels(2)}
+    encodes = {"pretrained": pixels(2, 4), "other": pixels(2, 2), "pixels": pixels(2, 8)}
     names = train.shards.manifest.state_names
     splits = [extract_all(encodes, loader, 2, names) for loader in (train, test)]
     features = {name: (splits[0][name], splits[1][name]) for name in encodes}

@@ -40,12 +40,12 @@ class DoomView:
         folder = Path(self._folder.name)
         (folder / "map.wad").write_bytes(wad)
         self._game = game = vizdoom.DoomGame()
-        weakref.finalize(self, _end, game, self._folder)  # in this order: it writes its settings into the folder
+        weakref.finalize(self, end_game, game, self._folder)  # in this order: it writes its settings into the folder
         game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
         game.set_doom_scenario_path(str(folder / "map.wad"))
         game.set_doom_config_path(str(folder / "settings.ini"))  # otherwise it writes one where it was started
         game.set_doom_map("MAP01")
-        game.set_screen_resolution(_resolution(vizdoom, size))
+        game.set_screen_resolution(resolution(vizdoom, size))
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         for hide in ("hud", "weapon", "crosshair", "decals", "particles", "messages", "effects_sprites"):
             getattr(game, f"set_render_{hide}")(False)
@@ -99,7 +99,7 @@ class DoomView:
         return state
 
 
-def _end(game: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
+def end_game(game: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
     game.close()
     folder.cleanup()
 
@@ -109,7 +109,7 @@ def _parts(degrees: float) -> int:
     return round(degrees * TURNS / 360) % TURNS
 
 
-def _resolution(vizdoom: Any, size: int) -> Any:
+def resolution(vizdoom: Any, size: int) -> Any:
     """The smallest that is as high as the image."""
     for width, height in ((160, 120), (320, 240), (640, 480)):
         if height >= size:

@@ -15,7 +15,7 @@ from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Manifest
-from jepa_data.worlds.gym import PREFIX
+from jepa_data.worlds.gym import REWARD
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.imagination.evaluate import evaluate_controller
 from jepa_probes.imagination.result import DreamScore
@@ -75,7 +75,7 @@ class GoalReward(DreamReward):
 
     def stage(self, run: Path, config: DreamConfig, model: LatentWorldModel, data: StreamConfig) -> Stage:
         about = ShardSet.open(data.folder).manifest
-        if about.world is not None and about.world.startswith(PREFIX):
+        if REWARD in about.state_names:
             raise UserError(f"{run}: {about.world} sets no goals; learn from its own reward: 'reward={{kind: world}}'")
         self.check(about)
         config = fitted(run, config, about, model)

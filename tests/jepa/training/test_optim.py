@@ -1,0 +1,33 @@
+"""Optimizers: DreamerV3's, and clipping each gradient by its own parameter."""
+
+import pytest
+import torch
+from torch import nn
+
+from jepa.training.config import OptimizerConfig
+from jepa.training.optim import MIN_NORM, clip_adaptively, optimizer_of
+
+
+def test_laprop_is_rms_then_momentum():
+    layer = nn.Linear(3, 2, bias=False)
+    weights = layer.weight.detach().clone()
+    config = OptimizerConfig(kind="laprop", lr=0.01, weight_decay=0.0, betas=(0.9, 0.999))
+    optimizer = optimizer_of(config)(layer)
+    square, momentum = torch.zeros_like(weights), torch.zeros_like(weights)
+    for step in range(1, 6):
+        layer.weight.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        square = 0.999 * square + 0.001 * layer.weight.grad**2
+        momentum = 0.9 * momentum + 0.1 * layer.weight.grad / (square / (1 - 0.999**step)).sqrt()
+        weights = weights - 0.01 * momentum / (1 - 0.9**step)
+        torch.testing.assert_close(layer.weight.detach(), weights)
+
+
+@pytest.mark.parametrize("size", [5.0, 1e-6])
+def test_a_gradient_is_cut_to_a_share_of_its_own_parameter(size):
+    large = nn.Parameter(torch.ones(4) * size / 2)  # norm: size
+    small = nn.Parameter(torch.ones(4) * size / 2)
+    large.grad, small.grad = torch.full((4,), 100.0), torch.full((4,), 1e-9)
+    clip_adaptively([large, small, nn.Parameter(torch.ones(1))], 0.3)
+    assert large.grad.norm().item() == pytest.approx(0.3 * max(size, MIN_NORM), rel=1e-5)
+    assert small.grad.norm().item() == pytest.approx(2e-9, rel=1e-5)
