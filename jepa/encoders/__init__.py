@@ -10,6 +10,7 @@ ENCODERS = Parts(
     impala="jepa.encoders.impala:ImpalaEncoder",
     vae="jepa.encoders.vae:VAEEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
+    pca="jepa.encoders.pca:PCAEncoder",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",
 )

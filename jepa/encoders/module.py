@@ -1,6 +1,7 @@
 """The base class of encoders."""
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from jepa.encoders.base import EncoderConfig
 
@@ -11,7 +12,8 @@ class Encoder(nn.Module):
     `__init__` takes the config, and image_size and frames of the training clips. It raises ValueError if they do not
     fit together.
 
-    Attributes: image_size; tubelet, frames per latent step; tokens, N at `image_size`; width, D.
+    Attributes: image_size; tubelet, frames per latent step; tokens, N at `image_size`; width, D; clips_to_fit, how many
+    `fit` is shown before training.
     """
 
     Config: type[EncoderConfig] = EncoderConfig
@@ -20,3 +22,7 @@ class Encoder(nn.Module):
     tubelet: int
     tokens: int
     width: int
+    clips_to_fit: int = 0
+
+    def fit(self, video: Float[Tensor, "B T C h w"]) -> None:
+        """Compute from normalized clips what is not trained; most encoders have nothing of the kind."""

@@ -5,7 +5,10 @@ from functools import cached_property
 from typing import Any
 
 import lightning as L
+import torch
 import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
@@ -13,6 +16,7 @@ from jepa.training.encoder_from import EncoderOrigin
 from jepa.world_model import Preprocessing
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import make_loader
+from jepa_data.transforms import normalize
 
 
 class TrainingClips:
@@ -34,7 +38,7 @@ class TrainingClips:
     """
 
     def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer, rollbacks: int = 0) -> None:
-        self.data = config.data
+        self.data, self.seed = config.data, config.seed
         self.origin = origin
         self.kind = config.method.kind
         self.wanted = config.method.state_names()
@@ -57,6 +61,14 @@ class TrainingClips:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the data and the encoder, a line each."""
         return (*self.loader.notes, *self.origin.notes)
+
+    def some(self, count: int) -> Float[Tensor, "B T C h w"]:
+        """At least so many normalized clips, drawn as in training; the same for every process."""
+        size = min(count, self.data.batch_size)
+        data = self.data.model_copy(update={"batch_size": size})
+        loader = make_loader(data, "train", seed=self.seed, total_batches=-(-count // size))
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        return torch.cat([normalize(batch.video, mean, std) for batch in loader])
 
     @cached_property
     def preprocessing(self) -> Preprocessing:

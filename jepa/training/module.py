@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
+from jepa.ranks import mean_over_ranks
 from jepa.training.not_finite import NonFinitePolicy
 from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
 from jepa.training.run_state.checkpoints import ROLLBACKS, checksums, leave_out, put_back
@@ -89,10 +90,12 @@ class Pretraining(L.LightningModule):
         return self.policy.spread(terms["loss"])
 
     def _log(self, terms: dict[str, Tensor], batch_idx: int, clips: int) -> None:
-        """Each term once a step: its mean over the batches whose gradients are gathered for it."""
+        """Each term once a step: its mean over the batches that are gathered for it, and over all processes."""
         self._gathered.append({f"train/{name}": value.detach() for name, value in terms.items()})
         if step_ended(self.trainer, batch_idx) is not None:
-            terms = {name: torch.stack([part[name] for part in self._gathered]).mean() for name in self._gathered[0]}
+            names = list(self._gathered[0])
+            means = torch.stack([torch.stack([part[name] for part in self._gathered]).mean().float() for name in names])
+            terms = dict(zip(names, mean_over_ranks(means), strict=True))
             if self.policy.skipped:
                 terms["train/skipped_steps"] = torch.tensor(float(self.policy.skipped))
             self.log_dict(terms, batch_size=clips)

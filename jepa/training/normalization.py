@@ -1,4 +1,5 @@
-"""What a run's training data tell its dynamics once and for all: mean and std of actions and states."""
+"""What a run's training data tell its model once and for all: mean and std of actions and states for the dynamics, and
+what an encoder computes from images before it is trained."""
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ RAW_LIMIT = 10.0  # that raw actions may reach without being standardized
 
 
 def fit_to_clips(method: Method, clips: TrainingClips) -> ActionStats | None:
-    """Fit what the method's dynamics standardize to the clips.
+    """Fit what the method's dynamics standardize to the clips, and its encoder, unless that comes from another run.
 
     Returns:
         The statistics of raw actions, where the method learns from any.
@@ -25,6 +26,9 @@ def fit_to_clips(method: Method, clips: TrainingClips) -> ActionStats | None:
         UserError: a state that the method asks for is missing (NaN) in some of the data; raw actions are too large for
             dynamics that do not standardize them; or as `fit_normalization`.
     """
+    encoder = method.evaluation_encoder()
+    if encoder.clips_to_fit and method.config.encoder_source() is None:
+        encoder.fit(clips.some(encoder.clips_to_fit))
     stats = action_stats(clips.loader) if clips.loader.action_size and method.needs_actions else None
     dynamics = method.dynamics
     if dynamics is not None:

@@ -19,6 +19,7 @@ SMALL = {
     "impala": {"width": 8, "channels": [4]},
     "vae": {"width": 8},
     "video_vit": SMALL_VIT,
+    "pca": {"width": 8, "side": 4},
     "frame": {"model": "test_vit"},
     "per_frame": {"of": SMALL_VIT},
 }

@@ -274,3 +274,17 @@ def test_video_without_actions_is_refused(rooms: Path, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"has no actions, and method dino_wm learns from them"):
         build_method(patches(tmp_path / "run", rooms), 32, 0)
+
+
+def test_an_encoder_is_computed_from_the_clips_before_training_and_kept_by_runs_that_take_it(
+    folder: Path, rooms: Path
+) -> None:
+    method = {"kind": "latent_dynamics", "predictor": {"kind": "mlp", "hidden": 16}}
+    first, second = folder / "components", folder / "other"
+    model = pretrain(describe(first, rooms, method, {"kind": "pca", "width": 6, "side": 8}, data__fps=2))
+    components = model.encoder.state_dict()["components.weight"]
+    assert torch.equal(jepa.load(first).encoder.state_dict()["components.weight"], components)
+    rows = components @ components.T
+    assert (rows - rows.diag().diag()).abs().max() < 1e-3 * rows.diag().max(), "they are orthogonal"
+    taken = pretrain(describe(second, rooms, method | {"encoder_from": str(first)}, seed=7))
+    assert torch.equal(taken.encoder.state_dict()["components.weight"], components)
