@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jepa.config.writing import replacing
 from jepa.encoders.module import Encoder
-from jepa.training.checkpoints import tensors_sha256
 from jepa.training.clips import pixels_of
 from jepa.training.encoder_from import check_freezable, describe, load_frozen
+from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.world_model import Preprocessing
 from jepa_data.decode import Limits, get_backend
 from jepa_data.errors import DataError
@@ -36,7 +37,6 @@ from jepa_data.stream.latents import (
     to_stored,
     write_file,
 )
-from jepa_data.writable import replacing
 
 ROWS = 64  # latent steps encoded at once
 

@@ -17,11 +17,11 @@ import lightning as L
 import psutil
 import torch
 
-from jepa.training.checkpoints import FOLDER, LAST
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa.training.result import PretrainResult
-from jepa.training.run_folder import DESCRIPTION, run_config
+from jepa.training.run_state.checkpoints import FOLDER, LAST
+from jepa.training.run_state.run_folder import DESCRIPTION, run_config
 from jepa_probes.comparison.config import Budget
 from jepa_probes.comparison.result import TrainingCost
 from jepa_probes.probing.online import online_probe

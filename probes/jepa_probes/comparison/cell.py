@@ -16,7 +16,7 @@ from torch import nn
 
 from jepa.config import UserError, errors_of, first_line, load
 from jepa.models.model import open_model
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_probes.comparison import measure
 from jepa_probes.comparison.baselines import Identity, ShuffledActions

@@ -13,7 +13,7 @@ from jepa.config import UserError, from_dict
 from jepa.models.model import model_folder, read_config
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import resolved
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa_data.stream.loader import make_loader
 from jepa_probes.comparison.config import SECTIONS, Baseline, Budget, CellConfig, CompareConfig
 from jepa_probes.comparison.result import cell_name

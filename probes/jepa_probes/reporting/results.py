@@ -4,7 +4,6 @@ RUN/config.yaml  pretrain.json  probe.json  plan.json  dream.json  timings.json 
 """
 
 import importlib.metadata
-import json
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from jepa.config import UserError
+from jepa.config.reading import parse_json
 from jepa.config.result import Result
 from jepa.training.result import PretrainResult
 from jepa_probes.imagination.result import DreamResult
@@ -228,7 +228,7 @@ def read_json(places: Sequence[Path], name: str) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
         except ValueError as error:
             raise UserError(f"{path}: not readable as JSON ({error}); run the command that writes it again") from None
         if not isinstance(content, dict):
