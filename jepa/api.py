@@ -1,4 +1,4 @@
-"""The commands as functions: `jepa.pretrain`, `jepa.probe`, `jepa.plan`, `jepa.dream`, `jepa.report`.
+"""The commands as functions: `jepa.pretrain`, `jepa.probe`, `jepa.plan`, `jepa.compare`, `jepa.report`, ….
 
 A config is an object (`PretrainConfig`, …), or the path of a YAML file with `KEY=VALUE` overrides, as on the command
 line. `jepa` imports these functions on first use.
@@ -22,6 +22,9 @@ from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain as run_pretrain
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import world_names
+from jepa_probes.comparison.compare import compare as run_compare
+from jepa_probes.comparison.config import CompareConfig
+from jepa_probes.comparison.result import Comparison
 from jepa_probes.diagnosis.config import DiagnoseConfig, diagnose_config
 from jepa_probes.diagnosis.diagnose import diagnose as run_diagnose
 from jepa_probes.diagnosis.result import Diagnosis
@@ -154,6 +157,23 @@ def dream(
         UserError: the model has no dynamics, settings do not fit together, or nothing can be written.
     """
     return run_dream(Path(run), _resolved(config, overrides, DreamConfig), out=_path(out))
+
+
+def compare(
+    config: CompareConfig | Path | str, overrides: Sequence[str] = (), *, overwrite: bool = False
+) -> Comparison:
+    """Train or take several models on the same data, with the same budget, and measure all alike (`jepa compare`).
+
+    Args:
+        overwrite: delete cells that were trained with other settings; without it they are an error.
+
+    Returns:
+        The contents of compare.json: a cell for each model and seed, those that failed, and what the baselines lose.
+
+    Raises:
+        UserError: parts do not fit together, or no cell finished.
+    """
+    return run_compare(_resolved(config, overrides, CompareConfig), overwrite=overwrite)
 
 
 def report(run: Path | str, *, out: Path | str | None = None) -> RunResults:

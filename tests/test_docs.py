@@ -93,7 +93,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def test_the_configuration_reference_has_a_section_for_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "hooks")
     tables = importlib.import_module("configuration").tables()
     for kind in (*jepa.list_methods(), *jepa.list_encoders(), *MASKS):
         assert re.search(rf"^### \w+ \(`kind: {kind}`\)", tables, re.MULTILINE), kind

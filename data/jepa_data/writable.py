@@ -1,4 +1,4 @@
-"""Whether files can be written somewhere: found out before the work, and said in one line."""
+"""Whether files can be written somewhere, and by nobody else: found out before the work, and said in one line."""
 
 import os
 import tempfile
@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from jepa_data.errors import DataError
 from jepa_data.printable import printable
+
+LOCK = ".lock"  # in a folder that is being written to
 
 
 @contextmanager
@@ -21,15 +25,38 @@ def writing(path: Path | str, hint: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, whose place it takes in one step, unless the writing fails: then it is deleted."""
-    partial = path.with_name(path.name + ".partial")
+def holding(folder: Path) -> Iterator[None]:
+    """A folder that no other process writes to meanwhile; made if it is not there, and removed if it stays empty.
+
+    The lock is the operating system's, so it ends with the process, however that ends.
+
+    Raises:
+        DataError: another process holds it, or nothing can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; expected a folder. Give another one")
+    made = not folder.exists()
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        yield partial
-        os.replace(partial, path)
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process writes to it. Wait until that one ends, or give another folder"
+        ) from None
+    try:
+        yield
     finally:
         with suppress(OSError):
-            partial.unlink()
+            (folder / LOCK).unlink()  # one who opened it meanwhile notices that it is gone, and makes another
+            if made and is_empty(folder):
+                folder.rmdir()
+        lock.release()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing in a folder but its lock."""
+    return all(path.name == LOCK for path in folder.iterdir())
 
 
 def make_folder(path: Path) -> None:

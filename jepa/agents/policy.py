@@ -48,7 +48,7 @@ class PlanSettings:
     `budget`: actions of an episode, from its start; plans are cut to the rest. None: not known.
     `proposals`: number of recorded segments from which each plan also starts, if the policy has recordings.
     `futures`: sampled futures of each plan, for dynamics that predict a distribution; 0: one, without noise.
-    `outlook`: which of their costs counts: the mean, the lowest (optimist) or the highest (pessimist).
+    `outlook`: which of their costs counts: the mean, the lowest (best) or the highest (worst).
     `random_action_if_stuck`: an episode is stuck if its latent moved less than this share of the imagined distance.
     """
 

@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import curves, demo, diagnose, embed, export, plan, pretrain, probe, report
+from jepa.cli import compare, curves, demo, diagnose, embed, export, plan, pretrain, probe, report
 from jepa.cli.agents import dream, online
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
@@ -70,6 +70,7 @@ app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)
 app.command("online")(online.online)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
@@ -95,8 +96,9 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     """Run `jepa` with `arguments` (None: those of the process) and exit.
 
     Exit codes: 0 done · 2 a mistake in the command, a config or the data, or a path that cannot be read or written,
-    printed as `error: …` on stderr, one line each · 130 Ctrl-C · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows
-    the traceback of mistakes too.
+    printed as `error: …` on stderr, one line each · 130 Ctrl-C · 143 a run that saved its state and stopped, on
+    SIGTERM, SIGUSR1 or after trainer.max_minutes · 1 a defect, with a traceback. JEPA_TRACEBACK=1 shows the traceback
+    of mistakes too.
     """
     # Before torch is imported: threads that wait for one another sleep and do not spin. With other programs on the
     # machine, spinning ones made `jepa probe` take 50 times as long.

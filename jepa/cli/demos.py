@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import UserError, load
+from jepa.config.reading import parse_json
+from jepa.config.writing import write_text
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa_data.sources.rollouts import Recording, record
@@ -128,7 +130,7 @@ def check_free(run: Path, *, overwrite: bool) -> None:
 
 def _mark(run: Path) -> str:
     try:
-        return ", ".join(f"{name} {value}" for name, value in json.loads((run / MARK).read_text()).items())
+        return ", ".join(f"{name} {value}" for name, value in parse_json((run / MARK).read_text()).items())
     except (ValueError, AttributeError):
         return f"{MARK} is damaged"
 
@@ -160,7 +162,7 @@ def demo(
     if run.exists():
         shutil.rmtree(run)
     run.mkdir(parents=True)
-    (run / MARK).write_text(json.dumps({"method": method, "seed": seed}) + "\n")
+    write_text(run / MARK, json.dumps({"method": method, "seed": seed}) + "\n")
     timings: dict[str, float] = {}
     try:
         for name, command, stage in stages:
@@ -168,7 +170,7 @@ def demo(
             began = time.perf_counter()
             stage()
             timings[name] = round(time.perf_counter() - began, 2)
-            (run / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+            write_text(run / "timings.json", json.dumps(timings, indent=2) + "\n")
     finally:
         if [path.name for path in run.iterdir()] == [MARK]:  # nothing came of it: the folder is given back
             shutil.rmtree(run)

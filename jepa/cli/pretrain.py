@@ -16,8 +16,9 @@ def pretrain(
     """Train an encoder (and its dynamics) on shards, and write the run folder.
 
     --resume continues an interrupted run from its last checkpoint (trainer.checkpoint_every); it ends with the same
-    weights as an uninterrupted run. With a larger trainer.steps, it trains a finished run longer. Only the number of
-    steps, the device and the logging interval may change.
+    weights as an uninterrupted run. With a larger trainer.steps, it trains a finished run longer. What shapes
+    the model and the batches may not change. SIGTERM and SIGUSR1 (exit code 143) and Ctrl-C (130) save the state after
+    the step at hand.
     """
     from jepa.config import load
     from jepa.training.config import PretrainConfig

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from jepa.config.errors import UserError
+from jepa.config.writing import write_text
 
 
 def _finite(value: float | None) -> float | None:
@@ -46,7 +47,7 @@ class Result(Part):
 
     def write(self, folder: Path) -> Path:
         path = folder / self.FILE
-        path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         return path
 
     @classmethod

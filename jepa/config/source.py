@@ -10,6 +10,8 @@ import yaml
 
 from jepa.config.errors import ConfigError, Key, did_you_mean, problem_line
 
+MAX_VALUES = 100_000  # of a file; each is a line or less
+
 
 @dataclass
 class Tree:
@@ -72,6 +74,8 @@ def parse(text: str, location: Callable[[int], str]) -> Tree:
         root = loader.get_single_node()
         if root is not None:
             tree.data = _values(loader, root, (), tree.places, location, ())
+    except RecursionError:
+        raise ConfigError(f"{location(1)}: nested too deeply; expected a few levels of settings") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{location(mark.line + 1 if mark else 1)}: not valid YAML: {error.problem}") from None
@@ -91,6 +95,8 @@ def _values(
 
     if node in above:
         refuse(node, "this part contains itself")
+    if len(places) > MAX_VALUES:
+        refuse(node, f"more than {MAX_VALUES} values, with those that aliases (*name) repeat")
     if isinstance(node, yaml.ScalarNode):
         try:
             return loader.construct_object(node)

@@ -11,6 +11,7 @@ METHODS = Parts(  # built over (encoder, clips)
     dino_wm="jepa.methods.dino_wm:DinoWM",
     dreamer="jepa.methods.dreamer:Dreamer",
     latent_dynamics="jepa.methods.latent_dynamics:LatentDynamics",
+    nwm="jepa.methods.nwm:NWM",
     vjepa="jepa.methods.vjepa:VJEPA",
     vae="jepa.methods.vae:VAE",
     vpixel="jepa.methods.pixel_reconstruction:PixelReconstruction",

@@ -28,7 +28,7 @@ from jepa.config import DEFAULT, part
 from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, MethodConfig, VectorDynamicsMethod
 from jepa.objectives.inverse_dynamics import InverseDynamics
-from jepa.objectives.vicreg import covariance, variance
+from jepa.objectives.vicreg import covariance, variance, variance_within
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictionLoss, PredictorConfig
 
@@ -77,7 +77,7 @@ class PLDM(VectorDynamicsMethod):
             **prediction.terms,
             "variance": variance(steps),
             "covariance": covariance(steps),
-            "time_variance": variance(clips),
+            "time_variance": variance_within(clips),
             "similarity": F.mse_loss(z[:, 1:], z[:, :-1]),
             "inverse_dynamics": self.inverse_dynamics(z, self.dynamics.scale_actions(actions)),
         }

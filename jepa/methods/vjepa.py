@@ -36,6 +36,7 @@ from jepa.masks import MASKS, VJEPA_MASKS, Masks
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
 from jepa.objectives.latent_regression import distance_weights, latent_regression, normalized, standardized
 from jepa.predictors.masked import MaskedPredictor
+from jepa.ranks import rank_count
 from jepa.transformer import Modality, grid_positions
 
 
@@ -126,6 +127,11 @@ class VJEPA(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss; cosine of prediction and target; with the dense loss also its part before λ, and λ."""
         is_image = batch.is_image
+        if self.encoder.images and self.config.target_norm == "channel" and rank_count() > 1:
+            raise ValueError(
+                "target_norm: channel is over the batches of all processes, and with images they differ in what they "
+                "hold; use target_norm: token, or one process"
+            )
         if is_image is None or not self.encoder.images or not is_image.any():
             return self._loss(batch.video, "video", generator)
         images = self._loss(batch.video[is_image][:, :1], "image", generator)

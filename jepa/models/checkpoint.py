@@ -5,35 +5,49 @@ model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.config.reading import parse_json
+from jepa.config.writing import flush, replacing
 from jepa_data.printable import first_few
-from jepa_data.writable import replacing
 
 FORMAT = "openjepa-model"
 VERSION = 1
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
+MIN_LIMIT = 2**16  # numbers up to here are never too large for a model, however small
 
 Part = TypeVar("Part", bound=nn.Module)
 
 
 def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> None:
-    """Write the module's tensors and what describes them. A file is replaced in one step, never half written."""
+    """Write the module's tensors and what describes them: both, or what was there is left.
+
+    A kill between the two leaves no description: a folder without a model, not one that looks damaged.
+
+    Raises:
+        UserError: a tensor is not finite, or a file cannot be written; what was there is left.
+    """
+    state = module.state_dict()
+    if bad := [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]:
+        raise UserError(f"{folder}: not written: {first_few(bad, 3)} is not finite; train again with a lower rate")
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / TENSORS) as partial:
-        write_tensors({name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}, partial)
-        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(partial), **description}
-    with replacing(folder / DESCRIPTION) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    with replacing(folder / DESCRIPTION) as text, replacing(folder / TENSORS) as tensors:
+        write_tensors({name: x.detach().cpu().contiguous() for name, x in state.items()}, tensors)
+        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(tensors), **description}
+        text.write_text(json.dumps(record, indent=2) + "\n")
+        for partial in (tensors, text):
+            flush(partial)  # a full disk is found out before anything is replaced
+        (folder / DESCRIPTION).unlink(missing_ok=True)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -50,7 +64,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: no {DESCRIPTION} here. `jepa pretrain` writes one to RUN/model when it ends.")
     try:
-        description = json.loads(path.read_text())
+        description = parse_json(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     stamp = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
@@ -91,12 +105,41 @@ def load_part(folder: Path, what: str, build: Callable[[dict[str, Any]], Part]) 
         UserError: it is damaged, or its description is of something else.
     """
     description = read_description(folder)
+    check_sizes(folder, description)
     try:
         part = build(description)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # the last where memory is short
         raise UserError(f"{folder}: does not describe {what} ({error})") from None
     load_into(part, folder)
     return part.eval()
+
+
+def check_sizes(folder: Path, description: Any) -> None:
+    """Raises UserError if a description has numbers that the tensors beside it cannot have, before a model is built."""
+    try:
+        with safe_open(folder / TENSORS, "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return  # what is wrong with the file is said when it is read
+    limits = {"depth": len(shapes), "layers": len(shapes)}
+    most = max(MIN_LIMIT, sum(map(math.prod, shapes)))
+    for key, value in _numbers(description):
+        if value > limits.get(key, most):
+            raise UserError(
+                f"{folder / DESCRIPTION}: {key} is {value}, more than the {len(shapes)} tensors of {TENSORS} can have; "
+                "the description is damaged, copy it again"
+            )
+
+
+def _numbers(description: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(description, dict):
+        for name, value in description.items():
+            yield from _numbers(value, str(name))
+    elif isinstance(description, list):
+        for value in description:
+            yield from _numbers(value, key)
+    elif isinstance(description, int):
+        yield key, description
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

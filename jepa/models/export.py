@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 
 from jepa.config import UserError
+from jepa.config.writing import replacing
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.models import classifier, hub, huggingface, meta, meta_ac, onnx
 from jepa.models.model import Model, imported, open_model, save
 from jepa.predictors.causal import CausalPredictor
-from jepa_data.writable import check_writable, replacing
+from jepa_data.writable import check_writable
 
 logger = logging.getLogger(__name__)
 

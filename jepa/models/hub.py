@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.config import UserError, first_line
+from jepa.config.reading import parse_json
+from jepa.config.writing import write_text
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.video_vit import VideoViT
 from jepa.models.classifier import from_config as classifier_from_config
@@ -159,7 +161,7 @@ def write_preprocessor(folder: Path, preprocessing: Preprocessing) -> None:
         "image_std": list(p.std),
         "fps": p.fps,
     }
-    (folder / PREPROCESSOR).write_text(json.dumps(record, indent=2) + "\n")
+    write_text(folder / PREPROCESSOR, json.dumps(record, indent=2) + "\n")
 
 
 def _framing(images: Mapping[str, Any], image_size: int, folder: Path) -> tuple[Literal["crop", "stretch"], int | None]:
@@ -203,7 +205,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):

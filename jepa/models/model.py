@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from jepa.config import UserError, from_dict
+from jepa.config import UserError, first_line, from_dict
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
@@ -69,7 +69,11 @@ def open_model(path: str | Path, revision: str | None = None) -> Model:
             return imported("huggingface", **vars(hub.read(folder)))
         raise UserError(f"{run}: {_no_model(run)}")
     config = read_config(folder)
-    world = _build(config)
+    checkpoint.check_sizes(folder, config.model_dump(mode="json"))
+    try:
+        world = _build(config)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: the model does not fit into memory ({first_line(error)})") from None
     checkpoint.load_into(world, folder)
     classifier, labels = load_classifier(folder) or (None, ())
     return Model(_for_use(world), config, load_predictor(folder), classifier, labels)

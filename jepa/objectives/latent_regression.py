@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.ranks import joint_variance
 from jepa.transformer import NORM_EPS
 
 
@@ -20,9 +21,9 @@ def standardized(target: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
     """Each channel at zero mean and unit variance over all tokens of all clips of the batch, in fp32.
 
     What is the same in every token, which an encoder that is nearly random consists of, drops out of the target: 0 is
-    the best guess of one that knows nothing. Batches of few clips have noisy statistics; every rank has its own.
+    the best guess of one that knows nothing. The batch is that of all ranks.
     """
-    variance, mean = torch.var_mean(target.float(), (0, 1), correction=0)
+    variance, mean = joint_variance(target.float(), (0, 1))
     return (target.float() - mean) / (variance + NORM_EPS).sqrt()
 
 

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from jepa.ranks import mean_over_ranks, rank_count
+
 INTEGRATE_TO = 3.0  # LeJEPA
 
 
@@ -29,34 +31,19 @@ def sigreg(
     """
     z = z.float()
     axes = torch.randn(z.shape[-1], directions, generator=generator).to(z.device)
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if ranks > 1:
+    if rank_count() > 1:
         dist.broadcast(axes, 0)
     with torch.autocast(z.device.type, enabled=False):  # a bf16 product would lose the phase t * x
-        return _statistic(z @ (axes / axes.norm(dim=0)), knots, ranks)
+        return _statistic(z @ (axes / axes.norm(dim=0)), knots)
 
 
-def _statistic(projected: Float[Tensor, "*views n directions"], knots: int, ranks: int) -> Float[Tensor, ""]:
+def _statistic(projected: Float[Tensor, "*views n directions"], knots: int) -> Float[Tensor, ""]:
     t = torch.linspace(0, INTEGRATE_TO, knots, device=projected.device)
     phase = projected[..., None] * t  # [*views, n, directions, knots]
     averages = torch.stack((phase.cos().mean(-3), phase.sin().mean(-3)))  # real and imaginary part
-    real, imaginary = _MeanOverRanks.apply(averages) if ranks > 1 else averages
+    real, imaginary = mean_over_ranks(averages)
     gaussian = (-t.square() / 2).exp()
     weights = torch.full_like(t, 2 * INTEGRATE_TO / (knots - 1))  # twice: the integrand is even
     weights[[0, -1]] /= 2
     difference = (real - gaussian).square() + imaginary.square()
-    return (difference @ (weights * gaussian)).mean() * projected.shape[-2] * ranks
-
-
-class _MeanOverRanks(torch.autograd.Function):
-    """Average over ranks, also of gradients: for a loss shared by all ranks, DDP's mean gradient is then exact."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x / dist.get_world_size()
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor) -> Tensor:
-        return _MeanOverRanks.forward(ctx, grads[0].contiguous())
+    return (difference @ (weights * gaussian)).mean() * projected.shape[-2] * rank_count()

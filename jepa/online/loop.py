@@ -21,6 +21,7 @@ import torch
 
 from jepa.agents.imagination.belief import BeliefPolicy
 from jepa.config import UserError, dump, load
+from jepa.config.writing import replacing
 from jepa.models.model import save
 from jepa.online.agent import agent_model, save_actor
 from jepa.online.config import OnlineConfig
@@ -29,8 +30,9 @@ from jepa.online.evaluate import HELD_OUT, Evaluation, expert, play, random_acti
 from jepa.online.learner import OnlineLearner, seeded
 from jepa.online.replay import FOLDER, Episode, Replay
 from jepa.online.result import OnlineResult
-from jepa.training.checkpoints import LAST, CheckpointFiles, read_checkpoint
-from jepa_data.writable import check_writable, replacing
+from jepa.training.run_state.checkpoint_file import read_checkpoint, write_checkpoint
+from jepa.training.run_state.checkpoints import LAST
+from jepa_data.writable import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +192,7 @@ class Online:
             "rows": self.rows,
             "evaluations": [score.model_dump() for score in self.evaluations],
         }
-        CheckpointFiles().save_checkpoint(checkpoint, self.folder / CHECKPOINT)
+        write_checkpoint(checkpoint, self.folder / CHECKPOINT)
         self.replay.forget()
         metrics = self.folder / METRICS
         metrics.parent.mkdir(exist_ok=True)

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from jepa.config import UserError
+from jepa.config.writing import replacing
 from jepa.methods.base import Batch
 from jepa_data.transforms import normalize
-from jepa_data.writable import replacing, writing
+from jepa_data.writable import writing
 
 FOLDER = "replay"
 

@@ -1,6 +1,6 @@
 """Plans under dynamics that predict a distribution: several sampled futures of each plan.
 
-    cost of a plan = mean, lowest (optimist) or highest (pessimist) cost over F futures, each with its own noise
+    cost of a plan = mean, lowest (best) or highest (worst) cost over F futures, each with its own noise
 
 The noise is the same for all plans and episodes, so that plans differ by their actions alone, and the cost of a plan
 does not depend on the others. Without futures a plan has one, the mean or most likely one of the dynamics.
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Outlook = Literal["mean", "optimist", "pessimist"]
+Outlook = Literal["mean", "best", "worst"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Futures:
 
     Attributes:
         noise: standard normal numbers that sample them, for as many steps as the longest plan.
-        outlook: which of the F costs counts: their mean, the lowest (optimist) or the highest (pessimist).
+        outlook: which of the F costs counts: their mean, the lowest (best) or the highest (worst).
 
     Raises:
         ValueError: there is no future.
@@ -55,7 +55,7 @@ class Futures:
         each = costs.unflatten(1, (-1, len(self)))
         if self.outlook == "mean":
             return each.mean(-1)
-        return each.amin(-1) if self.outlook == "optimist" else each.amax(-1)
+        return each.amin(-1) if self.outlook == "best" else each.amax(-1)
 
 
 def standard_normal(count: int, horizon: int, tokens: int, width: int, seed: int) -> Float[Tensor, "F H N D"]:

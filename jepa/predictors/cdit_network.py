@@ -43,7 +43,7 @@ class ScalarEmbedding(nn.Module):
     def forward(self, x: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
         frequency = SLOWEST ** (-torch.arange(FREQUENCIES, device=x.device) / FREQUENCIES)
         angles = x.float()[:, None] * frequency
-        return self.mlp(torch.cat((angles.cos(), angles.sin()), -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angles.cos(), angles.sin()), -1).to(next(self.mlp.parameters()).dtype))
 
 
 class CrossAttention(nn.Module):
@@ -64,6 +64,13 @@ class CrossAttention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
+class TanhGELU(nn.GELU):
+    """GELU in its tanh approximation."""
+
+    def __init__(self) -> None:
+        super().__init__(approximate="tanh")
+
+
 class CDiTBlock(nn.Module):
     """Self-attention, cross-attention and MLP, scaled, shifted and gated by a condition; gates start at 0."""
 
@@ -72,7 +79,7 @@ class CDiTBlock(nn.Module):
         self.norm = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
         self.attn = Attention(width, heads)
         self.cross = CrossAttention(width, heads)
-        self.mlp = Mlp(width, 4 * width, act_layer=lambda: nn.GELU(approximate="tanh"))
+        self.mlp = Mlp(width, 4 * width, act_layer=TanhGELU)
         self.modulation = nn.Linear(width, 11 * width)
 
     def forward(

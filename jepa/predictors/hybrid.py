@@ -90,7 +90,9 @@ class GroupedAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.heads = heads
+        self.kv_heads = kv_heads
+        self.head_dim = head_dim
         self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * head_dim, bias=False)
         self.out_proj = nn.Linear(heads * head_dim, width, bias=False)
 

@@ -11,8 +11,8 @@
 The KL limits the information, in nats, that z may carry about the next latent: without a limit z would copy it, and the
 predictor would learn nothing. In a deterministic world z carries nothing; where the same action can have several
 outcomes, each value of z is one of them. With noise, z is sampled from the prior, at temperature T with std * √T.
-Without noise z is the prior's mean. A planner can also search z: `futures` samples of it for every plan, of which an
-optimist takes the best and a pessimist the worst (jepa/planners/futures.py).
+Without noise z is the prior's mean. A planner can also search z: of `futures` samples of it for every plan, the best or
+the worst counts (jepa/planners/futures.py).
 
 Source: Y. LeCun, A Path Towards Autonomous Machine Intelligence (2022), sections 4.2-4.8. No sizes are published.
 """

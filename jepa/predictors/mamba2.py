@@ -74,8 +74,12 @@ class Mamba2(nn.Module):
         super().__init__()
         if heads % groups:
             raise ValueError(f"{heads} Mamba heads do not divide into {groups} groups")
-        self.heads, self.head_dim, self.groups = heads, head_dim, groups
-        self.state, self.taps, self.chunk = state, taps, chunk
+        self.heads = heads
+        self.head_dim = head_dim
+        self.groups = groups
+        self.state = state
+        self.taps = taps
+        self.chunk = chunk
         self.inner = heads * head_dim
         mixed = self.inner + 2 * groups * state
         self.in_proj = nn.Linear(width, self.inner + mixed + heads, bias=False)

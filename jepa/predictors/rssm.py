@@ -122,7 +122,9 @@ class RSSM(Predictor):
                 f"recurrent_size: expected a multiple of the {config.blocks} blocks, found {config.recurrent_size}"
             )
         self.tokens = grid[0] * grid[1]
-        size, recurrent, hidden = self.tokens * width, config.recurrent_size, config.hidden
+        size = self.tokens * width
+        recurrent = config.recurrent_size
+        hidden = config.hidden
         stochastic = config.categoricals * config.classes
         self.core = BlockGRU(recurrent, stochastic, action_size, hidden, config.blocks)
         self.prior_net = mlp(recurrent, hidden, PRIOR_LAYERS, stochastic)
@@ -183,7 +185,9 @@ class RSSM(Predictor):
                 action = taken[:, t - 1]
             if first is not None:
                 kept = ~first[:, t, None]
-                h, s, action = h * kept, s * kept[..., None], action * kept
+                h = h * kept
+                s = s * kept[..., None]
+                action = action * kept
             h = self.advance(h, s, action)
             logits = self.posterior(h, z[:, t])
             s = point(logits, self.config.point) if numbers is None else draw(logits, numbers[:, t])

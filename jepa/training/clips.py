@@ -21,6 +21,7 @@ class TrainingClips:
     Args:
         origin: says how the encoder wants its pixels.
         trainer: of several processes, each takes its share.
+        rollbacks: so often the run was rolled back: the order of its clips is another one each time.
 
     Attributes:
         loader: yields them.
@@ -32,7 +33,7 @@ class TrainingClips:
         DataError: as `make_loader`.
     """
 
-    def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer) -> None:
+    def __init__(self, config: PretrainConfig, origin: EncoderOrigin, trainer: L.Trainer, rollbacks: int = 0) -> None:
         self.data = config.data
         self.origin = origin
         self.kind = config.method.kind
@@ -41,7 +42,7 @@ class TrainingClips:
         self.loader = make_loader(
             config.data,
             "train",
-            seed=config.seed,
+            seed=order_seed(config.seed, rollbacks),
             total_batches=config.trainer.steps * config.trainer.accumulate,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -138,8 +139,13 @@ class TrainingClips:
             )
 
 
+def order_seed(seed: int, rollbacks: int) -> int:
+    """What the order of clips, their masks and views are drawn from; another one after each rollback."""
+    return seed + 1_000_003 * rollbacks
+
+
 def pixels_of(preprocessing: Preprocessing) -> dict[str, Any]:
-    """How images are shown to an encoder, without their rate; as JSON has it."""
+    """How images are shown to an encoder, without their rate, in types of JSON."""
     shown = {"image_size": preprocessing.image_size, "fit": preprocessing.fit}
     shown |= {"shortest_edge": preprocessing.shortest_edge}
     return shown | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}

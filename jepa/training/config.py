@@ -48,6 +48,14 @@ class TrainerConfig(Config):
     probe_every: int = Field(default=0, ge=0, description="steps from one online probe to the next; 0: none")
     probe: Literal["knn", "linear"] = Field(default="linear", description="what it is; linear also finds true states")
     checkpoint_every: Count = 500
+    keep_last: Count = Field(default=2, description="checkpoints that are kept; the newest whole one is resumed from")
+    max_minutes: Positive | None = Field(default=None, description="after which the run saves its state and stops")
+    not_finite: Literal["stop", "skip", "roll_back"] = Field(
+        default="stop",
+        description="what a loss or gradient that is NaN or infinite leads to: an error, a step that is left out, or "
+        "the last checkpoint once more with other clips",
+    )
+    not_finite_limit: Count = Field(default=10, description="times in a row that it may")
     warn_rank_below: float = Field(default=3.0, ge=0, description="effective rank at which a collapse is reported")
 
 

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
-from jepa.training.checkpoints import checksums, leave_out, put_back
-from jepa.training.optim import Optimization, check_state, clip_gradients
+from jepa.training.not_finite import NonFinitePolicy
+from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
+from jepa.training.run_state.checkpoints import ROLLBACKS, checksums, leave_out, put_back
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
+
+POLICY = "not_finite"  # key of a checkpoint
 
 
 class Pretraining(L.LightningModule):
@@ -29,10 +32,12 @@ class Pretraining(L.LightningModule):
         mean, std: normalize pixels in 0..1.
         augment: how clips are changed at random before.
         state_columns: recorded states that the method reads; (): none.
+        policy: for a loss or a gradient that is not finite; None stops at the first.
         target_columns: those that it predicts.
 
     Attributes:
         optimizer_state: of another run, over the same parameters, to go on from; set before training.
+        rollbacks: times that the run was rolled back; set before training.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Pretraining(L.LightningModule):
         std: tuple[float, float, float],
         augment: AugmentConfig,
         state_columns: tuple[int, ...] = (),
+        policy: NonFinitePolicy | None = None,
         target_columns: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
@@ -57,8 +63,10 @@ class Pretraining(L.LightningModule):
         self.std = std
         self.augment = augment
         self.state_columns = list(state_columns)
+        self.policy = policy or NonFinitePolicy()
         self.target_columns = list(target_columns)
         self.optimizer_state: dict[int, Any] | None = None
+        self.rollbacks = 0
         self._checksums: dict[str, str] | None = None  # of what is frozen
         self._gathered = list[dict[str, Tensor]]()  # of the batches of one step
 
@@ -75,25 +83,19 @@ class Pretraining(L.LightningModule):
         return batch
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        self.policy.before(self.method)
         terms = self.method.loss(self._inputs(batch), self.generator(batch_idx))
-        loss = terms["loss"]
-        # On a GPU the check waits for the device, so there it is made only when a line is logged.
-        if (loss.device.type == "cpu" or not batch_idx % self.trainer.log_every_n_steps) and not loss.isfinite():  # pyright: ignore[reportAttributeAccessIssue]
-            raise UserError(
-                f"the loss is {loss.item()} at step {self.global_step}; nothing of this step was applied. "
-                "Start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32."
-            )
         self._log(terms, batch_idx, len(batch))
-        return loss
+        return self.policy.spread(terms["loss"])
 
     def _log(self, terms: dict[str, Tensor], batch_idx: int, clips: int) -> None:
         """Each term once a step: its mean over the batches whose gradients are gathered for it."""
         self._gathered.append({f"train/{name}": value.detach() for name, value in terms.items()})
         if step_ended(self.trainer, batch_idx) is not None:
-            names = self._gathered[0]
-            self.log_dict(
-                {name: torch.stack([part[name] for part in self._gathered]).mean() for name in names}, batch_size=clips
-            )
+            terms = {name: torch.stack([part[name] for part in self._gathered]).mean() for name in self._gathered[0]}
+            if self.policy.skipped:
+                terms["train/skipped_steps"] = torch.tensor(float(self.policy.skipped))
+            self.log_dict(terms, batch_size=clips)
             self._gathered.clear()
 
     def generator(self, batch_idx: int) -> torch.Generator:
@@ -134,14 +136,15 @@ class Pretraining(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Before the step and before any teacher follows."""
-        clip_gradients(
-            self.method,
-            optimizer,
-            gradient_clip_val,  # pyright: ignore[reportArgumentType]
-            self.global_step,
-            self.optimization.adaptive_clip,
-        )
+        """Before the step and before any teacher follows. Raises NotFiniteError by the policy."""
+        clip, adaptive = gradient_clip_val, self.optimization.adaptive_clip
+        try:
+            clip_gradients(self.method, optimizer, clip, self.global_step, adaptive)  # pyright: ignore[reportArgumentType]
+        except NotFiniteError as error:
+            self.policy.refuse(error, self.method, self.global_step)
+            optimizer.zero_grad()  # to None: an optimizer leaves such parameters and their state as they are
+        else:
+            self.policy.accept()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Teachers follow here, not at the end of the batch: checkpoints are written before that hook of the module."""
@@ -150,18 +153,22 @@ class Pretraining(L.LightningModule):
                 if group["decayed"]:
                     group["weight_decay"] = self.optimization.weight_decay(self.global_step)
         super().optimizer_step(*args, **kwargs)
-        self.method.after_step(self.global_step + 1, self.total_steps)
+        if self.policy.applied:
+            self.method.after_step(self.global_step + 1, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError before anything is written if a weight is not finite."""
         check_state(
             checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
         )
+        checkpoint |= {POLICY: self.policy.state_dict(), ROLLBACKS: self.rollbacks}
         if self.method.frozen:
             self._checksums = self._checksums or checksums(self.method)
             leave_out(checkpoint, self.method, self._checksums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if POLICY in checkpoint:
+            self.policy.load_state_dict(checkpoint[POLICY])
         if self.method.frozen:
             put_back(checkpoint, self.method)
 

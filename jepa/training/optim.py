@@ -25,6 +25,10 @@ MIN_NORM = 1e-3  # of a parameter, for AGC (DreamerV3)
 LAPROP_EPS = 1e-20  # DreamerV3
 
 
+class NotFiniteError(UserError):
+    """A loss, a gradient or a weight is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Optimization:
     """How a method is stepped.
@@ -107,17 +111,14 @@ def clip_gradients(
         adaptive: first `clip_adaptively` to this share.
 
     Raises:
-        UserError: a gradient is not finite, or the norm of them all is not.
+        NotFiniteError: a gradient is not finite, or the norm of them all is not; nothing was changed.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if not norm.isfinite():
         bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         what = f"gradient of {first_few(bad, NAMED)}" if bad else "norm of the gradients"
-        raise UserError(
-            f"the {what} is not finite at step {step}; nothing of this step was applied. Start again with a lower "
-            "optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
-        )
+        raise NotFiniteError(f"the {what} is not finite at step {step}")
     if adaptive is not None:
         clip_adaptively(trained, adaptive)
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
@@ -126,7 +127,7 @@ def clip_gradients(
 
 
 def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], what: str) -> None:
-    """Raises UserError naming the parameters of a training that are not finite.
+    """Raises NotFiniteError naming the parameters of a training that are not finite.
 
     Args:
         tensors: the weights, by name.
@@ -134,16 +135,16 @@ def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str,
         what: is not written for that reason.
     """
     if bad := _not_finite(tensors, optimizers):
-        raise UserError(
+        raise NotFiniteError(
             f"{what} is not written: {bad} is not finite. The last checkpoint is older and was left as it is; "
             "start again with a lower optimizer.lr or trainer.clip_norm, or resume with trainer.precision=fp32"
         )
 
 
-def check_read(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], path: str, advice: str) -> None:
+def check_read(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], path: str) -> None:
     """Raises UserError naming what is not finite in a checkpoint that was read."""
     if bad := _not_finite(tensors, optimizers):
-        raise UserError(f"{path}: damaged: {bad} is not finite. {advice}")
+        raise UserError(f"{path}: damaged: {bad} is not finite")
 
 
 def _not_finite(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]]) -> str:

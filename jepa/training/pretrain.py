@@ -8,12 +8,14 @@ RUN/pretrain.json       figures of the training
 """
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from jepa.config import dump
 from jepa.methods.base import Method
@@ -24,21 +26,25 @@ from jepa.training.build_method import build_method, trained
 from jepa.training.callbacks.collapse import CollapseMonitor
 from jepa.training.callbacks.progress import ProgressLines, Throughput
 from jepa.training.callbacks.scoring import ScoringCallback
-from jepa.training.checkpoints import tensors_sha256
-from jepa.training.clips import TrainingClips
+from jepa.training.callbacks.stopping import STOPPED, Stopping
+from jepa.training.clips import TrainingClips, order_seed
 from jepa.training.config import PretrainConfig
-from jepa.training.encoder_from import resolved
+from jepa.training.encoder_from import EncoderOrigin, resolved
 from jepa.training.module import Pretraining
 from jepa.training.normalization import fit_to_clips
-from jepa.training.optim import check_state, optimization
+from jepa.training.not_finite import NonFinitePolicy
+from jepa.training.optim import NotFiniteError, check_state, optimization
 from jepa.training.result import PretrainResult, StreamedData
-from jepa.training.resume import Resumption, resumption, start_from
-from jepa.training.run_folder import check_free, claim
+from jepa.training.run_state.checkpoints import tensors_sha256
+from jepa.training.run_state.resume import Resumption, resumption, start_from
+from jepa.training.run_state.run_folder import DESCRIPTION as RUN_CONFIG
+from jepa.training.run_state.run_folder import check_free, claim
 from jepa.training.trainer import make_trainer, quiet
 from jepa.world_model import LatentSpec, LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import ClipLoader
+from jepa_data.writable import holding
 
 logger = logging.getLogger(__name__)
 
@@ -75,57 +81,125 @@ def pretrain(
 
     Raises:
         UserError: the folder, the data and the config do not fit; a loss or a gradient is not finite.
+        KeyboardInterrupt, SystemExit: a signal or `trainer.max_minutes` stopped it (exit codes 130 and 143); the state
+            is saved.
         ValueError: the config asks for a probe, and none is given.
     """
     if config.trainer.probe_every and probe is None:
         raise ValueError("trainer.probe_every needs a probe: call jepa.pretrain, or give probe=online_probe(config)")
-    run = Path(config.run)
     config, origin = resolved(config)
-    assert config.encoder is not None, "resolved names it"
-    t = config.trainer
-    monitor = CollapseMonitor(t.monitor_every, t.warn_rank_below if config.method.collapses else 0.0, config.views)
-    watchers = Watchers(monitor, probe, Throughput())
     progress = RichProgressBar() if bar else ProgressLines()
-    # The monitors log, so they come before the callback that saves what was logged.
-    watching = [*watchers.callbacks(), progress, *callbacks]
-    trainer = make_trainer(config.trainer, run, watching, may_skip_parameters=config.encoder.may_skip_parameters)
-    start = resumption(config) if resume else Resumption()
-    if trainer.is_global_zero and not resume:  # of several processes, the one that writes and speaks
-        check_free(run, overwrite=overwrite)
-    if start.step >= config.trainer.steps and (run / "model" / DESCRIPTION).is_file():
-        logger.info(f"{run}: all {start.step} steps are done; raise trainer.steps to train longer")
-        return load(run)
-    clips = TrainingClips(config, origin, trainer)
-    module = Pretraining(
-        build_method(config, clips.preprocessing.image_size, clips.loader.action_size),
-        optimization(config),
-        seed=config.seed,
-        total_steps=config.trainer.steps,
-        mean=clips.preprocessing.mean,
-        std=clips.preprocessing.std,
-        augment=config.data.augment,
-        state_columns=clips.state_columns,
-        target_columns=clips.target_columns,
-    )
-    if "encoder" in module.method.frozen:
-        clips.check_encoder(tensors_sha256(module.method.encoder))
-    actions = fit_to_clips(module.method, clips)
-    if resume:
-        start.check(module.method)
-    elif config.init_from:
-        module.optimizer_state = start_from(config.init_from, module.method)
-    _fit(config, trainer, module, clips, start)
-    return _keep(config, trainer, module, clips, actions, watchers)
+    training = Training(config, origin, probe, (progress, *callbacks))
+    start = resumption(config) if resume else None
+    times = Counter[int]()
+    while True:
+        try:
+            return training.run(start, overwrite=overwrite)
+        except NotFiniteError as error:
+            if config.trainer.not_finite != "roll_back" or not (Path(config.run) / RUN_CONFIG).is_file():
+                raise
+            start = resumption(config)
+            times[start.step] += 1
+            if times[start.step] > config.trainer.not_finite_limit:
+                raise
+            start = replace(start, rollbacks=start.rollbacks + times[start.step])
+            logger.warning(f"{error}. Rolled back to step {start.step}; its data come in another order from there")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can be begun several times: from the start, or from a checkpoint.
+
+    Attributes:
+        config: with the encoder written out.
+        origin: what the encoder starts from.
+        probe: scores the encoder now and then.
+        callbacks: further ones.
+    """
+
+    config: PretrainConfig
+    origin: EncoderOrigin
+    probe: ScoringCallback | None
+    callbacks: tuple[Callback, ...]
+
+    def run(self, resumed: Resumption | None, *, overwrite: bool) -> LatentWorldModel:
+        """Train to the end, from a checkpoint if the run is `resumed`, and write the model."""
+        config = self.config
+        assert config.encoder is not None, "resolved names it"
+        run = Path(config.run)
+        t = config.trainer
+        monitor = CollapseMonitor(t.monitor_every, t.warn_rank_below if config.method.collapses else 0.0, config.views)
+        watchers = Watchers(monitor, self.probe, Throughput())
+        stopping = Stopping(t.max_minutes)
+        # The monitors log, so they come before the callback that saves what was logged.
+        watching = [*watchers.callbacks(), *self.callbacks, stopping]
+        trainer = make_trainer(t, run, watching, may_skip_parameters=config.encoder.may_skip_parameters)
+        if not trainer.is_global_zero:
+            return self._train(trainer, stopping, watchers, resumed)
+        with holding(run):  # of several processes, by the one that writes and speaks
+            if resumed is None:
+                check_free(run, overwrite=overwrite)
+            return self._train(trainer, stopping, watchers, resumed)
+
+    def _train(
+        self, trainer: L.Trainer, stopping: Stopping, watchers: Watchers, resumed: Resumption | None
+    ) -> LatentWorldModel:
+        config = self.config
+        run = Path(config.run)
+        t = config.trainer
+        start = resumed or Resumption()
+        if start.step >= t.steps and (run / "model" / DESCRIPTION).is_file():
+            logger.info(f"{run}: all {start.step} steps are done; raise trainer.steps to train longer")
+            return load(run)
+        clips = TrainingClips(config, self.origin, trainer, start.rollbacks)
+        module = self._module(clips, start)
+        actions = fit_to_clips(module.method, clips)
+        if start.path:
+            start.check(module.method)
+        elif config.init_from:
+            module.optimizer_state = start_from(config.init_from, module.method)
+        _fit(config, trainer, module, clips, start, resume=resumed is not None)
+        if stopping.reason and trainer.global_step < t.steps:
+            _stop(run, stopping, trainer.global_step)
+        return _keep(config, trainer, module, clips, actions, watchers)
+
+    def _module(self, clips: TrainingClips, start: Resumption) -> Pretraining:
+        """What is trained. Raises UserError if stored latents are of another encoder."""
+        config = self.config
+        t = config.trainer
+        pixels = clips.preprocessing
+        module = Pretraining(
+            build_method(config, pixels.image_size, clips.loader.action_size),
+            optimization(config),
+            seed=order_seed(config.seed, start.rollbacks),
+            total_steps=t.steps,
+            mean=pixels.mean,
+            std=pixels.std,
+            augment=config.data.augment,
+            state_columns=clips.state_columns,
+            target_columns=clips.target_columns,
+            policy=NonFinitePolicy(skip=t.not_finite == "skip", limit=t.not_finite_limit),
+        )
+        module.rollbacks = start.rollbacks
+        if "encoder" in module.method.frozen:
+            clips.check_encoder(tensors_sha256(module.method.encoder))
+        return module
 
 
 def _fit(
-    config: PretrainConfig, trainer: L.Trainer, module: Pretraining, clips: TrainingClips, start: Resumption
+    config: PretrainConfig,
+    trainer: L.Trainer,
+    module: Pretraining,
+    clips: TrainingClips,
+    start: Resumption,
+    *,
+    resume: bool,
 ) -> None:
     """Claim the folder and train; if not one step is taken, the folder is given back."""
     run = Path(config.run)
     claimed = None
     if trainer.is_global_zero:
-        claimed = claim(run, dump(config), resume=start.path is not None)
+        claimed = claim(run, dump(config), resume_step=start.step if resume else None)
         for note in (*clips.notes, *start.notes):
             logger.info(note)
     try:
@@ -134,13 +208,20 @@ def _fit(
     except BaseException as error:
         if claimed and trainer.global_step <= start.step:
             claimed.release()
-        if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+        if isinstance(error, SIGTERMException):  # before the first step
+            raise SystemExit(STOPPED) from error
+        if isinstance(error, SystemExit):  # what Lightning makes of a KeyboardInterrupt
             logger.info(f"stopped; --resume goes on from {run}, if a checkpoint was written")
             raise KeyboardInterrupt from error
         raise
-    finally:
-        if claimed:
-            claimed.prepend_metrics()
+
+
+def _stop(run: Path, stopping: Stopping, step: int) -> NoReturn:
+    """Leave a run that was asked to stop; its state is saved."""
+    logger.info(f"stopped at step {step} by {stopping.reason}; the state is saved, --resume goes on from {run}")
+    if stopping.interrupted:
+        raise KeyboardInterrupt
+    raise SystemExit(STOPPED)
 
 
 def _keep(
@@ -170,7 +251,7 @@ def _keep(
         for bad in left_out.values():
             logger.info(f"left out: {bad.key} in {bad.shard}: {bad.kind}")
         save(model, run / "model")
-        _figures(method, trainer, watchers, clips.loader, left_out).write(run)
+        _figures(module, trainer, watchers, clips.loader, left_out).write(run)
         logger.info(f"{run / 'model'}: what `jepa.load` reads. Next: jepa probe {run}")
     return model.world
 
@@ -190,8 +271,9 @@ def _spec(method: Method, clips: TrainingClips, actions: ActionStats | None) -> 
 
 
 def _figures(
-    method: Method, trainer: L.Trainer, watchers: Watchers, loader: ClipLoader, left_out: dict[str, Bad]
+    module: Pretraining, trainer: L.Trainer, watchers: Watchers, loader: ClipLoader, left_out: dict[str, Bad]
 ) -> PretrainResult:
+    method = module.method
     monitors: dict[str, Any] = watchers.monitor.values
     speed = watchers.speed
     probe = watchers.probe
@@ -209,6 +291,8 @@ def _figures(
         device=str(trainer.strategy.root_device),
         precision=str(trainer.precision),
         warnings=watchers.monitor.warnings,
+        skipped_steps=module.policy.skipped,
+        rollbacks=module.rollbacks,
         left_out={key: bad.kind for key, bad in left_out.items()},
         data=StreamedData(
             position=loader.position,

@@ -29,6 +29,8 @@ class PretrainResult(Result):
         probe: the online probe's last scores, and its `seconds`.
         seconds: from the first step to the last.
         parameters: trained ones.
+        skipped_steps: whose loss or gradient was not finite.
+        rollbacks: to a checkpoint, for the same reason.
         left_out: samples that could not be read, and why.
     """
 
@@ -50,5 +52,7 @@ class PretrainResult(Result):
     device: str
     precision: str
     warnings: list[str]
+    skipped_steps: int = 0
+    rollbacks: int = 0
     left_out: dict[str, str]
     data: StreamedData

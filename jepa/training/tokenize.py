@@ -15,16 +15,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from jepa.config.writing import replacing
 from jepa.encoders.module import Encoder
-from jepa.training.checkpoints import tensors_sha256
 from jepa.training.clips import pixels_of
 from jepa.training.encoder_from import check_freezable, describe, load_frozen
+from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.world_model import Preprocessing
 from jepa_data.decode import Limits, get_backend
 from jepa_data.errors import DataError
 from jepa_data.sampling import action_stride, fitted_box
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.latents import (
+from jepa_data.shards.manifest import IMAGES, Manifest, Sample
+from jepa_data.shards.read import ClipSpec, SampleReader
+from jepa_data.stream.latents import (
     LATENTS,
     LatentsFile,
     LatentsManifest,
@@ -34,9 +37,6 @@ from jepa_data.shards.latents import (
     to_stored,
     write_file,
 )
-from jepa_data.shards.manifest import IMAGES, Manifest, Sample
-from jepa_data.shards.read import ClipSpec, SampleReader
-from jepa_data.writable import replacing
 
 ROWS = 64  # latent steps encoded at once
 

@@ -1,6 +1,7 @@
 """From the description of a training to Lightning's trainer."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +10,23 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
-from jepa.config import UserError, first_line
-from jepa.training.checkpoints import FOLDER, CheckpointFiles, Checkpoints
+from jepa.config import UserError, errors_of
+from jepa.ranks import RankBatchNorm
 from jepa.training.config import TrainerConfig
-from jepa.training.run_folder import LOGS
+from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpoints
+from jepa.training.run_state.metrics_log import MetricsLog
+from jepa.training.run_state.run_folder import LOGS
+
+OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
 def precision(t: TrainerConfig) -> str:
@@ -48,41 +56,68 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
     if t.device == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.device is cuda, and torch finds no GPU; use trainer.device=auto")
     several = t.devices * t.nodes > 1  # each has the whole model, and gradients are averaged
-    with quiet():
+    with quiet(), errors_of("trainer"):  # such as numbers of Slurm that contradict each other
         return L.Trainer(
             accelerator=t.device,
             devices=t.devices,
             num_nodes=t.nodes,
             strategy=DDPStrategy(find_unused_parameters=may_skip_parameters) if several else "auto",
-            sync_batchnorm=several and t.device != "cpu",
             precision=precision(t),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
             accumulate_grad_batches=t.accumulate,
             max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
             gradient_clip_val=t.clip_norm,
             log_every_n_steps=t.log_every,
-            logger=[CSVLogger(run, LOGS, ""), TensorBoardLogger(run, LOGS, "")],
-            callbacks=[*callbacks, Checkpoints(run / FOLDER, t.checkpoint_every)],
+            logger=[MetricsLog(run / LOGS), TensorBoardLogger(run, LOGS, "")],
+            callbacks=[*callbacks, Checkpoints(run / FOLDER, t.checkpoint_every, t.keep_last)],
             enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=[CheckpointFiles(), *_cluster()],
+            plugins=[CheckpointFiles(), *_cluster(t.devices * t.nodes), *([BatchNormOverRanks()] if several else [])],
             default_root_dir=run / LOGS,  # where Lightning looks for hpc_ckpt_N.ckpt under Slurm; by default in "."
         )
 
 
-def _cluster() -> list[ClusterEnvironment]:
-    """Under Slurm, without Lightning's requeueing.
+def _cluster(processes: int) -> list[ClusterEnvironment]:
+    """Who starts the processes of a run: torchrun, srun, or the command itself, whatever else a job of Slurm has set.
 
-    That one saves to the working directory when Slurm signals the end of a job, and whatever run starts there next
-    begins from those weights. A run here is resumed from its own folder, by --resume.
+    Slurm's variables stand in the environment of a whole job, also where nobody called srun; SLURM_STEP_NUM_TASKS is
+    srun's own. Lightning's requeueing is left out: it saves to the working directory when Slurm signals the end of a
+    job, and whatever run starts there next begins from those weights.
+
+    Raises:
+        UserError: srun has started another number of processes than the config asks for.
     """
-    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+    if TorchElasticEnvironment.detect():
         return []
-    try:
-        return [SLURMEnvironment(auto_requeue=False)]
-    except RuntimeError as error:  # of the variables that srun has set
-        raise UserError(f"Slurm: {first_line(error)}") from None
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == "1" or not tasks.isdecimal():
+        return [LightningEnvironment()]
+    if int(tasks) != processes:
+        raise UserError(
+            f"srun has started {tasks} processes, and the run has {processes} (trainer.devices x trainer.nodes). Give "
+            f"srun --ntasks={processes}, or set trainer.devices to the tasks of a machine and trainer.nodes"
+        )
+    if missing := [name for name in ("SLURM_NTASKS", *OF_A_TASK) if not os.environ.get(name, "").isdecimal()]:
+        raise UserError(f"Slurm: {missing[0]} is missing or no number; start the processes with srun or torchrun")
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+class BatchNormOverRanks(LayerSync):
+    """Lightning's hook that lets the BatchNorm of a model be over all ranks while it trains; names stay as they are."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return _replace(model, nn.BatchNorm1d, RankBatchNorm)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return _replace(model, RankBatchNorm, nn.BatchNorm1d)
+
+
+def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new
+    return model
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jepa.config.writing import write_text
 from jepa_data.curate.config import Stage
 from jepa_data.curate.table import Decision, Table
 from jepa_data.shards.manifest import SPLITS
@@ -122,7 +123,7 @@ class Curated:
     def write(self, out: Path) -> None:
         """Raises DataError if it cannot be written."""
         with writing(out / CURATION):
-            (out / CURATION).write_text(json.dumps(self.record(), indent=1) + "\n")
+            write_text(out / CURATION, json.dumps(self.record(), indent=1) + "\n")
 
     def _counts(self, stage: StageReport) -> tuple[int, int]:
         """Samples that a stage saw, and that it dropped. Lost ones count as unreadable."""

@@ -10,7 +10,6 @@ From Python, with captions by a callable:
     curate("shards", "curated", config, annotate={"caption": lambda frames, metadata: describe(frames)})
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from jepa.config.reading import parse_json
 from jepa_data.config import Access
 from jepa_data.curate.config import Balance, CurateConfig, NearDuplicates
 from jepa_data.curate.embeddings import Embeddings, read_embeddings
@@ -34,7 +34,7 @@ from jepa_data.process_pool import cores
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import MANIFEST, UNFINISHED
 from jepa_data.shards.store import open_store
-from jepa_data.writable import make_folder, writing
+from jepa_data.writable import holding, is_empty, writing
 
 EngineName = Literal["pool", "ray"]
 
@@ -112,23 +112,29 @@ def curate(
     measurer = Measurer(source.store, source.manifest, config.look, resample_stage(config))
     if processes is None:
         processes = cores() if engine == "pool" else 0
-    measured = measure(source, measurer, engine, processes, timeout_seconds, _count(progress, "measuring", total))
-    table = Table.of(keys, splits, measured, source.manifest.label_names)
-    curated = _decided(source, table, config, embeddings)
-    with writing(out):
-        remove_report(out)
+    with holding(out):
+        measured = measure(source, measurer, engine, processes, timeout_seconds, _count(progress, "measuring", total))
+        table = Table.of(keys, splits, measured, source.manifest.label_names)
+        curated = _decided(source, table, config, embeddings)
+        with writing(out):
+            remove_report(out)
+        _check_kept(curated, total, out)
+        if not dry_run:
+            with new_writer(source, table, curated.kept, out, config, list(annotate), overwrite) as writer:
+                count = _count(progress, "writing", len(curated.kept))
+                write_samples(writer, source, curated.kept, config, annotate, count)
+            curated = replace(curated, written=out)
+        curated.write(out)
+        with writing(out):
+            curated = replace(curated, examples=write_examples(source, curated, out, examples))
+    return replace(curated, seconds=time.monotonic() - began)
+
+
+def _check_kept(curated: Curated, total: int, out: Path) -> None:
+    """Raises DataError if nothing is kept; the report says why."""
     if not curated.kept:
         curated.write(out)
         raise DataError(f"nothing stays of {total} samples ({summary(curated.stages)}); see {out / CURATION}")
-    if not dry_run:
-        kept = curated.kept
-        with new_writer(source, table, kept, out, config, list(annotate), overwrite) as writer:
-            write_samples(writer, source, kept, config, annotate, _count(progress, "writing", len(kept)))
-        curated = replace(curated, written=out)
-    curated.write(out)
-    with writing(out):
-        sheets = write_examples(source, curated, out, examples)
-    return replace(curated, examples=sheets, seconds=time.monotonic() - began)
 
 
 def _count(progress: Progress, what: str, total: int) -> Callable[[int], None]:
@@ -181,9 +187,8 @@ def _check_out(source: ShardSet, out: Path, overwrite: bool) -> None:
         raise DataError(f"{out}: is the folder that is curated. Give another one for what stays")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; shards need a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite and not _dry(out):
+    if out.is_dir() and not is_empty(out) and not overwrite and not _dry(out):
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
-    make_folder(out)
 
 
 def _dry(out: Path) -> bool:
@@ -191,6 +196,6 @@ def _dry(out: Path) -> bool:
     if (out / MANIFEST).exists() or (out / UNFINISHED).exists():
         return False
     try:
-        return bool(json.loads((out / CURATION).read_text())["dry_run"])
+        return bool(parse_json((out / CURATION).read_text())["dry_run"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

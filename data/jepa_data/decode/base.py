@@ -58,6 +58,7 @@ class Limits:
 
 
 LIMITS = Limits()
+MAX_FRAMES = 10_000_000  # of one video: some 90 hours
 DAMAGED = "damaged pictures"  # one of `VideoIndex.hazards`
 
 
@@ -223,6 +224,8 @@ def to_runs(values: Int64[np.ndarray, " n"]) -> list[list[int]]:
 
 
 def from_runs(runs: list[list[int]]) -> Int64[np.ndarray, " n"]:
-    """Inverse of `to_runs`."""
+    """Inverse of `to_runs`. Raises DecodeError ("damaged") for more than MAX_FRAMES numbers, or counts below 0."""
+    if sum(max(0, count) for _, _, count in runs) > MAX_FRAMES or any(count < 0 for _, _, count in runs):
+        raise DecodeError("damaged", f"its index counts more than {MAX_FRAMES} frames, or fewer than none")
     parts = [first + step * np.arange(count, dtype=np.int64) for first, step, count in runs]
     return np.concatenate([np.zeros(0, np.int64), *parts])

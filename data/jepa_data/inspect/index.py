@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+from jepa.config.writing import write_text
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.external_index import CLASS, SampleInTar, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
@@ -228,7 +229,7 @@ def _write(
     shards: list[Finished] = []
     for tar, entries in entries_of.items():
         lines = [json.dumps(entry.record, separators=(",", ":")) for entry in entries]
-        (folder / index_name(tar.name)).write_text("\n".join(lines) + "\n")
+        write_text(folder / index_name(tar.name), "\n".join(lines) + "\n")
         record = ShardRecord(file=tar.name, bytes=tar.stat().st_size, sha256=digests[tar.name], samples=len(lines))
         frames = sum(entry.record["frames"] for entry in entries)
         seconds = sum(entry.record["frames"] / (entry.record["fps"] or math.inf) for entry in entries)

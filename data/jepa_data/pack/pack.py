@@ -29,7 +29,7 @@ from jepa_data.sources.lerobot import is_lerobot, read_lerobot
 from jepa_data.sources.repack import is_shards, read_shards
 from jepa_data.sources.rows import TABLES
 from jepa_data.sources.table import read_table
-from jepa_data.writable import writing
+from jepa_data.writable import holding, writing
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,14 @@ def pack(
     """
     began = time.monotonic()
     packing = replace(packing, recipe=_fitted(packing.recipe, corpus))
-    _check_out(out, overwrite=overwrite)
-    writer = _writer(corpus, out, packing, overwrite=overwrite)
-    with writer, closing(Progress(out, writer.done)) as done:
-        _run(corpus, packing, writer, done, processes or cores(), progress)
-        if not done.samples:
-            raise DataError(_nothing_to_pack(corpus, done))
-    done.remove()
+    with holding(out):
+        _check_out(out, overwrite=overwrite)
+        writer = _writer(corpus, out, packing, overwrite=overwrite)
+        with writer, closing(Progress(out, writer.done)) as done:
+            _run(corpus, packing, writer, done, processes or cores(), progress)
+            if not done.samples:
+                raise DataError(_nothing_to_pack(corpus, done))
+        done.remove()
     manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
     return Report(manifest, tuple(done.rejected), done.short, len(writer.done), time.monotonic() - began)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jepa.config.reading import parse_json
 from jepa_data.pack.workers import Packed
 from jepa_data.sources.corpus import Item
 
@@ -116,7 +117,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return items
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             items[str(record["item"])] = {"samples": list(record["samples"]), "short": int(record["short"])}
         except (ValueError, KeyError, TypeError):
             continue  # the line that was being written

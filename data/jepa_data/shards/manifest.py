@@ -6,7 +6,6 @@ OUT/train-000000.index.jsonl       a line per sample: offsets of its members, ti
 OUT/index.npy                      a row of fixed size per sample (`table.ROW`), to choose clips
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from jepa.config import Config
+from jepa.config.reading import parse_json
+from jepa.config.writing import write_text
 from jepa_data.actions import ActionStats
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
-from jepa_data.writable import replacing
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ class ShardRecord(Config):
     file: str
     bytes: int
     sha256: str
-    samples: int
+    samples: int = Field(le=10_000_000)
 
 
 class SplitRecord(Config):
@@ -103,8 +103,7 @@ class Manifest(Config):
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""
-        with replacing(folder / MANIFEST) as partial:
-            partial.write_text(self.model_dump_json(indent=2) + "\n")
+        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def checked_members(tar: str, key: str, endings: set[str]) -> None:
 
 def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
     """A sample from its line of an index. Raises ValueError, KeyError or TypeError if it is none."""
-    record = json.loads(line)
+    record = parse_json(line)
     members = {str(name): (int(offset), int(size)) for name, (offset, size) in record.pop("members").items()}
     key = record.pop("key")
     labels = record.pop("labels")

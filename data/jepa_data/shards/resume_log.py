@@ -12,11 +12,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from jepa.config import Config
+from jepa.config.reading import parse_json
+from jepa.config.writing import write_text
 from jepa_data.actions import ActionSums
 from jepa_data.errors import DataError
 from jepa_data.shards.manifest import FORMAT, MANIFEST, SPLITS, UNFINISHED, ShardRecord, index_name
 from jepa_data.shards.table import TABLE
-from jepa_data.writable import make_folder
+from jepa_data.writable import is_empty, make_folder
 
 
 class Finished(Config):
@@ -33,7 +35,7 @@ class Finished(Config):
         """Of its samples."""
         with (out / index_name(self.record.file)).open() as file:
             for line in file:
-                yield json.loads(line)["key"]
+                yield parse_json(line)["key"]
 
 
 def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: bool) -> list[Finished]:
@@ -49,7 +51,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
     kept: list[Finished] = []
     if resume and log.exists():
         kept = _read(log, settings)
-    elif any(out.iterdir()) and not overwrite:
+    elif not is_empty(out) and not overwrite:
         raise DataError(f"{out}: is not empty. Choose another folder, or add --overwrite to replace the shards in it")
     (out / MANIFEST).unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its shards
     (out / TABLE).unlink(missing_ok=True)
@@ -60,7 +62,7 @@ def prepare(out: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: 
             if path.name not in files:
                 path.unlink()
     lines = [json.dumps({"format": FORMAT, "settings": settings}), *(one.model_dump_json() for one in kept)]
-    log.write_text("\n".join(lines) + "\n")
+    write_text(log, "\n".join(lines) + "\n")
     return kept
 
 
@@ -95,6 +97,6 @@ def _read(log: Path, settings: Mapping[str, Any]) -> list[Finished]:
 
 def _settings(line: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(line)["settings"])
+        return dict(parse_json(line)["settings"])
     except (ValueError, KeyError, TypeError):
         return {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jepa.config.writing import write_text
 from jepa_data.actions import ActionSums
 from jepa_data.decode.base import VideoIndex
 from jepa_data.shards.manifest import BLOCK, ShardRecord, index_name
@@ -60,7 +61,7 @@ class OpenShard:
         """Close the shard, and return its record."""
         self._tar.close()
         self._file.close()
-        (self.path.parent / index_name(self.path.name)).write_text("\n".join(self._lines) + "\n")
+        write_text(self.path.parent / index_name(self.path.name), "\n".join(self._lines) + "\n")
         return ShardRecord(
             file=self.path.name, bytes=self._file.bytes, sha256=self._file.sha256.hexdigest(), samples=len(self._lines)
         )

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 from jaxtyping import Float, Float32
 
+from jepa.config.writing import replacing
 from jepa_data.actions import ActionStats, ActionSums, stats_of
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError, DecodeError
@@ -317,5 +318,6 @@ def write_table(out: Path, finished: Sequence[Finished]) -> dict[str, Any]:
             sides.add(min(sample.video["width"], sample.video["height"]))
             if sample.media not in IMAGES:
                 rates.add(round(sample.video["fps"], 3))
-    np.save(out / TABLE, np.array(rows, ROW), allow_pickle=False)
+    with replacing(out / TABLE) as partial, partial.open("wb") as file:
+        np.save(file, np.array(rows, ROW), allow_pickle=False)
     return {"fps": common(rates), "image_size": common(sides)}

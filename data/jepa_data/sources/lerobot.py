@@ -10,7 +10,6 @@ Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. There `action[t]
 it takes frame t to t+1, as here; the last one leads to no frame and is left out.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from jepa.config.reading import parse_json
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.finite import as_float32
 from jepa_data.sources.corpus import SPLIT_NAMES, Corpus, Item, class_numbers
@@ -161,7 +161,7 @@ def _matrix(rows: list[Any], path: Path, name: str) -> Float32[np.ndarray, "F X"
 
 def _layout(root: Path, camera: str | None) -> _Layout:
     try:
-        info = json.loads((root / INFO).read_text(encoding="utf-8-sig"))
+        info = parse_json((root / INFO).read_text(encoding="utf-8-sig"))
         version = str(info["codebase_version"])
         features = dict(info["features"])
         if not version.startswith("v3."):

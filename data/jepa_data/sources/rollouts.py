@@ -19,6 +19,7 @@ from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
 from jepa_data.worlds import make_batch
 from jepa_data.worlds.base import episode_generator
+from jepa_data.writable import holding
 
 CHUNK = 64  # episodes simulated side by side
 # Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
@@ -71,7 +72,8 @@ def record(
     about = make_batch(r.world, np.arange(1), image_size=r.image_size, seed=r.seed)
     if r.policy not in about.policies:
         raise DataError(f"{r.world} has the policies {', '.join(about.policies)}, found {r.policy!r}")
-    writer = ShardWriter(
+    open_writer = partial(
+        ShardWriter,
         out,
         fps=about.fps,
         image_size=r.image_size,
@@ -82,7 +84,7 @@ def record(
         seed=r.seed,
         overwrite=overwrite,
     )
-    with writer, ThreadPoolExecutor(max_workers=2) as pool:
+    with holding(out), open_writer() as writer, ThreadPoolExecutor(max_workers=2) as pool:
         encode = partial(encode_mp4, fps=about.fps)
         for chunk in _simulate(r):
             for episode, encoded in zip(chunk, pool.map(encode, [e.video for e in chunk]), strict=True):

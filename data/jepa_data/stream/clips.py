@@ -4,15 +4,17 @@ A sample that cannot be read is reported, counted, and replaced; the replacement
 other clips are unchanged. In evaluation it is dropped instead.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
@@ -32,12 +34,12 @@ from jepa_data.sampling import (
     spread_start,
 )
 from jepa_data.shards.finite import check_actions
-from jepa_data.shards.latents import Latents
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
+from jepa_data.stream.latents import Latents
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
 
@@ -76,6 +78,11 @@ class Corpus:
             counts[: len(by_shard)] += by_shard
         return tuple(counts[counts > 0].tolist())
 
+    def fingerprint(self) -> str:
+        """Of which samples are drawn from: a place in the stream has a meaning for the same ones alone."""
+        chosen = b"" if self.chosen is None else self.chosen.numpy().astype(np.int64).tobytes()
+        return hashlib.sha256(f"{len(self.samples)} ".encode() + chosen).hexdigest()
+
     def __getitem__(self, video: int) -> Sample:
         return self.samples[int(self._numbers(video))]
 
@@ -105,17 +112,26 @@ class WorkerBatch:
 
 @dataclass(eq=False)
 class ClipReader:
-    """Pipeline stage: positions of a batch -> samples with decoded clips. Opens files in the process where it runs."""
+    """Pipeline stage: positions of a batch -> samples with decoded clips. Opens files in the process where it runs.
+
+    Attributes:
+        marks: int64 [slots, 3] in shared memory: the sample that each worker is at; 0: none.
+        stuck: source and number of samples that are not decoded, because a decoder never returned from them.
+    """
 
     config: StreamConfig
     corpora: Sequence[Corpus]
     plan: BatchPlan
     labels: Sequence[str]
     latents: Latents | None = None  # read in place of video
+    marks: Tensor = field(default_factory=lambda: torch.zeros(1, 3, dtype=torch.int64))
+    stuck: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._readers: dict[int, SampleReader] = {}
         self._lock = threading.Lock()
+        self._slots: dict[int, int] = {}  # of threads
+        self._count = 0
 
     def __call__(self, batches: Iterable[list[ClipIndex]]) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
         for items in batches:
@@ -134,7 +150,8 @@ class ClipReader:
             try:
                 sample = corpus[video]
                 name = (sample.key, sample.shard)
-                return self._read(sample, item, attempt)
+                with self._marked(item.source, video):
+                    return self._read(sample, item, attempt)
             except DecodeError as error:
                 where = (item.epoch, item.position, item.source)
                 bad.append(Bad(name[0], name[1] or error.url, error.kind, error.detail, *where))
@@ -144,6 +161,24 @@ class ClipReader:
             f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: "
             f"{bad[-1].key}: {bad[-1].kind}: {bad[-1].detail}"
         )
+
+    @contextmanager
+    def _marked(self, source: int, video: int) -> Iterator[None]:
+        """Let the guard know what this worker is at. Raises DecodeError ("timeout") for what was stuck before."""
+        if (source, video) in self.stuck:
+            raise DecodeError("timeout", "its decoder never returned, and was ended")
+        worker = get_worker_info()
+        if worker is not None:
+            slot = worker.id
+        else:
+            slot = self._slots.setdefault(threading.get_ident(), len(self._slots)) % len(self.marks)
+        self._count += 1
+        mark = self.marks.numpy()[slot]
+        mark[:] = source + 1, video, self._count
+        try:
+            yield
+        finally:
+            mark[:] = 0
 
     def _read(self, sample: Sample, item: ClipIndex, attempt: int) -> dict[str, Any]:
         corpus = self.corpora[item.source]
@@ -229,7 +264,8 @@ class ClipReader:
             return self._readers[source]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ClipReader, (self.config, self.corpora, self.plan, self.labels, self.latents)
+        fields = (self.config, self.corpora, self.plan, self.labels, self.latents, self.marks, self.stuck)
+        return ClipReader, fields
 
 
 def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:

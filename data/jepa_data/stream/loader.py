@@ -10,17 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.latents import Latents, manifest_sha256
 from jepa_data.shards.store import open_store
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
+from jepa_data.stream.latents import Latents, manifest_sha256
 from jepa_data.stream.loader_stats import StatsRecorder
 from jepa_data.stream.plan import RUN_BATCHES, BatchPlan, SourcePlan
 from jepa_data.stream.select import select
 from jepa_data.stream.watchdog import Watchdog
-from jepa_data.stream.workers import ClipStream
+from jepa_data.stream.workers import GuardedStream
 from jepa_data.transforms import UNCHANGED
 from jepa_data.types import ClipBatch
 
@@ -103,9 +105,13 @@ class ClipLoader:
             self._batches = self.total_batches if self.shuffle else min(self.total_batches, self._batches)
         manifests = [source.manifest for source in self.sources]
         labels = sorted({name for manifest in manifests for name in manifest.label_names})
-        self._reader = ClipReader(self.config, self.corpora, self.plan, labels, self.latents)
+        marks = torch.zeros(max(1, self.config.workers), 3, dtype=torch.int64)
+        if self.config.has_worker_processes:
+            marks.share_memory_()
+        self._reader = ClipReader(self.config, self.corpora, self.plan, labels, self.latents, marks)
         self._consumed = 0
         self._data = list(map(manifest_sha256, manifests))
+        self._samples = [corpus.fingerprint() for corpus in self.corpora]
 
     def __len__(self) -> int:
         return self._batches
@@ -123,7 +129,7 @@ class ClipLoader:
         return {"batch": self._consumed, "epochs": epochs}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batch": self._consumed, "data": self._data}
+        return {"batch": self._consumed, "data": self._data, "samples": self._samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the batches of a state. Raises DataError if the shards have changed since."""
@@ -132,6 +138,12 @@ class ClipLoader:
                 f"{self.shards.url}: these shards have changed since the state was saved, so its place in them means "
                 "nothing. Restore them, or start another run from these weights with init_from"
             )
+        if state.get("samples", self._samples) != self._samples:
+            raise DataError(
+                f"{self.shards.url}: other samples are left out than when the state was saved (data.skip, or shards "
+                "that lost some), so its place among them means nothing. Give the same list, or start another run from "
+                "these weights with init_from"
+            )
         self._consumed = int(state["batch"])
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -139,10 +151,10 @@ class ClipLoader:
             self._consumed = 0
         first = self._consumed
         done = first % max(1, self._batches)
-        stream = ClipStream(self.plan, self._reader, first, first - done + self._batches)
-        batches, workers = stream.by(self.config.workers, self.config.worker_kind)
+        stream = GuardedStream(self.plan, self._reader, first, first - done + self._batches)
+        batches = iter(stream)
         try:
-            with Watchdog(self.config.stall_seconds, workers, self._stalled) as dog:
+            with Watchdog(self.config.stall_seconds, stream.pids, self._stalled) as dog:
                 since = time.perf_counter()
                 while True:
                     asked = time.perf_counter()
@@ -160,8 +172,7 @@ class ClipLoader:
                         since = time.perf_counter()
                         yield worker_batch.batch
         finally:
-            # Stops the workers now: left to the garbage collector, torch waits five seconds for each.
-            del batches
+            batches.close()  # stops the workers now: left to the garbage collector, torch waits five seconds for each
 
     def _next(self, batches: Iterator[WorkerBatch]) -> WorkerBatch | None:
         try:

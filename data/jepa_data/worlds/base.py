@@ -145,12 +145,14 @@ class GoalBatch(WorldBatch):
         radius: success is a distance below it, in `unit`.
         goal_names: the columns of a goal.
         copies: whether `take` is cheap enough to plan on copies of the world.
+        has_pose: whether a goal is a pose in the plane: x, y and heading in radians.
     """
 
     radius: float
     unit: str = "units of the state"
     goal_names: tuple[str, ...]
     copies: bool = True
+    has_pose: bool = False
 
     @property
     def has_expert(self) -> bool:

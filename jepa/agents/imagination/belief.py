@@ -71,7 +71,9 @@ class BeliefPolicy:
 
     def __init__(self, model: LatentWorldModel, actor: Actor) -> None:
         assert isinstance(model.dynamics, RSSM) and model.spec.frames_per_step == 1
-        self.model, self.rssm, self.actor = model, model.dynamics, actor
+        self.model = model
+        self.rssm = model.dynamics
+        self.actor = actor
         self.reset()
 
     def reset(self, generator: torch.Generator | None = None) -> None:

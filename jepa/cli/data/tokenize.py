@@ -26,7 +26,7 @@ def tokenize(
     from jepa.training.tokenize import tokenize as run
     from jepa_data.errors import DataError
     from jepa_data.shards.index import ShardSet
-    from jepa_data.shards.latents import Precision
+    from jepa_data.stream.latents import Precision
 
     if precision not in get_args(Precision):
         raise DataError(f"--precision: expected bf16 or int8, found {precision!r}")

@@ -18,7 +18,7 @@ from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import open_model
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.diagnosis.cost_quality import measure_cost

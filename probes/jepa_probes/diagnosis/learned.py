@@ -53,10 +53,11 @@ def learn(subject: Subject, settings: PlanSettings) -> Learned:
     config = subject.config
     history = settings.history or history_of(model, settings.horizon)
     wanted = encoders(subject)
-    steps = clip_steps(subject, "train", max(2, settings.horizon + 1))
+    frames = model.spec.frames_per_step
+    steps = clip_steps(subject.data, frames, "train", max(2, settings.horizon + 1))
     train = read_split(subject, "train", steps, wanted)
     ahead = max(*config.horizons, settings.horizon)
-    test = read_split(subject, "test", clip_steps(subject, "test", history + ahead), wanted)
+    test = read_split(subject, "test", clip_steps(subject.data, frames, "test", history + ahead), wanted)
     own = train[PRETRAINED]
     code = StateCode.fit(own.state_names, own.states)
     numbers = code.encode(own.states)

@@ -87,17 +87,18 @@ def read_split(subject: Subject, split: str, steps: int, wanted: dict[str, nn.Mo
     return extract_all(encodes, loader, frames, names, clips=limits[split])
 
 
-def clip_steps(subject: Subject, split: str, wanted: int) -> int:
+def clip_steps(data: StreamConfig, frames: int, split: str, wanted: int) -> int:
     """Latent steps of the longest clips that every recording is long enough for (`short: skip`: half), or `wanted`.
+
+    Args:
+        frames: of a latent step.
 
     Raises:
         UserError: some hold less than two.
     """
-    data = subject.data
-    frames = subject.model.spec.frames_per_step
     rows = ShardSet.open(open_store(data.folder, data.remote)).split(split).rows
     if not len(rows):
-        raise UserError(f"{data.folder}: no episodes in {split!r}, which a diagnosis needs")
+        raise UserError(f"{data.folder}: no episodes in {split!r}; record some, or choose another test_share")
     share = 0.5 if data.short == "skip" else 1.0
     for steps in range(wanted, 1, -1):
         if long_enough(rows["frames"], rows["seconds"], steps * frames, data.fps, data.stride).mean() >= share:

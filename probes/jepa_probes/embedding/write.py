@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from jepa.config import UserError
+from jepa.config.writing import write_text
 from jepa_data.sources.corpus import key_of
 from jepa_data.writable import check_writable
 
@@ -266,7 +267,7 @@ class ShardWriter(Writer):
         self._end()
         files = [{"file": path.name, "samples": n} for path, n in zip(self._paths, self._counts, strict=True)]
         about = {"format": "openjepa-features", "version": 1, "samples": sum(self._counts), "shards": files}
-        (self.out / "features.json").write_text(json.dumps(about, indent=2) + "\n")
+        write_text(self.out / "features.json", json.dumps(about, indent=2) + "\n")
         return f"{self._about} in {len(files)} shard(s)"
 
     def abandon(self) -> Path | None:

@@ -20,7 +20,7 @@ from jepa.agents.imagination.learner import History, Learner
 from jepa.config import UserError, errors_of, from_dict
 from jepa.models import checkpoint
 from jepa.models.model import FILE_KEYS, load
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa_probes.imagination.config import ControllerConfig, DreamConfig
 from jepa_probes.imagination.result import DreamResult, DreamScore, Returns
 from jepa_probes.imagination.rewards import REWARDS

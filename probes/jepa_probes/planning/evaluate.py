@@ -22,6 +22,7 @@ from jepa_probes.planning.costs.base import Costs, Region
 from jepa_probes.planning.recordings import Segments
 from jepa_probes.planning.result import Entered, PlanResult, Rules, Success
 from jepa_probes.planning.tasks import Episodes, Tasks, check_actions
+from jepa_probes.planning.trajectory import Walk, trajectory_errors
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,9 @@ def evaluate(
     policy = ready(tasks.goal_images)
     player = _Player(policy, costs.regions, keep, np.zeros(tasks.protocol.tasks, dtype=bool))
     began = time.perf_counter()
-    episodes = tasks.run(player)
+    episodes = (walk := Walk(player)).play(tasks)
     seconds = time.perf_counter() - began
     frames = model.spec.frames_per_step * policy.stride
-    steps = settings.horizon / policy.plans
     result = PlanResult(
         **dict(Success.of(episodes.solved)),
         baselines=score_baselines(model, tasks, frames, settings, inverse, guide, simulator_tasks, segments),
@@ -88,13 +88,14 @@ def evaluate(
         seconds_per_plan=player.seconds / (policy.plans * tasks.protocol.tasks),
         seconds_per_plan_alone=_time_of_one(ready(tasks.goal_images[:1]), world),
         model_calls_per_plan=round(policy.model_calls / policy.plans),
-        differentiated_calls_per_plan=round(policy.differentiated * steps),
+        differentiated_calls_per_plan=round(policy.differentiated * settings.horizon / policy.plans),
         protocol=tasks.protocol,
         settings=asdict(replace(settings, terms=())) | {"planner": repr(settings.planner), "terms": costs.configs},
         seconds=seconds,
         distances=episodes.judged.tolist(),
         entered=_entered(player.entered, tasks, costs.regions),
         rules=_rules(tasks, episodes),
+        trajectory=trajectory_errors(tasks, walk, frames),
     )
     assert player.imagined is not None
     images = np.stack([*player.images, episodes.world.render()[:keep]])

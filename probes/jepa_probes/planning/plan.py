@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from jepa.config import errors_of
+from jepa.config.writing import write_text
 from jepa.decoders.pixels import PixelDecoder
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.planning.evaluate import Evaluation, evaluate
@@ -54,7 +55,7 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
     done.result.write(agent.out)
     settings = agent.config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     header = f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n"
-    (agent.out / "plan.yaml").write_text(header + yaml.safe_dump(settings))
+    write_text(agent.out / "plan.yaml", header + yaml.safe_dump(settings))
     _draw(agent.out, done, lambda: pixel_decoder(run, agent.model, agent.training, out=agent.out), config.gifs)
     return done.result
 
@@ -115,6 +116,9 @@ def table(result: PlanResult) -> list[str]:
         broken = {"entered the region": rules.entered, "cost too much": rules.over_action_cost}
         parts = [f"{what} {percent(share)}" for what, share in broken.items() if share is not None]
         lines.append(f"planning: ended at the goal {percent(result.reached_at_end)}, " + ", ".join(parts))
+    if result.trajectory:
+        parts = [f"{name} {number(e.ate)} and {number(e.rpe)}" for name, e in result.trajectory.items()]
+        lines.append("trajectory errors, absolute and relative (ATE and RPE): " + ", ".join(parts))
     return lines
 
 

@@ -10,7 +10,7 @@ from jepa.agents.policy import PlanSettings
 from jepa.config import UserError, errors_of
 from jepa.models.model import load
 from jepa.training.config import PretrainConfig
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.index import ShardSet
 from jepa_probes.imagination.dream import load_controller

@@ -46,6 +46,13 @@ class Rules(Part):
     solved: list[bool]
 
 
+class TrajectoryErrors(Part):
+    """Absolute and relative errors of paths, means over tasks; see planning/trajectory.py."""
+
+    ate: float
+    rpe: float
+
+
 class PlanResult(Result, Success):
     """Success of the planner.
 
@@ -59,6 +66,7 @@ class PlanResult(Result, Success):
         settings: of the planner; `terms` are the other costs.
         entered: regions of the costs; None without them.
         rules: of the tasks; None without them.
+        trajectory: errors of the planner's paths, of random ones and of standing still; None without recorded paths.
     """
 
     FILE: ClassVar[str] = "plan.json"
@@ -79,6 +87,7 @@ class PlanResult(Result, Success):
     entered: Entered | None = None
     reached_at_end: float | None = None
     rules: Rules | None = None
+    trajectory: dict[str, TrajectoryErrors] | None = None
 
     def solved(self) -> NDArray[np.bool_]:
         """Which tasks."""

@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.config.reading import parse_json
+from jepa.config.writing import replacing
 from jepa_data.shards.manifest import MANIFEST
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
-from jepa_data.writable import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
     if path.is_file():
         try:
             with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["features"])
+                about = parse_json((file.metadata() or {})["features"])
                 changed = sorted(k for k in wanted | about["of"] if wanted.get(k) != about["of"].get(k))
                 if not changed:
                     return _assemble({name: file.get_tensor(name) for name in file.keys()}, about)  # noqa: SIM118

@@ -52,7 +52,7 @@ def predict_latents(
             f"Use clips of {(context + max(horizons)) * frames_per_step} frames or more"
         )
     blocks = block_actions(actions[:, : steps * frames_per_step - 1], frames_per_step)
-    other = blocks[_derangement(clips, seed)]
+    other = blocks[derangement(clips, seed)]
     scores = []
     for horizon in horizons:
         target = latents[:, context - 1 + horizon :]
@@ -90,7 +90,7 @@ def _ahead(
     return torch.cat(parts)
 
 
-def _derangement(n: int, seed: int) -> Int[Tensor, " n"]:
+def derangement(n: int, seed: int) -> Int[Tensor, " n"]:
     """A random permutation that leaves nothing in its place: one cycle through all."""
     cycle = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(cycle)

@@ -19,7 +19,7 @@ from jepa.config import UserError, errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader

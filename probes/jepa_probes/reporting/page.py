@@ -5,18 +5,16 @@ plan.json, dream.json, timings.json, and figures/ (data.png, pca.gif, rollout.gi
 left out, with a line that says which command makes it.
 """
 
-import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from jepa_probes.imagination.result import DreamResult, Score
 from jepa_probes.output import folders
 from jepa_probes.probing.result import PredictionErrors
-from jepa_probes.reporting.curves import Chart, curves, learning, read_metrics
+from jepa_probes.reporting.curves import curves, learning, read_metrics
+from jepa_probes.reporting.html import data_uri, embed_chart, render
 from jepa_probes.reporting.report_text import sentences
 from jepa_probes.reporting.results import (
     AGENTS,
@@ -34,7 +32,7 @@ from jepa_probes.reporting.results import (
     score_text,
 )
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 KINDS = {".png": "image/png", ".gif": "image/gif"}
 LARGEST_FIGURE = 4 * 2**20  # bytes; so that a page opens on a phone
 MAX_PLANS = 8
@@ -48,17 +46,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: it is no run, or a file in it is damaged.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent}
-    path = (out or run) / "report.html"
-    path.write_text(environment.get_template(TEMPLATE).render(context(run, out)), encoding="utf-8")
-    return path
+    return render(TEMPLATE, context(run, out), (out or run) / "report.html")
 
 
 def context(run: Path, out: Path | None = None) -> dict[str, Any]:
@@ -81,7 +69,7 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
         "sentences": sentences(results, config),
         "tiles": _tiles(results),
         "config": (run / "config.yaml").read_text(),
-        "charts": [_embed_chart(chart) for chart in charts],
+        "charts": [embed_chart(chart) for chart in charts],
         "figures": {name: uri for name, uri in figures.items() if not name.startswith("plan_")},
         "plans": [uri for name, uri in sorted(figures.items()) if name.startswith("plan_")][:MAX_PLANS],
         "oversized": oversized,
@@ -181,7 +169,7 @@ def _dream(dream: DreamResult | None) -> dict[str, Any]:
         "scores": scores,
         "returns": _returns(dream),
         "sampled": bool(dream.temperatures),
-        "chart": _embed_chart(learning(history, unit)) if history else None,
+        "chart": embed_chart(learning(history, unit)) if history else None,
         "controller": CONTROLLERS.get(controller, "A controller"),
         "heads": _heads(dream.heads),
         "protocol": dream.protocol,
@@ -237,11 +225,6 @@ def _left_out(dropped: Mapping[str, Any]) -> list[str]:
     return lines + [f"{name}: {n} steps in which it does not exist or is infinite" for name, n in states.items()]
 
 
-def _embed_chart(chart: Chart) -> dict[str, str]:
-    themes = {theme: _uri(getattr(chart, theme), "image/png") for theme in ("light", "dark")}
-    return {"title": chart.title} | themes
-
-
 def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
     """Images by file name as data URIs, and the names of those that are too large. Plans go with the plan.json."""
     planned = next((folder for folder in folders if (folder.parent / "plan.json").is_file()), folders[-1])
@@ -256,9 +239,5 @@ def _figures(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
             if path.stat().st_size > LARGEST_FIGURE:
                 oversized.append(path.name)
             else:
-                figures[path.name] = _uri(path.read_bytes(), KINDS[path.suffix])
+                figures[path.name] = data_uri(path.read_bytes(), KINDS[path.suffix])
     return figures, oversized
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -11,9 +11,10 @@ import json
 import time
 from pathlib import Path
 
+from jepa.config.writing import write_text
 from jepa.models.model import load
 from jepa.training.config import PretrainConfig
-from jepa.training.run_folder import run_config
+from jepa.training.run_state.run_folder import run_config
 from jepa_data.shards.index import ShardSet
 from jepa_data.stream.loader import make_loader
 from jepa_probes.output import folders, output_folder
@@ -50,7 +51,7 @@ def report(run: Path, *, decoder_steps: int | None = None, out: Path | None = No
     draw_model(model, decoder, next(iter(loader)), out / "figures", state_columns=columns)
     seconds = time.perf_counter() - began
     known = read_json(folders(run, out), "timings.json")
-    (out / "timings.json").write_text(json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
+    write_text(out / "timings.json", json.dumps(known | {"report": round(seconds, 2)}, indent=2) + "\n")
     results = collect_results(run, out)
     results.write(out)
     write_report(run, out)

@@ -4,7 +4,6 @@ RUN/config.yaml  pretrain.json  probe.json  plan.json  dream.json  timings.json 
 """
 
 import importlib.metadata
-import json
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from jepa.config import UserError
+from jepa.config.reading import parse_json
 from jepa.config.result import Result
 from jepa.training.result import PretrainResult
 from jepa_probes.imagination.result import DreamResult
@@ -228,7 +228,7 @@ def read_json(places: Sequence[Path], name: str) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
         except ValueError as error:
             raise UserError(f"{path}: not readable as JSON ({error}); run the command that writes it again") from None
         if not isinstance(content, dict):
@@ -285,13 +285,16 @@ def aligned(rows: Sequence[Sequence[str]], others: Callable[[str, int], str] = s
     return lines
 
 
+def mean_and_std(values: Sequence[float], digits: int) -> str:
+    """`0.83 ± 0.02`; without a deviation for a single value."""
+    if len(values) < 2:
+        return number(values[0] if values else None, digits)
+    return f"{number(statistics.fmean(values), digits)} ± {number(statistics.stdev(values), digits)}"
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return number(values[0], digits)
-    spread = f"{number(min(values), digits)}…{number(max(values), digits)}"
-    return f"{number(statistics.fmean(values), digits)} ± {number(statistics.stdev(values), digits)} ({spread})"
+    shown = mean_and_std(values, digits)
+    return shown if len(values) < 2 else f"{shown} ({number(min(values), digits)}…{number(max(values), digits)})"
 
 
 def _versions() -> dict[str, str]:

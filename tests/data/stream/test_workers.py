@@ -16,6 +16,7 @@ import pytest
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
+from jepa_data.stream.clips import ClipReader
 from jepa_data.stream.loader import make_loader
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
@@ -91,6 +92,7 @@ RUN = """
 import sys, time, warnings
 from jepa_data.config import StreamConfig
 from jepa_data.shards.read import SampleReader
+from jepa_data.stream.clips import ClipReader
 from jepa_data.stream.loader import make_loader
 
 {before}
@@ -183,3 +185,71 @@ def test_the_budget_stops_any_kind_of_workers_at_the_same_batch_with_the_list(
     with pytest.raises(DataError, match="3 of 20"):
         list(plain)
     assert plain.state_dict() == loader.state_dict() and list(plain.bad) == list(loader.bad)
+
+
+class StuckReader(ClipReader):
+    """A reader whose decoder never returns from one sample."""
+
+    key = ""
+
+    def _read(self, sample: Any, item: Any, attempt: int) -> Any:
+        if sample.key == self.key:
+            time.sleep(1000)
+        return super()._read(sample, item, attempt)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return stuck_reader, (self.key, *super().__reduce__()[1])
+
+
+def stuck_reader(key: str, *fields: Any) -> StuckReader:
+    reader = StuckReader(*fields)
+    reader.key = key
+    return reader
+
+
+FEW = {"batch_size": 2, "decode_seconds": 1.0, "max_bad_fraction": 0.5}
+
+
+def test_a_worker_that_is_stuck_in_a_decoder_is_ended_and_the_sample_left_out_by_name(folder: Path) -> None:
+    whole = [batch.keys for batch in make_loader(config(folder, **FEW), "train", seed=0, total_batches=10)]
+    key, before = whole[3][1], children()
+    loader = make_loader(config(folder, workers=2, **FEW), "train", seed=0, total_batches=10)
+    loader._reader = stuck_reader(key, *loader._reader.__reduce__()[1])
+    keys = [batch.keys for batch in loader]
+    assert len(keys) == 10 and set(loader.bad) == {key} and loader.bad[key].kind == "timeout"
+    for expected, found in zip(whole, keys, strict=True):
+        assert key not in found
+        assert all(a == b for a, b in zip(expected, found, strict=True) if a != key), "the others are where they were"
+    assert children() == before
+
+
+def test_a_worker_that_somebody_stopped_is_replaced_and_no_sample_is_lost(folder: Path) -> None:
+    whole = [batch.keys for batch in make_loader(config(folder, **FEW), "train", seed=0, total_batches=30)]
+    before = children()
+    loader = make_loader(config(folder, workers=2, **FEW), "train", seed=0, total_batches=30)
+    stream = iter(loader)
+    keys = [batch.keys for batch in islice(stream, 3)]
+    os.kill(min(children() - before), signal.SIGSTOP)
+    keys += [batch.keys for batch in stream]
+    assert keys == whole and not loader.bad
+    assert children() == before
+
+
+def test_where_the_training_process_decodes_a_stuck_decoder_ends_it_with_the_name_of_the_sample(folder: Path) -> None:
+    script = (
+        "import sys, time\nfrom jepa_data.config import StreamConfig\nfrom jepa_data.shards.read import SampleReader\n"
+        "from jepa_data.stream.loader import make_loader\nSampleReader.clips = lambda *_: time.sleep(1000)\n"
+        "config = StreamConfig(shards=sys.argv[1], batch_size=2, clip_frames=8, decode_seconds=0.5)\n"
+        "list(make_loader(config, 'train', seed=0, total_batches=2))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script, folder],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
+    assert str(folder) in ended.stderr and "its decoder has not returned for 1 s" in ended.stderr

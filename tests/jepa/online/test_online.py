@@ -153,7 +153,11 @@ def test_imagination_changes_the_controller_alone(tmp_path: Path) -> None:
         ({"environment": POLE | {"goal": [0.0]}}, UserError, "rewards by itself and sets no goals"),
         ({"environment": ROOMS | {"goal": None}}, UserError, r"expected 2 numbers \(agent.x, agent.y\), found none"),
         ({"environment": ROOMS | {"world": "camera", "goal": None}}, UserError, "no rewards and no goals"),
-        ({"replay": {"sequence_frames": 64, "batch_size": 2}}, UserError, "raise random_steps, or lower sequence_fr"),
+        (
+            {"replay": {"sequence_frames": 64, "batch_size": 2}, "train_ratio": 64},
+            UserError,
+            "raise random_steps, or lower sequence_frames",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path: Path, changes: dict, error: type[Exception], words: str) -> None:

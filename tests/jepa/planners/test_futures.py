@@ -1,4 +1,4 @@
-"""Plans under dynamics that predict a distribution: what an optimist, a pessimist and the mean choose."""
+"""Plans under dynamics that predict a distribution: what the best, the worst and the mean choose."""
 
 from typing import Any
 
@@ -57,15 +57,15 @@ def cost(outlook: Outlook | None, **settings: Any) -> LatentCost:
     return LatentCost(Risky(), LatentState(torch.zeros(1, 1, 1)), (both,), futures=futures, **settings)
 
 
-def test_a_pessimist_takes_the_certain_way_and_an_optimist_sees_no_risk() -> None:
+def test_the_worst_future_avoids_risk_and_the_best_one_ignores_it() -> None:
     ways = torch.tensor([1.0, -1.0])[None, :, None, None]
     assert torch.allclose(cost(None)(ways), torch.zeros(1, 2))
-    for outlook in ("mean", "pessimist"):
+    for outlook in ("mean", "worst"):
         risky, certain = cost(outlook)(ways)[0]
         assert risky > 0.5 and certain == pytest.approx(0, abs=1e-6)
-    assert cost("optimist")(ways)[0, 0] < 0.1
+    assert cost("best")(ways)[0, 0] < 0.1
     plan = CEM(CEM.Config(samples=64, elites=8, iterations=8)).plan(
-        cost("pessimist"), torch.zeros(1, 1, 1), torch.Generator().manual_seed(0)
+        cost("worst"), torch.zeros(1, 1, 1), torch.Generator().manual_seed(0)
     )
     assert plan.actions.item() == pytest.approx(-1, abs=0.05)
 

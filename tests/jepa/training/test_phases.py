@@ -22,7 +22,7 @@ from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
 from jepa.training.optim import Optimization
 from jepa.training.pretrain import pretrain
-from jepa.training.resume import start_from
+from jepa.training.run_state.resume import start_from
 from jepa.training.schedules.cosine import half_cosine
 from jepa_data.config import AugmentConfig
 from jepa_data.types import ClipBatch

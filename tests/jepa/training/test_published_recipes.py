@@ -11,6 +11,7 @@ from jepa.methods.dino_wm import DinoWM
 from jepa.methods.latent_dynamics import LatentDynamics
 from jepa.methods.levjepa import LeVJEPA
 from jepa.methods.lewm import LeWM
+from jepa.methods.nwm import NWM
 from jepa.methods.pldm import PLDM
 from jepa.methods.vae import VAE
 from jepa.methods.vjepa import VJEPA
@@ -47,6 +48,7 @@ ACTING = {
     "dino_wm_pointmaze": (DinoWM, 10, 21.6, 20.2),
     "jepa_wm_pusht": (DinoWM, 10, 21.6, 16.3),
     "lewm_pusht": (LeWM, 10, 6.3, 10.9),
+    "nwm_doom_rooms": (NWM, 6, 303.9, 1014.4),
     "eb_jepa_two_rooms": (PLDM, 2, 1.43, 0.79),
     "pldm_two_rooms": (PLDM, 2, 1.43, 0.79),
     "world_models_doom": (LatentDynamics, 1, 0.82, 1.68),

@@ -1,7 +1,7 @@
 """Nobody's work is lost in a run folder: failed starts, foreign files, Slurm's requeueing, folders of demos."""
 
 import os
-import signal
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,29 @@ def test_a_folder_with_somebodys_files_is_refused_and_they_are_named(name: str, 
     run = tmp_path / "project"
     (run / name).parent.mkdir(parents=True)
     (run / name).write_text("weeks of work")
-    with pytest.raises(UserError, match=f"not the folder of a run.*{name.split('/')[0]}.*--overwrite"):
-        pretrain(describe(run, corpus))
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=f"not the folder of a run.*{name.split('/')[0]}.*move them away"):
+            pretrain(describe(run, corpus), overwrite=overwrite)
     assert (run / name).read_text() == "weeks of work" and not (run / "config.yaml").exists()
+
+
+def test_overwriting_a_run_writes_through_no_link(corpus: Path, tmp_path: Path) -> None:
+    run, foreign = tmp_path / "run", tmp_path / "foreign"
+    pretrain(describe(run, corpus))
+    for name in ("logs", "model", "checkpoints"):
+        shutil.rmtree(run / name)
+        (foreign / name).mkdir(parents=True)
+        (run / name).symlink_to(foreign / name)
+    for name in ("logs/metrics.csv", "model/model.json", "checkpoints/last.ckpt", "config.yaml", "pretrain.json"):
+        (foreign / name).write_text("not ours")
+    for name in ("config.yaml", "pretrain.json"):
+        (foreign / name).write_text((run / name).read_text())
+        (run / name).unlink()
+        (run / name).symlink_to(foreign / name)
+    before = {path: path.read_text() for path in foreign.rglob("*") if path.is_file()}
+    pretrain(describe(run, corpus, steps=3), overwrite=True)
+    assert {path: path.read_text() for path in foreign.rglob("*") if path.is_file()} == before
+    assert not any(path.is_symlink() for path in run.rglob("*"))
 
 
 def test_a_folder_with_data_and_notes_may_become_a_run(corpus: Path, tmp_path: Path) -> None:
@@ -106,15 +126,6 @@ def test_a_folder_with_data_and_notes_may_become_a_run(corpus: Path, tmp_path: P
         (run / name).write_text("kept")
     pretrain(describe(run, corpus))
     assert (run / "log.txt").read_text() == (run / "data/manifest.json").read_text() == "kept"
-
-
-class Handler(Callback):
-    """Notes what a signal of Slurm would do."""
-
-    found: Any = None
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.found = signal.getsignal(signal.SIGUSR1)
 
 
 def test_a_run_under_slurm_does_not_begin_from_what_another_run_left_in_the_working_directory(
@@ -131,16 +142,15 @@ def test_a_run_under_slurm_does_not_begin_from_what_another_run_left_in_the_work
     job = {"JOB_ID": "123456", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    handler = Handler()
-    pretrain(describe(slurm, corpus), callbacks=(handler,))
+    pretrain(describe(slurm, corpus))
     a, b = (load_file(run / "model" / "model.safetensors") for run in (plain, slurm))
     assert all(torch.allclose(a[name], b[name]) for name in a)
-    assert handler.found == signal.SIG_DFL, "no checkpoint is written to the working directory"
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["hpc_ckpt_1.ckpt"]
 
 
+@pytest.mark.parametrize("name", ["last", "step-4"])
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
-    corpus: Path, tmp_path: Path
+    name: str, corpus: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
 
@@ -149,13 +159,12 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
 
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             if batch_idx == 2:
-                (run / "checkpoints" / "last.ckpt.partial").mkdir()
+                (run / "checkpoints" / f"{name}.ckpt.partial").mkdir()
 
     config = describe(run, corpus, steps=6, trainer__checkpoint_every=2)
-    with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint could not be written.*--resume"):
+    with pytest.raises(UserError, match=rf"{name}\.ckpt: the checkpoint could not be written.*--resume"):
         pretrain(config, callbacks=(Block(),))
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
-    (run / "checkpoints" / "last.ckpt.partial").rmdir()
     pretrain(config, resume=True)
 
 

@@ -18,8 +18,8 @@ from jepa.training.tokenize import tokenize
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.latents import Latents, to_stored
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.stream.latents import Latents, to_stored
 from jepa_data.stream.loader import make_loader
 
 pytestmark = pytest.mark.usefixtures("one_thread")

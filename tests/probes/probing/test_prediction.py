@@ -8,7 +8,7 @@ from torch import Tensor
 from jepa.config import UserError
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic, block_actions
-from jepa_probes.probing.prediction import _derangement, predict_latents
+from jepa_probes.probing.prediction import derangement, predict_latents
 
 
 class Drift:
@@ -84,5 +84,5 @@ def test_what_cannot_be_scored_is_refused() -> None:
 @pytest.mark.parametrize("n", [2, 3, 50])
 def test_shuffling_leaves_no_clip_its_own_actions(n: int) -> None:
     for seed in range(5):
-        order = _derangement(n, seed)
+        order = derangement(n, seed)
         assert sorted(order.tolist()) == list(range(n)) and not (order == torch.arange(n)).any()

@@ -47,6 +47,7 @@ class DoomRoomsBatch(WaypointBatch):
     state_names = goal_names = ("agent.x", "agent.y", "agent.angle")
     radius = 1.0
     unit = "times 48 units or 20 degrees"
+    has_pose = True
     goal_draws = 4
     waypoint_radius = 1.0
     noise = 0.25

@@ -35,7 +35,9 @@ from jepa_data.worlds.doom.view import resolution
 from jepa_data.worlds.gym import REWARD, TERMINATED
 from jepa_data.worlds.packages import needed
 
-NAME, EXTRA, SCENARIO = "take-cover", "doom", "take_cover"
+NAME = "take-cover"
+EXTRA = "doom"
+SCENARIO = "take_cover"
 TICS = 4  # of a step
 TICS_PER_SECOND = 35
 STAND = 1 / 3  # actions up to this size; World Models

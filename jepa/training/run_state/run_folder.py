@@ -4,15 +4,15 @@ A folder is claimed when all that can be built has been built, and given back if
 command works in the same folder.
 """
 
-import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from jepa.config import UserError, load
-from jepa.training.checkpoints import FOLDER as CHECKPOINTS
+from jepa.config.writing import PARTIAL, write_text
 from jepa.training.config import PretrainConfig
-from jepa_data.writable import check_writable, replacing
+from jepa.training.run_state.checkpoints import FOLDER as CHECKPOINTS
+from jepa.training.run_state.metrics_log import keep_before
 
 DESCRIPTION = "config.yaml"
 LOGS = "logs"
@@ -44,16 +44,15 @@ def run_config(run: Path) -> PretrainConfig:
 
 
 def check_free(run: Path, *, overwrite: bool) -> None:
-    """Raises UserError if `run` cannot be written, or holds what a new run would delete, unless it may `overwrite`."""
-    check_writable(run)
-    if overwrite:
-        return
+    """Raises UserError if `run` holds another run, unless it may `overwrite` that, or foreign files that would go."""
     if (run / DESCRIPTION).exists():
+        if overwrite:
+            return
         raise UserError(f"{run} already holds a run; give another run=FOLDER, or --resume, or --overwrite")
     if files := [name for name in WRITTEN if _has_files(run / name)]:
         raise UserError(
             f"{run} is not the folder of a run (no {DESCRIPTION}), and holds what a run would replace: "
-            f"{', '.join(files)}. Give another run=FOLDER, or delete them with --overwrite"
+            f"{', '.join(files)}. Give another run=FOLDER, or move them away"
         )
 
 
@@ -63,58 +62,37 @@ class Claim:
 
     Attributes:
         before: the config.yaml of the run that is resumed; None for a new run.
-        made: whether the folder was not there before.
-        metrics: rows of its metrics.csv.
     """
 
     run: Path
     before: str | None
-    made: bool
-    metrics: list[dict[str, str]]
 
     def release(self) -> None:
         """Give the folder back as it was; what a new run has replaced is gone."""
         if self.before is not None:
-            with replacing(self.run / DESCRIPTION) as partial:
-                partial.write_text(self.before)
+            write_text(self.run / DESCRIPTION, self.before)
             return
         for name in (DESCRIPTION, LOGS, CHECKPOINTS):
             _remove(self.run / name)
-        if self.made and not any(self.run.iterdir()):
-            self.run.rmdir()
-
-    def prepend_metrics(self) -> None:
-        """Put the rows of the part before a resume in front: Lightning's logger starts its file from scratch."""
-        later = _read_metrics(self.run)
-        if not self.metrics or not later:
-            return
-        first = int(later[0]["step"])
-        rows = [row for row in self.metrics if int(row["step"]) < first] + later
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with (self.run / METRICS).open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
-def claim(run: Path, description: str, *, resume: bool) -> Claim:
-    """Write config.yaml; what an earlier run left goes, unless it is resumed."""
-    before = (run / DESCRIPTION).read_text() if resume else None
-    if not resume:
+def claim(run: Path, description: str, *, resume_step: int | None) -> Claim:
+    """Write config.yaml; what an earlier run left goes, unless it is resumed: then what it logged after the step goes.
+
+    The config goes last: a folder whose clearing was cut short is still that of a run.
+    """
+    before = None
+    if resume_step is None:
         for name in WRITTEN:
-            _remove(run / name)
-    made = not run.is_dir()
-    run.mkdir(parents=True, exist_ok=True)
-    with replacing(run / DESCRIPTION) as partial:
-        partial.write_text(description)
-    return Claim(run, before, made, _read_metrics(run))
-
-
-def _read_metrics(run: Path) -> list[dict[str, str]]:
-    if not (run / METRICS).is_file():
-        return []
-    with (run / METRICS).open(newline="") as file:
-        return list(csv.DictReader(file))
+            if name != DESCRIPTION:
+                _remove(run / name)
+    else:
+        before = (run / DESCRIPTION).read_text()
+        keep_before(run / METRICS, resume_step)
+        for path in (run / CHECKPOINTS).glob(f"*{PARTIAL}"):  # of a process that was killed while it saved
+            _remove(path)
+    write_text(run / DESCRIPTION, description)
+    return Claim(run, before)
 
 
 def _has_files(path: Path) -> bool:

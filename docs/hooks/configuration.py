@@ -10,6 +10,7 @@ from jepa.config import Config
 from jepa.online.config import OnlineConfig
 from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
+from jepa_probes.comparison.config import CompareConfig
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
@@ -24,6 +25,7 @@ VERBS: dict[str, type[Config]] = {
     "jepa plan --planners": PlannersConfig,
     "jepa diagnose": DiagnoseConfig,
     "jepa dream": DreamConfig,
+    "jepa compare": CompareConfig,
     "jepa online": OnlineConfig,
     "jepa data curate": CurateConfig,
 }

@@ -1,11 +1,13 @@
 """Runs that go on from a checkpoint: the same run (`jepa pretrain --resume`), or a new one (`init_from`).
 
 `--resume`: what may differ from the run that is gone on with, and from where it goes on.
-May differ: how long, on what, and how often to log and save. What is learned from what, and how, may not: the state of
-the optimizer, the place in the data and the schedule are those of the run as it was started. Whoever wants another
-learning rate or other data starts another run from these weights (`init_from`).
+May differ: how long, on what, where the shards lie, and how often to log and save. What is learned from what, and how,
+may not: the state of the optimizer, the place in the data and the schedule are those of the run as it was started.
+Their manifests show whether the shards are the same, when training begins (`ClipLoader.load_state_dict`). Whoever
+wants another learning rate or other data starts another run from these weights (`init_from`).
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +18,22 @@ from torch import Tensor
 from jepa.config import UserError, load
 from jepa.methods.base import Method
 from jepa.models.checkpoint import check_tensors
-from jepa.training.checkpoints import FOLDER, LAST, changing, check_same, read_checkpoint, weights_of
 from jepa.training.config import PretrainConfig
-from jepa.training.optim import check_read, schedule_of
+from jepa.training.optim import schedule_of
+from jepa.training.run_state.checkpoint_file import read_checkpoint
+from jepa.training.run_state.checkpoints import (
+    FOLDER,
+    LAST,
+    ROLLBACKS,
+    changing,
+    check_same,
+    checkpoint_steps,
+    newest_whole,
+    weights_of,
+)
 from jepa_data.printable import first_few
 
+logger = logging.getLogger(__name__)
 STEPS = "trainer.steps"  # may grow
 MAY_CHANGE = (
     "run",
@@ -33,7 +46,12 @@ MAY_CHANGE = (
     "trainer.probe_every",
     "trainer.probe",
     "trainer.checkpoint_every",
+    "trainer.keep_last",
+    "trainer.max_minutes",
+    "trainer.not_finite",
+    "trainer.not_finite_limit",
     "trainer.warn_rank_below",
+    "data.skip",
     "data.workers",
     "data.worker_kind",
     "data.cache_mib",
@@ -55,12 +73,14 @@ class Resumption:
     Attributes:
         path: of the checkpoint.
         step: optimizer steps done.
+        rollbacks: times that the run went on with its data in another order.
         notes: what changes, a line each.
         weights: of the checkpoint, by name.
     """
 
     path: Path | None = None
     step: int = 0
+    rollbacks: int = 0
     notes: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -70,26 +90,26 @@ class Resumption:
 
 
 def resumption(config: PretrainConfig) -> Resumption:
-    """The checkpoint that a run goes on from.
+    """The newest whole checkpoint of a run; a run that was ended before its first one begins again.
 
     Raises:
-        UserError: there is none, it is damaged, or the config differs in what may not change.
+        UserError: there is no run, none of its checkpoints is whole, or the config differs in what may not change.
     """
     run = Path(config.run)
     config_file = run / "config.yaml"
-    path = run / FOLDER / LAST
-    if not path.is_file():
-        how = _ways_out(path) if config_file.is_file() else "Start the run without --resume"
-        raise UserError(f"{run}: nothing to resume: {path} is not there. {how}")
+    if not config_file.is_file():
+        raise UserError(f"{run}: nothing to resume: {config_file} is not there. Start the run without --resume")
     before = load(config_file, PretrainConfig)
     check_changes(before, config)
-    try:
-        checkpoint = read_checkpoint(path, mmap=True)
-    except UserError as error:
-        raise UserError(f"{error}. {_ways_out(path)}") from None
-    check_read(checkpoint["state_dict"], checkpoint["optimizer_states"], f"{path}", _ways_out(path))
+    folder = run / FOLDER
+    if not (folder / LAST).is_file() and not checkpoint_steps(folder):
+        begins = f"{run}: there is no checkpoint yet; the run begins at its first step"
+        return Resumption(notes=(begins, *_changes(before, config)))
+    path, checkpoint, why = newest_whole(folder)
     step = int(checkpoint["global_step"])
-    return Resumption(path, step, tuple(_notes(before, config, step)), checkpoint["state_dict"])
+    notes = [*([why] if why else []), *_changes(before, config), *_schedule_change(before, config, step)]
+    rollbacks = checkpoint.get(ROLLBACKS, 0)
+    return Resumption(path, step, rollbacks, tuple(notes), checkpoint["state_dict"])
 
 
 def start_from(source: str, method: Method) -> dict[int, Any]:
@@ -106,12 +126,17 @@ def start_from(source: str, method: Method) -> dict[int, Any]:
         UserError: there is no checkpoint, it is damaged, or a tensor is missing, surplus or of another shape.
     """
     path = Path(source)
-    if path.is_dir():
-        path = path / FOLDER / LAST
-    if not path.is_file():
-        raise UserError(f"init_from: {path} does not exist; give a run folder with checkpoints, or a .ckpt file")
+    if not path.is_file() and not checkpoint_steps(path / FOLDER) and not (path / FOLDER / LAST).is_file():
+        raise UserError(
+            f"init_from: {path / FOLDER / LAST} does not exist; give a run folder with checkpoints, or a .ckpt file"
+        )
     try:
-        checkpoint = read_checkpoint(path)
+        if path.is_file():
+            checkpoint = read_checkpoint(path)
+        else:
+            path, checkpoint, why = newest_whole(path / FOLDER)
+            if why:
+                logger.warning(f"init_from: {why}")
     except UserError as error:
         raise UserError(f"init_from: {error}") from None
     weights = weights_of(checkpoint["state_dict"])
@@ -123,8 +148,8 @@ def start_from(source: str, method: Method) -> dict[int, Any]:
 
 def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
     """Raises UserError naming every key that may not change when a run is resumed."""
-    was = _flat(before.model_dump())
-    wanted = _flat(now.model_dump())
+    was = _compared(before)
+    wanted = _compared(now)
     refused = [
         f"{key} is {_value(wanted.get(key))}, was {_value(was.get(key))}"
         for key in dict.fromkeys([*was, *wanted])
@@ -139,7 +164,19 @@ def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
         )
 
 
-def _notes(before: PretrainConfig, now: PretrainConfig, step: int) -> list[str]:
+def _changes(before: PretrainConfig, now: PretrainConfig) -> list[str]:
+    """What is other than it was, of what may be, in one line."""
+    was = _flat(before.model_dump())
+    wanted = _flat(now.model_dump())
+    changed = [
+        f"{key} {_value(was.get(key))} -> {_value(wanted.get(key))}"
+        for key in dict.fromkeys([*was, *wanted])
+        if was.get(key) != wanted.get(key) and key not in (STEPS, "run")
+    ]
+    return [f"changed: {', '.join(changed)}"] if changed else []
+
+
+def _schedule_change(before: PretrainConfig, now: PretrainConfig, step: int) -> list[str]:
     """What happens to the schedule where the run gets longer."""
     new = now.trainer.steps
     if before.trainer.steps == new:
@@ -152,11 +189,11 @@ def _notes(before: PretrainConfig, now: PretrainConfig, step: int) -> list[str]:
     ]
 
 
-def _ways_out(path: Path) -> str:
-    others = [other.name for other in sorted(path.parent.glob("*.ckpt")) if other.name != path.name]
-    if not others:
-        return "There is no other checkpoint here; start again with --overwrite"
-    return f"Copy another one over it ({', '.join(others)}), or start again with --overwrite"
+def _compared(config: PretrainConfig) -> dict[str, Any]:
+    """The settings, without where shards and the lists of what is left out of them lie."""
+    values = config.model_dump()
+    values["data"]["shards"] = [{"weight": source.weight} for source in config.data.sources]
+    return _flat(values)
 
 
 def _may_change(key: str) -> bool:

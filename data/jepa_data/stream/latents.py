@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa.config import Config
+from jepa.config.writing import replacing
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import Manifest
-from jepa_data.writable import make_folder, replacing, writing
+from jepa_data.writable import make_folder, writing
 
 FORMAT: Literal["openjepa-latents"] = "openjepa-latents"
 LATENTS = "latents.json"

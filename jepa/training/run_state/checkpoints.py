@@ -1,9 +1,7 @@
-"""Checkpoints of a training: how they are written, and the errors for those that cannot be read.
+"""Checkpoints of a training: which are kept, which one a run goes on from, and what they leave out.
 
-checkpoints/step-N.ckpt   the newest one
-checkpoints/last.ckpt     the same; a run is resumed from it
-
-Both are written to a `.partial` file first and then renamed, so that a full disk or a kill leaves the one before.
+checkpoints/step-N.ckpt   the newest `trainer.keep_last`
+checkpoints/last.ckpt     another name of the newest; a run is resumed from it, or from the newest that is whole
 
 The parts of a method that never change (`Method.frozen`), such as an encoder, are left out: they are there anyhow,
 where they came from, and would be copied into every checkpoint, 4 GB for a ViT-g. What is kept of them is a checksum,
@@ -11,90 +9,37 @@ so that a run is not resumed with others.
 """
 
 import hashlib
-import pickle
-import zipfile
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from jepa.config import UserError, first_line
+from jepa.config import UserError
+from jepa.config.writing import PARTIAL, flush, replacing
 from jepa.methods.base import Method
-from jepa_data.writable import replacing
+from jepa.training.optim import check_read
+from jepa.training.run_state.checkpoint_file import not_written, read_checkpoint, write_checkpoint
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
-CHECKSUMS = "frozen"  # key of a checkpoint
+CHECKSUMS = "frozen"  # keys of a checkpoint
+ROLLBACKS = "rollbacks"
 PREFIX = "method."  # of the training module's tensors
-PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
-DAMAGED = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-)
-
-
-def read_checkpoint(
-    path: Path, *, mmap: bool = False, parts: tuple[str, ...] = PARTS, verb: str = "jepa pretrain"
-) -> dict[str, Any]:
-    """The contents of a checkpoint.
-
-    Args:
-        mmap: leave its tensors on disk until they are used.
-        parts: what it must hold; that of `verb`.
-
-    Raises:
-        UserError: the file is empty, cut off, damaged, or no checkpoint of a training.
-    """
-    try:
-        _check_bytes(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        missing = [part for part in parts if part not in checkpoint]
-    except DAMAGED as error:
-        raise UserError(f"{path}: damaged, or no checkpoint of `{verb}` ({first_line(error)})") from None
-    if missing:
-        raise UserError(f"{path}: no checkpoint of `{verb}`: it holds no {missing[0]}")
-    return checkpoint
-
-
-def _check_bytes(path: Path) -> None:
-    """Raises BadZipFile, with a clearer reason than torch gives."""
-    if not path.stat().st_size:
-        raise zipfile.BadZipFile("the file is empty")
-    if not zipfile.is_zipfile(path):
-        raise zipfile.BadZipFile("its end is missing, or it is another kind of file")
-    with zipfile.ZipFile(path) as file:
-        if (part := file.testzip()) is not None:  # torch does not compare them
-            raise zipfile.BadZipFile(f"the checksum of its part {part} differs")
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's own writer keeps silent where the folder may not be written."""
+    """Files that are whole or not there, and are checked when they are read."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Raises UserError if the file cannot be written; one that was there is left as it was."""
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise UserError(
-                f"{path}: the checkpoint could not be written ({reason}); an earlier one was left as it is. Free some "
-                "space or allow writing here, then go on with --resume"
-            ) from error
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Raises UserError if it cannot be read."""
@@ -114,38 +59,92 @@ def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
     progress["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
-class Checkpoints(ModelCheckpoint):
-    """Saves every `every` steps, and after the last one.
+class Checkpoints(Checkpoint):
+    """Saves every `every` steps, at the last one, and at the one at which a run is asked to stop.
 
     Args:
         folder: where; a run that was moved or copied goes on in the folder where it is now.
+        keep: how many steps are kept.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        super().__init__(
-            folder,
-            filename="step-{step}",
-            auto_insert_metric_name=False,
-            every_n_train_steps=every,
-            save_last=True,
-            enable_version_counter=False,
-        )
+    def __init__(self, folder: Path, every: int, keep: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+        self._saved = 0  # step
 
-    @property
-    def state_key(self) -> str:
-        """Without `every`, which may change when a run is resumed."""
-        return "Checkpoints"
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or step == self._saved:
+            return
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+            trainer.save_checkpoint(self.folder / f"step-{step}.ckpt")
+            self._saved = step
+            if trainer.is_global_zero:
+                try:
+                    _name_last(self.folder / f"step-{step}.ckpt")
+                    self._remove_others(step)
+                except OSError as error:
+                    raise not_written(self.folder / LAST, error) from error
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What to remove once the next one is written; never a file outside of the folder."""
-        assert self.dirpath is not None
-        if name := Path(state_dict["best_model_path"]).name:
-            self.best_model_path = str(Path(self.dirpath) / name)
+    def _remove_others(self, step: int) -> None:
+        """Keep this step and those before it; later ones are of a run that was not gone on with."""
+        steps = checkpoint_steps(self.folder)
+        kept = [number for number in steps if number <= step][: self.keep]
+        for number, path in steps.items():
+            if number not in kept:
+                path.unlink(missing_ok=True)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._last_global_step_saved != trainer.global_step:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+def _name_last(path: Path) -> None:
+    """Let last.ckpt be another name of this file; a copy of it where the file system has no such names."""
+    last = path.with_name(LAST)
+    partial = last.with_name(LAST + PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(path, partial)
+    except OSError:
+        with replacing(last) as copy:
+            shutil.copyfile(path, copy)
+        return
+    os.replace(partial, last)
+    flush(path.parent)
+
+
+def checkpoint_steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints that have a step's name, the latest first."""
+    steps = {}
+    for path in folder.glob("step-*.ckpt"):
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and path.is_file():
+            steps[int(number)] = path
+    return dict(sorted(steps.items(), reverse=True))
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """The checkpoint of a folder to go on from, its contents with the tensors on disk, and why it is not last.ckpt.
+
+    Raises:
+        UserError: none is whole; each is named.
+    """
+    last = folder / LAST
+    reasons = [] if last.is_file() else [f"{last} is not there"]
+    tried: list[Path] = []
+    for path in (last, *checkpoint_steps(folder).values()):
+        if not path.is_file() or any(path.samefile(other) for other in tried):
+            continue
+        tried.append(path)
+        try:
+            checkpoint = read_checkpoint(path, mmap=True)
+            check_read(checkpoint["state_dict"], checkpoint["optimizer_states"], str(path))
+        except UserError as error:
+            reasons.append(str(error))
+            continue
+        why = f"{'; '.join(reasons)}: going on from {path.name}, the newest that is whole" if reasons else ""
+        return path, checkpoint, why
+    raise UserError(f"{'; '.join(reasons)}. No other checkpoint here is whole; start again with --overwrite")
 
 
 def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
