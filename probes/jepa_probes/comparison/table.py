@@ -39,7 +39,7 @@ class Column:
         values = [value for each in cells if (value := self.read(each)) is not None]
         if values and self.text:
             return self.text(statistics.fmean(values))
-        return mean_and_std(values, self.digits)
+        return mean_and_std(list(map(float, values)), self.digits)
 
 
 def report(comparison: Comparison) -> list[str]:

@@ -22,7 +22,7 @@ class PointMass:
         return LatentState(z[:, -1])
 
     def step(
-        self, state: LatentState, action: Tensor, noise: Tensor | None = None
+        self, state: LatentState, action: Tensor, noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[LatentState, Deterministic]:
         position, velocity = state.z[:, 0].split(2, -1)
         velocity = 0.5 * velocity + 0.2 * action

@@ -386,7 +386,9 @@ def test_every_config_builds_its_method(path: Path) -> None:
     # A student needs the run of its teacher; here its own average will do.
     text = path.read_text()
     alone = ["method.teacher=ema", "method.teacher_from=null"] if "teacher_from" in text else []
-    config = load(path, PretrainConfig, alone + ["method.encoder_from=null"] * ("encoder_from" in text))
+    if "encoder_from" in text:
+        alone += ["method.encoder_from=null"] + ["encoder={kind: conv}"] * ("\nencoder:" not in text)
+    config = load(path, PretrainConfig, alone)
     with torch.device("meta"):
         method = build_method(config, config.data.image_size or 64, 2)
     assert method.evaluation_encoder() is not None

@@ -39,7 +39,7 @@ class Add:
         return LatentState(z[:, -1])
 
     def step(
-        self, state: LatentState, action: Tensor, noise: Tensor | None = None
+        self, state: LatentState, action: Tensor, noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[LatentState, Deterministic]:
         z = state.z + action[:, None]
         return LatentState(z), Deterministic(z)
