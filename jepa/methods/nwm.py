@@ -67,8 +67,7 @@ class NWM(LatentDynamics):
             ValueError: the clips have no actions.
         """
         actions = self.actions_of(batch)
-        with torch.no_grad():
-            z = self.encoder(batch.video).float()
+        z = self.frozen_latents(batch)
         clips, goals = len(z), self.config.goals
         last = z.shape[1] - 1
         row = torch.arange(clips).repeat_interleave(goals)
