@@ -41,13 +41,15 @@ class PCAEncoder(Encoder):
         kind: Literal["pca"] = "pca"
         width: Count = Field(default=64, description="D, number of components")
         tubelet: Literal[1] = 1
-        side: Count = Field(default=16, description="cells of the image per side, of which the mean color is taken")
+        side: Count = Field(default=16, description="cells of the image per side; each is its mean color")
         blur: Positive = Field(default=1.0, description="standard deviation of the blur, in cells")
 
         @property
         def has_weights(self) -> bool:
             """It is computed from the data before training starts."""
             return True
+
+    config: Config
 
     def __init__(self, config: Config, image_size: int, frames: int) -> None:
         super().__init__()

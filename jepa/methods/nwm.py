@@ -104,6 +104,6 @@ def composed(
     turned = F.pad(motions[..., 2].cumsum(1), (0, 0, 1, 0))
     facing = torch.polar(torch.ones_like(turned[..., :1]), turn * turned.sum(-1, keepdim=True))  # at every step
     walked = torch.view_as_complex(motions[..., :2].contiguous()) * facing[:, :-1]
-    place = F.pad(walked.cumsum(1), (0, 0, 1, 0))
-    away = torch.view_as_real((place[row, stop] - place[row, start]) * facing[row, start].conj())
+    position = F.pad(walked.cumsum(1), (0, 0, 1, 0))
+    away = torch.view_as_real((position[row, stop] - position[row, start]) * facing[row, start].conj())
     return torch.cat((away, (turned[row, stop] - turned[row, start])[..., None]), -1).flatten(1)

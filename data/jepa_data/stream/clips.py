@@ -313,7 +313,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         raise DataError(f"videos of different sizes in one batch ({listed}). Set data.image_size")
 
     def stacked(name: str) -> Tensor | None:
-        arrays = [sample.get(name) for sample in samples]
+        arrays: list[Any] = [sample.get(name) for sample in samples]
         return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
     # PyTorch stacks into shared memory in a worker, which saves a copy. Channels stay last in memory, as they were

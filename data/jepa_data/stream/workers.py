@@ -31,6 +31,7 @@ from jepa_data.stream.watchdog import answer_with_stacks
 # What takes a worker seconds to import; named one by one, because the server may not see this package on its path.
 HEAVY = ("numpy", "torch", "av", "pydantic", "jaxtyping", "webdataset")
 AHEAD = 2  # batches each worker prepares before they are asked for
+GRACE = 5.0  # seconds for a decoder that gave up to say so
 
 
 @dataclass(eq=False)
@@ -133,10 +134,14 @@ class GuardedStream:
         return [worker.pid for worker in self.workers().values() if worker.pid is not None]
 
     def _seconds(self) -> float:
-        """That a sample may take: a decoder that can still be asked gives up after half of it."""
+        """Time limit of a sample: a decoder that still responds gives up after `decode_seconds`, well before it."""
         config = self.reader.config
         fetching = any(corpus.store.folder is None for corpus in self.reader.corpora)
-        return 2 * config.decode_seconds + fetching * config.remote.attempts * config.remote.timeout_seconds
+        return (
+            config.decode_seconds
+            + max(config.decode_seconds, GRACE)
+            + fetching * config.remote.attempts * config.remote.timeout_seconds
+        )
 
     def _name(self, at: SampleId) -> str:
         corpus = self.reader.corpora[at[0]]
