@@ -22,7 +22,7 @@ from jepa.decoders.vae import VAEDecoder
 from jepa.encoders.module import Encoder
 from jepa.encoders.vae import VAEEncoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig
-from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from jepa_data.transforms import zero_to_one
 
 
 class VAE(Method):
@@ -55,7 +55,7 @@ class VAE(Method):
         mean, log_variance = (x.float().flatten(0, 2) for x in self.encoder.posterior(batch.video))
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         images = self.decoder(mean + (0.5 * log_variance).exp() * noise).float()
-        reconstruction = (images - pixels(batch.video)).square().sum((1, 2, 3)).mean()
+        reconstruction = (images - zero_to_one(batch.video).float().flatten(0, 1)).square().sum((1, 2, 3)).mean()
         kl = kl_to_standard_normal(mean, log_variance)
         cost = kl.clamp_min(self.config.kl_tolerance * mean.shape[-1]).mean()
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.mean().detach()}
@@ -65,9 +65,3 @@ class VAE(Method):
 def kl_to_standard_normal(mean: Float[Tensor, "M D"], log_variance: Float[Tensor, "M D"]) -> Float[Tensor, " M"]:
     """KL(N(mean, variance) || N(0, 1)) in nats, summed over the numbers of a latent."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-
-
-def pixels(video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "M C h w"]:
-    """Normalized frames as pixels in 0..1 again."""
-    std, mean = (video.new_tensor(x)[:, None, None] for x in (IMAGENET_STD, IMAGENET_MEAN))
-    return (video.flatten(0, 1) * std + mean).float()

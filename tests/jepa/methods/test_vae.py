@@ -8,8 +8,8 @@ from torch.distributions import Normal, kl_divergence
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.vae import VAEEncoder
 from jepa.methods.base import Batch, ClipShape
-from jepa.methods.vae import VAE, kl_to_standard_normal, pixels
-from jepa_data.transforms import normalize
+from jepa.methods.vae import VAE, kl_to_standard_normal
+from jepa_data.transforms import normalize, zero_to_one
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,7 +55,7 @@ def test_the_loss_is_the_squared_error_of_all_pixels_and_the_kl_beyond_the_toler
     error = (method.decoder(mean.flatten(0, 2)) - truth).square().sum() / len(truth)
     kl = kl_to_standard_normal(mean.flatten(0, 2), log_variance.flatten(0, 2)).mean()
     torch.testing.assert_close(terms["loss"], error + max(kl.detach(), torch.tensor(tolerance * 32)))
-    torch.testing.assert_close(pixels(batch(video).video), truth)
+    torch.testing.assert_close(zero_to_one(batch(video).video).flatten(0, 1), truth)
 
 
 def test_below_the_tolerance_the_kl_has_no_gradient() -> None:
