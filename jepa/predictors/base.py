@@ -53,6 +53,30 @@ class LatentState(TensorState):
     z: Float[Tensor, "B N D"]
 
 
+class SampledLatent(ABC):
+    """A next latent that can be sampled and has no density, as a NextLatent.
+
+    The last sample is kept: after `step` has continued from it, asking for it again with the same noise costs nothing.
+    """
+
+    _last: tuple[Tensor | None, float, Tensor] | None = None
+
+    @abstractmethod
+    def draw(self, noise: Float[Tensor, "B N D"] | None, temperature: float) -> Float[Tensor, "B N D"]:
+        """What the noise samples; without noise the point that planners see."""
+
+    def mean(self) -> Float[Tensor, "B N D"]:
+        return self.sample()
+
+    def sample(self, noise: Float[Tensor, "B N D"] | None = None, temperature: float = 1.0) -> Float[Tensor, "B N D"]:
+        if self._last is None or self._last[0] is not noise or self._last[1] != temperature:
+            self._last = (noise, temperature, self.draw(noise, temperature))
+        return self._last[2]
+
+    def log_prob(self, z: Float[Tensor, "B N D"]) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class PredictionLoss:
     """What a predictor's training minimizes, and what it is made of.

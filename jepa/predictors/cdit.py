@@ -35,7 +35,15 @@ from torch.nn import functional as F
 from jepa import diffusion
 from jepa.config.fields import Count
 from jepa.normalize import RunningStandardize
-from jepa.predictors.base import PointEstimate, PredictionLoss, Predictor, PredictorConfig, TensorState, check_no_states
+from jepa.predictors.base import (
+    PointEstimate,
+    PredictionLoss,
+    Predictor,
+    PredictorConfig,
+    SampledLatent,
+    TensorState,
+    check_no_states,
+)
 from jepa.predictors.cdit_network import CDiTNetwork
 from jepa.predictors.rssm import uniforms
 from jepa.world_model import State
@@ -51,25 +59,16 @@ class Window(TensorState):
     z: Float[Tensor, "B C N D"]
 
 
-@dataclass
-class DiffusedLatent:
-    """The next latent as what the sampler makes of noise: a NextLatent without a density. The last draw is kept."""
+@dataclass(eq=False)
+class DiffusedLatent(SampledLatent):
+    """The next latent as what the sampler makes of noise."""
 
     model: "CDiT"
     window: Float[Tensor, "B C N D"]
     action: Float[Tensor, "B A"]
-    last: tuple[Tensor | None, float, Tensor] | None = None
 
-    def mean(self) -> Float[Tensor, "B N D"]:
-        return self.sample()
-
-    def sample(self, noise: Float[Tensor, "B N D"] | None = None, temperature: float = 1.0) -> Float[Tensor, "B N D"]:
-        if self.last is None or self.last[0] is not noise or self.last[1] != temperature:
-            self.last = (noise, temperature, self.model.draw(self.window, self.action, noise, temperature))
-        return self.last[2]
-
-    def log_prob(self, z: Float[Tensor, "B N D"]) -> None:
-        return None
+    def draw(self, noise: Float[Tensor, "B N D"] | None, temperature: float) -> Float[Tensor, "B N D"]:
+        return self.model.draw(self.window, self.action, noise, temperature)
 
 
 class CDiT(Predictor):

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from jepa.config.fields import Count, NonNegative
-from jepa.predictors.base import PredictionLoss, Predictor, PredictorConfig, TensorState, check_no_states
+from jepa.predictors.base import PredictionLoss, Predictor, PredictorConfig, SampledLatent, TensorState, check_no_states
 from jepa.predictors.block_gru import mlp
 from jepa.world_model import State
 
@@ -58,27 +58,20 @@ class Gaussian:
         return 0.5 * (ratio + apart - 1 - ratio.log()).sum(-1)
 
 
-@dataclass(frozen=True)
-class LatentVariableLatent:
-    """The next latent for a latent variable that is still to be sampled: a NextLatent without a density."""
+@dataclass(eq=False)
+class LatentVariableLatent(SampledLatent):
+    """The next latent for a latent variable that is still to be sampled; without noise it is the prior's mean."""
 
     model: "LatentVariablePredictor"
     seen: Float[Tensor, "B I"]
     prior: Gaussian
     z: Float[Tensor, "B N D"]
 
-    def mean(self) -> Float[Tensor, "B N D"]:
-        """For the prior's mean of the latent variable."""
-        return self.model.next_latent(self.seen, self.prior.mean, self.z)
-
-    def sample(self, noise: Float[Tensor, "B N D"] | None = None, temperature: float = 1.0) -> Float[Tensor, "B N D"]:
-        if noise is None:
-            return self.mean()
-        numbers = noise.flatten(1)[:, : self.prior.mean.shape[-1]]
-        return self.model.next_latent(self.seen, self.prior.sample(numbers, temperature), self.z)
-
-    def log_prob(self, z: Float[Tensor, "B N D"]) -> None:
-        return None
+    def draw(self, noise: Float[Tensor, "B N D"] | None, temperature: float) -> Float[Tensor, "B N D"]:
+        variable = self.prior.mean
+        if noise is not None:
+            variable = self.prior.sample(noise.flatten(1)[:, : variable.shape[-1]], temperature)
+        return self.model.next_latent(self.seen, variable, self.z)
 
 
 class LatentVariablePredictor(Predictor):

@@ -35,7 +35,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.config.fields import Count
-from jepa.predictors.base import PointEstimate, PredictionLoss, Predictor, PredictorConfig, TensorState, check_no_states
+from jepa.predictors.base import (
+    PointEstimate,
+    PredictionLoss,
+    Predictor,
+    PredictorConfig,
+    SampledLatent,
+    TensorState,
+    check_no_states,
+)
 from jepa.predictors.block_gru import BlockGRU, mlp
 from jepa.world_model import State
 
@@ -61,9 +69,9 @@ class Observed:
     prior: Float[Tensor, "B S G C"]
 
 
-@dataclass(frozen=True)
-class EmittedLatent:
-    """The next latent as the emission of h and a draw from the prior: a NextLatent without a density."""
+@dataclass(eq=False)
+class EmittedLatent(SampledLatent):
+    """The next latent as the emission of h and a draw from the prior."""
 
     model: "RSSM"
     h: Float[Tensor, "B R"]
@@ -76,14 +84,8 @@ class EmittedLatent:
         logits = self.prior / temperature
         return draw(logits, uniforms(noise.flatten(1), logits.shape[-2]))
 
-    def mean(self) -> Float[Tensor, "B N D"]:
-        return self.sample()
-
-    def sample(self, noise: Float[Tensor, "B N D"] | None = None, temperature: float = 1.0) -> Float[Tensor, "B N D"]:
+    def draw(self, noise: Float[Tensor, "B N D"] | None, temperature: float) -> Float[Tensor, "B N D"]:
         return self.model.emit(self.h, self.stochastic(noise, temperature))
-
-    def log_prob(self, z: Float[Tensor, "B N D"]) -> None:
-        return None
 
 
 class RSSM(Predictor):
