@@ -6,7 +6,6 @@ replay ──sequences──→ Dreamer.learn ──→ loss, optimizer step
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -122,12 +121,6 @@ class OnlineLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.controller.restore(state["controller"])
         self.updates = state["updates"]
-
-
-def seeded(*key: int) -> torch.Generator:
-    """A generator that is the same for the same numbers, and independent for others."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

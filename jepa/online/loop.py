@@ -27,11 +27,12 @@ from jepa.online.agent import agent_model, save_actor
 from jepa.online.config import OnlineConfig
 from jepa.online.environment import Environment
 from jepa.online.evaluate import HELD_OUT, Evaluation, expert, play, random_actions
-from jepa.online.learner import OnlineLearner, seeded
+from jepa.online.learner import OnlineLearner
 from jepa.online.replay import FOLDER, Episode, Replay
 from jepa.online.result import OnlineResult
 from jepa.training.run_state.checkpoint_file import read_checkpoint, write_checkpoint
 from jepa.training.run_state.checkpoints import LAST
+from jepa.training.seeds import seeded
 from jepa_data.writable import check_writable
 
 logger = logging.getLogger(__name__)

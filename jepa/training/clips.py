@@ -8,11 +8,12 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import EncoderOrigin
+from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.world_model import Preprocessing
 from jepa_data.stream.clips import Bad
 from jepa_data.stream.loader import make_loader
@@ -93,13 +94,13 @@ class TrainingClips:
             clip_frames=data.clip_frames,
         )
 
-    def check_encoder(self, sha256: str) -> None:
+    def check_encoder(self, encoder: nn.Module) -> None:
         """Raises UserError if stored latents are of another encoder, or of images that it was shown otherwise."""
         latents = self.loader.latents
         if latents is None:
             return
         about = latents.about
-        if about.encoder_sha256 != sha256:
+        if about.encoder_sha256 != tensors_sha256(encoder):
             raise UserError(
                 f"method.latents_from: {latents.folder} holds latents of another encoder, {about.model}; name that one "
                 "(method.encoder_from), or tokenize the shards with this one"

@@ -3,7 +3,6 @@
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -14,6 +13,7 @@ from jepa.ranks import mean_over_ranks
 from jepa.training.not_finite import NonFinitePolicy
 from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
 from jepa.training.run_state.checkpoints import ROLLBACKS, checksums, leave_out, put_back
+from jepa.training.seeds import seeded
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
@@ -103,8 +103,7 @@ class Pretraining(L.LightningModule):
 
     def generator(self, batch_idx: int) -> torch.Generator:
         """What a method draws masks, views and directions from at this batch."""
-        key = np.random.SeedSequence([self.seed, batch_idx, self.global_rank]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(key >> np.uint64(1)))
+        return seeded(self.seed, batch_idx, self.global_rank)
 
     def _inputs(self, batch: ClipBatch) -> Batch:
         video = to_input(batch, self.augment, self.mean, self.std) if batch.latents is None else batch.video.float()

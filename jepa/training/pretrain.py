@@ -35,7 +35,6 @@ from jepa.training.normalization import fit_to_clips
 from jepa.training.not_finite import NonFinitePolicy
 from jepa.training.optim import NotFiniteError, check_state, optimization
 from jepa.training.result import PretrainResult, StreamedData
-from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.training.run_state.resume import Resumption, resumption, start_from
 from jepa.training.run_state.run_folder import DESCRIPTION as RUN_CONFIG
 from jepa.training.run_state.run_folder import check_free, claim
@@ -181,8 +180,7 @@ class Training:
             policy=NonFinitePolicy(skip=t.not_finite == "skip", limit=t.not_finite_limit),
         )
         module.rollbacks = start.rollbacks
-        if "encoder" in module.method.frozen:
-            clips.check_encoder(tensors_sha256(module.method.encoder))
+        clips.check_encoder(module.method.encoder)
         return module
 
 
