@@ -7,6 +7,7 @@ of the target, so that the rename never copies; one that a killed process left i
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -66,3 +67,9 @@ def _create(path: Path) -> int:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file, …what the caller describes}
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.config.reading import parse_json
-from jepa.config.writing import flush, replacing
+from jepa.config.writing import file_sha256, flush, replacing
 from jepa_data.printable import first_few
 
 FORMAT = "openjepa-model"
@@ -43,7 +42,7 @@ def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / DESCRIPTION) as text, replacing(folder / TENSORS) as tensors:
         write_tensors({name: x.detach().cpu().contiguous() for name, x in state.items()}, tensors)
-        record = {"format": FORMAT, "version": VERSION, "sha256": _checksum(tensors), **description}
+        record = {"format": FORMAT, "version": VERSION, "sha256": file_sha256(tensors), **description}
         text.write_text(json.dumps(record, indent=2) + "\n")
         for partial in (tensors, text):
             flush(partial)  # a full disk is found out before anything is replaced
@@ -82,7 +81,7 @@ def load_into(module: nn.Module, folder: Path) -> None:
     path = folder / TENSORS
     if not path.is_file():
         raise UserError(f"{folder}: {TENSORS} is missing")
-    if _checksum(path) != read_description(folder)["sha256"]:
+    if file_sha256(path) != read_description(folder)["sha256"]:
         raise UserError(
             f"{path}: the checksum differs from the one in {DESCRIPTION}; the file is damaged, copy it again"
         )
@@ -170,8 +169,3 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
 
 def _as_fp32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa.config import Config
-from jepa.config.writing import replacing
+from jepa.config.writing import file_sha256, replacing
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import Manifest
 from jepa_data.writable import make_folder, writing
@@ -95,10 +95,7 @@ def write_file(out: Path, shard: str, tensors: Mapping[str, Tensor]) -> LatentsF
     path = out / (Path(shard).stem + ENDING)
     with writing(path), replacing(path) as partial:
         save_file(dict(tensors), partial)
-    with path.open("rb") as file:
-        return LatentsFile(
-            file=path.name, bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest()
-        )
+    return LatentsFile(file=path.name, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 @dataclass(eq=False)
@@ -175,9 +172,7 @@ class Latents:
 
 def _verify(path: Path, record: LatentsFile) -> None:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            whole = size == record.bytes and hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+        whole = path.stat().st_size == record.bytes and file_sha256(path) == record.sha256
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); tokenize the shards again") from None
     if not whole:
