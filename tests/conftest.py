@@ -64,9 +64,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For models so small that a second thread waits more than it works."""
+    """For models so small that a second thread waits more than it works.
+
+    Of a module: its other fixtures train with one thread too, for more threads sum in another order.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -40,7 +40,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def same(a: Path, b: Path) -> bool:
     first, second = (load_file(run / "model" / "model.safetensors") for run in (a, b))
-    return all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 class Send(Callback):
