@@ -37,7 +37,7 @@ from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size
 from jepa.objectives import two_hot
 from jepa.objectives.sigreg import sigreg
 from jepa.predictors.base import token_grid
-from jepa.predictors.block_gru import mlp
+from jepa.predictors.networks.block_gru import mlp
 from jepa.predictors.rssm import RSSM, draw, kl_terms
 from jepa_data.transforms import zero_to_one
 

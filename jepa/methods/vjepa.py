@@ -84,6 +84,11 @@ class VJEPA(Method):
             description="targets are normalized token by token, as published, or channel by channel over the batch: "
             "small models then learn in minutes, as what all tokens have in common is no target",
         )
+        evaluate: Literal["target", "context"] = Field(
+            default="target",
+            description="the encoder that is probed and planned with: the moving average, as published, or the one that "
+            "is trained, which is ahead of a slow average in a short run",
+        )
         dense: Dense | None = Field(default=None, description="V-JEPA 2.1's loss at the visible tokens")
 
         def teacher_source(self) -> str | None:
@@ -186,8 +191,8 @@ class VJEPA(Method):
         move(list(self.target_encoder.parameters()), list(self.encoder.parameters()), step)
 
     def evaluation_encoder(self) -> VideoViT:
-        """The moving average, if there is one: V-JEPA's probes read it."""
-        if self.config.teacher == "frozen":
+        """The moving average, if there is one and `evaluate` does not choose the encoder that is trained."""
+        if self.config.teacher == "frozen" or self.config.evaluate == "context":
             return self.encoder
         return self.target_encoder or self.encoder
 

@@ -11,6 +11,7 @@ PREDICTORS = Parts(  # that learn what actions do; built over (width, action_siz
     mdn_rnn="jepa.predictors.mdn_rnn:MDNRNN",
     rssm="jepa.predictors.rssm:RSSM",
     latent_variable="jepa.predictors.latent_variable:LatentVariablePredictor",
+    unrolled="jepa.predictors.unrolled:UnrolledPredictor",
     hybrid="jepa.predictors.hybrid:HybridPredictor",
     cdit="jepa.predictors.cdit:CDiT",
 )

@@ -45,7 +45,7 @@ from jepa.config.fields import Count, Positive
 from jepa.normalize import standardize
 from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.gripper import apply_delta_pose
-from jepa.predictors.kv_cache import CausalState, Pair, Segment, append, frame_mask, trim, where_given
+from jepa.predictors.networks.kv_cache import CausalState, Pair, Segment, append, frame_mask, trim, where_given
 from jepa.transformer import NORM_EPS, AdaptiveBlock, Block, Rotary, grid_positions, initialize, rotary_table
 from jepa.world_model import Deterministic, State
 

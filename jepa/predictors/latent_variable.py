@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from jepa.config.fields import Count, NonNegative
 from jepa.predictors.base import PredictionLoss, Predictor, PredictorConfig, SampledLatent, TensorState, check_no_states
-from jepa.predictors.block_gru import mlp
+from jepa.predictors.networks.block_gru import mlp
 from jepa.world_model import State
 
 LOG_STD = 4.0  # the bound on log standard deviations of prior and posterior, on either side

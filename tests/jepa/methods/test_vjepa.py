@@ -80,6 +80,8 @@ def test_the_teacher_is_saved_with_the_method_and_is_what_gets_evaluated():
     video = moving_squares(2).video
     assert torch.equal(other.evaluation_encoder()(video), model.evaluation_encoder()(video))
     assert not torch.equal(model.evaluation_encoder()(video), model.encoder(video))
+    chosen = method(evaluate="context")
+    assert chosen.evaluation_encoder() is chosen.encoder and chosen.target_encoder is not None
 
 
 def test_the_generator_alone_decides_the_loss():

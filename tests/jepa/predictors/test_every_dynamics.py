@@ -49,6 +49,10 @@ CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
         (1, {"variables": 3, "memory": 8, "hidden": 16}),
         (4, {"variables": 5, "memory": 8, "hidden": 16, "layers": 1, "normalize_actions": False}),
     ],
+    "unrolled": [
+        (1, {"state": 16, "hidden": 24, "enter": 12, "leave": 8}),
+        (4, {"state": 16, "hidden": 24, "depth": 1, "normalize_actions": False}),
+    ],
     "hybrid": [
         (1, {"pattern": "M-M*-M-", "hidden": 24, "mamba_heads": 3, "mamba_head_dim": 8, "mamba_state": 8}),
         (4, {"pattern": "M*-", "hidden": 24, "mamba_heads": 2, "window": 2, "chunk": 3, "layer_norm_out": True}),

@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-from jepa.predictors.mamba2 import Mamba2, chunked_scan, recurrent_step
+from jepa.predictors.networks.mamba2 import Mamba2, chunked_scan, recurrent_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 37  # no multiple of any chunk here

@@ -1,0 +1,1 @@
+"""What predictors are built of."""
