@@ -86,8 +86,8 @@ class VJEPA(Method):
         )
         evaluate: Literal["target", "context"] = Field(
             default="target",
-            description="the encoder that is probed and planned with: the moving average, as published, or the one that "
-            "is trained, which is ahead of a slow average in a short run",
+            description="the encoder that is probed and saved: the moving average, as published, or the one that is "
+            "trained, which is ahead of a slow average in a short run",
         )
         dense: Dense | None = Field(default=None, description="V-JEPA 2.1's loss at the visible tokens")
 

@@ -2,7 +2,7 @@
 
     context z_{t-m+1} … z_t ───┐
     action, time ahead ────────┤
-    noised z_{t+1}, its level ─┴─→ network ──→ estimate of z_{t+1}, or of the noise      jepa/predictors/networks/cdit_network.py
+    noised z_{t+1}, its level ─┴─→ network ──→ estimate of z_{t+1}, or of the noise      networks/cdit_network.py
 
     sampling   x0                     DDIM, `steps` evaluations of the network
                epsilon_learned_range  ancestral, as published (`steps` 250): the network estimates the noise and the

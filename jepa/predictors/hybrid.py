@@ -16,7 +16,7 @@ Source: Nemotron-H (arXiv 2504.03624): 8B has 52 layers, M-M-M-M*- and on, width
 of keys and values, Mamba state 128 in 8 groups, 128 heads of 64. Its first layers read words; latents and actions
 enter here, and what leaves is a change of the latent.
 
-FLOPs of a token, W the width inside, K tokens read: M as in jepa/predictors/networks/mamba2.py; MLP 4*mlp_ratio*W²; attention
+FLOPs of a token, W the width inside, K tokens read: M as in networks/mamba2.py; MLP 4*mlp_ratio*W²; attention
 2*W*C*(2*heads + 2*kv_heads) + 4*K*heads*C, C = head_dim; 2*W*(2*D + A) to enter and leave.
 """
 

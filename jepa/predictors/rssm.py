@@ -1,6 +1,6 @@
 """DreamerV3's recurrent state-space model, as dynamics of any latent space (arXiv 2301.04104).
 
-    h_{t+1} = BlockGRU(h_t, s_t, a_t)                    deterministic, R numbers; jepa/predictors/networks/block_gru.py
+    h_{t+1} = BlockGRU(h_t, s_t, a_t)                    deterministic, R numbers; networks/block_gru.py
     prior      s_{t+1} ~ p(s | h_{t+1})                  G one-hot variables of C classes, 1 % of them uniform
     posterior  s_{t+1} ~ q(s | h_{t+1}, z_{t+1})         the same, given the latent as well
     emission   z'      = e(h, s)                         into the latent space that it shares with all other predictors
