@@ -2,7 +2,7 @@
 
     recorded clip    z_0 ─a_0─> z_1 ─a_1─> z_2 ─a_2─> z_3 …
     segments         (z_t, a_t … a_{t+k-1}, z_{t+k})       any t, any k up to the horizon
-    nearest          |z_t - z|² + |z_{t+k} - goal|²        standardized latents; the best segment of a clip, of P clips
+    nearest          |z_t - z|² + |z_{t+k} - goal|²        as plans are judged; the best segment of a clip, of P clips
 
 A Gaussian about "do nothing" seldom finds "walk round it, then push"; somebody did it in the recordings. Nothing is
 trained: the distances to all recorded latents are two matrix products a plan. After k steps, a proposal stands still.
@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 AT_ONCE = 2**26  # distances kept at a time, over all episodes
-SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,8 @@ class RecordedSegments:
                 f"expected goals {list(latents.shape)} and actions {[len(latents), steps - 1]}, found "
                 f"{list(goals.shape)} and {list(blocks.shape)}"
             )
-        rows = latents.flatten(0, 1).flatten(1)
-        std = rows.std(0)
-        self._scale = torch.where(std > SMALLEST_STD, 1 / std, 0.0) / rows.shape[1] ** 0.5
-        self._latents = rows * self._scale
-        self._goals = goals.flatten(0, 1).flatten(1) * self._scale
+        self._latents = latents.flatten(0, 1).flatten(1)
+        self._goals = goals.flatten(0, 1).flatten(1)
         self._blocks = blocks
 
     def propose(
@@ -98,4 +94,4 @@ class RecordedSegments:
         return _Nearest(clip, first.gather(1, clip), length.gather(1, clip))
 
     def _distances(self, z: Float[Tensor, "B N D"], rows: Float[Tensor, "M X"]) -> Float[Tensor, "B M"]:
-        return torch.cdist(z.flatten(1) * self._scale, rows).square()
+        return torch.cdist(z.flatten(1), rows).square()

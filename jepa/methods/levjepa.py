@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from jepa.config.fields import Count, Share
+from jepa.config.fields import Count, Positive, Share
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks.random_drop import RandomDrop
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
@@ -53,6 +53,10 @@ class LeVJEPA(Method):
         local_scale: tuple[Share, Share] = Field(
             default=(0.05, 0.3), description="range of the area of local crops, relative to the frame"
         )
+        aspect: tuple[Positive, Positive] = Field(
+            default=ASPECT,
+            description="range of the width of crops over their height; [1, 1] where views are to agree on positions",
+        )
         drop: Share = Field(default=0.95, description="share of patch tokens dropped from every view")
         projector_width: Count = 2048
         embedding_width: Count = 256
@@ -65,7 +69,7 @@ class LeVJEPA(Method):
         )
 
         def view_crop(self) -> CropConfig:
-            return CropConfig(scale=self.global_scale, ratio=ASPECT)
+            return CropConfig(scale=self.global_scale, ratio=self.aspect)
 
     encoder: VideoViT
 
@@ -87,9 +91,9 @@ class LeVJEPA(Method):
         """Scalars: loss, its terms, and the cosine of local and global views."""
         c = self.config
         video = batch.video
-        whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, ASPECT, generator=generator)
+        whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, c.aspect, generator=generator)
         parts = [
-            random_resized_crop(video, self.local_size, c.local_scale, ASPECT, generator=generator)
+            random_resized_crop(video, self.local_size, c.local_scale, c.aspect, generator=generator)
             for _ in range(c.local_views)
         ]
         summaries = torch.cat((self._summary(whole, generator), self._summary(torch.cat(parts), generator)))
