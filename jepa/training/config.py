@@ -15,10 +15,12 @@ from jepa_data.config import AugmentConfig, StreamConfig
 
 
 class OptimizerConfig(Config):
-    """AdamW, or LaProp as in DreamerV3; biases and other 1-D parameters are not decayed."""
+    """AdamW, LaProp as in DreamerV3, or Muon; biases and other 1-D parameters are not decayed."""
 
-    kind: Literal["adamw", "laprop"] = Field(
-        default="adamw", description="laprop: gradients are divided by their RMS first, then averaged (DreamerV3)"
+    kind: Literal["adamw", "laprop", "muon"] = Field(
+        default="adamw",
+        description="laprop: gradients are divided by their RMS first, then averaged (DreamerV3); muon: those of matrices "
+        "are made orthogonal: fewer steps, each as dear as a larger batch",
     )
     lr: Positive = 1e-3
     weight_decay: float = Field(default=0.04, ge=0)

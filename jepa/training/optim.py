@@ -1,7 +1,8 @@
 """Optimizers, their rates by step, and checks: what is not finite is neither applied nor saved.
 
 DreamerV3 (2301.04104) clips the gradient of each parameter to a share of the parameter's norm (AGC), divides it by its
-RMS and then averages it: `optimizer: {kind: laprop, adaptive_clip: 0.3}`, LaProp of timm.
+RMS and then averages it: `optimizer: {kind: laprop, adaptive_clip: 0.3}`, LaProp of timm. Muon, also of timm, makes the
+averaged gradient of a matrix orthogonal, so that all its directions learn at one rate (K. Jordan, 2024).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from timm.optim.laprop import LaProp
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 
 from jepa.config import UserError, errors_of
@@ -56,7 +58,7 @@ def optimization(config: PretrainConfig) -> Optimization:
 
 def optimizer_of(config: OptimizerConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """What makes the optimizer of a module."""
-    make = {"adamw": adamw, "laprop": laprop}[config.kind]
+    make = {"adamw": adamw, "laprop": laprop, "muon": muon}[config.kind]
     return partial(make, **config.model_dump(include={"lr", "weight_decay", "betas"}))
 
 
@@ -78,6 +80,14 @@ def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[flo
 def laprop(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> LaProp:
     """LaProp (2002.04839) over what is trained, with DreamerV3's epsilon."""
     return LaProp(_groups(module, weight_decay), lr=lr, betas=betas, eps=LAPROP_EPS)
+
+
+def muon(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> Muon:
+    """Muon over the matrices and kernels that are trained, and AdamW with `betas` over biases and other 1-D parameters.
+
+    Steps of both have the same size, so learning rates are about those of AdamW (arXiv 2502.16982).
+    """
+    return Muon(_groups(module, weight_decay), lr=lr, betas=betas)
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

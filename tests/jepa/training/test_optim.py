@@ -1,4 +1,4 @@
-"""Optimizers: DreamerV3's, and clipping each gradient by its own parameter."""
+"""Optimizers: DreamerV3's, Muon, and clipping each gradient by its own parameter."""
 
 import pytest
 import torch
@@ -21,6 +21,25 @@ def test_laprop_is_rms_then_momentum():
         momentum = 0.9 * momentum + 0.1 * layer.weight.grad / (square / (1 - 0.999**step)).sqrt()
         weights = weights - 0.01 * momentum / (1 - 0.9**step)
         torch.testing.assert_close(layer.weight.detach(), weights)
+
+
+def test_a_step_of_muon_is_an_orthogonal_matrix_and_biases_get_adamw():
+    layer, other = nn.Linear(6, 4), nn.Linear(6, 4)
+    other.load_state_dict(layer.state_dict())
+    muon = optimizer_of(OptimizerConfig(kind="muon", lr=0.01, weight_decay=0.1))(layer)
+    adamw = torch.optim.AdamW([other.bias], 0.01, weight_decay=0.0)
+    decayed = layer.weight.detach() * (1 - 0.01 * 0.1)
+    for mine, theirs in zip(layer.parameters(), other.parameters(), strict=True):
+        mine.grad = torch.randn(mine.shape, generator=torch.Generator().manual_seed(0))
+        theirs.grad = mine.grad.clone()
+    muon.step()
+    adamw.step()
+    torch.testing.assert_close(layer.bias, other.bias)
+    step = (decayed - layer.weight.detach()) / (0.01 * 0.2 * 6**0.5)  # the RMS of a step of AdamW
+    assert layer.weight.grad is not None
+    left, _, right = torch.linalg.svd(layer.weight.grad, full_matrices=False)
+    assert ((torch.linalg.svdvals(step) - 1).abs() < 0.4).all(), "five iterations in bf16 come near 1"
+    assert torch.nn.functional.cosine_similarity(step.flatten(), (left @ right).flatten(), dim=0) > 0.97
 
 
 @pytest.mark.parametrize("size", [5.0, 1e-6])
