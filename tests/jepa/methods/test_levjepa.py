@@ -57,6 +57,13 @@ def test_the_cosine_of_the_views_is_1_where_all_are_mapped_to_one_vector():
     assert fresh < 0.99 and collapsed.item() == pytest.approx(1) and not collapsed.requires_grad
 
 
+def test_views_of_whole_frames_in_their_own_shape_agree():
+    whole = {"global_scale": (1.0, 1.0), "local_scale": (1.0, 1.0), "local_size": 32, "drop": 0.0}
+    moved = method(**whole).eval().loss(colored_noise(4), seeded())["agreement"]
+    kept = method(**whole, aspect=(1.0, 1.0)).eval().loss(colored_noise(4), seeded())["agreement"]
+    assert kept < 0.01 * moved, (kept, moved)
+
+
 def test_the_generator_alone_decides_the_loss():
     model, batch = method(), colored_noise(4)
     losses = []
