@@ -70,7 +70,9 @@ DEMOS = {
         Recording("point-maze-umaze", episodes=1000, frames=100), "pretrain/point_maze.yaml", "plan/point_maze.yaml"
     ),
     "push-t": Demo(
-        Recording("push-t", episodes=3000, frames=100, policy="pusher"), "pretrain/push_t.yaml", "plan/push_t.yaml"
+        Recording("push-t", episodes=10_000, frames=101, policy="demonstrations", image_size=32),
+        "pretrain/push_t.yaml",
+        "plan/push_t.yaml",
     ),
     "world-models": Demo(
         Recording("take-cover", episodes=500, frames=300),

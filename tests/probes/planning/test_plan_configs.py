@@ -72,4 +72,4 @@ def test_push_t_is_planned_as_published() -> None:
         )
         assert plan.planner.model_dump()["samples"] == 300 and training.data.fps == 2
     ours = load(CONFIGS / "plan" / "push_t.yaml", PlanConfig)
-    assert (ours.goal_offset, ours.goal_policy, ours.steps) == (25, "pusher", 50)
+    assert (ours.goal_offset, ours.goal_policy, ours.steps) == (25, "demonstrations", 50)
