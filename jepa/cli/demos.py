@@ -70,7 +70,7 @@ DEMOS = {
         Recording("point-maze-umaze", episodes=1000, frames=100), "pretrain/point_maze.yaml", "plan/point_maze.yaml"
     ),
     "push-t": Demo(
-        Recording("push-t", episodes=10_000, frames=101, policy="demonstrations", image_size=32),
+        Recording("push-t", episodes=10_000, frames=101, policy="demonstrations", image_size=32, crf=0),
         "pretrain/push_t.yaml",
         "plan/push_t.yaml",
     ),
@@ -206,7 +206,7 @@ def _stages(run: Path, seed: int, method: str, supervised: bool, bar: bool) -> l
         return name, command, lambda: pretrain(resolved, bar=bar, probe=online_probe(resolved))
 
     command = f"jepa data record {r.world} {data} --episodes {r.episodes}"
-    for option in ("frames", "image_size", "policy", "test_share"):
+    for option in ("frames", "image_size", "policy", "test_share", "crf"):
         if (value := getattr(r, option)) != getattr(Recording, option):
             command += f" --{option.replace('_', '-')} {value}"
     stages: list[Stage] = [("record", command, record_data)]

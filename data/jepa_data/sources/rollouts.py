@@ -24,6 +24,7 @@ from jepa_data.writable import holding
 CHUNK = 64  # episodes simulated side by side
 # Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
 ACTION_STREAM = zlib.crc32(b"actions")
+MAX_CRF = 51  # x264
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Recording:
         episodes: in all; the last `test_share` of them become the test split.
         frames: per episode, at the rate of the world; fewer of one that ends before.
         policy: who acts; one of the world's `policies`.
+        crf: x264's constant quality, 0 (all but lossless) to 51. Where a step changes few pixels, the errors of 14 are a
+            quarter of what it changes in principal components, and those of 0 a hundredth, in a third more bytes.
     """
 
     world: str
@@ -43,12 +46,15 @@ class Recording:
     seed: int = 0
     test_share: float = 0.15
     policy: str = "random"
+    crf: int = 14
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.frames < 2:
             raise DataError(
                 f"a recording needs at least 2 episodes of 2 frames, found {self.episodes} of {self.frames}"
             )
+        if not 0 <= self.crf <= MAX_CRF:
+            raise DataError(f"crf is the quality of the video, from 0 (best) to {MAX_CRF}, found {self.crf}")
         if not 0 < self.test_share < 1:
             raise DataError(
                 f"test_share is the share of episodes kept for testing, between 0 and 1, found {self.test_share}"
@@ -85,7 +91,7 @@ def record(
         overwrite=overwrite,
     )
     with holding(out), open_writer() as writer, ThreadPoolExecutor(max_workers=2) as pool:
-        encode = partial(encode_mp4, fps=about.fps)
+        encode = partial(encode_mp4, fps=about.fps, crf=r.crf)
         for chunk in _simulate(r):
             for episode, encoded in zip(chunk, pool.map(encode, [e.video for e in chunk]), strict=True):
                 metadata = {

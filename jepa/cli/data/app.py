@@ -34,6 +34,9 @@ def record(
     ] = "random",
     seed: Annotated[int, typer.Option(help="The same seed records the same bytes.")] = 0,
     test_share: Annotated[float, typer.Option(help="Share of the episodes in the test split.")] = 0.15,
+    crf: Annotated[
+        int, typer.Option(help="Quality of the video: 0 keeps nearly every pixel, in a third more bytes; up to 51.")
+    ] = 14,
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Record a scripted policy in WORLD: video, actions and true states, as shards in OUT."""
@@ -41,7 +44,7 @@ def record(
     from jepa_data.sources.rollouts import Recording
     from jepa_data.sources.rollouts import record as run
 
-    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy)
+    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy, crf)
     with counting("recording", episodes) as progress:
         manifest = run(recording, out, overwrite=overwrite, progress=progress)
     parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())
