@@ -19,8 +19,8 @@ class OptimizerConfig(Config):
 
     kind: Literal["adamw", "laprop", "muon"] = Field(
         default="adamw",
-        description="laprop: gradients are divided by their RMS first, then averaged (DreamerV3); muon: those of matrices "
-        "are made orthogonal: fewer steps, each as dear as a larger batch",
+        description="laprop: gradients are divided by their RMS first, then averaged (DreamerV3); muon: those of "
+        "matrices are made orthogonal, which takes fewer and dearer steps",
     )
     lr: Positive = 1e-3
     weight_decay: float = Field(default=0.04, ge=0)

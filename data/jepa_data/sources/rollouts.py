@@ -35,8 +35,8 @@ class Recording:
         episodes: in all; the last `test_share` of them become the test split.
         frames: per episode, at the rate of the world; fewer of one that ends before.
         policy: who acts; one of the world's `policies`.
-        crf: x264's constant quality, 0 (all but lossless) to 51. Where a step changes few pixels, the errors of 14 are a
-            quarter of what it changes in principal components, and those of 0 a hundredth, in a third more bytes.
+        crf: x264's constant quality, 0 (all but lossless) to 51. Where a step changes few pixels, the errors of 14 are
+            a quarter of what it changes in principal components, and those of 0 a hundredth, in a third more bytes.
     """
 
     world: str
