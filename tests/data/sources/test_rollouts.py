@@ -1,5 +1,6 @@
 """Recording a world to shards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,20 @@ def test_replaying_the_recorded_actions_gives_the_recorded_states_and_images(tmp
             if t < 11:
                 world.step(batch.actions[:, t].numpy())
         np.testing.assert_array_equal(batch.labels["bodies"].numpy(), world.labels["bodies"])
+
+
+def test_crf_0_keeps_nearly_every_pixel(tmp_path: Path) -> None:
+    errors = dict[int, float]()
+    for crf in (14, 0):
+        record(replace(SMALL, crf=crf), tmp_path / str(crf))
+        config = StreamConfig(shards=str(tmp_path / str(crf)), batch_size=4, clip_frames=12)
+        batch = next(iter(make_loader(config, "train", seed=0, shuffle=False)))
+        number = np.array([int(key.rsplit("-", 1)[1]) for key in batch.keys])
+        images = make_batch("billiards-easy", number, image_size=32).render()
+        errors[crf] = float(np.square(batch.video[:, 0].permute(0, 2, 3, 1).numpy() - images.astype(float)).mean())
+    assert errors[0] < 0.25 * errors[14], errors
+    with pytest.raises(DataError, match="from 0 .best. to 51, found 52"):
+        replace(SMALL, crf=52)
 
 
 def test_random_actions_are_held_for_a_while_and_lie_in_the_unit_disc() -> None:
