@@ -3,27 +3,29 @@
     worker    marks[slot] = source, video, count ──decode──→ marks[slot] = 0
     guard     the same mark for `seconds` ──→ SIGKILL; the stream starts its workers again, without the sample
 
-A worker that somebody has stopped (SIGSTOP) is ended too, and its sample is tried again. Where the training process
-itself decodes, or its threads, nothing can end the call: the process ends, with a line that names the sample.
+A worker that somebody has stopped (SIGSTOP) is ended too, and its sample is tried again. A worker that has ended
+already blames no sample: torch notices it, and the stream says so. Where the training process itself decodes, or its
+threads, nothing can end the call: the process ends, with a line that names the sample.
 """
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from typing import Self
 
 import numpy as np
 import psutil
 
+from jepa_data.stream.watcher import Watcher
+
 SampleId = tuple[int, int]  # number of the source, and of the video in it
 Workers = Callable[[], dict[int, BaseProcess]]
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 TICK_SECONDS = 1.0  # a wait is counted in such steps: a program that was stopped as a whole has not waited
 
 
-class StuckGuard:
+class StuckGuard(Watcher):
     """A context manager around the work of a stream.
 
     Args:
@@ -44,36 +46,31 @@ class StuckGuard:
         workers: Workers,
         name: Callable[[SampleId], str],
     ) -> None:
+        super().__init__("jepa-data-guard", seconds)
         self.killed = False
         self.stuck = set[SampleId]()
         self._marks = marks
         self._seconds = seconds
         self._workers = workers
         self._name = name
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="jepa-data-guard", daemon=True)
+        self._before = marks.copy()
+        self._waited = np.zeros(len(marks))
+        self._last = time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._workers = dict  # nothing that holds the workers is kept
 
-    def _watch(self) -> None:
-        before = self._marks.copy()
-        waited = np.zeros(len(before))
-        last = time.monotonic()
-        while not self._over.wait(min(TICK_SECONDS, self._seconds / 4)):
-            now = time.monotonic()
-            marks = self._marks.copy()
-            same = (marks == before).all(1)
-            waited = np.where(same, waited + min(now - last, TICK_SECONDS), 0.0)
-            before, last = marks, now
-            for slot in np.flatnonzero(waited > self._seconds).tolist():
-                self._act(slot, marks[slot])
+    def look(self) -> None:
+        now = time.monotonic()
+        marks = self._marks.copy()
+        same = (marks == self._before).all(1)
+        self._waited = np.where(same, self._waited + min(now - self._last, TICK_SECONDS), 0.0)
+        self._before, self._last = marks, now
+        for slot in np.flatnonzero(self._waited > self._seconds).tolist():
+            self._act(slot, marks[slot])
+        if self.killed:
+            self.end()  # the stream starts its workers again, with another guard
 
     def _act(self, slot: int, mark: np.ndarray) -> None:
         """A worker has the same mark for too long."""
@@ -81,9 +78,9 @@ class StuckGuard:
         workers = self._workers()
         if not workers and busy:
             self._leave(mark)
-        if (worker := workers.get(slot)) is None:
+        if (worker := workers.get(slot)) is None or (status := _status(worker)) in ENDED:
             return
-        stopped = _is_stopped(worker)
+        stopped = status == psutil.STATUS_STOPPED
         if busy and not stopped:
             self.stuck.add((int(mark[0]) - 1, int(mark[1])))
         if busy or stopped:
@@ -102,8 +99,8 @@ class StuckGuard:
         os._exit(2)
 
 
-def _is_stopped(process: BaseProcess) -> bool:
+def _status(process: BaseProcess) -> str:
     try:
-        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+        return psutil.Process(process.pid).status()
     except psutil.Error:
-        return False
+        return psutil.STATUS_DEAD

@@ -5,10 +5,10 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
+
+from jepa_data.stream.watcher import Watcher
 
 STACKS: int | None = getattr(signal, "SIGUSR1", None)  # asks a worker for its stacks; not there on Windows
 
@@ -19,7 +19,7 @@ def answer_with_stacks() -> None:
         faulthandler.register(STACKS, all_threads=True)
 
 
-class Watchdog:
+class Watchdog(Watcher):
     """A context manager: `waiting()` marks the start of a wait and `arrived()` its end.
 
     Args:
@@ -29,13 +29,12 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float, workers: Callable[[], Sequence[int]], report: Callable[[float], None]) -> None:
+        super().__init__("jepa-data-watchdog", seconds)
         self._seconds = seconds
         self._workers = workers
         self._report = report
         self._since: float | None = None  # begin of the wait, if there is one
         self._reported: float | None = None  # begin of the last wait that was reported
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="jepa-data-watchdog", daemon=True)
 
     def waiting(self) -> None:
         self._since = time.monotonic()
@@ -43,22 +42,16 @@ class Watchdog:
     def arrived(self) -> None:
         self._since = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._workers = tuple  # an error that is kept would keep what the function holds: the workers
 
-    def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self._seconds / 4)):
-            since = self._since
-            if since is not None and since != self._reported and time.monotonic() - since > self._seconds:
-                self._reported = since
-                self._dump()
-                self._report(time.monotonic() - since)
+    def look(self) -> None:
+        since = self._since
+        if since is not None and since != self._reported and time.monotonic() - since > self._seconds:
+            self._reported = since
+            self._dump()
+            self._report(time.monotonic() - since)
 
     def _dump(self) -> None:
         if sys.__stderr__ is not None:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jepa_data.config import StreamConfig
@@ -18,6 +19,7 @@ from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.stream.clips import ClipReader
 from jepa_data.stream.loader import make_loader
+from jepa_data.stream.stuck import StuckGuard
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
 
@@ -236,6 +238,22 @@ def test_a_worker_that_somebody_stopped_is_replaced_and_no_sample_is_lost(folder
     keys += [batch.keys for batch in stream]
     assert keys == whole and not loader.bad
     assert children() == before
+
+
+@needs_signals
+@pytest.mark.parametrize(("sent", "killed"), [(signal.SIGKILL, False), (signal.SIGSTOP, True)])
+def test_a_worker_that_was_killed_or_stopped_in_its_work_blames_no_sample(sent: int, killed: bool) -> None:
+    """Whoever waits for batches may notice it much later: the guard looks again and again until then."""
+    marks = np.array([[1, 4, 1]])
+    worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,))
+    worker.start()
+    assert worker.pid is not None
+    os.kill(worker.pid, sent)
+    with StuckGuard(marks, 0.2, lambda: {0: worker}, str) as guard:
+        worker.join(None if killed else 1.0)
+        time.sleep(1.0)
+    assert guard.killed is killed and not guard.stuck
+    worker.join()
 
 
 def test_where_the_training_process_decodes_a_stuck_decoder_ends_it_with_the_name_of_the_sample(folder: Path) -> None:
