@@ -25,8 +25,8 @@ SCENES = {
 
 
 def commands(guide: Path) -> list[list[str]]:
-    """Lines that begin with `$ ` in blocks marked as console."""
-    blocks = re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL)
+    """Lines that begin with `$ ` in blocks marked as console, with those that continue them."""
+    blocks = re.findall(r"```console\n(.*?)```", guide.read_text().replace("\\\n", " "), re.DOTALL)
     return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
