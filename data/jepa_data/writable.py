@@ -35,23 +35,45 @@ def holding(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; expected a folder. Give another one")
+    with _made(folder), _locked(folder / LOCK, folder, "folder"):
+        yield
+
+
+@contextmanager
+def holding_file(path: Path) -> Iterator[None]:
+    """A file that no other process writes meanwhile. Raises DataError as `holding`."""
+    with _made(path.parent), _locked(path.with_name(path.name + LOCK), path, "file"):
+        yield
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder, made if it is not there, and then removed if it stays empty."""
     made = not folder.exists()
     make_folder(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
+        yield
+    finally:
+        with suppress(OSError):
+            if made and is_empty(folder):
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(lock: Path, path: Path, kind: str) -> Iterator[None]:
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
     except Timeout:
         raise DataError(
-            f"{folder}: another process writes to it. Wait until that one ends, or give another folder"
+            f"{path}: another process writes to it. Wait until that one ends, or give another {kind}"
         ) from None
     try:
         yield
     finally:
         with suppress(OSError):
-            (folder / LOCK).unlink()  # one who opened it meanwhile notices that it is gone, and makes another
-            if made and is_empty(folder):
-                folder.rmdir()
-        lock.release()
+            lock.unlink()  # one who opened it meanwhile notices that it is gone, and makes another
+        held.release()
 
 
 def is_empty(folder: Path) -> bool:

@@ -33,7 +33,7 @@ from jepa.online.result import OnlineResult
 from jepa.training.run_state.checkpoint_file import read_checkpoint, write_checkpoint
 from jepa.training.run_state.checkpoints import LAST
 from jepa.training.seeds import seeded
-from jepa_data.writable import check_writable
+from jepa_data.writable import holding
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,15 @@ def learn_online(config: OnlineConfig, *, resume: bool = False, overwrite: bool 
 
     Raises:
         UserError: the folder and the config do not fit, settings do not fit together, or a loss is not finite.
-        DataError: the environment cannot be made, or renders no images.
+        DataError: the environment cannot be made, renders no images, or another process writes to the folder.
     """
     run = Path(config.run)
-    check_writable(run)
+    with holding(run):
+        return _started(config, run, resume=resume, overwrite=overwrite).learn()
+
+
+def _started(config: OnlineConfig, run: Path, *, resume: bool, overwrite: bool) -> "Online":
+    """A fresh run, or one that goes on."""
     if resume:
         _check_same(run, config)
     elif not overwrite and any((run / name).exists() for name in WRITTEN):
@@ -72,9 +77,8 @@ def learn_online(config: OnlineConfig, *, resume: bool = False, overwrite: bool 
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        run.mkdir(parents=True, exist_ok=True)
         (run / DESCRIPTION).write_text(dump(config))
-    return online.learn()
+    return online
 
 
 class Online:

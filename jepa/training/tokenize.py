@@ -37,6 +37,7 @@ from jepa_data.stream.latents import (
     to_stored,
     write_file,
 )
+from jepa_data.writable import holding
 
 ROWS = 64  # latent steps encoded at once
 
@@ -60,7 +61,7 @@ def tokenize(
 
     Raises:
         UserError: there is no such model, or its latents depend on other frames than their own.
-        DataError: the shards cannot be read, or OUT is not empty or cannot be written.
+        DataError: the shards cannot be read, or OUT is not empty, cannot be written, or another process writes to it.
         DecodeError: a video cannot be read; leave it out by `jepa data curate` first.
     """
     source = ShardSet.open(shards)
@@ -73,31 +74,32 @@ def tokenize(
     reader = SampleReader(source.store, get_backend("pyav"), Limits(timeout_seconds=timeout_seconds), size, 0, 0)
     files = list[LatentsFile]()
     done = 0
-    check_empty(out)
-    for shard, samples in groupby(source.samples, lambda sample: sample.shard):
-        tensors = dict[str, Tensor]()
-        for sample in samples:
-            video = _video(reader, sample, pixels)
-            stored = to_stored(_latents(encoder, pixels, video, apart), precision)
-            tensors |= {sample.key + suffix: value for suffix, value in stored.items()}
-            done += 1
-            progress(done)
-        files.append(write_file(out, shard, tensors))
-    manifest = LatentsManifest(
-        model=model,
-        encoder_sha256=tensors_sha256(encoder),
-        shards=source.url,
-        shards_sha256=manifest_sha256(source.manifest),
-        tokens=encoder.tokens,
-        width=encoder.width,
-        frames_per_step=encoder.tubelet,
-        frames_apart=apart,
-        precision=precision,
-        pixels=pixels_of(pixels),
-        files=tuple(files),
-    )
-    with replacing(out / LATENTS) as partial:
-        partial.write_text(manifest.model_dump_json(indent=2) + "\n")
+    with holding(out):
+        check_empty(out)
+        for shard, samples in groupby(source.samples, lambda sample: sample.shard):
+            tensors = dict[str, Tensor]()
+            for sample in samples:
+                video = _video(reader, sample, pixels)
+                stored = to_stored(_latents(encoder, pixels, video, apart), precision)
+                tensors |= {sample.key + suffix: value for suffix, value in stored.items()}
+                done += 1
+                progress(done)
+            files.append(write_file(out, shard, tensors))
+        manifest = LatentsManifest(
+            model=model,
+            encoder_sha256=tensors_sha256(encoder),
+            shards=source.url,
+            shards_sha256=manifest_sha256(source.manifest),
+            tokens=encoder.tokens,
+            width=encoder.width,
+            frames_per_step=encoder.tubelet,
+            frames_apart=apart,
+            precision=precision,
+            pixels=pixels_of(pixels),
+            files=tuple(files),
+        )
+        with replacing(out / LATENTS) as partial:
+            partial.write_text(manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 

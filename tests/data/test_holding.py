@@ -1,6 +1,7 @@
 """Two processes never write to one folder: the second one is refused, and a killed one leaves no lock behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from jepa.cli import main
+from jepa.config import from_dict
+from jepa.training.config import PretrainConfig
+from jepa.training.pretrain import pretrain
 from jepa_data.errors import DataError
-from jepa_data.writable import holding
+from jepa_data.writable import holding, holding_file
+from jepa_probes.embedding.embed import embed
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -34,6 +40,16 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
+@pytest.fixture(scope="module")
+def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("model") / "run"
+    data = {"shards": str(corpus), "batch_size": 4, "clip_frames": 8}
+    small = {"encoder": {"kind": "conv", "width": 8, "channels": 8}, "method": {"kind": "lewm"}}
+    trainer = {"steps": 1, "device": "cpu"}
+    pretrain(from_dict({"run": str(run), "data": data, "trainer": trainer} | small, PretrainConfig))
+    return run
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -42,12 +58,18 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         "data record billiards-easy {out} --episodes 2 --frames 4 --image-size 32 --overwrite",
         "data pack {corpus} {out} --overwrite",
         "data curate {corpus} {out} --config {curate} --overwrite",
+        "data tokenize {corpus} {out} --model {model}",
+        "data index {out} --overwrite",
+        "embed {corpus} --model {model} --out {out}",
+        "online {configs}/online/cartpole.yaml run={out} --overwrite",
+        "compare {configs}/compare/two_rooms.yaml out={out} --overwrite",
     ],
 )
 def test_the_second_process_is_refused_in_one_line(
     command: str,
     holder: "subprocess.Popen[str]",
     corpus: Path,
+    model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -58,13 +80,26 @@ def test_the_second_process_is_refused_in_one_line(
     )
     curate = tmp_path / "curate.yaml"
     curate.write_text("stages: [{kind: dark}]\n")
+    tar = next(corpus.glob("*.tar"))
+    if " index " in command:
+        shutil.copy(tar, tmp_path / "out")
     before = sorted((tmp_path / "out").iterdir())
+    paths = {"config": config, "curate": curate, "corpus": corpus, "model": model, "configs": CONFIGS}
     with pytest.raises(SystemExit) as ended:
-        main(command.format(config=config, curate=curate, corpus=corpus, out=tmp_path / "out").split())
+        main(command.format(**paths, out=tmp_path / "out").split())
     told = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and len(told) == 1, told
     assert f"{tmp_path / 'out'}: another process writes to it" in told[0]
     assert sorted((tmp_path / "out").iterdir()) == before
+
+
+def test_a_file_is_held_as_well(model: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "features.npz"
+    with holding_file(out), pytest.raises(DataError, match=r"features\.npz: another process writes to it"):
+        embed(corpus, model, out)
+    assert not out.parent.exists()
+    embed(corpus, model, out)
+    assert [path.name for path in out.parent.iterdir()] == ["features.npz"]
 
 
 def test_a_process_that_was_killed_leaves_no_lock(holder: "subprocess.Popen[str]", tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from jepa_data.shards.read import crc32, read_array, read_labels, read_metadata
 from jepa_data.shards.resume_log import Finished
 from jepa_data.shards.table import TABLE
 from jepa_data.shards.write import common, summed, write_table
-from jepa_data.writable import make_folder, writing
+from jepa_data.writable import holding, writing
 
 REJECTED = "rejected.jsonl"
 MEMBER_BYTES = 2**31
@@ -103,48 +103,51 @@ def index(
         overwrite: replace the manifest and the indices that are there.
 
     Raises:
-        DataError: no tars, a tar with pickles or compressed, no sample that can be used, or indices are there.
+        DataError: no tars, a tar with pickles or compressed, no sample that can be used, indices are there, or another
+            process writes to the folder.
     """
     notes = list[str]()
     tars, splits = find_tars(folder, split, overwrite, notes)
-    make_folder(folder)  # the indices are written after the long work
     if split is None and (plain := [tar.name for tar in tars if named_split(tar) is None]):
         notes.append(f"{len(plain)} tar(s) whose name says no split are taken for train: {plain[0]} … (--split)")
-    rejected: list[Finding] = []
-    ignored: Counter[str] = Counter()
-    taken: set[str] = set()
-    members: list[SampleInTar] = []
-    for tar in tars:
-        try:
-            members += places(tar, taken, rejected, ignored, notes)
-        except DecodeError as error:  # the tar cannot be read at all
-            rejected.append(Finding("", tar.name, error.kind, error.detail))
-    jobs: list[Path | SampleInTar] = [*tars, *members]
-    entries: dict[str, Entry] = {}
-    digests: dict[str, str] = {}
-    for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
-        tar = job if isinstance(job, Path) else job.tar
-        if isinstance(result, Entry):
-            entries[result.record["key"]] = result
-            ignored.update(result.ignored)
-        elif isinstance(result, str):
-            digests[tar.name] = result
-        else:
-            rejected.append(Finding(getattr(job, "key", ""), tar.name, result.kind, result.detail))
-        progress(count, len(jobs))
-    if not entries:
-        raise DataError(f"{folder}: no sample can be used; the first: {next(iter(rejected), 'none found')}")
-    by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)}
-    # Those without a digest could not be read whole.
-    used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
-    notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
-    widths = _agree(list(entries.values()), ignored)
-    classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
-    with writing(folder):
-        manifest = _write(folder, used, splits, digests, widths, classes)
-        if rejected:
-            quarantine.write(folder / REJECTED, rejected)
-    return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
+    with holding(folder):
+        rejected: list[Finding] = []
+        ignored: Counter[str] = Counter()
+        taken: set[str] = set()
+        members: list[SampleInTar] = []
+        for tar in tars:
+            try:
+                members += places(tar, taken, rejected, ignored, notes)
+            except DecodeError as error:  # the tar cannot be read at all
+                rejected.append(Finding("", tar.name, error.kind, error.detail))
+        jobs: list[Path | SampleInTar] = [*tars, *members]
+        entries: dict[str, Entry] = {}
+        digests: dict[str, str] = {}
+        for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
+            tar = job if isinstance(job, Path) else job.tar
+            if isinstance(result, Entry):
+                entries[result.record["key"]] = result
+                ignored.update(result.ignored)
+            elif isinstance(result, str):
+                digests[tar.name] = result
+            else:
+                rejected.append(Finding(getattr(job, "key", ""), tar.name, result.kind, result.detail))
+            progress(count, len(jobs))
+        if not entries:
+            raise DataError(f"{folder}: no sample can be used; the first: {next(iter(rejected), 'none found')}")
+        by_tar = {
+            tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)
+        }
+        # Those without a digest could not be read whole.
+        used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
+        notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
+        widths = _agree(list(entries.values()), ignored)
+        classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
+        with writing(folder):
+            manifest = _write(folder, used, splits, digests, widths, classes)
+            if rejected:
+                quarantine.write(folder / REJECTED, rejected)
+        return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
 
 
 # ---- in the processes ------------------------------------------------------------------------------------------------

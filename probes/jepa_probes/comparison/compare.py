@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jepa.config import UserError, dump, from_dict, load
 from jepa_data.printable import first_few
-from jepa_data.writable import check_writable
+from jepa_data.writable import holding
 from jepa_probes.comparison.cell import DESCRIPTION, ERROR
 from jepa_probes.comparison.config import CellConfig, CompareConfig
 from jepa_probes.comparison.expand import Job, expand
@@ -38,7 +38,11 @@ def compare(config: CompareConfig, *, overwrite: bool = False) -> Comparison:
             is named in the result.
     """
     out = Path(config.out)
-    check_writable(out)
+    with holding(out):
+        return _compared(config, out, overwrite)
+
+
+def _compared(config: CompareConfig, out: Path, overwrite: bool) -> Comparison:
     jobs = expand(config)
     launcher = make_launcher(config)
     todo = _prepared(jobs, out, overwrite)

@@ -30,7 +30,7 @@ from jepa_data.shards.read import ShardFiles
 from jepa_data.sources.corpus import IMAGE_FILES, VIDEO_FILES
 from jepa_data.sources.walk import walk
 from jepa_probes.embedding.pca import draw_features, open_image
-from jepa_probes.embedding.write import EncodedVideo, open_writer
+from jepa_probes.embedding.write import EncodedVideo, kind_of, writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,32 +73,33 @@ def embed(
             such clips. What was embedded before the writing failed is kept, in a file that the last line names.
     """
     videos = _videos(source)
-    writer = open_writer(out, kind)
-    model = load(model_path)
-    clip_frames = _checked_clip(model, clip_frames)
-    names, left_out = set[str](), 0
-    try:
-        for video in videos:
-            try:
-                if video.name in names:
-                    raise UserError("another one before it has this name")
-                names.add(video.name)
-                with model.open_video(video.read(), Limits(timeout_seconds=timeout_seconds)) as file:
-                    writer.add(_encoded(model, file, video.name, clip_frames, partial(_progress, video.name)))
-            except UNREADABLE as error:
-                if writer.failed:
-                    raise
-                left_out += 1
-                logger.info(f"left out: {video.name}: {error}")
-        if not writer.count:
-            raise UserError(f"{source}: none of its {left_out} videos and images could be embedded")
-        written = writer.close()
-    except BaseException:
-        if kept := writer.abandon():
-            logger.info(f"stopped: what was embedded until then, {writer.count} file(s), is in {kept}")
-        raise
-    logger.info(f"{out}: {writer.count} file(s), {left_out} left out; {written}")
-    return writer.count
+    out = out.expanduser()
+    with writer_of(out, kind_of(out, kind)) as writer:
+        model = load(model_path)
+        clip_frames = _checked_clip(model, clip_frames)
+        names, left_out = set[str](), 0
+        try:
+            for video in videos:
+                try:
+                    if video.name in names:
+                        raise UserError("another one before it has this name")
+                    names.add(video.name)
+                    with model.open_video(video.read(), Limits(timeout_seconds=timeout_seconds)) as file:
+                        writer.add(_encoded(model, file, video.name, clip_frames, partial(_progress, video.name)))
+                except UNREADABLE as error:
+                    if writer.failed:
+                        raise
+                    left_out += 1
+                    logger.info(f"left out: {video.name}: {error}")
+            if not writer.count:
+                raise UserError(f"{source}: none of its {left_out} videos and images could be embedded")
+            written = writer.close()
+        except BaseException:
+            if kept := writer.abandon():
+                logger.info(f"stopped: what was embedded until then, {writer.count} file(s), is in {kept}")
+            raise
+        logger.info(f"{out}: {writer.count} file(s), {left_out} left out; {written}")
+        return writer.count
 
 
 def draw(source: Path, model_path: str | Path, out: Path, *, clip_frames: int | None = None) -> str:

@@ -30,7 +30,7 @@ from jaxtyping import Float32
 from jepa.config import UserError
 from jepa.config.writing import write_text
 from jepa_data.sources.corpus import key_of
-from jepa_data.writable import check_writable
+from jepa_data.writable import check_writable, holding, holding_file, is_empty
 
 SHARD_BYTES = 2**30
 GROUP = 4096  # rows of a Parquet file that are written at a time
@@ -94,13 +94,8 @@ class Writer(ABC):
         ...
 
 
-def open_writer(out: Path, kind: str | None = None) -> Writer:
-    """A writer of "npz", "parquet" or "shards"; None: by the ending.
-
-    Raises:
-        UserError: an unknown kind or ending, a folder that is not empty, no permission, or there is no pyarrow.
-    """
-    out = out.expanduser()
+def kind_of(out: Path, kind: str | None) -> str:
+    """What is written to `out`; None: by its ending. Raises UserError for an unknown kind or ending."""
     if kind is None:
         kind = {".npz": "npz", ".parquet": "parquet", "": "shards"}.get(out.suffix)
         if kind is None:
@@ -109,8 +104,21 @@ def open_writer(out: Path, kind: str | None = None) -> Writer:
         raise UserError(f"--format is {kind}; it is one of {', '.join(KINDS)}")
     if kind != "shards" and out.is_dir():
         raise UserError(f"--out is {out}, a folder; {kind} is one file")
+    return kind
+
+
+@contextmanager
+def writer_of(out: Path, kind: str) -> Iterator[Writer]:
+    """A writer of "npz", "parquet" or "shards" to what no other process writes meanwhile.
+
+    Raises:
+        UserError: a folder that is not empty, or there is no pyarrow.
+        DataError: no permission, or another process writes there.
+    """
+    made = {"npz": NpzWriter, "parquet": ParquetWriter, "shards": ShardWriter}[kind]
     check_writable(out if kind == "shards" else out.parent)
-    return {"npz": NpzWriter, "parquet": ParquetWriter, "shards": ShardWriter}[kind](out)
+    with holding(out) if kind == "shards" else holding_file(out):
+        yield made(out)
 
 
 class FileWriter(Writer):
@@ -237,9 +245,8 @@ class ShardWriter(Writer):
 
     def __init__(self, out: Path) -> None:
         super().__init__(out)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not is_empty(out):
             raise UserError(f"--out is {out}, which is not an empty folder; shards are written to a new one")
-        self._made = not out.exists()
         self._paths, self._counts = list[Path](), list[int]()
         self._tar: tarfile.TarFile | None = None
         self._about = ""
@@ -281,13 +288,10 @@ class ShardWriter(Writer):
             return self.out
         for path in self._paths:
             path.unlink(missing_ok=True)
-        if self._made and self.out.is_dir():
-            self.out.rmdir()
         return None
 
     def _next(self) -> tarfile.TarFile:
         self._end()
-        self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"features-{len(self._paths):06d}.tar"
         self._paths.append(path)
         self._counts.append(0)

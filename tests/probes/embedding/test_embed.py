@@ -26,7 +26,7 @@ from jepa_data.shards.encode import encode_mp4
 from jepa_data.sources.corpus import VIDEO_FILES
 from jepa_probes.embedding.embed import draw, embed
 from jepa_probes.embedding.pca import draw_features
-from jepa_probes.embedding.write import EncodedVideo, ShardWriter, open_writer
+from jepa_probes.embedding.write import EncodedVideo, kind_of, writer_of
 
 SIDE, FPS = 32, 8.0
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -167,10 +167,10 @@ def test_the_same_latents_give_the_same_bytes_in_every_kind(model: Path, videos:
 
 def test_shards_are_closed_when_they_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jepa_probes.embedding.write.SHARD_BYTES", 5000)
-    writer = ShardWriter(tmp_path / "s")
-    for i in range(5):
-        writer.add(encoded(f"v{i}", np.ones((1, 2, 3, 50), np.float32)))
-    assert "in 3 shard(s)" in writer.close()
+    with writer_of(tmp_path / "s", "shards") as writer:
+        for i in range(5):
+            writer.add(encoded(f"v{i}", np.ones((1, 2, 3, 50), np.float32)))
+        assert "in 3 shard(s)" in writer.close()
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
         *(f"features-{i:06d}.tar" for i in range(3)),
         "features.json",
@@ -185,7 +185,9 @@ def test_a_run_that_fails_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
         with pytest.raises(UserError, match="none of its 1 videos and images"):
             embed(source, model, out)
     for name in ("y.npz", "y"):
-        assert open_writer(tmp_path / name).abandon() is None
+        out = tmp_path / name
+        with writer_of(out, kind_of(out, None)) as writer:
+            assert writer.abandon() is None
     assert [path.name for path in tmp_path.iterdir()] == ["only_bad"]
 
 

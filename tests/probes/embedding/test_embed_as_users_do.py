@@ -16,7 +16,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.models.model import imported, save
 from jepa_data.shards.encode import encode_mp4
 from jepa_probes.embedding.embed import embed
-from jepa_probes.embedding.write import EncodedVideo, open_writer
+from jepa_probes.embedding.write import EncodedVideo, kind_of, writer_of
 
 SIDE, FPS = 32, 4.0
 
@@ -110,12 +110,12 @@ def test_a_video_that_breaks_off_leaves_nothing_of_itself(tmp_path: Path) -> Non
         raise UserError("it ends here")
 
     for out in ("x.npz", "x.parquet", "shards"):
-        writer = open_writer(tmp_path / out)
-        writer.add(EncodedVideo("whole", np.zeros(2, np.float32), 0.5, iter([np.ones((1, 2, 3, 4), np.float32)])))
-        with pytest.raises(UserError, match="it ends here"):
-            writer.add(EncodedVideo("broken", np.zeros(8, np.float32), 0.5, parts()))
-        assert not writer.failed and writer.count == 1
-        writer.close()
+        with writer_of(tmp_path / out, kind_of(tmp_path / out, None)) as writer:
+            writer.add(EncodedVideo("whole", np.zeros(2, np.float32), 0.5, iter([np.ones((1, 2, 3, 4), np.float32)])))
+            with pytest.raises(UserError, match="it ends here"):
+                writer.add(EncodedVideo("broken", np.zeros(8, np.float32), 0.5, parts()))
+            assert not writer.failed and writer.count == 1
+            writer.close()
     assert set(np.load(tmp_path / "x.npz").files) == {"whole", "whole.seconds"}
 
 
