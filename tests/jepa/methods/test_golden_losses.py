@@ -16,7 +16,7 @@ from jepa.methods import METHODS
 from jepa.methods.base import Batch, ClipShape
 
 FILE = Path(__file__).with_name("golden_losses.json")
-STEPS, CLIPS, FRAMES, SIZE = 20, 6, 4, 16
+STEPS, CLIPS, FRAMES, SIZE = 20, 4, 4, 16
 VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 2, "heads": 2}
 CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 32}
 STILL = {"kind": "per_frame", "of": VIT}
@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pldm": (CONV, {"kind": "pldm", "predictor": {"hidden": 32}}),
     "vjepa": (VIT, {"kind": "vjepa", "predictor": MASKED, "ema": [0.9, 1.0]}),
     "vjepa 2.1": (VIT | {"levels": [0, 1]}, {"kind": "vjepa", "predictor": MASKED, "dense": DENSE}),
-    "vpixel": (VIT, {"kind": "vpixel"}),
+    "vpixel": (VIT, {"kind": "vpixel", "predictor": MASKED}),
     "levjepa": (VIT | {"cls_token": True}, {"kind": "levjepa", "drop": 0.5} | PROJECTOR),
     "vjepa_ac": (STILL, {"kind": "vjepa_ac", "predictor": CAUSAL}),
     "dino_wm": (STILL, {"kind": "dino_wm", "predictor": CAUSAL}),
