@@ -6,7 +6,8 @@
     3. more search, or planning more often, closes most of the gap: that binds, and takes no training
     4. else the substitution that gains most: the goal image (as far as the goal is not about what it shows), the
        metric, or what stands between true states and latents (the encoder, if a quantity of the goal is not read off
-       its latents; else the dynamics), or the recordings, if dynamics on true states fail too
+       its latents; else the dynamics), or the recordings, if dynamics on true states fail too. Of the first three,
+       each of which includes those before it, the first that gains LARGE_SHARE as much
 
 A gain counts if it is CLEAR: not a matter of a few tasks, nor of chance (McNemar's test on the same tasks).
 """
@@ -33,6 +34,8 @@ SEARCHES = {
     "search": "search",
     "replanning and search": "replan_search",
 }
+
+LESS = ("goal", "metric", "model")  # what replaces less than those after it
 
 TRY = {
     "replanning": "Plan again sooner: replan_every=1.",
@@ -119,7 +122,7 @@ def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -
     if search is not None:
         gains[search] = _gain(ladder[SEARCHES[search]])
     if goal is not None and is_clear(goal):
-        gains["goal"] = _gain(goal) + SMALL  # before others that do as well: it replaces least
+        gains["goal"] = _gain(goal)
     if metric is not None and is_clear(metric):
         gains["metric"] = _gain(metric)
     if states is not None and is_clear(states):
@@ -130,6 +133,8 @@ def _weakest_of_the_model(result: Diagnosis, opening: str, search: str | None) -
         where = _suspect(result)
         return where, f"{opening} No single substitution gains more than chance would. {_evidence(result, where)}"
     link = max(gains, key=gains.__getitem__)
+    if link in LESS:  # what replaces less, and closes most of the same gap, is what binds
+        link = next(each for each in LESS if gains.get(each, 0.0) >= LARGE_SHARE * gains[link])
     if link == search:
         return link, f"{opening} Of what was replaced, the search gains most: {_searched(result)}."
     if link == "goal":
