@@ -111,43 +111,54 @@ def index(
     if split is None and (plain := [tar.name for tar in tars if named_split(tar) is None]):
         notes.append(f"{len(plain)} tar(s) whose name says no split are taken for train: {plain[0]} … (--split)")
     with holding(folder):
-        rejected: list[Finding] = []
-        ignored: Counter[str] = Counter()
-        taken: set[str] = set()
-        members: list[SampleInTar] = []
-        for tar in tars:
-            try:
-                members += places(tar, taken, rejected, ignored, notes)
-            except DecodeError as error:  # the tar cannot be read at all
-                rejected.append(Finding("", tar.name, error.kind, error.detail))
-        jobs: list[Path | SampleInTar] = [*tars, *members]
-        entries: dict[str, Entry] = {}
-        digests: dict[str, str] = {}
-        for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers or cores(), timeout_seconds), 1):
-            tar = job if isinstance(job, Path) else job.tar
-            if isinstance(result, Entry):
-                entries[result.record["key"]] = result
-                ignored.update(result.ignored)
-            elif isinstance(result, str):
-                digests[tar.name] = result
-            else:
-                rejected.append(Finding(getattr(job, "key", ""), tar.name, result.kind, result.detail))
-            progress(count, len(jobs))
-        if not entries:
-            raise DataError(f"{folder}: no sample can be used; the first: {next(iter(rejected), 'none found')}")
-        by_tar = {
-            tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)
-        }
-        # Those without a digest could not be read whole.
-        used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
-        notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
-        widths = _agree(list(entries.values()), ignored)
-        classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
-        with writing(folder):
-            manifest = _write(folder, used, splits, digests, widths, classes)
-            if rejected:
-                quarantine.write(folder / REJECTED, rejected)
-        return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
+        return _indexed(folder, tars, splits, notes, workers or cores(), timeout_seconds, progress)
+
+
+def _indexed(
+    folder: Path,
+    tars: list[Path],
+    splits: dict[str, str],
+    notes: list[str],
+    workers: int,
+    timeout_seconds: float,
+    progress: Callable[[int, int], None],
+) -> Indexed:
+    """Look into all tars, and write the manifest and the indices. Raises DataError if no sample can be used."""
+    rejected: list[Finding] = []
+    ignored: Counter[str] = Counter()
+    taken: set[str] = set()
+    members: list[SampleInTar] = []
+    for tar in tars:
+        try:
+            members += places(tar, taken, rejected, ignored, notes)
+        except DecodeError as error:  # the tar cannot be read at all
+            rejected.append(Finding("", tar.name, error.kind, error.detail))
+    jobs: list[Path | SampleInTar] = [*tars, *members]
+    entries: dict[str, Entry] = {}
+    digests: dict[str, str] = {}
+    for count, (job, result) in enumerate(run_in_processes(_look, jobs, workers, timeout_seconds), 1):
+        tar = job if isinstance(job, Path) else job.tar
+        if isinstance(result, Entry):
+            entries[result.record["key"]] = result
+            ignored.update(result.ignored)
+        elif isinstance(result, str):
+            digests[tar.name] = result
+        else:
+            rejected.append(Finding(getattr(job, "key", ""), tar.name, result.kind, result.detail))
+        progress(count, len(jobs))
+    if not entries:
+        raise DataError(f"{folder}: no sample can be used; the first: {next(iter(rejected), 'none found')}")
+    by_tar = {tar: [entries[p.key] for p in ps if p.key in entries] for tar, ps in groupby(members, lambda p: p.tar)}
+    # Those without a digest could not be read whole.
+    used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
+    notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
+    widths = _agree(list(entries.values()), ignored)
+    classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
+    with writing(folder):
+        manifest = _write(folder, used, splits, digests, widths, classes)
+        if rejected:
+            quarantine.write(folder / REJECTED, rejected)
+    return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
 
 
 # ---- in the processes ------------------------------------------------------------------------------------------------

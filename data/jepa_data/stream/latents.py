@@ -25,7 +25,7 @@ from jepa.config import Config
 from jepa.config.writing import file_sha256, replacing
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import Manifest
-from jepa_data.writable import is_empty, make_folder, writing
+from jepa_data.writable import is_empty, writing
 
 FORMAT: Literal["openjepa-latents"] = "openjepa-latents"
 LATENTS = "latents.json"
@@ -84,8 +84,7 @@ def to_stored(latents: Float[Tensor, "R N D"], precision: Precision) -> dict[str
 
 
 def check_empty(out: Path) -> None:
-    """Make a folder for latents. Raises DataError if it holds anything already, or cannot be written."""
-    make_folder(out)
+    """Raises DataError if a folder for latents, held by this process, holds anything already."""
     if not is_empty(out):
         raise DataError(f"{out}: the folder is not empty; choose another one")
 

@@ -17,12 +17,11 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 import psutil
 
-from jepa_data.stream.watcher import Watcher
+from jepa_data.stream.watcher import TICK_SECONDS, Watcher
 
 SampleId = tuple[int, int]  # number of the source, and of the video in it
 Workers = Callable[[], dict[int, BaseProcess]]
 ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-TICK_SECONDS = 1.0  # a wait is counted in such steps: a program that was stopped as a whole has not waited
 
 
 class StuckGuard(Watcher):
@@ -65,6 +64,7 @@ class StuckGuard(Watcher):
         now = time.monotonic()
         marks = self._marks.copy()
         same = (marks == self._before).all(1)
+        # At most a tick is counted: a program that was stopped as a whole has not waited.
         self._waited = np.where(same, self._waited + min(now - self._last, TICK_SECONDS), 0.0)
         self._before, self._last = marks, now
         for slot in np.flatnonzero(self._waited > self._seconds).tolist():

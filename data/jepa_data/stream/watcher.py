@@ -4,17 +4,20 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Self
 
+TICK_SECONDS = 1.0  # the longest time between two looks
+
 
 class Watcher(ABC):
     """A context manager whose thread calls `look` until the context or the watcher ends.
 
     Args:
         name: of the thread.
-        seconds: a wait longer than this is to be noticed: `look` is called four times as often, at least every second.
+        seconds: a wait longer than this is to be noticed: `look` is called four times as often, at least every
+            TICK_SECONDS.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
-        self._tick = min(1.0, seconds / 4)
+        self._tick = min(TICK_SECONDS, seconds / 4)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
 
