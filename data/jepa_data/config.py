@@ -95,6 +95,9 @@ class StreamConfig(Config):
     )
     quarantine: str | None = Field(default=None, description="file to which bad samples are appended, a JSON line each")
     skip: str | None = Field(default=None, description="quarantine file of `jepa data check`: samples to leave out")
+    spatial: tuple[Literal["mask", "depth", "keypoints", "pose"], ...] = Field(
+        default=(), description="arrays that belong to the frames, in `ClipBatch.spatial`; none: they are not read"
+    )
     remote: Access = Field(default=Access.model_validate({}), description="how shards elsewhere are read")
 
     @property
@@ -138,6 +141,10 @@ class StreamConfig(Config):
             raise ValueError("skip belongs to one corpus: write it beside its shards, {shards: …, weight: …, skip: …}")
         if self.fps is not None and self.stride != 1:
             raise ValueError("fps and stride exclude each other; leave one out")
+        if len(set(self.spatial)) < len(self.spatial):
+            raise ValueError(f"spatial: expected each kind once, found {', '.join(self.spatial)}")
+        if "pose" in self.spatial and self.augment.flip:
+            raise ValueError("augment.flip: poses are in the world and cannot be mirrored; leave flip or pose out")
         if self.crop is not None and self.image_size is None:
             raise ValueError("crop needs image_size, the side of the images it makes")
         if self.shortest_edge is not None and (self.image_size is None or self.shortest_edge < self.image_size):

@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from jepa_data.config import AugmentConfig
+from jepa_data.errors import DataError
 from jepa_data.sampling import BOX_ATTEMPTS
+from jepa_data.spatial.kinds import MAPS
 from jepa_data.types import ClipBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -49,6 +51,33 @@ def to_input(
         video = random_greyscale(video, augment.gray, generator=generators)
     shift, scale = _channels((mean, std), video.device, video.dtype)
     return (video - shift) / scale
+
+
+def spatial_to_input(batch: ClipBatch, augment: AugmentConfig) -> dict[str, Shaped[Tensor, "B T ..."]]:
+    """`batch.spatial`, cropped and mirrored as `to_input` does it with the video. Colors do not concern it.
+
+    Masks and depth take the nearest pixel. A mirrored keypoint keeps its name: the left hand is then on the right.
+
+    Raises:
+        DataError: poses are to be mirrored.
+    """
+    if augment.crop is None and not augment.flip:
+        return batch.spatial
+    assert batch.seeds is not None
+    generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds.tolist()]
+    spatial = batch.spatial
+    height, width = batch.video.shape[-2:]
+    if augment.crop is not None:
+        boxes = random_boxes(batch.video, augment.crop.scale, augment.crop.ratio, generator=generators)
+        spatial = {kind: _crop_spatial(kind, x, boxes, (height, width)) for kind, x in spatial.items()}
+    if augment.flip:
+        if "pose" in spatial:
+            raise DataError("data.augment.flip: poses are in the world and cannot be mirrored; leave flip or pose out")
+        chosen = _chosen(batch.video, augment.flip, generators)[..., 0]
+        for kind, x in spatial.items():
+            mirrored = _mirror_points(x, width) if kind == "keypoints" else x.flip(-1)
+            spatial = spatial | {kind: torch.where(chosen.to(x.device), mirrored, x)}
+    return spatial
 
 
 def normalize(
@@ -178,6 +207,31 @@ def color_jitter(
     video = gray + (video - gray) * (1 + change[2])
     turn = _hue_matrix(change[3].flatten())
     return torch.einsum("bdc,btchw->btdhw", turn, video).clamp(0, 1)
+
+
+def _crop_spatial(
+    kind: str, x: Shaped[Tensor, "B T ..."], boxes: Float[Tensor, "B 4"], size: tuple[int, int]
+) -> Shaped[Tensor, "B T ..."]:
+    """An aligned array of clips of this height and width in a box of each, scaled back to it."""
+    height, width = size
+    boxes = boxes.to(x.device)
+    if kind in MAPS:
+        rows = (boxes[:, 0, None] + (torch.arange(height, device=x.device) + 0.5) * boxes[:, 2, None] / height).long()
+        columns = (boxes[:, 1, None] + (torch.arange(width, device=x.device) + 0.5) * boxes[:, 3, None] / width).long()
+        clips = torch.arange(len(x), device=x.device)[:, None, None]
+        # Indexed by clip, row and column with the frames between: they come out last.
+        return x[clips, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    if kind != "keypoints":
+        return x
+    scale = torch.stack([width / boxes[:, 3], height / boxes[:, 2]], -1)[:, None, None]
+    points = (x[..., :2] - boxes[:, None, None, [1, 0]]) * scale
+    limits = torch.tensor([width, height], device=x.device)
+    seen = ((points >= 0) & (points < limits)).all(-1, keepdim=True)
+    return torch.cat([points, x[..., 2:] * seen], -1)
+
+
+def _mirror_points(points: Float[Tensor, "B T K C"], width: int) -> Float[Tensor, "B T K C"]:
+    return torch.cat([width - points[..., :1], points[..., 1:]], -1)
 
 
 def _weights(

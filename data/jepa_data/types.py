@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
 
@@ -24,6 +24,8 @@ class ClipBatch:
         actions: what the agent did between neighboring frames; None for plain video.
         states: ground truth per frame, NaN where a quantity does not exist in an episode; None for plain video.
         labels: one integer per clip and label name; -1 where the label does not apply.
+        spatial: what `data.spatial` asks for, at the frames and in the pixels of `video`: "mask" uint8 [B, T, h, w],
+            "depth" float32 [B, T, h, w], "keypoints" [B, T, K, 2 or 3], "pose" [B, T, P, 3 or 7]; see spatial/kinds.py.
         keys: the sample each clip was cut from.
         start_seconds: where in its video each clip starts.
         is_image: whether a clip is one image, repeated.
@@ -39,6 +41,7 @@ class ClipBatch:
     seeds: Int64[Tensor, " B"] | None = None
     latents: Float[Tensor, "B S N D"] | None = None
     labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
+    spatial: dict[str, Shaped[Tensor, "B T ..."]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with every tensor on `device`."""
@@ -47,7 +50,7 @@ class ClipBatch:
             tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
             return {name: x.to(device, non_blocking=non_blocking) for name, x in tensors.items()}
 
-        return replace(self, **moved(vars(self)), labels=moved(self.labels))
+        return replace(self, **moved(vars(self)), labels=moved(self.labels), spatial=moved(self.spatial))
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -66,6 +66,7 @@ class ShardSet:
         mapped = _mapped_table(store, manifest.shards)
         wanted = {METADATA: True, ACTIONS: manifest.action_size, STATES: manifest.state_names}
         expected = {name for name, is_wanted in wanted.items() if is_wanted}
+        expected |= {info.member for info in manifest.spatial}
         lost: dict[str, tuple[str, ...]] = {}
         kept: dict[int, list[Sample]] = {}
         parts = [np.zeros(0, ROW)]

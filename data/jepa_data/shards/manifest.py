@@ -1,7 +1,8 @@
 """The files of a folder of shards, and their format.
 
 OUT/manifest.json                  the corpus: world, rates, sizes, names, splits -> shards with sizes and SHA-256
-OUT/train-000000.tar               KEY.mp4 (or KEY.jpg, ...), KEY.actions.npy, KEY.states.npy, KEY.metadata.json
+OUT/train-000000.tar               KEY.mp4 (or KEY.jpg, ...), KEY.actions.npy, KEY.states.npy, KEY.metadata.json,
+                                   and KEY.mask.npz, KEY.depth.npz, KEY.keypoints.npz, KEY.pose.npz where there are
 OUT/train-000000.index.jsonl       a line per sample: offsets of its members, times of its frames, its source
 OUT/index.npy                      a row of fixed size per sample (`table.ROW`), to choose clips
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from jepa.config import Config
 from jepa.config.reading import parse_json
@@ -22,6 +23,8 @@ from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 from jepa_data.printable import first_few
 from jepa_data.sampling import action_stride
+from jepa_data.spatial.kinds import MEMBERS as SPATIAL
+from jepa_data.spatial.kinds import SpatialInfo
 
 FORMAT: Literal["openjepa-shards"] = "openjepa-shards"
 MANIFEST = "manifest.json"
@@ -34,7 +37,7 @@ ACTIONS = "actions.npy"
 STATES = "states.npy"
 METADATA = "metadata.json"
 # Every kind of member that is read. Anything else in a tar, pickles above all, is refused by name.
-MEMBERS = (*MEDIA, ACTIONS, STATES, METADATA)
+MEMBERS = (*MEDIA, ACTIONS, STATES, METADATA, *SPATIAL)
 KEY_LENGTH = 80  # a USTAR name holds 100 characters, the member's ending included
 BLOCK = 512  # bytes; tar stores headers and data in blocks
 
@@ -64,7 +67,8 @@ class Manifest(Config):
     is 0 without actions. `actions`: their range, and mean and standard deviation in the training split; None in shards
     of earlier versions or other tools (then `stream.action_stats` computes them from the samples). `missing_states`:
     number of samples in which a state does not exist. `label_values`: names of the classes of a label; samples contain
-    their index. `made`: how the shards were made, as recorded by the command.
+    their index. `spatial`: masks, depth, keypoints and poses that belong to the frames of every sample. `made`: how the
+    shards were made, as recorded by the command.
     """
 
     format: Literal["openjepa-shards"] = FORMAT
@@ -78,9 +82,18 @@ class Manifest(Config):
     missing_states: dict[str, int] = Field(default_factory=dict)
     label_names: tuple[str, ...]
     label_values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    spatial: tuple[SpatialInfo, ...] = ()
     splits: dict[str, SplitRecord]
     seed: int
     made: dict[str, Any] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Shards without aligned arrays have the manifest that they always had: its hash names them."""
+        values = handler(self)
+        if not self.spatial:
+            values.pop("spatial", None)
+        return values
 
     @property
     def shards(self) -> list[ShardRecord]:
@@ -133,6 +146,11 @@ class Sample:
     def end(self) -> int:
         """First byte of the shard after the sample's data."""
         return max(offset + size for offset, size in self.members.values())
+
+    @property
+    def main(self) -> dict[str, tuple[int, int]]:
+        """Its members without the aligned arrays, which are read only by those who ask for them."""
+        return {name: place for name, place in self.members.items() if name not in SPATIAL}
 
     def video_index(self) -> VideoIndex | None:
         return None if self.video is None else VideoIndex.from_dict(self.video)

@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from jepa_data.shards.finite import as_float32
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
+from jepa_data.spatial.kinds import SpatialInfo
+from jepa_data.spatial.members import decode
 
 MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
@@ -38,26 +40,45 @@ class ShardFiles:
         self.store = open_store(folder) if isinstance(folder, Path | str) else folder
 
     def read(self, sample: Sample) -> dict[str, bytes]:
-        """All members of a sample, by suffix. Raises DecodeError ("truncated", "damaged", "missing", "too large")."""
-        first = min(offset for offset, _ in sample.members.values())
-        if first < 0 or min(size for _, size in sample.members.values()) < 0:
-            raise DecodeError("damaged", "the index says that it lies before the begin of the shard")
-        if sample.end - first > MEMBER_BYTES:
-            raise DecodeError("too large", f"it takes {sample.end - first} bytes, at most {MEMBER_BYTES} are read")
-        members = self._members(sample, first)
+        """All members of a sample but aligned arrays, by suffix.
+
+        Raises:
+            DecodeError: "truncated", "damaged", "missing" or "too large".
+        """
+        members = self._members(sample.shard, sample.main)
         if sample.crc32 is None or crc32(members) == sample.crc32:
             return members
         self.store.close()  # disks and networks err now and then: a second reading, of files opened again, decides
-        members = self._members(sample, first)
+        members = self._members(sample.shard, sample.main)
         if crc32(members) != sample.crc32:
             raise DecodeError("damaged", "its bytes are not those that were written (CRC-32)")
         return members
 
-    def _members(self, sample: Sample, first: int) -> dict[str, bytes]:
-        data = self.store.read(sample.shard, first, sample.end - first)
-        if len(data) < sample.end - first:
+    def spatial(self, sample: Sample, infos: Sequence[SpatialInfo]) -> dict[str, bytes]:
+        """Files of aligned arrays of a sample, by kind; `members.decode` opens them and checks their CRC-32.
+
+        Raises:
+            DecodeError: as `read`.
+        """
+        if not infos:
+            return {}
+        if missing := [info.member for info in infos if info.member not in sample.members]:
+            raise DecodeError("missing", f"it has no {missing[0]}, and the manifest says that every sample has one")
+        members = self._members(sample.shard, {info.member: sample.members[info.member] for info in infos})
+        return {info.kind: members[info.member] for info in infos}
+
+    def _members(self, shard: str, places: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+        """Read in one piece. Raises DecodeError."""
+        first = min(offset for offset, _ in places.values())
+        size = max(offset + size for offset, size in places.values()) - first
+        if first < 0 or min(size for _, size in places.values()) < 0:
+            raise DecodeError("damaged", "the index says that it lies before the begin of the shard")
+        if size > MEMBER_BYTES:
+            raise DecodeError("too large", f"it takes {size} bytes, at most {MEMBER_BYTES} are read")
+        data = self.store.read(shard, first, size)
+        if len(data) < size:
             raise DecodeError("truncated", "the shard ends inside it. Copy the shard again")
-        return {name: data[at - first : at - first + size] for name, (at, size) in sample.members.items()}
+        return {name: data[at - first : at - first + length] for name, (at, length) in places.items()}
 
     def close(self) -> None:
         self.store.close()
@@ -76,12 +97,18 @@ Later = Sequence[tuple[ClipKey, ClipSpec]]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The contents of a sample other than its images."""
+    """The contents of a sample other than its images; `spatial`: files of the aligned arrays asked for, by kind."""
 
     index: VideoIndex
     actions: Float32[np.ndarray, "P A"] | None
     states: Float32[np.ndarray, "F X"] | None
     labels: dict[str, int]
+    spatial: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the files that are kept."""
+        return sum(map(len, self.spatial.values()))
 
 
 @dataclass(eq=False)
@@ -95,6 +122,7 @@ class SampleReader:
     Args:
         size: (h, w) of the frames; None: as stored.
         whole_bytes, waiting_bytes: limits of the two parts; 0: no cache.
+        spatial: aligned arrays that are read too.
     """
 
     store: Store
@@ -103,6 +131,7 @@ class SampleReader:
     size: Size | None
     whole_bytes: int
     waiting_bytes: int
+    spatial: Sequence[SpatialInfo] = ()
 
     def __post_init__(self) -> None:
         self._files = ShardFiles(self.store)
@@ -118,7 +147,7 @@ class SampleReader:
         with self._lock:
             decoded = self._waiting.pop(clip, None)
             if decoded is not None:
-                self._waiting_size -= decoded[0].nbytes
+                self._waiting_size -= _size(decoded)
         return decoded
 
     def clips(self, sample: Sample, spec: ClipSpec, later: Later = ()) -> tuple[Images, Decoded]:
@@ -155,14 +184,14 @@ class SampleReader:
             images = still(data, self.size, spec.crop)
             return np.broadcast_to(images, (len(spec.indices), *images.shape[1:])), decoded
         with self.backend.open(data, decoded.index, self.limits) as reader:
-            if self._keeps_whole(decoded.index, spec.crop):
+            if self._keeps_whole(decoded, spec.crop):
                 frames = reader.frames(range(decoded.index.frames), size=self.size, crop=spec.crop)
                 with self._lock:
                     before = self._whole.setdefault((sample.shard, sample.end, spec.crop), (frames, decoded))
                     if before[0] is frames:  # else another thread was first
-                        self._whole_size += frames.nbytes
+                        self._whole_size += _size(before)
                 return frames[spec.indices], decoded
-            size = len(spec.indices) * self._frame_bytes(decoded.index, spec.crop)
+            size = len(spec.indices) * self._frame_bytes(decoded.index, spec.crop) + decoded.nbytes
             if size * len(later) > self.waiting_bytes:
                 later = ()
             wanted = [spec, *(other for _, other in later)]
@@ -171,10 +200,10 @@ class SampleReader:
         with self._lock:
             for (clip, _), frames in zip(later, others, strict=True):
                 self._waiting[clip] = frames, decoded
-                self._waiting_size += frames.nbytes
+                self._waiting_size += _size(self._waiting[clip])
             # The oldest go first: with other worker counts than the plan favors, their clips are taken elsewhere.
             while self._waiting_size > self.waiting_bytes:
-                self._waiting_size -= self._waiting.popitem(last=False)[1][0].nbytes
+                self._waiting_size -= _size(self._waiting.popitem(last=False)[1])
         return first, decoded
 
     def _rest(self, sample: Sample, members: dict[str, bytes], index: VideoIndex) -> Decoded:
@@ -183,10 +212,11 @@ class SampleReader:
             read_array(members, ACTIONS, index.frames - 1),
             read_array(members, STATES, index.frames),
             sample.labels | read_labels(read_metadata(members)),  # `jepa data index` notes .cls in the index
+            self._files.spatial(sample, self.spatial),
         )
 
-    def _keeps_whole(self, index: VideoIndex, crop: Crop | None) -> bool:
-        size = index.frames * self._frame_bytes(index, crop)
+    def _keeps_whole(self, decoded: Decoded, crop: Crop | None) -> bool:
+        size = decoded.index.frames * self._frame_bytes(decoded.index, crop) + decoded.nbytes
         return size * CACHED_SHARE <= self.whole_bytes and self._whole_size + size <= self.whole_bytes
 
     def _frame_bytes(self, index: VideoIndex, crop: Crop | None) -> int:
@@ -194,8 +224,23 @@ class SampleReader:
         return height * width * 3
 
 
+def read_spatial(files: ShardFiles, sample: Sample, infos: Sequence[SpatialInfo], frames: int) -> dict[str, np.ndarray]:
+    """The whole aligned arrays [T, ...] of a sample, by kind. Raises DecodeError, also for numbers that cannot be."""
+    arrays = {}
+    for info, data in zip(infos, files.spatial(sample, infos).values(), strict=True):
+        arrays[info.kind] = decode(data, info, frames)
+        if problem := info.problem(arrays[info.kind], frames):
+            raise DecodeError("damaged", problem)
+    return arrays
+
+
+def _size(cached: tuple[np.ndarray, Decoded]) -> int:
+    """Bytes that frames and what belongs to them take."""
+    return cached[0].nbytes + cached[1].nbytes
+
+
 def crc32(members: Mapping[str, bytes]) -> int:
-    """The checksum of a sample, independent of the order of its members."""
+    """The checksum of a sample without its aligned arrays, independent of the order of its members."""
     crc = 0
     for name in sorted(members):
         crc = zlib.crc32(members[name], crc)

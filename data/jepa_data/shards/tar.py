@@ -42,13 +42,17 @@ class OpenShard:
         labels: Mapping[str, int],
         index: VideoIndex,
         source: Mapping[str, Any] | None,
+        spatial: Mapping[str, bytes],
     ) -> None:
+        """Append a sample. `spatial`: files of aligned arrays; they come last, so that others need not read them."""
         places = {}
         offset = self.size
-        for name in sorted(members):  # the order TarWriter stores them in: a header block, then data in whole blocks
-            places[name] = [offset + BLOCK, len(members[name])]
-            offset += BLOCK + -(-len(members[name]) // BLOCK) * BLOCK
-        self._tar.write({"__key__": key, **members})
+        for part in (members, spatial):
+            for name in sorted(part):  # the order TarWriter stores them in: a header block, then data in whole blocks
+                places[name] = [offset + BLOCK, len(part[name])]
+                offset += BLOCK + -(-len(part[name]) // BLOCK) * BLOCK
+            if part:
+                self._tar.write({"__key__": key, **part})
         assert self.size == offset, "webdataset stored the members in another layout"
         record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc32(members)}
         if source:

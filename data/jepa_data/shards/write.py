@@ -40,6 +40,8 @@ from jepa_data.shards.media import probe_media
 from jepa_data.shards.resume_log import Finished, prepare
 from jepa_data.shards.table import ROW, TABLE, rows_of
 from jepa_data.shards.tar import OpenShard
+from jepa_data.spatial.kinds import SpatialInfo
+from jepa_data.spatial.members import encode
 from jepa_data.writable import writing
 
 Value = TypeVar("Value", bound=Hashable)
@@ -55,6 +57,7 @@ class ShardWriter:
         world: the simulated world of the recording; None for other video.
         action_size: A; 0 for video without actions.
         state_names, label_names: columns of `states` [T, X] and keys of `metadata["labels"]`.
+        spatial: masks, depth, keypoints or poses that every sample has.
         seed: of the corpus; stored.
         label_values: names of the classes of labels; may be filled until the context exits.
         made: how the shards are made, JSON-serializable; `resume` requires the same value.
@@ -75,6 +78,7 @@ class ShardWriter:
         label_names: Sequence[str],
         seed: int,
         label_values: Mapping[str, Sequence[str]] | None = None,
+        spatial: Sequence[SpatialInfo] = (),
         made: Mapping[str, Any] | None = None,
         shard_bytes: int = 64 * 2**20,
         overwrite: bool = False,
@@ -92,12 +96,16 @@ class ShardWriter:
             "seed": seed,
             "made": dict(made or {}),
         }
+        self._spatial = {info.kind: info for info in spatial}
         if action_size and fps is None:
             raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
         self._open: dict[str, OpenShard] = {}
         self._done: dict[str, list[Finished]] = {}
-        finished_before = prepare(self.out, json.loads(json.dumps(self._about)), overwrite=overwrite, resume=resume)
+        settings = json.loads(json.dumps(self._about))
+        if self._spatial:
+            settings["spatial"] = [info.model_dump(mode="json") for info in spatial]
+        finished_before = prepare(self.out, settings, overwrite=overwrite, resume=resume)
         for finished in finished_before:
             self._done.setdefault(finished.split, []).append(finished)
         self.done = frozenset(key for finished in finished_before for key in finished.keys(self.out))
@@ -116,6 +124,7 @@ class ShardWriter:
         ending: str = "mp4",
         source: Mapping[str, Any] | None = None,
         index: VideoIndex | None = None,
+        spatial: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Append one sample.
 
@@ -124,6 +133,7 @@ class ShardWriter:
             metadata: JSON-serializable; `metadata["labels"]` has an int per label name (-1: none).
             source: the original video: {"url", "start", "end"} in seconds.
             index: of the video, if already computed.
+            spatial: the array [T, ...] of each kind that the writer was made for; see `spatial/kinds.py`.
 
         Raises:
             DataError: the parts do not match each other or the corpus, or the key exists.
@@ -142,12 +152,13 @@ class ShardWriter:
         actions, states, missing = _checked_numbers(key, actions, states, self._about["state_names"])
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
+        arrays = self._spatial_members(key, frames, spatial or {})
         with writing(self.out):
             if split not in self._open:
                 number = len(self._done.setdefault(split, []))
                 self._open[split] = OpenShard(self.out / f"{split}-{number:06d}.tar")
             shard = self._open[split]
-            shard.write(key, members, labels, index, source)
+            shard.write(key, members, labels, index, source, arrays)
             self._keys.add(key)
             shard.missing_states.update(missing)
             if actions is not None and len(actions):
@@ -170,6 +181,7 @@ class ShardWriter:
                 actions=self._action_stats(),
                 missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
                 label_values={name: tuple(values) for name, values in self.label_values.items()},
+                spatial=tuple(self._spatial.values()),
                 splits={split: summed(finished) for split, finished in parts.items()},
             )
             manifest.save(self.out)
@@ -235,6 +247,18 @@ class ShardWriter:
         names = self._about["label_names"]
         if set(labels) != set(names):
             raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
+
+    def _spatial_members(self, key: str, frames: int, arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """Files of aligned arrays. Raises DataError if they are not those that the writer was made for."""
+        if set(arrays) != set(self._spatial):
+            expected = ", ".join(self._spatial) or "none"
+            raise DataError(
+                f"sample {key!r}: expected the aligned arrays {expected}, found {', '.join(arrays) or 'none'}"
+            )
+        for kind, info in self._spatial.items():
+            if problem := info.problem(arrays[kind], frames):
+                raise DataError(f"sample {key!r}: {problem}")
+        return {info.member: encode(arrays[kind]) for kind, info in self._spatial.items()}
 
 
 def _checked_numbers(

@@ -4,7 +4,7 @@ Everything about an episode is a function of (seed, episode number), so the same
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,9 @@ from jepa_data.errors import DataError
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.manifest import MANIFEST, Manifest
 from jepa_data.shards.write import ShardWriter
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import make_batch
-from jepa_data.worlds.base import episode_generator
+from jepa_data.worlds.base import WorldBatch, episode_generator
 from jepa_data.writable import holding
 
 CHUNK = 64  # episodes simulated side by side
@@ -37,6 +38,7 @@ class Recording:
         policy: who acts; one of the world's `policies`.
         crf: x264's constant quality, 0 (all but lossless) to 51. Where a step changes few pixels, the errors of 14 are
             a quarter of what it changes in principal components, and those of 0 a hundredth, in a third more bytes.
+        spatial: kinds of true arrays of every frame that are recorded too, such as ("mask", "keypoints").
     """
 
     world: str
@@ -47,6 +49,7 @@ class Recording:
     test_share: float = 0.15
     policy: str = "random"
     crf: int = 14
+    spatial: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.frames < 2:
@@ -78,6 +81,7 @@ def record(
     about = make_batch(r.world, np.arange(1), image_size=r.image_size, seed=r.seed)
     if r.policy not in about.policies:
         raise DataError(f"{r.world} has the policies {', '.join(about.policies)}, found {r.policy!r}")
+    infos = _spatial_infos(about, r.spatial)
     open_writer = partial(
         ShardWriter,
         out,
@@ -87,6 +91,7 @@ def record(
         action_size=about.action_size,
         state_names=about.state_names,
         label_names=about.label_names,
+        spatial=infos,
         seed=r.seed,
         overwrite=overwrite,
     )
@@ -105,9 +110,19 @@ def record(
                 split = "train" if episode.number < r.train_episodes else "test"
                 key = f"episode-{episode.number:06d}"
                 states = episode.states if about.state_names else None
-                writer.write(split, key, encoded, len(episode.video), episode.actions, states, metadata)
+                frames = len(episode.video)
+                writer.write(split, key, encoded, frames, episode.actions, states, metadata, spatial=episode.spatial)
             progress(chunk[-1].number + 1)
     return Manifest.model_validate_json((out / MANIFEST).read_text())
+
+
+def _spatial_infos(world: WorldBatch, kinds: Sequence[str]) -> list[SpatialInfo]:
+    """Raises DataError if the world does not compute these kinds of arrays."""
+    there = {info.kind: info for info in world.spatial_infos}
+    if unknown := [kind for kind in kinds if kind not in there]:
+        known = ", ".join(there) or "nothing of the kind"
+        raise DataError(f"spatial: {world.name} computes {known}, found {unknown[0]!r}")
+    return [there[kind] for kind in dict.fromkeys(kinds)]
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,7 @@ class _Episode:
     actions: Float32[np.ndarray, "P A"]
     states: Float[np.ndarray, "T X"]
     labels: dict[str, int]
+    spatial: dict[str, np.ndarray]
 
 
 def _simulate(r: Recording) -> Iterator[list[_Episode]]:
@@ -129,14 +145,18 @@ def _simulate(r: Recording) -> Iterator[list[_Episode]]:
         actions = batch.act(r.policy, generators, r.frames)
         images = [batch.render()]
         states = [batch.states()]
+        spatial = {kind: [batch.spatial(kind)] for kind in r.spatial}
         lengths = np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
             lengths += ~batch.terminated()
             batch.step(actions[:, t])
             images.append(batch.render())
             states.append(batch.states())
+            for kind, arrays in spatial.items():
+                arrays.append(batch.spatial(kind))
         video = np.stack(images, 1)
         all_states = np.stack(states, 1)
+        all_spatial = {kind: np.stack(arrays, 1) for kind, arrays in spatial.items()}
         yield [
             _Episode(
                 number=first + row,
@@ -144,6 +164,7 @@ def _simulate(r: Recording) -> Iterator[list[_Episode]]:
                 actions=actions[row, : length - 1],
                 states=all_states[row, :length],
                 labels={name: int(x[row]) for name, x in batch.labels.items()},
+                spatial={kind: x[row, :length] for kind, x in all_spatial.items()},
             )
             for row, length in enumerate(lengths.tolist())
         ]

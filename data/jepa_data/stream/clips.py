@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from jepa_data.config import StreamConfig
-from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
+from jepa_data.decode import Crop, Limits, Size, VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import (
     AUGMENT,
@@ -39,6 +39,9 @@ from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
+from jepa_data.spatial.fitted import fitted
+from jepa_data.spatial.kinds import SpatialInfo
+from jepa_data.spatial.members import decode
 from jepa_data.stream.latents import Latents
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
@@ -56,6 +59,7 @@ class Corpus:
         action_size: width of the actions; 0: no actions.
         action_stride: actions between two frames of a clip.
         states: width of the states; 0: none are read.
+        spatial: aligned arrays that are read.
     """
 
     store: Store
@@ -64,6 +68,7 @@ class Corpus:
     action_size: int
     action_stride: int
     states: int
+    spatial: tuple[SpatialInfo, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples) if self.chosen is None else len(self.chosen)
@@ -202,6 +207,7 @@ class ClipReader:
             "latents": latents,
             "actions": actions_of(corpus, decoded, spec),
             "states": states_of(corpus, decoded, spec),
+            "spatial": spatial_of(corpus, decoded, spec, self.config.size),
             "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
             "start_seconds": float(index.seconds[start]),
             "still": sample.media in IMAGES,
@@ -259,7 +265,13 @@ class ClipReader:
                 limits = Limits(timeout_seconds=config.decode_seconds)
                 store = self.corpora[source].store
                 self._readers[source] = SampleReader(
-                    store, get_backend(config.backend), limits, config.size, cache - waiting, waiting
+                    store,
+                    get_backend(config.backend),
+                    limits,
+                    config.size,
+                    cache - waiting,
+                    waiting,
+                    self.corpora[source].spatial,
                 )
             return self._readers[source]
 
@@ -289,6 +301,23 @@ def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | 
     if not corpus.states:
         return None
     return _of_width(corpus.states, decoded.states, "{} states")[spec.indices]
+
+
+def spatial_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec, size: Size | None) -> dict[str, np.ndarray]:
+    """Aligned arrays of a clip, cropped and scaled as its frames are. Raises DecodeError if they are damaged.
+
+    Args:
+        size: height and width of the frames; None: those of the crop, or of the video.
+    """
+    image = (decoded.index.height, decoded.index.width)
+    if size is None:
+        size = image if spec.crop is None else spec.crop[2:]
+    arrays = {}
+    for info in corpus.spatial:
+        rows = decode(decoded.spatial[info.kind], info, decoded.index.frames, spec.indices)
+        moved = fitted(info.kind, rows, image, spec.crop, size)
+        arrays[info.kind] = moved.astype(np.float32) if info.kind == "depth" else moved
+    return arrays
 
 
 def _of_width(width: int, array: np.ndarray | None, what: str) -> np.ndarray:
@@ -329,4 +358,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         seeds=torch.tensor([sample["seed"] for sample in samples]),
         latents=stacked("latents"),
         labels={name: torch.tensor([s["labels"][name] for s in samples]) for name in samples[0]["labels"]},
+        spatial={
+            kind: torch.from_numpy(np.stack([s["spatial"][kind] for s in samples])) for kind in samples[0]["spatial"]
+        },
     )

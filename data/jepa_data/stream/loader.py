@@ -16,6 +16,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
+from jepa_data.spatial.kinds import MAPS
 from jepa_data.stream.clips import ClipReader, Corpus, WorkerBatch
 from jepa_data.stream.latents import Latents, manifest_sha256
 from jepa_data.stream.loader_stats import StatsRecorder
@@ -98,6 +99,7 @@ class ClipLoader:
         self.action_size, mismatches = fitting(self.sources, self.config)
         self.notes = (*(note for source in self.sources for note in source.notes), *mismatches)
         self.corpora = [self._select(number, source) for number, source in enumerate(self.sources)]
+        check_spatial(self.sources, self.corpora)
         self._recorder.check()
         self.plan = self._plan()
         self._batches = self.plan.epoch_batches
@@ -230,6 +232,17 @@ def _open_latents(folder: str, sources: Sequence[ShardSet], config: StreamConfig
     if len(sources) > 1:
         raise DataError(f"{folder}: latents are of one folder of shards, and data.shards mixes {len(sources)}")
     return Latents.open(folder, sources[0].manifest)
+
+
+def check_spatial(sources: Sequence[ShardSet], corpora: Sequence[Corpus]) -> None:
+    """Raises DataError if keypoints or poses of the sources are not the same ones, or classes of masks differ."""
+    for infos in zip(*(corpus.spatial for corpus in corpora), strict=True):
+        what = [(info.names, None if info.kind in MAPS else info.shape) for info in infos]
+        if len(set(what)) > 1:
+            listed = "; ".join(f"{source.url}: {info.text()}" for source, info in zip(sources, infos, strict=True))
+            raise DataError(
+                f"data.spatial: the sources have different {infos[0].kind} ({listed}). Mix those of one kind"
+            )
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:

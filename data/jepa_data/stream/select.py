@@ -1,5 +1,6 @@
 """Select the samples of a source that are readable and long enough for a clip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import long_enough
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.quarantine import listed, read
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.stream.clips import ROWS, Bad, Corpus
 
 
@@ -67,5 +69,19 @@ def select(shards: ShardSet, split: str, config: StreamConfig, source: int = 0) 
     chosen = None if usable.all() else torch.from_numpy(np.flatnonzero(usable)).share_memory_()
     about = shards.manifest
     stride = about.action_width(config.fps, config.stride) // max(1, about.action_size)
-    corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names))
+    spatial = spatial_infos(shards, config.spatial)
+    corpus = Corpus(shards.store, samples, chosen, about.action_size, stride, len(about.state_names), spatial)
     return Selected(corpus, count, int(np.count_nonzero(skipped)), tuple(bad))
+
+
+def spatial_infos(shards: ShardSet, kinds: Sequence[str]) -> tuple[SpatialInfo, ...]:
+    """The aligned arrays of these kinds. Raises DataError if the shards have none of a kind."""
+    there = {info.kind: info for info in shards.manifest.spatial}
+    for kind in kinds:
+        if kind not in there:
+            has = f"They have: {', '.join(there)}" if there else "They have no aligned arrays"
+            raise DataError(
+                f"data.spatial: {shards.url} has no {kind}. {has}. Record a world with --spatial {kind}, or add it: "
+                "jepa_data.annotate"
+            )
+    return tuple(there[kind] for kind in kinds)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import rows
 
 
@@ -44,6 +45,7 @@ class WorldBatch(ABC):
         label_names: of whole episodes. The state has a field [E] for each name.
         image_sizes: minimum and maximum image size.
         longest_repeat: maximum number of frames for which the random policy repeats an action.
+        spatial_infos: masks, depth or keypoints that `spatial` computes, see `jepa_data.spatial.kinds`.
         state: of the episodes, see `rows.py`.
 
     A `cached_property` may cache constants derived from the state, such as a background; copies compute it again.
@@ -77,6 +79,10 @@ class WorldBatch(ABC):
         """Labels of whole episodes: [E] by name."""
         return {name: getattr(self.state, name) for name in self.label_names}
 
+    @property
+    def spatial_infos(self) -> tuple[SpatialInfo, ...]:
+        return ()
+
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Any:
         """The initial state of one episode, without the batch dimension."""
@@ -97,6 +103,13 @@ class WorldBatch(ABC):
         if not self.state_names:
             return np.zeros((len(self), 0), np.float32)
         return self.state.astype(np.float32)
+
+    def spatial(self, kind: str) -> NDArray[Any]:
+        """What belongs to the images of the current state, without noise or anti-aliasing; one of `spatial_infos`.
+
+        A mask or depth is [E, size, size], keypoints are [E, K, 3].
+        """
+        raise NotImplementedError(f"{self.name} computes no {kind}")
 
     def terminated(self) -> NDArray[np.bool_]:
         """Which episodes have ended [E]; their recordings stop. By default, none."""

@@ -14,10 +14,12 @@ widths and seconds; y points downwards. Each episode is drawn from (seed, episod
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import render
 from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.geometry import in_unit_disc, unit_vector
@@ -103,7 +105,18 @@ class BilliardsBatch(GoalBatch):
         self.level = LEVELS[level]
         names = ["puck"] + [f"body{i}" for i in range(self.level.bodies[1])]
         self.state_names = [f"{name}.{field}" for name in names for field in FIELDS]
+        band = ("band",) if self.level.band_width else ()
+        self._bodies = tuple(names)
+        self._regions = ("table", *names, *band)
         super().__init__(episodes, image_size=image_size, seed=seed)
+
+    @property
+    def spatial_infos(self) -> tuple[SpatialInfo, ...]:
+        """Regions of the image (the band hides discs), and the middle of each disc."""
+        side = self.image_size
+        mask = SpatialInfo(kind="mask", shape=(side, side), dtype="uint8", names=self._regions)
+        points = SpatialInfo(kind="keypoints", shape=(self.level.discs, 3), dtype="float32", names=self._bodies)
+        return mask, points
 
     def draw(self, rng: np.random.Generator) -> Tables:
         return _draw_episode(self.level, rng)
@@ -140,6 +153,24 @@ class BilliardsBatch(GoalBatch):
         image *= 255.0
         image += 0.5
         return image.astype(np.uint8)
+
+    def spatial(self, kind: str) -> NDArray[Any]:
+        """Mask [E, size, size] of `_regions`, or keypoints [E, M, 3]: NaN if absent, visible if not under the band."""
+        d = self.state.discs
+        band = self.state.look.band.T[..., None]
+        if kind == "keypoints":
+            x = d.position[..., 0]
+            seen = d.present & ~((x >= band[0]) & (x < band[1]))
+            points = np.concatenate([d.position * self.image_size, seen[..., None]], -1).astype(np.float32)
+            points[..., :2][~d.present] = np.nan
+            return points
+        mask = np.zeros((len(self), self.image_size, self.image_size), np.uint8)
+        position, radius = d.position.astype(np.float32), d.radius.astype(np.float32)
+        for m in reversed(range(self.level.discs)):
+            render.mask_discs(mask, position[:, m], radius[:, m], m + 1, d.present[:, m])
+        x = (np.arange(self.image_size) + 0.5) / self.image_size
+        hidden = (x >= band[0]) & (x < band[1])
+        return np.where(hidden[:, None, :], np.uint8(self.level.discs + 1), mask)
 
     @cached_property
     def _empty_tables(self) -> NDArray[np.float32]:

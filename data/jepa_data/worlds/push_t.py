@@ -11,12 +11,15 @@ see `pushing/table.py`. The data differ: DINO-WM replays human demonstrations wi
                  four differences) and the angle within 20 degrees
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import render, rows
 from jepa_data.worlds.base import GoalBatch
-from jepa_data.worlds.geometry import in_unit_disc, wrapped
+from jepa_data.worlds.geometry import in_unit_disc, rotated, wrapped
 from jepa_data.worlds.pushing.policies import PUSHER_RANGE, REACH, Demonstration, Script
 from jepa_data.worlds.pushing.table import BAR, PUSHER, STEM, TABLE, WALL, WALLS, Pushing, Table
 
@@ -26,6 +29,7 @@ PAPER = np.array([0.96, 0.96, 0.94], np.float32)
 SLATE = np.array([0.35, 0.42, 0.5], np.float32)
 BLUE = np.array([0.1, 0.3, 0.95], np.float32)
 CORNERS = np.array([(x, y) for (x0, y0), (x1, y1) in (BAR, STEM) for x in (x0, x1) for y in (y0, y1)])
+POINTS = ("agent", *(f"{bar}.{side}" for bar in ("bar", "stem") for side in ("nw", "sw", "ne", "se")))
 BOXES = tuple(tuple((x / TABLE, y / TABLE) for x, y in box) for box in (BAR, STEM))
 
 
@@ -45,6 +49,14 @@ class PushTBatch(GoalBatch):
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         self._physics = Pushing(self.name)
         super().__init__(episodes, image_size=image_size, seed=seed)
+
+    @property
+    def spatial_infos(self) -> tuple[SpatialInfo, ...]:
+        """Table, T and, on top, the pusher; the middle of the pusher, and the corners of the two bars of the T."""
+        side = self.image_size
+        mask = SpatialInfo(kind="mask", shape=(side, side), dtype="uint8", names=("table", "block", "agent"))
+        points = SpatialInfo(kind="keypoints", shape=(1 + len(CORNERS), 3), dtype="float32", names=POINTS)
+        return mask, points
 
     def draw(self, rng: np.random.Generator) -> Table:
         return _at_rest(_draw(rng))
@@ -67,6 +79,25 @@ class PushTBatch(GoalBatch):
         radius = np.full(count, PUSHER / TABLE, np.float32)
         render.paint_discs(image, agent, radius, np.tile(BLUE, (count, 1)), np.ones(count, dtype=bool))
         return (image * 255 + 0.5).astype(np.uint8)
+
+    def spatial(self, kind: str) -> NDArray[Any]:
+        """Mask [E, size, size], or keypoints [E, 9, 3]; a corner is visible unless the pusher is over it."""
+        block = self.state.block
+        agent = self.state.agent / TABLE
+        if kind == "keypoints":
+            angle = np.repeat(block[:, 2, None], len(CORNERS), 1)
+            corners = (
+                block[:, None, :2] + rotated(np.broadcast_to(CORNERS, (len(self), *CORNERS.shape)), angle)
+            ) / TABLE
+            hidden = np.linalg.norm(corners - agent[:, None], axis=-1) < PUSHER / TABLE
+            points = np.concatenate([agent[:, None], corners], 1) * self.image_size
+            seen = np.column_stack([np.ones(len(self)), ~hidden])
+            return np.concatenate([points, seen[..., None]], -1).astype(np.float32)
+        mask = np.zeros((len(self), self.image_size, self.image_size), np.uint8)
+        render.mask_boxes(mask, (block / (TABLE, TABLE, 1.0)).astype(np.float32), BOXES, 1)
+        radius = np.full(len(self), PUSHER / TABLE, np.float32)
+        render.mask_discs(mask, agent.astype(np.float32), radius, 2, np.ones(len(self), dtype=bool))
+        return mask
 
     def goal_state(self) -> NDArray[np.float64]:
         """Poses of pusher and T [E, 5]."""

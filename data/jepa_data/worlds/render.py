@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Boxes = tuple[tuple[tuple[float, float], ...], ...]  # upper left and lower right corner of each
 
 
 def paint_discs(image: Floats, center: Floats, radius: Floats, color: Floats, present: NDArray[np.bool_]) -> None:
@@ -74,7 +75,7 @@ def background(texture: Floats, light: Floats, color: Floats, size: int) -> Floa
     return np.clip(color[:, None, None] + (smooth + slope)[..., None], 0, 1).astype(np.float32)
 
 
-def paint_boxes(image: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, float], ...], ...], color: Floats) -> None:
+def paint_boxes(image: Floats, pose: Floats, boxes: Boxes, color: Floats) -> None:
     """Paint an object made of boxes into every image, in place.
 
     Args:
@@ -83,15 +84,35 @@ def paint_boxes(image: Floats, pose: Floats, boxes: tuple[tuple[tuple[float, flo
         boxes: upper left and lower right corner of each, about the origin, in image widths.
         color: [3], 0..1.
     """
-    height, width = image.shape[1:3]
+    width = image.shape[2]
+    cover = np.clip(0.5 - _outside(image.shape[1:3], pose, boxes) * width, 0.0, 1.0)[..., None]
+    image += cover * (color - image)
+
+
+def _outside(size: tuple[int, ...], pose: Floats, boxes: Boxes) -> Floats:
+    """How far the pixels [E, h, w] lie outside of the nearest box, in image widths; negative within it."""
+    height, width = size
     dx = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :] - pose[:, 0, None, None]
     dy = ((np.arange(height, dtype=np.float32) + 0.5) / height)[None, :, None] - pose[:, 1, None, None]
     cos, sin = np.cos(pose[:, 2])[:, None, None], np.sin(pose[:, 2])[:, None, None]
     x = cos * dx + sin * dy
     y = cos * dy - sin * dx
     outside = [np.maximum(np.maximum(x0 - x, x - x1), np.maximum(y0 - y, y - y1)) for (x0, y0), (x1, y1) in boxes]
-    cover = np.clip(0.5 - np.min(outside, 0) * width, 0.0, 1.0)[..., None]
-    image += cover * (color - image)
+    return np.min(outside, 0)
+
+
+def mask_discs(mask: NDArray[np.uint8], center: Floats, radius: Floats, value: int, present: NDArray[np.bool_]) -> None:
+    """Number the pixels [E, h, w] that `paint_discs` covers at least half, in place."""
+    height, width = mask.shape[1:]
+    dx = np.arange(width, dtype=np.float32) + 0.5 - center[:, :1] * width
+    dy = np.arange(height, dtype=np.float32) + 0.5 - center[:, 1:] * height
+    covered = dx[:, None, :] ** 2 + dy[:, :, None] ** 2 <= (radius * width)[:, None, None] ** 2
+    mask[covered & present[:, None, None]] = value
+
+
+def mask_boxes(mask: NDArray[np.uint8], pose: Floats, boxes: Boxes, value: int) -> None:
+    """Number the pixels [E, h, w] that `paint_boxes` covers at least half, in place."""
+    mask[_outside(mask.shape[1:], pose, boxes) <= 0] = value
 
 
 @dataclass(frozen=True)

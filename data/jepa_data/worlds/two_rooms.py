@@ -13,11 +13,13 @@ As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that wo
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_data.worlds import rows
+from jepa_data.spatial.kinds import SpatialInfo
+from jepa_data.worlds import render, rows
 from jepa_data.worlds.base import GoalBatch
 from jepa_data.worlds.geometry import clip_to_unit, unit_vector
 
@@ -64,6 +66,13 @@ class TwoRoomsBatch(GoalBatch):
         self.name = "two-rooms-random-wall" if random_wall else "two-rooms"
         self.random_wall = random_wall
         super().__init__(episodes, image_size=image_size, seed=seed)
+
+    @property
+    def spatial_infos(self) -> tuple[SpatialInfo, ...]:
+        """Floor, walls and the dot (where it is at least half as bright as in its middle); the dot and the door."""
+        side = self.image_size
+        mask = SpatialInfo(kind="mask", shape=(side, side), dtype="uint8", names=("floor", "wall", "agent"))
+        return mask, SpatialInfo(kind="keypoints", shape=(2, 3), dtype="float32", names=("agent", "door"))
 
     def draw(self, rng: np.random.Generator) -> Rooms:
         wall = door = 32.0
@@ -202,6 +211,18 @@ class TwoRoomsBatch(GoalBatch):
         x, y = np.exp(-((at - here.T[..., None]) ** 2) / (2 * DOT**2))
         image[..., 0] = (255 * y[:, :, None] * x[:, None, :] + 0.5).astype(np.uint8)
         return image
+
+    def spatial(self, kind: str) -> NDArray[Any]:
+        """Mask [E, size, size], or keypoints [E, 2, 3]."""
+        r = self.state
+        if kind == "keypoints":
+            points = np.stack([r.position, np.column_stack([r.wall, r.door])], 1) * (self.image_size / 64)
+            return np.concatenate([points, np.ones((len(self), 2, 1))], -1).astype(np.float32)
+        mask = (self._walls[..., 1] > 0).astype(np.uint8)
+        here = (r.position / 64).astype(np.float32)
+        radius = np.full(len(self), DOT * np.sqrt(2 * np.log(2)) / 64, np.float32)
+        render.mask_discs(mask, here, radius, 2, np.ones(len(self), dtype=bool))
+        return mask
 
     @cached_property
     def _walls(self) -> NDArray[np.uint8]:

@@ -37,6 +37,13 @@ def record(
     crf: Annotated[
         int, typer.Option(help="Quality of the video: 0 keeps nearly every pixel, in a third more bytes; up to 51.")
     ] = 14,
+    spatial: Annotated[
+        str,
+        typer.Option(
+            help="True arrays of every frame to store too: mask,keypoints in billiards, two-rooms and push-t; depth in "
+            "doom-rooms."
+        ),
+    ] = "",
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Record a scripted policy in WORLD: video, actions and true states, as shards in OUT."""
@@ -44,7 +51,8 @@ def record(
     from jepa_data.sources.rollouts import Recording
     from jepa_data.sources.rollouts import record as run
 
-    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy, crf)
+    kinds = tuple(filter(None, spatial.split(",")))
+    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy, crf, kinds)
     with counting("recording", episodes) as progress:
         manifest = run(recording, out, overwrite=overwrite, progress=progress)
     parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())
@@ -52,6 +60,8 @@ def record(
     whole = sum(split.frames for split in manifest.splits.values()) == episodes * frames
     length = f"{frames} frames" if whole else f"up to {frames} frames"
     typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
+    for info in manifest.spatial:
+        typer.echo(f"  {info.text()}")
     if note := manifest.missing_note():
         typer.echo(f"  {note}")
 

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
+from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import rows
 from jepa_data.worlds.doom.map import CELL, wad, wall_cells
-from jepa_data.worlds.doom.view import DoomView
+from jepa_data.worlds.doom.view import DoomDepthView, DoomView
 from jepa_data.worlds.geometry import angle_of, rotated, wrapped
 from jepa_data.worlds.maze_paths import MazePaths
 from jepa_data.worlds.packages import needed
@@ -75,6 +76,16 @@ class DoomRoomsBatch(WaypointBatch):
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3] from the poses of the walkers."""
         return _view(self.image_size, os.getpid()).draw(self.state)
+
+    @property
+    def spatial_infos(self) -> tuple[SpatialInfo, ...]:
+        """Depth in units of the map, to within 4 units."""
+        side = self.image_size
+        return (SpatialInfo(kind="depth", shape=(side, side), dtype="float16", unit="units"),)
+
+    def spatial(self, kind: str) -> NDArray[np.float16]:
+        """Depth [E, size, size], by ViZDoom."""
+        return _depth_view(self.image_size, os.getpid()).depth(self.state)
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Set the walkers to `goal` [E, 3].
@@ -189,3 +200,8 @@ class _Stroll:
 def _view(size: int, process: int) -> DoomView:
     """One for each process: a forked one would talk to its parent's game."""
     return DoomView(NAME, EXTRA, wad(), size)
+
+
+@cache
+def _depth_view(size: int, process: int) -> DoomDepthView:
+    return DoomDepthView(NAME, EXTRA, wad(), size)

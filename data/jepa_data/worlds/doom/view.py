@@ -10,16 +10,19 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_data.errors import DataError
+from jepa_data.spatial.fitted import nearest
 from jepa_data.worlds.packages import needed
 
 TURNS = 2**16  # an angle of Doom's is so many parts of a full turn
+DEPTH_FIRST, DEPTH_STEP = 5.6, 7.15  # units: of level 0, and between two levels; right to 4 units at walls
+LAST_LEVEL = 160
 QUIET = 16  # steps of the game at its beginning, in which it ignores the player
 
 
@@ -30,6 +33,8 @@ class DoomView:
         wad: the map, as MAP01.
         size: of the square images in pixels; the game renders 4:3 at 90 degrees, which is scaled to the square.
     """
+
+    has_depth: ClassVar[bool] = False
 
     def __init__(self, world: str, extra: str, wad: bytes, size: int) -> None:
         self._world = world
@@ -55,6 +60,7 @@ class DoomView:
         game.set_episode_timeout(0)
         game.set_seed(0)
         game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
+        game.set_depth_buffer_enabled(self.has_depth)
         variables = vizdoom.GameVariable
         game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
         try:
@@ -77,6 +83,11 @@ class DoomView:
         return images
 
     def _look(self, x: int, y: int, angle: int) -> NDArray[np.uint8]:
+        image = Image.fromarray(self._moved(x, y, angle).screen_buffer)
+        return np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX))
+
+    def _moved(self, x: int, y: int, angle: int) -> Any:
+        """What the game shows of this place."""
         turn = (self._angle - angle + TURNS // 2) % TURNS - TURNS // 2  # to the right is positive
         self._game.send_game_command(f"warp {x} {y}")
         # The game takes the whole parts below: half a part more keeps rounding from losing one.
@@ -89,14 +100,35 @@ class DoomView:
                 f"{self._world}: the player was to be put to ({x}, {y}) at {angle * 360 / TURNS:.2f} degrees and is at "
                 f"({there[0]:g}, {there[1]:g}) at {there[2]:.2f}"
             )
-        small = Image.fromarray(state.screen_buffer).resize((self._size, self._size), Image.Resampling.BOX)
-        return np.asarray(small)
+        return state
 
     def _state(self) -> Any:
         state = self._game.get_state()
         if state is None:
             raise RuntimeError(f"{self._world}: the game has ended")
         return state
+
+
+class DoomDepthView(DoomView):
+    """Renders the depth of views in a map, in a game of its own: images are those of a game without it.
+
+    The game stores depth in 256 levels of DEPTH_STEP units, in order from DEPTH_FIRST; this was measured at walls. What
+    is nearer wraps around, to levels that no view in a map of this size reaches.
+    """
+
+    has_depth = True
+
+    def depth(self, poses: NDArray[np.float64]) -> NDArray[np.float16]:
+        """Distances along the optical axis [E, size, size] in units, from poses [E, 3]; see `draw`."""
+        depth = np.empty((len(poses), self._size, self._size), np.float16)
+        with self._busy:
+            for image, (x, y, angle) in zip(depth, poses.tolist(), strict=True):
+                levels = self._moved(round(x), round(y), _parts(np.rad2deg(angle))).depth_buffer
+                rows = nearest(0, levels.shape[0], levels.shape[0], levels.shape[0], self._size)
+                columns = nearest(0, levels.shape[1], levels.shape[1], levels.shape[1], self._size)
+                seen = levels[rows[:, None], columns].astype(np.float32)
+                image[:] = np.where(seen > LAST_LEVEL, 0.0, DEPTH_FIRST + DEPTH_STEP * seen)
+        return depth
 
 
 def end_game(game: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
