@@ -145,7 +145,7 @@ def random_resized_crop(
 
 
 def random_boxes(
-    video: Float[Tensor, "B T C h w"],
+    video: Shaped[Tensor, "B T C h w"],
     scale: tuple[float, float],
     ratio: tuple[float, float],
     *,
@@ -261,7 +261,7 @@ def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
     return (video * _channels((LUMA,), video.device, video.dtype)).sum(2, keepdim=True)
 
 
-def _chosen(video: Float[Tensor, "B T C h w"], probability: float, generator: Random) -> Tensor:
+def _chosen(video: Shaped[Tensor, "B T C h w"], probability: float, generator: Random) -> Tensor:
     draws = _draws(1, len(video), 1, generator)[0, :, 0]
     return (draws < probability).to(video.device)[:, None, None, None, None]
 

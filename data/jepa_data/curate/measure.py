@@ -15,7 +15,7 @@ from jepa_data.errors import DecodeError
 from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
-from jepa_data.shards.read import ShardFiles, read_labels, read_metadata
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_spatial
 from jepa_data.shards.store import Store
 
 Problem = tuple[str, str]  # kind, detail
@@ -69,10 +69,12 @@ class Measurer:
             return Measured(problem=(error.kind, error.detail))
 
     def _measure(self, sample: Sample) -> Measured:
-        members = ShardFiles(self.store).read(sample)
+        files = ShardFiles(self.store)
+        members = files.read(sample)
         index = sample.video_index() or probe_media(members[sample.media], sample.media)
         metadata = read_metadata(members)
         labels = all_labels(metadata, sample, self.manifest)
+        read_spatial(files, sample, self.manifest.spatial, index.frames)  # what is damaged is left out
         widths, not_resampled = self._widths(members, metadata, index)
         looks = look(looked_at(members[sample.media], sample.media, index, self.look))
         return Measured(

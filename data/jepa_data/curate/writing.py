@@ -18,7 +18,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_metadata
+from jepa_data.shards.read import ShardFiles, read_metadata, read_spatial
 from jepa_data.shards.write import ShardWriter
 
 # Takes the frames that were looked at, [T, h, w, 3], RGB, 0..255, and the metadata; gives anything JSON can hold.
@@ -55,6 +55,7 @@ def new_writer(
         label_names=old.label_names,
         seed=old.seed,
         label_values=old.label_values,
+        spatial=old.spatial,
         made=_made(shards, config, annotations),
         shard_bytes=config.shard_mib * 2**20,
         overwrite=overwrite,
@@ -86,6 +87,7 @@ def write_samples(
                 parts = as_stored(members, metadata, index.frames)
             else:
                 parts = resampled(members, metadata, index.seconds, resample)
+            spatial = read_spatial(files, sample, shards.manifest.spatial, index.frames)
             noted = _annotated(sample, members, index, parts.metadata, config.look, annotate)
         except DecodeError as error:
             raise DataError(
@@ -104,6 +106,7 @@ def write_samples(
             ending=sample.media,
             source=sample.source,
             index=index,
+            spatial=spatial,
         )
         progress(done)
 

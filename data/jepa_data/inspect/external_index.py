@@ -1,6 +1,7 @@
 """Samples of a tar that somebody else wrote, from its headers alone: which members there are, and which can be used.
 
-One video or image of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, and `.cls`. Of two
+One video or image of a sample is used, `.json` or `.metadata.json`, arrays of actions and states, aligned arrays as
+`jepa data record` writes them, and `.cls`. Of two
 members with one name the first is used, and the other one is named.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import printable
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, VIDEOS, clean_key
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, SPATIAL, STATES, VIDEOS, clean_key
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.scan import split_name
 
@@ -48,7 +49,7 @@ def places(
             kind = "several videos" if media else "no video"
             rejected.append(Finding(key, tar.name, kind, f"it has {_dotted(members)}"))
             continue
-        used = {name: name for name in (media[0], METADATA, ACTIONS, STATES, CLASS)}
+        used = {name: name for name in (media[0], METADATA, ACTIONS, STATES, CLASS, *SPATIAL)}
         if METADATA not in members:
             used["json"] = METADATA
         ignored.update(f".{ending}" for ending in members if ending not in used)

@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +23,25 @@ from jepa_data.inspect.verify import sha256
 from jepa_data.printable import first_few
 from jepa_data.process_pool import cores, run_in_processes
 from jepa_data.shards import quarantine
-from jepa_data.shards.manifest import ACTIONS, MANIFEST, MEDIA, METADATA, STATES, Manifest, ShardRecord, index_name
+from jepa_data.shards.manifest import (
+    ACTIONS,
+    MANIFEST,
+    MEDIA,
+    METADATA,
+    SPATIAL,
+    STATES,
+    Manifest,
+    ShardRecord,
+    index_name,
+)
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import crc32, read_array, read_labels, read_metadata
 from jepa_data.shards.resume_log import Finished
 from jepa_data.shards.table import TABLE
 from jepa_data.shards.write import common, summed, write_table
+from jepa_data.spatial.kinds import MAPS, SpatialInfo
+from jepa_data.spatial.members import decode, describe
 from jepa_data.writable import holding, writing
 
 REJECTED = "rejected.jsonl"
@@ -45,12 +57,14 @@ class Entry:
         record: its line of the index; `labels` in it are those that are numbers already.
         named: its labels that are text, see labels.py.
         columns: widths of its arrays, 0 without.
+        spatial: its aligned arrays, by kind.
     """
 
     record: dict[str, Any]
     named: dict[str, str]
     columns: tuple[int, ...]
     ignored: tuple[str, ...]
+    spatial: dict[str, SpatialInfo] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ class Indexed:
             )
         if self.manifest.label_names:
             lines.append("  labels   " + ", ".join(self._label(name) for name in self.manifest.label_names))
+        lines += [f"  spatial  {info.text()}" for info in self.manifest.spatial]
         if self.ignored:
             lines.append("  ignored  " + ", ".join(f"{count} {what}" for what, count in self.ignored.items()))
         if self.rejected:
@@ -153,9 +168,10 @@ def _indexed(
     used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
     notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
     widths = _agree(list(entries.values()), ignored)
+    spatial = _common_spatial(list(entries.values()), ignored)
     classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
     with writing(folder):
-        manifest = _write(folder, used, splits, digests, widths, classes)
+        manifest = _write(folder, used, splits, digests, widths, classes, spatial)
         if rejected:
             quarantine.write(folder / REJECTED, rejected)
     return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
@@ -197,8 +213,26 @@ def _entry(member: SampleInTar) -> Entry:
         except ValueError:
             ignored.append(".cls that is no whole number")
     record = {"key": member.key, **video.to_dict(), "members": {name: member.members[name] for name in sorted(members)}}
-    record |= {"labels": labels, "crc32": crc32(members), "source": {"url": f"{member.tar.name}/{member.name}"}}
-    return Entry(record, named, columns, tuple(ignored))
+    main = {name: data for name, data in members.items() if name not in SPATIAL}
+    record |= {"labels": labels, "crc32": crc32(main), "source": {"url": f"{member.tar.name}/{member.name}"}}
+    return Entry(record, named, columns, tuple(ignored), _spatial(members, video.frames))
+
+
+def _spatial(members: Mapping[str, bytes], frames: int) -> dict[str, SpatialInfo]:
+    """Descriptions of the aligned arrays of a sample. Raises DecodeError for one that cannot be read."""
+    infos: dict[str, SpatialInfo] = {}
+    for name, kind in SPATIAL.items():
+        if name not in members:
+            continue
+        shape, dtype = describe(members[name])
+        try:
+            info = SpatialInfo.model_validate({"kind": kind, "shape": shape[1:], "dtype": dtype})
+        except ValueError as error:
+            raise DecodeError("damaged", f"its {name} is no {kind}: {dtype} of shape {list(shape)}") from error
+        if problem := info.problem(decode(members[name], info, frames), frames):
+            raise DecodeError("damaged", problem)
+        infos[kind] = info
+    return infos
 
 
 def _json_labels(members: dict[str, bytes], ignored: list[str]) -> tuple[dict[str, int], dict[str, str]]:
@@ -230,6 +264,24 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
     return actions, states
 
 
+def _common_spatial(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[SpatialInfo, ...]:
+    """The aligned arrays that all samples have, of one kind and shape (maps: of any size); nobody's others are used."""
+    agreed: dict[str, SpatialInfo] = {}
+    for member, kind in SPATIAL.items():
+        infos = [entry.spatial.get(kind) for entry in entries]
+        first = infos[0]
+        if first is not None and kind in MAPS and len({info and info.shape for info in infos}) > 1:
+            first = first.model_copy(update={"shape": (None, None)})
+            infos = [info and info.model_copy(update={"shape": (None, None)}) for info in infos]
+        if first is not None and all(info == first for info in infos):
+            agreed[kind] = first
+            continue
+        for entry in entries:
+            if entry.record["members"].pop(member, None) is not None:
+                ignored[f".{member} (not alike in all samples)"] += 1
+    return tuple(agreed.values())
+
+
 def _write(
     folder: Path,
     entries_of: Mapping[Path, Sequence[Entry]],
@@ -237,6 +289,7 @@ def _write(
     digests: Mapping[str, str],
     widths: tuple[int, int],
     classes: Mapping[str, tuple[str, ...]],
+    spatial: tuple[SpatialInfo, ...],
 ) -> Manifest:
     """The indices, the table, and last the manifest, which makes the folder readable."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -257,6 +310,7 @@ def _write(
         state_names=tuple(f"state_{i}" for i in range(widths[1])),
         label_names=tuple(records[0]["labels"]),
         label_values=dict(classes),
+        spatial=spatial,
         splits={split: summed(of_split) for split, of_split in groupby(shards, lambda shard: shard.split)},
         seed=0,
         made={"command": "index"},

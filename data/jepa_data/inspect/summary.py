@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from jepa.config import from_dict
 from jepa_data.errors import DecodeError
 from jepa_data.printable import first_few
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import METADATA, Sample
 from jepa_data.shards.read import read_metadata
 from jepa_data.shards.table import Samples
+from jepa_data.spatial.kinds import SpatialInfo
 
 LINES = 100_000
 SEEN = 64
@@ -153,6 +155,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         if actions := summary["actions"]:
             width += f", {min(actions['low']):.4g} to {max(actions['high']):.4g}"
         lines.append(f"  actions  {width}    state  {len(summary['state_names'])} columns")
+    lines += [f"  spatial  {from_dict(info, SpatialInfo).text()}" for info in summary.get("spatial", ())]
     if summary["made"]:
         lines.append(f"  made by  {_flat(summary['made'])}")
     for name, split in summary["splits"].items():

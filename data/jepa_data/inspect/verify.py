@@ -10,9 +10,9 @@ import numpy as np
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
 from jepa_data.shards.finite import check_actions, check_states
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Manifest, Sample, ShardRecord
+from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, SPATIAL, STATES, Manifest, Sample, ShardRecord
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy, read_spatial
 from jepa_data.shards.store import Store
 
 SMALL = (16, 16)  # frames are decoded wholly and kept this small
@@ -74,6 +74,7 @@ class Verifier:
         except DecodeError as error:
             problems.append((error.kind, error.detail))
         problems += self._rest(sample, members, index.frames)
+        problems += self._spatial(sample, index.frames)
         return Verified(index.frames, tuple(problems))
 
     def _decode(self, data: bytes, sample: Sample, index: VideoIndex, alive: Callable[[], None]) -> None:
@@ -99,6 +100,18 @@ class Verifier:
             yield METADATA, error.detail
             return
         yield from self._labels(sample, labels)
+
+    def _spatial(self, sample: Sample, frames: int) -> Iterator[Problem]:
+        """Whether aligned arrays are those of the manifest, each part's CRC-32 is right, and numbers can be."""
+        known = {info.member for info in self.manifest.spatial}
+        for name in sorted(set(sample.members) & set(SPATIAL) - known):
+            yield name, "it is there, and the manifest knows none"
+        files = ShardFiles(self.store)
+        for info in self.manifest.spatial:
+            try:
+                read_spatial(files, sample, [info], frames)
+            except DecodeError as error:
+                yield info.member, error.detail
 
     def _array(self, name: str, data: bytes, rows: int, columns: int) -> Iterator[Problem]:
         try:

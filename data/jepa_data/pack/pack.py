@@ -170,6 +170,7 @@ def _writer(corpus: Corpus, out: Path, packing: Packing, *, overwrite: bool) -> 
         label_names=corpus.label_names,
         seed=packing.seed,
         label_values=corpus.label_values,
+        spatial=corpus.spatial,
         made=_made(corpus, packing),
         shard_bytes=packing.shard_mib * 2**20,
         overwrite=overwrite,
@@ -207,6 +208,7 @@ def _run(
                     ending=piece.ending,
                     source=piece.source,
                     index=piece.index,
+                    spatial=piece.spatial,
                 )
             with writing(writer.out):
                 done.add(packed)

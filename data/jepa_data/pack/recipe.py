@@ -66,6 +66,7 @@ class Piece:
     states: np.ndarray | None
     metadata: Mapping[str, Any]
     source: Mapping[str, Any]
+    spatial: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ process holds more than about a minute of encoded video.
 import io
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from PIL import Image
 
 from jepa_data.decode import Reader, VideoIndex, get_backend
@@ -27,8 +28,9 @@ from jepa_data.sampling import clip_actions
 from jepa_data.shards.finite import check_actions, check_states
 from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES
 from jepa_data.shards.media import probe_media
-from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy
+from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy, read_spatial
 from jepa_data.sources.corpus import Item
+from jepa_data.spatial.fitted import moved
 
 FORMATS: dict[str, dict[str, Any]] = {"jpeg": {"format": "JPEG", "quality": 92}, "png": {"format": "PNG"}}
 BATCH_SECONDS = 60.0  # of video that one job encodes, where pieces allow it
@@ -80,6 +82,7 @@ class _Material:
     states: np.ndarray | None
     metadata: Mapping[str, Any]  # its labels among them
     began: float  # seconds into the source where this video begins
+    spatial: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def timed(self) -> bool:
@@ -173,7 +176,10 @@ def _image(job: Job, material: _Material) -> Packed:
         return Packed(item, (item.key,))
     data, index = _fitted_image(contents(material.src), job.recipe)
     metadata = {**material.metadata, "source": item.name}
-    piece = Piece(item.key, material.ending, data, index, None, None, metadata, {"url": item.name})
+    source = {"url": item.name}
+    before = probe_image(contents(material.src)) if material.spatial else index
+    spatial = _scaled_spatial(material, np.arange(1), before, index)
+    piece = Piece(item.key, material.ending, data, index, None, None, metadata, source, spatial)
     return Packed(item, (item.key,), (piece,))
 
 
@@ -219,6 +225,7 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Interval, key: 
         states=states,
         metadata={**material.metadata, "source": name, **part},
         source={"url": name, **part},
+        spatial=_scaled_spatial(material, rows, index, stored),
     )
 
 
@@ -229,7 +236,8 @@ def _material(item: Item) -> _Material:
         return _Material(item.path, item.ending, item.actions, item.states, metadata, 0.0)
     with closing(ShardFiles(item.path)) as files:
         members = files.read(sample)
-    frames = sample.frames or probe_media(members[sample.media], sample.media).frames
+        frames = sample.frames or probe_media(members[sample.media], sample.media).frames
+        spatial = read_spatial(files, sample, item.spatial, frames)
     rows = {ACTIONS: frames - 1, STATES: frames}
     arrays = {name: read_npy(members[name], count) for name, count in rows.items() if name in members}
     metadata = read_metadata(members)
@@ -240,7 +248,19 @@ def _material(item: Item) -> _Material:
         states=arrays.get(STATES),
         metadata={**metadata, "labels": sample.labels | read_labels(metadata)},
         began=float(sample.source.get("start") or 0.0),
+        spatial=spatial,
     )
+
+
+def _scaled_spatial(
+    material: _Material, rows: Int64[np.ndarray, " T"], before: VideoIndex, after: VideoIndex
+) -> dict[str, np.ndarray]:
+    """Aligned arrays of some frames. Keypoints follow the size of the image; maps keep their own resolution."""
+    arrays = {kind: array[rows] for kind, array in material.spatial.items()}
+    if "keypoints" in arrays:
+        whole = (0, 0, before.height, before.width)
+        arrays["keypoints"] = moved(arrays["keypoints"], whole, (after.height, after.width))
+    return arrays
 
 
 def _frames(index: VideoIndex, piece: Interval) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jepa_data.shards.manifest import IMAGES, KEY_LENGTH, SPLITS, VIDEOS, Sample, clean_key
+from jepa_data.spatial.kinds import SpatialInfo
 
 # Files that are taken for videos. Those that --copy cannot store as they are are re-encoded.
 VIDEO_FILES = frozenset((*VIDEOS, "m4v", "mts", "m2ts", "mpg", "mpeg", "wmv", "flv", "3gp", "ogv"))
@@ -35,6 +36,7 @@ class Item:
         metadata: what else goes into metadata.json: names of labels, caption, columns of a table.
         actions: float32 [F-1, A] for the F frames between start and end; action t takes frame t to t+1.
         states: float32 [F, X].
+        spatial: aligned arrays that a `sample` has.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Item:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     actions: np.ndarray | None = None
     states: np.ndarray | None = None
+    spatial: tuple[SpatialInfo, ...] = ()
 
     @property
     def ending(self) -> str:
@@ -71,6 +74,7 @@ class Corpus:
         fps: rate of actions and states; None for plain video.
         image_size: short side in pixels, where it is known to be the same for all.
         world: the simulated world it was recorded in.
+        spatial: aligned arrays of every sample, of a folder of shards.
         about: what the manifest says of it, JSON-able: its name, the camera.
         notes: one line for each thing a person should know.
     """
@@ -85,6 +89,7 @@ class Corpus:
     fps: float | None = None
     image_size: int | None = None
     world: str | None = None
+    spatial: tuple[SpatialInfo, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

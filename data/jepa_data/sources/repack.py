@@ -25,7 +25,15 @@ def read_shards(root: Path) -> Corpus:
         for sample in shards.samples:
             # Parts of one source stay together because the split is the sample's own.
             name = sample.source.get("url", sample.key)
-            yield Item(name=name, key=sample.key, group=name, path=root, sample=sample, split=sample.split)
+            yield Item(
+                name=name,
+                key=sample.key,
+                group=name,
+                path=root,
+                sample=sample,
+                split=sample.split,
+                spatial=manifest.spatial,
+            )
 
     return Corpus(
         kind="shards",
@@ -38,6 +46,7 @@ def read_shards(root: Path) -> Corpus:
         fps=manifest.fps if manifest.action_size or manifest.state_names else None,
         image_size=manifest.image_size,
         world=manifest.world,
+        spatial=manifest.spatial,
         about={"name": root.resolve().name},
         notes=shards.notes,
     )

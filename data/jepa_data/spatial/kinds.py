@@ -14,7 +14,7 @@ the image: cropping and scaling do not change it, and it cannot be mirrored.
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from jepa.config import Config
 from jepa_data.errors import DataError
@@ -115,13 +115,8 @@ def info_of(kind: Kind, array: Any, names: tuple[str, ...] = (), unit: str | Non
     about = {"kind": kind, "shape": array.shape[1:], "dtype": array.dtype.name, "names": names, "unit": unit}
     try:
         return SpatialInfo.model_validate(about)
-    except ValueError as error:
-        raise DataError(_first_problem(error)) from error
-
-
-def _first_problem(error: ValueError) -> str:
-    """What pydantic was given as the reason."""
-    return str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+    except ValidationError as error:
+        raise DataError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def _mask(array: np.ndarray, names: tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ a part is not decompressed if it says that it is larger than its array can be.
 import io
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -78,7 +79,7 @@ def _name(first: int) -> str:
     return f"{first:08d}.npy"
 
 
-def _header(part: io.BufferedIOBase | zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+def _header(part: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Raises ValueError: numpy reads it with Python's own parser, which raises many things."""
     try:
         version = npy.read_magic(part)

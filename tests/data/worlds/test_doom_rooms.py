@@ -161,3 +161,15 @@ def test_threads_draw_one_after_the_other() -> None:
     with ThreadPoolExecutor(4) as pool:
         for drawn, image in zip(pool.map(DoomRoomsBatch.render, worlds * 5), expected * 5, strict=True):
             np.testing.assert_array_equal(drawn, image)
+
+
+def test_depth_at_walls_is_the_distance_to_them_and_images_stay_the_same() -> None:
+    world = DoomRoomsBatch(np.arange(3), image_size=64)
+    # In the room in the upper left, facing east: its wall, beside the door, is at x = -64.
+    world.state = np.array([[x, 408.0, 0.0] for x in (-430.0, -330.0, -130.0)])
+    before = world.render()
+    depth = world.spatial("depth")
+    assert depth.shape == (3, 64, 64) and depth.dtype == np.float16
+    np.testing.assert_allclose(depth[:, 28, 34].astype(float), [366, 266, 66], atol=5)
+    assert world.spatial_infos[0].problem(depth, 3) is None
+    np.testing.assert_array_equal(world.render(), before)
