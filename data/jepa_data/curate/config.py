@@ -127,8 +127,39 @@ class Resample(Config):
     max_gap_seconds: float = Field(0.2, gt=0, description="longest time that actions and states may be missing for")
 
 
+class Denoise(Config):
+    """Takes noise out of the videos that stay, by a filter of FFmpeg. It drops nothing; without it, no pixel changes.
+
+    These videos are encoded again (H.264), with the same frames, times and size; images are left as they are. The other
+    stages look at the videos as they were.
+    """
+
+    kind: Literal["denoise"] = "denoise"
+    method: Literal["nlmeans", "median", "temporal"] = Field(
+        "nlmeans",
+        description="non-local means of each frame; the median around each pixel; or, for a camera that stands, the "
+        "mean over frames that differ little",
+    )
+    strength: float = Field(
+        4.0,
+        gt=0,
+        le=30,
+        description="of the noise: its standard deviation in gray levels of 255; median: radius in pixels",
+    )
+    crf: int = Field(14, ge=0, le=51, description="quality of x264, 0 is best")
+    pixel_format: Literal["yuv444p", "yuv420p"] = Field(
+        "yuv444p", description="yuv420p plays in every browser, halves the color's resolution and needs even sides"
+    )
+
+    @model_validator(mode="after")
+    def _small_radius(self) -> Self:
+        if self.method == "median" and self.strength > 9:
+            raise ValueError(f"strength: of median it is a radius, 1 to 9 pixels; found {self.strength:g}")
+        return self
+
+
 Stage = Annotated[
-    TooShort | Static | Dark | Blurred | NearDuplicates | Balance | Resample,
+    TooShort | Static | Dark | Blurred | NearDuplicates | Balance | Resample | Denoise,
     Field(discriminator="kind"),
 ]
 
@@ -153,4 +184,6 @@ class CurateConfig(Config):
             raise ValueError("stages: expected a list of at least one stage, found an empty list")
         if sum(isinstance(stage, Resample) for stage in self.stages) > 1:
             raise ValueError("stages: expected one resample stage at most")
+        if sum(isinstance(stage, Denoise) for stage in self.stages) > 1:
+            raise ValueError("stages: expected one denoise stage at most")
         return self

@@ -11,13 +11,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jepa.config.writing import write_text
 from jepa_data.curate.config import Stage
 from jepa_data.curate.table import Decision, Table
+from jepa_data.denoise import Denoised
 from jepa_data.shards.manifest import SPLITS
 from jepa_data.writable import writing
 
@@ -52,6 +53,7 @@ class Curated:
         kept: keys of the samples that stay, in their order.
         written: the folder of shards; None after a dry run.
         examples: contact sheets.
+        denoised: what became of the videos; None without a `denoise` stage.
         lost: keys of samples whose bytes are missing from the shards, by split; they count as unreadable.
         seconds: it took.
     """
@@ -64,6 +66,7 @@ class Curated:
     notes: tuple[str, ...]
     written: Path | None = None
     examples: tuple[Path, ...] = ()
+    denoised: Denoised | None = None
     seconds: float = 0.0
 
     @property
@@ -100,6 +103,8 @@ class Curated:
         for stage in self.stages:
             for drop in stage.decision.drops[:1]:
                 lines.append(f"  {stage.kind}: for example {self.table.keys[drop.row]}: {drop.reason}")
+        if self.denoised is not None:
+            lines += self.denoised.lines()
         lines += [f"note: {note}" for note in self.notes]
         return lines + [f"examples: {path}" for path in self.examples]
 
@@ -110,6 +115,7 @@ class Curated:
             seen, dropped = self._counts(stage)
             about = {"stage": number, "kind": stage.kind, "rule": stage.decision.rule, "seen": seen, "dropped": dropped}
             stages.append(about | {"config": stage.stage and stage.stage.model_dump(mode="json")})
+        about = {} if self.denoised is None else {"denoised": asdict(self.denoised)}
         return {
             "format": FORMAT,
             "source": self.source,
@@ -118,6 +124,7 @@ class Curated:
             "stages": stages,
             "dropped": list(self._dropped()),
             "notes": list(self.notes),
+            **about,
         }
 
     def write(self, out: Path) -> None:

@@ -2,7 +2,7 @@
 
     measure     each sample once, in processes (or on Ray)          Table
     decide      unreadable, then the stages of the config, in order  Decision, Decision, ...
-    write       what stays, bytes unchanged; curation.json; contact sheets
+    write       what stays, bytes unchanged but for `denoise`; curation.json; contact sheets
 
 From Python, with captions by a callable:
 
@@ -122,8 +122,8 @@ def curate(
         if not dry_run:
             with new_writer(source, table, curated.kept, out, config, list(annotate), overwrite) as writer:
                 count = _count(progress, "writing", len(curated.kept))
-                write_samples(writer, source, curated.kept, config, annotate, count)
-            curated = replace(curated, written=out)
+                denoised = write_samples(writer, source, curated.kept, config, annotate, processes, count)
+            curated = replace(curated, written=out, denoised=denoised)
         curated.write(out)
         with writing(out):
             curated = replace(curated, examples=write_examples(source, curated, out, examples))

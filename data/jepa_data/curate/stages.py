@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from jepa_data.curate.config import Balance, Blurred, Dark, NearDuplicates, Resample, Stage, Static, TooShort
+from jepa_data.curate.config import Balance, Blurred, Dark, Denoise, NearDuplicates, Resample, Stage, Static, TooShort
 from jepa_data.curate.duplicates import near_embeddings, near_hashes
 from jepa_data.curate.embeddings import Embeddings, clusters, directions
 from jepa_data.curate.measure import Problem
@@ -44,6 +44,8 @@ def decide(stage: Stage | None, table: Table, rows: Rows, embeddings: Mapping[st
             return balance(stage, table, rows, embeddings)
         case Resample():
             return resample(table, rows)
+        case Denoise():
+            return Decision((), f"nothing: {stage.method} of strength {stage.strength:g} on what stays")
     raise AssertionError(stage)
 
 

@@ -1,4 +1,7 @@
-"""The samples that stay, written to new shards: the bytes of their videos unchanged, their splits and order kept."""
+"""The samples that stay, written to new shards: their splits and order kept, and the bytes of their videos.
+
+Only with a `denoise` stage are videos encoded again.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jepa_data.curate.config import CurateConfig, Look, Resample
+from jepa_data.curate.config import CurateConfig, Denoise, Look, Resample
 from jepa_data.curate.measure import all_labels, looked_at
 from jepa_data.curate.resample import as_stored, resampled
 from jepa_data.curate.stages import common_rate
 from jepa_data.curate.table import Table
 from jepa_data.decode import VideoIndex
+from jepa_data.denoise import Denoised, DenoisedVideos
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
@@ -68,16 +72,24 @@ def write_samples(
     kept: Sequence[int],
     config: CurateConfig,
     annotate: Mapping[str, Annotate],
+    processes: int,
     progress: Callable[[int], None],
-) -> None:
+) -> Denoised | None:
     """Copy samples, one after the other.
+
+    Args:
+        processes: videos that a `denoise` stage filters at a time.
+
+    Returns:
+        What became of the videos; None without a `denoise` stage.
 
     Raises:
         DataError: a sample changed since it was measured, or an annotation is nothing that JSON can hold.
     """
     files = ShardFiles(shards.store)
     resample = resample_stage(config)
-    for done, row in enumerate(kept, 1):
+    denoised = DenoisedVideos(shards, kept, denoise_stage(config), processes)
+    for done, (row, cleaned) in enumerate(zip(kept, denoised, strict=True), 1):
         sample = shards.samples[row]
         try:
             members = files.read(sample)
@@ -98,21 +110,26 @@ def write_samples(
         writer.write(
             sample.split,
             sample.key,
-            members[sample.media],
+            members[sample.media] if cleaned is None else cleaned,
             index.frames,
             parts.actions,
             parts.states,
             noted,
-            ending=sample.media,
+            ending=sample.media if cleaned is None else "mp4",
             source=sample.source,
-            index=index,
+            index=index if cleaned is None else None,
             spatial=spatial,
         )
         progress(done)
+    return denoised.result()
 
 
 def resample_stage(config: CurateConfig) -> Resample | None:
     return next((stage for stage in config.stages if isinstance(stage, Resample)), None)
+
+
+def denoise_stage(config: CurateConfig) -> Denoise | None:
+    return next((stage for stage in config.stages if isinstance(stage, Denoise)), None)
 
 
 def _annotated(

@@ -10,6 +10,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
+from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError
 
 PixelFormat = Literal["yuv444p", "yuv420p"]
@@ -28,6 +29,7 @@ class Mp4Encoder:
         pixel_format: "yuv444p" keeps color as sharp as brightness, which matters for discs a few pixels wide
             (64 px billiards: 48 dB against 36 dB at the same size). "yuv420p" plays in every browser, phones included,
             and needs even sides.
+        times: of frames, taken from another video; None: evenly spaced.
 
     Raises:
         DataError: the format does not support this image size.
@@ -41,10 +43,12 @@ class Mp4Encoder:
         gop: int = 8,
         crf: int = 14,
         pixel_format: PixelFormat = "yuv444p",
+        times: VideoIndex | None = None,
     ) -> None:
         if pixel_format == "yuv420p" and (height % 2 or width % 2):
             raise DataError(f"yuv420p needs even sides, got {width}x{height}. Use pixel_format='yuv444p'")
         self.frames = 0
+        self._ticks = None if times is None else (times.pts - times.pts[0]).tolist()
         self._converter = VideoReformatter()
         self._buffer = io.BytesIO()
         self._container = av.open(self._buffer, "w", format="mp4", options={"fflags": "+bitexact"})
@@ -53,6 +57,8 @@ class Mp4Encoder:
         self._stream.height = height
         self._stream.pix_fmt = pixel_format
         self._stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+        if times is not None:
+            self._stream.codec_context.time_base = times.time_base
         self._stream.options = {
             "preset": "superfast",
             "tune": "fastdecode",
@@ -69,7 +75,9 @@ class Mp4Encoder:
         for image in images:
             rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame = self._converter.reformat(rgb, format=self._stream.pix_fmt, threads=1)
-            frame.pts = self.frames
+            frame.pts = self.frames if self._ticks is None else self._ticks[self.frames]
+            if self._ticks is not None:
+                frame.time_base = self._stream.codec_context.time_base
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
 

@@ -22,7 +22,7 @@ def curate(
 ) -> None:
     """Drop short, static, dark, blurred and duplicate videos, balance the rest, and align actions with frames.
 
-    OUT/curation.json lists every dropped sample with the reason. Videos are not re-encoded.
+    OUT/curation.json lists every dropped sample with the reason. Only with a denoise stage are videos re-encoded.
     """
     from jepa.cli.show import counting_steps, table
     from jepa.config import load
