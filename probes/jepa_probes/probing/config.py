@@ -1,6 +1,6 @@
 """The config of `jepa probe`. Imports no torch."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,10 @@ class ProbeConfig(Config):
         validate_default=True,
         description="probes that are fitted on every label, each kind once",
     )
+    spatial: tuple[Literal["mask", "depth", "keypoints"], ...] = Field(
+        default=(), description="arrays of the shards that are read off tokens by ridge regression; none: not probed"
+    )
+    spatial_grid: Count = Field(default=8, description="cells on a side to which masks and depth are averaged")
     supervised: bool = Field(
         default=True, description="also train an encoder on the true states, with the budget of the run"
     )

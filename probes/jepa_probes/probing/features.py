@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from jepa_data.types import ClipBatch
 
 logger = logging.getLogger(__name__)
 
+Targets = Callable[[ClipBatch, int], dict[str, Tensor]]  # a batch and frames_per_step -> [B, S, _] by kind
 Encode = Callable[[UInt8[Tensor, "B T C h w"]], Float[Tensor, "B S N D"]]
 
 
@@ -45,6 +46,7 @@ class Features:
         keys: the sample each clip was cut from. Clips of one sample are never split between fitting and choosing.
         state_names: of the columns of `states`, such as puck.x or body1.visible.
         actions: the P = T-1 raw actions between the frames of each clip; None for plain video.
+        spatial: targets of dense probes by kind, see dense/targets.py; {} without.
     """
 
     latents: Float[Tensor, "E S N D"]
@@ -53,6 +55,7 @@ class Features:
     keys: tuple[str, ...]
     state_names: tuple[str, ...]
     actions: Float[Tensor, "E P A"] | None = None
+    spatial: dict[str, Float[Tensor, "E S _"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -65,6 +68,7 @@ def extract(
     state_names: Sequence[str],
     *,
     clips: int | None = None,
+    targets: Targets | None = None,
 ) -> Features:
     """Encode every clip of a loader (one made with `shuffle=False`: each sample once).
 
@@ -72,12 +76,15 @@ def extract(
         frames_per_step: frames of one latent step; frames at the end that fill none are left out.
         state_names: of the columns of `ClipBatch.states`.
         clips: stop after so many.
+        targets: makes targets of dense probes of a batch.
 
     Raises:
         UserError: the loader is empty, latents are not finite, or states are not as wide as `state_names` says.
         ValueError: `encode` does not make one latent step of every `frames_per_step` frames.
     """
-    return extract_all({"features": encode}, loader, frames_per_step, state_names, clips=clips)["features"]
+    return extract_all({"features": encode}, loader, frames_per_step, state_names, clips=clips, targets=targets)[
+        "features"
+    ]
 
 
 @torch.no_grad()
@@ -88,12 +95,14 @@ def extract_all(
     state_names: Sequence[str],
     *,
     clips: int | None = None,
+    targets: Targets | None = None,
 ) -> dict[str, Features]:
     """`extract` for several encoders at once: the videos are decoded only once, and states and labels are shared."""
     latents: dict[str, list[Tensor]] = {name: [] for name in encodes}
     states: list[Tensor] = []
     actions: list[Tensor] = []
     labels: dict[str, list[Tensor]] = {}
+    spatial: dict[str, list[Tensor]] = {}
     keys: list[str] = []
     for batch in loader:
         take = clips and clips - len(keys)
@@ -113,6 +122,8 @@ def extract_all(
             actions.append(batch.actions[:take].cpu())
         for name, x in batch.labels.items():
             labels.setdefault(name, []).append(x[:take].cpu())
+        for kind, x in (targets(batch, frames_per_step) if targets else {}).items():
+            spatial.setdefault(kind, []).append(x[:take])
         keys += batch.keys[:take]
         if len(keys) == clips:
             break
@@ -124,6 +135,7 @@ def extract_all(
         tuple(keys),
         tuple(state_names),
         torch.cat(actions) if actions else None,
+        {kind: torch.cat(parts) for kind, parts in spatial.items()},
     )
     return {name: Features(torch.cat(parts), *shared) for name, parts in latents.items()}
 
@@ -190,6 +202,7 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"latents": features.latents, "states": features.states}
     tensors |= {f"label.{name}": x for name, x in features.labels.items()}
+    tensors |= {f"spatial.{kind}": x for kind, x in features.spatial.items()}
     if features.actions is not None:
         tensors["actions"] = features.actions
     about = {"of": wanted, "keys": features.keys, "state_names": features.state_names}
@@ -200,8 +213,10 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
 
 def _assemble(tensors: dict[str, Tensor], about: Mapping[str, Any]) -> Features:
     labels = {name.removeprefix("label."): x for name, x in tensors.items() if name.startswith("label.")}
+    spatial = {name.removeprefix("spatial."): x for name, x in tensors.items() if name.startswith("spatial.")}
     names = tuple(about["state_names"])
-    return Features(tensors["latents"], tensors["states"], labels, tuple(about["keys"]), names, tensors.get("actions"))
+    keys = tuple(about["keys"])
+    return Features(tensors["latents"], tensors["states"], labels, keys, names, tensors.get("actions"), spatial)
 
 
 def _step_states(batch: ClipBatch, frames_per_step: int, state_names: Sequence[str]) -> Float[Tensor, "B S X"]:

@@ -27,6 +27,8 @@ from jepa_probes.output import output_folder
 from jepa_probes.probing import PROBES, baselines
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.config import ProbeConfig
+from jepa_probes.probing.dense.readout import dense_rows
+from jepa_probes.probing.dense.targets import DenseTargets
 from jepa_probes.probing.features import Features, cached, extract, fingerprint
 from jepa_probes.probing.prediction import predict_latents
 from jepa_probes.probing.result import PredictionErrors, ProbeResult
@@ -62,6 +64,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     if not names and loaders["train"].shards.manifest.state_names:
         logger.info("no states are probed: the sources of these clips have different ones")
     _check_headline(config, names)
+    dense = DenseTargets.of(loaders["train"].samples.spatial, config.spatial_grid) if config.spatial else None
     limits = {"train": config.train_episodes, "test": config.test_episodes}
 
     def features(
@@ -74,7 +77,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
         if column == PIXELS:
             wanted["side"] = config.pixel_side
-        make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips)
+        if config.spatial:
+            wanted["spatial"] = [*config.spatial, config.spatial_grid]
+        make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips, targets=dense)
         return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make)
 
     raw = baselines.pixels(model.spec.frames_per_step, config.pixel_side)
@@ -87,6 +92,9 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     scored = score_features(
         table, classifiers=classifiers, labels=config.labels, headline=config.headline, seed=config.seed
     )
+    if dense is not None:
+        for column, rows in dense_rows(table, dense, FLOOR, seed=config.seed).items():
+            scored.put(column, rows)
     train, test = table[PRETRAINED]
     result = ProbeResult(
         seed=config.seed,
@@ -179,6 +187,7 @@ def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: in
         "clip_frames": clip_frames or config.clip_frames or data.clip_frames,
         "clips_per_video": 1 if clip_frames else config.clips_per_video,
         "cache_mib": CACHE_MIB,
+        "spatial": config.spatial,
     }
     return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
 

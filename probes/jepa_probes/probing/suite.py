@@ -4,6 +4,7 @@ rows     state_r2                                  mean R² of the groups of the
          state.GROUP[.occluded]                    mean R² of the states of a group, state.py
          state.NAME                                R² of a state
          class.LABEL.PROBE.accuracy | .balanced    of every classifier that is asked for: linear, attentive, knn, …
+         spatial.KIND.MEASURE                      of masks, depth and keypoints, see dense/readout.py
 columns  pretrained, random_init, pixels, pca_pixels, supervised, and `floor`: the mean state, the majority class
 """
 
