@@ -262,7 +262,8 @@ def _cuts(config: StreamConfig, index: VideoIndex, random: np.random.Generator) 
 
 def _as_sample(sample: Sample, frames: np.ndarray) -> dict[str, Any]:
     about = {"__key__": sample.key, "__url__": sample.shard, "source": 0, "labels": sample.labels, "seed": 0}
-    return about | {"video": frames, "actions": None, "states": None, "start_seconds": 0.0, "still": False}
+    nothing = {"actions": None, "states": None, "spatial": {}}
+    return about | nothing | {"video": frames, "start_seconds": 0.0, "still": False}
 
 
 def _time_loader(timing: Timing, config: StreamConfig, split: str, batches: int, step_seconds: float | None) -> None:
