@@ -201,8 +201,8 @@ def _graph(image: UInt8[np.ndarray, "h w 3"], wanted: Filter) -> Graph:
     # Planes of red, green and blue: no rounding to and from other colors.
     parts = [source, graph.add("format", "gbrp"), graph.add(name, arguments), graph.add("format", "rgb24")]
     parts.append(graph.add("buffersink"))
-    for part, following in pairwise(parts):
-        part.link_to(following)
+    for part, next_part in pairwise(parts):
+        part.link_to(next_part)
     graph.configure()
     return graph
 

@@ -150,7 +150,7 @@ class Sample:
     @property
     def main(self) -> dict[str, tuple[int, int]]:
         """Its members without the aligned arrays, which are read only by those who ask for them."""
-        return {name: place for name, place in self.members.items() if name not in SPATIAL}
+        return {name: span for name, span in self.members.items() if name not in SPATIAL}
 
     def video_index(self) -> VideoIndex | None:
         return None if self.video is None else VideoIndex.from_dict(self.video)

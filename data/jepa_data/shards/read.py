@@ -20,6 +20,7 @@ from jepa_data.shards.finite import as_float32
 from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
+from jepa_data.spatial.fitted import fitted
 from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.spatial.members import decode
 
@@ -231,6 +232,29 @@ def read_spatial(files: ShardFiles, sample: Sample, infos: Sequence[SpatialInfo]
         arrays[info.kind] = decode(data, info, frames)
         if problem := info.problem(arrays[info.kind], frames):
             raise DecodeError("damaged", problem)
+    return arrays
+
+
+def clip_arrays(
+    decoded: Decoded, infos: Sequence[SpatialInfo], spec: ClipSpec, size: Size | None
+) -> dict[str, np.ndarray]:
+    """Aligned arrays of a clip, cropped and scaled as its frames are; depth as float32.
+
+    Args:
+        size: height and width of the frames; None: those of the crop, or of the video.
+
+    Raises:
+        DecodeError: a file is damaged.
+    """
+    image = (decoded.index.height, decoded.index.width)
+    if size is None:
+        size = image if spec.crop is None else spec.crop[2:]
+    arrays = {}
+    for info in infos:
+        rows = decode(decoded.spatial[info.kind], info, decoded.index.frames, spec.indices)
+        arrays[info.kind] = fitted(info.kind, rows, image, spec.crop, size)
+        if info.kind == "depth":
+            arrays[info.kind] = arrays[info.kind].astype(np.float32)
     return arrays
 
 

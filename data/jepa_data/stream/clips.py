@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from jepa_data.config import StreamConfig
-from jepa_data.decode import Crop, Limits, Size, VideoIndex, get_backend
+from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import (
     AUGMENT,
@@ -36,12 +36,10 @@ from jepa_data.sampling import (
 from jepa_data.shards.finite import check_actions
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.quarantine import Finding
-from jepa_data.shards.read import ClipSpec, Decoded, SampleReader
+from jepa_data.shards.read import ClipSpec, Decoded, SampleReader, clip_arrays
 from jepa_data.shards.store import Store
 from jepa_data.shards.table import Samples
-from jepa_data.spatial.fitted import fitted
 from jepa_data.spatial.kinds import SpatialInfo
-from jepa_data.spatial.members import decode
 from jepa_data.stream.latents import Latents
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.types import ClipBatch
@@ -207,7 +205,7 @@ class ClipReader:
             "latents": latents,
             "actions": actions_of(corpus, decoded, spec),
             "states": states_of(corpus, decoded, spec),
-            "spatial": spatial_of(corpus, decoded, spec, self.config.size),
+            "spatial": clip_arrays(decoded, corpus.spatial, spec, self.config.size),
             "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
             "start_seconds": float(index.seconds[start]),
             "still": sample.media in IMAGES,
@@ -301,23 +299,6 @@ def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | 
     if not corpus.states:
         return None
     return _of_width(corpus.states, decoded.states, "{} states")[spec.indices]
-
-
-def spatial_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec, size: Size | None) -> dict[str, np.ndarray]:
-    """Aligned arrays of a clip, cropped and scaled as its frames are. Raises DecodeError if they are damaged.
-
-    Args:
-        size: height and width of the frames; None: those of the crop, or of the video.
-    """
-    image = (decoded.index.height, decoded.index.width)
-    if size is None:
-        size = image if spec.crop is None else spec.crop[2:]
-    arrays = {}
-    for info in corpus.spatial:
-        rows = decode(decoded.spatial[info.kind], info, decoded.index.frames, spec.indices)
-        moved = fitted(info.kind, rows, image, spec.crop, size)
-        arrays[info.kind] = moved.astype(np.float32) if info.kind == "depth" else moved
-    return arrays
 
 
 def _of_width(width: int, array: np.ndarray | None, what: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,6 @@ from jepa_probes.output import output_folder
 from jepa_probes.probing import PROBES, baselines
 from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.config import ProbeConfig
-from jepa_probes.probing.dense.readout import dense_rows
 from jepa_probes.probing.dense.targets import DenseTargets
 from jepa_probes.probing.features import Features, cached, extract, fingerprint
 from jepa_probes.probing.prediction import predict_latents
@@ -75,10 +75,7 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         clips = limit and limit * config.clips_per_video
         seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
-        if column == PIXELS:
-            wanted["side"] = config.pixel_side
-        if config.spatial:
-            wanted["spatial"] = [*config.spatial, config.spatial_grid]
+        wanted |= _settings(column, config)
         make = partial(extract, encode, loader, model.spec.frames_per_step, names, clips=clips, targets=dense)
         return cached(out / "features" / f"{column}-{split}.safetensors", wanted, make)
 
@@ -90,11 +87,8 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
     scored = score_features(
-        table, classifiers=classifiers, labels=config.labels, headline=config.headline, seed=config.seed
+        table, classifiers=classifiers, labels=config.labels, headline=config.headline, dense=dense, seed=config.seed
     )
-    if dense is not None:
-        for column, rows in dense_rows(table, dense, FLOOR, seed=config.seed).items():
-            scored.put(column, rows)
     train, test = table[PRETRAINED]
     result = ProbeResult(
         seed=config.seed,
@@ -108,6 +102,16 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     )
     result.write(out)
     return result
+
+
+def _settings(column: str, config: ProbeConfig) -> dict[str, Any]:
+    """What the features of a column depend on, of the config."""
+    settings: dict[str, Any] = {}
+    if column == PIXELS:
+        settings["side"] = config.pixel_side
+    if config.spatial:
+        settings["spatial"] = [*config.spatial, config.spatial_grid]
+    return settings
 
 
 def _classifiers(config: ProbeConfig) -> list[ClassProbe]:

@@ -17,6 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from jepa_probes.probing.base import ClassProbe
+from jepa_probes.probing.dense.readout import dense_rows
+from jepa_probes.probing.dense.targets import DenseTargets
 from jepa_probes.probing.features import Features
 from jepa_probes.probing.labels import Task, accuracies, classify, make_task
 from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_r2, mean_state
@@ -54,12 +56,14 @@ def score_features(
     classifiers: Sequence[ClassProbe],
     labels: Sequence[str] | None = None,
     headline: Sequence[str] | None = None,
+    dense: DenseTargets | None = None,
     seed: int = 0,
 ) -> ProbeTable:
     """Every probe on every representation (training features, test features); all of the same clips.
 
     Args:
         headline: groups of states whose mean R² is `state_r2`; None: as in state.py.
+        dense: made the targets in `Features.spatial`; None: there are none.
     """
     results = ProbeTable()
     train, test = next(iter(features.values()))
@@ -91,6 +95,9 @@ def score_features(
             results.put(column, _state_rows(probe.score(test), headline))
         for task in tasks:
             results.put(column, _classify(classifiers, task, train, test, chosen, seed))
+    if dense is not None:
+        for column, rows in dense_rows(features, dense, FLOOR, seed=seed).items():
+            results.put(column, rows)
     return results
 
 
