@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jepa.api import compare as compare
+    from jepa.api import compress as compress
     from jepa.api import diagnose as diagnose
     from jepa.api import dream as dream
     from jepa.api import list_encoder_sizes as list_encoder_sizes
@@ -41,6 +42,7 @@ __version__ = "0.2.0"
 __all__ = [
     "__version__",
     "compare",
+    "compress",
     "create_encoder",
     "diagnose",
     "dream",

@@ -25,6 +25,9 @@ from jepa_data.worlds import world_names
 from jepa_probes.comparison.compare import compare as run_compare
 from jepa_probes.comparison.config import CompareConfig
 from jepa_probes.comparison.result import Comparison
+from jepa_probes.compression.compress import compress as run_compress
+from jepa_probes.compression.config import CompressConfig
+from jepa_probes.compression.result import CompressionResult
 from jepa_probes.diagnosis.config import DiagnoseConfig, diagnose_config
 from jepa_probes.diagnosis.diagnose import diagnose as run_diagnose
 from jepa_probes.diagnosis.result import Diagnosis
@@ -93,6 +96,29 @@ def probe(
         UserError: there is no model, the data cannot be probed, or nothing can be written.
     """
     return run_probe(Path(run), _resolved(config, overrides, ProbeConfig), out=_path(out))
+
+
+def compress(
+    run: Path | str,
+    out: Path | str,
+    config: CompressConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+) -> CompressionResult:
+    """Reduce the tokens of a frozen encoder, and probe what is left (`jepa compress`).
+
+    Args:
+        run: a run folder, or a model folder or hub id, which also need `shards`.
+        out: new or empty folder for the models and the report.
+        overrides: "KEY=VALUE", such as "keep=[pool:2x2, pca:32]".
+
+    Returns:
+        The contents of compression.json: sizes of the latents, and "scores" by probe and reduction.
+
+    Raises:
+        UserError: there is no model, a reduction does not fit its tokens, or `out` is not empty.
+    """
+    out = Path(out).expanduser()
+    return run_compress(run, out, _resolved(config, overrides, CompressConfig))
 
 
 def plan(

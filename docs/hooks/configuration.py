@@ -11,6 +11,7 @@ from jepa.online.config import OnlineConfig
 from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
 from jepa_probes.comparison.config import CompareConfig
+from jepa_probes.compression.config import CompressConfig
 from jepa_probes.diagnosis.config import DiagnoseConfig
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
@@ -21,6 +22,7 @@ MARKER = "<!-- tables -->"
 VERBS: dict[str, type[Config]] = {
     "jepa pretrain": PretrainConfig,
     "jepa probe": ProbeConfig,
+    "jepa compress": CompressConfig,
     "jepa plan": PlanConfig,
     "jepa plan --planners": PlannersConfig,
     "jepa diagnose": DiagnoseConfig,

@@ -16,10 +16,11 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import compare, curves, demo, diagnose, embed, export, plan, pretrain, probe, report
+from jepa.cli import compare, curves, demo, diagnose, embed, plan, pretrain, probe, report
 from jepa.cli.agents import dream, online
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
+from jepa.cli.models import compress, export
 from jepa.cli.show import show_messages
 
 ADVICE = {
@@ -66,6 +67,7 @@ app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
 app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
+app.command("compress")(compress.compress)
 app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)

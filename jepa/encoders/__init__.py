@@ -13,4 +13,5 @@ ENCODERS = Parts(
     pca="jepa.encoders.pca:PCAEncoder",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",
+    compressed="jepa.encoders.compressed:CompressedEncoder",
 )

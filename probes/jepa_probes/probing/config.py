@@ -9,8 +9,8 @@ from jepa.config.fields import Count, Positive
 from jepa_probes.probing import PROBES
 
 
-class ProbeConfig(Config):
-    """`jepa probe`: how much data and effort the probes get."""
+class ClipsConfig(Config):
+    """The clips that probes are fitted to and scored on, and what they are asked."""
 
     shards: str | None = Field(
         default=None, description="folder of shards to probe on; none: the run's. A model without a run needs it"
@@ -26,10 +26,20 @@ class ProbeConfig(Config):
         description="groups of states, such as [bodies.position], whose mean R² is state_r2; none: position and "
         "velocity of the puck, without one of all bodies, and without any all states",
     )
+    labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
+    seed: int = Field(default=0, ge=0)
+
+    def episodes(self, split: str) -> int | None:
+        """The most of a split that are read; None: all."""
+        return self.train_episodes if split == "train" else self.test_episodes
+
+
+class ProbeConfig(ClipsConfig):
+    """`jepa probe`: how much data and effort the probes get."""
+
     pixel_side: Count = Field(
         default=8, description="side to which images are averaged for the pixels, which the PCA reads too"
     )
-    labels: tuple[str, ...] | None = Field(default=None, description="labels to classify; none: all of the data set")
     classifiers: tuple[Annotated[Component, part(PROBES)], ...] = Field(
         default=({"kind": "linear"}, {"kind": "attentive"}, {"kind": "knn"}),
         validate_default=True,
@@ -42,7 +52,6 @@ class ProbeConfig(Config):
     supervised: bool = Field(
         default=True, description="also train an encoder on the true states, with the budget of the run"
     )
-    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _rows_have_one_probe(self) -> Self:

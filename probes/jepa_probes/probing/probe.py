@@ -8,7 +8,7 @@ FOLDER is the model's own, or that of `--out`.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from jepa.config import UserError, errors_of
+from jepa.config import errors_of
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
 from jepa.training.run_state.run_folder import run_config
 from jepa.world_model import LatentWorldModel
 from jepa_data.config import StreamConfig
-from jepa_data.stream.loader import ClipLoader, make_loader
+from jepa_data.stream.loader import make_loader
+from jepa_probes.clips import check_headline, clips_of, probe_loader, state_names
 from jepa_probes.output import output_folder
 from jepa_probes.probing import PROBES, baselines
 from jepa_probes.probing.base import ClassProbe
@@ -38,8 +39,6 @@ from jepa_probes.probing.suite import FLOOR, PCA_PIXELS, PIXELS, PRETRAINED, sco
 logger = logging.getLogger(__name__)
 
 HORIZONS = (1, 10)  # latent steps
-CACHE_MIB = 1024  # the videos of a small corpus are decoded once for all encoders
-EVALUATION_BATCH = 64
 
 
 def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> ProbeResult:
@@ -58,20 +57,19 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
     model = opened.world
     out = output_folder(folder, out)
     trained = run_config(folder) if (folder / "config.yaml").is_file() else None
-    data = _data(folder, opened, trained, config)
-    loaders = {split: _loader(data, config, split) for split in ("train", "test")}
-    names = _state_names(loaders)
+    data = clips_of(folder, opened.config, trained, config)
+    loaders = {split: probe_loader(data, config, split, spatial=config.spatial) for split in ("train", "test")}
+    names = state_names(loaders)
     if not names and loaders["train"].shards.manifest.state_names:
         logger.info("no states are probed: the sources of these clips have different ones")
-    _check_headline(config, names)
+    check_headline(config, names)
     dense = DenseTargets.of(loaders["train"].samples.spatial, config.spatial_grid) if config.spatial else None
-    limits = {"train": config.train_episodes, "test": config.test_episodes}
 
     def features(
         column: str, encode: Callable[[torch.Tensor], torch.Tensor], module: nn.Module, split: str
     ) -> Features:
         loader = loaders[split]
-        limit = limits[split]
+        limit = config.episodes(split)
         clips = limit and limit * config.clips_per_video
         seen = {"mean": model.preprocessing.mean, "std": model.preprocessing.std}
         wanted = fingerprint(module, loader) | {"column": column, "episodes": limit} | seen
@@ -123,42 +121,6 @@ def _classifiers(config: ProbeConfig) -> list[ClassProbe]:
     return made
 
 
-def _check_headline(config: ProbeConfig, names: tuple[str, ...]) -> None:
-    """Raises UserError for a group that the states do not have."""
-    groups = {target.group for target in find_targets(names)}
-    if unknown := set(config.headline or ()) - groups:
-        there = ", ".join(sorted(groups)) or "none"
-        raise UserError(f"headline: expected groups of these states ({there}), found {', '.join(sorted(unknown))}")
-
-
-def _state_names(loaders: Mapping[str, ClipLoader]) -> tuple[str, ...]:
-    """Of the states in the clips; none where sources that are mixed have different ones."""
-    names = next(iter(loaders.values())).shards.manifest.state_names
-    if all(corpus.states for loader in loaders.values() for corpus in loader.corpora):
-        return names
-    return ()
-
-
-def _data(folder: Path, opened: Model, trained: PretrainConfig | None, config: ProbeConfig) -> StreamConfig:
-    """Clips as in training: the run's own, or of other shards at the model's rate and size."""
-    if config.shards is None:
-        if config.fps is not None:
-            raise UserError("fps goes with shards=FOLDER; the run's own clips have the rate they were trained at")
-        if trained is None:
-            raise UserError(f"{folder} is a model without a run: say what to probe it on, shards=FOLDER")
-        return trained.data
-    p = opened.world.preprocessing
-    return StreamConfig(
-        shards=config.shards,
-        batch_size=EVALUATION_BATCH,
-        clip_frames=opened.config.frames,
-        fps=config.fps or p.fps,
-        image_size=p.image_size,
-        fit=p.fit,
-        shortest_edge=p.shortest_edge,
-    )
-
-
 def _encoders(
     opened: Model, trained: PretrainConfig | None, data: StreamConfig, config: ProbeConfig, names: tuple[str, ...]
 ) -> dict[str, nn.Module | None]:
@@ -185,28 +147,17 @@ def _encoders(
     return encoders
 
 
-def _loader(data: StreamConfig, config: ProbeConfig, split: str, clip_frames: int | None = None) -> ClipLoader:
-    changes = {
-        "batch_size": EVALUATION_BATCH,
-        "clip_frames": clip_frames or config.clip_frames or data.clip_frames,
-        "clips_per_video": 1 if clip_frames else config.clips_per_video,
-        "cache_mib": CACHE_MIB,
-        "spatial": config.spatial,
-    }
-    return make_loader(data.model_copy(update=changes), split, seed=config.seed, shuffle=False)
-
-
 def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig) -> dict[str, PredictionErrors]:
     """Latent prediction on held-out clips, where the model has dynamics."""
     if model.dynamics is None:
         return {}
     frames = (HORIZONS[-1] + 1) * model.spec.frames_per_step
-    clips = _loader(data, config, "test", frames)
+    clips = probe_loader(data, config, "test", frames)
     if clips.action_size != model.spec.action_size:
         wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
         logger.info(f"no latent prediction: the model's actions are {wide}")
         return {}
-    names = _state_names({"test": clips})
+    names = state_names({"test": clips})
     if set(model.spec.states) - set(names):
         logger.info(
             f"no latent prediction: the model reads {', '.join(model.spec.states)}, which the clips do not hold"

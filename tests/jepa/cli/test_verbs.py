@@ -324,7 +324,7 @@ def test_a_mistake_is_reported_in_one_line(
 RUN_EXPECTED = "expected the folder of a run (runs/demo) or of a model (with model.json)"
 
 
-@pytest.mark.parametrize("verb", ["probe", "plan", "dream", "diagnose", "report", "embed", "export"])
+@pytest.mark.parametrize("verb", ["probe", "plan", "dream", "diagnose", "report", "embed", "export", "compress"])
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -343,7 +343,8 @@ def test_what_is_no_run_is_refused_alike_by_every_verb(
     for file in ("r/README.md", "r/begun/config.yaml", "cat.png"):
         Path(file).touch()
     target = f"r/{place}"
-    arguments = {"embed": ["cat.png", "--model", target], "export": [target, "--to", "openjepa"]}.get(verb, [target])
+    given = {"embed": ["cat.png", "--model", target], "export": [target, "--to", "openjepa"]}
+    arguments = (given | {"compress": [target, "out", "--keep", "pca:4"]}).get(verb, [target])
     assert run_jepa(verb, *arguments, fails=True) == f"error: {target}: {message}\n"
 
 

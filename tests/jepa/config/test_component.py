@@ -12,6 +12,7 @@ from pydantic import Field
 from jepa.agents.imagination import CONTROLLERS
 from jepa.config import DEFAULT, Component, Config, ConfigError, Parts, UserError, component, dump, from_dict, part
 from jepa.encoders import ENCODERS
+from jepa.encoders.reductions import REDUCTIONS
 from jepa.masks import MASKS
 from jepa.methods import METHODS
 from jepa.planners import PLANNERS, SAMPLERS
@@ -278,7 +279,8 @@ def test_what_is_no_part_of_the_room_is_refused_when_it_is_added(monkeypatch, pa
 
 
 def test_every_table_takes_parts_of_its_own_room_alone():
-    tables = [CONTROLLERS, ENCODERS, MASKS, METHODS, PLANNERS, PREDICTORS, PROBES, REWARDS, SAMPLERS, SCHEDULES, TERMS]
+    tables = [CONTROLLERS, ENCODERS, MASKS, METHODS, PLANNERS, PREDICTORS, PROBES, REDUCTIONS, REWARDS, SAMPLERS]
+    tables += [SCHEDULES, TERMS]
     for table in tables:
         stranger = next(iter((MASKS if table is not MASKS else SCHEDULES).values()))
         with pytest.raises(UserError, match=f"expected a class derived from {table.base.replace(':', '.')}"):

@@ -22,6 +22,7 @@ SMALL = {
     "pca": {"width": 8, "side": 4},
     "frame": {"model": "test_vit"},
     "per_frame": {"of": SMALL_VIT},
+    "compressed": {"of": SMALL_VIT, "reductions": [{"kind": "merge", "tokens": 3}, {"kind": "pca", "width": 8}]},
 }
 SIDES = {"vae": 64}  # of images; else 32
 

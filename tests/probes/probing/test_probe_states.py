@@ -15,8 +15,9 @@ from jepa_data.config import StreamConfig
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.write import ShardWriter
 from jepa_data.stream.loader import make_loader
+from jepa_probes.clips import state_names
 from jepa_probes.probing.config import ProbeConfig
-from jepa_probes.probing.probe import _state_names, probe, state_row
+from jepa_probes.probing.probe import probe, state_row
 from jepa_probes.probing.result import ProbeResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,7 +106,7 @@ def test_a_mix_of_corpora_with_different_states_is_probed_for_its_labels_alone(t
     sources = tuple({"shards": str(write(tmp_path / names[0], names))} for names in (ROBOT, ("a.x", "a.y")))
     data = StreamConfig.model_validate({"shards": sources, "batch_size": 4, "clip_frames": FRAMES})
     loaders = {split: make_loader(data, split, seed=0, shuffle=False) for split in ("train", "test")}
-    assert _state_names(loaders) == ()
+    assert state_names(loaders) == ()
 
 
 def test_the_headline_is_the_mean_of_the_groups_that_the_config_names(model: Path, tmp_path: Path) -> None:

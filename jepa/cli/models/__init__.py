@@ -1,0 +1,1 @@
+"""Verbs that write models: `export`, `import`, `compress`."""

@@ -1,0 +1,1 @@
+"""`jepa compress`: fewer or narrower tokens, and what the probes lose."""
