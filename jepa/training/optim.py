@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from timm.optim import muon as timm_muon
 from timm.optim.laprop import LaProp
-from timm.optim.muon import Muon
 from torch import Tensor, nn
 
 from jepa.config import UserError, errors_of
@@ -80,6 +81,24 @@ def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[flo
 def laprop(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> LaProp:
     """LaProp (2002.04839) over what is trained, with DreamerV3's epsilon."""
     return LaProp(_groups(module, weight_decay), lr=lr, betas=betas, eps=LAPROP_EPS)
+
+
+class Muon(timm_muon.Muon):
+    """timm's Muon, which makes matrices orthogonal in bf16: here in fp32 on a CPU. Many have no products in bf16."""
+
+    def step(self, closure: Any = None) -> Any:
+        with patch.object(timm_muon, "zeropower_via_newtonschulz", _orthogonal):
+            return super().step(closure)
+
+
+def _orthogonal(
+    matrix: Tensor,
+    *args: Any,
+    newton_schulz: Callable[..., Tensor] = timm_muon.zeropower_via_newtonschulz,
+    **kwargs: Any,
+) -> Tensor:
+    dtype = torch.float32 if matrix.device.type == "cpu" else torch.bfloat16
+    return newton_schulz(matrix, *args, dtype=dtype, **kwargs)
 
 
 def muon(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> Muon:
