@@ -11,6 +11,7 @@ ENCODERS = Parts(
     vae="jepa.encoders.vae:VAEEncoder",
     video_vit="jepa.encoders.video_vit:VideoViT",
     pca="jepa.encoders.pca:PCAEncoder",
+    moments="jepa.encoders.moments:MomentsEncoder",
     frame="jepa.encoders.frame:FrameEncoder",
     per_frame="jepa.encoders.per_frame:PerFrameEncoder",
     compressed="jepa.encoders.compressed:CompressedEncoder",

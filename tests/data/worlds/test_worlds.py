@@ -19,6 +19,7 @@ from jepa_data.worlds import make_batch, make_env, make_goal_batch, world_names
 
 WITHOUT_GOALS = ["camera", "take-cover", "gym:Pendulum-v1", "gym:CartPole-v1"]
 WITH_GOALS = [name for name in world_names() if name not in (*WITHOUT_GOALS, "gym:ID")]
+BY_MEMORY = [name for name in WITH_GOALS if name.startswith("cue-corridor")]  # one goal; half of all tasks by chance
 ALL = [*WITH_GOALS, *WITHOUT_GOALS]
 FRAMES = 8
 STEPS = 120  # within which every script has got to its goal
@@ -107,7 +108,8 @@ def test_other_actions_give_other_images(name: str) -> None:
     images = played(batch, actions)[0]
     others = played(world(name), np.roll(actions, 1, axis=0))[0]
     np.testing.assert_array_equal(images[0], others[0])
-    assert (images[-1] != others[-1]).any((1, 2, 3)).all()
+    differ = (images[-1] != others[-1]).any((1, 2, 3))
+    assert differ.all() if name not in BY_MEMORY else differ.any(), "two walkers may have come to the same room"
 
 
 @pytest.mark.parametrize("name", WITH_GOALS)
@@ -124,7 +126,7 @@ def test_goals_can_be_reached_and_are_reached_where_they_are_placed(name: str) -
     assert (batch.distance_to_goal(goal) < 0.1 * batch.radius).all() and (batch.speed() < 1e-6).all()
 
 
-@pytest.mark.parametrize("name", WITH_GOALS)
+@pytest.mark.parametrize("name", [name for name in WITH_GOALS if name not in BY_MEMORY])
 def test_every_place_has_an_image_of_its_own(name: str) -> None:
     world(name)
     batch = make_goal_batch(name, np.zeros(12, dtype=int), image_size=32)  # the same episode, twelve times
@@ -158,7 +160,7 @@ def test_the_script_solves_tasks_that_random_actions_do_not_and_ends_at_what_the
             played.step(played.expert(goal) if agent == "script" else held)
         ended[agent] = played
     solved = {agent: (played.distance(goal) < batch.radius).mean() for agent, played in ended.items()}
-    assert solved["script"] >= 0.9 and solved["random"] <= 0.3
+    assert solved["script"] >= 0.9 and solved["random"] <= (0.75 if name in BY_MEMORY else 0.3)
     # Beside the goal's image as it would be now: other things may have moved meanwhile.
     seen, images = ended["script"].render().astype(int), []
     for there in (goal, start):

@@ -20,6 +20,7 @@ SMALL = {
     "vae": {"width": 8},
     "video_vit": SMALL_VIT,
     "pca": {"width": 8, "side": 4},
+    "moments": {},
     "frame": {"model": "test_vit"},
     "per_frame": {"of": SMALL_VIT},
     "compressed": {"of": SMALL_VIT, "reductions": [{"kind": "merge", "tokens": 3}, {"kind": "pca", "width": 8}]},
