@@ -81,6 +81,12 @@ def is_empty(folder: Path) -> bool:
     return all(path.name == LOCK for path in folder.iterdir())
 
 
+def check_empty(folder: Path) -> None:
+    """Raises DataError if a folder, held by this process, holds anything already."""
+    if not is_empty(folder):
+        raise DataError(f"{folder}: the folder is not empty; choose another one")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, with those above it, and write a file to it for trial. Raises DataError."""
     with writing(path, "Choose another folder"):

@@ -1,6 +1,6 @@
 """The base class of encoder configs. Imports no torch."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jepa.config import Component
 
@@ -36,3 +36,14 @@ class EncoderConfig(Component):
     def summary(self) -> str:
         """A short description, such as "depth 12"."""
         return ""
+
+
+class ComputedConfig(EncoderConfig):
+    """Settings of an encoder that is computed from clips before training, and reads one frame at a time."""
+
+    tubelet: Literal[1] = 1
+
+    @property
+    def has_weights(self) -> bool:
+        """It has, before training starts."""
+        return True

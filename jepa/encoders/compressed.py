@@ -20,7 +20,7 @@ from torch import Tensor
 from jepa.config import part
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
-from jepa.encoders.module import Encoder
+from jepa.encoders.module import CLIPS_TO_FIT, Encoder
 from jepa.encoders.reductions import REDUCTIONS
 from jepa.encoders.reductions.base import ReductionConfig, TokenLayout
 from jepa.encoders.reductions.chain import Chain, fit
@@ -32,7 +32,7 @@ class CompressedEncoder(Encoder):
     """Video [B, T, 3, h, w] to the reduced tokens of another encoder.
 
     Args:
-        encoder: values by `config.of`; None: a new one. Its weights are stored under "encoder.".
+        encoder: described by `config.of`; None: a new one. Its weights are stored under "encoder.".
 
     Raises:
         ValueError: as that encoder; a reduction does not fit its tokens.
@@ -97,7 +97,7 @@ class CompressedEncoder(Encoder):
         self.chain = Chain(config.reductions, self.encoder_layout)
         self.tokens, self.width = self.chain.layout.tokens, self.chain.layout.width
         fitted = any(reduction.from_data for reduction in self.chain.reductions)
-        self.clips_to_fit = max(self.encoder.clips_to_fit, 256 if fitted else 0)
+        self.clips_to_fit = max(self.encoder.clips_to_fit, CLIPS_TO_FIT if fitted else 0)
 
     @classmethod
     def around(cls, encoder: Encoder, chain: Chain, encoder_sha256: str) -> "CompressedEncoder":

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from jepa.encoders.base import EncoderConfig
 
+CLIPS_TO_FIT = 256  # for what is computed from clips
+
 
 class Encoder(nn.Module):
     """Normalized video [B, T, 3, h, w] to latents [B, S, N, D], S = T / tubelet; made from its `Config`.
@@ -26,3 +28,8 @@ class Encoder(nn.Module):
 
     def fit(self, video: Float[Tensor, "B T C h w"]) -> None:
         """Compute from normalized clips what is not trained; most encoders have nothing of the kind."""
+
+    def check_size(self, video: Float[Tensor, "B T C h w"]) -> None:
+        """Raises ValueError if the images have another size than `image_size`."""
+        if video.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"expected images of {self.image_size} pixels, found {list(video.shape[-2:])}")

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from jepa.encoders.base import EncoderConfig
-from jepa.encoders.module import Encoder
+from jepa.encoders.base import ComputedConfig
+from jepa.encoders.module import CLIPS_TO_FIT, Encoder
 
 ORDERS = (1, 2, 3)
 PER_BODY = 2 + 2 * len(ORDERS)
@@ -42,19 +42,13 @@ class MomentsEncoder(Encoder):
 
     tokens = 1
     tubelet = 1
-    clips_to_fit = 256
+    clips_to_fit = CLIPS_TO_FIT
 
-    class Config(EncoderConfig):
+    class Config(ComputedConfig):
         """Places and turns of bodies of different colors, computed from the data."""
 
         kind: Literal["moments"] = "moments"
-        tubelet: Literal[1] = 1
         bodies: int = Field(default=2, ge=1, le=3, description="colors beside the background's, at most 3")
-
-        @property
-        def has_weights(self) -> bool:
-            """It is computed from the data before training starts."""
-            return True
 
     config: Config
 
@@ -80,8 +74,7 @@ class MomentsEncoder(Encoder):
 
     def masks(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B T K h w"]:
         """The share of each body's color in each pixel, 0..1."""
-        if video.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"expected images of {self.image_size} pixels, found {list(video.shape[-2:])}")
+        self.check_size(video)
         color, offset = self.unmix[:, :3], self.unmix[:, 3, None, None]
         share = torch.einsum("btchw,kc->btkhw", video, color.to(video)) + offset.to(video)
         return share.clamp(0, 1) * (share > SMALLEST_SHARE)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config.fields import Count, Positive
-from jepa.encoders.base import EncoderConfig
-from jepa.encoders.module import Encoder
+from jepa.encoders.base import ComputedConfig
+from jepa.encoders.module import CLIPS_TO_FIT, Encoder
 
 SMALLEST = 1e-3  # variance of a color direction or a component, beside the largest: less is taken for noise
 
@@ -33,21 +33,15 @@ class PCAEncoder(Encoder):
 
     tokens = 1
     tubelet = 1
-    clips_to_fit = 256
+    clips_to_fit = CLIPS_TO_FIT
 
-    class Config(EncoderConfig):
+    class Config(ComputedConfig):
         """Principal components of blurred images, computed from the data."""
 
         kind: Literal["pca"] = "pca"
         width: Count = Field(default=64, description="D, number of components")
-        tubelet: Literal[1] = 1
         side: Count = Field(default=16, description="cells of the image per side; each is its mean color")
         blur: Positive = Field(default=1.0, description="standard deviation of the blur, in cells")
-
-        @property
-        def has_weights(self) -> bool:
-            """It is computed from the data before training starts."""
-            return True
 
     config: Config
 
@@ -95,8 +89,7 @@ class PCAEncoder(Encoder):
         self.components.bias.copy_(-mean @ scaled)
 
     def _cells(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B T C y x"]:
-        if video.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"expected images of {self.image_size} pixels, found {list(video.shape[-2:])}")
+        self.check_size(video)
         cells = F.avg_pool2d(video.flatten(0, 1), self.image_size // self.config.side)
         return cells.unflatten(0, video.shape[:2])
 

@@ -14,7 +14,7 @@ from jepa.encoders.reductions.base import ReductionConfig, TokenLayout
 from jepa.encoders.reductions.chain import Chain
 from jepa.models.config import ModelConfig
 from jepa.models.model import Model
-from jepa.training.encoder_from import check_freezable, describe, load_frozen
+from jepa.training.encoder_from import open_frozen
 from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.world_model import LatentSpec, LatentWorldModel
 
@@ -39,10 +39,7 @@ class FrozenSource:
         Raises:
             UserError: there is no such model, or its latents depend on other frames than their own.
         """
-        about = describe(name)
-        size = about.preprocessing.image_size
-        encoder = load_frozen(name, about.encoder.per_frame(), size, about.frames).eval().requires_grad_(False)
-        check_freezable(encoder, size, encoder.tubelet)
+        about, encoder = open_frozen(name)
         return cls(about, encoder, tensors_sha256(encoder))
 
     @property

@@ -75,6 +75,19 @@ def load_frozen(name: str, config: EncoderConfig, image_size: int, frames: int) 
     return encoder
 
 
+def open_frozen(name: str) -> tuple[ModelConfig, Encoder]:
+    """What a run, a model folder or the hub holds, and its encoder, frozen, for single latent steps.
+
+    Raises:
+        UserError: there is no such model, or its latents depend on other frames than their own.
+    """
+    about = describe(name)
+    size = about.preprocessing.image_size
+    encoder = load_frozen(name, about.encoder.per_frame(), size, about.frames).eval().requires_grad_(False)
+    check_freezable(encoder, size, encoder.tubelet)
+    return about, encoder
+
+
 @torch.no_grad()
 def check_freezable(encoder: nn.Module, image_size: int, tubelet: int) -> None:
     """Try it, on two latent steps of noise: a latent must follow from its own frames alone.

@@ -18,7 +18,7 @@ from torch import Tensor
 from jepa.config.writing import replacing
 from jepa.encoders.module import Encoder
 from jepa.training.clips import pixels_of
-from jepa.training.encoder_from import check_freezable, describe, load_frozen
+from jepa.training.encoder_from import open_frozen
 from jepa.training.run_state.checkpoints import tensors_sha256
 from jepa.world_model import Preprocessing
 from jepa_data.decode import Limits, get_backend
@@ -32,12 +32,11 @@ from jepa_data.stream.latents import (
     LatentsFile,
     LatentsManifest,
     Precision,
-    check_empty,
     manifest_sha256,
     to_stored,
     write_file,
 )
-from jepa_data.writable import holding
+from jepa_data.writable import check_empty, holding
 
 ROWS = 64  # latent steps encoded at once
 
@@ -65,10 +64,8 @@ def tokenize(
         DecodeError: a video cannot be read; leave it out by `jepa data curate` first.
     """
     source = ShardSet.open(shards)
-    about = describe(model)
+    about, encoder = open_frozen(model)
     pixels = about.preprocessing
-    encoder = load_frozen(model, about.encoder.per_frame(), pixels.image_size, about.frames).eval()
-    check_freezable(encoder, pixels.image_size, encoder.tubelet)
     apart = _frames_apart(source.manifest, pixels, encoder.tubelet)
     size = (pixels.image_size, pixels.image_size)
     reader = SampleReader(source.store, get_backend("pyav"), Limits(timeout_seconds=timeout_seconds), size, 0, 0)

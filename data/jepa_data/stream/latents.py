@@ -25,7 +25,7 @@ from jepa.config import Config
 from jepa.config.writing import file_sha256, replacing
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import Manifest
-from jepa_data.writable import is_empty, writing
+from jepa_data.writable import writing
 
 FORMAT: Literal["openjepa-latents"] = "openjepa-latents"
 LATENTS = "latents.json"
@@ -81,12 +81,6 @@ def to_stored(latents: Float[Tensor, "R N D"], precision: Precision) -> dict[str
         return {"": latents.bfloat16()}
     scale = (latents.abs().amax(-1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
     return {"": (latents / scale).round().to(torch.int8), ".scale": scale}
-
-
-def check_empty(out: Path) -> None:
-    """Raises DataError if a folder for latents, held by this process, holds anything already."""
-    if not is_empty(out):
-        raise DataError(f"{out}: the folder is not empty; choose another one")
 
 
 def write_file(out: Path, shard: str, tensors: Mapping[str, Tensor]) -> LatentsFile:

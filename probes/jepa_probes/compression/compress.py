@@ -29,8 +29,7 @@ from jepa.encoders.reductions.chain import Chain, fit, parse, variance_kept
 from jepa.models.model import save
 from jepa.training.compress import FrozenSource, chains_for
 from jepa.training.run_state.run_folder import run_config
-from jepa_data.errors import DataError
-from jepa_data.writable import holding, is_empty
+from jepa_data.writable import check_empty, holding
 from jepa_probes.clips import check_headline, clips_of, probe_loader, state_names
 from jepa_probes.compression.config import CompressConfig
 from jepa_probes.compression.result import ORIGINAL, CompressionResult, Latents
@@ -69,8 +68,7 @@ def compress(run: str | Path, out: Path, config: CompressConfig) -> CompressionR
     source = FrozenSource.open(str(run))
     chains = dict(zip(config.keep, chains_for(map(parse, config.keep), source.layout), strict=True))
     with holding(out):
-        if not is_empty(out):
-            raise DataError(f"{out}: the folder is not empty; choose another one")
+        check_empty(out)
         shards, splits = _encode(run, source, config)
         _note_few_steps(splits.train)
         with errors_of("keep"):
