@@ -40,6 +40,10 @@ class ProbeConfig(ClipsConfig):
     pixel_side: Count = Field(
         default=8, description="side to which images are averaged for the pixels, which the PCA reads too"
     )
+    few_episodes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(),
+        description="the state is also read by maps that are fitted to so many training episodes, such as [10, 50]",
+    )
     classifiers: tuple[Annotated[Component, part(PROBES)], ...] = Field(
         default=({"kind": "linear"}, {"kind": "attentive"}, {"kind": "knn"}),
         validate_default=True,

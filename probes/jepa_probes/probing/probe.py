@@ -85,7 +85,13 @@ def probe(folder: Path, config: ProbeConfig, *, out: Path | None = None) -> Prob
         table[column] = (parts[0], parts[1])
     table[PCA_PIXELS] = baselines.pca_pixels(*table[PIXELS], model.spec.tokens * model.spec.width)
     scored = score_features(
-        table, classifiers=classifiers, labels=config.labels, headline=config.headline, dense=dense, seed=config.seed
+        table,
+        classifiers=classifiers,
+        labels=config.labels,
+        headline=config.headline,
+        few_episodes=config.few_episodes,
+        dense=dense,
+        seed=config.seed,
     )
     train, test = table[PRETRAINED]
     result = ProbeResult(

@@ -76,6 +76,10 @@ class StateScores:
     infinite: dict[str, int]
     occluded: dict[str, int]
 
+    def mean_of(self, headline: Sequence[str] | None) -> float | None:
+        """Mean R² of these groups; None: `state_r2`."""
+        return self.state_r2 if headline is None else mean_r2([self.groups[group] for group in headline])
+
 
 @dataclass(frozen=True)
 class StateProbe:

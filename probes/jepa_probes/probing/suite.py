@@ -1,6 +1,7 @@
 """All probes on all representations: one table of scores, every pretrained number beside its baselines.
 
 rows     state_r2                                  mean R² of the groups of the headline; without one, see state.py
+         state_r2.N_episodes                       the same, of N labelled episodes, see few_labels.py
          state.GROUP[.occluded]                    mean R² of the states of a group, state.py
          state.NAME                                R² of a state
          class.LABEL.PROBE.accuracy | .balanced    of every classifier that is asked for: linear, attentive, knn, …
@@ -20,8 +21,9 @@ from jepa_probes.probing.base import ClassProbe
 from jepa_probes.probing.dense.readout import dense_rows
 from jepa_probes.probing.dense.targets import DenseTargets
 from jepa_probes.probing.features import Features
+from jepa_probes.probing.few_labels import few_label_rows
 from jepa_probes.probing.labels import Task, accuracies, classify, make_task
-from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_r2, mean_state
+from jepa_probes.probing.state import StateScores, find_targets, fit_state, mean_state
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def score_features(
     classifiers: Sequence[ClassProbe],
     labels: Sequence[str] | None = None,
     headline: Sequence[str] | None = None,
+    few_episodes: Sequence[int] = (),
     dense: DenseTargets | None = None,
     seed: int = 0,
 ) -> ProbeTable:
@@ -63,7 +66,11 @@ def score_features(
 
     Args:
         headline: groups of states whose mean R² is `state_r2`; None: as in state.py.
+        few_episodes: the state is also read by maps fitted to so many training episodes.
         dense: made the targets in `Features.spatial`; None: there are none.
+
+    Raises:
+        UserError: there are fewer training episodes than `few_episodes`.
     """
     results = ProbeTable()
     train, test = next(iter(features.values()))
@@ -95,6 +102,8 @@ def score_features(
             results.put(column, _state_rows(probe.score(test), headline))
         for task in tasks:
             results.put(column, _classify(classifiers, task, train, test, chosen, seed))
+    if with_states:
+        results.scores |= few_label_rows(features, few_episodes, FLOOR, headline=headline, seed=seed)
     if dense is not None:
         for column, rows in dense_rows(features, dense, FLOOR, seed=seed).items():
             results.put(column, rows)
@@ -103,8 +112,9 @@ def score_features(
 
 def _state_rows(scores: StateScores, headline: Sequence[str] | None) -> dict[str, float | None]:
     columns = {f"state.{name}": value for name, value in scores.columns.items()}
-    state_r2 = scores.state_r2 if headline is None else mean_r2([scores.groups[group] for group in headline])
-    return {"state_r2": state_r2} | {f"state.{group}": r2 for group, r2 in scores.groups.items()} | columns
+    return (
+        {"state_r2": scores.mean_of(headline)} | {f"state.{group}": r2 for group, r2 in scores.groups.items()} | columns
+    )
 
 
 def _classify(

@@ -83,10 +83,7 @@ def context(run: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _tiles(results: RunResults) -> list[dict[str, str]]:
-    tiles = []
-    if (learned := results.state_r2("pretrained")) is not None:
-        before = f"random init {number(results.state_r2('random_init'), 2)}"
-        tiles.append({"label": "world state, R²", "value": number(learned, 2), "note": before})
+    tiles = _state_tile(results)
     ahead = max(results.prediction, key=int, default="")
     error = results.prediction.get(ahead)
     if error and error.model and error.identity is not None:
@@ -107,6 +104,21 @@ def _tiles(results: RunResults) -> list[dict[str, str]]:
     return tiles
 
 
+def _state_tile(results: RunResults) -> list[dict[str, str]]:
+    """What is read off the latents; from the fewest labels, where that was measured."""
+    row = results.probe.get("state_r2", {})
+    if row.get("pretrained") is None:
+        return []
+    label = "world state, R²"
+    notes = []
+    for episodes, few in list(results.few_labels().items())[:1]:
+        label += f", {counted(episodes, 'labeled episode')}"
+        notes = [f"of all episodes {number(row['pretrained'], 2)}, pixels {number(row.get('pixels'), 2)}"]
+        row = few
+    beside = [f"{COLUMNS[key]} {number(row[key], 2)}" for key in ("pixels", "random_init") if row.get(key) is not None]
+    return [{"label": label, "value": number(row["pretrained"], 2), "note": " · ".join(beside + notes)}]
+
+
 def _bars(row: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """One bar a column of the main score; R² below 0 has no length."""
     return [
@@ -123,7 +135,9 @@ def _probe_tables(probe: Mapping[str, Mapping[str, float | None]]) -> list[dict[
     for name in probe:
         if name == "state_r2":
             continue
-        if match := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
+        if match := re.fullmatch(r"state_r2\.(\d+)_episodes", name):
+            state[name] = f"world state, mean, from {counted(int(match[1]), 'labeled episode')}"
+        elif match := re.fullmatch(r"(?:state\.)?(\w+)\.(position|velocity)(\.occluded)?", name):
             state[name] = f"{match[1]} {match[2]}" + (", while hidden" if match[3] else "")
         elif match := re.fullmatch(r"class\.(.+)\.(\w+)\.accuracy|accuracy\.(.+)\.(\w+)", name):
             kind = match[2] or match[4]

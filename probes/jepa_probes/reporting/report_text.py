@@ -65,6 +65,10 @@ def _state(results: RunResults) -> str:
     known = [f"{label} {number(row[key], 2)}" for label, key in baselines.items() if row.get(key) is not None]
     if known:
         text += f" Baselines: {', '.join(known)}."
+    for episodes, few in results.few_labels().items():
+        others = [f"{label} {number(few[key], 2)}" for label, key in baselines.items() if few.get(key) is not None]
+        text += f" With labels for only {episodes} episodes, it is {number(few.get('pretrained'), 2)}"
+        text += f" ({', '.join(others)})." if others else "."
     return text
 
 

@@ -5,6 +5,7 @@ RUN/config.yaml  pretrain.json  probe.json  plan.json  dream.json  timings.json 
 
 import importlib.metadata
 import platform
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,12 @@ class RunResults(Result):
         """The headline of the probes."""
         return self.probe.get("state_r2", {}).get(column)
 
+    def few_labels(self) -> dict[int, dict[str, float | None]]:
+        """The headline read from few labelled episodes: their number -> scores by column, the fewest first."""
+        found = {name: re.fullmatch(r"state_r2\.(\d+)_episodes", name) for name in self.probe}
+        rows = {int(match[1]): self.probe[name] for name, match in found.items() if match}
+        return dict(sorted(rows.items()))
+
     @property
     def method(self) -> str:
         """What the run is called in tables."""
@@ -149,6 +156,10 @@ def summary_table(results: RunResults) -> list[Row]:
     if state := results.probe.get("state_r2"):
         others = [f"{label} {number(state[key])}" for key, label in COLUMNS.items() if key in state]
         rows.append(("world state, R²", number(state.get("pretrained")), " · ".join(others[1:])))
+    for episodes, row in results.few_labels().items():
+        others = [f"{label} {number(row[key])}" for key, label in COLUMNS.items() if key in row]
+        what = f"world state, R², {counted(episodes, 'labeled episode')}"
+        rows.append((what, number(row.get("pretrained")), " · ".join(others[1:])))
     for ahead, error in sorted(results.prediction.items(), key=lambda item: int(item[0])):
         baselines = f"nothing moves {number(error.identity)} · shuffled actions {number(error.shuffled)}"
         rows.append((f"latent prediction error, {counted(int(ahead), 'step')}", number(error.model), baselines))
