@@ -134,10 +134,11 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B L D"], rotary: RotaryTable | None
     ) -> tuple[Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"], Float[Tensor, "B heads L C"]]:
         """Queries and keys, turned, and values."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, C]
-        turned = qkv[:, :, :2] if rotary is None else rotate(qkv[:, :, :2], rotary)
-        query, key = turned.transpose(1, 3).unbind(2)
-        return query, key, qkv[:, :, 2].transpose(1, 2)
+        # Split, not sliced: the gradient of a slice is a whole [B, L, 3, heads, C] of zeros but for the slice.
+        turning, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
+        turned = turning if rotary is None else rotate(turning, rotary)
+        query, key = turned.unbind(2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.squeeze(2).transpose(1, 2)
 
     def read(
         self,

@@ -13,6 +13,7 @@ have hundreds of tokens) and the states of the dynamics exceed `max_bytes`, cand
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -28,12 +29,44 @@ Cost = Callable[[Float[Tensor, "B K H A"]], Float[Tensor, "B K"]]
 Decode = Callable[[Float[Tensor, "B K H N D"]], Float[Tensor, "B K H X"]]
 
 
-@dataclass(frozen=True)
 class Imagined:
-    """The actions of K plans, and the latents after each step."""
+    """The actions of K plans, and the latents after each step.
 
-    latents: Float[Tensor, "B K H N D"]
-    actions: Float[Tensor, "B K H A"]
+    Attributes:
+        actions: [B, K, H, A].
+        latents: [B, K, H, N, D].
+        last: those of the last step alone, [B, K, 1, N, D]; some dynamics imagine them sooner than all.
+    """
+
+    def __init__(self, latents: Float[Tensor, "B K H N D"], actions: Float[Tensor, "B K H A"]) -> None:
+        self.latents = latents
+        self.actions = actions
+
+    @property
+    def last(self) -> Float[Tensor, "B K 1 N D"]:
+        return self.latents[:, :, -1:]
+
+
+class Rollout(Imagined):
+    """Plans that are imagined when a cost first reads their latents: all of them, or the last alone."""
+
+    def __init__(
+        self, dynamics: Dynamics, state: State, actions: Float[Tensor, "B K H A"], noise: Tensor | None = None
+    ) -> None:
+        self.actions = actions
+        self._plans = (dynamics, state, actions, noise)
+
+    @cached_property
+    def latents(self) -> Float[Tensor, "B K H N D"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return rollout(*self._plans)
+
+    @cached_property
+    def last(self) -> Float[Tensor, "B K 1 N D"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        dynamics, state, actions, noise = self._plans
+        imagine_end = getattr(dynamics, "imagine_end", None)  # a quicker way, which some dynamics know, to the same
+        if imagine_end is None or noise is not None or torch.is_grad_enabled() or "latents" in vars(self):
+            return self.latents[:, :, -1:]
+        return imagine_end(state, actions)[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -78,9 +111,9 @@ class LatentCost:
     def _imagined(self, taken: Float[Tensor, "B K H E"]) -> Float[Tensor, "B K"]:
         """Imagine plans, and return their costs."""
         if self.futures is None:
-            return self.of(Imagined(rollout(self.dynamics, self.state, taken), taken))
+            return self.of(Rollout(self.dynamics, self.state, taken))
         actions, noise = self.futures.of(taken)
-        return self.futures.counted(self.of(Imagined(rollout(self.dynamics, self.state, actions, noise), actions)))
+        return self.futures.counted(self.of(Rollout(self.dynamics, self.state, actions, noise)))
 
     def plans_at_once(self, taken: Float[Tensor, "B K H E"]) -> int:
         """How many of the K plans of each episode are imagined at once: as many as fit into `max_bytes`, at least one.
@@ -138,12 +171,12 @@ def goal_reached(
     """
 
     def cost(imagined: Imagined) -> Float[Tensor, "B K"]:
-        if goal.shape[1:] != imagined.latents.shape[3:] or len(goal) not in (1, len(imagined.latents)):
+        latents = _steps_that_count(imagined, running_cost_weight)
+        if goal.shape[1:] != latents.shape[3:] or len(goal) not in (1, len(latents)):
             raise ValueError(
                 "the goal is not of this model: expected latents [episodes, tokens, width] = "
-                f"{[len(imagined.latents), *imagined.latents.shape[3:]]}, found {list(goal.shape)}"
+                f"{[len(latents), *latents.shape[3:]]}, found {list(goal.shape)}"
             )
-        latents = _steps_that_count(imagined, running_cost_weight)
         distance = (latents - goal[:, None, None]).square().mean((-2, -1))
         return _over_path(distance, running_cost_weight)
 
@@ -202,7 +235,7 @@ def keep_out(
 
 def _steps_that_count(imagined: Imagined, running_cost_weight: float) -> Float[Tensor, "B K H N D"]:
     """The latents of all steps, or of the last one alone if the others have no weight."""
-    return imagined.latents if running_cost_weight else imagined.latents[:, :, -1:]
+    return imagined.latents if running_cost_weight else imagined.last
 
 
 def _over_path(distance: Float[Tensor, "B K H"], running_cost_weight: float) -> Float[Tensor, "B K"]:

@@ -75,7 +75,7 @@ def schedule_of(config: PretrainConfig) -> Schedule:
 
 def adamw(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
     """AdamW over what is trained; biases and other 1-D parameters are not decayed, as in V-JEPA."""
-    return torch.optim.AdamW(_groups(module, weight_decay), lr=lr, betas=betas)
+    return torch.optim.AdamW(_groups(module, weight_decay), lr=lr, betas=betas, fused=True)
 
 
 def laprop(module: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> LaProp:

@@ -128,6 +128,7 @@ class PyAVReader(Reader):
         """Number and image of each frame that comes out of the decoder, in the order shown."""
         started = False
         context = self._stream.codec_context
+        skipping = ""
         # Decoders of other libraries, such as dav1d, take this setting when they are opened, and for good.
         outside = context.codec.name.startswith("lib")
         for packet in packets(self._container, self._stream, self._deadline):
@@ -138,7 +139,8 @@ class PyAVReader(Reader):
             in_packet = self._numbers.get(packet.pts)
             self._doubt(in_packet, not self._units.is_whole(packet), is_start)
             needed = outside or packet.pts is None or in_packet in self._wanted
-            context.skip_frame = "DEFAULT" if needed else "NONREF"
+            if skipping != (skipping := "DEFAULT" if needed else "NONREF"):
+                context.skip_frame = skipping
             for frame in packet.decode():
                 self.decoded += 1
                 number = self._numbers.get(frame.pts)

@@ -19,7 +19,9 @@ from jaxtyping import UInt8
 from jepa_data.decode.base import Crop, Size, turned
 
 Image = UInt8[np.ndarray, "h w C"]
-CROPS = 32  # different ones that are kept ready; making one costs 0.2 ms
+CROPS = 32  # different ones that are kept ready; making one costs 0.3 ms
+LIMITED = (0, 1)  # color ranges by FFmpeg's numbers: unspecified, which is taken for this, and 16..235
+MATRICES = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601"}  # of color spaces by FFmpeg's numbers; 2: unspecified
 
 
 class Scaler:
@@ -77,17 +79,28 @@ class Scaler:
 
 
 def _crop_and_scale(frame: VideoFrame, size: Size, crop: Crop) -> Graph:
-    """The crop only moves pointers, so that what lies outside is neither converted nor scaled."""
+    """The crop only moves pointers, so that what lies outside is neither converted nor scaled.
+
+    FFmpeg scales 4:2:0 video to RGB with half the columns of color, and not by vector instructions. Scaling to 4:2:2
+    and then converting gives the same but for rounding (1 of 255 on average), in half the time.
+    """
     top, left, height, width = crop
     graph = Graph()
     graph.threads = 1
     steps = [
         graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
         graph.add("crop", f"w={width}:h={height}:x={left}:y={top}:exact=1"),
-        graph.add("scale", f"w={size[1]}:h={size[0]}:flags=bicubic"),
-        graph.add("format", "pix_fmts=rgb24"),
-        graph.add("buffersink"),
     ]
+    if frame.format.name == "yuv420p" and frame.color_range in LIMITED and frame.colorspace in MATRICES:
+        steps += [
+            graph.add("setparams", "colorspace=unknown:range=tv"),  # or the first one would convert colors too
+            graph.add("scale", f"w={size[1]}:h={size[0]}:flags=bicubic+accurate_rnd"),
+            graph.add("format", "pix_fmts=yuv422p"),
+            graph.add("scale", f"in_color_matrix={MATRICES[frame.colorspace]}:flags=bicubic"),
+        ]
+    else:
+        steps += [graph.add("scale", f"w={size[1]}:h={size[0]}:flags=bicubic")]
+    steps += [graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")]
     for step, next_step in itertools.pairwise(steps):
         step.link_to(next_step)
     graph.configure()

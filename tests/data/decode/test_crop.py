@@ -51,22 +51,25 @@ def test_a_rotated_video_is_returned_upright(tmp_path: Path, numbered: Callable[
 
 
 FORMATS = {
-    "4:2:0": ("libx264", "yuv420p"),
-    "4:4:4": ("libx264", "yuv444p"),
-    "10 bits": ("libx265", "yuv420p10le"),
-    "motion jpeg": ("mjpeg", "yuvj420p"),
+    "4:2:0": ("libx264", "yuv420p", 2),
+    "4:2:0 of BT.709": ("libx264", "yuv420p", 1),
+    "4:2:0 of BT.2020": ("libx264", "yuv420p", 9),
+    "4:4:4": ("libx264", "yuv444p", 2),
+    "10 bits": ("libx265", "yuv420p10le", 2),
+    "motion jpeg": ("mjpeg", "yuvj420p", 2),
 }
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_crop_is_the_same_part_of_the_image_scaled_or_not(kind: str, tmp_path: Path) -> None:
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:192:2, 0:128], 60), axis=-1).astype(np.uint8)  # [96, 128, 3]
-    codec, pixels = FORMATS[kind]
+    codec, pixels, colors = FORMATS[kind]
     path = tmp_path / "ramp.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30)
         stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
         stream.options = {"x265-params": "log-level=none:lossless=1:pools=1", "crf": "1", "qscale": "1"}
+        stream.codec_context.colorspace = colors
         frame = VideoFrame.from_ndarray(ramp, format="rgb24")
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -11,6 +11,7 @@ from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
 from jepa.models.build import build_dynamics
 from jepa.normalize import NormalizationStats
+from jepa.planners.cost import Rollout
 from jepa.predictors import PREDICTORS, mlp
 from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
@@ -101,6 +102,27 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
             dynamics.initial_state(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))
 
 
+@pytest.mark.parametrize("settings", [{"depth": 2}, {"hidden": 15, "static": 3}, {"hidden": 25}])
+def test_the_last_latents_alone_are_those_of_whole_rollouts(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "ROWS", 4)
+    torch.manual_seed(0)
+    dynamics = mlp.MLPPredictor(mlp.MLPPredictor.Config(**{"hidden": 16} | settings), 12, BLOCK)
+    dynamics.scale_actions.load_state_dict({"mean": torch.rand(BLOCK), "std": torch.rand(BLOCK) + 0.5})
+    z, actions = torch.randn(2, 1, 1, 12), torch.randn(2, 5, 3, BLOCK)
+    start = dynamics.initial_state(z, actions[:, 0, :0])
+    steps = Rollout(dynamics, start, actions).last  # with gradients: step by step
+    with torch.no_grad():
+        end = Rollout(dynamics, start, actions).last
+        both = Rollout(dynamics, start, actions)
+        assert both.latents[:, :, -1:].equal(both.last)
+    assert (dynamics.imagine_end is None) == (dynamics.config.hidden > 24)
+    assert steps.requires_grad and not end.requires_grad and end.shape == (2, 5, 1, 1, 12)
+    torch.testing.assert_close(end, steps.detach(), rtol=1e-5, atol=1e-5)
+    end.mul_(2)  # an ordinary tensor
+
+
 @pytest.mark.parametrize("settings", [{"depth": 2, "normalize_actions": True}, {"static": 3}])
 def test_plans_imagined_at_once_are_what_steps_give(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "ROWS", 4)  # so that the plans do not divide into whole parts
@@ -126,5 +148,6 @@ def test_a_subclass_with_steps_of_its_own_is_rolled_out_by_them() -> None:
     dynamics = Still(mlp.MLPPredictor.Config(hidden=24), 12, BLOCK)
     z = torch.randn(2, 1, 1, 12)
     with torch.no_grad():
-        imagined = rollout(dynamics, dynamics.initial_state(z, torch.zeros(2, 0, BLOCK)), torch.randn(2, 5, 3, BLOCK))
-    assert imagined.equal(z[:, :, None].expand(-1, 5, 3, -1, -1))
+        plans = Rollout(dynamics, dynamics.initial_state(z, torch.zeros(2, 0, BLOCK)), torch.randn(2, 5, 3, BLOCK))
+        assert plans.last.equal(z[:, :, None].expand(-1, 5, 1, -1, -1))
+        assert plans.latents.equal(z[:, :, None].expand(-1, 5, 3, -1, -1))
