@@ -30,13 +30,18 @@ class EventLayout:
 
     Attributes:
         action_size: A, width of one raw action.
-        count: E, number of events.
+        names: of the E events.
         frames: raw actions of a latent step.
     """
 
     action_size: int
-    count: int
+    names: tuple[str, ...]
     frames: int
+
+    @property
+    def count(self) -> int:
+        """E."""
+        return len(self.names)
 
     @property
     def width(self) -> int:
@@ -58,6 +63,11 @@ class EventLayout:
         """The actions of each frame and the columns of events."""
         frames = self.complete(actions).unflatten(-1, (self.frames, self.action_size + self.count))
         return frames[..., : self.action_size], frames[..., self.action_size :]
+
+    def joined(self, actions: Float[Tensor, "*B P"], columns: Float[Tensor, "*B C"]) -> Float[Tensor, "*B W"]:
+        """Plain actions and the columns of all their frames, as they stand in a block."""
+        frames = actions.unflatten(-1, (self.frames, -1)), columns.unflatten(-1, (self.frames, -1))
+        return torch.cat(frames, -1).flatten(-2)
 
     def plain(self, actions: Float[Tensor, "*B W"]) -> Float[Tensor, "*B P"]:
         """The actions without columns."""
@@ -81,6 +91,25 @@ def append_events(
     if not names:
         return actions
     return torch.cat((actions, columns.to(actions).expand(*actions.shape[:-1], -1)), -1)
+
+
+def check_same_events(known: Sequence[str], found: Sequence[str], owner: str, where: str) -> None:
+    """Compare the events of a model with those of some data, if both have any.
+
+    Args:
+        known: of `owner`, a model.
+        found: of `where`, some data.
+
+    Raises:
+        UserError: they are others, named in the message.
+    """
+    if not known or not found or tuple(known) == tuple(found):
+        return
+    strange = [name for name in found if name not in known] or list(found)
+    raise UserError(
+        f"{where} has the event {strange[0]!r}; {owner} knows {', '.join(known)}, in this order. Use data of the same "
+        "world, or leave their events out: data.events=false"
+    )
 
 
 def _columns(events: EventPrompt, steps: int, names: Sequence[str], owner: str) -> Float[Tensor, "*B T E"]:

@@ -74,7 +74,7 @@ class LatentSpec:
         if not self.events:
             return None
         assert self.action_size is not None
-        return EventLayout(self.action_size, len(self.events), self.frames_per_step)
+        return EventLayout(self.action_size, self.events, self.frames_per_step)
 
 
 class NextLatent(Protocol):

@@ -65,6 +65,19 @@ def check_actions(actions: Float[np.ndarray, "P A"]) -> None:
     )
 
 
+def check_events(events: Float[np.ndarray, "P W"], names: Sequence[str]) -> None:
+    """Raises DecodeError for what is no number of an event: 0 for none, and 1 to the number of `names`."""
+    wrong = ~((events >= 0) & (events <= len(names)) & (events == np.floor(events)))
+    if not wrong.any() and events.shape[1]:
+        return
+    found = "rows without numbers"
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        found = f"{events[row, column]:g} at frame {row}"
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+    raise DecodeError("no event", f"its events are 0 for none, {known}; found {found}")
+
+
 def check_states(states: Float[np.ndarray, "T X"], names: Sequence[str] = ()) -> tuple[int, ...]:
     """Indices of columns that are missing (NaN) at every frame. Raises DecodeError for columns missing at some frames.
 

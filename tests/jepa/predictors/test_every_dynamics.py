@@ -20,7 +20,7 @@ from jepa.world_model import rollout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCK = 4  # width of the actions of a latent step
-EVENTS = EventLayout(action_size=2, count=3, frames=2)
+EVENTS = EventLayout(action_size=2, names=("close", "open", "move"), frames=2)
 SMALL = {"hidden": 24, "depth": 2, "heads": 2}
 # Of each kind some settings; tokens: 1 for a vector, 4 for patches. A new kind has to be added here.
 CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
