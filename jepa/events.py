@@ -130,7 +130,7 @@ def _columns(events: EventPrompt, steps: int, names: Sequence[str], owner: str) 
         known = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1)) or "no events"
         wrong = numbers.max() if numbers.max() > len(names) else numbers.min()
         raise UserError(f"events: {owner} knows {known}, and 0 for none; found {int(wrong)}")
-    return F.one_hot(numbers.long(), len(names) + 1)[..., 1:]
+    return F.one_hot(numbers.long(), len(names) + 1)[..., 1:].float()
 
 
 def _is_numbers(events: Tensor) -> bool:

@@ -7,7 +7,7 @@ describes the last step (a reward). Other NaN values, NaN actions and infinite n
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Real
 
 from jepa_data.errors import DecodeError
 
@@ -65,7 +65,7 @@ def check_actions(actions: Float[np.ndarray, "P A"]) -> None:
     )
 
 
-def check_events(events: Float[np.ndarray, "P W"], names: Sequence[str]) -> None:
+def check_events(events: Real[np.ndarray, "P W"], names: Sequence[str]) -> None:
     """Raises DecodeError for what is no number of an event: 0 for none, and 1 to the number of `names`."""
     wrong = ~((events >= 0) & (events <= len(names)) & (events == np.floor(events)))
     if not wrong.any() and events.shape[1]:

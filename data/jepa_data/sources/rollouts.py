@@ -53,7 +53,7 @@ class Recording:
     policy: str = "random"
     crf: int = 14
     spatial: tuple[str, ...] = ()
-    events: float = 0.0
+    events: int | float = 0.0
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.frames < 2:
@@ -164,7 +164,7 @@ class _Episode:
 
 
 def draw_events(
-    generators: Sequence[np.random.Generator], steps: int, rate: float, count: int
+    generators: Sequence[np.random.Generator], steps: int, rate: int | float, count: int
 ) -> Int[np.ndarray, "E steps"]:
     """Numbers of events, 0 for none: `rate` of them in an episode on average, each of `count` as likely."""
     drawn = np.zeros((len(generators), steps), np.int64)
