@@ -77,7 +77,7 @@ def test_events_leave_starts_and_actions_alone_and_none_leave_the_bytes_alone(re
 
 
 def test_rates_and_worlds_that_cannot_be_are_refused() -> None:
-    with pytest.raises(DataError, match="from 0 to its 12 steps, found 12.5"):
+    with pytest.raises(DataError, match=r"from 0 to its 12 steps, found 12\.5"):
         replace(SMALL, events=12.5)
     with pytest.raises(DataError, match="camera has no events"):
         record(Recording("camera", 2, 4, 32, events=1), Path("nowhere"))
@@ -131,7 +131,7 @@ def test_events_can_be_left_out_and_sources_must_have_the_same(recorded: Path, t
 def test_check_and_inspect_tell_of_events(recorded: Path, tmp_path: Path) -> None:
     shards = ShardSet.open(recorded)
     assert any(line.strip() == f"events   {', '.join(NAMES)}" for line in lines(summary(shards)))
-    with pytest.raises(DecodeError, match="0 for none, 1 close-door, .* found 5 at frame 1"):
+    with pytest.raises(DecodeError, match=r"0 for none, 1 close-door, .* found 5 at frame 1"):
         check_events(np.array([[0.0], [5.0]]), NAMES)
     with pytest.raises(DecodeError, match=r"found 0\.5 at frame 0"):
         check_events(np.array([[0.5]]), NAMES)

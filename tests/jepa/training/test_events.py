@@ -126,7 +126,7 @@ def test_shards_of_another_worlds_events_are_refused_by_name(model: LatentWorldM
     for file in (folder / "rooms").iterdir():
         (folder / "renamed" / file.name).write_bytes(file.read_bytes())
     (folder / "renamed" / "manifest.json").write_text(json.dumps(renamed))
-    with pytest.raises(UserError, match="data.shards has the event 'close-gate'; init_from: .* knows close-door"):
+    with pytest.raises(UserError, match=r"data\.shards has the event 'close-gate'; init_from: .* knows close-door"):
         pretrain(config(folder / "next", folder / "renamed", init_from=str(folder / "run")))
 
 
