@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepa.events import EventLayout
+
 MIN_WEIGHT = 1e-3  # of a batch in a running mean
 MIN_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
 
@@ -26,10 +28,14 @@ class Standardize(nn.Module):
 
     Args:
         size: numbers.
+
+    Attributes:
+        events: where events stand in actions, which are completed with them first; None: there are none.
     """
 
     mean: Tensor
     std: Tensor
+    events: EventLayout | None = None
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -37,22 +43,27 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def fit(self, stats: NormalizationStats) -> None:
-        """Take these stats; those of one raw action serve all that stand side by side in a block.
+        """Take these stats; those of one raw action serve all that stand side by side in a block. Events have none.
 
         Raises:
             ValueError: they are not finite, or the numbers do not divide into so many.
         """
-        size = len(self.mean)
+        size = len(self.mean) if self.events is None else self.events.plain_width
         width = len(stats.mean)
         if not width or size % width:
             raise ValueError(f"stats of {width} numbers do not fit the {size} that are standardized")
         if not (stats.mean.isfinite().all() and stats.std.isfinite().all()):
             raise ValueError("stats are finite; some of these numbers are missing (NaN) in all of the data")
-        self.mean.copy_(stats.mean.repeat(size // width))
         varies = stats.std > MIN_STD * stats.mean.abs().clamp_min(1)
-        self.std.copy_(torch.where(varies, stats.std, 1.0).repeat(size // width))
+        mean, std = stats.mean.repeat(size // width), torch.where(varies, stats.std, 1.0).repeat(size // width)
+        if self.events is not None:  # columns of events stay 0 and 1
+            mean, std = self.events.complete(mean), 1 + self.events.complete(std - 1)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
-    def forward(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
+    def forward(self, x: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch X"]:
+        if self.events is not None:
+            x = self.events.complete(x)
         return (x - self.mean) / self.std
 
     def inverse(self, x: Float[Tensor, "*batch X"]) -> Float[Tensor, "*batch X"]:
@@ -85,6 +96,11 @@ class RunningStandardize(Standardize):
 
 class NotNormalized(nn.Identity):
     """In the place of `Standardize` where numbers stay as they are: it leaves no buffer in the model's file."""
+
+    events: EventLayout | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.events is None else self.events.complete(x)
 
     def inverse(self, x: Tensor) -> Tensor:
         return x

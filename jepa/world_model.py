@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from jepa.config import CHECKED, UserError
 from jepa.config.fields import Count, Positive
+from jepa.events import EventLayout, EventPrompt, append_events
 from jepa_data.actions import ActionStats, assumed
 from jepa_data.decode import Limits
 from jepa_data.preprocessing import Preprocessing, VideoFile, as_video, open_video
@@ -34,6 +35,8 @@ class LatentSpec:
     and earlier versions), -1..1 is assumed, and `actions.origin` says so.
     `history`: maximum number of consecutive latents that the dynamics read in training.
     `states`: names of the proprioceptive states that the dynamics need at every step.
+    `events`: names of the events that the dynamics take as a condition, see `jepa.events`. `action_size` and `actions`
+    do not count them.
     """
 
     __pydantic_config__ = CHECKED
@@ -46,9 +49,12 @@ class LatentSpec:
     history: Count = 1
     states: tuple[str, ...] = ()
     actions: ActionStats | None = None
+    events: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.action_size is None:
+            if self.events:
+                raise ValueError(f"events: {', '.join(self.events)} belong to actions, and there are none")
             return
         if self.actions is None:
             object.__setattr__(self, "actions", assumed(self.action_size))  # frozen, but nobody has seen it yet
@@ -61,6 +67,14 @@ class LatentSpec:
         if self.action_size is None:
             raise ValueError("this model was trained without actions")
         return self.action_size * self.frames_per_step
+
+    @property
+    def event_layout(self) -> EventLayout | None:
+        """Where events stand in the action of a latent step that has them; None: there are no events."""
+        if not self.events:
+            return None
+        assert self.action_size is not None
+        return EventLayout(self.action_size, self.events, self.frames_per_step)
 
 
 class NextLatent(Protocol):
@@ -202,6 +216,18 @@ class LatentWorldModel(nn.Module):
         self.encoder = encoder
         self.dynamics: Dynamics | None = dynamics
         self.spec, self.preprocessing = spec, preprocessing
+
+    def condition(self, actions: Float[Tensor, "*B T A"], events: EventPrompt = None) -> Float[Tensor, "*B T C"]:
+        """Actions between frames, with the events that happen there: C = A + E, as `block_actions` takes them.
+
+        Args:
+            events: of each of the T transitions: names or None, `["close-door", None, …]`; numbers, 0 for none and k
+                for `spec.events[k - 1]`, [T] or [*B, T]; or columns [*B, T, E]. None: no event.
+
+        Raises:
+            UserError: the model does not know an event, or there is not one entry for each action.
+        """
+        return append_events(actions, events, self.spec.events)
 
     @torch.no_grad()
     def encode(self, video: Any, *, chunk: int = 64) -> Float[Tensor, "B S N D"]:

@@ -95,7 +95,7 @@ def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> N
         "parts = mask((2, 4, 8), 5, torch.Generator().manual_seed(0))\n"
         "print([list(part.shape) for part in parts], torch.cat(parts, 1).sort(1).values.eq(torch.arange(64)).all())\n"
     )
-    programs = ["in_a_program.py", "check_predictor.py", "known.py", "smooth.py", "masked.py"]
+    programs = ["in_a_program.py", "check_predictor.py", "known.py", "smooth.py", "masked.py", "windy.py"]
     printed = run(
         package, *(["jepa", *words, *SHORT.get(words[0], [])] for words in commands), *([name] for name in programs)
     )
@@ -105,6 +105,7 @@ def test_the_commands_know_the_parts_of_an_installed_package(package: Path) -> N
     assert "inverse_root" in (package / "runs" / "drift" / "config.yaml").read_text()
     planned = json.loads((package / "runs" / "drift" / "plan.json").read_text())["settings"]
     assert "HillClimbing" in planned["planner"] and planned["terms"] == [{"kind": "smoothness", "weight": 0.05}]
-    tanh, check, known, smooth, masked = printed[len(commands) :]
+    tanh, check, known, smooth, masked, windy = printed[len(commands) :]
+    assert windy.strip() == "[ 0.   -0.09  0.09]"
     assert masked.strip() == "[[5, 40], [5, 24]] tensor(True)"
     assert "kind='tanh'" in tanh and check == "" and "nearest_mean" in known and smooth.strip() in ("True", "False")

@@ -98,6 +98,9 @@ class StreamConfig(Config):
     spatial: tuple[Literal["mask", "depth", "keypoints", "pose"], ...] = Field(
         default=(), description="arrays that belong to the frames, in `ClipBatch.spatial`; none: they are not read"
     )
+    events: bool = Field(
+        default=True, description="read the named events of shards that have them: predictors take them as a condition"
+    )
     remote: Access = Field(default=Access.model_validate({}), description="how shards elsewhere are read")
 
     @property

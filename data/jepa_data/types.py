@@ -1,7 +1,7 @@
 """What the clip stream yields.
 
 Shapes: B clips · T frames · S latent steps · N tokens · D width · C channels · h w pixels
-· A action width · X state width.
+· A action width · X state width · E events.
 `actions[:, t]` takes frame t to frame t+1, so T frames have T-1 actions.
 """
 
@@ -22,6 +22,7 @@ class ClipBatch:
         video: RGB, 0..255; without pixels (h = w = 0) where `latents` are read in its place.
         latents: of a frozen encoder, S steps of N tokens; None: there is video.
         actions: what the agent did between neighboring frames; None for plain video.
+        events: which named events happen between neighboring frames, 0 or 1 for each of E; None if there are none.
         states: ground truth per frame, NaN where a quantity does not exist in an episode; None for plain video.
         labels: one integer per clip and label name; -1 where the label does not apply.
         spatial: what `data.spatial` asks for, at the frames and in the pixels of `video`: "mask" uint8 [B, T, h, w],
@@ -42,6 +43,7 @@ class ClipBatch:
     latents: Float[Tensor, "B S N D"] | None = None
     labels: dict[str, Int[Tensor, " B"]] = field(default_factory=dict)
     spatial: dict[str, Shaped[Tensor, "B T ..."]] = field(default_factory=dict)
+    events: Float[Tensor, "B T-1 E"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         """The same batch with every tensor on `device`."""

@@ -22,7 +22,8 @@ from jepa.world_model import Dynamics, block_actions, rollout
 class Batch:
     """Clips on the training device, normalized to about zero mean and unit variance.
 
-    `actions[:, t]` takes frame t to frame t+1; None for video without actions. `is_image`: clips that repeat one image.
+    `actions[:, t]` takes frame t to frame t+1, and has a column for each event that the dynamics take (jepa/events.py);
+    None for video without actions. `is_image`: clips that repeat one image.
     `states`: raw proprioceptive states at each frame; None for methods that do not read them.
     `latents`: of a frozen encoder, in place of video, which has no pixels then; None: there is video.
     `targets`: recorded states that the method predicts (`MethodConfig.target_names`), NaN where there are none.
@@ -40,10 +41,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """Shape of the clips of a run: `frames`, and the width of the action between two frames, 0 without actions."""
+    """Shape of the clips of a run: `frames`; the width of the action between two frames, 0 without actions; events."""
 
     frames: int
     action_size: int = 0
+    events: tuple[str, ...] = ()
 
 
 class Method(nn.Module, ABC):
@@ -105,8 +107,8 @@ class Method(nn.Module, ABC):
 
 
 def block_size(encoder: Encoder, clips: ClipShape) -> int:
-    """Width of the actions of one latent step."""
-    return clips.action_size * encoder.tubelet
+    """Width of the actions of one latent step, with columns for events."""
+    return (clips.action_size + len(clips.events)) * encoder.tubelet
 
 
 def history(dynamics: Dynamics, encoder: Encoder, clips: ClipShape) -> int:

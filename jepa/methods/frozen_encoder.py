@@ -84,7 +84,7 @@ class FrozenEncoderMethod(Method):
                 f"found {config.predictor.kind}"
             )
         width = block_size(encoder, clips)
-        predictor = _with_states(config, width)
+        predictor = _with_states(config, clips.action_size * encoder.tubelet)
         _check_length(config, clips.frames, encoder.tubelet)
         self.dynamics = PREDICTORS.make(predictor, encoder.width, width, token_grid(encoder))
         self.history = history(self.dynamics, encoder, clips)

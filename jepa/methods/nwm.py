@@ -54,10 +54,11 @@ class NWM(LatentDynamics):
 
     def __init__(self, config: Config, encoder: Encoder, clips: ClipShape) -> None:
         super().__init__(config, encoder, clips)
-        if config.turn is not None and self.dynamics.action_size % MOTION:
+        size = clips.action_size * encoder.tubelet
+        if config.turn is not None and size % MOTION:
             raise ValueError(
                 f"method.turn: the actions of a latent step are motions of {MOTION} numbers (forward, left, turn), "
-                f"found {self.dynamics.action_size} numbers; leave turn out to sum actions"
+                f"found {size} numbers; leave turn out to sum actions"
             )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -76,11 +77,23 @@ class NWM(LatentDynamics):
         jump = 1 + (torch.rand(len(row), generator=generator) * farthest).long()
         row, start, stop = row.to(z.device), end.to(z.device), (end + jump).to(z.device)
         windows, target = self.dynamics.windows(z)[row, start], z[row, stop]
-        motion = composed(actions, row, start, stop, self.config.turn)
+        motion = self._composed(actions, row, start, stop)
         prediction = self.dynamics.denoising_loss(windows, target, motion, generator, (stop - start).float())
         cosine = F.cosine_similarity(prediction.predicted[:, 0].detach(), target, dim=-1).mean()
         terms = {name: value.detach() for name, value in prediction.terms.items()}
         return {"loss": prediction.terms["prediction"], **terms, "cosine": cosine}
+
+    def _composed(
+        self, actions: Float[Tensor, "B Q A"], row: Int[Tensor, " M"], start: Int[Tensor, " M"], stop: Int[Tensor, " M"]
+    ) -> Float[Tensor, "M A"]:
+        """The actions of each jump as one. The column of an event is the number of times that it happens."""
+        events = self.dynamics.events
+        if events is None:
+            return composed(actions, row, start, stop, self.config.turn)
+        plain, columns = events.split(actions)
+        motion = composed(plain.flatten(-2), row, start, stop, self.config.turn)
+        happened = composed(columns.flatten(-2), row, start, stop, None)
+        return events.joined(motion, happened)
 
 
 def composed(

@@ -4,6 +4,7 @@ from jepa.config import UserError, errors_of
 from jepa.encoders import ENCODERS
 from jepa.encoders.base import EncoderConfig
 from jepa.encoders.module import Encoder
+from jepa.events import EventLayout
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 
@@ -28,10 +29,17 @@ def build_encoder(config: EncoderConfig, image_size: int, frames: int, *, load_w
         raise UserError(f"encoder: {error}") from error
 
 
-def build_dynamics(config: PredictorConfig, encoder: Encoder, block_size: int) -> Predictor:
+def build_dynamics(
+    config: PredictorConfig, encoder: Encoder, block_size: int, events: EventLayout | None = None
+) -> Predictor:
     """Fresh dynamics over the latents of an encoder, for actions `block_size` wide. Raises UserError if they clash.
 
-    Where they standardize actions or states, they do nothing to them yet.
+    With `events`, their columns come on top of these. Where dynamics standardize actions or states, they do nothing to
+    them yet.
     """
     with errors_of("dynamics"):
-        return PREDICTORS.make(config, encoder.width, block_size, token_grid(encoder))
+        width = block_size if events is None else events.width
+        dynamics = PREDICTORS.make(config, encoder.width, width, token_grid(encoder))
+        if events is not None:
+            dynamics.read_events(events)
+        return dynamics

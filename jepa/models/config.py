@@ -1,8 +1,8 @@
 """`model.json`: what it takes to build a trained model again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from jepa.config import Config, part
 from jepa.config.fields import Count
@@ -22,3 +22,11 @@ class ModelConfig(Config):
     dynamics: Annotated[PredictorConfig, part(PREDICTORS)] | None = None
     spec: LatentSpec
     preprocessing: Preprocessing
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model without events has the description that it always had."""
+        values = handler(self)
+        if not self.spec.events:
+            values["spec"] = {k: v for k, v in values["spec"].items() if k != "events"}
+        return values

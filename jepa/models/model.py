@@ -187,5 +187,7 @@ def _build(config: ModelConfig) -> LatentWorldModel:
         preprocessing = replace(preprocessing, clip_frames=config.frames)
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.encoder, preprocessing.image_size, config.frames)
-        dynamics = config.dynamics and build_dynamics(config.dynamics, encoder, config.spec.block_size)
+        dynamics = None
+        if config.dynamics is not None:
+            dynamics = build_dynamics(config.dynamics, encoder, config.spec.block_size, config.spec.event_layout)
     return LatentWorldModel(encoder, dynamics, config.spec, preprocessing)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config import Component
+from jepa.events import EventLayout
 from jepa.normalize import standardize
 from jepa.world_model import Deterministic, NextLatent, State
 
@@ -102,6 +103,7 @@ class Predictor(nn.Module, ABC):
         state_size: width of the proprioceptive state that it reads at every step.
         static: number of dimensions at the end of a latent that never change.
         scale_actions: standardizes raw actions; fitted in training (jepa/normalize.py).
+        events: where events stand in an action (jepa/events.py); None: it has none.
         distribution: whether it predicts a distribution, trained from true latents by its own `loss`.
         reads_patches: whether a latent may be several tokens.
     """
@@ -112,6 +114,7 @@ class Predictor(nn.Module, ABC):
     context: int | None = 1
     state_size: int = 0
     static: int = 0
+    events: EventLayout | None = None
     reads_patches: ClassVar[bool] = False
 
     def __init__(self, config: PredictorConfig, width: int, action_size: int) -> None:
@@ -161,8 +164,23 @@ class Predictor(nn.Module, ABC):
         error = F.mse_loss(predicted[..., :moving], z[:, 1:, :, :moving])
         return PredictionLoss({"prediction": error}, predicted)
 
+    def read_events(self, events: EventLayout) -> None:
+        """Take some of the `action_size` numbers for events; from now on, plain actions are those without an event.
+
+        Raises:
+            ValueError: these are not as many numbers.
+        """
+        if events.width != self.action_size:
+            raise ValueError(f"expected actions {self.action_size} wide, found {events.width} with events")
+        self.events = self.scale_actions.events = events
+
+    def plain_actions(self, actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B P"]:
+        """The actions without events."""
+        return actions if self.events is None else self.events.plain(actions)
+
     def _check_actions(self, actions: Tensor) -> None:
-        if actions.shape[-1] != self.action_size:
+        plain = self.action_size if self.events is None else self.events.plain_width
+        if actions.shape[-1] not in (self.action_size, plain):
             raise ValueError(
                 f"the predictor takes actions {self.action_size} wide (all raw actions of one latent step side by "
                 f"side), found {actions.shape[-1]}"

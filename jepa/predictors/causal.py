@@ -207,7 +207,7 @@ class CausalPredictor(Predictor):
         if next_state is not None:
             moved = self.scale_states.inverse(next_state[:, 0].mean(1))
         elif state.state is not None and self.next_state is not None:
-            moved = self.next_state(state.state, action)
+            moved = self.next_state(state.state, self.plain_actions(action))
         past = trim((*state.past, Segment(tuple(pairs))), self.context, frame.shape[2])
         return CausalState(past, state.steps + 1, z, moved, state.camera), Deterministic(z)
 

@@ -247,11 +247,12 @@ class RSSM(Predictor):
         next_latent = EmittedLatent(self, h, self.prior(h))
         return RecurrentState(h, next_latent.stochastic(noise, temperature)), next_latent
 
-    def embedded_action(self, actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+    def embedded_action(self, actions: Float[Tensor, "*B A"]) -> Float[Tensor, "*B E"]:
         """Actions as the core takes them: standardized, or else within -1..1 as published."""
         self._check_actions(actions)
+        actions = self.scale_actions(actions)
         if self.config.normalize_actions:
-            return self.scale_actions(actions)
+            return actions
         return actions / actions.detach().abs().clamp_min(1)
 
 

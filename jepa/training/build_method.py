@@ -4,6 +4,7 @@ import torch
 
 from jepa.config import UserError, errors_of
 from jepa.encoders.module import Encoder
+from jepa.events import EventLayout
 from jepa.methods import METHODS
 from jepa.methods.base import ClipShape, Method
 from jepa.models.build import build_encoder
@@ -14,12 +15,13 @@ from jepa.training.encoder_from import check_freezable, load_frozen
 from jepa.world_model import LatentWorldModel
 
 
-def build_method(config: PretrainConfig, image_size: int, action_size: int) -> Method:
+def build_method(config: PretrainConfig, image_size: int, action_size: int, events: tuple[str, ...] = ()) -> Method:
     """The method of a run with fresh weights, drawn from the run's seed; a frozen encoder has those it was trained to.
 
     Args:
         image_size: of the clips in pixels.
         action_size: width of one raw action; 0 if the clips have none.
+        events: names of those that the method's dynamics take beside actions.
 
     Raises:
         UserError: the parts do not fit together, or the method needs actions and there are none.
@@ -37,9 +39,12 @@ def build_method(config: PretrainConfig, image_size: int, action_size: int) -> M
             check_freezable(encoder, encoder.image_size, encoder.tubelet)
         origin = config.method.teacher_source()
         teacher = {} if origin is None else {"trained": load(origin).encoder}
-        clips = ClipShape(config.data.clip_frames, action_size)
+        clips = ClipShape(config.data.clip_frames, action_size, events)
         with errors_of("method"):
-            return METHODS.make(config.method, encoder, clips, **teacher)
+            method = METHODS.make(config.method, encoder, clips, **teacher)
+            if events and method.dynamics is not None:
+                method.dynamics.read_events(EventLayout(action_size, events, encoder.tubelet))
+            return method
 
 
 def _initial_encoder(config: PretrainConfig, image_size: int) -> Encoder:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepa.config import UserError
+from jepa.methods import METHODS
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import EncoderOrigin
 from jepa.training.run_state.checkpoints import tensors_sha256
@@ -32,6 +33,7 @@ class TrainingClips:
         loader: yields them.
         wanted: the recorded states that the dynamics read, by name.
         targets: those that the method predicts.
+        events: that its dynamics take as a condition; () for methods that learn from video alone.
 
     Raises:
         UserError: `data.augment.flip` with actions.
@@ -53,6 +55,7 @@ class TrainingClips:
             world_size=trainer.world_size,
             latents=config.method.latents_source(),
         )
+        self.events = self.loader.events if METHODS[config.method.kind].needs_actions else ()
         if self.loader.action_size and config.data.augment.flip:
             raise UserError(
                 "data.augment.flip mirrors the images and not the actions; use it for video without actions"

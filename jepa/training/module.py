@@ -12,7 +12,7 @@ from jepa.methods.base import Batch, Method
 from jepa.ranks import mean_over_ranks
 from jepa.training.not_finite import NonFinitePolicy
 from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
-from jepa.training.run_state.checkpoints import ROLLBACKS, checksums, leave_out, put_back
+from jepa.training.run_state.checkpoints import EVENTS, ROLLBACKS, checksums, leave_out, put_back
 from jepa.training.seeds import seeded
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
@@ -108,7 +108,17 @@ class Pretraining(L.LightningModule):
     def _inputs(self, batch: ClipBatch) -> Batch:
         video = to_input(batch, self.augment, self.mean, self.std) if batch.latents is None else batch.video.float()
         states, targets = (_columns(batch, columns) for columns in (self.state_columns, self.target_columns))
-        return Batch(video, batch.actions, batch.is_image, states, latents=batch.latents, targets=targets)
+        actions = batch.actions
+        if self.event_names:
+            assert actions is not None and batch.events is not None
+            actions = torch.cat((actions, batch.events), -1)
+        return Batch(video, actions, batch.is_image, states, latents=batch.latents, targets=targets)
+
+    @property
+    def event_names(self) -> tuple[str, ...]:
+        """Events that the dynamics take."""
+        dynamics = self.method.dynamics
+        return () if dynamics is None or dynamics.events is None else dynamics.events.names
 
     def encode(self, video: UInt8[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
         """Latents of clips by the encoder as it would be evaluated now."""
@@ -164,6 +174,8 @@ class Pretraining(L.LightningModule):
             checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
         )
         checkpoint |= {POLICY: self.policy.state_dict(), ROLLBACKS: self.rollbacks}
+        if self.event_names:
+            checkpoint[EVENTS] = list(self.event_names)
         if self.method.frozen:
             self._checksums = self._checksums or checksums(self.method)
             leave_out(checkpoint, self.method, self._checksums)

@@ -168,7 +168,7 @@ class Training:
         t = config.trainer
         pixels = clips.preprocessing
         module = Pretraining(
-            build_method(config, pixels.image_size, clips.loader.action_size),
+            build_method(config, pixels.image_size, clips.loader.action_size, clips.events),
             optimization(config),
             seed=order_seed(config.seed, start.rollbacks),
             total_steps=t.steps,
@@ -265,6 +265,7 @@ def _spec(method: Method, clips: TrainingClips, actions: ActionStats | None) -> 
         history=method.history,
         states=clips.wanted,
         actions=actions,
+        events=clips.events,
     )
 
 

@@ -12,8 +12,8 @@ from jepa_data.curate.frame_stats import HASHED, look
 from jepa_data.curate.resample import as_stored, resampled
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
-from jepa_data.shards.finite import check_actions, check_states
-from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES, Manifest, Sample
+from jepa_data.shards.finite import check_actions, check_events, check_states
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, STATES, Manifest, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_spatial
 from jepa_data.shards.store import Store
@@ -105,6 +105,10 @@ class Measurer:
             check_actions(stored.actions)
         if stored.states is not None:
             check_states(stored.states, self.manifest.state_names)
+        if (stored.events is None) == bool(self.manifest.events):
+            raise DecodeError("out of step", f"{EVENTS}: it is {'missing' if self.manifest.events else 'not known'}")
+        if stored.events is not None:
+            check_events(stored.events, self.manifest.events)
         return stored.widths, None
 
 

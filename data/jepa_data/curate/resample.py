@@ -26,8 +26,8 @@ from jepa_data.curate.config import Resample
 from jepa_data.errors import DecodeError
 from jepa_data.sampling import SLACK
 from jepa_data.shards.finite import as_float32, check_states
-from jepa_data.shards.manifest import ACTIONS, STATES
-from jepa_data.shards.read import read_npy
+from jepa_data.shards.manifest import ACTIONS, EVENTS, STATES
+from jepa_data.shards.read import read_array, read_npy
 
 BEGAN = "video_began"
 
@@ -39,6 +39,7 @@ class Clocked:
     actions: Float32[np.ndarray, "P A"] | None
     states: Float32[np.ndarray, "T X"] | None
     metadata: dict[str, Any]
+    events: Float32[np.ndarray, "P W"] | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -53,13 +54,13 @@ def as_stored(members: Mapping[str, bytes], metadata: Mapping[str, Any], frames:
         actions = read_npy(members[ACTIONS], frames - 1)
     if STATES in members:
         states = read_npy(members[STATES], frames)
-    return Clocked(actions, states, dict(metadata))
+    return Clocked(actions, states, dict(metadata), read_array(members, EVENTS, frames - 1))
 
 
 def resampled(
     members: Mapping[str, bytes], metadata: Mapping[str, Any], frames: Float64[np.ndarray, " T"], resample: Resample
 ) -> Clocked:
-    """Actions and states of a sample at the times of its frames.
+    """Actions and states of a sample at the times of its frames. Events are in step with the frames already.
 
     Args:
         frames: when each is shown, in seconds from the first.
@@ -86,7 +87,7 @@ def resampled(
     if recorded := _recorded("states", STATES, members, rest):
         states = moved("states", recorded, len(frames), _STATES[resample.states])
         check_states(states)
-    return Clocked(actions, states, rest)
+    return Clocked(actions, states, rest, read_array(members, EVENTS, len(frames) - 1))
 
 
 Recorded = tuple[Float64[np.ndarray, " K"] | None, Float64[np.ndarray, "K A"]]

@@ -60,6 +60,7 @@ def new_writer(
         seed=old.seed,
         label_values=old.label_values,
         spatial=old.spatial,
+        events=old.events,
         made=_made(shards, config, annotations),
         shard_bytes=config.shard_mib * 2**20,
         overwrite=overwrite,
@@ -119,6 +120,7 @@ def write_samples(
             source=sample.source,
             index=index if cleaned is None else None,
             spatial=spatial,
+            events=parts.events,
         )
         progress(done)
     return denoised.result()

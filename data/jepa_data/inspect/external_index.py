@@ -15,7 +15,7 @@ from typing import Any
 
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import printable
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, SPATIAL, STATES, VIDEOS, clean_key
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, METADATA, SPATIAL, STATES, VIDEOS, clean_key
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.scan import split_name
 
@@ -49,7 +49,7 @@ def places(
             kind = "several videos" if media else "no video"
             rejected.append(Finding(key, tar.name, kind, f"it has {_dotted(members)}"))
             continue
-        used = {name: name for name in (media[0], METADATA, ACTIONS, STATES, CLASS, *SPATIAL)}
+        used = {name: name for name in (media[0], METADATA, ACTIONS, STATES, EVENTS, CLASS, *SPATIAL)}
         if METADATA not in members:
             used["json"] = METADATA
         ignored.update(f".{ending}" for ending in members if ending not in used)

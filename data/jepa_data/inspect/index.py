@@ -20,11 +20,13 @@ from jepa_data.inspect.external_index import CLASS, SampleInTar, places
 from jepa_data.inspect.labels import named_labels, number_labels, repeated_keys
 from jepa_data.inspect.tars import find_tars, named_split
 from jepa_data.inspect.verify import sha256
-from jepa_data.printable import first_few
+from jepa_data.printable import first_few, printable
 from jepa_data.process_pool import cores, run_in_processes
 from jepa_data.shards import quarantine
+from jepa_data.shards.finite import check_events
 from jepa_data.shards.manifest import (
     ACTIONS,
+    EVENTS,
     MANIFEST,
     MEDIA,
     METADATA,
@@ -58,6 +60,7 @@ class Entry:
         named: its labels that are text, see labels.py.
         columns: widths of its arrays, 0 without.
         spatial: its aligned arrays, by kind.
+        events: names of its events, from its metadata; () if there are none.
     """
 
     record: dict[str, Any]
@@ -65,6 +68,7 @@ class Entry:
     columns: tuple[int, ...]
     ignored: tuple[str, ...]
     spatial: dict[str, SpatialInfo] = field(default_factory=dict)
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,11 @@ def _indexed(
     used = {tar: samples for tar, samples in by_tar.items() if samples and tar.name in digests}
     notes += [f"{tar.name}: no sample of it can be used; it is left out" for tar in tars if tar not in used]
     widths = _agree(list(entries.values()), ignored)
+    events = _common_events(list(entries.values()), bool(widths[0]), ignored)
     spatial = _common_spatial(list(entries.values()), ignored)
     classes = number_labels(((entry.record["labels"], entry.named) for entry in entries.values()), ignored)
     with writing(folder):
-        manifest = _write(folder, used, splits, digests, widths, classes, spatial)
+        manifest = _write(folder, used, splits, digests, widths, classes, spatial, events)
         if rejected:
             quarantine.write(folder / REJECTED, rejected)
     return Indexed(manifest, tuple(rejected), dict(ignored.most_common()), tuple(notes))
@@ -207,6 +212,7 @@ def _entry(member: SampleInTar) -> Entry:
     columns = tuple(0 if array is None else array.shape[1] for array in arrays)
     ignored: list[str] = []
     labels, named = _json_labels(members, ignored)
+    events = _events(members, video.frames, ignored)
     if CLASS in members:
         try:
             labels[CLASS] = int(members.pop(CLASS))
@@ -215,7 +221,21 @@ def _entry(member: SampleInTar) -> Entry:
     record = {"key": member.key, **video.to_dict(), "members": {name: member.members[name] for name in sorted(members)}}
     main = {name: data for name, data in members.items() if name not in SPATIAL}
     record |= {"labels": labels, "crc32": crc32(main), "source": {"url": f"{member.tar.name}/{member.name}"}}
-    return Entry(record, named, columns, tuple(ignored), _spatial(members, video.frames))
+    return Entry(record, named, columns, tuple(ignored), _spatial(members, video.frames), events)
+
+
+def _events(members: dict[str, bytes], frames: int, ignored: list[str]) -> tuple[str, ...]:
+    """Names of the events of a sample; without names in its metadata, its events are not used. Raises DecodeError."""
+    array = read_array(members, EVENTS, frames - 1)
+    if array is None:
+        return ()
+    names = read_metadata(members).get("events")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        del members[EVENTS]
+        ignored.append(f".{EVENTS} (its metadata.json does not name them: events)")
+        return ()
+    check_events(array, names)
+    return tuple(printable(name) for name in names)
 
 
 def _spatial(members: Mapping[str, bytes], frames: int) -> dict[str, SpatialInfo]:
@@ -264,6 +284,17 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
     return actions, states
 
 
+def _common_events(entries: Sequence[Entry], with_actions: bool, ignored: Counter[str]) -> tuple[str, ...]:
+    """The events of all samples, if they are the same; otherwise nobody's are used."""
+    names = common(entry.events for entry in entries) or ()
+    if names and with_actions:
+        return names
+    for entry in entries:
+        if entry.record["members"].pop(EVENTS, None) is not None:
+            ignored[f".{EVENTS} (not the same events in all samples, or no actions)"] += 1
+    return ()
+
+
 def _common_spatial(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[SpatialInfo, ...]:
     """The aligned arrays that all samples have, of one kind and shape (maps: of any size); nobody's others are used."""
     agreed: dict[str, SpatialInfo] = {}
@@ -290,6 +321,7 @@ def _write(
     widths: tuple[int, int],
     classes: Mapping[str, tuple[str, ...]],
     spatial: tuple[SpatialInfo, ...],
+    events: tuple[str, ...],
 ) -> Manifest:
     """The indices, the table, and last the manifest, which makes the folder readable."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -310,6 +342,7 @@ def _write(
         state_names=tuple(f"state_{i}" for i in range(widths[1])),
         label_names=tuple(records[0]["labels"]),
         label_values=dict(classes),
+        events=events,
         spatial=spatial,
         splits={split: summed(of_split) for split, of_split in groupby(shards, lambda shard: shard.split)},
         seed=0,

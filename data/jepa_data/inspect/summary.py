@@ -155,6 +155,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         if actions := summary["actions"]:
             width += f", {min(actions['low']):.4g} to {max(actions['high']):.4g}"
         lines.append(f"  actions  {width}    state  {len(summary['state_names'])} columns")
+    if events := summary.get("events"):
+        lines.append(f"  events   {', '.join(events)}")
     lines += [f"  spatial  {from_dict(info, SpatialInfo).text()}" for info in summary.get("spatial", ())]
     if summary["made"]:
         lines.append(f"  made by  {_flat(summary['made'])}")

@@ -9,8 +9,8 @@ import numpy as np
 
 from jepa_data.decode import VideoIndex, get_backend
 from jepa_data.errors import DecodeError
-from jepa_data.shards.finite import check_actions, check_states
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, SPATIAL, STATES, Manifest, Sample, ShardRecord
+from jepa_data.shards.finite import check_actions, check_events, check_states
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, METADATA, SPATIAL, STATES, Manifest, Sample, ShardRecord
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy, read_spatial
 from jepa_data.shards.store import Store
@@ -94,6 +94,7 @@ class Verifier:
                 yield name, "it is missing" if columns else "it is there, and the manifest knows none"
             elif columns:
                 yield from self._array(name, members[name], frames - (name == ACTIONS), columns)
+        yield from self._events(members, frames)
         try:
             labels = read_labels(read_metadata(members))
         except DecodeError as error:
@@ -124,6 +125,16 @@ class Verifier:
                 check_states(array, self.manifest.state_names)
         except DecodeError as error:
             yield name, error.detail
+
+    def _events(self, members: dict[str, bytes], frames: int) -> Iterator[Problem]:
+        names = self.manifest.events
+        if bool(names) != (EVENTS in members):
+            yield EVENTS, "it is missing" if names else "it is there, and the manifest knows none"
+        elif names:
+            try:
+                check_events(read_npy(members[EVENTS], frames - 1), names)
+            except DecodeError as error:
+                yield EVENTS, error.detail
 
     def _labels(self, sample: Sample, labels: dict[str, int]) -> Iterator[Problem]:
         for name in sorted(labels):

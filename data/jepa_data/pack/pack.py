@@ -171,6 +171,7 @@ def _writer(corpus: Corpus, out: Path, packing: Packing, *, overwrite: bool) -> 
         seed=packing.seed,
         label_values=corpus.label_values,
         spatial=corpus.spatial,
+        events=corpus.events,
         made=_made(corpus, packing),
         shard_bytes=packing.shard_mib * 2**20,
         overwrite=overwrite,
@@ -209,6 +210,7 @@ def _run(
                     source=piece.source,
                     index=piece.index,
                     spatial=piece.spatial,
+                    events=piece.events,
                 )
             with writing(writer.out):
                 done.add(packed)

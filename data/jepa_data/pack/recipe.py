@@ -67,6 +67,7 @@ class Piece:
     metadata: Mapping[str, Any]
     source: Mapping[str, Any]
     spatial: Mapping[str, np.ndarray]
+    events: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

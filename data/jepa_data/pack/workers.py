@@ -26,7 +26,7 @@ from jepa_data.pack.scenes import find_scenes
 from jepa_data.process_pool import Alive, WorkerFailure
 from jepa_data.sampling import clip_actions
 from jepa_data.shards.finite import check_actions, check_states
-from jepa_data.shards.manifest import ACTIONS, IMAGES, STATES
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, STATES
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.read import ShardFiles, read_labels, read_metadata, read_npy, read_spatial
 from jepa_data.sources.corpus import Item
@@ -83,6 +83,7 @@ class _Material:
     metadata: Mapping[str, Any]  # its labels among them
     began: float  # seconds into the source where this video begins
     spatial: Mapping[str, np.ndarray] = field(default_factory=dict)
+    events: np.ndarray | None = None
 
     @property
     def timed(self) -> bool:
@@ -226,6 +227,7 @@ def _piece(job: Job, material: _Material, reader: Reader, piece: Interval, key: 
         metadata={**material.metadata, "source": name, **part},
         source={"url": name, **part},
         spatial=_scaled_spatial(material, rows, index, stored),
+        events=None if material.events is None else clip_actions(material.events, rows, stride),
     )
 
 
@@ -238,7 +240,7 @@ def _material(item: Item) -> _Material:
         members = files.read(sample)
         frames = sample.frames or probe_media(members[sample.media], sample.media).frames
         spatial = read_spatial(files, sample, item.spatial, frames)
-    rows = {ACTIONS: frames - 1, STATES: frames}
+    rows = {ACTIONS: frames - 1, STATES: frames, EVENTS: frames - 1}
     arrays = {name: read_npy(members[name], count) for name, count in rows.items() if name in members}
     metadata = read_metadata(members)
     return _Material(
@@ -249,6 +251,7 @@ def _material(item: Item) -> _Material:
         metadata={**metadata, "labels": sample.labels | read_labels(metadata)},
         began=float(sample.source.get("start") or 0.0),
         spatial=spatial,
+        events=arrays.get(EVENTS),
     )
 
 

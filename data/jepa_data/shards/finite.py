@@ -7,7 +7,7 @@ describes the last step (a reward). Other NaN values, NaN actions and infinite n
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Real
 
 from jepa_data.errors import DecodeError
 
@@ -63,6 +63,19 @@ def check_actions(actions: Float[np.ndarray, "P A"]) -> None:
         f"its actions hold {actions[row, column]} (number {column + 1} of {actions.shape[1]}, first in the action at "
         f"frame {row}); expected finite numbers. Correct the recording, or leave this sample out",
     )
+
+
+def check_events(events: Real[np.ndarray, "P W"], names: Sequence[str]) -> None:
+    """Raises DecodeError for what is no number of an event: 0 for none, and 1 to the number of `names`."""
+    wrong = ~((events >= 0) & (events <= len(names)) & (events == np.floor(events)))
+    if not wrong.any() and events.shape[1]:
+        return
+    found = "rows without numbers"
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        found = f"{events[row, column]:g} at frame {row}"
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+    raise DecodeError("no event", f"its events are 0 for none, {known}; found {found}")
 
 
 def check_states(states: Float[np.ndarray, "T X"], names: Sequence[str] = ()) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from jepa_data.errors import DataError, DecodeError
 from jepa_data.printable import first_few
 from jepa_data.shards.manifest import (
     ACTIONS,
+    EVENTS,
     MANIFEST,
     METADATA,
     STATES,
@@ -65,6 +66,7 @@ class ShardSet:
         shards = [(shard.file, split) for split, record in manifest.splits.items() for shard in record.shards]
         mapped = _mapped_table(store, manifest.shards)
         wanted = {METADATA: True, ACTIONS: manifest.action_size, STATES: manifest.state_names}
+        wanted[EVENTS] = manifest.events
         expected = {name for name, is_wanted in wanted.items() if is_wanted}
         expected |= {info.member for info in manifest.spatial}
         lost: dict[str, tuple[str, ...]] = {}

@@ -2,7 +2,8 @@
 
 OUT/manifest.json                  the corpus: world, rates, sizes, names, splits -> shards with sizes and SHA-256
 OUT/train-000000.tar               KEY.mp4 (or KEY.jpg, ...), KEY.actions.npy, KEY.states.npy, KEY.metadata.json,
-                                   and KEY.mask.npz, KEY.depth.npz, KEY.keypoints.npz, KEY.pose.npz where there are
+                                   and KEY.events.npy, KEY.mask.npz, KEY.depth.npz, KEY.keypoints.npz, KEY.pose.npz
+                                   where there are
 OUT/train-000000.index.jsonl       a line per sample: offsets of its members, times of its frames, its source
 OUT/index.npy                      a row of fixed size per sample (`table.ROW`), to choose clips
 """
@@ -35,9 +36,10 @@ IMAGES = ("jpg", "jpeg", "png")
 MEDIA = (*VIDEOS, *IMAGES)
 ACTIONS = "actions.npy"
 STATES = "states.npy"
+EVENTS = "events.npy"
 METADATA = "metadata.json"
 # Every kind of member that is read. Anything else in a tar, pickles above all, is refused by name.
-MEMBERS = (*MEDIA, ACTIONS, STATES, METADATA, *SPATIAL)
+MEMBERS = (*MEDIA, ACTIONS, STATES, EVENTS, METADATA, *SPATIAL)
 KEY_LENGTH = 80  # a USTAR name holds 100 characters, the member's ending included
 BLOCK = 512  # bytes; tar stores headers and data in blocks
 
@@ -67,8 +69,9 @@ class Manifest(Config):
     is 0 without actions. `actions`: their range, and mean and standard deviation in the training split; None in shards
     of earlier versions or other tools (then `stream.action_stats` computes them from the samples). `missing_states`:
     number of samples in which a state does not exist. `label_values`: names of the classes of a label; samples contain
-    their index. `spatial`: masks, depth, keypoints and poses that belong to the frames of every sample. `made`: how the
-    shards were made, as recorded by the command.
+    their index. `events`: names of what happens beside the actions; samples contain numbers, a row per action, 0 for
+    none and k for `events[k - 1]`. `spatial`: masks, depth, keypoints and poses that belong to the frames of every
+    sample. `made`: how the shards were made, as recorded by the command.
     """
 
     format: Literal["openjepa-shards"] = FORMAT
@@ -82,6 +85,7 @@ class Manifest(Config):
     missing_states: dict[str, int] = Field(default_factory=dict)
     label_names: tuple[str, ...]
     label_values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    events: tuple[str, ...] = ()
     spatial: tuple[SpatialInfo, ...] = ()
     splits: dict[str, SplitRecord]
     seed: int
@@ -89,10 +93,11 @@ class Manifest(Config):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Shards without aligned arrays have the manifest that they always had: its hash names them."""
+        """Shards without aligned arrays or events have the manifest that they always had: its hash names them."""
         values = handler(self)
-        if not self.spatial:
-            values.pop("spatial", None)
+        for name in ("spatial", "events"):
+            if not getattr(self, name):
+                values.pop(name, None)
         return values
 
     @property

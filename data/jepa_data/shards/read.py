@@ -17,7 +17,7 @@ from jepa_data.decode import Crop, Limits, Size, VideoBackend, VideoIndex
 from jepa_data.errors import DecodeError
 from jepa_data.printable import printable
 from jepa_data.shards.finite import as_float32
-from jepa_data.shards.manifest import ACTIONS, IMAGES, METADATA, STATES, Sample
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, METADATA, STATES, Sample
 from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
 from jepa_data.spatial.fitted import fitted
@@ -105,6 +105,7 @@ class Decoded:
     states: Float32[np.ndarray, "F X"] | None
     labels: dict[str, int]
     spatial: dict[str, bytes] = field(default_factory=dict)
+    events: Float32[np.ndarray, "P W"] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -214,6 +215,7 @@ class SampleReader:
             read_array(members, STATES, index.frames),
             sample.labels | read_labels(read_metadata(members)),  # `jepa data index` notes .cls in the index
             self._files.spatial(sample, self.spatial),
+            read_array(members, EVENTS, index.frames - 1),
         )
 
     def _keeps_whole(self, decoded: Decoded, crop: Crop | None) -> bool:

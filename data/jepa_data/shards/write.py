@@ -21,9 +21,10 @@ from jepa.config.writing import replacing
 from jepa_data.actions import ActionStats, ActionSums, stats_of
 from jepa_data.decode.base import VideoIndex
 from jepa_data.errors import DataError, DecodeError
-from jepa_data.shards.finite import as_float32, check_actions, check_states
+from jepa_data.shards.finite import as_float32, check_actions, check_events, check_states
 from jepa_data.shards.manifest import (
     ACTIONS,
+    EVENTS,
     IMAGES,
     MEDIA,
     METADATA,
@@ -58,6 +59,7 @@ class ShardWriter:
         action_size: A; 0 for video without actions.
         state_names, label_names: columns of `states` [T, X] and keys of `metadata["labels"]`.
         spatial: masks, depth, keypoints or poses that every sample has.
+        events: names of the events that every sample has numbers of; () for none.
         seed: of the corpus; stored.
         label_values: names of the classes of labels; may be filled until the context exits.
         made: how the shards are made, JSON-serializable; `resume` requires the same value.
@@ -79,6 +81,7 @@ class ShardWriter:
         seed: int,
         label_values: Mapping[str, Sequence[str]] | None = None,
         spatial: Sequence[SpatialInfo] = (),
+        events: Sequence[str] = (),
         made: Mapping[str, Any] | None = None,
         shard_bytes: int = 64 * 2**20,
         overwrite: bool = False,
@@ -97,6 +100,9 @@ class ShardWriter:
             "made": dict(made or {}),
         }
         self._spatial = {info.kind: info for info in spatial}
+        self._events = tuple(events)
+        if events and not action_size:
+            raise DataError(f"{self.out}: events ({', '.join(events)}) stand beside actions, and there are none")
         if action_size and fps is None:
             raise DataError(f"{self.out}: video with actions needs one rate, in frames a second; fps is None")
         self._shard_bytes = shard_bytes
@@ -105,6 +111,8 @@ class ShardWriter:
         settings = json.loads(json.dumps(self._about))
         if self._spatial:
             settings["spatial"] = [info.model_dump(mode="json") for info in spatial]
+        if self._events:
+            settings["events"] = list(self._events)
         finished_before = prepare(self.out, settings, overwrite=overwrite, resume=resume)
         for finished in finished_before:
             self._done.setdefault(finished.split, []).append(finished)
@@ -125,6 +133,7 @@ class ShardWriter:
         source: Mapping[str, Any] | None = None,
         index: VideoIndex | None = None,
         spatial: Mapping[str, np.ndarray] | None = None,
+        events: np.ndarray | None = None,
     ) -> None:
         """Append one sample.
 
@@ -134,6 +143,7 @@ class ShardWriter:
             source: the original video: {"url", "start", "end"} in seconds.
             index: of the video, if already computed.
             spatial: the array [T, ...] of each kind that the writer was made for; see `spatial/kinds.py`.
+            events: [T-1, W] numbers of events, 0 for none: W of them happen one after the other under one action.
 
         Raises:
             DataError: the parts do not match each other or the corpus, or the key exists.
@@ -152,6 +162,7 @@ class ShardWriter:
         actions, states, missing = _checked_numbers(key, actions, states, self._about["state_names"])
         members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
+        members |= self._event_member(key, frames, events)
         arrays = self._spatial_members(key, frames, spatial or {})
         with writing(self.out):
             if split not in self._open:
@@ -181,6 +192,7 @@ class ShardWriter:
                 actions=self._action_stats(),
                 missing_states=dict(sum((Counter(one.missing_states) for one in self._finished()), Counter())),
                 label_values={name: tuple(values) for name, values in self.label_values.items()},
+                events=self._events,
                 spatial=tuple(self._spatial.values()),
                 splits={split: summed(finished) for split, finished in parts.items()},
             )
@@ -247,6 +259,23 @@ class ShardWriter:
         names = self._about["label_names"]
         if set(labels) != set(names):
             raise DataError(f"sample {key!r}: its labels are {sorted(labels)}, the corpus has {sorted(names)}")
+
+    def _event_member(self, key: str, frames: int, events: np.ndarray | None) -> dict[str, bytes]:
+        """The file of events. Raises DataError if there are none and the writer was made for some, or the reverse."""
+        if (events is None) == bool(self._events):
+            raise DataError(
+                f"sample {key!r}: expected {'events' if self._events else 'no events'}, found "
+                f"{'none' if events is None else 'some'}"
+            )
+        if events is None:
+            return {}
+        if events.ndim != 2 or len(events) != frames - 1:
+            raise DataError(f"sample {key!r}: events of shape {events.shape}, expected {frames - 1} rows")
+        try:
+            check_events(events, self._events)
+        except DecodeError as error:
+            raise DataError(f"sample {key!r}: {error.detail}") from error
+        return {EVENTS: _npy(events)}
 
     def _spatial_members(self, key: str, frames: int, arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
         """Files of aligned arrays. Raises DataError if they are not those that the writer was made for."""

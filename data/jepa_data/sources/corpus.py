@@ -75,6 +75,7 @@ class Corpus:
         image_size: short side in pixels, where it is known to be the same for all.
         world: the simulated world it was recorded in.
         spatial: aligned arrays of every sample, of a folder of shards.
+        events: names of the events beside the actions, of a folder of shards.
         about: what the manifest says of it, JSON-able: its name, the camera.
         notes: one line for each thing a person should know.
     """
@@ -90,6 +91,7 @@ class Corpus:
     image_size: int | None = None
     world: str | None = None
     spatial: tuple[SpatialInfo, ...] = ()
+    events: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

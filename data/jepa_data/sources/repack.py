@@ -47,6 +47,7 @@ def read_shards(root: Path) -> Corpus:
         image_size=manifest.image_size,
         world=manifest.world,
         spatial=manifest.spatial,
+        events=manifest.events,
         about={"name": root.resolve().name},
         notes=shards.notes,
     )

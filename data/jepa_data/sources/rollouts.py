@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from jepa_data.errors import DataError
 from jepa_data.shards.encode import encode_mp4
@@ -23,8 +23,9 @@ from jepa_data.worlds.base import WorldBatch, episode_generator
 from jepa_data.writable import holding
 
 CHUNK = 64  # episodes simulated side by side
-# Actions and the world are drawn from the same (seed, episode): this keeps the two streams of numbers apart.
+# Actions, events and the world are drawn from the same (seed, episode): this keeps the streams of numbers apart.
 ACTION_STREAM = zlib.crc32(b"actions")
+EVENT_STREAM = zlib.crc32(b"events")
 MAX_CRF = 51  # x264
 
 
@@ -39,6 +40,8 @@ class Recording:
         crf: x264's constant quality, 0 (all but lossless) to 51. Where a step changes few pixels, the errors of 14 are
             a quarter of what it changes in principal components, and those of 0 a hundredth, in a third more bytes.
         spatial: kinds of true arrays of every frame that are recorded too, such as ("mask", "keypoints").
+        events: mean number of events in an episode, at most one a step, each as likely as the others; 0: none, and the
+            recording is as of a world without events. Starts and actions do not depend on it.
     """
 
     world: str
@@ -50,6 +53,7 @@ class Recording:
     policy: str = "random"
     crf: int = 14
     spatial: tuple[str, ...] = ()
+    events: int | float = 0.0
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.frames < 2:
@@ -58,6 +62,10 @@ class Recording:
             )
         if not 0 <= self.crf <= MAX_CRF:
             raise DataError(f"crf is the quality of the video, from 0 (best) to {MAX_CRF}, found {self.crf}")
+        if not 0 <= self.events <= self.frames - 1:
+            raise DataError(
+                f"events is their mean number in an episode, from 0 to its {self.frames - 1} steps, found {self.events}"
+            )
         if not 0 < self.test_share < 1:
             raise DataError(
                 f"test_share is the share of episodes kept for testing, between 0 and 1, found {self.test_share}"
@@ -75,13 +83,16 @@ def record(
     """Record to a folder of shards. `progress` is called with the number of episodes done.
 
     Raises:
-        DataError: the world has no such name, or `out` is not empty.
+        DataError: the world has no such name or no events, or `out` is not empty.
     """
     r = recording
     about = make_batch(r.world, np.arange(1), image_size=r.image_size, seed=r.seed)
     if r.policy not in about.policies:
         raise DataError(f"{r.world} has the policies {', '.join(about.policies)}, found {r.policy!r}")
     infos = _spatial_infos(about, r.spatial)
+    if r.events and not about.events:
+        raise DataError(f"{r.world} has no events; record it without (events 0)")
+    events = tuple(about.events) if r.events else ()
     open_writer = partial(
         ShardWriter,
         out,
@@ -92,6 +103,7 @@ def record(
         state_names=about.state_names,
         label_names=about.label_names,
         spatial=infos,
+        events=events,
         seed=r.seed,
         overwrite=overwrite,
     )
@@ -107,11 +119,24 @@ def record(
                     "policy": r.policy,
                     "labels": episode.labels,
                 }
+                if events:
+                    metadata["events"] = list(events)
                 split = "train" if episode.number < r.train_episodes else "test"
                 key = f"episode-{episode.number:06d}"
                 states = episode.states if about.state_names else None
                 frames = len(episode.video)
-                writer.write(split, key, encoded, frames, episode.actions, states, metadata, spatial=episode.spatial)
+                happened = episode.events if events else None
+                writer.write(
+                    split,
+                    key,
+                    encoded,
+                    frames,
+                    episode.actions,
+                    states,
+                    metadata,
+                    spatial=episode.spatial,
+                    events=happened,
+                )
             progress(chunk[-1].number + 1)
     return Manifest.model_validate_json((out / MANIFEST).read_text())
 
@@ -135,6 +160,18 @@ class _Episode:
     states: Float[np.ndarray, "T X"]
     labels: dict[str, int]
     spatial: dict[str, np.ndarray]
+    events: Int[np.ndarray, "P 1"]
+
+
+def draw_events(
+    generators: Sequence[np.random.Generator], steps: int, rate: int | float, count: int
+) -> Int[np.ndarray, "E steps"]:
+    """Numbers of events, 0 for none: `rate` of them in an episode on average, each of `count` as likely."""
+    drawn = np.zeros((len(generators), steps), np.int64)
+    for row, rng in zip(drawn, generators, strict=True):
+        happens = rng.uniform(size=steps) < rate / steps
+        row[:] = np.where(happens, rng.integers(1, count + 1, steps), 0)
+    return drawn
 
 
 def _simulate(r: Recording) -> Iterator[list[_Episode]]:
@@ -143,12 +180,17 @@ def _simulate(r: Recording) -> Iterator[list[_Episode]]:
         batch = make_batch(r.world, episodes, image_size=r.image_size, seed=r.seed)
         generators = [episode_generator(r.seed ^ ACTION_STREAM, episode) for episode in episodes.tolist()]
         actions = batch.act(r.policy, generators, r.frames)
+        events = np.zeros(actions.shape[:2], np.int64)
+        if r.events:
+            generators = [episode_generator(r.seed ^ EVENT_STREAM, episode) for episode in episodes.tolist()]
+            events = draw_events(generators, r.frames - 1, r.events, len(batch.events))
         images = [batch.render()]
         states = [batch.states()]
         spatial = {kind: [batch.spatial(kind)] for kind in r.spatial}
         lengths = np.ones(len(episodes), dtype=np.intp)
         for t in range(r.frames - 1):
             lengths += ~batch.terminated()
+            batch.trigger(events[:, t])
             batch.step(actions[:, t])
             images.append(batch.render())
             states.append(batch.states())
@@ -165,6 +207,7 @@ def _simulate(r: Recording) -> Iterator[list[_Episode]]:
                 states=all_states[row, :length],
                 labels={name: int(x[row]) for name, x in batch.labels.items()},
                 spatial={kind: x[row, :length] for kind, x in all_spatial.items()},
+                events=events[row, : length - 1, None],
             )
             for row, length in enumerate(lengths.tolist())
         ]

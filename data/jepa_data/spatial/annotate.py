@@ -18,7 +18,7 @@ from jepa_data.curate.measure import all_labels
 from jepa_data.decode import get_backend
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import ACTIONS, IMAGES, MANIFEST, STATES, Manifest, Sample
+from jepa_data.shards.manifest import ACTIONS, EVENTS, IMAGES, MANIFEST, STATES, Manifest, Sample
 from jepa_data.shards.media import still
 from jepa_data.shards.read import ShardFiles, read_array, read_metadata, read_spatial
 from jepa_data.shards.write import ShardWriter
@@ -161,6 +161,7 @@ class _Work:
             seed=old.seed,
             label_values=old.label_values,
             spatial=infos,
+            events=old.events,
             made={"command": "annotate", "source": about, "kinds": list(self.functions)},
             shard_bytes=shard_bytes,
             overwrite=overwrite,
@@ -185,6 +186,7 @@ class _Work:
             source=sample.source,
             index=sample.video_index(),
             spatial=one.arrays,
+            events=read_array(one.members, EVENTS, one.frames - 1),
         )
 
 

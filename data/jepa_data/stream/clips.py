@@ -19,6 +19,7 @@ from torch.utils.data import default_collate, get_worker_info
 from jepa_data.config import StreamConfig
 from jepa_data.decode import Crop, Limits, VideoIndex, get_backend
 from jepa_data.errors import DataError, DecodeError
+from jepa_data.events import event_columns
 from jepa_data.sampling import (
     AUGMENT,
     CROP,
@@ -33,7 +34,7 @@ from jepa_data.sampling import (
     random_box,
     spread_start,
 )
-from jepa_data.shards.finite import check_actions
+from jepa_data.shards.finite import check_actions, check_events
 from jepa_data.shards.manifest import IMAGES, Sample
 from jepa_data.shards.quarantine import Finding
 from jepa_data.shards.read import ClipSpec, Decoded, SampleReader, clip_arrays
@@ -58,6 +59,8 @@ class Corpus:
         action_stride: actions between two frames of a clip.
         states: width of the states; 0: none are read.
         spatial: aligned arrays that are read.
+        events: names of the columns of events; () if none are read.
+        has_events: whether its samples have these events; without, none of them happens.
     """
 
     store: Store
@@ -67,6 +70,8 @@ class Corpus:
     action_stride: int
     states: int
     spatial: tuple[SpatialInfo, ...] = ()
+    events: tuple[str, ...] = ()
+    has_events: bool = False
 
     def __len__(self) -> int:
         return len(self.samples) if self.chosen is None else len(self.chosen)
@@ -205,6 +210,7 @@ class ClipReader:
             "latents": latents,
             "actions": actions_of(corpus, decoded, spec),
             "states": states_of(corpus, decoded, spec),
+            "events": events_of(corpus, decoded, spec),
             "spatial": clip_arrays(decoded, corpus.spatial, spec, self.config.size),
             "labels": {name: decoded.labels.get(name, -1) for name in self.labels},
             "start_seconds": float(index.seconds[start]),
@@ -291,6 +297,19 @@ def actions_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray |
     return clip_actions(actions, spec.indices, stride)
 
 
+def events_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
+    """Columns [T-1, E] of the events of a clip. Raises DecodeError if they are missing or have no such numbers."""
+    if not corpus.events:
+        return None
+    if not corpus.has_events:
+        return np.zeros((len(spec.indices) - 1, len(corpus.events)), np.float32)
+    if decoded.events is None:
+        raise DecodeError("damaged", "it has no events, and the manifest says that every sample has some")
+    check_events(decoded.events, corpus.events)
+    numbers = clip_actions(decoded.events, spec.indices, corpus.action_stride).astype(np.intp)
+    return event_columns(numbers, len(corpus.events)).max(1)
+
+
 def states_of(corpus: Corpus, decoded: Decoded, spec: ClipSpec) -> np.ndarray | None:
     """States of a clip. Raises DecodeError if they differ from the manifest.
 
@@ -333,6 +352,7 @@ def _stack(samples: list[dict[str, Any]]) -> ClipBatch:
         video=video.permute(0, 1, 4, 2, 3),
         actions=stacked("actions"),
         states=stacked("states"),
+        events=stacked("events"),
         keys=tuple(sample["__key__"] for sample in samples),
         start_seconds=torch.tensor([sample["start_seconds"] for sample in samples], dtype=torch.float32),
         is_image=torch.tensor([sample["still"] for sample in samples]),

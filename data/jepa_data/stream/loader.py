@@ -77,6 +77,7 @@ class ClipLoader:
         corpora: the samples of each source.
         stats: counts since the loader was made.
         action_size: width of `ClipBatch.actions`; 0 without actions.
+        events: names of the columns of `ClipBatch.events`; () without events.
         bad: samples that could not be read, by key.
         notes: problems found when the shards were opened, one line each.
     """
@@ -97,6 +98,7 @@ class ClipLoader:
         self.stats = self._recorder.stats
         self.bad = self._recorder.bad
         self.action_size, mismatches = fitting(self.sources, self.config)
+        self.events = common_events(self.sources) if self.config.events else ()
         self.notes = (*(note for source in self.sources for note in source.notes), *mismatches)
         self.corpora = [self._select(number, source) for number, source in enumerate(self.sources)]
         check_spatial(self.sources, self.corpora)
@@ -204,9 +206,10 @@ class ClipLoader:
         self.stats.skipped += selected.skipped
         for bad in selected.bad:
             self._recorder.record(bad)
+        corpus = replace(selected.corpus, events=self.events, has_events=bool(shards.manifest.events))
         if len({source.manifest.state_names for source in self.sources}) > 1:
-            return replace(selected.corpus, states=0)
-        return selected.corpus
+            return replace(corpus, states=0)
+        return corpus
 
     def _plan(self) -> BatchPlan:
         config = self.config
@@ -243,6 +246,18 @@ def check_spatial(sources: Sequence[ShardSet], corpora: Sequence[Corpus]) -> Non
             raise DataError(
                 f"data.spatial: the sources have different {infos[0].kind} ({listed}). Mix those of one kind"
             )
+
+
+def common_events(sources: Sequence[ShardSet]) -> tuple[str, ...]:
+    """Names of the events of the sources; () if none has any. Raises DataError if two have different ones."""
+    named = {source.manifest.events: source for source in sources if source.manifest.events}
+    if len(named) > 1:
+        listed = "; ".join(f"{source.url}: {', '.join(names)}" for names, source in named.items())
+        raise DataError(
+            f"data.shards: the sources have different events ({listed}). Mix those of one kind, or leave events out: "
+            "data.events=false"
+        )
+    return next(iter(named), ())
 
 
 def fitting(sources: Sequence[ShardSet], config: StreamConfig) -> tuple[int, list[str]]:

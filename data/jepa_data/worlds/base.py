@@ -1,7 +1,7 @@
 """The base classes of worlds: `WorldBatch` can be recorded, `GoalBatch` also sets tasks.
 
 A batch is E parallel episodes of a world. An episode is drawn from (seed, episode number), and then depends only on its
-actions: not on system time, nor on the other episodes.
+actions and events: not on system time, nor on the other episodes.
 
 `state` contains all that changes or differs between episodes: an array [E, ...], or a dataclass of such arrays. The
 base class draws and copies it. The smallest world with goals has eight members:
@@ -9,6 +9,9 @@ base class draws and copies it. The smallest world with goals has eight members:
     name, action_size, state_names, goal_names, radius      attributes
     draw(rng)                                               one episode
     step(actions), render()                                 all episodes
+
+A world may have named events, such as `close-door`: `events` names them, and `happen` changes the state. Without
+events, an episode is what it would be in a world that has none.
 """
 
 from abc import ABC, abstractmethod
@@ -20,6 +23,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_data.events import check_numbers
 from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import rows
 
@@ -44,11 +48,13 @@ class WorldBatch(ABC):
         state_names: the columns of `states()`; empty if the world has no true states.
         label_names: of whole episodes. The state has a field [E] for each name.
         image_sizes: minimum and maximum image size.
+        events: names of what `trigger` can make happen; empty if the world has no events.
         longest_repeat: maximum number of frames for which the random policy repeats an action.
         spatial_infos: masks, depth or keypoints that `spatial` computes, see `jepa_data.spatial.kinds`.
         state: of the episodes, see `rows.py`.
 
-    A `cached_property` may cache constants derived from the state, such as a background; copies compute it again.
+    A `cached_property` may cache constants derived from the state, such as a background; copies compute it again, and
+    so does a batch after an event.
     """
 
     name: str
@@ -58,6 +64,7 @@ class WorldBatch(ABC):
     policies: tuple[str, ...] = ("random",)
     state_names: Sequence[str] = ()
     label_names: Sequence[str] = ()
+    events: Sequence[str] = ()
     image_sizes: ClassVar[tuple[int, int]] = (32, 256)
     longest_repeat: ClassVar[int] = 8
     state: Any
@@ -95,6 +102,30 @@ class WorldBatch(ABC):
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3] of the current state; does not change the state."""
 
+    def trigger(self, events: NDArray[np.integer]) -> None:
+        """Let at most one event happen in each episode, right before the step of the same index.
+
+        An event that makes no sense in a state, such as closing a closed door, does nothing. Its effect stays in the
+        state, and copies have it.
+
+        Args:
+            events: [E], 0 for none, k for the event `self.events[k - 1]`.
+
+        Raises:
+            DataError: the world has no event of such a number.
+        """
+        numbers = np.asarray(events)
+        check_numbers(numbers, self.events, self.name)
+        if numbers.shape != (len(self),):
+            raise ValueError(f"{self.name}: expected an event for each of {len(self)} episodes, found {numbers.shape}")
+        for number in map(int, np.unique(numbers[numbers > 0])):
+            self.happen(self.events[number - 1], np.flatnonzero(numbers == number))
+            self._forget_constants()
+
+    def happen(self, event: str, episodes: NDArray[np.intp]) -> None:
+        """Change the state of these episodes as one of the `events` does; worlds with events define it."""
+        raise NotImplementedError(f"{self.name} does not say what {event} does")
+
     def states(self) -> NDArray[np.floating]:
         """True states [E, X] with the columns `state_names`; by default the state array as float32.
 
@@ -118,11 +149,15 @@ class WorldBatch(ABC):
     def take(self, index: NDArray[np.intp]) -> Self:
         """An independent copy of the chosen episodes in their current state; repeats are allowed."""
         other = copy(self)
-        for name in list(vars(other)):
-            if isinstance(getattr(type(other), name, None), cached_property):
-                delattr(other, name)
+        other._forget_constants()
         other.state = rows.take(self.state, index)
         return other
+
+    def _forget_constants(self) -> None:
+        """Drop what a `cached_property` holds."""
+        for name in list(vars(self)):
+            if isinstance(getattr(type(self), name, None), cached_property):
+                delattr(self, name)
 
     def act(self, policy: str, generators: list[np.random.Generator], frames: int) -> NDArray[np.float32]:
         """Actions [E, frames-1, A] of one of the `policies` from the current state, with a generator per episode.

@@ -10,6 +10,9 @@ Four levels:
 True states of every disc: position, velocity, visibility, contact. Two labels of an episode show only in motion:
 `bouncy` (the free discs are of rubber, or of clay) and `heavy` (they push the puck aside, or are pushed). Units: table
 widths and seconds; y points downwards. Each episode is drawn from (seed, episode), independent of other episodes.
+
+Events: `gravity-left`, `-right`, `-up`, `-down` let all discs fall there until `gravity-off`; `gust` blows all discs to
+the right, by a push; `kick-body` kicks the first free disc towards the puck.
 """
 
 from dataclasses import dataclass
@@ -57,6 +60,9 @@ LEVELS = {
 FLICKER_CELLS = 9  # of the mosaic, over the width of the image: about as large as the discs
 FLICKER_BRIGHTNESS = 0.7  # of its brightest cells
 PUCK_RADIUS = 0.075
+GRAVITY = 2.0  # table widths / s²
+TOWARDS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "off": (0.0, 0.0)}
+GUST, KICK = 0.8, 1.5  # table widths a second
 SPRING, DAMPING = 5.0, 1.5  # of the scripted agent: force per table width, and per table width a second
 
 
@@ -83,6 +89,7 @@ class Tables:
     heavy: NDArray[np.int64]  # [E]
     frame: NDArray[np.uint64]  # [E] steps taken
     mosaic: NDArray[np.uint64]  # [E] key of the mosaics of the level `flicker`
+    gravity: NDArray[np.float64]  # [E, 2] table widths / s²
 
 
 class BilliardsBatch(GoalBatch):
@@ -96,6 +103,7 @@ class BilliardsBatch(GoalBatch):
     goal_names = ("puck.x", "puck.y")
     radius = 0.08  # about the radius of the puck
     unit = "widths of the image"
+    events = (*(f"gravity-{name}" for name in TOWARDS), "gust", "kick-body")
     state: Tables
 
     def __init__(self, level: str, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
@@ -137,8 +145,22 @@ class BilliardsBatch(GoalBatch):
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """Advance every table one frame (0.1 s) under a force [E, 2] in -1..1 on the puck."""
-        self.state.discs.step(np.asarray(actions, dtype=np.float64))
+        gravity = self.state.gravity if self.state.gravity.any() else None
+        self.state.discs.step(np.asarray(actions, dtype=np.float64), gravity)
         self.state.frame += np.uint64(1)
+
+    def happen(self, event: str, episodes: NDArray[np.intp]) -> None:
+        """Turn gravity, or change the velocities of present discs."""
+        d = self.state.discs
+        kind, _, towards = event.partition("-")
+        if kind == "gravity":
+            self.state.gravity[episodes] = GRAVITY * np.array(TOWARDS[towards])
+        elif event == "gust":
+            d.velocity[episodes, :, 0] += GUST * d.present[episodes]
+        else:
+            rows = episodes[d.present[episodes, 1]]
+            way = d.position[rows, 0] - d.position[rows, 1]
+            d.velocity[rows, 1] = KICK * way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
 
     def render(self) -> NDArray[np.uint8]:
         look = self.state.look
@@ -238,7 +260,8 @@ def _draw_episode(level: Level, rng: np.random.Generator) -> Tables:
     look = _draw_look(level, rng)
     mosaic = rng.integers(2**63, dtype=np.uint64)
     start = np.array(0, dtype=np.uint64)
-    return Tables(physical, look, *(np.array(label) for label in labels), frame=start, mosaic=np.array(mosaic))
+    numbers = (np.array(label) for label in labels)
+    return Tables(physical, look, *numbers, frame=start, mosaic=np.array(mosaic), gravity=np.zeros(2))
 
 
 def _random_positions(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_data.errors import DataError
+from jepa_data.events import event_number
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import PREFIX, REWARD, TERMINATED, GymBatch
 
@@ -115,6 +116,9 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     Worlds without goals only have `state` in `info`; `gym:ID` has the rewards, terminations and truncations of the
     environment.
 
+    `events` are the names of the world's events, such as `close-door`; `env.unwrapped.trigger("close-door")` before
+    `step` lets one happen.
+
     `reset(options={"episode": n, "goal": (x, y)})` sets the episode and the goal; by default, both are drawn.
     """
 
@@ -133,6 +137,7 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.max_steps = max_steps
         self.render_mode = render_mode
         about = make_batch(name, np.arange(1), image_size=image_size)
+        self.events = tuple(about.events)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": about.fps}
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (about.action_size,), np.float32)
@@ -166,6 +171,10 @@ class World(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         terminated = bool(info["state"].get(TERMINATED, is_over))
         truncated = self._steps >= self.max_steps or (is_over and not terminated)
         return self.render(), reward, terminated, truncated, info
+
+    def trigger(self, event: str) -> None:
+        """Let an event happen, right before the next `step`. Raises DataError if the world has no such event."""
+        self.batch.trigger(np.array([event_number(event, self.events, self.name)]))
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.batch.render()[0]

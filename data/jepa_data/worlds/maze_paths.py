@@ -39,13 +39,13 @@ class MazePaths:
 
     def cells(self, position: NDArray[np.floating]) -> NDArray[np.intp]:
         """The cell [E] of each position [E, 2]; of one inside a wall the nearest."""
-        number = self._number[self._row_column(position)]
+        number = self._number[self.row_column(position)]
         near = np.linalg.norm(position[:, None] - self.middles, axis=-1).argmin(1)
         return np.where(number >= 0, number, near)
 
     def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which positions [E, 2] are not in a wall."""
-        return self._number[self._row_column(position)] >= 0
+        return self._number[self.row_column(position)] >= 0
 
     def far_cells(self, position: NDArray[np.floating], min_steps: int, unit: NDArray[np.floating]) -> NDArray[np.intp]:
         """A cell [E] at a minimum distance from each position; numbers [E] in 0..1 choose uniformly."""
@@ -68,7 +68,7 @@ class MazePaths:
         around = to_first + np.maximum(steps - 2, 0) * self.size + from_last
         return np.where(steps <= 1, np.linalg.norm(goal - position, axis=-1), around)
 
-    def _row_column(self, position: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def row_column(self, position: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Row and column [E]; of a position outside those of the border."""
         rows, columns = self._shape
         column = np.floor(position[:, 0] / self.size + columns / 2).astype(np.intp).clip(0, columns - 1)

@@ -31,13 +31,21 @@ class Discs:
     present: NDArray[np.bool_]  # [E, M]
     contact: NDArray[np.bool_]  # [E, M] touched a wall or a disc during the last frame
 
-    def step(self, force: Array) -> None:
-        """Advance one frame. `force` [E, 2] in -1..1 pushes the puck (a longer vector is scaled back to length 1)."""
+    def step(self, force: Array, gravity: Array | None = None) -> None:
+        """Advance one frame.
+
+        Args:
+            force: [E, 2] in -1..1, pushes the puck (a longer vector is scaled back to length 1).
+            gravity: [E, 2] table widths / s², accelerates all present discs; None: none.
+        """
         force = clip_to_unit(np.asarray(force, dtype=np.float64))
         dt = FRAME_SECONDS / SUBSTEPS
         kept = np.exp(-self.drag * dt)[..., None]
         self.contact[:] = False
+        pulled = None if gravity is None else gravity[:, None] * dt * self.present[..., None]
         for _ in range(SUBSTEPS):
+            if pulled is not None:
+                self.velocity += pulled
             self.velocity[:, 0] += PUCK_ACCELERATION * dt * force
             self.velocity *= kept
             self.position += dt * self.velocity

@@ -9,6 +9,9 @@
       └──────────────┴─────────────────┘      60
 
 As in EB-JEPA and PLDM. An action [2] moves the dot by up to 1.8; a step that would end in a wall is not taken.
+
+Events: `close-door`, `open-door`, and `move-door-up`, `move-door-down`, by 12, at most to y = 10 or 54.
+Nothing happens to a door while the dot is in it. Scripted policies and distances take a closed door for an open one.
 """
 
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ LOW, HIGH = 4.0, 60.0  # border walls
 MARGIN = 1.0  # that free positions keep from them
 THICK, DOOR = 1.0, 4.0  # half of the wall's thickness and of the door's height
 LONGEST_STEP = 1.8
+DOOR_MOVE = 12.0  # of an event
 WALL_X, DOOR_Y = (20.0, 44.0), (10.0, 54.0)
 DOT = 1.3  # standard deviation
 TURN = 5.0  # kappa of a walk's turns
@@ -45,6 +49,7 @@ class Rooms:
     wall: NDArray[np.float64]  # [E] x of its middle
     door: NDArray[np.float64]  # [E] y of its middle
     room: NDArray[np.int64]  # [E] where the dot starts: 0 is the left one
+    closed: NDArray[np.bool_]  # [E] whether the door is closed
 
 
 class TwoRoomsBatch(GoalBatch):
@@ -58,6 +63,7 @@ class TwoRoomsBatch(GoalBatch):
     unit = "widths of the image"
     state_names = ("agent.x", "agent.y", "wall.x", "door.y")
     policies = ("random", "noisy-expert", "mixed")
+    events = ("close-door", "open-door", "move-door-up", "move-door-down")
     state: Rooms
 
     def __init__(
@@ -82,7 +88,8 @@ class TwoRoomsBatch(GoalBatch):
         while True:
             position = rng.uniform(LOW + MARGIN, HIGH - MARGIN, 2)
             if abs(position[0] - wall) > THICK + MARGIN:
-                return Rooms(position, np.array(wall), np.array(door), np.array(position[0] > wall, dtype=np.int64))
+                room = np.array(position[0] > wall, dtype=np.int64)
+                return Rooms(position, np.array(wall), np.array(door), room, np.array(False))
 
     def states(self) -> NDArray[np.float32]:
         """True states [E, 4] with the columns `state_names`, in widths of the image."""
@@ -94,8 +101,19 @@ class TwoRoomsBatch(GoalBatch):
         r = self.state
         there = r.position + LONGEST_STEP * clip_to_unit(np.asarray(actions, dtype=np.float64))
         outside = ((there < LOW) | (there > HIGH)).any(-1)
-        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & (np.abs(there[:, 1] - r.door) > DOOR)
+        at_door = (np.abs(there[:, 1] - r.door) <= DOOR) & ~r.closed
+        in_wall = (np.abs(there[:, 0] - r.wall) <= THICK) & ~at_door
         r.position = np.where((outside | in_wall)[:, None], r.position, there)
+
+    def happen(self, event: str, episodes: NDArray[np.intp]) -> None:
+        """Close, open or move the doors of these episodes in which the dot is not."""
+        r = self.state
+        rows = episodes[np.abs(r.position[episodes, 0] - r.wall[episodes]) > THICK]
+        if event in ("close-door", "open-door"):
+            r.closed[rows] = event == "close-door"
+        else:
+            move = -DOOR_MOVE if event == "move-door-up" else DOOR_MOVE
+            r.door[rows] = (r.door[rows] + move).clip(*DOOR_Y)
 
     def goal_state(self) -> NDArray[np.float64]:
         """Positions of the dots [E, 2], in widths of the image."""
@@ -230,7 +248,7 @@ class TwoRoomsBatch(GoalBatch):
         at = (np.arange(size) + 0.5) * 64 / size
         at_border = np.minimum(at, 64 - at) <= LOW
         at_wall = np.abs(at - self.state.wall[:, None]) <= THICK
-        at_doorpost = np.abs(at - self.state.door[:, None]) > DOOR
+        at_doorpost = (np.abs(at - self.state.door[:, None]) > DOOR) | self.state.closed[:, None]
         inner = at_wall[:, None, :] & at_doorpost[:, :, None]
         image = np.zeros((len(self), size, size, 3), np.uint8)
         image[..., 1] = np.where(at_border | at_border[:, None] | inner, 180, 0)

@@ -44,6 +44,13 @@ def record(
             "doom-rooms."
         ),
     ] = "",
+    events: Annotated[
+        float,
+        typer.Option(
+            help="Mean number of events in an episode, such as a door that closes: two-rooms, billiards, doom-rooms. "
+            "0: none."
+        ),
+    ] = 0.0,
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Record a scripted policy in WORLD: video, actions and true states, as shards in OUT."""
@@ -52,7 +59,7 @@ def record(
     from jepa_data.sources.rollouts import record as run
 
     kinds = tuple(filter(None, spatial.split(",")))
-    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy, crf, kinds)
+    recording = Recording(world, episodes, frames, image_size, seed, test_share, policy, crf, kinds, events)
     with counting("recording", episodes) as progress:
         manifest = run(recording, out, overwrite=overwrite, progress=progress)
     parts = ", ".join(f"{split.episodes} {name}" for name, split in manifest.splits.items())
@@ -60,6 +67,8 @@ def record(
     whole = sum(split.frames for split in manifest.splits.values()) == episodes * frames
     length = f"{frames} frames" if whole else f"up to {frames} frames"
     typer.echo(f"{out}: {parts} episodes of {length} at {image_size} px, {size / 2**20:.1f} MiB")
+    if manifest.events:
+        typer.echo(f"  events {', '.join(manifest.events)}")
     for info in manifest.spatial:
         typer.echo(f"  {info.text()}")
     if note := manifest.missing_note():

@@ -31,6 +31,7 @@ FOLDER = "checkpoints"
 LAST = "last.ckpt"
 CHECKSUMS = "frozen"  # keys of a checkpoint
 ROLLBACKS = "rollbacks"
+EVENTS = "events"  # names of those that the dynamics take
 PREFIX = "method."  # of the training module's tensors
 
 

@@ -16,12 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from jepa.config import UserError, load
+from jepa.events import check_same_events
 from jepa.methods.base import Method
 from jepa.models.checkpoint import check_tensors
 from jepa.training.config import PretrainConfig
 from jepa.training.optim import schedule_of
 from jepa.training.run_state.checkpoint_file import read_checkpoint
 from jepa.training.run_state.checkpoints import (
+    EVENTS,
     FOLDER,
     LAST,
     ROLLBACKS,
@@ -141,6 +143,9 @@ def start_from(source: str, method: Method) -> dict[int, Any]:
         raise UserError(f"init_from: {error}") from None
     weights = weights_of(checkpoint["state_dict"])
     check_same(checkpoint, method, f"init_from: {path}")
+    if method.dynamics is not None and method.dynamics.events is not None:
+        names = method.dynamics.events.names
+        check_same_events(checkpoint.get(EVENTS, ()), names, f"init_from: {path}", "data.shards")
     check_tensors(changing(method), weights, f"init_from: {path}")
     method.load_state_dict(method.state_dict() | weights)
     return checkpoint["optimizer_states"][0]["state"]

@@ -15,6 +15,7 @@ from jepa.agents.inverse import fit_inverse
 from jepa.agents.policy import stride_of
 from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError
+from jepa.events import check_same_events
 from jepa.world_model import LatentWorldModel, block_actions
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import ClipLoader, make_loader
@@ -51,13 +52,14 @@ def recorded(
 def clip_loader(
     model: LatentWorldModel, data: StreamConfig, split: str, seed: int, changes: dict[str, Any]
 ) -> ClipLoader:
-    """The clips of a split in order, with some settings changed. Raises UserError if actions are not the model's."""
+    """The clips of a split in order, with some settings changed. Raises UserError for other actions or events."""
     settings = {"batch_size": 64, "cache_mib": CACHE_MIB} | changes
     loader = make_loader(data.model_copy(update=settings), split, seed=seed, shuffle=False)
     if loader.action_size != model.spec.action_size:
         raise UserError(
             f"the model's actions are {model.spec.action_size} wide, those of its data {loader.action_size}"
         )
+    check_same_events(model.spec.events, loader.events, "the model", loader.shards.url)
     return loader
 
 

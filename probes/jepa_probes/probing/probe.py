@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from jepa.config import errors_of
+from jepa.events import check_same_events
 from jepa.models.build import build_encoder
 from jepa.models.model import Model, open_model
 from jepa.training.config import PretrainConfig
@@ -163,6 +164,7 @@ def _prediction(model: LatentWorldModel, data: StreamConfig, config: ProbeConfig
         wide = f"{model.spec.action_size} wide, those of the clips {clips.action_size}"
         logger.info(f"no latent prediction: the model's actions are {wide}")
         return {}
+    check_same_events(model.spec.events, clips.events, "the model", clips.shards.url)
     names = state_names({"test": clips})
     if set(model.spec.states) - set(names):
         logger.info(

@@ -166,7 +166,7 @@ def test_threads_draw_one_after_the_other() -> None:
 def test_depth_at_walls_is_the_distance_to_them_and_images_stay_the_same() -> None:
     world = DoomRoomsBatch(np.arange(3), image_size=64)
     # In the room in the upper left, facing east: its wall, beside the door, is at x = -64.
-    world.state = np.array([[x, 408.0, 0.0] for x in (-430.0, -330.0, -130.0)])
+    world.state = np.array([[x, 408.0, 0.0, 0.0, 0.0] for x in (-430.0, -330.0, -130.0)])
     before = world.render()
     depth = world.spatial("depth")
     assert depth.shape == (3, 64, 64) and depth.dtype == np.float16

@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 import pytest
 import torch
-from torch import nn
 
 from jepa.config import Config, from_dict, part
 from jepa.encoders.conv import ConvEncoder
 from jepa.encoders.frame import FrameEncoder
+from jepa.events import EventLayout
 from jepa.models.build import build_dynamics
 from jepa.normalize import NormalizationStats
 from jepa.planners.cost import Rollout
 from jepa.predictors import PREDICTORS, mlp
-from jepa.predictors.base import PredictorConfig
+from jepa.predictors.base import Predictor, PredictorConfig
 from jepa.predictors.causal import CausalPredictor
 from jepa.testing import check_dynamics
 from jepa.training.normalization import fit_normalization
@@ -21,6 +21,7 @@ from jepa.world_model import rollout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCK = 4  # width of the actions of a latent step
+EVENTS = EventLayout(action_size=2, names=("close", "open", "move"), frames=2)
 SMALL = {"hidden": 24, "depth": 2, "heads": 2}
 # Of each kind some settings; tokens: 1 for a vector, 4 for patches. A new kind has to be added here.
 CASES: dict[str, list[tuple[int, dict[str, Any]]]] = {
@@ -74,12 +75,13 @@ def test_no_kind_of_dynamics_is_forgotten_here() -> None:
     assert set(CASES) == set(PREDICTORS), "add settings of the new kind to CASES"
 
 
-@pytest.mark.parametrize(
+EVERY = pytest.mark.parametrize(
     ("kind", "tokens", "settings"), [(kind, *case) for kind, cases in CASES.items() for case in cases]
 )
-def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
-    kind: str, tokens: int, settings: dict[str, Any]
-) -> None:
+
+
+def built(kind: str, tokens: int, settings: dict[str, Any], events: EventLayout | None = None) -> Predictor:
+    """Dynamics over small latents, whose weights are none of a fresh model's."""
     torch.manual_seed(0)
     encoder = (
         ConvEncoder(ConvEncoder.Config(width=12, channels=8, hidden=16), 32, 4)
@@ -87,19 +89,51 @@ def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
         else FrameEncoder(FrameEncoder.Config(model="test_vit"), 32, 4)
     )
     config = from_dict({"dynamics": {"kind": kind} | settings}, Named).dynamics
-    dynamics = build_dynamics(config, encoder, BLOCK)
-    width = getattr(config, "state_size", 0)
-    moments = [NormalizationStats(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, width)]
+    dynamics = build_dynamics(config, encoder, BLOCK, events)
+    moments = [NormalizationStats(torch.rand(n), torch.rand(n) + 0.5) if n else None for n in (2, dynamics.state_size)]
     fit_normalization(dynamics, *moments)
-    assert isinstance(dynamics, nn.Module)
     with torch.no_grad():  # a fresh model hardly hears of actions, and gates may be closed
         for parameter in dynamics.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    sizes = {"tokens": tokens, "width": encoder.width, "action_size": BLOCK}
-    check_dynamics(dynamics, **sizes, state_size=width, parallel=getattr(dynamics, "parallel", None), tolerance=2e-5)
+    return dynamics
+
+
+@EVERY
+def test_dynamics_keep_the_contract_as_they_are_built_from_a_config(
+    kind: str, tokens: int, settings: dict[str, Any]
+) -> None:
+    dynamics = built(kind, tokens, settings)
+    width = dynamics.state_size
+    sizes = {"tokens": tokens, "width": dynamics.width, "action_size": BLOCK}
+    check_dynamics(dynamics, **sizes, state_size=width, parallel=dynamics.parallel, tolerance=2e-5)
     if isinstance(dynamics, CausalPredictor) and width:
         with pytest.raises(ValueError, match=f"states {width} wide at every frame, found None"):
-            dynamics.initial_state(torch.zeros(1, 1, tokens, encoder.width), torch.zeros(1, 0, BLOCK))
+            dynamics.initial_state(torch.zeros(1, 1, tokens, dynamics.width), torch.zeros(1, 0, BLOCK))
+
+
+@EVERY
+def test_events_are_a_condition_of_every_dynamics_and_plain_actions_are_those_without(
+    kind: str, tokens: int, settings: dict[str, Any]
+) -> None:
+    dynamics = built(kind, tokens, settings, EVENTS).eval()
+    z = torch.randn(3, 2, tokens, dynamics.width)
+    plain = torch.randn(3, 2, BLOCK)
+    states = torch.randn(3, 2, dynamics.state_size) if dynamics.state_size else None
+    event = EVENTS.complete(plain)
+    assert event.shape == (3, 2, EVENTS.width) and not EVENTS.split(event)[1].any()
+    torch.testing.assert_close(EVENTS.plain(event), plain, rtol=0, atol=0)
+    event[0, 1, -1] = 1  # the last event, in the second frame of the step
+    with torch.no_grad():
+        state = dynamics.initial_state(z, plain[:, :1], states)
+        expected = dynamics.step(state, plain[:, 1])[1].mean()
+        state = dynamics.initial_state(z, EVENTS.complete(plain[:, :1]), states)
+        without, prompted = (dynamics.step(state, a)[1].mean() for a in (EVENTS.complete(plain)[:, 1], event[:, 1]))
+        later = dynamics.step(dynamics.step(state, event[:, 1])[0], plain[:, 1])[1].mean()
+    torch.testing.assert_close(without, expected)
+    torch.testing.assert_close(prompted[1:], expected[1:], rtol=1e-4, atol=1e-5)
+    assert (prompted[0] - expected[0]).abs().max() > 1e-4 and later.isfinite().all()
+    with pytest.raises(ValueError, match=f"actions {EVENTS.width} wide"):
+        dynamics.step(state, torch.zeros(3, BLOCK + 1))
 
 
 @pytest.mark.parametrize("settings", [{"depth": 2}, {"hidden": 15, "static": 3}, {"hidden": 25}])

@@ -29,7 +29,7 @@ PLAN = (
     "#########",
 )
 WALL_HEIGHT = 128
-LIGHT = 208
+LIGHT, DARK = 208, 96
 FLOORS = {"a": "FLOOR0_1", "b": "FLAT14", "c": "GRASS1", "d": "FLOOR7_1", "+": "FLAT20"}
 CEILING = "CEIL5_2"
 # Of the walls towards north, east, south and west.
@@ -43,14 +43,20 @@ WALLS = {
 TOWARDS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # row and column of the neighbor to the north, east, south, west
 
 
-def wall_cells() -> NDArray[np.bool_]:
-    """Where there is a wall: [rows, columns]."""
-    return np.array([[cell == "#" for cell in row] for row in PLAN])
+def wall_cells(doors_closed: bool = False) -> NDArray[np.bool_]:
+    """Where there is a wall, or a closed door: [rows, columns]."""
+    return np.array([[cell == "#" for cell in row] for row in plan(doors_closed)])
 
 
-def wad() -> bytes:
+def plan(doors_closed: bool = False) -> tuple[str, ...]:
+    """The cells of the map; closed doors are walls."""
+    return tuple(row.replace("+", "#") for row in PLAN) if doors_closed else PLAN
+
+
+def wad(light: int = LIGHT, doors_closed: bool = False) -> bytes:
     """The map as a file that Doom's engines read, as MAP01."""
-    lumps = ((b"MAP01", b""), (b"TEXTMAP", _text().encode()), (b"ENDMAP", b""))
+    text = _text(plan(doors_closed), light)
+    lumps = ((b"MAP01", b""), (b"TEXTMAP", text.encode()), (b"ENDMAP", b""))
     contents = b""
     table = b""
     for name, data in lumps:
@@ -59,19 +65,19 @@ def wad() -> bytes:
     return struct.pack("<4sii", b"PWAD", len(lumps), 12 + len(contents)) + contents + table
 
 
-def _text() -> str:
+def _text(plan: tuple[str, ...], light: int) -> str:
     """Corners, lines with their sides, sectors (one for each letter) and where the player starts."""
     sectors = {letter: number for number, letter in enumerate(FLOORS)}
     corners: dict[tuple[float, float], int] = {}
     lines = []
     sides = []
-    for row, letters in enumerate(PLAN):
+    for row, letters in enumerate(plan):
         for column, here in enumerate(letters):
             if here == "#":
                 continue
             around = [_coordinates(row + down, column + right) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))]
             for side, (down, right) in enumerate(TOWARDS):
-                neighbor = PLAN[row + down][column + right]
+                neighbor = plan[row + down][column + right]
                 if neighbor == here or (neighbor != "#" and side in (0, 3)):
                     continue  # no border, or one that the other cell draws
                 # Clockwise around the cell: the front of a line, to its right, is this cell.
@@ -86,7 +92,7 @@ def _text() -> str:
                 lines.append(f"v1={ends[0]}; v2={ends[1]}; sidefront={front}; {kind}")
     floors = (
         f'heightfloor=0; heightceiling={WALL_HEIGHT}; texturefloor="{floor}"; textureceiling="{CEILING}"; '
-        f"lightlevel={LIGHT};"
+        f"lightlevel={light};"
         for floor in FLOORS.values()
     )
     start_x, start_y = _coordinates(2.5, 2.5)  # the middle of room a

@@ -10,11 +10,16 @@ enemies.
                  (0 to 2 pi, counterclockwise from the east)
     goal [3]     the same; reached within 48 units (a Doom player is 32 wide) and 20 degrees. This criterion is
                  ours: NWM reports errors of whole paths
+    events       light-off and light-on, of all rooms; close-doors and open-doors, of all rooms, which do nothing while
+                 the walker is in a doorway. Each look of the map has a game of its own, started when it is first drawn.
+                 Scripted policies, goals and path lengths take closed doors for open ones
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +27,7 @@ from numpy.typing import NDArray
 from jepa_data.errors import DataError
 from jepa_data.spatial.kinds import SpatialInfo
 from jepa_data.worlds import rows
-from jepa_data.worlds.doom.map import CELL, wad, wall_cells
+from jepa_data.worlds.doom.map import CELL, DARK, LIGHT, wad, wall_cells
 from jepa_data.worlds.doom.view import DoomDepthView, DoomView
 from jepa_data.worlds.geometry import angle_of, rotated, wrapped
 from jepa_data.worlds.maze_paths import MazePaths
@@ -52,30 +57,47 @@ class DoomRoomsBatch(WaypointBatch):
     goal_draws = 4
     waypoint_radius = 1.0
     noise = 0.25
+    events = ("light-off", "light-on", "close-doors", "open-doors")
     _paths = MazePaths(wall_cells(), CELL)
+    _walls = np.stack([wall_cells(), wall_cells(doors_closed=True)])
 
     def __init__(self, episodes: NDArray[np.integer], *, image_size: int = 64, seed: int = 0) -> None:
         needed(NAME, "vizdoom", EXTRA)
         super().__init__(episodes, image_size=image_size, seed=seed)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """x, y, angle; and 1 in the dark, 1 with closed doors."""
         unit = rng.uniform(size=4)
         cell = np.floor(unit[:1] * len(self._paths.middles)).astype(int)
-        return self._pose(cell, unit[None, 1:])[0]
+        return np.concatenate([self._pose(cell, unit[None, 1:])[0], np.zeros(2)])
+
+    def states(self) -> NDArray[np.floating]:
+        """True states [E, 3] with the columns `state_names`."""
+        return self.state[:, :3].astype(np.float32)
 
     def step(self, actions: NDArray[np.floating]) -> None:
         """Advance 0.1 s with actions [E, 3], clipped to -1..1: walk along the current angle, and turn."""
         actions = np.asarray(actions, dtype=np.float64).clip(-1, 1)
         walk = STEP * actions[:, :2] / np.maximum(1.0, np.linalg.norm(actions[:, :2], axis=-1, keepdims=True))
-        x, y, angle = self.state.T
+        x, y, angle = self.state[:, :3].T
         to_x, to_y = rotated(walk, angle).T
         x = np.where(self._is_free(x + to_x, y), x + to_x, x)
         y = np.where(self._is_free(x, y + to_y), y + to_y, y)
-        self.state = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
+        self.state[:, :3] = np.column_stack([x, y, (angle + TURN * actions[:, 2]) % (2 * np.pi)])
+
+    def happen(self, event: str, episodes: NDArray[np.intp]) -> None:
+        """Switch the light, or close or open all doors of these episodes."""
+        if event in ("light-off", "light-on"):
+            self.state[episodes, 3] = event == "light-off"
+            return
+        poses = self.state[episodes]
+        corners = [poses[:, :2] + BODY * np.array([i, j]) for i in (-1, 1) for j in (-1, 1)]
+        in_a_door = np.logical_or.reduce([self._is_wall(corner, np.ones(len(poses))) for corner in corners])
+        self.state[episodes[~in_a_door], 4] = event == "close-doors"
 
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3] from the poses of the walkers."""
-        return _view(self.image_size, os.getpid()).draw(self.state)
+        return self._drawn(lambda light, closed: _view(self.image_size, os.getpid(), light, closed).draw)
 
     @property
     def spatial_infos(self) -> tuple[SpatialInfo, ...]:
@@ -85,7 +107,17 @@ class DoomRoomsBatch(WaypointBatch):
 
     def spatial(self, kind: str) -> NDArray[np.float16]:
         """Depth [E, size, size], by ViZDoom."""
-        return _depth_view(self.image_size, os.getpid()).depth(self.state)
+        return self._drawn(lambda light, closed: _depth_view(self.image_size, os.getpid(), closed).depth)
+
+    def _drawn(self, view: Callable[[int, bool], Callable[[NDArray[np.float64]], NDArray[Any]]]) -> NDArray[Any]:
+        """What `view` of each look of the map shows from the poses of the episodes that have it."""
+        looks = self.state[:, 3:]
+        shown: dict[int, NDArray[Any]] = {}
+        for dark, closed in np.unique(looks, axis=0).tolist():
+            index = np.flatnonzero((looks == [dark, closed]).all(1))
+            images = view(DARK if dark else LIGHT, bool(closed))(self.state[index, :3])
+            shown |= dict(zip(index.tolist(), images, strict=True))
+        return np.stack([shown[number] for number in range(len(self))])
 
     def set_goal_state(self, goal: NDArray[np.floating]) -> None:
         """Set the walkers to `goal` [E, 3].
@@ -97,7 +129,7 @@ class DoomRoomsBatch(WaypointBatch):
         if not (free := self._is_free(goal[:, 0], goal[:, 1])).all():
             x, y, _ = goal[~free][0]
             raise DataError(f"{NAME}: no walker fits at ({x:g}, {y:g}): a wall is nearer than {BODY:g} units")
-        self.state = np.column_stack([goal[:, :2], goal[:, 2] % (2 * np.pi)])
+        self.state[:, :3] = np.column_stack([goal[:, :2], goal[:, 2] % (2 * np.pi)])
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The maximum [E] of position error (straight line) and angle error, relative to their tolerances."""
@@ -158,7 +190,11 @@ class DoomRoomsBatch(WaypointBatch):
     def _is_free(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether a walker fits [E]: no corner of its square is in a wall. Walls are wider than the walker."""
         corners = [np.column_stack([x + i * BODY, y + j * BODY]) for i in (-1, 1) for j in (-1, 1)]
-        return np.logical_and.reduce([self._paths.is_free(corner) for corner in corners])
+        return ~np.logical_or.reduce([self._is_wall(corner, self.state[:, 4]) for corner in corners])
+
+    def _is_wall(self, position: NDArray[np.float64], closed: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which positions [E, 2] are in a wall, or in a door that is `closed` [E]."""
+        return self._walls[closed.astype(np.intp), *self._paths.row_column(position)]
 
 
 @dataclass
@@ -197,11 +233,11 @@ class _Stroll:
 
 
 @cache
-def _view(size: int, process: int) -> DoomView:
+def _view(size: int, process: int, light: int = LIGHT, doors_closed: bool = False) -> DoomView:
     """One for each process: a forked one would talk to its parent's game."""
-    return DoomView(NAME, EXTRA, wad(), size)
+    return DoomView(NAME, EXTRA, wad(light, doors_closed), size)
 
 
 @cache
-def _depth_view(size: int, process: int) -> DoomDepthView:
-    return DoomDepthView(NAME, EXTRA, wad(), size)
+def _depth_view(size: int, process: int, doors_closed: bool = False) -> DoomDepthView:
+    return DoomDepthView(NAME, EXTRA, wad(LIGHT, doors_closed), size)
