@@ -70,7 +70,9 @@ def film(tab: Tab, path: Path) -> None:
         for _ in range(count):
             data = io.BytesIO(tab.shot())
             picture = Image.open(data).convert("RGB")
-            picture = picture.resize((GIF_SIDE, round(GIF_SIDE * picture.height / picture.width)), Image.Resampling.LANCZOS)
+            picture = picture.resize(
+                (GIF_SIDE, round(GIF_SIDE * picture.height / picture.width)), Image.Resampling.LANCZOS
+            )
             pictures.append(picture.quantize(64, dither=Image.Dither.NONE))
 
     tab.tap("KeyN", "n")
