@@ -279,9 +279,17 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
     actions, states, _ = common((*entry.columns, entry.record["fps"]) for entry in entries) or (0, 0, 0.0)
     for entry in entries:
         for name, kept in ((ACTIONS, actions), (STATES, states)):
-            if not kept and entry.record["members"].pop(name, None) is not None:
+            if not kept and _left_out(entry, name):
                 ignored[f".{name} (not of the same width in all samples, or rates differ)"] += 1
     return actions, states
+
+
+def _left_out(entry: Entry, member: str) -> bool:
+    """Leave a member of a sample out, if it is there. The checksum was of all members, so the sample has none then."""
+    if entry.record["members"].pop(member, None) is None:
+        return False
+    entry.record["crc32"] = None
+    return True
 
 
 def _common_events(entries: Sequence[Entry], with_actions: bool, ignored: Counter[str]) -> tuple[str, ...]:
@@ -290,7 +298,7 @@ def _common_events(entries: Sequence[Entry], with_actions: bool, ignored: Counte
     if names and with_actions:
         return names
     for entry in entries:
-        if entry.record["members"].pop(EVENTS, None) is not None:
+        if _left_out(entry, EVENTS):
             ignored[f".{EVENTS} (not the same events in all samples, or no actions)"] += 1
     return ()
 

@@ -4,15 +4,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from jepa.config import from_dict
 from jepa_data.config import SourceConfig, StreamConfig
 from jepa_data.curate import CurateConfig
 from jepa_data.curate import curate as run_curate
-from jepa_data.curate.config import Resample
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.index import index
 from jepa_data.inspect.summary import lines, summary
@@ -39,7 +40,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def clips(folder: Path, split: str = "train", **settings) -> list:
+def clips(folder: Path, split: str = "train", **settings) -> list[Any]:
     config = StreamConfig(**{"shards": str(folder), "batch_size": 4, "clip_frames": 13} | settings)
     return list(make_loader(config, split, seed=0, shuffle=False))
 
@@ -88,7 +89,7 @@ def _packed(recorded: Path, out: Path) -> None:
 
 
 def _curated(recorded: Path, out: Path) -> None:
-    run_curate(recorded, out, CurateConfig(stages=(Resample(),)), processes=1)
+    run_curate(recorded, out, from_dict({"stages": [{"kind": "resample"}]}, CurateConfig), processes=1)
 
 
 def _indexed(recorded: Path, out: Path) -> None:
@@ -124,8 +125,19 @@ def test_events_can_be_left_out_and_sources_must_have_the_same(recorded: Path, t
     with pytest.raises(DataError, match=r"different events \(.*close-door.*; .*gravity-left.*data.events=false"):
         make_loader(StreamConfig(shards=mixed, batch_size=4, clip_frames=13), "train", seed=0)
     mixed = (SourceConfig(shards=str(tmp_path / "plain")), SourceConfig(shards=str(recorded)))
-    batch = next(iter(make_loader(StreamConfig(shards=mixed, batch_size=8, clip_frames=13), "train", seed=0)))
+    batch: Any = next(iter(make_loader(StreamConfig(shards=mixed, batch_size=8, clip_frames=13), "train", seed=0)))
     assert batch.events.shape == (8, 12, 4) and batch.events.any()
+
+
+def test_an_index_of_tars_with_different_events_leaves_them_out(recorded: Path, tmp_path: Path) -> None:
+    record(replace(SMALL, events=0, seed=1), tmp_path / "plain")
+    (tmp_path / "both").mkdir()
+    for number, folder in enumerate((recorded, tmp_path / "plain")):
+        (tmp_path / "both" / f"train-{number}.tar").write_bytes((folder / "train-000000.tar").read_bytes())
+    indexed = index(tmp_path / "both", workers=1)
+    assert indexed.manifest.events == () and any(EVENTS in what for what in indexed.ignored)
+    batches = clips(tmp_path / "both", max_bad_fraction=0.0)
+    assert sum(map(len, batches)) == 14 and all(batch.events is None for batch in batches)
 
 
 def test_check_and_inspect_tell_of_events(recorded: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jepa_data.worlds import make_batch, make_env
 WITH_EVENTS = ["two-rooms", "two-rooms-random-wall", "billiards-easy", "billiards-hard", "doom-rooms"]
 
 
-def batch(name: str, episodes=range(6)) -> Any:
+def batch(name: str, episodes: Any = range(6)) -> Any:
     try:
         made = make_batch(name, np.array(episodes), image_size=32)
         made.render()

@@ -12,7 +12,9 @@ import jepa
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.config import UserError, from_dict
 from jepa.events import append_events
+from jepa.normalize import Standardize
 from jepa.planners.random_shooting import RandomShooting
+from jepa.predictors.mlp import MLPPredictor
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentWorldModel, block_actions, rollout
@@ -52,8 +54,9 @@ def model(folder: Path) -> LatentWorldModel:
 def test_names_are_saved_and_actions_stay_as_wide_as_the_worlds(model: LatentWorldModel, folder: Path) -> None:
     assert model.spec.events == NAMES
     assert (model.spec.action_size, model.spec.block_size) == (2, 4)
-    assert model.dynamics is not None and model.dynamics.action_size == 12
+    assert isinstance(model.dynamics, MLPPredictor) and model.dynamics.action_size == 12
     scale = model.dynamics.scale_actions
+    assert isinstance(scale, Standardize)
     block = scale.mean.unflatten(0, (2, 6)), scale.std.unflatten(0, (2, 6))
     assert not block[0][:, 2:].any() and (block[1][:, 2:] == 1).all()
     assert (block[1][:, :2] != 1).all(), "actions are standardized, events are not"
