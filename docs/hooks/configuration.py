@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from jepa.config import Config
 from jepa.online.config import OnlineConfig
+from jepa.play.config import PlayConfig
 from jepa.training.config import PretrainConfig
 from jepa_data.curate.config import CurateConfig
 from jepa_probes.comparison.config import CompareConfig
@@ -29,6 +30,7 @@ VERBS: dict[str, type[Config]] = {
     "jepa dream": DreamConfig,
     "jepa compare": CompareConfig,
     "jepa online": OnlineConfig,
+    "jepa play": PlayConfig,
     "jepa data curate": CurateConfig,
 }
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

@@ -1,15 +1,17 @@
-"""Conversions of observations, images [h, w, 3] or [B, h, w, 3], and actions of policies."""
+"""Conversions of observations, images [h, w, 3] or [B, h, w, 3], states and actions of policies."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.preprocessing import as_video
+from jepa_data.worlds.base import WorldBatch
 
 
 class LatestFrames:
@@ -69,3 +71,28 @@ def check_shape(observation: Any, goal_shape: tuple[int, ...] | None) -> None:
     """Raises UserError if observation and goal differ in shape."""
     if goal_shape not in (None, observation.shape):
         raise UserError(f"the goal has shape {goal_shape}, the observation {observation.shape}: give both alike")
+
+
+def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
+    """Raises UserError unless the model's actions are those of the world, at the model's rate."""
+    stride = stride_of(world.fps, model)
+    if model.spec.action_size != stride * world.action_size:
+        raise UserError(
+            f"the model's actions are {model.spec.action_size} wide; {world.name} takes {world.action_size} numbers "
+            f"{stride} time(s) for each frame of the model, so expected {stride * world.action_size}"
+        )
+
+
+def proprioception(model: LatentWorldModel, world: WorldBatch) -> NDArray[np.float32] | None:
+    """Proprioception [B, X] that the model needs, from the world's true state; None if it needs none.
+
+    Raises:
+        UserError: the world has no such state.
+    """
+    if not model.spec.states:
+        return None
+    names = list(world.state_names)
+    if missing := [name for name in model.spec.states if name not in names]:
+        known = ", ".join(names) or "none"
+        raise UserError(f"the model reads {missing[0]!r}, which is no state of {world.name}; there are: {known}")
+    return world.states()[:, [names.index(name) for name in model.spec.states]]

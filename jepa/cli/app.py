@@ -17,7 +17,7 @@ import typer.core
 
 from jepa import __version__
 from jepa.cli import compare, curves, demo, diagnose, embed, plan, pretrain, probe, report
-from jepa.cli.agents import dream, online
+from jepa.cli.agents import dream, online, play
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
 from jepa.cli.models import compress, export
@@ -72,6 +72,7 @@ app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)
 app.command("online")(online.online)
+app.command("play")(play.play)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("embed")(embed.embed)

@@ -42,6 +42,7 @@ class WorldBatch(ABC):
 
     Attributes:
         action_size: A; actions are in -1..1.
+        action_names: what +1 of each number of an action does, such as "right"; empty if nothing is said.
         fps: images and actions per second.
         version: increased when the same (seed, episode, actions) no longer give the same images.
         policies: policies for recordings; the first is the default.
@@ -59,6 +60,7 @@ class WorldBatch(ABC):
 
     name: str
     action_size: int
+    action_names: tuple[str, ...] = ()
     fps: float = 10.0
     version: int = 1
     policies: tuple[str, ...] = ("random",)
@@ -228,6 +230,17 @@ class GoalBatch(WorldBatch):
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distance [E] of the current state to a goal [E, G], in `unit`. By default, the straight-line distance."""
         return np.linalg.norm(self.goal_state() - goal, axis=-1)
+
+    def goal_at(self, point: NDArray[np.floating]) -> NDArray[np.float64] | None:
+        """The goals [E, G] at places [E, 2] in the image, in widths of it, y downwards. None: a place is no goal there.
+
+        What a place does not say stays as it is now, such as the turn of a T.
+        """
+        return None
+
+    def image_point(self, goal: NDArray[np.floating]) -> NDArray[np.float64] | None:
+        """Where goals [E, G] are in the image [E, 2], the inverse of `goal_at`; None if that is."""
+        return None
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The cost [E] for planners on the true simulator: the length of a feasible path to the goal."""

@@ -96,6 +96,7 @@ class BilliardsBatch(GoalBatch):
     """Many tables side by side, of one of the LEVELS."""
 
     action_size = 2
+    action_names = ("right", "down")
     fps = 1.0 / FRAME_SECONDS
     image_sizes = (32, 128)
     longest_repeat = 7
@@ -209,6 +210,13 @@ class BilliardsBatch(GoalBatch):
     def goal_state(self) -> NDArray[np.float64]:
         """Positions of the pucks [E, 2]."""
         return self.state.discs.position[:, 0]
+
+    def goal_at(self, point: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The nearest places [E, 2] to `point` at which the puck is on the table."""
+        return np.asarray(point, dtype=np.float64).clip(PUCK_RADIUS, 1 - PUCK_RADIUS)
+
+    def image_point(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(goal, dtype=np.float64)
 
     def expert(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """A damped spring to `goal` [E, 2]; ignores the other discs."""

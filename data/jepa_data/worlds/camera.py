@@ -51,6 +51,7 @@ class CameraBatch(WorldBatch):
 
     name = "camera"
     action_size = 2
+    action_names = ("right", "down")
     fps = 1.0 / FRAME_SECONDS
     policies = ("coast", "random")
     state_names = ("camera.vx", "camera.vy", "zoom", "roll")

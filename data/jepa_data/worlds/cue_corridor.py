@@ -49,6 +49,7 @@ class CueCorridorBatch(GoalBatch):
     """Parallel episodes; `lengths`: the shortest and the longest corridor, in steps."""
 
     action_size = 1
+    action_names = ("up",)
     image_sizes = (32, 128)
     label_names = ("cue",)
     state_names = ("walker.y", "steps_to_fork", "room")

@@ -38,6 +38,7 @@ class PushTBatch(GoalBatch):
 
     name = "push-t"
     action_size = 2
+    action_names = ("right", "down")
     state_names = ("agent.x", "agent.y", "block.x", "block.y", "block.angle", "agent.vx", "agent.vy")
     goal_names = state_names[:5]
     radius = 1.0
@@ -103,6 +104,15 @@ class PushTBatch(GoalBatch):
         """Poses of pusher and T [E, 5]."""
         t = self.state
         return np.column_stack([t.agent, t.block[:, :2], t.block[:, 2] % (2 * np.pi)])
+
+    def goal_at(self, point: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The T at `point` [E, 2], turned as it is now; the pusher stays where it is."""
+        goal = self.goal_state()
+        goal[:, 2:4] = (TABLE * np.asarray(point, dtype=np.float64)).clip(*BLOCK_DRAWN)
+        return goal
+
+    def image_point(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(goal, dtype=np.float64)[:, 2:4] / TABLE
 
     def distance(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """The maximum [E] of position and angle error, relative to their tolerances."""

@@ -56,6 +56,7 @@ class TwoRoomsBatch(GoalBatch):
     """Parallel episodes; `random_wall`: a random wall and door in each."""
 
     action_size = 2
+    action_names = ("right", "down")
     image_sizes = (32, 128)
     label_names = ("room",)
     goal_names = ("agent.x", "agent.y")
@@ -118,6 +119,13 @@ class TwoRoomsBatch(GoalBatch):
     def goal_state(self) -> NDArray[np.float64]:
         """Positions of the dots [E, 2], in widths of the image."""
         return self.state.position / 64
+
+    def goal_at(self, point: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The nearest places [E, 2] to `point` that keep clear of the border."""
+        return np.asarray(point, dtype=np.float64).clip((LOW + MARGIN) / 64, (HIGH - MARGIN) / 64)
+
+    def image_point(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(goal, dtype=np.float64)
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Walking distance to `goal` [E, 2], through the door if it is in the other room; both in widths."""

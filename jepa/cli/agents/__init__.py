@@ -1,1 +1,1 @@
-"""The verbs that train controllers."""
+"""The verbs that train controllers, and the one that lets a person drive."""

@@ -15,13 +15,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa.agents.observations import proprioception
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.planners.cost import goal_distance
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_goal_batch
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.diagnosis.result import CostQuality
-from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.tasks import FIRST_EPISODE, Protocol
 
 WARM_UP = 2  # latent steps before anything is seen, so that things move

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jepa.agents.controller import Actor, Controller
 from jepa.agents.inverse import fit_inverse
+from jepa.agents.observations import check_actions
 from jepa.agents.policy import PlanSettings, Policy, stride_of
 from jepa.agents.proposals import RecordedSegments
 from jepa.config import UserError, errors_of
@@ -43,7 +44,7 @@ from jepa_probes.planning.costs.base import build_costs
 from jepa_probes.planning.recordings import TrueSegments, action_space, recorded_blocks
 from jepa_probes.planning.resolve import fitted, protocol_of
 from jepa_probes.planning.settings import enlarged, make_planner, plan_settings, refined
-from jepa_probes.planning.tasks import Tasks, check_actions
+from jepa_probes.planning.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 

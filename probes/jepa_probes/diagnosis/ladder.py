@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.agents.controller import Controller
+from jepa.agents.observations import proprioception
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.agents.proposals import RecordedSegments
 from jepa.planners.cost import LatentCost, Term, goal_reached, state_reached
@@ -37,7 +38,6 @@ from jepa_data.worlds.base import GoalBatch
 from jepa_probes.diagnosis.networks import StateRead, StateSpace
 from jepa_probes.diagnosis.result import Rung
 from jepa_probes.planning.baselines import play_without_planning, simulator_ceiling
-from jepa_probes.planning.evaluate import proprioception
 from jepa_probes.planning.paired_test import mcnemar
 from jepa_probes.planning.recordings import TrueSegments
 from jepa_probes.planning.result import Success

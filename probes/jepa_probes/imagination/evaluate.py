@@ -20,13 +20,14 @@ from torch import Tensor
 from jepa.agents.controller import Controller
 from jepa.agents.imagination.dream import Dream
 from jepa.agents.imagination.policy import ImaginationPolicy
+from jepa.agents.observations import check_actions
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_data.worlds.gym import REWARD
 from jepa_probes.imagination.result import DreamScore, Returns, Score
 from jepa_probes.planning.baselines import expert, random_floor
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Z95, Play, Tasks, check_actions, random_actions
+from jepa_probes.planning.tasks import Z95, Play, Tasks, random_actions
 
 
 def evaluate_controller(

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.agents.controller import Controller
+from jepa.agents.observations import check_actions, proprioception
 from jepa.agents.policy import PlanSettings, Policy
-from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.baselines import score_baselines
 from jepa_probes.planning.costs.base import Costs, Region
 from jepa_probes.planning.recordings import Segments
 from jepa_probes.planning.result import Entered, PlanResult, Rules, Success
-from jepa_probes.planning.tasks import Episodes, Tasks, check_actions
+from jepa_probes.planning.tasks import Episodes, Tasks
 from jepa_probes.planning.trajectory import Walk, trajectory_errors
 
 
@@ -156,21 +156,6 @@ class _Player:
         if self.imagined is None:
             self.imagined = self.policy.imagine()
         return action
-
-
-def proprioception(model: LatentWorldModel, world: GoalBatch) -> NDArray[np.float32] | None:
-    """Proprioception [B, X] that the model needs, from the world's true state; None if it needs none.
-
-    Raises:
-        UserError: the world has no such state.
-    """
-    if not model.spec.states:
-        return None
-    names = list(world.state_names)
-    if missing := [name for name in model.spec.states if name not in names]:
-        known = ", ".join(names) or "none"
-        raise UserError(f"the model reads {missing[0]!r}, which is no state of {world.name}; there are: {known}")
-    return world.states()[:, [names.index(name) for name in model.spec.states]]
 
 
 def act_in(policy: Policy, world: GoalBatch) -> NDArray[np.floating]:

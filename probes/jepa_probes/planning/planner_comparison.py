@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa.agents.controller import Controller
+from jepa.agents.observations import proprioception
 from jepa.agents.policy import PlanSettings, Policy
 from jepa.agents.proposals import RecordedSegments
 from jepa.config import Component, UserError
@@ -27,7 +28,7 @@ from jepa.config.result import Result
 from jepa.world_model import LatentWorldModel
 from jepa_data.worlds.base import GoalBatch
 from jepa_probes.planning.config import PlannersConfig
-from jepa_probes.planning.evaluate import act_in, proprioception
+from jepa_probes.planning.evaluate import act_in
 from jepa_probes.planning.paired_test import mcnemar
 from jepa_probes.planning.result import Success
 from jepa_probes.planning.settings import make_planner

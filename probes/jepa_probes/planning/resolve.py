@@ -8,13 +8,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from jepa.agents.observations import check_actions
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.shards.manifest import Manifest
 from jepa_data.worlds import make_batch, make_goal_batch, world_names
 from jepa_probes.planning.config import TasksConfig
 from jepa_probes.planning.result import Success
-from jepa_probes.planning.tasks import Play, Protocol, check_actions
+from jepa_probes.planning.tasks import Play, Protocol
 
 AnyTasks = TypeVar("AnyTasks", bound=TasksConfig)
 

@@ -16,9 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from jepa.agents.policy import stride_of
 from jepa.config import UserError
-from jepa.world_model import LatentWorldModel
 from jepa_data.worlds import make_batch, make_goal_batch, rows
 from jepa_data.worlds.base import GoalBatch, WorldBatch
 from jepa_probes.planning.rules import Watch, draw_regions
@@ -224,16 +222,6 @@ class Tasks:
             rows.put(started.state, now, rows.take(world.state, now))
         started.set_goal_state(started.goal_state())
         return started, actions[np.arange(len(world))[:, None], start[:, None] + np.arange(p.goal_offset)]
-
-
-def check_actions(model: LatentWorldModel, world: WorldBatch) -> None:
-    """Raises UserError unless the model's actions are those of the world, at the model's rate."""
-    stride = stride_of(world.fps, model)
-    if model.spec.action_size != stride * world.action_size:
-        raise UserError(
-            f"the model's actions are {model.spec.action_size} wide; {world.name} takes {world.action_size} numbers "
-            f"{stride} time(s) for each frame of the model, so expected {stride * world.action_size}"
-        )
 
 
 def random_actions(seed: int, frames: int) -> Callable[[WorldBatch], NDArray[np.float64]]:

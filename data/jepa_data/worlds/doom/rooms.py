@@ -50,6 +50,7 @@ class DoomRoomsBatch(WaypointBatch):
 
     name = NAME
     action_size = 3
+    action_names = ("forward", "step left", "turn left")
     state_names = goal_names = ("agent.x", "agent.y", "agent.angle")
     radius = 1.0
     unit = "times 48 units or 20 degrees"

@@ -53,6 +53,7 @@ class TakeCoverBatch(WorldBatch):
 
     name = NAME
     action_size = 1
+    action_names = ("right",)
     fps = TICS_PER_SECOND / TICS
     state_names = ("agent.y", "health", REWARD, TERMINATED)
     longest_repeat = 4

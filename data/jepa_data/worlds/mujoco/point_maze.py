@@ -49,6 +49,7 @@ class PointMazeBatch(WaypointBatch):
     """
 
     action_size = 2
+    action_names = ("right", "up")
     fps = 20.0
     state_names = ("agent.x", "agent.y", "agent.vx", "agent.vy")
     goal_names = state_names[:2]
@@ -77,6 +78,13 @@ class PointMazeBatch(WaypointBatch):
     def render(self) -> NDArray[np.uint8]:
         """RGB images [E, size, size, 3]: walls are brown, the ball green."""
         return _scene(self.maze, self.image_size).draw(self.state[:, :2])
+
+    def goal_at(self, point: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Places [E, 2] in the maze, in m; the camera looks down on its middle, and y points upwards."""
+        return (np.asarray(point, dtype=np.float64) - 0.5) * (_across(self._paths), -_across(self._paths))
+
+    def image_point(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(goal, dtype=np.float64) / (_across(self._paths), -_across(self._paths)) + 0.5
 
     def distance_to_goal(self, goal: NDArray[np.floating]) -> NDArray[np.float64]:
         """Path length [E] to `goal` [E, 2] in the maze, in m."""
@@ -110,8 +118,12 @@ def _scene(maze: str, size: int) -> Scene:
     model, paths = _build(maze)
     model.site_rgba[model.site("target").id, 3] = 0  # the goal is an image
     model.site_rgba[model.site("particle_site").id] = GREEN
-    across = 2 * np.abs(paths.middles).max() + 2 * paths.size  # the free cells, and half of the walls around them
-    return Scene(f"point-maze-{maze}", model, EXTRA, size, across)
+    return Scene(f"point-maze-{maze}", model, EXTRA, size, _across(paths))
+
+
+def _across(paths: MazePaths) -> float:
+    """Width of the image in m: the free cells, and half of the walls around them."""
+    return 2 * np.abs(paths.middles).max() + 2 * paths.size
 
 
 def _build(maze: str) -> tuple[Any, MazePaths]:
