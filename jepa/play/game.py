@@ -15,6 +15,8 @@ from jepa.play.session import Session
 
 logger = logging.getLogger(__name__)
 
+MAX_EVENTS = 16  # that wait for their step
+
 
 class Game:
     """All of a page but its sockets. Not for several threads at once.
@@ -31,6 +33,7 @@ class Game:
         self._temperature = config.temperature
         self._keep_grounded = config.keep_grounded
         self._goal_picture: tuple[np.ndarray, bytes] | None = None
+        self._events: list[int] = []  # numbers of those to come, one a step
         self._notices: list[str] = []
 
     @property
@@ -46,7 +49,7 @@ class Game:
         began = time.perf_counter()
         self._apply(inputs)
         session = self.session
-        session.step(inputs.axes, temperature=self._temperature, keep_grounded=self._keep_grounded)
+        self._try(lambda: self._step(session, inputs.axes))
         picture = session.picture()
         shows_truth = self._truth and session.ground.has_truth
         drift = session.drift(picture) if shows_truth else None
@@ -80,6 +83,10 @@ class Game:
         notices, self._notices = self._notices, []
         return notices
 
+    def _step(self, session: Session, axes: tuple[float, ...]) -> None:
+        event = self._events.pop(0) if self._events else 0
+        session.step(axes, event=event, temperature=self._temperature, keep_grounded=self._keep_grounded)
+
     def _apply(self, inputs: Inputs) -> None:
         settings = inputs.settings
         self.fps = settings.get("fps", self.fps)
@@ -89,7 +96,10 @@ class Game:
         if (run := settings.get("run", self.active)) != self.active and run < len(self.sessions):
             self._try(lambda: self.session.record(False))
             self.active = run
+            self._events.clear()
         session = self.session
+        numbers = [event + 1 for event in sorted(inputs.events) if event < len(session.events)]
+        self._events = [*self._events, *numbers][:MAX_EVENTS]
         if "reset" in inputs.buttons or session.recorder.is_full:
             self._try(lambda: session.record(False))
         if "reset" in inputs.buttons:

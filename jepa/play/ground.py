@@ -17,9 +17,10 @@ from torch import Tensor
 
 from jepa.agents.observations import check_actions, proprioception, stride_of
 from jepa.world_model import LatentWorldModel, block_actions
+from jepa_data.events import event_columns
 from jepa_data.worlds.base import WorldBatch
 
-OnFrame = Callable[[NDArray[np.floating], NDArray[np.uint8], NDArray[np.floating]], None]
+OnFrame = Callable[[NDArray[np.floating], int, NDArray[np.uint8], NDArray[np.floating]], None]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Ground(ABC):
         """Start the next episode."""
 
     @abstractmethod
-    def step(self, actions: Float32[np.ndarray, "E P A"]) -> None:
-        """One latent step."""
+    def step(self, actions: Float32[np.ndarray, "E P A"], event: int = 0) -> None:
+        """One latent step. `event`: the number of one that happens right before it; 0: none."""
 
     @abstractmethod
     def past(self) -> Past:
@@ -66,9 +67,22 @@ class _Moment:
     """A latent step of the world. `block`: the actions that led to it; None for the first. `z`: once it is needed."""
 
     frames: UInt8[np.ndarray, "E F h w 3"]
-    block: Float32[np.ndarray, "E B"] | None
+    block: Tensor | None
     state: NDArray[np.floating] | None
     z: Tensor | None = None
+
+
+def as_block(
+    model: LatentWorldModel, actions: Float32[np.ndarray, "E P A"], event: str | None = None
+) -> Float[Tensor, "E B"]:
+    """The actions of a latent step as the dynamics take them, with an event that happens before it if they know it."""
+    frames = model.spec.frames_per_step
+    each = torch.from_numpy(actions).reshape(len(actions), frames, -1)
+    if names := model.spec.events:
+        numbers = np.zeros(frames, np.int64)
+        numbers[0] = names.index(event) + 1 if event in names else 0
+        each = model.condition(each, torch.from_numpy(event_columns(numbers, len(names))))
+    return each.flatten(1)
 
 
 class TrueWorld(Ground):
@@ -79,8 +93,8 @@ class TrueWorld(Ground):
 
     Attributes:
         world: as it is now.
-        on_frame: called after every step of the world with actions [A], image [h, w, 3] and states [X] of the first
-            episode.
+        on_frame: called after every step of the world with action [A], number of an event, image [h, w, 3] and states
+            [X] of the first episode.
 
     Raises:
         UserError: the model's actions are not those of the world, or it reads a state that the world does not have.
@@ -112,8 +126,11 @@ class TrueWorld(Ground):
         """Whether the first episode is over."""
         return bool(self.world.terminated()[0])
 
-    def step(self, actions: Float32[np.ndarray, "E P A"]) -> None:
+    def step(self, actions: Float32[np.ndarray, "E P A"], event: int = 0) -> None:
         for t in range(self.period):
+            happens = 0 if t else event
+            if happens:
+                self.world.trigger(np.full(len(self.world), happens))
             self.world.step(actions[:, t])
             is_read = (t + 1) % self.stride == 0
             if is_read or self.on_frame is not None:
@@ -121,13 +138,13 @@ class TrueWorld(Ground):
             if is_read:
                 self._frames = [*self._frames[1:], self._image]
             if self.on_frame is not None:
-                self.on_frame(actions[0, t], self._image[0], self.world.states()[0])
-        moment = self._moment(actions.reshape(len(actions), -1))
+                self.on_frame(actions[0, t], happens, self._image[0], self.world.states()[0])
+        moment = self._moment(as_block(self._model, actions, self.world.events[event - 1] if event else None))
         self._moments = [*self._moments, moment][-self._model.spec.history :]
 
     def past(self) -> Past:
         latents = [self._encoded(moment) for moment in self._moments]
-        blocks = [torch.from_numpy(m.block).to(latents[0]) for m in self._moments[1:] if m.block is not None]
+        blocks = [m.block.to(latents[0]) for m in self._moments[1:] if m.block is not None]
         z = torch.stack(latents, 1)
         empty = z.new_zeros(len(z), 0, self.period * self.action_size)
         states = [torch.from_numpy(m.state).to(z) for m in self._moments if m.state is not None]
@@ -139,7 +156,7 @@ class TrueWorld(Ground):
     def picture(self) -> UInt8[np.ndarray, "h w 3"]:
         return self._image[0]
 
-    def _moment(self, block: Float32[np.ndarray, "E B"] | None) -> _Moment:
+    def _moment(self, block: Tensor | None) -> _Moment:
         return _Moment(np.stack(self._frames, 1), block, proprioception(self._model, self.world))
 
     def _encoded(self, moment: _Moment) -> Tensor:
@@ -175,7 +192,7 @@ class HeldOutClip(Ground):
     def reset(self) -> None:
         self._clip = (self._clip + 1) % len(self._video)
 
-    def step(self, actions: Float32[np.ndarray, "E P A"]) -> None:
+    def step(self, actions: Float32[np.ndarray, "E P A"], event: int = 0) -> None:
         """Nothing is known of what would happen."""
 
     def past(self) -> Past:

@@ -1,7 +1,9 @@
 """Who watches, who drives, and the loop that makes frames for them.
 
 The first page drives and the others watch; when it leaves, the next one drives. Frames are made in one thread, at the
-wanted rate, while anybody watches. A slow viewer gets the newest frame when it is ready for one: none are queued.
+wanted rate, while anybody watches. A page says which frames it has drawn, and at most `WINDOW` are under way to it, so
+that none wait in the buffers of sockets: a slow page gets the newest one when it is ready for it, and the others are
+dropped.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from jepa.play.messages import Inputs, Message, Stats
 logger = logging.getLogger(__name__)
 
 MAX_VIEWERS = 64
+WINDOW = 3  # frames under way: at 30 a second, for connections that take up to 100 ms there and back
 MAX_MESSAGES = 64  # of a page that are read between two frames; further ones wait in its socket
 MAX_BAD = 20  # messages that are not understood, before a socket is closed
 MAX_TEXTS = 32  # that wait for a slow viewer
@@ -35,6 +38,8 @@ class Viewer:
     def __init__(self, socket: WebSocket) -> None:
         self.socket = socket
         self.dropped = 0
+        self._sent = 0
+        self._drawn = 0
         self._frame: bytes | None = None
         self._texts: deque[str] = deque(maxlen=MAX_TEXTS)
         self._is_ready = asyncio.Event()
@@ -43,6 +48,11 @@ class Viewer:
         """A frame, in place of one that it has not been sent yet."""
         self.dropped += self._frame is not None
         self._frame = frame
+        self._is_ready.set()
+
+    def has_drawn(self, count: int) -> None:
+        """The page has drawn so many frames in all."""
+        self._drawn = min(max(self._drawn, count), self._sent)
         self._is_ready.set()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -57,8 +67,9 @@ class Viewer:
             self._is_ready.clear()
             while self._texts:
                 await self.socket.send_text(self._texts.popleft())
-            if self._frame is not None:
+            if self._frame is not None and self._sent - self._drawn < WINDOW:
                 frame, self._frame = self._frame, None
+                self._sent += 1
                 await self.socket.send_bytes(frame)
 
 
@@ -148,6 +159,8 @@ class Hub:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the message"
             return f"{where}: {first['msg']}"
+        if message.drawn is not None:
+            viewer.has_drawn(message.drawn)
         if viewer is not self._viewers[0]:
             return None
         self._inputs.add(message)

@@ -32,7 +32,10 @@ class Stats(Config):
 
 
 class Message(Config):
-    """Keys and buttons. `axes`: held, to the right, downwards and the third; `seq`: counts the changes of them."""
+    """Keys and buttons. Only the page that drives is heard, but for `drawn`.
+
+    `axes`: held, to the right, downwards and the third; `seq` counts the changes of them. `drawn`: frames so far.
+    """
 
     axes: tuple[Axis, Axis, Axis] | None = None
     seq: int | None = Field(default=None, ge=0, le=2**53)
@@ -47,6 +50,7 @@ class Message(Config):
     reground: bool = False
     reset: bool = False
     stop: bool = False
+    drawn: int | None = Field(default=None, ge=0, le=2**53)
     stats: Stats | None = None
 
 

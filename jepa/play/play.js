@@ -15,7 +15,7 @@ const AXIS_KEYS = {
 const AXIS_NAMES = [["→", "←"], ["↓", "↑"], ["E", "Q"]];
 
 // What a test or a person at the console may read.
-const play = { fps: 0, latency: null, latencies: [], frames: 0, header: null, hello: null, drives: false, closed: false };
+const play = { fps: 0, latency: null, latencies: [], frames: 0, drawn: 0, header: null, hello: null, drives: false, closed: false };
 window.play = play;
 
 let socket = null;
@@ -44,7 +44,11 @@ function connect() {
     $("status").textContent = "the server ended" + (event.reason ? `: ${event.reason}` : "") + "; looking for it …";
     setTimeout(connect, 2000);
   };
-  socket.onopen = () => { play.closed = false; };
+  socket.onopen = () => {
+    play.closed = false;
+    newest = 0;
+    play.drawn = 0;
+  };
 }
 
 function send(message) {
@@ -87,15 +91,19 @@ function choose(number) {
   $("truth").hidden = $("keep").hidden = !run.has_truth;
   $("goal").hidden = $("stop").hidden = !run.has_goals;
   $("true-note").textContent = run.world;
-  const events = (run.events || []).map((name, event) => {
+  const events = run.events.map(({ name, known }, event) => {
     const button = document.createElement("button");
     button.innerHTML = `<kbd>${event + 1}</kbd>`;
     button.append(name);
+    button.classList.toggle("unknown", !known);
+    button.title = known ? "an event of the world that the model knows" : "happens in the true world only: the model does not know it";
     button.onclick = () => send({ event });
     button.id = `event-${event}`;
     return button;
   });
   $("events").replaceChildren(...events);
+  $("events-panel").hidden = !events.length;
+  $("events-note").textContent = run.events.some(({ known }) => known) ? "" : "in the true world only: the model knows none";
   showKeys();
 }
 
@@ -103,11 +111,11 @@ function showKeys() {
   const rows = run.axes.map(([axis, sign], action) => {
     if (axis >= AXIS_NAMES.length) return ["–", `${run.actions[action]}: stays 0`];
     const [plus, minus] = AXIS_NAMES[axis];
-    return [sign > 0 ? `${minus} ${plus}` : `${plus} ${minus}`, run.actions[action] + (axis < 2 ? "; also WASD, mouse, gamepad" : "")];
+    return [sign > 0 ? `${minus} ${plus}` : `${plus} ${minus}`, run.actions[action]];
   });
   rows.push(["Shift", "half strength"], ["Space", "no action"], ["− +", "slower, faster"]);
   if (run.clickable) rows.push(["click", "a goal in a picture"]);
-  rows.push(["drag", "push in a direction"]);
+  rows.push(["drag", "push in a direction"], ["WASD", "as the arrows; so does a gamepad"]);
   $("keys").replaceChildren(...rows.flatMap(([key, text]) => {
     const term = document.createElement("dt");
     const meaning = document.createElement("dd");
@@ -129,6 +137,7 @@ async function onFrame(data) {
     at += size;
     return createImageBitmap(blob);
   }));
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ drawn: number }));
   if (number < play.drawn) return; // a later one was decoded first
   play.drawn = number;
   header.pictures.forEach(([name], index) => paint(name === "goal" ? "goal-picture" : name, bitmaps[index]));
@@ -299,7 +308,7 @@ function sendAxes() {
   if (!run || !play.drives) return;
   const value = axes();
   const text = value.join();
-  $("stick").style.transform = `translate(${34 * value[0]}px, ${34 * value[1]}px)`;
+  $("stick").style.transform = `translate(${28 * value[0]}px, ${28 * value[1]}px)`;
   $("held").textContent = run.actions.map((name, action) => {
     const [axis, sign] = run.axes[action];
     const amount = axis < 3 ? sign * value[axis] : 0;

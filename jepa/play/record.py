@@ -38,6 +38,7 @@ class _Episode:
     video: bytes
     frames: int
     actions: Float32[np.ndarray, "P A"]
+    events: Float32[np.ndarray, "P 1"]
     states: NDArray[np.floating]
     metadata: dict[str, Any]
 
@@ -50,6 +51,7 @@ class _Take:
     world: Mp4Encoder | None
     metadata: dict[str, Any]
     actions: list[NDArray[np.floating]] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
     states: list[NDArray[np.floating]] = field(default_factory=list)
     pictures: int = 0
 
@@ -101,12 +103,13 @@ class Recorder:
         self._world = world
 
     def add_step(
-        self, action: NDArray[np.floating], image: UInt8[np.ndarray, "h w 3"], state: NDArray[np.floating]
+        self, action: NDArray[np.floating], event: int, image: UInt8[np.ndarray, "h w 3"], state: NDArray[np.floating]
     ) -> None:
-        """A step of the true world: its action, and the frame and state it led to."""
+        """A step of the true world: its action, the event before it, and the frame and state it led to."""
         take = self._take
         if take is not None and take.world is not None:
             take.actions.append(action)
+            take.events.append(event)
             take.states.append(state)
             take.world.add(image[None])
 
@@ -137,14 +140,17 @@ class Recorder:
             return f"{path}: {take.pictures} frames. No shards: there is no true world to record"
         actions = np.stack(take.actions).astype(np.float32)
         video = take.world.finish()
-        self._episodes.append(_Episode(video, len(take.states), actions, np.stack(take.states), take.metadata))
+        events = np.array(take.events, np.float32)[:, None]
+        states = np.stack(take.states)
+        self._episodes.append(_Episode(video, len(states), actions, events, states, take.metadata))
         self._write_shards()
         count = len(self._episodes)
         return f"{path}: {take.pictures} frames; {self.folder / SHARDS}: {count} episode{'s' * (count > 1)}"
 
     def _write_shards(self) -> None:
-        """All episodes so far: there are few, and a folder is readable after each."""
+        """All episodes so far: there are few, and a folder is readable after each. With events, if any happened."""
         world = self._world
+        events = tuple(world.events) if any(e.events.any() for e in self._episodes) else ()
         writer = ShardWriter(
             self.folder / SHARDS,
             fps=world.fps,
@@ -153,6 +159,7 @@ class Recorder:
             action_size=world.action_size,
             state_names=world.state_names,
             label_names=world.label_names,
+            events=events,
             seed=self.seed,
             overwrite=True,
         )
@@ -160,7 +167,9 @@ class Recorder:
             for number, e in enumerate(self._episodes):
                 split = "test" if number % TEST_EVERY == TEST_EVERY - 1 else "train"
                 states = e.states if world.state_names else None
-                writer.write(split, f"played-{number:06d}", e.video, e.frames, e.actions, states, e.metadata)
+                happened = e.events if events else None
+                key = f"played-{number:06d}"
+                writer.write(split, key, e.video, e.frames, e.actions, states, e.metadata, events=happened)
 
 
 def side_by_side(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "H W 3"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from jepa.config import UserError
 from jepa.play.config import PlayConfig
 from jepa.play.goal import Goal, GoalPlanner, encode_goal
-from jepa.play.ground import Ground, HeldOutClip, TrueWorld
+from jepa.play.ground import Ground, HeldOutClip, TrueWorld, as_block
 from jepa.play.readout import Readout
 from jepa.play.record import Recorder
 from jepa.world_model import LatentWorldModel, advance
@@ -108,6 +108,7 @@ class Session:
             "has_goals": isinstance(world, GoalBatch) or isinstance(self.ground, HeldOutClip),
             "actions": [*getattr(world, "action_names", ())] or [f"action {i}" for i in range(self.ground.action_size)],
             "axes": self._axes,
+            "events": [{"name": name, "known": name in spec.events} for name in self.events],
             "stochastic": self.is_stochastic,
             "readout_r2": None if self.readout is None else round(self.readout.r2, 3),
         }
@@ -128,28 +129,40 @@ class Session:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, axes: tuple[float, ...], *, temperature: float = 1.0, keep_grounded: bool = False) -> None:
+    def step(
+        self, axes: tuple[float, ...], *, event: int = 0, temperature: float = 1.0, keep_grounded: bool = False
+    ) -> None:
         """One imagined latent step, and the true ones beside it.
 
         Args:
             axes: in -1..1, to the right, downwards and the third; any but 0 takes over from a goal that is pursued.
+            event: the number of one of the world's events that happens right before the step; 0: none.
+
+        Raises:
+            UserError: what is imagined is no longer finite; it is grounded again.
         """
         if keep_grounded and self.steps and self.ground.has_truth:
             self.reground()
-        block = None
+        planned = None
         if self.goal is not None and self.goal.is_pursued:
             if any(axes):
                 self.stop()
             else:
-                block = self.planner.next_block(self.goal, self.state, self.z)
-        if block is None:
-            block = torch.from_numpy(np.tile(self.action(axes), self.ground.period))[None].to(self.z)
+                planned = self.planner.next_block(self.goal, self.state, self.z)
+        actions = np.tile(self.action(axes), (1, self.ground.period, 1))
+        if planned is not None:
+            actions = planned.cpu().numpy().reshape(actions.shape)
+        event = event if event <= len(self.events) else 0
+        block = as_block(self.model, actions, self.events[event - 1] if event else None).to(self.z)
         noise = None
         if self.is_stochastic and temperature > 0:
             noise = torch.randn(self.z.shape, generator=self._noise).to(self.z)
         self.state, self.z = advance(self._dynamics, self.state, block, noise, temperature)
-        self.ground.step(block.cpu().numpy().astype(np.float32).reshape(1, self.ground.period, -1))
+        self.ground.step(actions, event)
         self.steps += 1
+        if not torch.isfinite(self.z).all():
+            self.reground()
+            raise UserError(f"{self.name}: what was imagined is no longer finite, so it starts from the truth again")
 
     def action(self, axes: tuple[float, ...]) -> Float32[np.ndarray, " A"]:
         """The action in the units of the data. Directions beyond the third axis stay 0."""
@@ -232,6 +245,11 @@ class Session:
         if goal.state is not None and isinstance(world, GoalBatch):
             info["true_distance"] = float(world.distance(goal.state)[0] / world.radius)
         return info
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """Names of what can happen in the true world."""
+        return () if self._world is None else tuple(self._world.events)
 
     @property
     def has_ended(self) -> bool:

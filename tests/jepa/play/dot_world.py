@@ -50,7 +50,10 @@ class DotDynamics(nn.Module):
     def step(
         self, state: LatentState, action: Tensor, noise: Tensor | None = None, temperature: float = 1.0
     ) -> tuple[LatentState, Deterministic]:
-        z = state.z + STEP * action.unflatten(-1, (PERIOD, 2)).sum(1)[:, None]
+        z = state.z + STEP * action[:, : 2 * PERIOD].unflatten(-1, (PERIOD, 2)).sum(1)[:, None]
+        if action.shape[-1] > 2 * PERIOD:  # the first event puts the dot into the middle
+            happens = action[:, 2 * PERIOD, None, None]
+            z = happens * 0.5 + (1 - happens) * z
         return LatentState(z), Deterministic(z)
 
 
@@ -68,8 +71,9 @@ def place(picture: np.ndarray) -> tuple[float, float]:
     return (x + 0.5) / len(picture), (y + 0.5) / len(picture)
 
 
-def make_model() -> LatentWorldModel:
-    spec = LatentSpec(tokens=1, width=2, step_seconds=0.5, frames_per_step=1, action_size=2 * PERIOD)
+def make_model(events: tuple[str, ...] = ()) -> LatentWorldModel:
+    """`events`: those that the dynamics know."""
+    spec = LatentSpec(1, 2, step_seconds=0.5, frames_per_step=1, action_size=2 * PERIOD, events=events)
     pixels = Preprocessing(SIDE, 2.0, (0.0,) * 3, (1.0,) * 3, clip_frames=5)
     return LatentWorldModel(DotEncoder(), DotDynamics(), spec, pixels).eval()
 
@@ -84,9 +88,9 @@ def make_ground(model: LatentWorldModel, *episodes: int) -> TrueWorld:
     return TrueWorld(lambda number: make_batch("two-rooms", numbers + number), model)
 
 
-def make_session(folder: Path, *overrides: str, ground: Ground | None = None) -> Session:
+def make_session(folder: Path, *overrides: str, ground: Ground | None = None, events: tuple[str, ...] = ()) -> Session:
     """The dot in the first room of an episode, with places read off its latent."""
-    model, config = make_model(), make_config(*overrides)
+    model, config = make_model(events), make_config(*overrides)
     readout = fit_readout(make_ground(model, *range(config.readout_images)))
     ground = ground or make_ground(model)
     recorder = Recorder(folder, config.seed)

@@ -58,6 +58,8 @@ class Page:
         opening = connect(url, open_timeout=WAIT, compression=None, **settings)
         self.socket: ClientConnection = self._open.enter_context(opening)
         self.texts: list[dict[str, Any]] = []
+        self.frames = 0
+        self.answers = True
 
     def send(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))
@@ -68,6 +70,9 @@ class Page:
         if isinstance(data, str):
             self.texts.append(json.loads(data))
             return None
+        self.frames += 1
+        if self.answers:
+            self.send(drawn=self.frames)
         return json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
 
     def frame(self, condition: Any = lambda header: True) -> dict[str, Any]:
@@ -88,6 +93,12 @@ class Page:
                     return self.texts.pop(number)[key]
             self.receive()
         raise AssertionError(f"no {key} came")
+
+    def repeat(self, text: str, times: int) -> None:
+        """Send a text again and again, and read what comes."""
+        for _ in range(times):
+            self.socket.send(text)
+            self.receive()
 
     def close(self) -> None:
         self._open.close()

@@ -99,8 +99,8 @@ def test_a_recording_is_a_video_and_shards_of_the_true_world(tmp_path: Path) -> 
     shards = ShardSet.open(tmp_path / "played" / "shards")
     manifest = shards.manifest
     assert manifest.world == "two-rooms" and manifest.splits["train"].frames == 2 * (6 * PERIOD + 1)
-    report = check(str(tmp_path / "played" / "shards"))
-    assert not report.bad
+    checked = check(tmp_path / "played" / "shards", workers=1)
+    assert checked.sound == checked.samples == 2 and not checked.findings
 
 
 def test_what_was_recorded_is_what_the_world_does(tmp_path: Path) -> None:
@@ -118,6 +118,25 @@ def test_what_was_recorded_is_what_the_world_does(tmp_path: Path) -> None:
     for action in actions:
         world.step(action[None])
     assert np.allclose(world.states(), session.ground.world.states())
+
+
+def test_an_event_happens_in_the_true_world_and_in_a_model_that_knows_it(tmp_path: Path) -> None:
+    ignorant = make_session(tmp_path / "a")
+    assert ignorant.about()["events"][0] == {"name": "close-door", "known": False}
+    ignorant.record(True)
+    before = ignorant.ground.picture().copy(), place(ignorant.picture())
+    ignorant.step(STAY, event=1)
+    assert (ignorant.ground.picture() != before[0]).sum() > 10  # the door is closed
+    assert place(ignorant.picture()) == before[1]
+    ignorant.recorder.add_picture([ignorant.picture()], 24)
+    ignorant.record(False)
+    manifest = ShardSet.open(tmp_path / "a" / "shards").manifest
+    assert manifest.events == ignorant.events
+    knowing = make_session(tmp_path / "b", events=ignorant.events)
+    knowing.step(STAY, event=1)
+    assert place(knowing.picture()) == pytest.approx((0.5, 0.5), abs=0.02)
+    knowing.step(RIGHT)
+    assert place(knowing.picture())[0] > 0.6
 
 
 def test_recorded_clips_are_driven_without_a_truth(tmp_path: Path) -> None:
