@@ -10,7 +10,7 @@ import numpy as np
 
 from jepa.config import UserError
 from jepa.play.config import PlayConfig
-from jepa.play.messages import Inputs, encode_picture, pack
+from jepa.play.messages import Encoded, Inputs, encode_picture, pack
 from jepa.play.session import Session
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Game:
         self._truth = config.truth
         self._temperature = config.temperature
         self._keep_grounded = config.keep_grounded
-        self._goal_picture: tuple[np.ndarray, bytes] | None = None
+        self._goal_picture: tuple[np.ndarray, Encoded] | None = None
         self._events: list[int] = []  # numbers of those to come, one a step
         self._notices: list[str] = []
 
@@ -124,7 +124,7 @@ class Game:
             logger.info(notice)
             self._notices.append(notice)
 
-    def _encoded_goal(self, image: np.ndarray) -> bytes:
+    def _encoded_goal(self, image: np.ndarray) -> Encoded:
         if self._goal_picture is None or self._goal_picture[0] is not image:
             self._goal_picture = (image, encode_picture(image))
         return self._goal_picture[1]

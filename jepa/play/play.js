@@ -1,9 +1,10 @@
 "use strict";
-// The page of `jepa play`. Frames come as binary messages: header length, header (JSON), pictures (WebP).
+// The page of `jepa play`. Frames come as binary messages: header length, header (JSON), pictures (raw, or WebP).
 
 const $ = (id) => document.getElementById(id);
 const HISTORY = 600; // frames that the plot of the drift shows
 const SEND_MS = 8; // at least between two messages that say what is held
+const WORDS_MS = 150; // from one update of texts and plot to the next
 const DRAG = 0.3; // of a screen's width: a mouse that is dragged so far pushes fully
 const CLICK = 6; // pixels that a mouse moves at most in a click
 
@@ -29,6 +30,9 @@ let drag = null;
 let lastAxes = "0,0,0";
 let lastSent = 0;
 let strengths = [];
+let worded = 0;
+let wordedTruth = null;
+let overlaid = "";
 const arrived = []; // times of the frames of the last second
 
 function connect() {
@@ -127,30 +131,46 @@ function showKeys() {
 
 // --- frames
 
-async function onFrame(data) {
+function onFrame(data) {
   const number = ++newest;
   const length = new DataView(data).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   let at = 4 + length;
-  const bitmaps = await Promise.all(header.pictures.map(([, size]) => {
-    const blob = new Blob([new Uint8Array(data, at, size)], { type: "image/webp" });
+  const parts = header.pictures.map(([name, kind, width, height, size]) => {
     at += size;
-    return createImageBitmap(blob);
-  }));
+    return { name, kind, width, height, bytes: new Uint8Array(data, at - size, size) };
+  });
+  if (parts.every(({ kind }) => kind === "rgb")) return draw(number, header, parts.map(pixels), parts);
+  return Promise.all(parts.map((part) => createImageBitmap(part.kind === "rgb" ? pixels(part)
+    : new Blob([part.bytes], { type: "image/webp" })))).then((images) => draw(number, header, images, parts));
+}
+
+function pixels({ width, height, bytes }) {
+  const image = new ImageData(width, height);
+  const rgba = new Uint32Array(image.data.buffer);
+  for (let pixel = 0, at = 0; pixel < rgba.length; pixel += 1, at += 3) {
+    rgba[pixel] = 0xff000000 | (bytes[at + 2] << 16) | (bytes[at + 1] << 8) | bytes[at];
+  }
+  return image;
+}
+
+function draw(number, header, images, parts) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ drawn: number }));
   if (number < play.drawn) return; // a later one was decoded first
   play.drawn = number;
-  header.pictures.forEach(([name], index) => paint(name === "goal" ? "goal-picture" : name, bitmaps[index]));
-  if (play.hello && play.hello.runs[header.run] !== run) choose(header.run);
+  if (!play.hello) return;
+  parts.forEach(({ name }, index) => paint(name === "goal" ? "goal-picture" : name, images[index]));
+  if (play.hello.runs[header.run] !== run) choose(header.run);
   show(header);
 }
 
-function paint(id, bitmap) {
+function paint(id, image) {
   const canvas = $(id);
-  if (canvas.width !== bitmap.width) canvas.width = bitmap.width;
-  if (canvas.height !== bitmap.height) canvas.height = bitmap.height;
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  bitmap.close();
+  if (canvas.width !== image.width) canvas.width = image.width;
+  if (canvas.height !== image.height) canvas.height = image.height;
+  const context = canvas.getContext("2d", { alpha: false });
+  if (image instanceof ImageData) context.putImageData(image, 0, 0);
+  else context.drawImage(image, 0, 0);
 }
 
 function show(header) {
@@ -171,6 +191,16 @@ function show(header) {
   }
   if (header.drift) drift.push({ ...header.drift, step: header.step });
   if (drift.length > HISTORY) drift = drift.slice(-HISTORY);
+  drawOverlays(header);
+  if (now - worded > WORDS_MS || header.truth !== wordedTruth) {
+    worded = now;
+    wordedTruth = header.truth;
+    showWords(header);
+  }
+}
+
+// What changes slower than the pictures: laying out text takes longer than a frame.
+function showWords(header) {
   $("true-figure").hidden = $("drift-panel").hidden = !header.truth;
   $("imagined-note").textContent = `step ${header.step} since grounding · ${(header.step * run.step_seconds).toFixed(1)} s` +
     (header.ended ? " · the true episode is over" : "");
@@ -182,7 +212,6 @@ function show(header) {
   set("temperature", header.temperature, header.temperature.toFixed(2));
   $("stop").disabled = !(play.drives && header.goal && header.goal.status === "planning");
   showGoal(header.goal);
-  drawOverlays(header);
   if (header.truth) plotDrift(header);
   const index = play.hello.runs.indexOf(run);
   if (strengths[index] === null) setStrength(Math.min(1, 3 / (header.fps * run.step_seconds)));
@@ -224,6 +253,10 @@ function fit(canvas) {
 }
 
 function drawOverlays(header) {
+  const size = $("imagined-overlay").clientWidth;
+  const wanted = header.goal ? JSON.stringify([header.goal.path, header.goal.point, header.goal.status, header.truth, size]) : "";
+  if (wanted === overlaid) return;
+  overlaid = wanted;
   const style = getComputedStyle(document.documentElement);
   for (const id of header.truth ? ["imagined-overlay", "true-overlay"] : ["imagined-overlay"]) {
     const canvas = $(id);

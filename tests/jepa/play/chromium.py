@@ -84,8 +84,12 @@ class Tab:
             f"(c => [...c.getContext('2d').getImageData(0, 0, {size}).data])(document.getElementById('{canvas}'))"
         )
 
+    def shot(self) -> bytes:
+        """What the page looks like, as a PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
     def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(self.shot())
 
 
 @contextmanager

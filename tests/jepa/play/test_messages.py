@@ -47,11 +47,14 @@ def test_of_many_messages_the_latest_counts_and_no_button_is_lost() -> None:
     assert again.axes == taken.axes and not (again.buttons or again.events or again.settings)
 
 
-def test_a_frame_holds_its_header_and_pictures_bit_for_bit() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
-    frame = pack({"step": 3}, {"imagined": encode_picture(picture), "true": b"xy"})
+@pytest.mark.parametrize(("side", "kind"), [(64, "rgb"), (80, "webp")])
+def test_a_frame_holds_its_header_and_pictures_bit_for_bit(side: int, kind: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    frame = pack({"step": 3}, {"imagined": encode_picture(picture), "true": encode_picture(picture)})
     length = int.from_bytes(frame[:4], "little")
     header = json.loads(frame[4 : 4 + length])
-    assert header["step"] == 3 and header["pictures"][1] == ["true", 2]
-    first = frame[4 + length :][: header["pictures"][0][1]]
-    assert (np.asarray(Image.open(io.BytesIO(first))) == picture).all()
+    size = header["pictures"][0][-1]
+    assert header["step"] == 3 and header["pictures"][1] == ["true", kind, side, side, size]
+    first = frame[4 + length :][:size]
+    pixels = np.frombuffer(first, np.uint8) if kind == "rgb" else np.asarray(Image.open(io.BytesIO(first)))
+    assert (pixels.reshape(picture.shape) == picture).all() and len(frame) == 4 + length + 2 * size

@@ -48,7 +48,7 @@ def test_keys_move_the_imagined_world(address: Address) -> None:
     assert [run["world"] for run in hello["runs"]] == ["two-rooms", "two-rooms"] and hello["runs"][0]["clickable"]
     page.send(axes=[0, 0.1, 0], seq=7, truth=True)
     header = page.frame(lambda header: header["seq"] == 7 and header["truth"])
-    assert header["drift"]["latent"] >= 0 and [name for name, _ in header["pictures"]] == ["imagined", "true"]
+    assert header["drift"]["latent"] >= 0 and [picture[0] for picture in header["pictures"]] == ["imagined", "true"]
     page.send(goal=[0.2, 0.2])
     goal = page.frame(lambda header: header["goal"] is not None)["goal"]
     assert goal["point"] == [0.2, 0.2]
