@@ -20,9 +20,9 @@ class PlayConfig(Config):
     keep_grounded: bool = Field(default=False, description="imagine each step from the true frames before it")
     seed: int = Field(default=0, ge=0, description="of the episodes that are played, of noise and of plans")
     horizon: Count = Field(
-        default=8, description="latent steps of a plan to a clicked goal; one is taken, then replanned"
+        default=6, description="latent steps of a plan to a clicked goal; one is taken, then replanned"
     )
-    planner: Annotated[Component, part(PLANNERS, "cem", samples=64, elites=8, iterations=3)] = DEFAULT
+    planner: Annotated[Component, part(PLANNERS, "cem", samples=32, elites=4, iterations=3)] = DEFAULT
     max_goal_steps: Count = Field(default=300, description="latent steps after which a goal is given up")
     readout_images: int = Field(
         default=256,

@@ -97,7 +97,7 @@ class Recorder:
             "policy": "played",
             "labels": {name: int(x[0]) for name, x in world.labels.items()},
         }
-        encoder = Mp4Encoder(*image.shape[:2], world.fps)
+        encoder = Mp4Encoder(image.shape[0], image.shape[1], world.fps)
         encoder.add(image[None])
         self._take = _Take(None, encoder, metadata, states=[world.states()[0]])
         self._world = world
@@ -119,7 +119,7 @@ class Recorder:
             return
         frame = side_by_side(pictures)
         if self._take.video is None:
-            self._take.video = Mp4Encoder(*frame.shape[:2], fps, pixel_format="yuv420p")
+            self._take.video = Mp4Encoder(frame.shape[0], frame.shape[1], fps, pixel_format="yuv420p")
         self._take.video.add(frame[None])
         self._take.pictures += 1
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,19 +124,23 @@ class Guard:
         return None
 
 
-def make_app(game: Game, token: str | None = None, threads: int = 1) -> ASGIApp:
-    """The ASGI application: the page, and a websocket on which `game` is played."""
+def make_app(game: Game, token: str | None, threads: int, fail: Callable[[BaseException], None]) -> ASGIApp:
+    """The ASGI application: the page, and a websocket on which `game` is played. `fail` is called if a defect ends it."""
     hubs: list[Hub] = []
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         hubs.append(hub := Hub(game, threads))
         playing = asyncio.create_task(hub.play())
-        playing.add_done_callback(_end_on_error)
+        playing.add_done_callback(ended)
         yield
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
         await hub.close()
+
+    def ended(playing: "asyncio.Task[None]") -> None:
+        if not playing.cancelled() and (error := playing.exception()) is not None:
+            fail(error)
 
     async def play(socket: WebSocket) -> None:
         await hubs[-1].serve(socket)
@@ -151,17 +155,11 @@ def make_app(game: Game, token: str | None = None, threads: int = 1) -> ASGIApp:
     return Guard(Starlette(routes=routes, lifespan=lifespan), token)
 
 
-def _end_on_error(playing: "asyncio.Task[None]") -> None:
-    """A defect ends the server, with its traceback: pages that stand still would not tell of it."""
-    if not playing.cancelled() and (error := playing.exception()) is not None:
-        asyncio.get_running_loop().call_exception_handler({"message": "the game ended", "exception": error})
-        signal.raise_signal(signal.SIGTERM)
-
-
 class Server(uvicorn.Server):
-    """Ends at a signal and remembers which; the second ends it at once."""
+    """Ends at a signal and remembers which; the second ends it at once. A defect of the game ends it, too."""
 
     received: signal.Signals | None = None
+    defect: BaseException | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -175,6 +173,11 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def fail(self, error: BaseException) -> None:
+        """End the server: pages that stand still would not tell of it."""
+        self.defect = error
+        self.should_exit = True
+
     def _receive(self, number: int, frame: Any) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
@@ -184,7 +187,7 @@ class Server(uvicorn.Server):
 def make_server(game: Game, address: Address, threads: int = 1) -> Server:
     """The server, which `serve` or a thread runs."""
     config = uvicorn.Config(
-        make_app(game, address.token, threads),
+        make_app(game, address.token, threads, lambda error: server.fail(error)),
         log_config=None,
         log_level="error",
         access_log=False,
@@ -194,7 +197,8 @@ def make_server(game: Game, address: Address, threads: int = 1) -> Server:
         ws_per_message_deflate=False,  # pictures are compressed already
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return Server(config)
+    server = Server(config)
+    return server
 
 
 def serve(game: Game, address: Address, *, threads: int = 1, open_browser: bool = False) -> signal.Signals | None:
@@ -212,4 +216,6 @@ def serve(game: Game, address: Address, *, threads: int = 1, open_browser: bool 
             webbrowser.open(address.url)
     server = make_server(game, address, threads)
     server.run(sockets=[address.socket])
+    if server.defect is not None:
+        raise server.defect
     return server.received

@@ -24,7 +24,7 @@ from tests.jepa.play.chromium import Tab, browse
 SECONDS = 6.0  # of each measurement
 KEYS = ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp")
 HOLD = 0.35  # seconds of a key
-GIF_SIDE = 620  # pixels of its width
+GIF_SIDE = 540  # pixels of its width
 GOALS = ((0.75, 0.3), (0.3, 0.7), (0.7, 0.75), (0.25, 0.25))
 
 
@@ -70,8 +70,10 @@ def film(tab: Tab, path: Path) -> None:
         for _ in range(count):
             data = io.BytesIO(tab.shot())
             picture = Image.open(data).convert("RGB")
-            picture = picture.resize((GIF_SIDE, round(GIF_SIDE * picture.height / picture.width)), Image.Resampling.LANCZOS)
-            pictures.append(picture.quantize(64, dither=Image.Dither.NONE))
+            picture = picture.resize(
+                (GIF_SIDE, round(GIF_SIDE * picture.height / picture.width)), Image.Resampling.LANCZOS
+            )
+            pictures.append(picture.quantize(48, dither=Image.Dither.NONE))
 
     tab.tap("KeyN", "n")
     for key in ("ArrowRight", "ArrowDown"):

@@ -38,7 +38,7 @@ def play(
     fps=30                        frames a second; each is one imagined latent step
     temperature=1                 of samples, for predictors of distributions; 0: their mean
     keep_grounded=false           imagine each step from the true frames before it
-    horizon=8 planner.kind=cem    plans to goals: see jepa plan
+    horizon=6 planner.kind=cem    plans to goals: see jepa plan
     """
     from jepa.config import UserError
     from jepa.play.config import PlayConfig
@@ -61,8 +61,9 @@ def play(
     from jepa_probes.reporting.run_decoder import pixel_decoder
 
     address = listen(host, port)  # before the models are loaded, so that a port in use is told at once
-    sessions = [open_session(run, settings, pixel_decoder, out) for run in runs]
-    received = serve(Game(sessions, settings), address, threads=settings.threads, open_browser=open_browser)
+    with address.socket:
+        sessions = [open_session(run, settings, pixel_decoder, out) for run in runs]
+        received = serve(Game(sessions, settings), address, threads=settings.threads, open_browser=open_browser)
     if received is signal.SIGINT:
         raise KeyboardInterrupt
     if received is signal.SIGTERM:

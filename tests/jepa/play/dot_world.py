@@ -74,7 +74,7 @@ def place(picture: np.ndarray) -> tuple[float, float]:
 def make_model(events: tuple[str, ...] = ()) -> LatentWorldModel:
     """`events`: those that the dynamics know."""
     spec = LatentSpec(1, 2, step_seconds=0.5, frames_per_step=1, action_size=2 * PERIOD, events=events)
-    pixels = Preprocessing(SIDE, 2.0, (0.0,) * 3, (1.0,) * 3, clip_frames=5)
+    pixels = Preprocessing(SIDE, 2.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), clip_frames=5)
     return LatentWorldModel(DotEncoder(), DotDynamics(), spec, pixels).eval()
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from jepa.config import UserError
 from jepa.play.game import Game
 from jepa.play.hub import WINDOW
-from jepa.play.server import Address, listen
+from jepa.play.server import Address, listen, make_server
 from tests.jepa.play.dot_world import make_config, make_session
 from tests.jepa.play.serving import WAIT, Page, get, serving, wait_for
 
@@ -186,6 +187,19 @@ def test_this_machine_alone_is_the_default_and_needs_no_token() -> None:
     address.socket.close()
     with pytest.raises(UserError, match="no such address"):
         listen("no.such.name.invalid", 0)
+
+
+def test_a_defect_of_the_game_ends_the_server(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(game, "frame", lambda inputs: 1 / 0)
+    address = listen("127.0.0.1", 0)
+    server = make_server(game, address)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.socket]}, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    page = Page(address.port)
+    thread.join(WAIT)
+    assert not thread.is_alive() and isinstance(server.defect, ZeroDivisionError)
+    page.close()
 
 
 SCRIPT = """

@@ -105,7 +105,7 @@ def test_a_recording_is_a_video_and_shards_of_the_true_world(tmp_path: Path) -> 
 
 def test_what_was_recorded_is_what_the_world_does(tmp_path: Path) -> None:
     """The actions of the shards, played again in the same episode, end where the recording did."""
-    session = make_session(tmp_path)
+    session = make_session(tmp_path, ground=(ground := make_ground(make_model())))
     session.record(True)
     for _ in range(4):
         session.step((0.3, 0.6, 0.0))
@@ -117,7 +117,7 @@ def test_what_was_recorded_is_what_the_world_does(tmp_path: Path) -> None:
     world = make_batch("two-rooms", np.array([0]))
     for action in actions:
         world.step(action[None])
-    assert np.allclose(world.states(), session.ground.world.states())
+    assert np.allclose(world.states(), ground.world.states())
 
 
 def test_an_event_happens_in_the_true_world_and_in_a_model_that_knows_it(tmp_path: Path) -> None:
