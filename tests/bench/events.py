@@ -87,7 +87,7 @@ def episodes_of(name: str, count: int, first: int, events: np.ndarray | None = N
     numbers = np.arange(first, first + count)
     world = make_batch(name, numbers, image_size=SIZE)
     steps = FRAMES - 1 if events is None else len(events)
-    generators = [np.random.default_rng([1, number]) for number in numbers]
+    generators = [np.random.default_rng([1, number]) for number in numbers.tolist()]
     actions = world.act("random", generators, steps + 1)
     if events is None:
         drawn = [episode_generator(EVENT_STREAM, number) for number in numbers.tolist()]
