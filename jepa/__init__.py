@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jepa.api import compress as compress
     from jepa.api import diagnose as diagnose
     from jepa.api import dream as dream
+    from jepa.api import fit_decoder as fit_decoder
+    from jepa.api import imagine as imagine
     from jepa.api import list_encoder_sizes as list_encoder_sizes
     from jepa.api import list_encoders as list_encoders
     from jepa.api import list_masks as list_masks
@@ -46,6 +48,8 @@ __all__ = [
     "create_encoder",
     "diagnose",
     "dream",
+    "fit_decoder",
+    "imagine",
     "list_encoder_sizes",
     "list_encoders",
     "list_masks",

@@ -28,12 +28,18 @@ from jepa_probes.comparison.result import Comparison
 from jepa_probes.compression.compress import compress as run_compress
 from jepa_probes.compression.config import CompressConfig
 from jepa_probes.compression.result import CompressionResult
+from jepa_probes.decoding.config import FitConfig
+from jepa_probes.decoding.decoder import decoder as run_decoder
+from jepa_probes.decoding.result import DecoderResult
 from jepa_probes.diagnosis.config import DiagnoseConfig, diagnose_config
 from jepa_probes.diagnosis.diagnose import diagnose as run_diagnose
 from jepa_probes.diagnosis.result import Diagnosis
 from jepa_probes.imagination.config import DreamConfig
 from jepa_probes.imagination.dream import dream as run_dream
 from jepa_probes.imagination.result import DreamResult
+from jepa_probes.imagining.config import ImagineConfig
+from jepa_probes.imagining.imagine import Imagined
+from jepa_probes.imagining.imagine import imagine as run_imagine
 from jepa_probes.planning.config import PlanConfig
 from jepa_probes.planning.plan import plan as run_plan
 from jepa_probes.planning.result import PlanResult
@@ -119,6 +125,47 @@ def compress(
     """
     out = Path(out).expanduser()
     return run_compress(run, out, _resolved(config, overrides, CompressConfig))
+
+
+def fit_decoder(
+    run: Path | str,
+    config: FitConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+) -> DecoderResult:
+    """Fit a decoder on the frozen latents of a run, and measure it on held-out clips (`jepa decoder`).
+
+    Returns:
+        The contents of decoder.json: PSNR, SSIM, where objects are in decoded frames, and decoding time.
+
+    Raises:
+        UserError: there is no model, its latents cannot be decoded, or nothing can be written.
+    """
+    return run_decoder(Path(run), _resolved(config, overrides, FitConfig), out=_path(out))
+
+
+def imagine(
+    run: Path | str,
+    config: ImagineConfig | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+) -> Imagined:
+    """Imagine futures with the model of a run (`jepa imagine`).
+
+    Args:
+        out: the video, .mp4 or .gif; its errors are written beside it as JSON. None: nothing is written.
+
+    Returns:
+        `latents` [K, H, N, D] and `frames` uint8 [K, H, 3, h, w] of K futures of H latent steps, the `true` frames
+        [H, 3, h, w] where they are known, and the `result` with errors of each step.
+
+    Raises:
+        UserError: the model has no dynamics, what to start from or the actions do not fit it, or several futures are
+            asked of dynamics that predict a single one.
+    """
+    return run_imagine(Path(run), _resolved(config, overrides, ImagineConfig), out=_path(out))
 
 
 def plan(

@@ -38,6 +38,8 @@ SHORTER = {  # what is added to a command, so that it takes seconds
         *("tasks=3", "plan.steps=8", "plan.planner={kind: cem, samples: 8, elites: 2}", "plan.inverse.updates=5"),
         *("read_updates=5", "state_updates=5", "starts=3", "candidates=4", "clips=20"),
     ],
+    "decoder": ["steps=3", "clips=8", "test_clips=4"],
+    "imagine": ["horizon=3"],
     "dream": ["tasks=3", "steps=8", "controller.updates=2"],
     "online": ["steps=450", "random_steps=200", "train_ratio=8", "evaluation_episodes=2"],
 }

@@ -20,7 +20,7 @@ from jepa.cli import compare, curves, demo, diagnose, embed, plan, pretrain, pro
 from jepa.cli.agents import dream, online
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
-from jepa.cli.models import compress, export
+from jepa.cli.models import compress, decoder, export, imagine
 from jepa.cli.show import show_messages
 
 ADVICE = {
@@ -67,7 +67,9 @@ app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
 app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
+app.command("decoder")(decoder.decoder)
 app.command("compress")(compress.compress)
+app.command("imagine")(imagine.imagine)
 app.command("plan")(plan.plan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("dream")(dream.dream)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa.config.fields import Count
-from jepa.decoders.pixels import PixelDecoder
+from jepa.decoders.dreamer import of_features
 from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
 from jepa.objectives import two_hot
@@ -83,8 +83,7 @@ class Dreamer(Method):
         hidden = config.predictor.hidden
         self.decoder = None
         if config.reconstruct == "pixels":
-            size = self.dynamics.feature_size
-            self.decoder = PixelDecoder(1, size, encoder.image_size, channels=config.decoder_channels)
+            self.decoder = of_features(self.dynamics.feature_size, encoder.image_size, config.decoder_channels)
         if config.predict == "rewards":
             self.reward_net = mlp(self.dynamics.feature_size, hidden, 1, two_hot.BINS)
             nn.init.zeros_(self.reward_net[-1].weight)  # pyright: ignore[reportArgumentType]

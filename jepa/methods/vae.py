@@ -48,7 +48,7 @@ class VAE(Method):
         super().__init__(config, encoder)
         if not isinstance(encoder, VAEEncoder):
             raise ValueError("method vae trains an encoder that predicts a variance: encoder: {kind: vae}")
-        self.decoder = VAEDecoder(encoder.width)
+        self.decoder = VAEDecoder(VAEDecoder.Config(), 1, encoder.width, encoder.image_size)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its two terms, and the KL before the tolerance."""

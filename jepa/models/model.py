@@ -4,6 +4,7 @@ MODEL/model.json          the config of the model, and its preprocessing: size, 
 MODEL/model.safetensors   weights of the encoder and, if present, the dynamics
 MODEL/predictor/          V-JEPA's masked predictor, if saved
 MODEL/classifier/         an attentive classifier and its labels, if present
+MODEL/pixels/, …          decoders of latents to images, if fitted (`jepa decoder`)
 """
 
 import shutil
@@ -14,6 +15,7 @@ from typing import Literal
 import torch
 
 from jepa.config import UserError, first_line, from_dict
+from jepa.decoders import DECODERS
 from jepa.decoders.classifier import AttentiveClassifier
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
@@ -106,7 +108,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 def save(model: Model, folder: Path) -> None:
     """Write a model so that `load` finds everything it needs beside the weights; parts of an older one go."""
-    for part in (PREDICTOR, CLASSIFIER):
+    for part in (PREDICTOR, CLASSIFIER, *DECODERS.places):
         shutil.rmtree(folder / part, ignore_errors=True)
     checkpoint.save(folder, model.world, model.config.model_dump(mode="json"))
     if model.predictor is not None:

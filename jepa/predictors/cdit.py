@@ -2,7 +2,7 @@
 
     context z_{t-m+1} … z_t ───┐
     action, time ahead ────────┤
-    noised z_{t+1}, its level ─┴─→ network ──→ estimate of z_{t+1}, or of the noise      networks/cdit_network.py
+    noised z_{t+1}, its level ─┴─→ network ──→ estimate of z_{t+1}, or of the noise      jepa/cdit_network.py
 
     sampling   x0                     DDIM, `steps` evaluations of the network
                epsilon_learned_range  ancestral, as published (`steps` 250): the network estimates the noise and the
@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa import diffusion
+from jepa.cdit_network import CDiTNetwork
 from jepa.config.fields import Count
 from jepa.normalize import RunningStandardize
 from jepa.predictors.base import (
@@ -44,7 +45,6 @@ from jepa.predictors.base import (
     TensorState,
     check_no_states,
 )
-from jepa.predictors.networks.cdit_network import CDiTNetwork
 from jepa.predictors.rssm import uniforms
 from jepa.world_model import State
 

@@ -28,6 +28,8 @@ WRITTEN = (
     "probe.json",
     "plan.json",
     "plan.yaml",
+    "decoder.json",
+    "decoder.png",
     "dream",
     "dream.json",
     "figures",

@@ -15,8 +15,7 @@ from jaxtyping import UInt8
 from jepa.config import UserError
 from jepa.world_model import LatentWorldModel
 from jepa_data.preprocessing import VideoFile
-from jepa_data.shards.encode import encode_mp4
-from jepa_probes.reporting.drawing import write_gif
+from jepa_probes.reporting.drawing import write_video
 from jepa_probes.reporting.figures import feature_video
 from jepa_probes.reporting.gallery import feature_maps
 
@@ -27,7 +26,7 @@ def open_image(out: Path) -> Callable[[UInt8[np.ndarray, "T Y X 3"], float], Non
     """What writes frames, at so many a second, to `out`. Raises UserError if its name does not end in .gif or .mp4."""
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--pca is {out}; give a name that ends in .gif or .mp4")
-    return lambda frames, fps: _write(frames, out, fps)
+    return lambda frames, fps: write_video(frames, out, fps)
 
 
 def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | None) -> UInt8[np.ndarray, "S Y X 3"]:
@@ -51,12 +50,3 @@ def draw_features(model: LatentWorldModel, file: VideoFile, clip_frames: int | N
             "there is no map to color. --pca is for encoders with tokens on a grid"
         )
     return feature_video(torch.cat([block.flatten(0, 1) for block in blocks]), torch.cat(features))
-
-
-def _write(frames: UInt8[np.ndarray, "T Y X 3"], out: Path, fps: float) -> None:
-    if out.suffix.lower() == ".gif":
-        write_gif(frames, out, fps=fps, last_seconds=0.0)
-        return
-    even = [(0, side % 2) for side in frames.shape[1:3]]  # what plays everywhere has even sides
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(encode_mp4(np.pad(frames, ((0, 0), *even, (0, 0)), mode="edge"), fps, pixel_format="yuv420p"))

@@ -16,7 +16,7 @@ import yaml
 
 from jepa.config import errors_of
 from jepa.config.writing import write_text
-from jepa.decoders.pixels import PixelDecoder
+from jepa.decoders.base import Decoder
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
 from jepa_probes.planning.evaluate import Evaluation, evaluate
 from jepa_probes.planning.paired_test import compare
@@ -122,7 +122,7 @@ def table(result: PlanResult) -> list[str]:
     return lines
 
 
-def _draw(out: Path, done: Evaluation, decoder: Callable[[], PixelDecoder | None], count: int) -> None:
+def _draw(out: Path, done: Evaluation, decoder: Callable[[], Decoder | None], count: int) -> None:
     """GIFs of the first tasks, in place of those of an earlier plan."""
     for old in (out / "figures").glob("plan_*.gif"):
         old.unlink()

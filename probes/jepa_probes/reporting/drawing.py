@@ -14,6 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from jepa_data.shards.encode import encode_mp4
+
 PAPER = (40, 44, 53)
 INK = (226, 230, 238)
 FAINT = (158, 164, 176)
@@ -115,6 +117,16 @@ def write_gif(frames: UInt8[np.ndarray, "T Y X 3"], path: Path, *, fps: float = 
     _keep_equal_neighbors(images)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
     return path
+
+
+def write_video(frames: UInt8[np.ndarray, "T Y X 3"], out: Path, fps: float) -> None:
+    """As an endless GIF or as an mp4 that plays everywhere, by the ending of the name."""
+    if out.suffix.lower() == ".gif":
+        write_gif(frames, out, fps=fps, last_seconds=0.0)
+        return
+    even = [(0, side % 2) for side in frames.shape[1:3]]  # what plays everywhere has even sides
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(encode_mp4(np.pad(frames, ((0, 0), *even, (0, 0)), mode="edge"), fps, pixel_format="yuv420p"))
 
 
 def _palette(frames: UInt8[np.ndarray, "T Y X 3"]) -> Image.Image:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from jepa.decoders.pixels import PixelDecoder
+from jepa.decoders.base import Decoder
 from jepa.world_model import LatentWorldModel, block_actions, rollout
 from jepa_data.types import ClipBatch
 from jepa_probes.reporting import figures
@@ -20,7 +20,7 @@ SEEN = 1  # latents that the dynamics see before they imagine
 
 def draw_model(
     model: LatentWorldModel,
-    decoder: PixelDecoder | None,
+    decoder: Decoder | None,
     clips: ClipBatch,
     folder: Path,
     *,
@@ -77,7 +77,7 @@ def feature_maps(model: LatentWorldModel, video: UInt8[Tensor, "B T C h w"]) -> 
 
 
 def draw_plans(
-    decoder: PixelDecoder | None,
+    decoder: Decoder | None,
     real: UInt8[np.ndarray, "E T h w 3"],
     goal: UInt8[np.ndarray, "E h w 3"],
     imagined: Float[np.ndarray, "E H N D"],

@@ -85,6 +85,15 @@ def test_curves_are_drawn_of_runs(run: Path, folder: Path, run_jepa: Jepa) -> No
     assert "no logs/metrics.csv here; give run folders" in told
 
 
+def test_a_future_is_imagined_into_a_video(run: Path, folder: Path, run_jepa: Jepa) -> None:
+    out = folder / "future.mp4"
+    told = run_jepa("imagine", run, "--out", out, "--world", "billiards-easy", "--keys", "ddss")
+    assert "latent error" in told and "frames a second" in told and str(out) in told
+    assert out.is_file() and json.loads(out.with_suffix(".json").read_text())["actions"] == "keys ddss"
+    told = run_jepa("imagine", run, "--samples", 3, fails=True)
+    assert "predict a single future" in told and told.count("\n") == 1
+
+
 def test_probe_scores_stand_beside_their_baselines(run: Path) -> None:
     result = json.loads((run / "probe.json").read_text())
     columns = {"pretrained", "random_init", "pixels", "pca_pixels", "supervised", "floor"}
@@ -166,6 +175,7 @@ SHARED = {
         ["tasks=2", "steps=4", "clips=8", "controller={kind: evolution, generations: 1, population: 4, rollouts: 2}"],
         {"dream.json", "dream"},
     ),
+    "decoder": (["steps=2", "clips=8", "test_clips=2"], {"decoder.json", "decoder.png", "pixels"}),
     "report": (["--decoder-steps", 2], {"report.html", "results.json", "timings.json", "figures", "pixels"}),
 }
 
@@ -324,7 +334,9 @@ def test_a_mistake_is_reported_in_one_line(
 RUN_EXPECTED = "expected the folder of a run (runs/demo) or of a model (with model.json)"
 
 
-@pytest.mark.parametrize("verb", ["probe", "plan", "dream", "diagnose", "report", "embed", "export", "compress"])
+@pytest.mark.parametrize(
+    "verb", ["probe", "plan", "dream", "diagnose", "report", "embed", "export", "compress", "decoder", "imagine"]
+)
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -348,7 +360,7 @@ def test_what_is_no_run_is_refused_alike_by_every_verb(
     assert run_jepa(verb, *arguments, fails=True) == f"error: {target}: {message}\n"
 
 
-@pytest.mark.parametrize("verb", ["plan", "dream", "diagnose", "report"])
+@pytest.mark.parametrize("verb", ["plan", "dream", "diagnose", "report", "decoder", "imagine"])
 def test_a_model_without_a_run_is_refused_alike(verb: str, run: Path, tmp_path: Path, run_jepa: Jepa) -> None:
     shutil.copytree(run / "model", tmp_path / "model")
     told = run_jepa(verb, tmp_path / "model", fails=True)

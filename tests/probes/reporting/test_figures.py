@@ -200,7 +200,7 @@ def test_runs_are_drawn_in_the_same_axes():
 
 def test_the_gallery_of_a_model(tmp_path, video):
     clips = ClipBatch(video, torch.rand(3, FRAMES - 1, 2), None, ("a", "b", "c"), torch.zeros(3))
-    paths = draw_model(model(), PixelDecoder(1, 8, 32).eval(), clips, tmp_path, horizon=10)
+    paths = draw_model(model(), PixelDecoder(PixelDecoder.Config(), 1, 8, 32).eval(), clips, tmp_path, horizon=10)
     assert [path.name for path in paths] == ["data.png", "pca.gif", "rollout.gif", "rollout.png"]
     assert len(opened(tmp_path / "pca.gif")[0]) == 4
     assert len(opened(tmp_path / "rollout.gif")[0]) == 3  # four latent steps, one of them seen
@@ -213,7 +213,7 @@ def test_the_gallery_of_a_model_that_cannot_imagine(tmp_path, video):
 
 def test_the_gallery_of_plans(tmp_path, video):
     real = video[:2].permute(0, 1, 3, 4, 2).numpy()
-    decoder, success = PixelDecoder(1, 8, 32).eval(), np.array([True, False])
+    decoder, success = PixelDecoder(PixelDecoder.Config(), 1, 8, 32).eval(), np.array([True, False])
     imagined = np.zeros((2, 3, 1, 8), dtype=np.float32)
     paths = draw_plans(
         decoder, real, real[:, 0], imagined, success, tmp_path, frames_per_step=2, fps=10.0, distances=[""] * len(real)
