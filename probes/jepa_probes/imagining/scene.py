@@ -64,13 +64,13 @@ def make_scene(model: LatentWorldModel, training: PretrainConfig, config: Imagin
     if model.spec.action_size is None:
         raise UserError("this model was trained without actions, so it imagines nothing; train dynamics with actions")
     if config.video is not None:
-        return _from_file(model, config, config.video)
+        return _from_file(model, config, config.video, _stride(training))
     if config.world is not None:
-        return _from_world(model, config, config.world)
+        return _from_world(model, config, config.world, _drawn_size(model, training))
     return _from_clip(model, training, config)
 
 
-def _from_file(model: LatentWorldModel, config: ImagineConfig, source: str) -> Scene:
+def _from_file(model: LatentWorldModel, config: ImagineConfig, source: str, stride: int) -> Scene:
     tubelet = model.spec.frames_per_step
     if (config.seen or 1) > 1:
         raise UserError("seen: a file has no actions between the frames seen; give seen=1")
@@ -82,14 +82,27 @@ def _from_file(model: LatentWorldModel, config: ImagineConfig, source: str) -> S
     if len(video) < tubelet:
         raise UserError(f"{source}: has {len(video)} frame(s) at the model's rate; a latent step takes {tubelet}")
     width = model.spec.action_size or 0
-    actions, acted = _given(config, width, 1, None)
+    actions, acted = _given(config, width, stride, None)
     steps = _steps(config, len(actions) // tubelet)
     return Scene(video, _after_seen(actions, tubelet), None, 1, steps, False, source, acted)
 
 
-def _from_world(model: LatentWorldModel, config: ImagineConfig, name: str) -> Scene:
+def _stride(training: PretrainConfig) -> int:
+    """Frames of the recordings for one of the model."""
+    data = training.data
+    fps = ShardSet.open(open_store(data.sources[0].shards, data.remote)).manifest.fps
+    return data.stride if fps is None else action_stride(fps, data.fps, data.stride)
+
+
+def _drawn_size(model: LatentWorldModel, training: PretrainConfig) -> int:
+    """Pixels at which worlds are drawn: as recorded, for images that are drawn small differ from images made small."""
+    data = training.data
+    recorded = ShardSet.open(open_store(data.sources[0].shards, data.remote)).manifest.image_size
+    return recorded or model.preprocessing.image_size
+
+
+def _from_world(model: LatentWorldModel, config: ImagineConfig, name: str, size: int) -> Scene:
     tubelet = model.spec.frames_per_step
-    size = model.preprocessing.image_size
     world = make_batch(name, np.array([config.episode]), image_size=size, seed=config.seed)
     stride = stride_of(world.fps, model)
     seen = config.seen or 1
@@ -99,7 +112,7 @@ def _from_world(model: LatentWorldModel, config: ImagineConfig, name: str) -> Sc
         raise UserError(f"world: {name} has actions {world.action_size} wide; the model's are {model.spec.action_size}")
     actions, acted = _given(config, width, stride, (world, frames))
     steps = _steps(config, len(actions) // tubelet - (seen - 1))
-    images, states = _played(world, actions[: (seen - 1 + steps) * tubelet], stride)
+    images, states = _played(model, world, actions[: (seen - 1 + steps) * tubelet], stride)
     columns = _columns(model, world.state_names)
     video = torch.cat([images[:1].expand(tubelet - 1, -1, -1, -1), images])
     rows = torch.cat([states[:1].expand(tubelet - 1, -1), states])[:, columns] if columns else None
@@ -133,9 +146,9 @@ def _from_clip(model: LatentWorldModel, training: PretrainConfig, config: Imagin
     video, recorded = clip.video[0].cpu(), clip.actions[0].cpu().numpy()
     if config.actions is None and config.keys is None:
         return Scene(video, recorded, states, seen, total - seen, True, start, "recorded")
-    stride = action_stride(shards.manifest.fps or rate, data.fps, data.stride)
+    stride = _stride(training)
     first = round(float(clip.start_seconds[0]) * (shards.manifest.fps or rate)) + stride * (seen * tubelet - 1)
-    world = world_after(shards, clip.keys[0], first, model.preprocessing.image_size)
+    world = world_after(shards, clip.keys[0], first, _drawn_size(model, training))
     frames = config.horizon * tubelet
     acting = None if world is None else (world, frames)
     actions, acted = _given(config, recorded.shape[1], stride, acting)
@@ -143,7 +156,7 @@ def _from_clip(model: LatentWorldModel, training: PretrainConfig, config: Imagin
     before = recorded[: seen * tubelet - 1]
     video = video[: seen * tubelet]
     if world is not None:
-        images, _ = _played(world, actions[: steps * tubelet], stride)
+        images, _ = _played(model, world, actions[: steps * tubelet], stride)
         video = torch.cat([video, images[1:]])
     return Scene(video, np.concatenate([before, actions]), states, seen, steps, world is not None, start, acted)
 
@@ -197,7 +210,7 @@ def _steps(config: ImagineConfig, there: int) -> int:
 
 
 def _played(
-    world: WorldBatch, actions: Float32[np.ndarray, "P E"], stride: int
+    model: LatentWorldModel, world: WorldBatch, actions: Float32[np.ndarray, "P E"], stride: int
 ) -> tuple[UInt8[Tensor, "F 3 h w"], Float[Tensor, "F X"]]:
     """Images and states from now on, one for each frame of the model: the present one, and one after each action."""
     images, states = [world.render()[0]], [world.states()[0]]
@@ -207,7 +220,7 @@ def _played(
         images.append(world.render()[0])
         states.append(world.states()[0])
     video = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return video, torch.from_numpy(np.stack(states)).float()
+    return model.preprocessing.fitted(video[None])[0], torch.from_numpy(np.stack(states)).float()
 
 
 def _after_seen(actions: Float32[np.ndarray, "P A"], tubelet: int) -> Float32[np.ndarray, "Q A"]:
