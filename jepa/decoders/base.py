@@ -36,7 +36,7 @@ class Decoder(nn.Module, ABC):
     """
 
     Config: type[DecoderConfig] = DecoderConfig
-    peak_lr: ClassVar[float] = 2e-3
+    peak_lr: ClassVar[float] = 1e-2
     draws: ClassVar[bool] = False
 
     def __init__(self, config: DecoderConfig, tokens: int, width: int, image_size: int) -> None:

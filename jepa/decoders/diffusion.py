@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa import diffusion
-from jepa.cdit_network import CDiTBlock, ScalarEmbedding
+from jepa.cdit_network import CDiTBlock, CrossAttention, ScalarEmbedding
 from jepa.config.fields import Count
 from jepa.decoders.base import Decoder, DecoderConfig
 from jepa.transformer import NORM_EPS
@@ -59,7 +59,7 @@ class DiffusionDecoder(Decoder):
     mean: Tensor
     std: Tensor
     base: Tensor
-    peak_lr = 1e-3
+    peak_lr = 2e-3
     draws = True
 
     def __init__(self, config: Config, tokens: int, width: int, image_size: int) -> None:
@@ -85,9 +85,7 @@ class DiffusionDecoder(Decoder):
         self.norm = nn.LayerNorm(hidden, NORM_EPS, elementwise_affine=False)
         self.modulation = nn.Linear(hidden, 2 * hidden)
         self.out = nn.Linear(hidden, numbers)
-        for layer in (self.modulation, self.out, *(block.modulation for block in self._blocks())):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self._initialize()
 
     def prepare(self, latents: Float[Tensor, "M N D"], mean_image: Float[Tensor, "3 h w"]) -> None:
         """Standardize the latents and start from the mean image."""
@@ -142,6 +140,18 @@ class DiffusionDecoder(Decoder):
         patches = self.out(self.norm(tokens) * (1 + scale) + shift)
         pattern = "b (y x) (p q c) -> b c (y p) (x q)"
         return self.base + rearrange(patches, pattern, y=side, p=self.patch, q=self.patch)
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        """DiT's: Xavier; modulations and the output 0, so that fitting starts from the mean image."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+                if name.endswith("modulation") or name == "out":
+                    nn.init.zeros_(module.weight)
+            if isinstance(module, CrossAttention):
+                nn.init.xavier_normal_(module.learned)
 
     def _given(self, z: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B K W"], Float[Tensor, "B W"]]:
         """What every evaluation reads of the latents: tokens of context, and the condition."""
