@@ -36,7 +36,7 @@ class Decoder(nn.Module, ABC):
     """
 
     Config: type[DecoderConfig] = DecoderConfig
-    peak_lr: ClassVar[float] = 1e-2
+    peak_lr: ClassVar[float] = 4e-3
     draws: ClassVar[bool] = False
 
     def __init__(self, config: DecoderConfig, tokens: int, width: int, image_size: int) -> None:
