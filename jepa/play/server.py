@@ -125,7 +125,7 @@ class Guard:
 
 
 def make_app(game: Game, token: str | None, threads: int, fail: Callable[[BaseException], None]) -> ASGIApp:
-    """The ASGI application: the page, and a websocket on which `game` is played. `fail` is called if a defect ends it."""
+    """The ASGI application: the page, and a websocket on which `game` is played. A defect goes to `fail`."""
     hubs: list[Hub] = []
 
     @asynccontextmanager

@@ -226,3 +226,26 @@ def test_a_world_without_its_package_says_what_to_install(name: str, package: st
     env = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert re.fullmatch(f"{name} needs the package {package}, .*pip install 'openjepa\\[{extra}\\]'\n", done.stdout)
+
+
+@pytest.mark.parametrize("name", WITH_GOALS)
+def test_a_place_in_the_image_is_a_goal_there_or_none(name: str) -> None:
+    """The way back is the inverse, and a place is shown to be one by the goal image: something changes around it."""
+    batch = world(name, range(3))
+    point = np.array([[0.3, 0.3], [0.7, 0.3], [0.3, 0.6]])
+    goal = batch.goal_at(point)
+    if goal is None:
+        assert batch.image_point(batch.goal_state()) is None
+        return
+    assert goal.shape == (3, len(batch.goal_names)) and np.allclose(batch.image_point(goal), point)
+    drawn = batch.draw_goals(np.random.default_rng(0))
+    places = batch.image_point(drawn)
+    assert places is not None
+    before = batch.render().astype(int)
+    batch.set_goal_state(drawn)
+    changed = np.abs(batch.render() - before).sum(-1)
+    seen = 0
+    for place, image in zip(places, changed, strict=True):
+        x, y = (place * len(image)).astype(int)
+        seen += image[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].max() > 30
+    assert seen >= 2  # one may be under a band of the table
