@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jepa.config import UserError
-from jepa.decoders.pixels import PixelDecoder
+from jepa.decoders.base import Decoder
 from jepa.models.model import load
 from jepa.play.config import PlayConfig
 from jepa.play.ground import Ground, HeldOutClip, TrueWorld
@@ -25,7 +25,7 @@ from jepa_data.worlds.base import WorldBatch
 
 logger = logging.getLogger(__name__)
 
-MakeDecoder = Callable[[Path, LatentWorldModel, PretrainConfig], PixelDecoder | None]
+MakeDecoder = Callable[[Path, LatentWorldModel, PretrainConfig], Decoder | None]
 
 PLAYED = 2_000_000  # number of the first episode that is played: in no recording, and no task
 SAMPLED = 3_000_000  # of those that the readout is fitted to

@@ -46,7 +46,7 @@ class MLPPredictor(MemorylessPredictor):
         )
         self.leave = nn.Linear(config.hidden, width - config.static)
         if config.hidden > 2 * width - config.static:  # it would take more products
-            self.imagine_end = None
+            self.imagine_end = None  # pyright: ignore[reportAttributeAccessIssue]
 
     def predict(self, z: Float[Tensor, "B 1 D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B 1 D"]:
         hidden = self.enter(torch.cat([z[:, 0], self.scale_actions(action)], -1))
@@ -93,6 +93,7 @@ class MLPPredictor(MemorylessPredictor):
         self._check_actions(actions)
         episodes, plans, horizon = actions.shape[:3]
         enter = self.enter[0]
+        assert isinstance(enter, nn.Linear)
         with torch.inference_mode():
             of_latent, of_action = enter.weight.split((self.width, self.action_size), 1)
             of_change = of_latent[:, : self.width - self.static]

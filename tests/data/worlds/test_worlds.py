@@ -244,14 +244,8 @@ def test_a_place_in_the_image_is_a_goal_there_or_none(name: str) -> None:
     before = batch.render().astype(int)
     batch.set_goal_state(drawn)
     changed = np.abs(batch.render() - before).sum(-1)
-<<<<<<< HEAD
-    for place, image in zip(places, changed, strict=True):
-        x, y = (place * len(image)).astype(int)
-        assert image[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].max() > 30
-=======
     seen = 0
     for place, image in zip(places, changed, strict=True):
         x, y = (place * len(image)).astype(int)
         seen += image[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].max() > 30
     assert seen >= 2  # one may be under a band of the table
->>>>>>> play
