@@ -4,8 +4,7 @@
                                                 ├─ conv, pixel shuffle x2 … conv, pixel shuffle, + mean image, sigmoid
     N = g·g    tokens -> gxg map               ─┘
 
-The mean image is there from the start, so all that is learned is what differs from it. The hidden layers place things:
-with one of them, a small object comes out faint or not at all unless it is fitted for long.
+The mean image is there from the start, so all that is learned is what differs from it.
 """
 
 import math

@@ -175,7 +175,7 @@ SHARED = {
         ["tasks=2", "steps=4", "clips=8", "controller={kind: evolution, generations: 1, population: 4, rollouts: 2}"],
         {"dream.json", "dream"},
     ),
-    "decoder": (["steps=2", "clips=8", "test_clips=2"], {"decoder.json", "decoder.png", "pixels"}),
+    "decoder": (["steps=2", "clips=8", "test_clips=2"], {"decoder.json", "decoder.png"}),
     "report": (["--decoder-steps", 2], {"report.html", "results.json", "timings.json", "figures", "pixels"}),
 }
 
