@@ -22,6 +22,10 @@ def imagine(
         str | None, typer.Option(help="FILE.npy, .csv or .json with rows of actions, or a policy of the world.")
     ] = None,
     keys: Annotated[str | None, typer.Option(help="Actions as letters, such as wwwaad.")] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(help='Events of the world that happen, as FRAME: NAME, "12: close-door, 20: open-door".'),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Number of futures, for stochastic dynamics. [default: 1]")
     ] = None,
@@ -38,6 +42,7 @@ def imagine(
     jepa imagine RUN --world two-rooms --actions noisy-expert
     jepa imagine RUN --video my.mp4 --keys wwwaaadd
     jepa imagine RUN --samples 4 temperature=1.5
+    jepa imagine RUN --world two-rooms --events "4: close-door"
 
     \b
     clip=0                number of the held-out clip
@@ -51,7 +56,14 @@ def imagine(
 
     from jepa_probes.imagining.config import ImagineConfig
 
-    options = {"world": world, "episode": episode, "actions": actions, "keys": keys, "samples": samples}
+    options = {
+        "world": world,
+        "episode": episode,
+        "actions": actions,
+        "keys": keys,
+        "events": events,
+        "samples": samples,
+    }
     options["video"] = None if video is None else str(video)
     given = [f"{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
     resolved = config_or_defaults(config, [*(overrides or []), *given], ImagineConfig)

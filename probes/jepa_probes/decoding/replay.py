@@ -1,6 +1,6 @@
 """The truth about recorded clips, from the world that they were recorded in: it is played again.
 
-An episode is a function of (seed, episode number, actions), so the recorded actions bring back every state.
+An episode is a function of (seed, episode number, actions, events), so the recorded ones bring back every state.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.sampling import action_stride
 from jepa_data.shards.index import ShardSet
-from jepa_data.shards.manifest import ACTIONS, Manifest, Sample
+from jepa_data.shards.manifest import ACTIONS, EVENTS, Manifest, Sample
 from jepa_data.shards.read import ShardFiles, read_array, read_metadata
 from jepa_data.shards.store import open_store
 from jepa_data.worlds import make_batch
@@ -73,7 +73,7 @@ def true_masks(
     masks = []
     for first in range(0, len(keys), CHUNK):
         part = slice(first, first + CHUNK)
-        episodes = [_episode(files, samples[key], world.version) for key in keys[part]]
+        episodes = [_episode(files, samples[key], world) for key in keys[part]]
         if any(episode is None for episode in episodes):
             return None
         played = [episode for episode in episodes if episode is not None]
@@ -102,11 +102,12 @@ def world_after(shards: ShardSet, key: str, frames: int, image_size: int) -> Wor
     if about is None:
         return None
     sample = next(sample for sample in shards.samples if sample.key == key)
-    episode = _episode(ShardFiles(shards.store), sample, about.version)
+    episode = _episode(ShardFiles(shards.store), sample, about)
     if episode is None or len(episode.actions) < frames:
         return None
     world = make_batch(about.name, np.array([episode.number]), image_size=image_size, seed=episode.seed)
-    for action in episode.actions[:frames]:
+    for action, event in zip(episode.actions[:frames], episode.events[:frames], strict=True):
+        world.trigger(event[None])
         world.step(action[None])
     return world
 
@@ -116,17 +117,24 @@ class _Episode:
     number: int
     seed: int
     actions: Float[np.ndarray, "P A"]
+    events: Int[np.ndarray, " P"]
 
 
-def _episode(files: ShardFiles, sample: Sample, version: int) -> _Episode | None:
+def _episode(files: ShardFiles, sample: Sample, world: WorldBatch) -> _Episode | None:
     """How a recorded episode came about; None if it is not known, or was another version of the world."""
+    steps = max(0, sample.frames - 1)
     try:
         members = files.read(sample)
         about = read_metadata(members)
-        if about.get("world_version") != version:
+        names = tuple(about.get("events", ()))
+        if about.get("world_version") != world.version or (names and names != tuple(world.events)):
             return None
-        actions = read_array(members, ACTIONS, max(0, sample.frames - 1))
-        return None if actions is None else _Episode(int(about["episode"]), int(about["seed"]), actions)
+        actions = read_array(members, ACTIONS, steps)
+        events = read_array(members, EVENTS, steps)
+        if actions is None or (events is not None and events.shape[1] != 1):
+            return None
+        numbers = np.zeros(steps, np.int64) if events is None else events[:, 0].astype(np.int64)
+        return _Episode(int(about["episode"]), int(about["seed"]), actions, numbers)
     except (DecodeError, KeyError, TypeError, ValueError):
         return None
 
@@ -141,9 +149,11 @@ def _replay(
         batch = make_batch(name, np.array([episodes[row].number for row in rows]), image_size=image_size, seed=seed)
         last = int(numbers[rows].max())
         actions = np.zeros((len(rows), last, batch.action_size), np.float32)
+        events = np.zeros((len(rows), last), np.int64)
         for at, row in enumerate(rows.tolist()):
             known = episodes[row].actions[:last]
             actions[at, : len(known)] = known
+            events[at, : len(known)] = episodes[row].events[:last]
         for frame in range(last + 1):
             here = numbers[rows] == frame
             if here.any():
@@ -151,5 +161,6 @@ def _replay(
                 for at, step in np.argwhere(here).tolist():
                     masks[rows[at], step] = now[at]
             if frame < last:
+                batch.trigger(events[:, frame])
                 batch.step(actions[:, frame])
     return masks

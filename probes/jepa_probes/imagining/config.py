@@ -1,6 +1,6 @@
 """The config of `jepa imagine`."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,11 @@ class ImagineConfig(Config):
     )
     keys: str | None = Field(
         default=None, description="actions as letters, for worlds with two: w up, s down, a left, d right, . none"
+    )
+    events: dict[Annotated[int, Field(ge=0)], str] = Field(
+        default={},
+        description="names of events by frame, such as {12: close-door, 20: open-door}; frames are counted as the rows "
+        "of `actions`, from 0",
     )
     seen: Count | None = Field(
         default=None, description="latent steps that the model sees first; none: as many as it was trained with"

@@ -93,7 +93,8 @@ def _imagine(run: Path, model: LatentWorldModel, decoder: Decoder, scene: Scene,
     tubelet = model.spec.frames_per_step
     seen, steps = scene.seen, scene.steps
     z = model.encode_clips(scene.video[None])
-    blocks = block_actions(torch.from_numpy(scene.actions)[None].to(z), tubelet)
+    actions = model.condition(torch.from_numpy(scene.actions), torch.from_numpy(scene.events))
+    blocks = block_actions(actions[None].to(z), tubelet)
     began = time.perf_counter()
     latents = roll_out(model, z[:, :seen], blocks[:, : seen - 1 + steps], _states(scene, tubelet, z), config)
     frames = decoder.decode(latents)

@@ -21,6 +21,7 @@ from jepa.agents.observations import stride_of
 from jepa.config import UserError
 from jepa.training.config import PretrainConfig
 from jepa.world_model import LatentWorldModel
+from jepa_data.events import event_number
 from jepa_data.sampling import action_stride
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
@@ -31,6 +32,7 @@ from jepa_data.worlds.base import WorldBatch, episode_generator
 from jepa_probes.decoding.replay import world_after
 from jepa_probes.imagining.actions import FILES, key_actions, per_frame, read_actions
 from jepa_probes.imagining.config import ImagineConfig
+from jepa_probes.imagining.events import prompted, prompts
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Scene:
     Attributes:
         video: those that are seen and, where it is known, what happened then.
         actions: of F-1 or more frames, as wide as the model's.
+        events: columns of the model's events for each of the actions.
         states: proprioception at every seen frame, for models that read it; else None.
         seen: latent steps that the model sees.
         steps: latent steps imagined.
@@ -51,6 +54,7 @@ class Scene:
 
     video: UInt8[Tensor, "F 3 h w"]
     actions: Float32[np.ndarray, "P A"]
+    events: Float32[np.ndarray, "P E"]
     states: Float[Tensor, "T X"] | None
     seen: int
     steps: int
@@ -84,7 +88,8 @@ def _from_file(model: LatentWorldModel, config: ImagineConfig, source: str, stri
     width = model.spec.action_size or 0
     actions, acted = _given(config, width, stride, None)
     steps = _steps(config, len(actions) // tubelet)
-    return Scene(video, _after_seen(actions, tubelet), None, 1, steps, False, source, acted)
+    events = _after_seen(prompted(config, model, len(actions)), tubelet)
+    return Scene(video, _after_seen(actions, tubelet), events, None, 1, steps, False, source, acted)
 
 
 def _stride(training: PretrainConfig) -> int:
@@ -112,12 +117,14 @@ def _from_world(model: LatentWorldModel, config: ImagineConfig, name: str, size:
         raise UserError(f"world: {name} has actions {world.action_size} wide; the model's are {model.spec.action_size}")
     actions, acted = _given(config, width, stride, (world, frames))
     steps = _steps(config, len(actions) // tubelet - (seen - 1))
-    images, states = _played(model, world, actions[: (seen - 1 + steps) * tubelet], stride)
+    happening = prompts(config, (seen - 1 + steps) * tubelet)
+    images, states = _played(model, world, actions[: (seen - 1 + steps) * tubelet], stride, happening)
     columns = _columns(model, world.state_names)
     video = torch.cat([images[:1].expand(tubelet - 1, -1, -1, -1), images])
     rows = torch.cat([states[:1].expand(tubelet - 1, -1), states])[:, columns] if columns else None
     start = f"{name}, episode {config.episode} of seed {config.seed}"
-    return Scene(video, _after_seen(actions, tubelet), rows, seen, steps, True, start, acted)
+    events = _after_seen(prompted(config, model, len(actions)), tubelet)
+    return Scene(video, _after_seen(actions, tubelet), events, rows, seen, steps, True, start, acted)
 
 
 def _from_clip(model: LatentWorldModel, training: PretrainConfig, config: ImagineConfig) -> Scene:
@@ -144,21 +151,37 @@ def _from_clip(model: LatentWorldModel, training: PretrainConfig, config: Imagin
     columns = _columns(model, shards.manifest.state_names)
     states = clip.states[0][:, columns] if columns and clip.states is not None else None
     video, recorded = clip.video[0].cpu(), clip.actions[0].cpu().numpy()
-    if config.actions is None and config.keys is None:
-        return Scene(video, recorded, states, seen, total - seen, True, start, "recorded")
+    happened = _recorded_events(model, clip)
+    is_recorded = config.actions is None and config.keys is None
+    if is_recorded and not config.events:
+        return Scene(video, recorded, happened, states, seen, total - seen, True, start, "recorded")
+    now = seen * tubelet - 1
     stride = _stride(training)
-    first = round(float(clip.start_seconds[0]) * (shards.manifest.fps or rate)) + stride * (seen * tubelet - 1)
+    first = round(float(clip.start_seconds[0]) * (shards.manifest.fps or rate)) + stride * now
     world = world_after(shards, clip.keys[0], first, _drawn_size(model, training))
     frames = config.horizon * tubelet
     acting = None if world is None else (world, frames)
-    actions, acted = _given(config, recorded.shape[1], stride, acting)
+    if is_recorded:
+        actions, acted = recorded[now:], "recorded"
+    else:
+        actions, acted = _given(config, recorded.shape[1], stride, acting)
     steps = _steps(config, len(actions) // tubelet)
-    before = recorded[: seen * tubelet - 1]
-    video = video[: seen * tubelet]
+    video = video[: now + 1]
     if world is not None:
-        images, _ = _played(model, world, actions[: steps * tubelet], stride)
+        happening = prompts(config, steps * tubelet)
+        images, _ = _played(model, world, actions[: steps * tubelet], stride, happening)
         video = torch.cat([video, images[1:]])
-    return Scene(video, np.concatenate([before, actions]), states, seen, steps, world is not None, start, acted)
+    events = np.concatenate([happened[:now], prompted(config, model, len(actions))])
+    actions = np.concatenate([recorded[:now], actions])
+    return Scene(video, actions, events, states, seen, steps, world is not None, start, acted)
+
+
+def _recorded_events(model: LatentWorldModel, clip: ClipBatch) -> Float32[np.ndarray, "P E"]:
+    """Columns of the events of a clip; zeros where it has none, or the model knows none."""
+    assert clip.actions is not None
+    if clip.events is None or not model.spec.events:
+        return np.zeros((clip.actions.shape[1], len(model.spec.events)), np.float32)
+    return clip.events[0].cpu().numpy()
 
 
 def _clip(training: PretrainConfig, key: str, frames: int) -> ClipBatch:
@@ -210,11 +233,17 @@ def _steps(config: ImagineConfig, there: int) -> int:
 
 
 def _played(
-    model: LatentWorldModel, world: WorldBatch, actions: Float32[np.ndarray, "P E"], stride: int
+    model: LatentWorldModel,
+    world: WorldBatch,
+    actions: Float32[np.ndarray, "P E"],
+    stride: int,
+    events: Sequence[str | None],
 ) -> tuple[UInt8[Tensor, "F 3 h w"], Float[Tensor, "F X"]]:
     """Images and states from now on, one for each frame of the model: the present one, and one after each action."""
     images, states = [world.render()[0]], [world.states()[0]]
-    for action in actions:
+    for action, event in zip(actions, events, strict=True):
+        if event is not None:
+            world.trigger(np.array([event_number(event, world.events, world.name)]))
         for part in action.reshape(stride, -1):
             world.step(part[None])
         images.append(world.render()[0])
@@ -223,9 +252,9 @@ def _played(
     return model.preprocessing.fitted(video[None])[0], torch.from_numpy(np.stack(states)).float()
 
 
-def _after_seen(actions: Float32[np.ndarray, "P A"], tubelet: int) -> Float32[np.ndarray, "Q A"]:
+def _after_seen(rows: Float32[np.ndarray, "P A"], tubelet: int) -> Float32[np.ndarray, "Q A"]:
     """With nothing done between the frames of the first step, which is one image or unknown."""
-    return np.concatenate([np.zeros((tubelet - 1, actions.shape[1]), np.float32), actions])
+    return np.concatenate([np.zeros((tubelet - 1, rows.shape[1]), np.float32), rows])
 
 
 def _columns(model: LatentWorldModel, names: Sequence[str]) -> list[int]:
