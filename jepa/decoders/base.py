@@ -62,8 +62,8 @@ class Decoder(nn.Module, ABC):
     def prepare(self, latents: Float[Tensor, "M N D"], mean_image: Float[Tensor, "3 h w"]) -> None:
         """Before fitting: what it takes from the data as they are. By default nothing."""
 
-    def adopt(self, method: Mapping[str, Tensor]) -> None:
-        """Take the weights that a method of the same name trained; only kinds in `OWN` do."""
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights of the decoder that a method of the same name trained; only kinds in `OWN` do."""
         raise ValueError(f"a decoder of kind {self.config.kind} is fitted, not taken from a method")
 
     def bind(self, dynamics: Any) -> Self:

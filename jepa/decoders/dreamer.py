@@ -50,10 +50,8 @@ class DreamerDecoder(Decoder):
         seen = dynamics.observe(z[:, None], z.new_zeros(len(z), 0, dynamics.action_size))
         return self.pixels(dynamics.features(seen.h, seen.s))
 
-    def adopt(self, method: Mapping[str, Tensor]) -> None:
-        self.pixels.load_state_dict(
-            {k.removeprefix("decoder."): x for k, x in method.items() if k.startswith("decoder.")}
-        )
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        self.pixels.load_state_dict(weights)
 
 
 def of_features(features: int, image_size: int, channels: int) -> PixelDecoder:

@@ -50,5 +50,5 @@ class VAEDecoder(Decoder):
         self._check(z)
         return self(z[:, 0])
 
-    def adopt(self, method: Mapping[str, Tensor]) -> None:
-        self.load_state_dict({k.removeprefix("decoder."): x for k, x in method.items() if k.startswith("decoder.")})
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        self.load_state_dict(weights)

@@ -160,7 +160,10 @@ class ShardWriter:
         labels = _whole_numbers(key, metadata.get("labels", {}))
         self._check(key, frames, index, actions, states, labels)
         actions, states, missing = _checked_numbers(key, actions, states, self._about["state_names"])
-        members = {ending: media, METADATA: json.dumps(dict(metadata), sort_keys=True).encode()}
+        about = dict(metadata)
+        if self._events:  # `jepa data index` reads their names from here
+            about["events"] = list(self._events)
+        members = {ending: media, METADATA: json.dumps(about, sort_keys=True).encode()}
         members |= {name: _npy(x) for name, x in ((ACTIONS, actions), (STATES, states)) if x is not None}
         members |= self._event_member(key, frames, events)
         arrays = self._spatial_members(key, frames, spatial or {})

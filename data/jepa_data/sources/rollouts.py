@@ -119,8 +119,6 @@ def record(
                     "policy": r.policy,
                     "labels": episode.labels,
                 }
-                if events:
-                    metadata["events"] = list(events)
                 split = "train" if episode.number < r.train_episodes else "test"
                 key = f"episode-{episode.number:06d}"
                 states = episode.states if about.state_names else None

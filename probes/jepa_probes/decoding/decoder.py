@@ -119,8 +119,10 @@ def _own(run: Path, model: LatentWorldModel, training: PretrainConfig) -> Decode
     if kind not in OWN:
         raise UserError(f"own: method {kind} trains no decoder of latents ({', '.join(OWN)} do); leave own out")
     _, checkpoint, _ = newest_whole(run / CHECKPOINTS)
-    weights = weights_of(checkpoint["state_dict"])
-    if not any(name.startswith("decoder.") for name in weights):
+    prefix = "decoder."
+    trained = weights_of(checkpoint["state_dict"])
+    weights = {name.removeprefix(prefix): x for name, x in trained.items() if name.startswith(prefix)}
+    if not weights:
         raise UserError(f"own: {run} was trained without a decoder (method.reconstruct); leave own out")
     sizes = {}
     if kind == "dreamer":

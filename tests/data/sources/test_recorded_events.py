@@ -40,6 +40,20 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_every_writer_names_its_events_in_each_sample(tmp_path: Path) -> None:
+    """So that `index` finds them again, whoever wrote the shards."""
+    from jepa_data.shards.encode import encode_mp4
+    from jepa_data.shards.read import ShardFiles, read_metadata
+
+    about = {"fps": 10, "image_size": 32, "world": "two-rooms", "action_size": 2, "state_names": (), "label_names": ()}
+    with ShardWriter(tmp_path / "shards", **about, seed=0, events=NAMES) as writer:
+        video = encode_mp4(np.zeros((3, 32, 32, 3), np.uint8), 10)
+        writer.write("train", "a", video, 3, np.zeros((2, 2), np.float32), None, {}, events=np.array([[0], [2]]))
+    shards = ShardSet.open(str(tmp_path / "shards"))
+    members = ShardFiles(shards.store).read(next(iter(shards.samples)))
+    assert read_metadata(members)["events"] == list(NAMES)
+
+
 def clips(folder: Path, split: str = "train", **settings) -> list[Any]:
     config = StreamConfig(**{"shards": str(folder), "batch_size": 4, "clip_frames": 13} | settings)
     return list(make_loader(config, split, seed=0, shuffle=False))
