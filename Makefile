@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-seeds demo-family demo-video demo-30min test test-all lint format bench docs clean
+.PHONY: help install demo demo-seeds demo-family demo-video demo-30min test test-all lint format bench bench-gpu docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -56,6 +56,9 @@ format: install  ## rewrite the code in the project's format
 
 bench: install  ## speed against named baselines; writes tests/bench/results
 	JEPA_CHECK_SHAPES=0 $(BIN)/python -m pytest -q -s tests/bench -o python_files="bench_*.py"
+
+bench-gpu: install  ## training steps, loading and planning on one GPU, in at most eight minutes
+	JEPA_CHECK_SHAPES=0 $(BIN)/python -m tests.bench.gpu
 
 docs: install  ## build the site into build/site; a broken link fails
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt

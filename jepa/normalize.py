@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepa.events import EventLayout
+from jepa.ranks import mean_over_ranks
 
 MIN_WEIGHT = 1e-3  # of a batch in a running mean
 MIN_STD = 1e-6  # a number that hardly varies, beside 1 and beside its mean, is shifted, and not blown up
@@ -81,11 +82,13 @@ class RunningStandardize(Standardize):
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*batch X"]) -> None:
-        """Count the mean and the variance of one more batch."""
+        """Count the mean and the variance of one more batch, which is that of all ranks."""
         self.batches += 1
         weight = (1 / self.batches).clamp_min(MIN_WEIGHT)
         x = x.detach().float().flatten(0, -2)
-        mean, variance = x.mean(0), x.var(0, unbiased=False)
+        own = x.mean(0)
+        mean = mean_over_ranks(own)
+        variance = mean_over_ranks(x.var(0, unbiased=False) + (own - mean).square())
         if self.batches > 1:
             before = self.std.square()
             # Of the mixture: the variances, and that of the two means.

@@ -5,12 +5,19 @@
 
 DDP averages the gradients of the ranks. So that this is the gradient of the joint loss, what flows back into a shared
 mean is averaged too. Every rank has as many clips, and calls these functions in the same order.
+
+Random numbers are drawn for all clips on every rank, from generators that are alike, and each rank keeps those of its
+own clips: the clips of rank r are the r-th part of the batch of one process, and get the numbers that they get there.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from jepa_data.transforms import BatchPart
 
 
 def rank_count() -> int:
@@ -21,6 +28,24 @@ def rank_count() -> int:
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of what the ranks have, on all of them."""
     return _MeanOverRanks.apply(x) if rank_count() > 1 else x  # pyright: ignore[reportReturnType]
+
+
+def rank_part(draw: Callable[[int], Tensor], rows: int, dim: int = 0) -> Tensor:
+    """The random numbers of this rank's clips.
+
+    Args:
+        draw: makes the numbers of so many rows.
+        rows: of the clips here: their number or a multiple of it, clip by clip.
+        dim: where the rows are in what is drawn.
+    """
+    ranks = rank_count()
+    return draw(rows) if ranks == 1 else draw(rows * ranks).narrow(dim, rows * dist.get_rank(), rows)
+
+
+def batch_part(generator: torch.Generator, clips: int) -> torch.Generator | BatchPart:
+    """The same for what `jepa_data.transforms` draws for so many clips of this rank."""
+    ranks = rank_count()
+    return generator if ranks == 1 else BatchPart(generator, clips * dist.get_rank(), clips * ranks)
 
 
 def joint_variance(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:

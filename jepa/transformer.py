@@ -84,8 +84,11 @@ def sincos_table(positions: Float[Tensor, "B L 3"], width: int) -> Float[Tensor,
 def rotate(x: Float[Tensor, "B L *heads C"], rotary: RotaryTable) -> Float[Tensor, "B L *heads C"]:
     """Turn adjacent channel pairs of `x`, in fp32; the result has the dtype of `x`.
 
-    A pair is one complex number: on a CPU this is ten times faster than the same sum of real products.
+    A pair is one complex number: on a CPU this is ten times faster than the same sum of real products. torch.compile
+    makes one loop of those, and has none for complex numbers.
     """
+    if torch.compiler.is_compiling() and rotary.is_complex():
+        rotary = torch.view_as_real(rotary)
     pairs = x.float().unflatten(-1, (-1, 2))
     turns = [row.view(row.shape[:2] + (1,) * (x.ndim - 3) + row.shape[2:]) for row in rotary.unbind(2)]
     if not rotary.is_complex():
@@ -210,6 +213,18 @@ class AdaptiveBlock(nn.Module):
         query, key, value = self.attn.project(self.norm1(x) * (1 + scale1) + shift1, rotary)
         x = x + gate1 * self.attn.read(query, *append(key, value), mask)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
+    """Let torch.compile make kernels of each block when it is first run; weights and their names stay as they are.
+
+    Returns:
+        The number of blocks.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.compile(backend=backend)
+    return len(blocks)
 
 
 def initialize(model: nn.Module, blocks: Sequence[Block] | Sequence[AdaptiveBlock]) -> None:

@@ -8,6 +8,7 @@ Shapes: B clips · T frames · C channels · h w pixels.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -24,7 +25,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))  # NTSC, 1953
 UNCHANGED = AugmentConfig.model_validate({})
-Random = torch.Generator | Sequence[torch.Generator]  # one for all clips, or one for each
+
+
+@dataclass(frozen=True)
+class BatchPart:
+    """A generator for a batch of `clips`, of which those from `first` on are here; the others are on other ranks."""
+
+    generator: torch.Generator
+    first: int
+    clips: int
+
+
+Random = torch.Generator | BatchPart | Sequence[torch.Generator]  # for all clips, or one for each
 
 
 def to_input(
@@ -270,6 +282,8 @@ def _draws(count: int, clips: int, each: int, generator: Random) -> Float[Tensor
     """Numbers in 0..1 for every clip."""
     if isinstance(generator, torch.Generator):
         return torch.rand(count, clips, each, generator=generator, device=generator.device)
+    if isinstance(generator, BatchPart):
+        return _draws(count, generator.clips, each, generator.generator).narrow(1, generator.first, clips)
     return torch.stack([torch.rand(count, each, generator=one, device=one.device) for one in generator], dim=1)
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from jepa.ranks import rank_part
 from jepa.transformer import Grid
 
 Partition = tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]  # context and target
@@ -21,10 +22,22 @@ class Mask(ABC):
         Both counts are the same for every clip of the batch. Raises ValueError if the grid is too small.
         """
 
-    def of(self, video: Tensor, grid: Grid, generator: torch.Generator) -> Partition:
-        """Indices for a batch of video, on its device."""
-        context, target = self(grid, len(video), generator)
-        return context.to(video.device), target.to(video.device)
+    def of(self, video: Tensor, grid: Grid, generator: torch.Generator, views: int = 1) -> Partition:
+        """Indices for a batch of video, on its device, drawn together with those of other ranks.
+
+        Args:
+            views: parts of `video`, one after the other, each with all clips.
+        """
+        visible = 0
+
+        def draw(clips: int) -> Tensor:
+            nonlocal visible
+            context, target = self(grid, views * clips, generator)
+            visible = context.shape[1]
+            return torch.cat((context, target), 1).unflatten(0, (views, clips))
+
+        both = rank_part(draw, len(video) // views, dim=1).flatten(0, 1).to(video.device)
+        return both[:, :visible], both[:, visible:]
 
 
 def partition(target: Bool[Tensor, "B L"]) -> Partition:

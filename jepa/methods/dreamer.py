@@ -39,6 +39,7 @@ from jepa.objectives.sigreg import sigreg
 from jepa.predictors.base import token_grid
 from jepa.predictors.networks.block_gru import mlp
 from jepa.predictors.rssm import RSSM, draw, kl_terms
+from jepa.ranks import rank_part
 from jepa_data.transforms import zero_to_one
 
 TARGETS = ("reward", "terminated")  # the last two states of worlds gym:ID
@@ -143,7 +144,8 @@ class Dreamer(Method):
         first: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B Q N D"], Float[Tensor, ""]]:
         """Each embedding that has a past, from a draw of the prior; and its squared error, summed over its numbers."""
-        numbers = torch.rand(prior[:, 1:, :, 0].shape, generator=generator).to(h.device)
+        size = prior.shape[1] - 1, prior.shape[2]
+        numbers = rank_part(lambda n: torch.rand(n, *size, generator=generator), len(h)).to(h.device)
         predicted = self.dynamics.emit(h[:, 1:], draw(prior[:, 1:], numbers))
         errors = (predicted.float() - z[:, 1:]).square().sum((-1, -2))
         return predicted, (errors if first is None else errors[~first[:, 1:]]).mean()

@@ -26,6 +26,7 @@ from jepa.encoders.video_vit import VideoViT
 from jepa.masks.random_drop import RandomDrop
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, check_video_vit
 from jepa.objectives.sigreg import sigreg
+from jepa.ranks import batch_part
 from jepa_data.config import CropConfig
 from jepa_data.transforms import random_resized_crop
 
@@ -91,12 +92,14 @@ class LeVJEPA(Method):
         """Scalars: loss, its terms, and the cosine of local and global views."""
         c = self.config
         video = batch.video
-        whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, c.aspect, generator=generator)
+        draws = batch_part(generator, len(video))
+        whole = random_resized_crop(video, self.encoder.image_size, c.global_scale, c.aspect, generator=draws)
         parts = [
-            random_resized_crop(video, self.local_size, c.local_scale, c.aspect, generator=generator)
+            random_resized_crop(video, self.local_size, c.local_scale, c.aspect, generator=draws)
             for _ in range(c.local_views)
         ]
-        summaries = torch.cat((self._summary(whole, generator), self._summary(torch.cat(parts), generator)))
+        local = self._summary(torch.cat(parts), generator, c.local_views)
+        summaries = torch.cat((self._summary(whole, generator), local))
         z = self.projector(summaries).float().unflatten(0, (1 + c.local_views, len(video)))  # [views, B, embedding]
         agreement = (z[1:] - z[0]).square().mean()
         gaussian = sigreg(z, generator, c.directions)
@@ -104,8 +107,10 @@ class LeVJEPA(Method):
         total = agreement + c.sigreg_weight * gaussian
         return {"loss": total, "agreement": agreement, "sigreg": gaussian, "cosine": cosine}
 
-    def _summary(self, video: Float[Tensor, "B T C h w"], generator: torch.Generator) -> Float[Tensor, "B D"]:
-        keep, _ = self.drop.of(video, self.encoder.grid(video), generator)
+    def _summary(
+        self, video: Float[Tensor, "B T C h w"], generator: torch.Generator, views: int = 1
+    ) -> Float[Tensor, "B D"]:
+        keep, _ = self.drop.of(video, self.encoder.grid(video), generator, views)
         features = self.encoder.forward_features(video, keep)
         return features.tokens.mean(1) if features.cls is None else features.cls
 

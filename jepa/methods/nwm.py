@@ -26,6 +26,7 @@ from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape
 from jepa.methods.latent_dynamics import LatentDynamics
 from jepa.predictors.cdit import CDiT
+from jepa.ranks import rank_part
 
 MOTION = 3  # forward, left, turn
 
@@ -72,9 +73,9 @@ class NWM(LatentDynamics):
         clips, goals = len(z), self.config.goals
         last = z.shape[1] - 1
         row = torch.arange(clips).repeat_interleave(goals)
-        end = torch.randint(last, (clips,), generator=generator)[row]
+        end = rank_part(lambda n: torch.randint(last, (n,), generator=generator), clips)[row]
         farthest = (last - end).clamp_max(self.config.max_jump)
-        jump = 1 + (torch.rand(len(row), generator=generator) * farthest).long()
+        jump = 1 + (rank_part(lambda n: torch.rand(n, generator=generator), len(row)) * farthest).long()
         row, start, stop = row.to(z.device), end.to(z.device), (end + jump).to(z.device)
         windows, target = self.dynamics.windows(z)[row, start], z[row, stop]
         motion = self._composed(actions, row, start, stop)

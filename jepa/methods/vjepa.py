@@ -24,7 +24,7 @@ from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -139,21 +139,29 @@ class VJEPA(Method):
             )
         if is_image is None or not self.encoder.images or not is_image.any():
             return self._loss(batch.video, "video", generator)
-        images = self._loss(batch.video[is_image][:, :1], "image", generator)
+        images = self._loss(batch.video[:, :1], "image", generator, is_image)
         if is_image.all():
             return images
-        clips = self._loss(batch.video[~is_image], "video", generator)
+        clips = self._loss(batch.video, "video", generator, ~is_image)
         share = is_image.float().mean()
         return {name: share * images[name] + (1 - share) * clips[name] for name in clips}
 
     def _loss(
-        self, video: Float[Tensor, "B T C h w"], modality: Modality, generator: torch.Generator
+        self,
+        batch: Float[Tensor, "B T C h w"],
+        modality: Modality,
+        generator: torch.Generator,
+        rows: Bool[Tensor, " B"] | None = None,
     ) -> dict[str, Tensor]:
-        grid = self.encoder.grid(video)
+        """Of these rows of a batch; masks are drawn for all of it."""
+        grid = self.encoder.grid(batch)
+        video = batch if rows is None else batch[rows]
         truth = self._targets(video)
         terms = list[dict[str, Tensor]]()
         for kind, mask in enumerate(self.masks):
-            seen, hidden = mask.of(video, grid, generator)
+            seen, hidden = mask.of(batch, grid, generator)
+            if rows is not None:
+                seen, hidden = seen[rows], hidden[rows]
             context = self.encoder.forward_features(video, seen).levels
             expected = _take(truth, hidden)
             if self.config.dense is None:

@@ -46,6 +46,7 @@ from jepa.predictors.base import (
     check_no_states,
 )
 from jepa.predictors.rssm import uniforms
+from jepa.ranks import rank_part
 from jepa.world_model import State
 
 Prediction = Literal["x0", "epsilon_learned_range"]
@@ -151,8 +152,9 @@ class CDiT(Predictor):
         if self.training:
             self.scale_latents.update(target)
         x0 = self.scale_latents(target)
-        t = torch.randint(diffusion.LEVELS, (len(x0),), generator=generator).to(x0.device)
-        noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+        rows, *size = x0.shape
+        t = rank_part(lambda n: torch.randint(diffusion.LEVELS, (n,), generator=generator), rows).to(x0.device)
+        noise = rank_part(lambda n: torch.randn(n, *size, generator=generator), rows).to(x0.device)
         x = diffusion.noised(x0, t, noise)
         given = self._given(window, action, ahead)
         if not self.learns_variance:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from jepa.config.fields import Count, NonNegative
 from jepa.predictors.base import PredictionLoss, Predictor, PredictorConfig, SampledLatent, TensorState, check_no_states
 from jepa.predictors.networks.block_gru import mlp
+from jepa.ranks import rank_part
 from jepa.world_model import State
 
 LOG_STD = 4.0  # the bound on log standard deviations of prior and posterior, on either side
@@ -121,7 +122,8 @@ class LatentVariablePredictor(Predictor):
         target = z[:, 1:].detach()
         prior = self.prior(seen)
         posterior = _gaussian(self.posterior_net(torch.cat((seen, target.flatten(2)), -1)))
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(z)
+        rows, *size = posterior.mean.shape
+        noise = rank_part(lambda n: torch.randn(n, *size, generator=generator), rows).to(z)
         inferred = self.next_latent(seen, posterior.sample(noise), z[:, :-1])
         moving = self.width - self.static
         error = (inferred - target)[..., :moving].float().square().sum((-1, -2)).mean()

@@ -45,6 +45,7 @@ from jepa.predictors.base import (
     check_no_states,
 )
 from jepa.predictors.networks.block_gru import BlockGRU, mlp
+from jepa.ranks import rank_part
 from jepa.world_model import State
 
 UNIMIX = 0.01  # DreamerV3
@@ -180,7 +181,8 @@ class RSSM(Predictor):
         taken = self.embedded_action(actions)
         numbers = None
         if generator is not None:
-            numbers = torch.rand(batch, steps, self.config.categoricals, generator=generator).to(z.device)
+            size = steps, self.config.categoricals
+            numbers = rank_part(lambda n: torch.rand(n, *size, generator=generator), batch).to(z.device)
         rows = list[tuple[Tensor, Tensor, Tensor]]()
         for t in range(steps):
             if t:

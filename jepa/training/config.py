@@ -43,6 +43,11 @@ class TrainerConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
+    compile: bool = Field(
+        default=False,
+        description="transformer blocks by torch.compile: the first step takes a minute, the others less; needs a C++ "
+        "compiler",
+    )
     accumulate: Count = Field(default=1, description="batches whose gradients are averaged for one step")
     clip_norm: Positive | None = 1.0
     log_every: Count = 10

@@ -24,8 +24,8 @@ POLICY = "not_finite"  # key of a checkpoint
 class Pretraining(L.LightningModule):
     """Feeds normalized clips to a method and steps its optimizer.
 
-    Every random number of a step is drawn from a generator seeded by (seed, step, rank): a run that was killed and
-    resumed goes on with the very numbers of one that was not.
+    Every random number of a step is drawn from a generator seeded by (seed, step): a run that was killed and resumed
+    goes on with the very numbers of one that was not. It is the same on all ranks, see `jepa.ranks.rank_part`.
 
     Args:
         method: what is trained.
@@ -103,7 +103,7 @@ class Pretraining(L.LightningModule):
 
     def generator(self, batch_idx: int) -> torch.Generator:
         """What a method draws masks, views and directions from at this batch."""
-        return seeded(self.seed, batch_idx, self.global_rank)
+        return seeded(self.seed, batch_idx, 0)
 
     def _inputs(self, batch: ClipBatch) -> Batch:
         video = to_input(batch, self.augment, self.mean, self.std) if batch.latents is None else batch.video.float()

@@ -17,7 +17,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jepa.config import dump
+from jepa.config import UserError, dump
 from jepa.methods.base import Method
 from jepa.models.checkpoint import DESCRIPTION
 from jepa.models.config import ModelConfig
@@ -39,6 +39,7 @@ from jepa.training.run_state.resume import Resumption, resumption, start_from
 from jepa.training.run_state.run_folder import DESCRIPTION as RUN_CONFIG
 from jepa.training.run_state.run_folder import check_free, claim
 from jepa.training.trainer import make_trainer, quiet
+from jepa.transformer import compile_blocks
 from jepa.world_model import LatentSpec, LatentWorldModel
 from jepa_data.actions import ActionStats
 from jepa_data.stream.clips import Bad
@@ -181,6 +182,10 @@ class Training:
         )
         module.rollbacks = start.rollbacks
         clips.check_encoder(module.method.encoder)
+        if t.compile and not compile_blocks(module.method):
+            raise UserError(
+                f"trainer.compile: method {config.method.kind} has no transformer blocks here; leave it out"
+            )
         return module
 
 

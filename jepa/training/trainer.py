@@ -135,6 +135,7 @@ def quiet() -> Iterator[None]:
             "You're resuming from a checkpoint that ended before the epoch ended",
             "Be aware that when using `ckpt_path`, callbacks",  # checkpoints of earlier versions
             "Found .* in eval mode at the start of training",  # encoders that are frozen
+            "Torchinductor does not support code generation for complex operators",  # it only views the rotary table
         ):
             warnings.filterwarnings("ignore", message=f".*{remark}.*")
         yield

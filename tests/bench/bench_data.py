@@ -5,12 +5,10 @@ worker processes in batches of 8: decoding, and all that it takes to bring a cli
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -25,9 +23,10 @@ from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.read import ShardFiles
 from jepa_data.stream.loader import ClipLoader, make_loader
 from jepa_data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from tests.bench.clouds import HEIGHT, WIDTH, write_clouds
 
 Compare = Callable[..., float]
-VIDEOS, SECONDS, RATE, HEIGHT, WIDTH = 32, 6, 30, 360, 640
+VIDEOS, SECONDS = 32, 6
 FRAMES, STRIDE, SIDE = 16, 4, 224
 BATCH, WORKERS = 8, 2
 SCENES = 4  # different ones; the other videos are copies
@@ -36,28 +35,7 @@ BATCHES = 16  # of one measurement: the 32 videos that go together, with 4 clips
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drifting clouds with grain: 0.7 Mbit/s, about 0.6 ms a frame to decode, like ordinary footage of that size."""
-    folder = tmp_path_factory.mktemp("videos")
-    for number in range(SCENES):
-        random = np.random.default_rng(number)
-        layers = [torch.from_numpy(random.random((1, 3, 12 * k, 20 * k), np.float32)) for k in (1, 3, 9)]
-        clouds = [F.interpolate(x, (2 * HEIGHT, 2 * WIDTH), mode="bicubic")[0].numpy() for x in layers]
-        with av.open(str(folder / f"{number}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=RATE)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            stream.options = {"preset": "fast", "g": "30", "bf": "3", "crf": "23"}
-            for t in range(SECONDS * RATE):
-                image = np.zeros((3, HEIGHT, WIDTH), np.float32)
-                for speed, cloud in zip((0.2, 0.4, 0.8), clouds, strict=True):
-                    y, x = int(speed * t / 2) % HEIGHT, int(speed * t) % WIDTH
-                    image += cloud[:, y : y + HEIGHT, x : x + WIDTH] / 3
-                image += random.normal(0, 0.006, (1, HEIGHT, WIDTH)).astype(np.float32)
-                frame = (image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode(None))
-    for number in range(SCENES, VIDEOS):
-        shutil.copy(folder / f"{number % SCENES}.mp4", folder / f"{number}.mp4")
-    return folder
+    return write_clouds(tmp_path_factory.mktemp("videos"), VIDEOS, SCENES, SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ MAY_CHANGE = (
     "trainer.devices",
     "trainer.nodes",
     "trainer.precision",
+    "trainer.compile",
     "trainer.log_every",
     "trainer.monitor_every",
     "trainer.probe_every",

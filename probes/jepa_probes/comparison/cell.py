@@ -3,13 +3,16 @@
 CELL/cell.yaml      what it is
 CELL/               the folder of its run, if it is trained
 CELL/cell.json      what was measured; a cell that has one is finished
+CELL/latents/       of all frames, if others train on them
 CELL/error.txt      why it failed
 """
 
 import logging
+import shutil
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,11 +20,14 @@ from torch import nn
 from jepa.config import UserError, errors_of, first_line, load
 from jepa.models.model import open_model
 from jepa.training.run_state.run_folder import run_config
+from jepa.training.tokenize import tokenize
 from jepa.world_model import LatentWorldModel
+from jepa_data.stream.latents import LATENTS
 from jepa_probes.comparison import measure
 from jepa_probes.comparison.baselines import Identity, ShuffledActions
 from jepa_probes.comparison.budget import cost_of_run, cpu_seconds, train
 from jepa_probes.comparison.config import CellConfig
+from jepa_probes.comparison.expand import LATENTS_FOLDER
 from jepa_probes.comparison.result import CellResult
 from jepa_probes.diagnosis.cost_quality import measure_cost
 from jepa_probes.diagnosis.result import CostQuality
@@ -54,7 +60,7 @@ def run_cell(folder: Path) -> CellResult:
     run = folder if cell.run is None else Path(cell.run)
     opened = open_model(run)
     model = _with_dynamics(opened.world, cell)
-    if model.dynamics is None:
+    if model.dynamics is None and not cell.shared:
         raise UserError(
             f"{run}: {opened.config.method} has no dynamics; a comparison is of methods that learn what actions do, "
             "such as lewm, pldm, dino_wm and latent_dynamics"
@@ -64,13 +70,9 @@ def run_cell(folder: Path) -> CellResult:
         logger.info(f"{run}: measuring latents and what is imagined")
         recorded = measure.encode_recordings(model, data, cell.measure)
         r2 = measure.state_r2(recorded)
-        futures = measure.forecast(model, recorded, cell.measure)
-        speed = measure.frames_per_second(model, recorded)
-        calls = measure.calls_per_step(model, recorded)
-        plan, cost = _plan(model, run, cell, folder)
-        dreamt = None
-        if cell.dream is not None and cell.baseline in (None, "random_encoder"):
-            dreamt = DreamResult.find([folder]) or dream(run, cell.dream, out=None if run == folder else folder)
+        known = {} if model.dynamics is None else _of_dynamics(model, recorded, run, cell, folder)
+        if cell.tokenize:
+            _write_latents(cell.shards, folder / LATENTS_FOLDER, run)
     result = CellResult(
         model=cell.model,
         seed=cell.seed,
@@ -78,19 +80,11 @@ def run_cell(folder: Path) -> CellResult:
         method=opened.config.method,
         predictor=getattr(opened.config.dynamics, "kind", "none"),
         encoder=_encoder_origin(run),
-        parameters=_count(model.dynamics),
+        parameters=0 if model.dynamics is None else _count(model.dynamics),
         encoder_parameters=_count(model.encoder),
         training=training,
         state_r2=r2,
-        forecast=futures,
-        cost=cost,
-        plan=plan and Success.model_validate(plan.model_dump(include=set(Success.model_fields))),
-        agents=plan.baselines if plan else {},
-        seconds_per_plan=plan and plan.seconds_per_plan,
-        dream=dreamt and Score.model_validate(dreamt.model_dump(include=set(Score.model_fields))),
-        dream_agents=dreamt.baselines if dreamt else {},
-        frames_per_second=speed,
-        calls_per_step=calls,
+        **known,
         cpu_seconds=round(cpu_seconds() - began, 2),
     )
     result.write(folder)
@@ -117,6 +111,35 @@ def _with_dynamics(model: LatentWorldModel, cell: CellConfig) -> LatentWorldMode
         return model
     dynamics = Identity() if cell.baseline == "identity" else ShuffledActions(model.dynamics)
     return LatentWorldModel(model.encoder, dynamics.eval(), model.spec, model.preprocessing)
+
+
+def _of_dynamics(
+    model: LatentWorldModel, recorded: measure.Recorded, run: Path, cell: CellConfig, folder: Path
+) -> dict[str, Any]:
+    """What is imagined, planned and dreamt: fields of the result."""
+    known: dict[str, Any] = {
+        "forecast": measure.forecast(model, recorded, cell.measure),
+        "frames_per_second": measure.frames_per_second(model, recorded),
+        "calls_per_step": measure.calls_per_step(model, recorded),
+    }
+    plan, known["cost"] = _plan(model, run, cell, folder)
+    if plan is not None:
+        known["plan"] = Success.model_validate(plan.model_dump(include=set(Success.model_fields)))
+        known |= {"agents": plan.baselines, "seconds_per_plan": plan.seconds_per_plan}
+    if cell.dream is not None and cell.baseline in (None, "random_encoder"):
+        dreamt = DreamResult.find([folder]) or dream(run, cell.dream, out=None if run == folder else folder)
+        known["dream"] = Score.model_validate(dreamt.model_dump(include=set(Score.model_fields)))
+        known["dream_agents"] = dreamt.baselines
+    return known
+
+
+def _write_latents(shards: str, out: Path, run: Path) -> None:
+    """What models on this encoder train on; a part of them, of a start that was stopped, is written again."""
+    if (out / LATENTS).is_file():
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    logger.info(f"{run}: writing latents of all frames")
+    tokenize(shards, out, str(run))
 
 
 def _plan(

@@ -17,14 +17,21 @@ from jepa_data.writable import holding
 from jepa_probes.comparison.cell import DESCRIPTION, ERROR
 from jepa_probes.comparison.config import CellConfig, CompareConfig
 from jepa_probes.comparison.expand import Job, expand
-from jepa_probes.comparison.launch import make_launcher, run_jobs
+from jepa_probes.comparison.launch import LOG, make_launcher, run_jobs
 from jepa_probes.comparison.page import write_page
 from jepa_probes.comparison.result import CellResult, Comparison
 from jepa_probes.comparison.verdicts import verdicts
 
 logger = logging.getLogger(__name__)
 MEASURED = (CellResult.FILE, "plan.json", "dream.json")
-HOW = {"measure", "plan", "dream", "threads"}  # settings that change what is measured, and not what is trained
+HOW = {
+    "shared",
+    "tokenize",
+    "measure",
+    "plan",
+    "dream",
+    "threads",
+}  # settings that change what is measured, and not what is trained
 
 
 def compare(config: CompareConfig, *, overwrite: bool = False) -> Comparison:
@@ -102,6 +109,8 @@ def _trained_otherwise(folder: Path, cell: CellConfig) -> bool:
         return False
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} exists and is no cell of a comparison (no {DESCRIPTION}); give another out=FOLDER")
+    if {path.name for path in folder.iterdir()} <= {DESCRIPTION, ERROR, LOG}:
+        return False  # it waits yet, or failed before its training
     before = load(folder / DESCRIPTION, CellConfig)
     now = from_dict(cell.model_dump(mode="json"), CellConfig)  # as it would be read from that file
     return before.model_dump(exclude=HOW) != now.model_dump(exclude=HOW)

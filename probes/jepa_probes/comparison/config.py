@@ -103,6 +103,11 @@ class CompareConfig(Config):
     reference: str | None = Field(
         default=None, description="the model that the baselines are made of; none: the first that is trained"
     )
+    tokenize: bool = Field(
+        default=False,
+        description="write the latents of a shared encoder once (CELL/latents); those that name it in encoder_of train "
+        "on them, without video",
+    )
     measure: MeasureConfig = MeasureConfig()
     plan: PlanConfig | None = Field(
         default={"tasks": 100, "simulator_tasks": 0},
@@ -162,7 +167,8 @@ class CompareConfig(Config):
 class CellConfig(Config):
     """One model with one seed: CELL/cell.yaml, all that its result depends on.
 
-    `run`: the model that is measured, which is not trained here.
+    `run`: the model that is measured, which is not trained here. `shared`: other cells take its encoder, so it may do
+    without dynamics. `tokenize`: its latents are written for them.
     """
 
     model: str
@@ -172,6 +178,8 @@ class CellConfig(Config):
     shards: str
     training: PretrainConfig | None = None
     budget: Budget | None = None
+    shared: bool = False
+    tokenize: bool = False
     measure: MeasureConfig
     plan: PlanConfig | None = None
     dream: DreamConfig | None = None

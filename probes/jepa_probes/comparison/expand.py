@@ -19,6 +19,7 @@ from jepa_probes.comparison.config import SECTIONS, Baseline, Budget, CellConfig
 from jepa_probes.comparison.result import cell_name
 
 logger = logging.getLogger(__name__)
+LATENTS_FOLDER = "latents"  # in the cell whose encoder they are of
 FIRST_STEP = 1  # stands for the steps that a budget in minutes is yet to tell
 
 
@@ -73,7 +74,7 @@ class _Cells:
         jobs = []
         for seed in seeds:
             run = entry.run.replace("{seed}", str(seed))
-            check_taken(name, Path(run), self.shards)
+            check_taken(name, Path(run), self.shards, shared=self._is_shared(name))
             jobs.append(Job(self._cell(name, seed, run=run)))
         return jobs
 
@@ -105,14 +106,24 @@ class _Cells:
         sections = self._sections(name)
         after: tuple[str, ...] = ()
         if entry.encoder_of is not None:
-            if self.entries[entry.encoder_of].run is None:
-                after = (cell_name(entry.encoder_of, seed),)
+            source = self._source(entry.encoder_of, seed)
+            if self.config.tokenize or self.entries[entry.encoder_of].run is None:
+                after = (source,)
             sections.pop("encoder", None)
-            sections["method"] = sections.get("method", {}) | {
-                "encoder_from": str(self._folder(entry.encoder_of, seed))
-            }
+            method = {"encoder_from": str(self._folder(entry.encoder_of, seed))}
+            if self.config.tokenize:
+                method["latents_from"] = str(self.out / source / LATENTS_FOLDER)
+            sections["method"] = sections.get("method", {}) | method
         training = self._training(name, seed, sections)
         return Job(self._cell(name, seed, training=training, budget=self._budget(name)), after)
+
+    def _source(self, name: str, seed: int) -> str:
+        """The cell of a model whose encoder others take; there is only one of a run that is the same for all seeds."""
+        run = self.entries[name].run
+        return cell_name(name, seed if run is None or "{seed}" in run else self.config.seeds[0])
+
+    def _is_shared(self, name: str) -> bool:
+        return any(entry.encoder_of == name for entry in self.entries.values())
 
     def _folder(self, name: str, seed: int) -> Path:
         run = self.entries[name].run
@@ -139,6 +150,8 @@ class _Cells:
     def _cell(self, name: str, seed: int, **settings: Any) -> CellConfig:
         c = self.config
         shared = {"measure": c.measure, "plan": c.plan, "dream": c.dream, "threads": c.threads}
+        if self._is_shared(name):
+            shared |= {"shared": True, "tokenize": c.tokenize}
         return CellConfig(model=name, seed=seed, shards=self.shards, **shared, **settings)
 
 
@@ -152,13 +165,19 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def check_taken(name: str, run: Path, shards: str) -> None:
-    """Raises UserError if there is no run, or it cannot be compared on these shards."""
+def check_taken(name: str, run: Path, shards: str, *, shared: bool = False) -> None:
+    """Raises UserError if there is no run, or it cannot be compared on these shards.
+
+    Args:
+        shared: others take its encoder, so it may do without dynamics.
+    """
     where = f"models.{name}: {run}"
     try:
         about, data = read_config(model_folder(run)), run_config(run).data
     except UserError as error:
         raise UserError(f"models.{name}: {error}") from None
+    if about.dynamics is None and shared:
+        return
     if about.dynamics is None:
         raise UserError(
             f"{where}: a model of {about.method}, which has no dynamics; expected one that predicts what actions do, "

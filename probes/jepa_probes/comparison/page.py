@@ -75,6 +75,8 @@ def _samples(axes: Axes, groups: Groups, theme: str) -> None:
     points = {}
     for name, cells in groups.items():
         horizons = [scores.horizon for scores in cells[0].forecast.sampled]
+        if not horizons:  # an encoder without dynamics
+            continue
         shown = min(horizons, key=lambda h: abs(h - HORIZON))
         scores = [each for cell in cells if (each := cell.sampled(shown))]
         points[name] = [(k, _mean([each.best_of.get(k) for each in scores])) for k in scores[0].best_of]

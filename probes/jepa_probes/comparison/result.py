@@ -53,11 +53,11 @@ class Forecast(Part):
             to all latents. None without a density.
     """
 
-    history: int
-    errors: list[PredictionErrors]
-    state_r2: dict[int, Number]
-    sampled: list[Sampled]
-    nll: Number
+    history: int = 0
+    errors: list[PredictionErrors] = Field(default=[])
+    state_r2: dict[int, Number] = Field(default={})
+    sampled: list[Sampled] = Field(default=[])
+    nll: Number = None
 
 
 class CellResult(Result):
@@ -66,13 +66,15 @@ class CellResult(Result):
     Attributes:
         baseline: which one it is; None for a model.
         encoder: cells of one text share their latents.
-        parameters: of the dynamics; `encoder_parameters` of the encoder.
+        parameters: of the dynamics, 0 without any; `encoder_parameters` of the encoder.
         training: None for baselines that are not trained.
         state_r2: of a linear map from one latent step to states: `all` (the headline of `jepa probe`), `position`,
             `angle`, `velocity`; only those that there are.
         cost: does a low latent cost mean a low true one? plan: success; agents: of others at the same tasks.
         dream: of a controller that learned in the model's dreams; dream_agents: of others.
         frames_per_second: of imagined video. calls_per_step: how often a step runs the network.
+
+    A model without dynamics, whose encoder others share, has only its `state_r2`.
     """
 
     FILE: ClassVar[str] = "cell.json"
@@ -87,15 +89,15 @@ class CellResult(Result):
     encoder_parameters: int
     training: TrainingCost | None
     state_r2: dict[str, Number]
-    forecast: Forecast
+    forecast: Forecast = Forecast()
     cost: CostQuality | None = None
     plan: Success | None = None
     agents: dict[str, Success] = Field(default={})
     seconds_per_plan: Number = None
     dream: Score | None = None
     dream_agents: dict[str, Score] = Field(default={})
-    frames_per_second: float
-    calls_per_step: int
+    frames_per_second: Number = None
+    calls_per_step: int | None = None
     cpu_seconds: float
 
     def error(self, horizon: int, other: Literal["model", "shuffled"] = "model") -> float | None:

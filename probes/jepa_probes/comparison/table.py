@@ -55,7 +55,8 @@ def report(comparison: Comparison) -> list[str]:
 def sections(comparison: Comparison) -> list[Section]:
     """The tables."""
     groups = by_model(comparison.cells)
-    return [_costs(groups), _forecasts(groups), _decisions(groups)]
+    tables = (_costs(groups), _forecasts(groups), _decisions(groups))
+    return [table for table in tables if len(table.rows[0]) > 1]
 
 
 def pooled(successes: Iterable[Success | None]) -> Success | None:

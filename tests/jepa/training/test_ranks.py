@@ -27,7 +27,7 @@ class Recorder(Callback):
         self.keys, self.masks = [], []
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        _, hidden = Tube(Tube.Config(ratio=0.5))((2, 4, 4), len(batch), module.generator(batch_idx))
+        _, hidden = Tube(Tube.Config(ratio=0.5)).of(batch.video, (2, 4, 4), module.generator(batch_idx))
         self.keys.append(list(batch.keys))
         self.masks.append(hidden.tolist())
 

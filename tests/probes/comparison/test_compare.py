@@ -16,6 +16,7 @@ from jepa.cli import main
 from jepa.config import UserError, from_dict, load
 from jepa_data.sources.rollouts import Recording, record
 from jepa_probes.comparison import budget, launch, measure
+from jepa_probes.comparison.compare import _prepared
 from jepa_probes.comparison.config import CompareConfig
 from jepa_probes.comparison.expand import expand, merged
 from jepa_probes.comparison.launch import Finished, Local, Submitit, run_jobs
@@ -126,6 +127,11 @@ def test_other_trainings_are_refused_and_other_measures_keep_the_training(corpus
     second = jepa.compare(config(corpus, tmp_path / "out", **small | {"measure": wider}))
     assert first.cells[0].training == second.cells[0].training
     assert set(second.cells[0].forecast.sampled[0].best_of) == {1, 2}
+    waiting = tmp_path / "waiting" / "lewm-0"
+    waiting.mkdir(parents=True)
+    shutil.copy(tmp_path / "out" / "lewm-0" / "cell.yaml", waiting)  # described, and not begun
+    jobs = expand(config(corpus, tmp_path / "waiting", **small, budget={"steps": 4}))
+    assert _prepared(jobs, tmp_path / "waiting", overwrite=False) == jobs
     third = jepa.compare(config(corpus, tmp_path / "out", **small, budget={"steps": 4}), overwrite=True)
     assert third.cells[0].training is not None and third.cells[0].training.steps == 4
 
@@ -318,11 +324,35 @@ def test_several_seeds_are_one_row_with_their_spread(done: tuple[Path, Compariso
     assert " ± 0.14" in tables[1].rows[1][1]
 
 
+def test_an_encoder_without_dynamics_can_be_shared_and_its_latents_are_written_once(corpus: Path, tmp_path: Path):
+    data = {"image_size": 64}
+    models = {
+        "V": {"encoder": {"kind": "vae", "width": 4}, "data": data, "method": {"kind": "vae"}},
+        "V_M": {"encoder_of": "V", "data": data, "method": {"predictor": {"kind": "mdn_rnn", "hidden": 8}}},
+    }
+    shared = {"models": models, "baselines": [], "plan": None, "reference": None}
+    video = jepa.compare(config(corpus, tmp_path / "video", **shared))
+    stored = jepa.compare(config(corpus, tmp_path / "stored", **shared, tokenize=True))
+    latents = tmp_path / "stored" / "V-0" / "latents"
+    assert (latents / "latents.json").is_file() and not (tmp_path / "video" / "V-0" / "latents").exists()
+    assert f"latents_from: {latents}" in (tmp_path / "stored" / "V_M-0" / "config.yaml").read_text()
+    for result in (video, stored):
+        alone, both = result.cells
+        assert alone.forecast.errors == [] and alone.parameters == 0 and "position" in alone.state_r2
+        assert [errors.horizon for errors in both.forecast.errors] == [1, 2] and both.state_r2 == alone.state_r2
+        titles = [section.title for section in sections(result)]
+        assert titles == ["What it takes", "What it knows and imagines"]  # nothing was planned or dreamt
+    for one, other in zip(video.cells[1].forecast.errors, stored.cells[1].forecast.errors, strict=True):
+        assert one.model == pytest.approx(other.model, rel=0.05)  # trained on latents in bf16
+    page = (tmp_path / "stored" / "compare.html").read_text()
+    assert '<th scope="row">V</th>' in page and "V M" in page
+
+
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[3].glob("configs/compare/*.yaml")), ids=lambda p: p.stem)
 def test_shipped_comparisons_fit(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("jepa_probes.comparison.expand.check_taken", lambda *_: None)
     jobs = expand(load(path, CompareConfig))
-    assert len(jobs) == 3 * (10 + 3) and all(job.config.plan is not None for job in jobs)
+    assert len(jobs) == 3 * (13 + 3) and all(job.config.plan is not None for job in jobs)
 
 
 def test_a_section_of_another_kind_takes_nothing_over():

@@ -1,0 +1,131 @@
+"""The loss and the gradients of every method over several ranks are those of one process with the whole batch."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from jepa.config import from_dict
+from jepa.methods.base import Batch, Method
+from jepa.training.build_method import build_method
+from jepa.training.config import PretrainConfig
+from jepa.training.seeds import seeded
+from jepa.training.trainer import BatchNormOverRanks
+
+CLIPS, FRAMES, SIDE, ACTION = 8, 6, 32, 2
+VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 2, "heads": 2}
+CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 16}
+PER_FRAME = {"kind": "per_frame", "of": VIT | {"tubelet": 2}}
+MASKED = {"width": 24, "depth": 1, "heads": 2}
+RSSM = {"kind": "rssm", "recurrent_size": 16, "hidden": 16, "categoricals": 2, "classes": 4, "blocks": 2}
+CDIT = {"kind": "cdit", "hidden": 16, "depth": 1, "heads": 2, "context": 2}
+
+
+def latent(predictor: dict[str, Any], encoder: dict[str, Any] = CONV) -> dict[str, Any]:
+    return {"encoder": encoder, "method": {"kind": "latent_dynamics", "predictor": predictor}}
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "vjepa": {"encoder": VIT, "method": {"kind": "vjepa", "predictor": MASKED}},
+    "vjepa of images and video": {
+        "encoder": VIT | {"images": True, "levels": [0, 1]},
+        "method": {"kind": "vjepa", "predictor": MASKED, "dense": {"weight": 0.5, "start": 0, "end": 1}},
+    },
+    "levjepa": {"encoder": VIT | {"cls_token": True}, "method": {"kind": "levjepa", "directions": 16}},
+    "vpixel": {"encoder": VIT, "method": {"kind": "vpixel", "predictor": MASKED}},
+    "lewm": {"encoder": CONV, "method": {"kind": "lewm", "directions": 16, "predictor": {"hidden": 16}}},
+    "pldm": {"encoder": CONV, "method": {"kind": "pldm", "predictor": {"hidden": 16}}},
+    "vae": {"encoder": {"kind": "vae", "width": 4}, "method": {"kind": "vae"}},
+    "dreamer": {"encoder": CONV, "method": {"kind": "dreamer", "predict": "nothing", "predictor": RSSM}},
+    "dreamer of embeddings": {
+        "encoder": CONV,
+        "method": {"kind": "dreamer", "predict": "nothing", "predictor": RSSM, "reconstruct": "embedding"},
+    },
+    "vjepa_ac": {
+        "encoder": PER_FRAME,
+        "method": {"kind": "vjepa_ac", "predictor": {"hidden": 24, "depth": 1, "heads": 2}},
+    },
+    "nwm": {"encoder": PER_FRAME, "method": {"kind": "nwm", "predictor": CDIT}},
+    "mlp": latent({"kind": "mlp", "hidden": 16}),
+    "gru": latent({"kind": "gru"}),
+    "mdn_rnn": latent({"kind": "mdn_rnn", "hidden": 16}),
+    "rssm": latent(RSSM),
+    "latent_variable": latent({"kind": "latent_variable"}),
+    "cdit": latent(CDIT),
+}
+
+
+def build(name: str) -> Method:
+    tree = {
+        "run": "",
+        "data": {"shards": "", "batch_size": CLIPS, "clip_frames": FRAMES},
+        "trainer": {"steps": 1},
+    }
+    config = from_dict(tree | CASES[name], PretrainConfig)
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
+    method = build_method(config, side(name), 0 if "levjepa" in name or "vae" in name else ACTION, ())
+    with torch.no_grad():  # outputs that begin at zero hide what is before them
+        for parameter in method.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return method
+
+
+def side(name: str) -> int:
+    return 64 if name == "vae" else SIDE
+
+
+def batch(name: str) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    video = torch.randn(CLIPS, FRAMES, 3, side(name), side(name), generator=generator)
+    actions = torch.randn(CLIPS, FRAMES - 1, ACTION, generator=generator)
+    images = torch.arange(CLIPS) % 3 == 0 if "images" in name else None
+    return Batch(video, actions, images)
+
+
+def loss_and_gradients(method: Method, clips: Batch) -> list[Tensor]:
+    loss = method.loss(clips, seeded(0, 7, 0))["loss"]
+    trained = [p for p in method.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+    return [loss.detach(), *gradients]
+
+
+def part(clips: Batch, rank: int, ranks: int) -> Batch:
+    rows = torch.arange(CLIPS).chunk(ranks)[rank]
+    changes = {name: None if (x := getattr(clips, name)) is None else x[rows] for name in ("video", "actions")}
+    return replace(clips, **changes, is_image=None if clips.is_image is None else clips.is_image[rows])
+
+
+def work(rank: int, ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
+    found = {}
+    for name in CASES:
+        method = BatchNormOverRanks().apply(build(name))
+        assert isinstance(method, Method)
+        found[name] = loss_and_gradients(method, part(batch(name), rank, ranks))
+        for each in found[name]:  # as DDP
+            dist.all_reduce(each)
+            each /= ranks
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_loss_and_gradients_over_ranks_are_those_of_one_process(ranks: int, tmp_path: Path) -> None:
+    mp.spawn(work, (ranks, str(tmp_path)), ranks)  # pyright: ignore[reportPrivateImportUsage]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for name in CASES:
+        expected = loss_and_gradients(build(name), batch(name))
+        assert found[name][0] == pytest.approx(expected[0].item(), rel=1e-5), name
+        largest = max(gradient.abs().max() for gradient in expected[1:])
+        assert largest > 0, name
+        for got, gradient in zip(found[name][1:], expected[1:], strict=True):
+            assert torch.allclose(got, gradient, rtol=1e-3, atol=1e-5 * largest.item()), name
