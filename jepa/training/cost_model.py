@@ -2,9 +2,9 @@
 
 A clip is L tokens: S steps of N. Each kind of mask shows the context encoder a part M of them; its predictor sees all.
 
-    parameters of a block       (4 + 2r) D²  +  (9 + r) D                r: mlp_ratio, D: width
     kept for the backward pass  M (10 + 2r) D numbers a block: input, two norms, q k v before and after their turn,
-                                attention and its copy, the middle of the MLP before and after GELU
+                                attention and its copy, the middle of the MLP before and after GELU; with
+                                encoder.checkpoint_every only the input     r: mlp_ratio, D: width
     operations, forward         M (8 D² + 4r D² + 4 M D) a block; backward twice as many
     weights                     4 bytes, as much for the gradient, twice for AdamW; teacher 4 bytes; bf16 copies 2
 
@@ -16,11 +16,14 @@ autocast, for which 8 bytes a token and block are added: that, and what other pr
 from dataclasses import dataclass
 from typing import cast
 
+import torch
+
 from jepa.config import Component, UserError
 from jepa.encoders.video_vit import VideoViT
 from jepa.masks import MASKS
 from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.vjepa import VJEPA
+from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 
 SLACK = 1.15  # rotary tables, workspaces, fragments
@@ -58,18 +61,19 @@ class Blocks:
     depth: int
     mlp_ratio: float
 
-    def parameters(self) -> int:
-        hidden = int(self.width * self.mlp_ratio)
-        block = 4 * self.width**2 + 4 * self.width + 2 * self.width * hidden + hidden + self.width + 4 * self.width
-        return self.depth * block + 2 * self.width
-
     def flops(self, tokens: int) -> float:
         """Of the forward pass."""
         return self.depth * tokens * (8 * self.width**2 + 4 * self.mlp_ratio * self.width**2 + 4 * tokens * self.width)
 
-    def kept(self, tokens: int, number: int, norms: int) -> float:
-        """Bytes for the backward pass, where a number takes `number` of them, and norms `norms` a token and channel."""
-        return self.depth * tokens * self.width * (number * (10 + 2 * self.mlp_ratio) + norms)
+    def kept(self, tokens: int, number: int, norms: int, recomputed: int = 0) -> float:
+        """Bytes for the backward pass, where a number takes `number` of them, and norms `norms` a token and channel.
+
+        Args:
+            recomputed: blocks of which only the input is kept; one of them at a time is whole, in the backward pass.
+        """
+        inputs = recomputed * tokens * self.width * number
+        whole = self.depth - recomputed + min(1, recomputed)
+        return inputs + whole * tokens * self.width * (number * (10 + 2 * self.mlp_ratio) + norms)
 
 
 def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
@@ -88,6 +92,10 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     pixels = 3 * encoder.tubelet * encoder.patch**2
     number = 2 if bf16 else 4
     norms = 8 * (gpu and bf16)
+    every = encoder.checkpoint_every
+    recomputed = encoder.depth // every if every else 0
+    levels = max(1, len(encoder.levels))
+    target = levels * vit.width
     # The teacher sees all. Its widest moment stays behind until the memory is given to others; the video itself is
     # there in fp32.
     flops = vit.flops(tokens) + 2 * tokens * vit.width * pixels
@@ -95,12 +103,14 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     for mask in method.masks:
         visible = tokens - steps * target_cells(_blocks(mask), side, side)
         flops += 3 * (vit.flops(visible) + 2 * visible * vit.width * pixels)
-        flops += 3 * (predictor.flops(tokens) + 2 * tokens * vit.width * predictor.width)
-        kept += vit.kept(visible, number, norms) + predictor.kept(tokens, number, norms)
-        kept += number * visible * pixels + 4 * 2 * (tokens - visible) * vit.width  # patches; prediction and target
-    whole = vit.parameters() + pixels * vit.width + vit.width
-    part = predictor.parameters() + 2 * vit.width * predictor.width + predictor.width + vit.width
-    part += len(method.masks) * predictor.width
+        flops += 3 * (predictor.flops(tokens) + tokens * (vit.width + target) * predictor.width)
+        kept += vit.kept(visible, number, norms, recomputed) + predictor.kept(tokens, number, norms)
+        predicted = tokens - visible if method.dense is None else tokens
+        kept += number * visible * pixels + 4 * 2 * predicted * target  # patches; prediction and target
+    with torch.device("meta"):  # sizes without memory
+        built = build_method(config, size, 0)
+    whole = sum(p.numel() for p in built.encoder.parameters())
+    part = sum(p.numel() for p in built.parameters() if p.requires_grad) - whole
     fixed = (16 + 2 * bf16) * (whole + part) + 4 * whole * (method.teacher == "ema")
     return StepSize(whole, part, tokens, flops, fixed, round(kept))
 

@@ -172,15 +172,31 @@ def index(
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="A folder of videos, or of shards.")],
+    folder: Annotated[Path | None, typer.Argument(help="A folder of videos, or of shards.")] = None,
     write: Annotated[Path | None, typer.Option(help="Write the recommended config to this file.")] = None,
     workers: Annotated[int | None, WORKERS] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A V-JEPA config, or the name of a published one: its memory and time instead.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, with --recipe.")] = 8,
+    gpu_memory: Annotated[float, typer.Option(min=0.1, help="GiB of each.")] = 80.0,
+    tflops: Annotated[float, typer.Option(min=0.001, help="That each reaches: about 40 % of its peak.")] = 400.0,
 ) -> None:
-    """Check a folder of videos and this machine, and recommend a config with estimates of memory and time."""
+    """Check a folder of videos and this machine, and recommend a config with estimates of memory and time.
+
+    Example: jepa doctor --recipe vjepa2_vitl --devices 8
+    """
     from jepa.config import UserError
     from jepa.training.doctor import doctor as run
+    from jepa.training.doctor.recipe import recipe_lines
     from jepa_data.writable import check_file
 
+    if (folder is None) == (recipe is None):
+        raise UserError("expected either FOLDER, to look at videos, or --recipe CONFIG")
+    if recipe is not None:
+        typer.echo("\n".join(recipe_lines(recipe, devices, gpu_memory * 2**30, tflops * 1e12)))
+        return
+    assert folder is not None
     if write is not None and write.exists():
         raise UserError(f"{write}: is there already. Give another file: --write FILE")
     if write is not None:

@@ -1,5 +1,6 @@
 """`jepa doctor`: usable videos, memory that was computed against memory that was measured, a config that trains."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.cost_model import step_size
 from jepa.training.doctor import advise, clip_of, doctor, training_rate
+from jepa.training.doctor.recipe import recipe_lines
 from jepa.training.pretrain import pretrain
 from jepa_data.errors import DataError
 from jepa_data.inspect import hardware
@@ -72,7 +74,40 @@ def test_computed_parameters_are_those_of_the_model(width: int, size: int, heads
 def test_what_torch_keeps_for_the_backward_pass_is_what_was_computed(
     width: int, size: int, heads: int, bf16: bool
 ) -> None:
-    config = described(width, size, batch=2, heads=heads)
+    assert 0.6 < measured_over_computed(described(width, size, batch=2, heads=heads), bf16) < 1.0
+
+
+def test_kept_numbers_of_recomputed_blocks_and_of_a_dense_loss() -> None:
+    plain = described(192, 96, batch=2)
+    assert plain.encoder is not None
+    recomputed = plain.model_copy(update={"encoder": plain.encoder.model_copy(update={"checkpoint_every": 1})})
+    sizes = [step_size(config, bf16=False, gpu=False).clip_bytes for config in (plain, recomputed)]
+    assert sizes[1] < 0.85 * sizes[0]
+    assert 0.5 < measured_over_computed(recomputed, bf16=False) < 1.0
+    tree = plain.model_dump(mode="json", exclude={"encoder": {"size"}})
+    tree["encoder"] |= {"levels": [1, 3], "position_grid": 6, "images": True}
+    tree["method"]["dense"] = {"weight": 0.5, "start": 0, "end": 1}
+    assert 0.5 < measured_over_computed(from_dict(tree, PretrainConfig), bf16=False) < 1.0
+
+
+def test_a_recipe_on_several_devices_gets_as_much_as_fits() -> None:
+    lines = recipe_lines("vjepa2_vitl", 8, 80.0 * 2**30, 4e14)
+    assert "303.9 M parameters in the encoder" in lines[0] and "384 clips of each step" in lines[2]
+    kept, recomputed = (int(re.findall(r"(\d+) at a time", line)[0]) for line in lines[3:5])
+    assert 4 <= kept < recomputed <= 384 and 384 % kept == 384 % recomputed == 0
+    assert "not one fits" in recipe_lines("vjepa2_vitl", 8, 7.0 * 2**30, 4e14)[3]
+    with pytest.raises(UserError, match="does not divide into 7 devices"):
+        recipe_lines("vjepa2_vitl", 7, 80.0 * 2**30, 4e14)
+    with pytest.raises(UserError, match=r"no published recipe of that name: .*vjepa2_vitl"):
+        recipe_lines("vitl", 8, 80.0 * 2**30, 4e14)
+    with pytest.raises(UserError, match="expected either FOLDER"):
+        verb()
+
+
+def measured_over_computed(config: PretrainConfig, bf16: bool) -> float:
+    """Bytes that torch keeps of the loss of two clips, over those that were computed."""
+    size = config.data.image_size
+    assert size is not None
     method = build_method(config, size, 0)
     own = {p.untyped_storage().data_ptr() for p in method.parameters()}  # pyright: ignore
     kept: dict[int, tuple[int, torch.Tensor]] = {}  # the tensors too, so that no place is used twice
@@ -86,7 +121,7 @@ def test_what_torch_keeps_for_the_backward_pass_is_what_was_computed(
     measured = sum(size for place, (size, _) in kept.items() if place not in own)
     found = step_size(config, bf16=bf16, gpu=False)
     copies = 2 * (found.encoder + found.predictor) if bf16 else 0  # counted with the weights
-    assert 0.6 < (measured - copies) / (2 * found.clip_bytes) < 1.0
+    return (measured - copies) / (2 * found.clip_bytes)
 
 
 PEAK = """
