@@ -144,18 +144,19 @@ class Latents:
                 "uneven", f"the frames of a latent step are not {self.about.frames_apart} apart, as its latents need"
             )
         try:
-            return self._read(shard, key, torch.from_numpy(steps[:, 0]))
+            return self._read(shard, key, steps[:, 0])
         except (SafetensorError, OSError, IndexError, RuntimeError) as error:
             raise DecodeError("missing", f"{self.folder}: has no such latents of it ({error})") from error
 
-    def _read(self, shard: str, key: str, first: Tensor) -> Float32[np.ndarray, "S N D"]:
+    def _read(self, shard: str, key: str, first: Int64[np.ndarray, " S"]) -> Float32[np.ndarray, "S N D"]:
         name = Path(shard).stem + ENDING
         if name not in self._files:
             self._files[name] = safe_open(self.folder / name, "pt")
-        low, high = int(first.min()), int(first.max())
+        low, high = first.min().item(), first.max().item()
+        place = torch.from_numpy(first - low)
 
         def cut(tensor: str) -> Tensor:
-            return self._files[name].get_slice(tensor)[low : high + 1][first - low].float()
+            return self._files[name].get_slice(tensor)[low : high + 1][place].float()
 
         return (cut(key) if self.about.precision == "bf16" else cut(key) * cut(f"{key}.scale")).numpy()
 
