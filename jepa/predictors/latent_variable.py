@@ -122,8 +122,8 @@ class LatentVariablePredictor(Predictor):
         target = z[:, 1:].detach()
         prior = self.prior(seen)
         posterior = _gaussian(self.posterior_net(torch.cat((seen, target.flatten(2)), -1)))
-        rows, *size = posterior.mean.shape
-        noise = rank_part(lambda n: torch.randn(n, *size, generator=generator), rows).to(z)
+        rows, *inner = posterior.mean.shape
+        noise = rank_part(lambda n: torch.randn(n, *inner, generator=generator), rows).to(z)
         inferred = self.next_latent(seen, posterior.sample(noise), z[:, :-1])
         moving = self.width - self.static
         error = (inferred - target)[..., :moving].float().square().sum((-1, -2)).mean()
