@@ -42,6 +42,7 @@ class WorldSummary:
         row: as in HEADER.
         images: of an episode, and of a goal for it.
         speed: images per CPU second at 64 px, stepping included.
+        events: names of those that can happen.
     """
 
     name: str
@@ -49,6 +50,7 @@ class WorldSummary:
     row: tuple[str, ...] = ()
     images: UInt8[np.ndarray, "T 64 64 3"] | None = None
     speed: float | None = None
+    events: tuple[str, ...] = ()
 
 
 def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[WorldSummary]:
@@ -59,7 +61,8 @@ def summarize_worlds(*, look: bool = False, time_it: bool = False) -> Iterator[W
         try:
             world = make_batch(name, np.arange(1))
             images = _images(name) if look else None
-            yield WorldSummary(name, None, _row(world), images, _speed(name) if time_it else None)
+            speed = _speed(name) if time_it else None
+            yield WorldSummary(name, None, _row(world), images, speed, tuple(world.events))
         except DataError as error:
             yield WorldSummary(name, missing=str(error))
 

@@ -65,6 +65,9 @@ def worlds(
     for world in summaries:
         if world.missing is not None:
             typer.echo(world.missing)
+    for events in dict.fromkeys(world.events for world in summaries if world.events):
+        names = ", ".join(world.name for world in summaries if world.events == events)
+        typer.echo(f"events of {names}: {', '.join(events)}")
     typer.echo("gym:ID is any Gymnasium environment that draws itself; it can be recorded, but has no goals.")
     if sheet is not None:
         count = inspection.sheet(summaries, sheet)

@@ -42,6 +42,7 @@ def test_a_world_that_is_not_here_says_so_and_the_others_are_reported(monkeypatc
     monkeypatch.setattr(env, "WORLDS", {name: env.WORLDS[name] for name in ("two-rooms", "push-t")})
     here, away = looking.summarize_worlds()
     assert here.missing is None and away.missing is not None
+    assert here.events == ("close-door", "open-door", "move-door-up", "move-door-down") and away.events == ()
     assert "pymunk" in away.missing and "pip install 'openjepa[pusht]'" in away.missing
     head, *rows = looking.table([here, away])
     assert [row[:2] for row in rows] == [("two-rooms", "2"), ("push-t", "not installed")]
