@@ -49,6 +49,11 @@ class Evolution(Learner):
             default=0.1, description="initial step size, in units of the weights of standardized features"
         )
         checks: Count = Field(default=256, description="dreams by which the best is kept")
+        diagonal: bool = Field(
+            default=False,
+            description="adapt only the variance of each weight (separable CMA-ES): as good in few generations, and "
+            "faster with hundreds of weights",
+        )
         mirrored: float = Field(
             default=0.0,
             ge=0,
@@ -130,6 +135,7 @@ def _cma(size: int, config: Evolution.Config, seed: int) -> Any:
         # Below 0.5 a share, above 1 a number; unconditional mirrors, not only of the worst.
         "CMA_mirrors": config.mirrored if config.mirrored < 0.5 else config.population // 2,
         "CMA_mirrormethod": 0,
+        "CMA_diagonal": config.diagonal,
     }
     rng = np.random.default_rng(seed)
     return cma.CMAEvolutionStrategy(np.zeros(size), config.std, options)

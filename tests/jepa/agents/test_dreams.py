@@ -143,9 +143,10 @@ def test_an_actor_learns_to_stay_alive(gradient) -> None:
     alive = dream.run(learner.actor.act, start, goal, 12).alive[:, -1].mean()
     assert alive > 0.9 > 0.5 > dream.run(stand, start, goal, 12).alive[:, -1].mean()
     assert history[-1][1] > history[0][1] + 1
-    few = Evolution.Config(generations=15, population=12, rollouts=8, horizon=12, std=0.5)
-    controller, _ = Evolution(few, dream, recorded(), SPACE, actor_inputs="latent").train()
-    assert dream.run(controller.act, start, goal, 12).alive[:, -1].mean() > 0.9
+    for diagonal in (False, True):
+        few = Evolution.Config(generations=15, population=12, rollouts=8, horizon=12, std=0.5, diagonal=diagonal)
+        controller, _ = Evolution(few, dream, recorded(), SPACE, actor_inputs="latent").train()
+        assert dream.run(controller.act, start, goal, 12).alive[:, -1].mean() > 0.9
 
 
 def test_a_reward_head_begins_at_zero_and_learns_rewards_of_any_scale() -> None:
