@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     results = [run_seed(given.config, seed, given.overrides) for seed in range(given.seeds)]
     config = load(given.config, OnlineConfig, [*given.overrides, f"evaluation_episodes={EPISODES}"])
     print(f"{'steps':>8}" + "".join(f"  seed {seed:<4}" for seed in range(given.seeds)))  # noqa: T201

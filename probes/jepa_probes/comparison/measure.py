@@ -1,6 +1,7 @@
 """What is measured of a model on recordings: what its latents hold, what it imagines, and how fast."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -149,15 +150,14 @@ def frames_per_second(model: LatentWorldModel, recorded: Recorded) -> float:
 
 @torch.no_grad()
 def calls_per_step(model: LatentWorldModel, recorded: Recorded) -> int:
-    """How often one step runs the layer that it runs most often: 1, or the steps of a diffusion; 0 without layers."""
+    """How often one step runs its largest layer: 1, or the steps of a diffusion; 0 without layers."""
     dynamics = model.dynamics
     assert isinstance(dynamics, nn.Module)
-    calls: dict[str, int] = {}
+    calls: Counter[nn.Module] = Counter()
     hooks = []
-    for name, module in dynamics.named_modules():
+    for module in dynamics.modules():
         if list(module.parameters(recurse=False)):
-            count = _counter(calls, name)
-            hooks.append(module.register_forward_hook(count))
+            hooks.append(module.register_forward_hook(lambda layer, *_: calls.update([layer])))
     state = _some_state(model, recorded)
     calls.clear()
     try:
@@ -165,14 +165,11 @@ def calls_per_step(model: LatentWorldModel, recorded: Recorded) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return max(calls.values(), default=0)
+    return calls[max(calls, key=_own_size)] if calls else 0
 
 
-def _counter(calls: dict[str, int], name: str):
-    def count(*_: object) -> None:
-        calls[name] = calls.get(name, 0) + 1
-
-    return count
+def _own_size(layer: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters(recurse=False))
 
 
 def _some_state(model: LatentWorldModel, recorded: Recorded):

@@ -82,6 +82,12 @@ def record(
 
 
 @torch.no_grad()
+def share_below(costs: Float[Tensor, "E K"], cost: Float[Tensor, "E 1"]) -> Float[Tensor, " E"]:
+    """The share of the costs below another; those that are as high, but for rounding, count half."""
+    alike = torch.isclose(costs, cost.expand_as(costs), rtol=1e-5, atol=0)
+    return (((costs < cost) & ~alike).float() + 0.5 * alike).mean(1)
+
+
 def measure_cost(
     model: LatentWorldModel, protocol: Protocol, settings: PlanSettings, policy: str, starts: int, candidates: int
 ) -> CostQuality:
@@ -110,7 +116,7 @@ def measure_cost(
     done = episodes.after.unflatten(1, (settings.horizon, step)).flatten(2)
     plans = _random_plans(planning, settings, len(z), candidates, protocol.seed)
     latent = cost(plans)
-    rank = (latent < cost(done[:, None])).float().mean(1)
+    rank = share_below(latent, cost(done[:, None]))
     away = torch.from_numpy(episodes.start.distance(episodes.goal) > protocol.radius)
     rows = away if away.any() else torch.ones_like(away)
     measured = CostQuality(

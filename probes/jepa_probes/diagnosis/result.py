@@ -55,7 +55,8 @@ class CostQuality(Part):
 
     Attributes:
         spread: coefficient of variation of the latent costs of random plans; `true_spread` of their true costs.
-        recorded_rank: share of the random plans that cost less than what was done on the way to the goal, in latents.
+        recorded_rank: share of the random plans that cost less than what was done on the way to the goal, in latents;
+            of those that cost the same, half.
         correlation: Spearman's, of latent and true cost; None where the world makes no copies.
     """
 

@@ -9,7 +9,7 @@ from jepa.planners.cem import CEM
 from jepa.planners.gradient import Gradient
 from jepa.planners.hybrid import Hybrid
 from jepa.planners.random_shooting import RandomShooting
-from jepa_probes.diagnosis.cost_quality import spearman
+from jepa_probes.diagnosis.cost_quality import share_below, spearman
 from jepa_probes.diagnosis.open_loop import measure_exploitation
 from jepa_probes.diagnosis.quantities import StateCode, kind_of, read_out
 from jepa_probes.planning.settings import enlarged
@@ -100,6 +100,12 @@ def test_rank_correlation_is_of_ranks() -> None:
     assert spearman(costs, costs.exp()) == pytest.approx(1.0)
     assert spearman(costs, -costs) == pytest.approx(-1.0)
     assert spearman(costs, torch.ones(3, 50)) == 0.0
+
+
+def test_costs_that_are_as_high_count_half() -> None:
+    costs = torch.tensor([[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+    assert share_below(costs, torch.tensor([[3.0], [2.0]])).tolist() == [0.625, 0.5]
+    assert share_below(costs * (1 + 1e-7), torch.tensor([[0.5], [2.0]])).tolist() == [0.0, 0.5]
 
 
 def test_latents_beyond_the_recordings_are_counted() -> None:
