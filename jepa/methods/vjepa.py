@@ -139,10 +139,12 @@ class VJEPA(Method):
             )
         if is_image is None or not self.encoder.images or not is_image.any():
             return self._loss(batch.video, "video", generator)
-        images = self._loss(batch.video[:, :1], "image", generator, is_image)
         if is_image.all():
-            return images
+            for mask in self.masks:  # what other ranks draw for video
+                mask.of(batch.video, self.encoder.grid(batch.video), generator)
+            return self._loss(batch.video[:, :1], "image", generator)
         clips = self._loss(batch.video, "video", generator, ~is_image)
+        images = self._loss(batch.video[:, :1], "image", generator, is_image)
         share = is_image.float().mean()
         return {name: share * images[name] + (1 - share) * clips[name] for name in clips}
 

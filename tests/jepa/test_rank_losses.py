@@ -84,7 +84,7 @@ def batch(name: str) -> Batch:
     generator = torch.Generator().manual_seed(1)
     video = torch.randn(CLIPS, FRAMES, 3, side(name), side(name), generator=generator)
     actions = torch.randn(CLIPS, FRAMES - 1, ACTION, generator=generator)
-    images = torch.arange(CLIPS) % 3 == 0 if "images" in name else None
+    images = torch.arange(CLIPS) < CLIPS // 2 if "images" in name else None  # one of two ranks has no video
     return Batch(video, actions, images)
 
 
