@@ -75,7 +75,7 @@ DEMOS = {
         "plan/push_t.yaml",
     ),
     "world-models": Demo(
-        Recording("take-cover", episodes=500, frames=300),
+        Recording("take-cover", episodes=1000, frames=300),
         "pretrain/take_cover/mdn_rnn.yaml",
         dreaming="dream/take_cover.yaml",
         before=("encoder", "pretrain/take_cover/vae.yaml"),
