@@ -98,8 +98,8 @@ class LeVJEPA(Method):
             random_resized_crop(video, self.local_size, c.local_scale, c.aspect, generator=draws)
             for _ in range(c.local_views)
         ]
-        local = self._summary(torch.cat(parts), generator, c.local_views)
-        summaries = torch.cat((self._summary(whole, generator), local))
+        whole = self._summary(whole, generator)
+        summaries = torch.cat((whole, self._summary(torch.cat(parts), generator, c.local_views)))
         z = self.projector(summaries).float().unflatten(0, (1 + c.local_views, len(video)))  # [views, B, embedding]
         agreement = (z[1:] - z[0]).square().mean()
         gaussian = sigreg(z, generator, c.directions)

@@ -100,7 +100,8 @@ def train(run: Path, corpus: Path, method: str, devices: int, *words: str) -> li
     return [float(row["train/loss"]) for row in read_rows(run / "logs" / "metrics.csv")]
 
 
-@pytest.mark.parametrize("method", ["lewm", pytest.param("pldm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", RUNS)
 def test_a_run_of_two_ranks_has_the_losses_of_one_process(method: str, corpus: Path, tmp_path: Path) -> None:
     one = train(tmp_path / "one", corpus, method, 1)
     two = train(tmp_path / "two", corpus, method, 2)

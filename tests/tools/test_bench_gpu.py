@@ -11,6 +11,7 @@ import pytest
 from tests.bench import gpu
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_written(tmp_path: Path) -> None:
     words = ["-m", "tests.bench.gpu", "--tiny", "--minutes", "30", "--out", str(tmp_path / "gpu.json")]
     unchecked = {"JEPA_CHECK_SHAPES": "0", "OMP_NUM_THREADS": "1"}  # as `make bench-gpu`; torch.compile fails on checks

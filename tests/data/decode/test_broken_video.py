@@ -201,7 +201,9 @@ def check_fuzzed(backend: str, folder: Path, files: int) -> None:
     assert frames["as it is"] < 0.02 * frames.total()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", [name if name == "pyav" else pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS]
+)
 def test_damaged_files_crash_nothing_and_show_no_other_frame(backend: str, folder: Path) -> None:
     need(backend)
     check_fuzzed(backend, folder, 16)

@@ -57,6 +57,7 @@ def dawdlers(count: int = 400, steps: int = 8) -> tuple[Tensor, Tensor]:
     return z[:, :, None], actions
 
 
+@pytest.mark.slow
 def test_in_haste_it_does_as_those_did_who_were_there_soon() -> None:
     z, actions = dawdlers()
     here, goal = torch.zeros(1, 1, 1), torch.tensor([[[0.5]]])

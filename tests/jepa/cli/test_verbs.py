@@ -180,6 +180,7 @@ SHARED = {
 }
 
 
+@pytest.mark.slow
 def test_a_shared_model_is_worked_with_from_a_folder_of_ones_own(
     read_only: Path, tmp_path: Path, run_jepa: Jepa
 ) -> None:

@@ -151,6 +151,7 @@ def test_an_agent_with_nothing_wrong_is_reported_so(data: Path) -> None:
     assert (found.cost.correlation or 0) > 0.7 and (found.cost.recorded_rank or 0) < 0.2
 
 
+@pytest.mark.slow
 def test_a_planner_that_hardly_searches_is_the_link_that_binds(data: Path) -> None:
     found = diagnosed(agent(data), samples=2, elites=2, iterations=1)
     assert found.weakest == "refinement", found.verdict  # 20 steps along the gradient find what 2 samples do not

@@ -119,7 +119,10 @@ ACTOR = "controller={kind: actor_critic, updates: 40, batch: 64, horizon: 12, hi
 EVOLUTION = "controller={kind: evolution, generations: 10, population: 8, rollouts: 8, horizon: 12, mirrored: 0.25}"
 
 
-@pytest.mark.parametrize("controller", [ACTOR, EVOLUTION], ids=["actor", "evolution"])
+@pytest.mark.parametrize(
+    "controller",
+    [pytest.param(ACTOR, marks=pytest.mark.slow, id="actor"), pytest.param(EVOLUTION, id="evolution")],
+)
 def test_it_learns_from_the_worlds_own_reward_and_stays_alive(run: Path, run_jepa: Jepa, controller: str) -> None:
     told = run_jepa("dream", run, *OWN, controller)
     result = json.loads((run / "dream.json").read_text())

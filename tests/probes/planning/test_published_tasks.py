@@ -67,6 +67,7 @@ def recorded(policy: str, episodes: int, frames: int) -> TrueSegments:
     return segments
 
 
+@pytest.mark.slow
 def test_recorded_segments_and_several_elites_solve_pushes_that_one_gaussian_does_not_find() -> None:
     tasks = Tasks(replace(PUBLISHED, tasks=8, goal_policy="pusher", start_offset=None))
     budget = {"samples": 48, "elites": 8, "iterations": 4, "std": 0.2}
