@@ -39,7 +39,8 @@ def check_dynamics(
 
     Args:
         dynamics: an object to be checked against `jepa.world_model.Dynamics`.
-        tokens, width: N and D of its latents.
+        tokens: N of its latents.
+        width: D of its latents.
         action_size: A.
         state_size: size of the state given to the dynamics at every observed step; 0: no state.
         parallel: the teacher-forced pass over S latents, each with the action that follows it (and its state), if there

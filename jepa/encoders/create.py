@@ -20,7 +20,9 @@ def create_encoder(
 
     Args:
         name: vit_tiny, vit_small, vit_base, vit_large, vit_huge, vit_giant or vit_gigantic (jepa/encoders/sizes.py).
-        image_size, frames, channels: of the training clips; `forward` also accepts other sizes and lengths.
+        image_size: of the training clips in pixels; `forward` also accepts other sizes.
+        frames: of the training clips; `forward` also accepts other lengths.
+        channels: of the video.
         settings: other fields of `jepa.encoders.video_vit.VideoViT.Config`, such as tubelet=4.
 
     Raises:
