@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic, Dynamics, NextLatent, State
-from jepa_probes.probing.prediction import derangement
 
 
 class Identity(nn.Module):
@@ -32,7 +31,7 @@ class Identity(nn.Module):
 
 
 class ShuffledActions(nn.Module):
-    """Dynamics whose actions are permuted across the batch at every step, always in the same way."""
+    """Dynamics that get the actions of the row half a batch away: samples of one clip all get those of one other."""
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
@@ -58,4 +57,4 @@ class ShuffledActions(nn.Module):
         return self.dynamics.step(state, action[self._others(len(action))], noise, temperature)
 
     def _others(self, batch: int) -> Tensor:
-        return derangement(batch, seed=0) if batch > 1 else torch.zeros(1, dtype=torch.long)
+        return torch.arange(batch).roll(batch // 2)

@@ -104,6 +104,12 @@ def test_shuffled_actions_are_those_of_other_rows_at_every_step():
     assert sorted(moved.tolist()) == list(range(7)) and not (moved == torch.arange(7)).any()
 
 
+def test_samples_of_a_point_prediction_are_alike_also_with_shuffled_actions():
+    z, actions = recorded(0.0)
+    scores = sampled_futures(ShuffledActions(Drift(0.0)), z, actions, 1, [2], [1, 8])
+    assert scores[0].best_of[8] == pytest.approx(scores[0].best_of[1])
+
+
 def test_planners_may_follow_the_gradient_of_the_identity():
     action = torch.ones(2, WIDTH, requires_grad=True)
     _, following = Identity().step(LatentState(torch.ones(2, 1, WIDTH)), action)
