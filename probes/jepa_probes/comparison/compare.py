@@ -91,12 +91,11 @@ def _prepared(jobs: list[Job], out: Path, overwrite: bool) -> list[Job]:
     todo = []
     for job in jobs:
         folder = out / job.name
-        text = dump(job.config)
-        if folder.is_dir() and (folder / DESCRIPTION).read_text() != text:
+        if folder.is_dir() and load(folder / DESCRIPTION, CellConfig) != _as_read(job.config):
             for name in MEASURED:
                 (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).write_text(text)
+        (folder / DESCRIPTION).write_text(dump(job.config))
         if not (folder / CellResult.FILE).is_file():
             (folder / ERROR).unlink(missing_ok=True)
             todo.append(job)
@@ -112,5 +111,9 @@ def _trained_otherwise(folder: Path, cell: CellConfig) -> bool:
     if {path.name for path in folder.iterdir()} <= {DESCRIPTION, ERROR, LOG}:
         return False  # it waits yet, or failed before its training
     before = load(folder / DESCRIPTION, CellConfig)
-    now = from_dict(cell.model_dump(mode="json"), CellConfig)  # as it would be read from that file
-    return before.model_dump(exclude=HOW) != now.model_dump(exclude=HOW)
+    return before.model_dump(exclude=HOW) != _as_read(cell).model_dump(exclude=HOW)
+
+
+def _as_read(cell: CellConfig) -> CellConfig:
+    """As it would be read from its file. Files of earlier versions lack the settings that came later."""
+    return from_dict(cell.model_dump(mode="json"), CellConfig)

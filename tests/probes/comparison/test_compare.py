@@ -128,6 +128,10 @@ def test_other_trainings_are_refused_and_other_measures_keep_the_training(corpus
     second = jepa.compare(config(corpus, tmp_path / "out", **small | {"measure": wider}))
     assert first.cells[0].training == second.cells[0].training
     assert set(second.cells[0].forecast.sampled[0].best_of) == {1, 2}
+    cell = tmp_path / "out" / "lewm-0" / "cell.yaml"
+    cell.write_text(cell.read_text().replace("threads: 1\n", ""))  # as an earlier version wrote it
+    jobs = expand(config(corpus, tmp_path / "out", **small | {"measure": wider}))
+    assert _prepared(jobs, tmp_path / "out", overwrite=False) == []
     waiting = tmp_path / "waiting" / "lewm-0"
     waiting.mkdir(parents=True)
     shutil.copy(tmp_path / "out" / "lewm-0" / "cell.yaml", waiting)  # described, and not begun
