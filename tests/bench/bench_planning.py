@@ -50,7 +50,7 @@ class Model:
         state = self.dynamics.initial_state(self.encoder(images), seen)
         cost = goal_distance(self.dynamics, state, self.encoder(goal)[:, 0], running_cost_weight=0.0)
         planner = CEM(SETTINGS.model_copy(update={"iterations": iterations}))
-        start = torch.zeros(len(images), HORIZON, ACTION)
+        start = images.new_zeros(len(images), HORIZON, ACTION)
         return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions
 
     @torch.no_grad()
@@ -78,11 +78,11 @@ class Model:
         return found
 
 
-def lewm_like() -> Model:
+def lewm_like(size: int = 224) -> Model:
     """LeWM's sizes: a ViT-tiny reads images of 224 px, a causal transformer of 6 layers predicts; 15 M in all."""
-    encoder = FrameEncoder(FrameEncoder.Config(model="vit_tiny_patch16_224", output="pooled"), 224, 4)
+    encoder = FrameEncoder(FrameEncoder.Config(model="vit_tiny_patch16_224", output="pooled"), size, 4)
     return Model(
-        encoder, CausalPredictor(CausalPredictor.Config(hidden=352, depth=6, heads=11), encoder.width, ACTION), 224
+        encoder, CausalPredictor(CausalPredictor.Config(hidden=352, depth=6, heads=11), encoder.width, ACTION), size
     )
 
 

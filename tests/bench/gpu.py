@@ -26,12 +26,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.config import load
-from jepa.encoders.frame import FrameEncoder
 from jepa.encoders.video_vit import VideoViT
 from jepa.methods.base import Batch, Method
-from jepa.planners.cem import CEM
-from jepa.planners.cost import goal_distance
-from jepa.predictors.causal import CausalPredictor
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.optim import optimizer_of
@@ -40,6 +36,7 @@ from jepa_data.config import StreamConfig
 from jepa_data.pack.pack import Packing, open_corpus, pack
 from jepa_data.pack.recipe import Recipe
 from jepa_data.stream.loader import make_loader
+from tests.bench.bench_planning import episodes, lewm_like
 from tests.bench.clouds import write_clouds
 from tests.bench.conftest import RESULTS
 
@@ -77,7 +74,6 @@ class Sizes:
     load_batches: int = 20
     load_batch: int = 32
     planned: tuple[int, ...] = (1, 64)
-    samples: int = 300
     iterations: int = 30
     image: int = 224
 
@@ -100,7 +96,6 @@ TINY = Sizes(
     load_batches=2,
     load_batch=2,
     planned=(1,),
-    samples=8,
     iterations=2,
     image=32,
 )
@@ -249,22 +244,15 @@ class Bench:
             seconds = time.perf_counter() - began
         return {"clips_per_second": s.load_batches * s.load_batch / seconds, "workers": workers}
 
-    @torch.no_grad()
     def _planning(self, count: int) -> Row:
-        s = self.sizes
         torch.manual_seed(0)
-        model = "vit_tiny_patch16_224"
-        encoder = FrameEncoder(FrameEncoder.Config(model=model, output="pooled"), s.image, 4).eval().to(self.device)
-        settings = CausalPredictor.Config(hidden=352, depth=6, heads=11)
-        dynamics = CausalPredictor(settings, encoder.width, 10).eval().to(self.device)
-        images = torch.randn(count, 3, 3, s.image, s.image, device=self.device)
-        planner = CEM(CEM.Config(samples=s.samples, elites=s.samples // 2, iterations=s.iterations))
+        model = lewm_like(self.sizes.image)
+        model.encoder.eval().to(self.device)
+        model.dynamics.eval().to(self.device)
+        task = [part.to(self.device) for part in episodes(model, count)]
 
         def plan() -> Tensor:
-            state = dynamics.initial_state(encoder(images), torch.zeros(count, 2, 10, device=self.device))
-            cost = goal_distance(dynamics, state, encoder(images[:, :1])[:, 0], running_cost_weight=0.0)
-            start = torch.zeros(count, 5, 10, device=self.device)
-            return planner.plan(cost, start, torch.Generator().manual_seed(0)).actions
+            return model.plan(*task, iterations=self.sizes.iterations)
 
         return {"plans_per_second": count / self._median(plan)}
 
