@@ -11,6 +11,7 @@ from typing import Any
 
 from jepa.config import UserError, load
 from jepa.config.reading import parse_json
+from jepa.config.shipped import shipped_configs
 from jepa.config.writing import write_text
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
@@ -91,10 +92,9 @@ def check_method(name: str) -> None:
 
 def shipped(name: str) -> Path:
     """A config of the repository, or of the installed package."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / name).is_file():
-            return folder / name
+    path = shipped_configs() / name
+    if path.is_file():
+        return path
     raise UserError(f"no config is named {name}")
 
 

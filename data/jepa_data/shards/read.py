@@ -25,7 +25,7 @@ from jepa_data.shards.media import probe_media, still
 from jepa_data.shards.store import Store, open_store
 from jepa_data.spatial.fitted import fitted
 from jepa_data.spatial.kinds import SpatialInfo
-from jepa_data.spatial.members import decode
+from jepa_data.spatial.members import decode, npy_header
 
 MEMBER_BYTES = 2**31  # of one sample
 CACHED_SHARE = 16  # a video may take at most this part of the cache
@@ -318,10 +318,7 @@ def _layout(header: bytes) -> tuple[np.dtype, tuple[int, ...], Literal["C", "F"]
 
     numpy reads it with Python's own parser, which takes longer than all the rest.
     """
-    stream = io.BytesIO(header)
-    version = npy.read_magic(stream)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = npy_header(io.BytesIO(header))
     if dtype.hasobject or any(side < 0 for side in shape):
         raise ValueError("it holds objects")
     return dtype, shape, "F" if fortran else "C", len(header)

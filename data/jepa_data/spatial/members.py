@@ -79,12 +79,17 @@ def _name(first: int) -> str:
     return f"{first:08d}.npy"
 
 
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type, from the beginning of a .npy file. Raises many things."""
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    return read(stream)
+
+
 def _header(part: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Raises ValueError: numpy reads it with Python's own parser, which raises many things."""
     try:
-        version = npy.read_magic(part)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(part)
+        shape, fortran, dtype = npy_header(part)
     except Exception as error:
         raise ValueError(f"no header of a .npy file ({error})") from error
     if fortran or dtype.hasobject:

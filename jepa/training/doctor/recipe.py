@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jepa.config import UserError, load
+from jepa.config.shipped import shipped_configs
 from jepa.training.config import PretrainConfig
 from jepa.training.cost_model import StepSize, step_size
 
-SHIPPED = "configs/pretrain/published"
+PUBLISHED = "pretrain/published"
 USABLE = 0.9  # of a device's memory; the rest is of its driver and of libraries
 RECOMPUTED = 4 / 3  # times the operations, where the encoder's forward pass runs twice
 
@@ -42,8 +43,7 @@ def shipped(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    here = Path(__file__).parents[3] / SHIPPED, Path(__file__).parents[2] / SHIPPED  # a clone; a wheel
-    found = {file.stem: file for folder in here for file in sorted(folder.rglob("*.yaml"))}
+    found = {file.stem: file for file in sorted((shipped_configs() / PUBLISHED).rglob("*.yaml"))}
     if name not in found:
         raise UserError(f"--recipe: there is no file {name}, and no published recipe of that name: {', '.join(found)}")
     return found[name]
