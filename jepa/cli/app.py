@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from jepa import __version__
-from jepa.cli import compare, curves, demo, diagnose, embed, plan, pretrain, probe, report
+from jepa.cli import compare, curves, demo, diagnose, embed, launch, plan, pretrain, probe, report
 from jepa.cli.agents import dream, online, play
 from jepa.cli.data import app as data
 from jepa.cli.data import inspect
@@ -65,6 +65,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(inspect.doctor)
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
+app.command("launch")(launch.launch)
 app.command("curves")(curves.curves)
 app.command("probe")(probe.probe)
 app.command("decoder")(decoder.decoder)

@@ -101,6 +101,17 @@ class Method(nn.Module, ABC):
         """The encoder to probe, export and plan with."""
         return self.encoder
 
+    @torch.no_grad()
+    def encode(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
+        """Latents of normalized video by the encoder to probe; what is trained is left as it is."""
+        encoder = self.evaluation_encoder()
+        training = encoder.training
+        encoder.eval()
+        try:
+            return encoder(video)
+        finally:
+            encoder.train(training)
+
     def masked_predictor(self) -> MaskedPredictor | None:
         """V-JEPA's predictor, saved with the model; None for other methods."""
         return None

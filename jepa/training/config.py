@@ -40,6 +40,11 @@ class TrainerConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Count = Field(default=1, description="processes on this machine, each with a GPU of its own if there are")
     nodes: Count = Field(default=1, description="machines; start the command on each with torchrun or srun")
+    strategy: Literal["ddp", "fsdp2"] = Field(
+        default="ddp",
+        description="of several processes: ddp, each has all weights; fsdp2, each has a part of the weights, of their "
+        "gradients and of the optimizer's state",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
@@ -89,6 +94,15 @@ class PretrainConfig(Config):
         augment = self.data.augment
         views = augment.model_copy(update={"crop": self.method.view_crop() or augment.crop or self.data.crop})
         return None if views == AugmentConfig() else views
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> Self:
+        if self.trainer.strategy == "fsdp2" and self.optimizer.kind == "muon":
+            raise ValueError(
+                "trainer.strategy: fsdp2 keeps parts of matrices, and optimizer muon needs whole ones; use optimizer "
+                "adamw or laprop, or strategy ddp"
+            )
+        return self
 
     @model_validator(mode="after")
     def _encoder_is_somewhere(self) -> Self:

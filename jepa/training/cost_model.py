@@ -25,6 +25,7 @@ from jepa.masks.multiblock import MultiBlock, target_cells
 from jepa.methods.vjepa import VJEPA
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
+from jepa.transformer import Block
 
 SLACK = 1.15  # rotary tables, workspaces, fragments
 
@@ -39,6 +40,7 @@ class StepSize:
         flops: of a clip, forward and backward.
         fixed_bytes: weights, gradients, optimizer and teacher.
         clip_bytes: of a clip, kept for the backward pass.
+        block_bytes: weights of the largest block, and its gradient, which devices gather that share the weights.
     """
 
     encoder: int
@@ -47,10 +49,19 @@ class StepSize:
     flops: float
     fixed_bytes: int
     clip_bytes: int
+    block_bytes: int = 0
 
-    def memory(self, batch_size: int) -> int:
-        """Bytes at the peak of a step."""
-        return round(SLACK * (self.fixed_bytes + batch_size * self.clip_bytes))
+    def fixed(self, shards: int = 1) -> int:
+        """Bytes that do not depend on the batch.
+
+        Args:
+            shards: devices that share them (FSDP2). They gather two blocks at a time, the one at work and the next.
+        """
+        return self.fixed_bytes if shards == 1 else self.fixed_bytes // shards + 2 * self.block_bytes
+
+    def memory(self, batch_size: int, shards: int = 1) -> int:
+        """Bytes at the peak of a step; `shards` as in `fixed`."""
+        return round(SLACK * (self.fixed(shards) + batch_size * self.clip_bytes))
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ def step_size(config: PretrainConfig, *, bf16: bool, gpu: bool) -> StepSize:
     whole = sum(p.numel() for p in built.encoder.parameters())
     part = sum(p.numel() for p in built.parameters() if p.requires_grad) - whole
     fixed = (16 + 2 * bf16) * (whole + part) + 4 * whole * (method.teacher == "ema")
-    return StepSize(whole, part, tokens, flops, fixed, round(kept))
+    blocks = [sum(p.numel() for p in m.parameters()) for m in built.modules() if isinstance(m, Block)]
+    return StepSize(whole, part, tokens, flops, fixed, round(kept), (8 + 2 * bf16) * max(blocks))
 
 
 def _blocks(mask: Component) -> MultiBlock:

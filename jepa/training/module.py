@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from jepa.config import UserError
 from jepa.methods.base import Batch, Method
@@ -14,6 +15,7 @@ from jepa.training.not_finite import NonFinitePolicy
 from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
 from jepa.training.run_state.checkpoints import EVENTS, ROLLBACKS, checksums, leave_out, put_back
 from jepa.training.seeds import seeded
+from jepa.training.sharding import FSDP2, parts_of_state, shard
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import normalize, to_input
 from jepa_data.types import ClipBatch
@@ -124,16 +126,24 @@ class Pretraining(L.LightningModule):
         """Latents of clips by the encoder as it would be evaluated now."""
         return self.encode_input(normalize(video.to(self.device), self.mean, self.std))
 
-    @torch.no_grad()
     def encode_input(self, video: Float[Tensor, "B T C h w"]) -> Float[Tensor, "B S N D"]:
-        """The same of normalized video; what is trained is left as it is."""
-        encoder = self.method.evaluation_encoder()
-        training = encoder.training
-        encoder.eval()
-        try:
-            return encoder(video)
-        finally:
-            encoder.train(training)
+        """The same of normalized video. All processes call it together where the weights are sharded."""
+        latents = self.method.encode(video)
+        if isinstance(self.method, FSDPModule):
+            self.method.reshard()
+        return latents
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has only a part of the weights, so that none can encode alone."""
+        return isinstance(self.method, FSDPModule)
+
+    def configure_model(self) -> None:
+        """Lightning calls this before training, more than once."""
+        if isinstance(self.trainer.strategy, FSDP2) and not self.sharded:
+            if self.method.frozen:
+                self._checksums = checksums(self.method)
+            shard(self.method, self.trainer.strategy.device_mesh["data_parallel"])
 
     def on_train_start(self) -> None:
         """A checkpoint brings the rates of the schedule it was written under; a run that got longer has others."""
@@ -189,9 +199,8 @@ class Pretraining(L.LightningModule):
     def configure_optimizers(self) -> dict:  # pyright: ignore[reportIncompatibleMethodOverride]
         optimizer = self.optimization.make_optimizer(self.method)
         if self.optimizer_state is not None:  # with this run's own rates, not those of the other
-            optimizer.load_state_dict(
-                {"state": self.optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
-            )
+            state = parts_of_state(self.optimizer_state, optimizer)
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -208,3 +217,14 @@ def step_ended(trainer: L.Trainer, batch_idx: int) -> int | None:
     if rest:
         return None
     return step
+
+
+def step_to_look_at(trainer: L.Trainer, module: Pretraining, batch_idx: int, every: int) -> int | None:
+    """The step that this batch ended, if a callback encodes clips after it: after each `every` steps, and the last.
+
+    None in all processes but the first one, unless they encode together because the weights are sharded.
+    """
+    step = step_ended(trainer, batch_idx)
+    if step is None or (step % every and step != module.total_steps):
+        return None
+    return step if trainer.is_global_zero or module.sharded else None

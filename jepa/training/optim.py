@@ -7,7 +7,6 @@ averaged gradient of a matrix orthogonal, so that all its directions learn at on
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -21,6 +20,7 @@ from jepa.training.config import OptimizerConfig, PretrainConfig
 from jepa.training.schedules import SCHEDULES
 from jepa.training.schedules.base import Schedule
 from jepa.training.schedules.cosine import half_cosine
+from jepa.training.sharding import whole
 from jepa_data.printable import first_few
 
 NAMED = 3  # of the parameters in an error
@@ -60,7 +60,25 @@ def optimization(config: PretrainConfig) -> Optimization:
 def optimizer_of(config: OptimizerConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """What makes the optimizer of a module."""
     make = {"adamw": adamw, "laprop": laprop, "muon": muon}[config.kind]
-    return partial(make, **config.model_dump(include={"lr", "weight_decay", "betas"}))
+    settings = config.model_dump(include={"lr", "weight_decay", "betas"})
+
+    def made(module: nn.Module) -> torch.optim.Optimizer:
+        optimizer = make(module, **settings)
+        optimizer.register_load_state_dict_post_hook(_lay_out_as_parameters)
+        return optimizer
+
+    return made
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Let moments that were read lie in memory as their parameters do, such as kernels with their channels last.
+
+    Fused AdamW goes through both side by side, and mixes up the entries of those that lie otherwise without a word.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, x in state.items():
+            if isinstance(x, Tensor) and x.shape == parameter.shape and x.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=x.dtype).copy_(x)
 
 
 def schedule_of(config: PretrainConfig) -> Schedule:
@@ -143,16 +161,21 @@ def clip_gradients(
         NotFiniteError: a gradient is not finite, or the norm of them all is not; nothing was changed.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    norm = _norm_of_gradients(trained)
     if not norm.isfinite():
         bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         what = f"gradient of {first_few(bad, NAMED)}" if bad else "norm of the gradients"
         raise NotFiniteError(f"the {what} is not finite at step {step}")
     if adaptive is not None:
         clip_adaptively(trained, adaptive)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        norm = _norm_of_gradients(trained)
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
+
+
+def _norm_of_gradients(parameters: Iterable[Tensor]) -> Tensor:
+    """Of all of them; of weights that are sharded, over all processes."""
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], what: str) -> None:

@@ -38,6 +38,7 @@ from jepa.training.result import PretrainResult, StreamedData
 from jepa.training.run_state.resume import Resumption, resumption, start_from
 from jepa.training.run_state.run_folder import DESCRIPTION as RUN_CONFIG
 from jepa.training.run_state.run_folder import check_free, claim
+from jepa.training.sharding import whole_weights
 from jepa.training.trainer import make_trainer, quiet
 from jepa.transformer import compile_blocks
 from jepa.world_model import LatentSpec, LatentWorldModel
@@ -161,7 +162,14 @@ class Training:
         _fit(config, trainer, module, clips, start, resume=resumed is not None)
         if stopping.reason and trainer.global_step < t.steps:
             _stop(run, stopping, trainer.global_step)
+        if module.sharded:
+            gathered = whole_weights(module.method)
+            module.method = self._method(clips)
+            module.method.load_state_dict(gathered)
         return _keep(config, trainer, module, clips, actions, watchers)
+
+    def _method(self, clips: TrainingClips) -> Method:
+        return build_method(self.config, clips.preprocessing.image_size, clips.loader.action_size, clips.events)
 
     def _module(self, clips: TrainingClips, start: Resumption) -> Pretraining:
         """What is trained. Raises UserError if stored latents are of another encoder."""
@@ -169,7 +177,7 @@ class Training:
         t = config.trainer
         pixels = clips.preprocessing
         module = Pretraining(
-            build_method(config, pixels.image_size, clips.loader.action_size, clips.events),
+            self._method(clips),
             optimization(config),
             seed=order_seed(config.seed, start.rollbacks),
             total_steps=t.steps,

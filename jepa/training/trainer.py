@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.layer_sync import LayerSync
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from jepa.config import UserError, errors_of
@@ -25,6 +25,7 @@ from jepa.training.config import TrainerConfig
 from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpoints
 from jepa.training.run_state.metrics_log import MetricsLog
 from jepa.training.run_state.run_folder import LOGS
+from jepa.training.sharding import FSDP2
 
 OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
@@ -55,13 +56,14 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
     """
     if t.device == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.device is cuda, and torch finds no GPU; use trainer.device=auto")
-    several = t.devices * t.nodes > 1  # each has the whole model, and gradients are averaged
+    strategy = _strategy(t, may_skip_parameters)
+    over_ranks = [] if strategy == "auto" else [BatchNormOverRanks()]
     with quiet(), errors_of("trainer"):  # such as numbers of Slurm that contradict each other
         return L.Trainer(
             accelerator=t.device,
             devices=t.devices,
             num_nodes=t.nodes,
-            strategy=DDPStrategy(find_unused_parameters=may_skip_parameters) if several else "auto",
+            strategy=strategy,
             precision=precision(t),  # pyright: ignore[reportArgumentType]
             max_steps=t.steps,
             accumulate_grad_batches=t.accumulate,
@@ -73,9 +75,28 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
             enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=[CheckpointFiles(), *_cluster(t.devices * t.nodes), *([BatchNormOverRanks()] if several else [])],
+            plugins=[CheckpointFiles(), *_cluster(t.devices * t.nodes), *over_ranks],
             default_root_dir=run / LOGS,  # where Lightning looks for hpc_ckpt_N.ckpt under Slurm; by default in "."
         )
+
+
+def _strategy(t: TrainerConfig, may_skip_parameters: bool) -> Strategy | str:
+    """How several processes share a step.
+
+    Raises:
+        UserError: the weights are to be sharded, and processes may need different ones in one step.
+    """
+    processes = t.devices * t.nodes
+    if processes == 1:
+        return "auto"
+    if t.strategy == "ddp":
+        return DDPStrategy(find_unused_parameters=may_skip_parameters)
+    if may_skip_parameters:
+        raise UserError(
+            "trainer.strategy: fsdp2 gathers the same weights in all processes at the same time, and with images and "
+            "video in one batch they need different ones; use ddp, or encoder.images=false and video alone"
+        )
+    return FSDP2(processes)
 
 
 def _cluster(processes: int) -> list[ClusterEnvironment]:

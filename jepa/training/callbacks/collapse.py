@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
-from jepa.training.module import Pretraining, step_ended
+from jepa.training.module import Pretraining, step_to_look_at
 from jepa_data.config import AugmentConfig
 from jepa_data.transforms import to_input
 from jepa_data.types import ClipBatch
@@ -31,7 +31,7 @@ class CollapseMonitor(L.Callback):
     monitor/std, min_std   spread over the latents: mean of the dimensions, and the dimension of the least
     monitor/lidar            where the run changes its clips at random: two views of each of the clips
 
-    Of several processes the first one measures, on its own clips.
+    Of several processes the first one measures, on its own clips; all encode theirs where the weights are sharded.
 
     Args:
         warn_below: 0 where the encoder is frozen, which cannot collapse.
@@ -54,12 +54,14 @@ class CollapseMonitor(L.Callback):
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        step = step_ended(trainer, batch_idx)
-        if step is None or (step % self.every and step != module.total_steps) or not trainer.is_global_zero:
+        step = step_to_look_at(trainer, module, batch_idx, self.every)
+        if step is None:
             return
         began = time.perf_counter()
         self.values = self._measure(module, batch)
         self.seconds += time.perf_counter() - began
+        if not trainer.is_global_zero:
+            return
         module.log_dict({f"monitor/{name}": value for name, value in self.values.items()}, batch_size=len(batch))
         rank = self.values["effective_rank"]
         if rank < self.warn_below and step >= SETTLING_STEPS and not self.warnings:

@@ -1,11 +1,13 @@
 """`jepa doctor --recipe`: what a V-JEPA recipe takes on several devices, from its config alone.
 
-Every device holds the whole model (DDP) and its share of the batch: in parts of `clips`, as many as fit, whose
-gradients are gathered (trainer.accumulate). Seconds follow from the rate that a device is said to reach.
+Every device holds the whole model (DDP) or a part of it (FSDP2), and its share of the batch: in parts of `clips`, as
+many as fit, whose gradients are gathered (trainer.accumulate). Seconds follow from the rate that a device is said to
+reach; what the devices send to each other is not counted.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jepa.config import UserError, load
 from jepa.config.shipped import shipped_configs
@@ -25,8 +27,10 @@ class RecipeAdvice:
         clips: at a time on each device, the largest part of its share that fits; 0: not one.
         parts: batches whose gradients are gathered for a step.
         memory: bytes of a device at the peak.
+        strategy: `trainer.strategy`.
     """
 
+    strategy: Literal["ddp", "fsdp2"]
     size: StepSize
     recomputes: bool
     clips: int
@@ -49,8 +53,8 @@ def shipped(name: str) -> Path:
     return found[name]
 
 
-def ways(config: PretrainConfig, devices: int, memory: float) -> tuple[RecipeAdvice, RecipeAdvice]:
-    """Keeping all, and recomputing the blocks of the encoder.
+def ways(config: PretrainConfig, devices: int, memory: float) -> list[RecipeAdvice]:
+    """With DDP and FSDP2, each keeping all, and recomputing the blocks of the encoder.
 
     Args:
         memory: of a device in bytes.
@@ -61,17 +65,25 @@ def ways(config: PretrainConfig, devices: int, memory: float) -> tuple[RecipeAdv
     share, rest = divmod(config.data.batch_size, devices)
     if rest or not share:
         raise UserError(f"data.batch_size {config.data.batch_size} does not divide into {devices} devices")
-    return _way(config, share, memory, 0), _way(config, share, memory, 1)
+    strategies = ("ddp",) if devices == 1 else ("ddp", "fsdp2")
+    return [
+        _way(config, share, memory, strategy, devices if strategy == "fsdp2" else 1, every)
+        for strategy in strategies
+        for every in (0, 1)
+    ]
 
 
-def _way(config: PretrainConfig, share: int, memory: float, every: int) -> RecipeAdvice:
+def _way(
+    config: PretrainConfig, share: int, memory: float, strategy: Literal["ddp", "fsdp2"], shards: int, every: int
+) -> RecipeAdvice:
     assert config.encoder is not None
     encoder = config.encoder.model_copy(update={"checkpoint_every": every})
     size = step_size(config.model_copy(update={"encoder": encoder}), bf16=True, gpu=True)
     parts = (parts for parts in range(1, share + 1) if share % parts == 0)
-    chosen = next((n for n in parts if size.memory(share // n) <= USABLE * memory), None)
+    chosen = next((n for n in parts if size.memory(share // n, shards) <= USABLE * memory), None)
     clips = 0 if chosen is None else share // chosen
-    return RecipeAdvice(size, bool(every), clips, chosen or 0, size.memory(max(1, clips)))
+    peak = size.memory(max(1, clips), shards)
+    return RecipeAdvice(strategy, size, bool(every), clips, chosen or 0, peak)
 
 
 def recipe_lines(name: str, devices: int, memory: float, rate: float) -> list[str]:
@@ -83,18 +95,22 @@ def recipe_lines(name: str, devices: int, memory: float, rate: float) -> list[st
     """
     path = shipped(name)
     config = load(path, PretrainConfig)
-    both = ways(config, devices, memory)
-    size, data, steps = both[0].size, config.data, config.trainer.steps
+    several = ways(config, devices, memory)
+    size, data, steps = several[0].size, config.data, config.trainer.steps
+    fixed = f"weights, optimizer and teacher take {size.fixed() / 2**30:.1f} GiB"
+    if devices > 1:
+        fixed += f", with trainer.strategy=fsdp2 {size.fixed(devices) / 2**30:.1f} GiB"
     lines = [
         f"{path}: V-JEPA, {size.encoder / 1e6:,.1f} M parameters in the encoder, {size.predictor / 1e6:,.1f} M in the "
         f"predictor",
         f"  {data.clip_frames} frames of {data.image_size} px are {size.tokens} tokens and {size.flops / 1e12:.2f} "
         f"TFLOP of training; {data.batch_size} clips a step, {steps} steps",
-        f"{devices} devices of {memory / 2**30:.0f} GiB (DDP, bf16): {data.batch_size // devices} clips of each step "
-        f"on each; weights, optimizer and teacher take {size.fixed_bytes / 2**30:.1f} GiB",
+        f"{devices} devices of {memory / 2**30:.0f} GiB (bf16): {data.batch_size // devices} clips of each step on "
+        f"each; {fixed}",
     ]
-    for way in both:
+    for way in several:
         what = "recomputing encoder blocks (encoder.checkpoint_every=1)" if way.recomputes else "keeping all"
+        what = f"{way.strategy}, {what}" if devices > 1 else what
         each = f"{way.size.clip_bytes / 2**20:,.0f} MiB a clip"
         if not way.clips:
             lines.append(f"  {what}: {each}; not one fits")

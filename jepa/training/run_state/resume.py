@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "trainer.device",
     "trainer.devices",
     "trainer.nodes",
+    "trainer.strategy",
     "trainer.precision",
     "trainer.compile",
     "trainer.log_every",

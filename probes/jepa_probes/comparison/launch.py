@@ -4,7 +4,6 @@ waiting ──its others are done──> running ──> done
                                          └─> failed: those that come after it are not run
 """
 
-import importlib.util
 import logging
 import os
 import subprocess
@@ -16,7 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
-from jepa.config import UserError, first_line
+from jepa.config import first_line
+from jepa.training.launch import make_executor
 from jepa_data.process_pool import cores
 from jepa_probes.comparison.cell import ERROR, run_or_explain
 from jepa_probes.comparison.config import CompareConfig
@@ -191,15 +191,7 @@ class Submitit:
         self, folder: Path, parameters: dict[str, Any], jobs: int | None = None, cluster: str = "slurm"
     ) -> None:
         self.jobs = jobs
-        if importlib.util.find_spec("submitit") is None:
-            raise UserError("launcher slurm needs submitit, which is not installed: pip install 'openjepa[slurm]'")
-        import submitit  # pyright: ignore[reportMissingImports]
-
-        try:
-            self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-            self.executor.update_parameters(**parameters)
-        except (RuntimeError, NameError, ValueError, TypeError) as error:
-            raise UserError(f"submitit: {first_line(error)}") from None
+        self.executor = make_executor(folder, parameters, cluster)
 
     def start(self, folder: Path) -> Running:
         return SubmittedJob(self.executor.submit(run_or_explain, str(folder)))

@@ -18,7 +18,7 @@ from jepa.config import UserError
 from jepa.training.callbacks.scoring import ScoringCallback
 from jepa.training.config import PretrainConfig
 from jepa.training.encoder_from import resolved
-from jepa.training.module import Pretraining, step_ended
+from jepa.training.module import Pretraining, step_to_look_at
 from jepa_data.config import StreamConfig
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.store import open_store
@@ -55,7 +55,7 @@ def online_probe(config: PretrainConfig) -> "OnlineProbe | None":
 class OnlineProbe(ScoringCallback):
     """Logs `probe/LABEL` (accuracy), `probe/state_r2` and `probe/QUANTITY_r2`, and writes them to the log.
 
-    Of several processes the first one probes, and the others wait.
+    Of several processes the first one probes, and the others wait, or encode the same where the weights are sharded.
 
     Attributes:
         scores: the last ones, without "probe/".
@@ -89,12 +89,14 @@ class OnlineProbe(ScoringCallback):
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, trainer: L.Trainer, module: Pretraining, outputs: object, batch: ClipBatch, batch_idx: int
     ) -> None:
-        step = step_ended(trainer, batch_idx)
-        if step is None or (step % self.every and step != module.total_steps) or not trainer.is_global_zero:
+        step = step_to_look_at(trainer, module, batch_idx, self.every)
+        if step is None:
             return
         began = time.perf_counter()
         train = self._features(module, "train")
         test = self._features(module, "test")
+        if not trainer.is_global_zero:
+            return
         tasks = [task for name in sorted(train.labels) if (task := make_task(name, train, test)) is not None]
         answers = {task.name: classify(self.probe, task, train, test, self.seed)[1] for task in tasks}
         self.scores = {task.name: accuracies(answers[task.name], task)["accuracy"] for task in tasks}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,8 +94,11 @@ def test_kept_numbers_of_recomputed_blocks_and_of_a_dense_loss() -> None:
 def test_a_recipe_on_several_devices_gets_as_much_as_fits() -> None:
     lines = recipe_lines("vjepa2_vitl", 8, 80.0 * 2**30, 4e14)
     assert "303.9 M parameters in the encoder" in lines[0] and "384 clips of each step" in lines[2]
-    kept, recomputed = (int(re.findall(r"(\d+) at a time", line)[0]) for line in lines[3:5])
+    kept, recomputed, sharded, smallest = (int(re.findall(r"(\d+) at a time", line)[0]) for line in lines[3:7])
     assert 4 <= kept < recomputed <= 384 and 384 % kept == 384 % recomputed == 0
+    assert kept <= sharded and recomputed <= smallest and "fsdp2, recomputing" in lines[6]
+    whole, part = map(float, re.findall(r"([\d.]+) GiB", lines[2].split("teacher")[1]))
+    assert whole / 8 <= part < whole / 5
     assert "not one fits" in recipe_lines("vjepa2_vitl", 8, 7.0 * 2**30, 4e14)[3]
     with pytest.raises(UserError, match="does not divide into 7 devices"):
         recipe_lines("vjepa2_vitl", 7, 80.0 * 2**30, 4e14)
@@ -175,10 +179,14 @@ def test_usable_videos_are_counted_and_the_others_named(surveyed: Survey) -> Non
     assert "5 video files, 3 usable, 0.2 min" in told and "not usable: 1 not a video" in told
 
 
-def test_the_speed_of_decoding_grows_with_what_is_decoded(surveyed: Survey) -> None:
-    few, many = decode_speed(surveyed, 2, None, 64), decode_speed(surveyed, 64, None, 64)
-    assert few.videos == many.videos == 3
-    assert 0 < few.clip_seconds < many.clip_seconds
+def test_the_speed_of_decoding_is_the_mean_processor_time_of_a_few_clips(
+    surveyed: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decode_speed(surveyed, 2, None, 64).clip_seconds > 0
+    clock = iter([0.0, 1.0, 5.0, 7.0, 10.0, 13.0])
+    monkeypatch.setattr("jepa_data.inspect.survey.time", SimpleNamespace(process_time=lambda: next(clock)))
+    speed = decode_speed(surveyed, 64, None, 64)
+    assert (speed.videos, speed.clip_seconds) == (3, 2.0)
     with pytest.raises(DataError, match="no clip of 200 frames"):
         decode_speed(surveyed, 200, None, 64)
 

@@ -1,5 +1,8 @@
 """Optimizers: DreamerV3's, Muon, and clipping each gradient by its own parameter."""
 
+from copy import deepcopy
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +74,27 @@ def test_a_gradient_is_cut_to_a_share_of_its_own_parameter(size):
     clip_adaptively([large, small, nn.Parameter(torch.ones(1))], 0.3)
     assert large.grad.norm().item() == pytest.approx(0.3 * max(size, MIN_NORM), rel=1e-5)
     assert small.grad.norm().item() == pytest.approx(2e-9, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "laprop", "muon"])
+def test_moments_that_lie_otherwise_in_memory_are_those_of_the_same_entries(kind: Literal["adamw", "laprop", "muon"]):
+    """As in a checkpoint of a run whose convolutions were not channels-last."""
+    config = OptimizerConfig(kind=kind, lr=0.01)
+
+    def step(layer: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for p in layer.parameters():
+            p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
+        optimizer.step()
+
+    first = nn.Conv2d(3, 4, 3)
+    before = optimizer_of(config)(first)
+    step(first, before, 0)
+    second = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    second.load_state_dict(first.state_dict())
+    after = optimizer_of(config)(second)
+    after.load_state_dict(deepcopy(before.state_dict()))
+    step(first, before, 1)
+    step(second, after, 1)
+    assert not second.weight.is_contiguous()
+    torch.testing.assert_close(second.weight, first.weight)
