@@ -1,5 +1,6 @@
 """`jepa doctor`: usable videos, memory that was computed against memory that was measured, a config that trains."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def test_the_speed_of_decoding_is_the_mean_processor_time_of_a_few_clips(
     surveyed: Survey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert decode_speed(surveyed, 2, None, 64).clip_seconds > 0
-    clock = iter([0.0, 1.0, 5.0, 7.0, 10.0, 13.0])
+    clock = itertools.count(0, 2)  # broken videos also look at it
     monkeypatch.setattr("jepa_data.inspect.survey.time", SimpleNamespace(process_time=lambda: next(clock)))
     speed = decode_speed(surveyed, 64, None, 64)
     assert (speed.videos, speed.clip_seconds) == (3, 2.0)
