@@ -1,11 +1,13 @@
-"""Every test runs with the shapes and types of public signatures checked (jaxtyping + beartype).
+"""Every test runs with the shapes and types of public signatures checked (jaxtyping + beartype), for its first seconds.
 
 Torch has two threads, and one in each of several processes (pytest -n 2): more threads than cores wait for each other.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import Any, Self, Union, get_args, get_origin
@@ -18,12 +20,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("JEPA_TRACEBACK", None)
 
+import jaxtyping
 import pytest
 import torch
 from beartype import beartype
 from jaxtyping import install_import_hook
 
 PACKAGES = ("jepa", "jepa_data", "jepa_probes")
+CHECKED_SECONDS = 1.5  # of each test, and of what is set up for it
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +56,31 @@ assert not _early, f"imported before their shapes could be checked: {_early}"
 if os.environ.get("JEPA_CHECK_SHAPES", "1") != "0":  # `make bench` measures without the checks
     install_import_hook(PACKAGES, f"{__name__}.check")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@contextmanager
+def checked_at_first() -> Iterator[None]:
+    """Shapes are checked for some seconds: later calls, in long trainings, are like the first ones, and take longer."""
+    jaxtyping.config.update("jaxtyping_disable", False)
+    timer = threading.Timer(CHECKED_SECONDS, jaxtyping.config.update, ("jaxtyping_disable", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    with checked_at_first():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with checked_at_first():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -156,16 +156,18 @@ class Attempt:
         import submitit  # pyright: ignore[reportMissingImports]
 
         if self.process is not None:
-            self.process.send_signal(signal.SIGUSR1)
-            self.process.wait()
+            os.kill(self.process.pid, signal.SIGUSR1)
+            # A signal handler, in the middle of the `wait` above, which holds a lock: so another way to wait.
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Attempt(self.config, self.run, self.directory))
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if self.process is not None:
-            self.process.send_signal(number)
+            os.kill(self.process.pid, number)  # send_signal polls, which takes the lock of `wait`
 
 
 def last_line(error: Exception) -> str:
     """Of what submitit says of a job that failed: the error itself, at the end of a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    text = str(error).partition("You can check full logs")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
     return lines[-1] if lines else type(error).__name__

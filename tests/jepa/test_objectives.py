@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from jepa.objectives.collapse import dimension_std, effective_rank, lidar
 from jepa.objectives.latent_regression import latent_regression, normalized, standardized
@@ -85,31 +83,6 @@ def test_sigreg_makes_a_collapsed_sample_gaussian():
         optimizer.step()
     covariance = torch.cov(z.detach().T)
     assert (covariance - torch.eye(4)).abs().max() < 0.3
-
-
-def _one_rank(rank: int, ranks: int, store: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-    z = torch.randn(32, 6, generator=seeded(1))[rank::ranks].clone().requires_grad_()
-    weight = torch.nn.Linear(6, 6, bias=False)
-    torch.nn.init.eye_(weight.weight)
-    value = sigreg(weight(z), seeded(2 + rank), directions=16)  # each rank has a generator of its own
-    value.backward()
-    dist.all_reduce(weight.weight.grad)  # what DDP does
-    torch.save((value.detach(), weight.weight.grad / ranks), f"{out}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_equal_one_rank_with_the_joint_batch(tmp_path):
-    mp.spawn(_one_rank, (2, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
-    z = torch.randn(32, 6, generator=seeded(1))
-    weight = torch.nn.Linear(6, 6, bias=False)
-    torch.nn.init.eye_(weight.weight)
-    value = sigreg(weight(z), seeded(2), directions=16)
-    value.backward()
-    for rank in range(2):
-        theirs, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        torch.testing.assert_close(theirs, value.detach(), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(gradient, weight.weight.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_sigreg_stays_exact_under_autocast():

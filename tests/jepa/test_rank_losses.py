@@ -1,6 +1,7 @@
-"""The loss and the gradients of every method over several ranks are those of one process with the whole batch, whether
-each rank has all weights or a part of them."""
+"""Losses and gradients over several ranks are those of one process with the whole batch, whether each rank has all
+weights or a part of them: of every method, and of each statistic of a batch."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from jepa.config import from_dict
 from jepa.methods.base import Batch, Method
+from jepa.objectives.latent_regression import standardized
+from jepa.objectives.sigreg import sigreg
+from jepa.objectives.vicreg import covariance, variance
+from jepa.ranks import RankBatchNorm
 from jepa.training.build_method import build_method
 from jepa.training.config import PretrainConfig
 from jepa.training.seeds import seeded
@@ -133,11 +138,54 @@ def sharded(method: Method, clips: Batch, mesh: DeviceMesh) -> list[Tensor]:
     return [mean / dist.get_world_size(), *found]
 
 
+def one_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def batch_norm(x: Tensor, module: type[nn.BatchNorm1d]) -> Tensor:
+    norm = module(x.shape[-1])
+    y = norm(x)
+    norm.eval()
+    return y.pow(3).mean() + norm(torch.ones(1, x.shape[-1])).sum()  # the last by the running statistics
+
+
+def losses(norm: type[nn.BatchNorm1d]) -> dict[str, Callable[[Tensor], Tensor]]:
+    weight = torch.linspace(-1, 1, 5)
+    return {
+        "sigreg": lambda z: sigreg(z, one_generator(), 8),
+        "variance": lambda z: variance(0.3 * z),
+        "covariance": covariance,
+        "channel": lambda z: (standardized(z[None]) * weight).pow(2).mean(),
+        "batch norm": lambda z: batch_norm(z, norm),
+    }
+
+
+def points() -> tuple[Tensor, Tensor]:
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    return x, torch.randn(5, 4, generator=one_generator()).requires_grad_()
+
+
+def value_and_gradient(loss: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    value = loss(x.sinh() @ weight.T)
+    return value.detach(), torch.autograd.grad(value, weight)[0]
+
+
+def statistics(rank: int, ranks: int) -> dict[str, list[Tensor]]:
+    x, weight = points()
+    found = {}
+    for name, loss in losses(RankBatchNorm).items():
+        found[name] = list(value_and_gradient(loss, x.chunk(ranks)[rank], weight))
+        for each in found[name]:  # as DDP
+            dist.all_reduce(each)
+            each /= ranks
+    return found
+
+
 def work(rank: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,))
-    found = {}
+    found: dict[str, Any] = {"statistics": statistics(rank, ranks)}
     for name in CASES:
         method = BatchNormOverRanks().apply(build(name))
         assert isinstance(method, Method)
@@ -155,6 +203,10 @@ def work(rank: int, ranks: int, folder: str) -> None:
 def test_loss_and_gradients_over_ranks_are_those_of_one_process(ranks: int, tmp_path: Path) -> None:
     mp.spawn(work, (ranks, str(tmp_path)), ranks)  # pyright: ignore[reportPrivateImportUsage]
     found = torch.load(tmp_path / "found.pt", weights_only=True)
+    x, weight = points()
+    for name, loss in losses(nn.BatchNorm1d).items():
+        for got, exact in zip(found["statistics"][name], value_and_gradient(loss, x, weight), strict=True):
+            assert torch.allclose(got, exact, rtol=1e-5, atol=1e-6), (name, got, exact)
     for name in CASES:
         expected = loss_and_gradients(build(name), batch(name))
         largest = max(gradient.abs().max() for gradient in expected[1:])
