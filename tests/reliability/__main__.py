@@ -21,12 +21,18 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from tests.reliability import kills
+from tests.reliability import damage, kills, signals, workers
 from tests.reliability.counts import Counts
 
 EXPERIMENTS: dict[str, tuple[Callable[[Path, int], Counts], int]] = {
     "kills": (kills.run, 50),
     "kills-elsewhere": (kills.run_elsewhere, 5),
+    "signals": (signals.run, 20),
+    "two-at-once": (signals.two_at_once, 10),
+    "damage": (damage.run, damage.SAMPLES),
+    "cuts": (damage.cuts, 100),
+    "workers-killed": (workers.killed, 10),
+    "decoders-stuck": (workers.stuck, 3),
 }
 
 

@@ -1,7 +1,7 @@
 """Real processes that start at once: forks of one that has imported everything and computed nothing.
 
-A fork of `python -m tests.reliability` has a parent, signals, files and an exit code of its own, as any command has, and
-does not spend ten seconds on importing torch.
+A fork of `python -m tests.reliability` has signals, files and an exit code of its own, as any command has, and does not
+spend ten seconds on importing torch.
 """
 
 import logging
@@ -123,8 +123,8 @@ def _work(work: Callable[[], None], told: int, errors: int, folder: Path | None)
     code = 1
     try:
         os.setsid()
-        os.dup2(told, TOLD)
         os.dup2(errors, 2)
+        os.dup2(told, TOLD)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
