@@ -11,9 +11,9 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 # Before torch reads them. Forks of a process with threads would hang.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,19 +21,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from tests.reliability import damage, kills, signals, workers
 from tests.reliability.counts import Counts
-
-EXPERIMENTS: dict[str, tuple[Callable[[Path, int], Counts], int]] = {
-    "kills": (kills.run, 50),
-    "kills-elsewhere": (kills.run_elsewhere, 5),
-    "signals": (signals.run, 20),
-    "two-at-once": (signals.two_at_once, 10),
-    "damage": (damage.run, damage.SAMPLES),
-    "cuts": (damage.cuts, 100),
-    "workers-killed": (workers.killed, 10),
-    "decoders-stuck": (workers.stuck, 3),
-}
+from tests.reliability.experiments import EXPERIMENTS
 
 
 def main() -> None:
@@ -54,12 +43,16 @@ def main() -> None:
     sys.exit(any(row["failures"] for row in table.values()))
 
 
-def measured(name: str, count: int | None) -> dict[str, object]:
+def measured(name: str, count: int | None) -> dict[str, Any]:
     """The row of an experiment, printed."""
-    function, full = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[name]
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
-        counts = function(Path(folder), full if count is None else count)
+    counts = Counts()
+    try:
+        with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
+            counts = experiment.run(Path(folder), experiment.full if count is None else count)
+    except Exception as error:  # noqa: BLE001  the other experiments still count
+        counts.failures.append(f"the experiment itself: {error!r}")
     row = asdict(counts) | {"seconds": round(time.monotonic() - began, 1)}
     outcome = counts.skipped or ("FAILED" if counts.failures else "held")
     print(f"{name}: {outcome} ({row['seconds']} s) {counts.tries} {counts.figures}", flush=True)  # noqa: T201

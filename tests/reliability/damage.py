@@ -1,4 +1,4 @@
-"""Samples that are damaged, and shards that are cut off: counted exactly and named, and the others keep their places."""
+"""Samples that are damaged, and shards that are cut off: counted and named, and the others keep their places."""
 
 import logging
 import random
@@ -86,7 +86,7 @@ def _loader(shards: Path, **settings: Any) -> Any:
 
 
 def _stream(sound: Path, damaged: Path, harmed: set[str], share: str, counts: Counts) -> None:
-    """An epoch in which every sample has its place: bad ones are those that were damaged, all others where they were."""
+    """An epoch in which every sample has its place: the damaged ones are bad, and all others where they were."""
     expected = [key for batch in _loader(sound) for key in batch.keys]
     loader = _loader(damaged)
     keys = [key for batch in loader for key in batch.keys]
@@ -103,7 +103,9 @@ def _train(folder: Path, damaged: Path, harmed: set[str], counts: Counts) -> Non
     ended = command("pretrain", write_config(folder / f"{damaged.name}.yaml", config))
     named = quarantine.read_text() if quarantine.exists() else ""
     fits = not ended.code and all(f'"key": "{key}"' in named for key in harmed) and named.count("\n") == len(harmed)
-    counts.check("a training over them ends well and names them in its file", fits, f"{damaged.name}: {ended.last_line}")
+    counts.check(
+        "a training over them ends well and names them in its file", fits, f"{damaged.name}: {ended.last_line}"
+    )
 
 
 def _all_damaged(folder: Path, sound: Path, counts: Counts) -> None:

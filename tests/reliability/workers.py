@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import signal
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any

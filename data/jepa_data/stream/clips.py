@@ -246,8 +246,8 @@ class ClipReader:
         if start >= starts:
             raise DataError(
                 f"{self.corpora[item.source].store.url}/{sample.shard}: sample {sample.key!r}: a clip that starts at "
-                f"{self.config.start_seconds:g} s ends after the video ({seconds[-1]:g} s). Lower data.start_seconds to "
-                f"{seconds[starts - 1]:g} or less"
+                f"{self.config.start_seconds:g} s ends after the video ({seconds[-1]:g} s). Lower data.start_seconds "
+                f"to {seconds[starts - 1]:g} or less"
             )
         return start
 
