@@ -22,7 +22,7 @@ from jepa.config import UserError, errors_of
 from jepa.ranks import RankBatchNorm
 from jepa.training.config import TrainerConfig
 from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpoints
-from jepa.training.run_state.metrics_log import EventsLog, MetricsLog
+from jepa.training.run_state.metrics_log import EventsLog, MetricsLog, quiet_writer
 from jepa.training.run_state.run_folder import LOGS
 
 OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
@@ -122,7 +122,7 @@ def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn
 @contextmanager
 def quiet() -> Iterator[None]:
     """Lightning's advertisements and its remarks on what is done here on purpose are not shown."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_writer():
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for remark in (

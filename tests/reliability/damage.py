@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 from jepa_data.stream.loader import make_loader
 from tests.reliability.counts import Counts
-from tests.reliability.processes import command, forked
-from tests.reliability.tiny import describe, numbered_shards, succeed, write_config
+from tests.reliability.processes import command
+from tests.reliability.tiny import describe, numbered_shards, write_config
 
 SAMPLES = 1000
 SHARES = (0.001, 0.01, 0.1)
@@ -46,7 +47,6 @@ def run(folder: Path, count: int) -> Counts:
     """Shards of `count` samples, of which these shares are damaged after they were written."""
     counts = Counts()
     sound = numbered_shards(folder / "sound", count)
-    succeed(forked(lambda: None))
     for share in SHARES:
         damaged = folder / f"damaged-{share}"
         shutil.copytree(sound, damaged)
@@ -118,7 +118,7 @@ def _all_damaged(folder: Path, sound: Path, counts: Counts) -> None:
         config = describe(out, ruined)
         config["data"]["max_bad_fraction"] = allowed
         ended = command("pretrain", write_config(folder / "ruined.yaml", config))
-        fits = ended.is_refused and "train-00000" in ended.last_line and ".tar" in ended.last_line
+        fits = ended.is_refused and re.search(r"train-\d+\.tar", ended.errors) is not None
         counts.check("100 % damaged: one line that names a shard", fits, f"allowed {allowed}: {ended.errors[-400:]}")
 
 

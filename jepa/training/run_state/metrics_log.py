@@ -8,7 +8,9 @@ row for good. `log_step` lets it log before, and the loggers here take each step
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from jepa.config.writing import write_text
 
 FILE = "metrics.csv"
 STEP = "step"
+WRITER = "_AsyncWriterThread"  # of TensorBoard
 
 
 class MetricsLog(Logger):
@@ -105,6 +108,22 @@ class EventsLog(TensorBoardLogger):
         if step is None or step != self._logged:
             super().log_metrics(metrics, step)
             self._logged = step
+
+
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """TensorBoard writes events in a thread, whose error the next write raises: the thread need not print it too."""
+    show = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__name__ == WRITER):
+            show(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = show
 
 
 def log_step(trainer: L.Trainer) -> None:

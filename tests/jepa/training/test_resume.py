@@ -1,5 +1,6 @@
 """`jepa pretrain --resume`: more steps are trained, what cannot be honoured is refused, damage is named."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -385,3 +386,17 @@ def test_the_rows_of_all_steps_are_written_before_their_checkpoint(
     assert [int(row["step"]) for row in read_rows(table)] == list(range(6))
     events = EventAccumulator(str(tmp_path / "run" / "logs")).Reload().Scalars("train/loss")
     assert [event.step for event in events] == list(range(6))
+
+
+def test_events_that_do_not_fit_on_the_disk_are_one_error(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorBoard's thread writes them, and the training learns of it by the next write."""
+
+    def full(writer: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(describe(tmp_path / "run", corpus))
+    assert "Traceback" not in capfd.readouterr().err
