@@ -86,7 +86,7 @@ def _check(folder: Path) -> None:
 def commands(folder: Path, count: int) -> Counts:
     """Every command that writes, on `count` disks that are too small for it, and on one that is read-only."""
     counts = Counts()
-    shards = corpus(folder)
+    shards = corpus(folder, frames=24)
     model = folder / "model"
     succeed(command("pretrain", write_config(folder / "model.yaml", describe(model, shards))))
     succeed(command("decoder", model, "steps=5"))  # which others use, or would fit for minutes
