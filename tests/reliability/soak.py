@@ -44,7 +44,7 @@ def run(folder: Path, count: int) -> Counts:
         second = np.array(measured[len(measured) // 2 :])
         slope = float(np.polyfit(second[:, 0], second[:, 1], 1)[0])
         rise = slope * float(np.ptp(second[:, 0]))
-        counts.figures[f"process {number}: MiB, MiB an hour"] = (round(second[-1, 1], 1), round(slope * 3600, 1))
+        counts.figures[f"process {number}: MiB, MiB an hour"] = (round(float(second[-1, 1]), 1), round(slope * 3600, 1))
         flat = slope * 3600 < SLOPE or rise < RISE
         counts.check("memory is flat", flat, f"process {number}: {slope * 3600:.1f} MiB an hour, {rise:.1f} in all")
     return counts
