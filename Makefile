@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-seeds demo-family demo-video demo-30min test test-all lint format bench bench-gpu docs clean
+.PHONY: help install demo demo-seeds demo-family demo-video demo-30min test test-all reliability lint format bench bench-gpu docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -53,6 +53,10 @@ lint: install  ## format, lint, types, and who imports whom
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+reliability: install  ## kills, full disks, damage and more, with counts; a few things need root; writes build/reliability.json
+	@mkdir -p build
+	$(BIN)/python -m tests.reliability --out build/reliability.json
 
 bench: install  ## speed against named baselines; writes tests/bench/results
 	JEPA_CHECK_SHAPES=0 $(BIN)/python -m pytest -q -s tests/bench -o python_files="bench_*.py"

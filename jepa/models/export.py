@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from jepa.config import UserError
+from jepa.config import UserError, first_line
 from jepa.config.writing import replacing
 from jepa.encoders.per_frame import PerFrameEncoder
 from jepa.encoders.video_vit import VideoViT
@@ -141,8 +141,11 @@ def _to_meta(model: Model, out: Path) -> None:
     with (
         replacing(out) as partial,
         partial.open("wb") as file,
-    ):  # torch makes a RuntimeError of a path that cannot be opened
-        torch.save(state, file)
+    ):  # torch makes a RuntimeError of a path that cannot be opened, and of a full disk
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            raise UserError(f"{out}: cannot be written ({first_line(error)}); free some space") from error
 
 
 def _to_onnx(model: Model, out: Path, image_size: int | None, frames: int | None) -> str:

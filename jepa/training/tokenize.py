@@ -109,7 +109,7 @@ def _video(reader: SampleReader, sample: Sample, pixels: Preprocessing) -> UInt8
     """All frames of a sample, as the encoder is shown them. Raises DataError for an image."""
     index = sample.video_index()
     if index is None or sample.media in IMAGES:
-        raise DataError(f"sample {sample.key!r}: expected video with an index, found .{sample.media}")
+        raise DataError(f"{sample.shard}: sample {sample.key!r}: expected video with an index, found .{sample.media}")
     crop = fitted_box(index.height, index.width, pixels.image_size, pixels.fit, pixels.shortest_edge)
     frames, _ = reader.clips(sample, ClipSpec(np.arange(index.frames), crop))
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)

@@ -14,7 +14,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
@@ -23,7 +22,7 @@ from jepa.config import UserError, errors_of
 from jepa.ranks import RankBatchNorm
 from jepa.training.config import TrainerConfig
 from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpoints
-from jepa.training.run_state.metrics_log import MetricsLog
+from jepa.training.run_state.metrics_log import EventsLog, MetricsLog, quiet_writer
 from jepa.training.run_state.run_folder import LOGS
 from jepa.training.sharding import FSDP2
 
@@ -70,7 +69,7 @@ def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_
             max_epochs=1,  # the loader runs through as many epochs of the data as the steps take
             gradient_clip_val=t.clip_norm,
             log_every_n_steps=t.log_every,
-            logger=[MetricsLog(run / LOGS), TensorBoardLogger(run, LOGS, "")],
+            logger=[MetricsLog(run / LOGS), EventsLog(run / LOGS)],
             callbacks=[*callbacks, Checkpoints(run / FOLDER, t.checkpoint_every, t.keep_last)],
             enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
             enable_model_summary=False,
@@ -144,7 +143,7 @@ def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn
 @contextmanager
 def quiet() -> Iterator[None]:
     """Lightning's advertisements and its remarks on what is done here on purpose are not shown."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_writer():
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for remark in (

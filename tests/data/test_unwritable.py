@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from jepa_data.config import StreamConfig
 from jepa_data.curate.config import CurateConfig
@@ -17,6 +18,7 @@ from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.tar import OpenShard
 from jepa_data.sources.rollouts import Recording, record
+from jepa_data.stream.latents import write_file
 from jepa_data.stream.loader import make_loader
 from jepa_data.writable import check_file, make_folder
 
@@ -83,6 +85,14 @@ def test_a_disk_that_is_full_is_one_line_and_packing_goes_on_later(
         with pytest.raises(DataError, match=r"out: cannot be written \(No space left on device\)"):
             pack(corpus, tmp_path / "out", packing, processes=1)
     assert pack(corpus, tmp_path / "out", packing, processes=1).manifest.splits["train"].episodes == 3
+
+
+def test_latents_that_do_not_fit_on_the_disk_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    monkeypatch.setattr("jepa_data.stream.latents.save_file", lambda *args: (_ for _ in ()).throw(full))
+    with pytest.raises(DataError, match=r"train-000000\.safetensors: cannot be written \(.*No space left"):
+        write_file(tmp_path, "train-000000.tar", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_trying_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:

@@ -101,9 +101,10 @@ def check(
     records = {shard.file: shard for shard in shards.manifest.shards}
     order = {file: i for i, file in enumerate(records)}
     findings = quarantine.lost(shards)
+    unsummed = list[str]()
     frames = 0
     work = Verifier(shards.store, shards.manifest, backend)
-    done = run_in_processes(work, _jobs(shards, records, findings), workers or cores(), timeout_seconds)
+    done = run_in_processes(work, _jobs(shards, records, findings, unsummed), workers or cores(), timeout_seconds)
     for count, (job, result) in enumerate(done, 1):
         if isinstance(result, WorkerFailure):
             result = Verified(0, ((result.kind, result.detail),))
@@ -115,11 +116,22 @@ def check(
     quarantine.write(written, findings)
     samples = sum(record.samples for record in records.values())
     seconds = time.monotonic() - began
-    return Checked(samples, samples - len(bad), len(records), frames, tuple(findings), shards.notes, seconds, written)
+    notes = shards.notes
+    if unsummed and not any("have no checksums" in note for note in notes):
+        notes += (
+            f"{len(unsummed)} samples have no checksum of their own: training may not notice a changed byte of them. "
+            f"Make them: `jepa data index {folder} --overwrite`",
+        )
+    return Checked(samples, samples - len(bad), len(records), frames, tuple(findings), notes, seconds, written)
 
 
-def _jobs(shards: ShardSet, records: dict[str, ShardRecord], findings: list[Finding]) -> Iterator[ShardRecord | Sample]:
-    """Each shard, then its samples: hashing brings its bytes into memory. Adds what the indices alone show."""
+def _jobs(
+    shards: ShardSet, records: dict[str, ShardRecord], findings: list[Finding], unsummed: list[str]
+) -> Iterator[ShardRecord | Sample]:
+    """Each shard, then its samples: hashing brings its bytes into memory.
+
+    Adds what the indices alone show, and the keys of samples without a checksum.
+    """
     seen: set[int] = set()
     ends = np.searchsorted(shards.samples.rows["shard"], range(len(records)), side="right").tolist()
     for (file, record), first, end in zip(records.items(), [0, *ends], ends, strict=False):
@@ -133,6 +145,8 @@ def _jobs(shards: ShardSet, records: dict[str, ShardRecord], findings: list[Find
             if hash(sample.key) in seen:
                 findings.append(Finding(sample.key, file, "two of one key", "another sample has the same key"))
             seen.add(hash(sample.key))
+            if sample.crc32 is None:
+                unsummed.append(sample.key)
             yield sample
 
 

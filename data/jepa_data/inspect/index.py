@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,6 +61,7 @@ class Entry:
         columns: widths of its arrays, 0 without.
         spatial: its aligned arrays, by kind.
         events: names of its events, from its metadata; () if there are none.
+        checksums: CRC-32 of the members that may stay, by their names: arrays that do not agree are left out later.
     """
 
     record: dict[str, Any]
@@ -69,6 +70,7 @@ class Entry:
     ignored: tuple[str, ...]
     spatial: dict[str, SpatialInfo] = field(default_factory=dict)
     events: tuple[str, ...] = ()
+    checksums: Mapping[frozenset[str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,18 @@ def _entry(member: SampleInTar) -> Entry:
             ignored.append(".cls that is no whole number")
     record = {"key": member.key, **video.to_dict(), "members": {name: member.members[name] for name in sorted(members)}}
     main = {name: data for name, data in members.items() if name not in SPATIAL}
-    record |= {"labels": labels, "crc32": crc32(main), "source": {"url": f"{member.tar.name}/{member.name}"}}
-    return Entry(record, named, columns, tuple(ignored), _spatial(members, video.frames), events)
+    checksums = _checksums(main)
+    source = {"url": f"{member.tar.name}/{member.name}"}
+    record |= {"labels": labels, "crc32": checksums[frozenset(main)], "source": source}
+    return Entry(record, named, columns, tuple(ignored), _spatial(members, video.frames), events, checksums)
+
+
+def _checksums(members: Mapping[str, bytes]) -> dict[frozenset[str], int]:
+    """CRC-32 of these members, and of what stays without any of the arrays."""
+    arrays = [name for name in (ACTIONS, STATES, EVENTS) if name in members]
+    subsets = [left_out for count in range(len(arrays) + 1) for left_out in combinations(arrays, count)]
+    kept = [{name: data for name, data in members.items() if name not in left_out} for left_out in subsets]
+    return {frozenset(part): crc32(part) for part in kept}
 
 
 def _events(members: dict[str, bytes], frames: int, ignored: list[str]) -> tuple[str, ...]:
@@ -285,10 +297,10 @@ def _agree(entries: Sequence[Entry], ignored: Counter[str]) -> tuple[int, int]:
 
 
 def _left_out(entry: Entry, member: str) -> bool:
-    """Leave a member of a sample out, if it is there. The checksum was of all members, so the sample has none then."""
+    """Leave an array of a sample out, if it is there; the checksum is that of the members that stay."""
     if entry.record["members"].pop(member, None) is None:
         return False
-    entry.record["crc32"] = None
+    entry.record["crc32"] = entry.checksums[frozenset(entry.record["members"]) - set(SPATIAL)]
     return True
 
 

@@ -73,6 +73,7 @@ class ShardSet:
         kept: dict[int, list[Sample]] = {}
         parts = [np.zeros(0, ROW)]
         stale: list[str] = []
+        unchecked = 0
         notes: list[str] = []
         first = 0
         for number, ((file, split), shard) in enumerate(zip(shards, manifest.shards, strict=True)):
@@ -91,12 +92,19 @@ class ShardSet:
             notes += problems
             if samples:
                 kept[number] = samples
+                unchecked += 1
             if missing:
                 lost[file] = missing
         if mapped is None:
             notes.append(f"{store.url}: {TABLE} is missing or of other shards; the indices were read instead")
         elif stale:
             notes.append(f"{store.url}: {TABLE} does not fit {first_few(stale, 5)}; the indices were read instead")
+        if unchecked:
+            notes.append(
+                f"{store.url}: {unchecked} of {len(shards)} shards have no checksums, which are in their indices: a "
+                f"changed byte may go unnoticed. Copy the indices again, or make some: `jepa data index {store.url} "
+                "--overwrite`"
+            )
         if mapped is None or stale or lost or kept:
             samples = Samples(store, shards, np.concatenate(parts), kept, None)
         else:

@@ -136,7 +136,7 @@ class _Work:
             try:
                 info_of(kind, arrays[kind])
             except DataError as error:
-                raise DataError(f"sample {sample.key!r}: {error}") from error
+                raise DataError(f"{self.source.path(sample)}: sample {sample.key!r}: {error}") from error
         return _Annotated(sample, members, metadata, arrays, len(frames), frames.shape[2])
 
     def _frames(self, sample: Sample, data: bytes) -> UInt8[np.ndarray, "T h w 3"]:

@@ -166,8 +166,8 @@ class ClipReader:
             if not self.plan.endless:
                 return None
         raise DataError(
-            f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: "
-            f"{bad[-1].key}: {bad[-1].kind}: {bad[-1].detail}"
+            f"{corpus.store.url}: {ATTEMPTS} samples in a row cannot be read; the last: {bad[-1]}. Find all of them by "
+            f"`jepa data check {corpus.store.url}`, and make or copy these shards again"
         )
 
     @contextmanager
@@ -245,8 +245,9 @@ class ClipReader:
         start = nearest_start(seconds, self.config.start_seconds)
         if start >= starts:
             raise DataError(
-                f"sample {sample.key!r}: a clip that starts at {self.config.start_seconds:g} s ends after the video "
-                f"({seconds[-1]:g} s). Lower data.start_seconds to {seconds[starts - 1]:g} or less"
+                f"{self.corpora[item.source].store.url}/{sample.shard}: sample {sample.key!r}: a clip that starts at "
+                f"{self.config.start_seconds:g} s ends after the video ({seconds[-1]:g} s). Lower data.start_seconds "
+                f"to {seconds[starts - 1]:g} or less"
             )
         return start
 

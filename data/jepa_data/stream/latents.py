@@ -87,7 +87,10 @@ def write_file(out: Path, shard: str, tensors: Mapping[str, Tensor]) -> LatentsF
     """The latents of one shard's samples, whole or not at all. Raises DataError if it cannot be written."""
     path = out / (Path(shard).stem + ENDING)
     with writing(path), replacing(path) as partial:
-        save_file(dict(tensors), partial)
+        try:
+            save_file(dict(tensors), partial)
+        except SafetensorError as error:  # what it makes of an OSError
+            raise OSError(str(error)) from error
     return LatentsFile(file=path.name, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 

@@ -26,6 +26,7 @@ from jepa.config.writing import PARTIAL, flush, replacing
 from jepa.methods.base import Method
 from jepa.training.optim import check_read
 from jepa.training.run_state.checkpoint_file import not_written, read_checkpoint, write_checkpoint
+from jepa.training.run_state.metrics_log import log_step
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -81,6 +82,7 @@ class Checkpoints(Checkpoint):
         if (batch_idx + 1) % trainer.accumulate_grad_batches or step == self._saved:
             return
         if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+            log_step(trainer)
             trainer.save_checkpoint(self.folder / f"step-{step}.ckpt")
             self._saved = step
             if trainer.is_global_zero:

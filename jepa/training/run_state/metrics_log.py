@@ -1,22 +1,30 @@
 """RUN/logs/metrics.csv: a row at each logged step. A resumed run adds to the rows of the part before it.
 
 Lightning's own logger starts the file from scratch, and rewrites it in place where a new column comes.
+
+Lightning logs a step after all callbacks, so after the one that saves its checkpoint: a kill in between would lose the
+row for good. `log_step` lets it log before, and the loggers here take each step once.
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from jepa.config.writing import write_text
 
 FILE = "metrics.csv"
 STEP = "step"
+WRITER = "_AsyncWriterThread"  # of TensorBoard
 
 
 class MetricsLog(Logger):
@@ -32,6 +40,7 @@ class MetricsLog(Logger):
         self._path = folder / FILE
         self._columns: list[str] | None = None  # of the file; None: not read yet
         self._waiting: dict[int, dict[str, Any]] = {}
+        self._logged: int | None = None  # step
 
     @property
     def name(self) -> str:
@@ -56,7 +65,9 @@ class MetricsLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         assert step is not None, "training counts its steps"
-        self._waiting.setdefault(step, {STEP: step}).update(metrics)
+        if step != self._logged:
+            self._waiting[step] = {STEP: step, **metrics}
+            self._logged = step
 
     @rank_zero_only
     def save(self) -> None:
@@ -79,6 +90,45 @@ class MetricsLog(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+class EventsLog(TensorBoardLogger):
+    """TensorBoard's events below RUN/logs, of each step once.
+
+    Args:
+        folder: of the events.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.parent, folder.name, "")
+        self._logged: int | None = None  # step
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None or step != self._logged:
+            super().log_metrics(metrics, step)
+            self._logged = step
+
+
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """TensorBoard writes events in a thread, whose error the next write raises: the thread need not print it too."""
+    show = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__name__ == WRITER):
+            show(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = show
+
+
+def log_step(trainer: L.Trainer) -> None:
+    """Log the step at hand now, at its end, if it is one of those that are logged."""
+    trainer._logger_connector.update_train_step_metrics()
 
 
 def columns(path: Path) -> list[str]:

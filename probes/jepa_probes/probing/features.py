@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.config.reading import parse_json
 from jepa.config.writing import replacing
+from jepa.models.checkpoint import write_tensors
 from jepa_data.shards.manifest import MANIFEST
 from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
@@ -207,7 +207,7 @@ def cached(path: Path, wanted: Mapping[str, Any], make: Callable[[], Features]) 
         tensors["actions"] = features.actions
     about = {"of": wanted, "keys": features.keys, "state_names": features.state_names}
     with replacing(path) as partial:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, partial, {"features": json.dumps(about)})
+        write_tensors({name: x.contiguous() for name, x in tensors.items()}, partial, {"features": json.dumps(about)})
     return features
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from jepa_data.config import StreamConfig
-from jepa_data.errors import DataError
+from jepa_data.errors import DataError, DecodeError
 from jepa_data.inspect.check import check
 from jepa_data.inspect.index import REJECTED, index
 from jepa_data.pack.pack import Packing, open_corpus, pack
 from jepa_data.pack.recipe import Recipe
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
+from jepa_data.shards.read import ShardFiles
 from jepa_data.stream.loader import make_loader
 
 Numbered = Callable[..., np.ndarray]
@@ -98,6 +99,31 @@ def test_a_lost_manifest_is_made_again_with_actions_and_states(tmp_path: Path, w
     assert [(s.key, s.members, s.crc32, s.frames) for s in again.samples] == kept
     assert (again.manifest.action_size, len(again.manifest.state_names)) == (2, 1)
     assert again.manifest.splits["train"] == before.manifest.splits["train"]
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (2, None)])
+def test_samples_whose_arrays_are_left_out_keep_a_checksum(
+    tmp_path: Path, numbered: Numbered, widths: tuple[int | None, int | None]
+) -> None:
+    """Of what stays: a changed byte is noticed in training."""
+    members = dict[str, bytes]()
+    for key, width in zip("ab", widths, strict=True):
+        members[f"{key}.mp4"] = encode_mp4(numbered(6), 10)
+        if width is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, np.zeros((5, width), np.float32))
+            members[f"{key}.actions.npy"] = buffer.getvalue()
+    tar = write_tar(tmp_path / "s" / "train-0.tar", members)
+    assert any("actions.npy" in what for what in index(tmp_path / "s", workers=1).ignored)
+    assert check(tmp_path / "s", workers=1).findings == ()
+    shards = ShardSet.open(tmp_path / "s")
+    assert all(sample.crc32 is not None and set(sample.members) == {"mp4"} for sample in shards.samples)
+    at, size = shards.samples[0].members["mp4"]
+    data = bytearray(tar.read_bytes())
+    data[at + size - 1] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(DecodeError, match="CRC-32"):
+        ShardFiles(tmp_path / "s").read(shards.samples[0])
 
 
 class Payload:

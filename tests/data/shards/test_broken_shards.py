@@ -14,6 +14,7 @@ import pytest
 
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
+from jepa_data.inspect.index import index
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 from jepa_data.stream.loader import make_loader
@@ -419,3 +420,14 @@ def test_one_in_a_thousand_in_a_hundred_and_in_ten_damaged_samples_are_counted_e
         ) as stop:
             list(make_loader(stricter, "train", seed=0))
         assert str(stop.value).count("(damaged)") == min(count, 8)
+
+
+def test_shards_without_checksums_are_said_to_have_none_in_one_line(folder: Path) -> None:
+    (folder / f"{FIRST}.index.jsonl").unlink()
+    notes = make_loader(config(folder), "train", seed=0).notes
+    said = [note for note in notes if "have no checksums" in note]
+    assert len(said) == 1 and "1 of 1 shards have no checksums" in said[0] and "\n" not in said[0]
+    assert f"`jepa data index {folder} --overwrite`" in said[0]
+    index(folder, overwrite=True, workers=1)
+    assert not make_loader(config(folder), "train", seed=0).notes
+    assert all(sample.crc32 is not None for sample in ShardSet.open(folder).samples)

@@ -1,5 +1,6 @@
 """`jepa pretrain --resume`: more steps are trained, what cannot be honoured is refused, damage is named."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jepa.cli import main
 from jepa.config import UserError, from_dict
@@ -365,3 +367,36 @@ def test_metrics_of_all_parts_stay_while_a_run_is_killed_and_resumed_twice(corpu
     pretrain(describe(run, corpus, 8, 2), resume=True)
     rows = read_rows(table)
     assert [int(row["step"]) for row in rows] == list(range(8)) and all(float(row["train/loss"]) for row in rows)
+
+
+def test_the_rows_of_all_steps_are_written_before_their_checkpoint(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a kill right after it loses none; each step is logged once all the same."""
+    table = tmp_path / "run" / "logs" / "metrics.csv"
+    written = dict[int, list[int]]()
+
+    def save(trainer: Any, path: Path) -> None:
+        written[trainer.global_step] = [int(row["step"]) for row in read_rows(table)]
+
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", save)
+    monkeypatch.setattr("jepa.training.run_state.checkpoints._name_last", lambda path: None)
+    pretrain(describe(tmp_path / "run", corpus, 6, 2))
+    assert written == {2: [0, 1], 4: [0, 1, 2, 3], 6: [0, 1, 2, 3, 4, 5]}
+    assert [int(row["step"]) for row in read_rows(table)] == list(range(6))
+    events = EventAccumulator(str(tmp_path / "run" / "logs")).Reload().Scalars("train/loss")
+    assert [event.step for event in events] == list(range(6))
+
+
+def test_events_that_do_not_fit_on_the_disk_are_one_error(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorBoard's thread writes them, and the training learns of it by the next write."""
+
+    def full(writer: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(describe(tmp_path / "run", corpus))
+    assert "Traceback" not in capfd.readouterr().err
