@@ -12,6 +12,7 @@ from jepa_data.stream.loader import ClipLoader
 from jepa_data.types import ClipBatch
 
 logger = logging.getLogger(__name__)
+QUIET_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Throughput(L.Callback):
 
 
 class ProgressLines(L.Callback):
-    """Logs a line of progress every tenth of the run, for logs and pipes."""
+    """Logs a line of progress every tenth of the run, and after a minute without one, for logs and pipes."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began = time.perf_counter()
+        self._began = self._told = time.perf_counter()
         self._first = trainer.global_step
 
     def on_train_batch_end(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -87,10 +88,14 @@ class ProgressLines(L.Callback):
     ) -> None:
         step = step_ended(trainer, batch_idx)
         total = module.total_steps
-        if step is None or (step % max(1, total // 10) and step != total) or not trainer.is_global_zero:
+        if step is None or not trainer.is_global_zero:
             return
+        now = time.perf_counter()
+        if step % max(1, total // 10) and step != total and now - self._told < QUIET_SECONDS:
+            return
+        self._told = now
         metrics = trainer.callback_metrics
-        seconds = time.perf_counter() - self._began
+        seconds = now - self._began
         left = seconds / (step - self._first) * (total - step)
         rank = metrics.get("monitor/effective_rank")
         logger.info(

@@ -218,6 +218,19 @@ def test_what_is_logged_of_a_step_is_the_mean_over_its_batches(corpus: Path, tmp
     assert logged == pytest.approx([sum(losses.seen[:3]), sum(losses.seen[3:])], rel=1e-5)
 
 
+def test_a_line_of_progress_comes_after_each_tenth_of_a_run_and_after_a_minute_without_one(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(run: str) -> int:
+        caplog.clear()
+        pretrain(describe(tmp_path / run, corpus, "lewm", trainer__steps=30))
+        return sum(line.startswith("step ") and "/30  loss" in line for line in caplog.messages)
+
+    assert told("quick") == 10
+    monkeypatch.setattr("jepa.training.callbacks.progress.QUIET_SECONDS", 0.0)
+    assert told("slow") == 30
+
+
 def test_another_seed_gives_other_weights(corpus: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         pretrain(describe(tmp_path / str(seed), corpus, seed=seed, trainer__steps=2))
