@@ -11,9 +11,9 @@ from typing import Any
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.stream.loader import make_loader
+from tests.data.stuck_reader import stuck_reader
 from tests.reliability.counts import Counts
 from tests.reliability.processes import Child, tell
-from tests.reliability.stuck_reader import stuck_reader
 from tests.reliability.tiny import numbered_shards
 
 BATCHES = 30

@@ -176,16 +176,7 @@ def run_process(folder: str) -> None:
 
 
 class Submitit:
-    """A job of Slurm for each cell, submitted by submitit.
-
-    Args:
-        folder: for scripts and logs of jobs; one that all machines see.
-        parameters: of submitit.
-        cluster: "slurm", or "local" for processes on this machine.
-
-    Raises:
-        UserError: it is not installed, there is no Slurm, or a parameter is wrong.
-    """
+    """A job of Slurm for each cell, `jobs` at a time, by the executor of `jepa.training.launch`."""
 
     def __init__(
         self, folder: Path, parameters: dict[str, Any], jobs: int | None = None, cluster: str = "slurm"

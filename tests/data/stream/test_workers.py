@@ -17,9 +17,9 @@ import pytest
 from jepa_data.config import StreamConfig
 from jepa_data.errors import DataError
 from jepa_data.shards.index import ShardSet
-from jepa_data.stream.clips import ClipReader
 from jepa_data.stream.loader import make_loader
 from jepa_data.stream.stuck import StuckGuard
+from tests.data.stuck_reader import stuck_reader
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
 
@@ -187,26 +187,6 @@ def test_the_budget_stops_any_kind_of_workers_at_the_same_batch_with_the_list(
     with pytest.raises(DataError, match="3 of 20"):
         list(plain)
     assert plain.state_dict() == loader.state_dict() and list(plain.bad) == list(loader.bad)
-
-
-class StuckReader(ClipReader):
-    """A reader whose decoder never returns from one sample."""
-
-    key = ""
-
-    def _read(self, sample: Any, item: Any, attempt: int) -> Any:
-        if sample.key == self.key:
-            time.sleep(1000)
-        return super()._read(sample, item, attempt)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return stuck_reader, (self.key, *super().__reduce__()[1])
-
-
-def stuck_reader(key: str, *fields: Any) -> StuckReader:
-    reader = StuckReader(*fields)
-    reader.key = key
-    return reader
 
 
 FEW = {"batch_size": 2, "decode_seconds": 1.0, "max_bad_fraction": 0.5}
