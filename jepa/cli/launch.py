@@ -20,7 +20,8 @@ def launch(
 
     With --slurm: an array of jobs of trainer.nodes machines with trainer.devices tasks and GPUs each. Shortly before
     the time of a job is up, or when it is preempted, its state is saved and it is put back into the queue, as often as
-    needed. Without: processes of this machine, whose end is waited for. Logs are in RUN.jobs.
+    needed. Without: processes of this machine, whose end is waited for; Ctrl-C and SIGTERM end them,
+    with their state saved. Logs are in RUN.jobs.
 
     \b
     jepa launch FILE --slurm --seeds 0,1,2 submitit.timeout_min=1440 submitit.slurm_partition=gpu
@@ -36,16 +37,19 @@ def launch(
 
     words = overrides or []
     resolved = load(config, PretrainConfig, [word for word in words if not word.startswith(PREFIX)])
-    from jepa.training.launch import LaunchConfig
+    from jepa.training.launch import LaunchConfig, wait
     from jepa.training.launch import launch as run
+
+    if seeds is not None and not seeds.strip():
+        raise UserError("--seeds: expected numbers such as 0,1,2, found nothing")
 
     wanted = [word for word in words if word.startswith(PREFIX)]
     wanted += [f"seeds=[{seeds}]"] if seeds is not None else []
     options = from_dict({"jobs": jobs}, LaunchConfig, wanted, "launch")
     launched = run(resolved, options, "slurm" if slurm else "local", resume=resume)
     for each in launched:
-        typer.echo(f"{each.run}: job {each.job.job_id}, log {each.job.paths.stdout}")
+        typer.echo(f"{each.run}: job {each.job.job_id}, logs {each.job.paths.stdout} and .err")
     if slurm:
         return
-    if problems := [problem for each in launched if (problem := each.wait()) is not None]:
+    if problems := wait(launched):
         raise UserError("\n".join(problems))

@@ -8,23 +8,29 @@ it sends SIGUSR1: the step at hand ends, the state is saved, and submitit puts t
 """
 
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from jepa.config import Config, UserError, dump, first_line
 from jepa.config.fields import Count
 from jepa.config.writing import write_text
+from jepa.training.callbacks.stopping import STOPPED
 from jepa.training.config import PretrainConfig
 from jepa.training.run_state.run_folder import DESCRIPTION
 
+logger = logging.getLogger(__name__)
 REQUEUES = 1000  # after time-outs
 WEEK = 7 * 24 * 60  # minutes that a local job may take
 SECONDS_TO_SAVE = 120  # from Slurm's signal to the end of a job
@@ -33,7 +39,7 @@ SECONDS_TO_SAVE = 120  # from Slurm's signal to the end of a job
 class LaunchConfig(Config):
     """How runs are started; `submitit.KEY=VALUE` on the command line."""
 
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     jobs: Count | None = None
     submitit: dict[str, str | int | float] = Field(default={}, description="parameters of submitit")
 
@@ -52,8 +58,17 @@ class Launched:
 
     def wait(self) -> str | None:
         """Wait for its end; why it failed, None if it did not."""
-        error = self.job.exception()
-        return None if error is None else f"{self.run}: {last_line(error)}; see {self.job.paths.stderr}"
+        if (error := self.job.exception()) is None:
+            return None
+        log = self.job.paths.stderr
+        said = [line for line in log.read_text().splitlines() if line.startswith("error: ")] if log.is_file() else []
+        reason = said[0].removeprefix("error: ") if said else last_line(error)
+        return f"{self.run}: {reason}; see {log}"
+
+    def stop(self) -> None:
+        """Tell a local job to save its state and to end."""
+        with suppress(ProcessLookupError):
+            os.kill(int(self.job.job_id), signal.SIGTERM)
 
 
 def launch(
@@ -67,23 +82,69 @@ def launch(
         resume: go on with runs that are there.
 
     Raises:
-        UserError: submitit is not installed or there is no Slurm, a parameter is wrong, or a run is there already.
+        UserError: submitit is not installed or there is no Slurm, a parameter is wrong, a seed is named twice, or a
+            run is there already.
     """
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"seeds: {', '.join(map(str, options.seeds))}: one is named twice")
     wanted = [config.model_copy(update={"run": f"{config.run}-{n}", "seed": n}) for n in options.seeds] or [config]
     for each in wanted:
         if Path(each.run, DESCRIPTION).is_file() and not resume:
             raise UserError(f"{each.run} holds a run. Go on with it (--resume), or give another folder (run=FOLDER)")
     folder = Path(f"{config.run}.jobs").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     executor = make_executor(folder, _parameters(config, options, cluster), cluster)
+    folder.mkdir(parents=True, exist_ok=True)
     attempts = []
     for each in wanted:
         file = folder / f"{Path(each.run).name}.yaml"
         write_text(file, dump(each))
         attempts.append(Attempt(str(file), each.run, os.getcwd()))
-    with executor.batch():  # an array of jobs
+    with _deaf_to_ctrl_c(), executor.batch():  # an array of jobs
         jobs = [executor.submit(attempt) for attempt in attempts]
     return [Launched(Path(each.run), job) for each, job in zip(wanted, jobs, strict=True)]
+
+
+def wait(launched: list[Launched]) -> list[str]:
+    """Wait for local jobs. SIGTERM and Ctrl-C are handed on: each job ends its step, saves its state and ends.
+
+    Returns:
+        Why runs failed, a line each.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal came; all jobs have ended.
+    """
+    received: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each in launched:
+            each.stop()
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        problems = [problem for each in launched if (problem := each.wait()) is not None]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        logger.info("stopped; runs that had taken a step have saved their state, and --resume goes on with them")
+        if received[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(STOPPED)
+    return problems
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that start here do not end by a terminal's Ctrl-C, which reaches all of them: `wait` hands it on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def make_executor(folder: Path, parameters: dict[str, Any], cluster: str) -> Any:
@@ -107,7 +168,7 @@ def make_executor(folder: Path, parameters: dict[str, Any], cluster: str) -> Any
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
         executor.update_parameters(**parameters)
-    except (RuntimeError, NameError, ValueError, TypeError) as error:
+    except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
         raise UserError(f"submitit: {first_line(error)}") from None
     return executor
 

@@ -80,6 +80,10 @@ def test_without_slurm_or_with_an_unknown_parameter_one_line_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"^submitit: .*srun"):
         launch(config, LaunchConfig(), "slurm")
+    with pytest.raises(UserError, match=r"^submitit: .*timeout_min"):
+        launch(config, from_dict({"submitit": {"timeout_min": "abc"}}, LaunchConfig), "local")
+    with pytest.raises(UserError, match="1, 1: one is named twice"):
+        launch(config, LaunchConfig(seeds=(1, 1)), "local")
     with pytest.raises(UserError, match=r"^submitit: .*colour"):
         launch(config, from_dict({"submitit": {"colour": 1}}, LaunchConfig), "local")
     file = tmp_path / "c.yaml"
@@ -104,7 +108,12 @@ def test_an_array_of_local_jobs_trains_a_run_for_each_seed_and_a_failure_is_name
     for seed in (0, 1):
         assert f"run-{seed}: job" in done.stdout and (tmp_path / f"run-{seed}" / "pretrain.json").is_file()
     failed = command(file, f"run={tmp_path / 'bad'}", f"data.shards={tmp_path}")
-    assert failed.returncode == 2 and f"{tmp_path / 'bad'}: " in failed.stderr and "exit code 2; see" in failed.stderr
+    assert (
+        failed.returncode == 2
+        and f"{tmp_path / 'bad'}: " in failed.stderr
+        and "; see" in failed.stderr
+        and "manifest" in failed.stderr
+    )
 
 
 @pytest.mark.slow
