@@ -49,7 +49,7 @@ class StepSize:
     flops: float
     fixed_bytes: int
     clip_bytes: int
-    block_bytes: int = 0
+    block_bytes: int
 
     def fixed(self, shards: int = 1) -> int:
         """Bytes that do not depend on the batch.

@@ -164,7 +164,6 @@ def make_executor(folder: Path, parameters: dict[str, Any], cluster: str) -> Any
 
     # A loader's worker dies of USR2, submitit's own choice. The jobs read it from their environment.
     submitit.JobEnvironment.USR_SIG = os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
-
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
         executor.update_parameters(**parameters)
@@ -207,8 +206,8 @@ class Attempt:
             command.append("--resume")
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(command, cwd=self.directory, env=env)
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), self._hand_on)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hand_on)
         if code := self.process.wait():
             raise RuntimeError(f"jepa pretrain ended with exit code {code}")
 

@@ -1,7 +1,5 @@
 """A checkpoint of two processes goes on with one and with four: the same samples and losses as of one process."""
 
-import os
-import socket
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -10,6 +8,7 @@ from tests.reliability.counts import Counts
 from tests.reliability.processes import Child, forked
 from tests.reliability.tiny import ORDER, Steps, describe, losses, succeed, train
 from tests.reliability.tiny import corpus as make_corpus
+from tests.torchrun import become_rank, free_port
 
 STEPS = 10
 HALF = 5
@@ -47,15 +46,10 @@ def _train(run: Path, shards: Path, method: str, ranks: int, steps: int, *, resu
     """With so many processes, started as torchrun starts them."""
     config = describe(run, shards, method, schedule={"kind": "flat"}, data__batch_size=8)
     config["trainer"] |= {"steps": steps, "devices": ranks, "checkpoint_every": HALF}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def work(rank: int) -> None:
-        if ranks > 1:
-            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-            numbers |= {"GROUP_RANK": 0, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "x"}
-            os.environ.update({name: str(value) for name, value in numbers.items()})
+        become_rank(rank, ranks, port)
         train(config, RankSteps(), resume=resume)
 
     if ranks == 1:

@@ -7,10 +7,11 @@ pickles are refused.
 
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from jepa_data.shards.manifest import (
 )
 from jepa_data.shards.media import probe_media
 from jepa_data.shards.quarantine import Finding
-from jepa_data.shards.read import crc32, read_array, read_labels, read_metadata
+from jepa_data.shards.read import read_array, read_labels, read_metadata
 from jepa_data.shards.resume_log import Finished
 from jepa_data.shards.table import TABLE
 from jepa_data.shards.write import common, summed, write_table
@@ -229,11 +230,12 @@ def _entry(member: SampleInTar) -> Entry:
 
 
 def _checksums(members: Mapping[str, bytes]) -> dict[frozenset[str], int]:
-    """CRC-32 of these members, and of what stays without any of the arrays."""
-    arrays = [name for name in (ACTIONS, STATES, EVENTS) if name in members]
-    subsets = [left_out for count in range(len(arrays) + 1) for left_out in combinations(arrays, count)]
-    kept = [{name: data for name, data in members.items() if name not in left_out} for left_out in subsets]
-    return {frozenset(part): crc32(part) for part in kept}
+    """CRC-32 as `jepa_data.shards.read.crc32`: of these members, and of what stays without any of the arrays."""
+    found: dict[frozenset[str], int] = {frozenset(): 0}
+    for name in sorted(members):
+        longer = {kept | {name}: zlib.crc32(members[name], crc) for kept, crc in found.items()}
+        found = found | longer if name in (ACTIONS, STATES, EVENTS) else longer
+    return found
 
 
 def _events(members: dict[str, bytes], frames: int, ignored: list[str]) -> tuple[str, ...]:

@@ -66,17 +66,15 @@ def ways(config: PretrainConfig, devices: int, memory: float) -> list[RecipeAdvi
     if rest or not share:
         raise UserError(f"data.batch_size {config.data.batch_size} does not divide into {devices} devices")
     strategies = ("ddp",) if devices == 1 else ("ddp", "fsdp2")
-    return [
-        _way(config, share, memory, strategy, devices if strategy == "fsdp2" else 1, every)
-        for strategy in strategies
-        for every in (0, 1)
-    ]
+    return [_way(config, devices, memory, strategy, every) for strategy in strategies for every in (0, 1)]
 
 
 def _way(
-    config: PretrainConfig, share: int, memory: float, strategy: Literal["ddp", "fsdp2"], shards: int, every: int
+    config: PretrainConfig, devices: int, memory: float, strategy: Literal["ddp", "fsdp2"], every: int
 ) -> RecipeAdvice:
     assert config.encoder is not None
+    share = config.data.batch_size // devices
+    shards = devices if strategy == "fsdp2" else 1
     encoder = config.encoder.model_copy(update={"checkpoint_every": every})
     size = step_size(config.model_copy(update={"encoder": encoder}), bf16=True, gpu=True)
     parts = (parts for parts in range(1, share + 1) if share % parts == 0)

@@ -1,9 +1,7 @@
 """Runs of two and four processes, sharded or not, have the losses of one process; and each goes on as any other."""
 
 import itertools
-import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa.training.run_state.metrics_log import read_rows
 from tests.jepa.test_rank_losses import CASES, side
+from tests.torchrun import become_rank, free_port
 
 STEPS = 10
 RUNS = (
@@ -63,10 +62,7 @@ def train_all(
 ) -> None:
     """As torchrun starts it; each of the runs, and those of two ranks once more from half of their steps."""
     torch.set_num_threads(1)
-    if ranks > 1:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-        place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-        os.environ |= {name: str(value) for name, value in (address | place).items()}
+    become_rank(rank, ranks, port)
     for name in names:
         pretrain(describe(name, folder / f"{name}-{strategy}-{ranks}", corpus, ranks, strategy))
     for name in names if ranks != 2 else ():
@@ -95,9 +91,3 @@ def test_runs_of_two_and_four_ranks_have_the_losses_of_one_process(
         assert len(runs) == 5 + 2 * len(places)
         for run in runs:
             assert losses_of(run) == pytest.approx(expected, rel=1e-5), run.name
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
