@@ -39,10 +39,10 @@ demo-30min: install  ## more data, a wider model and longer training, with three
 	$(BIN)/jepa demo --seeds 0,1,2 --methods lewm-30min
 
 test: install  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-all: install  ## all tests, one after the other: some measure time and memory
-	$(BIN)/python -m pytest -q
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
 lint: install  ## format, lint, types, and who imports whom
 	$(BIN)/ruff format --check .

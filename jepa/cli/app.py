@@ -22,6 +22,7 @@ from jepa.cli.data import app as data
 from jepa.cli.data import inspect
 from jepa.cli.models import compress, decoder, export, imagine
 from jepa.cli.show import show_messages
+from jepa.cli.startup import postpone_collection
 
 ADVICE = {
     errno.EACCES: "give another path, or allow reading and writing there",
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None, app: typer.Typer = app) -> NoRe
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     show_messages()
+    postpone_collection()
     try:
         app([_expand_home(each) for each in (sys.argv[1:] if arguments is None else arguments)], prog_name="jepa")
     except KeyboardInterrupt:

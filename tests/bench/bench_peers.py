@@ -29,7 +29,8 @@ from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.config import StreamConfig
 from jepa_data.stream.loader import make_loader
-from tests.bench.bench_data import BATCH, FRAMES, RATE, SIDE, STRIDE, copied, packed, videos
+from tests.bench.bench_data import BATCH, FRAMES, SIDE, STRIDE, copied, packed, videos
+from tests.bench.clouds import RATE
 
 __all__ = ["copied", "packed", "videos"]  # fixtures
 pytestmark = pytest.mark.usefixtures("one_thread")

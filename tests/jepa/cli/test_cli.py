@@ -49,6 +49,24 @@ def cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def test_garbage_is_collected_again_after_the_imports() -> None:
+    done = python("""
+import gc
+from jepa.cli.startup import IMPORTED_OBJECTS, postpone_collection
+usual = gc.get_threshold()
+postpone_collection()
+postpone_collection()
+assert gc.get_threshold() != usual
+kept = [[] for _ in range(IMPORTED_OBJECTS + 1000)]
+assert gc.get_threshold() == usual, gc.get_threshold()
+assert gc.get_freeze_count() >= IMPORTED_OBJECTS
+before = gc.get_stats()[0]["collections"]
+more = [[] for _ in range(10_000)]
+assert gc.get_stats()[0]["collections"] > before
+""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_takes_a_fraction_of_what_torch_takes_to_be_imported() -> None:
     start, seconds = cpu_of_children(), []
     python("import torch")
