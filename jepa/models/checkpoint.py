@@ -1,9 +1,9 @@
 """The native format: `model.safetensors` + `model.json`. No pickle, so a file from a stranger can be opened.
 
-model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file, …what the caller describes}
+model.json   {"format": "openjepa-model", "version": 1, "sha256": of the tensors' file,
+              …what the caller describes, "content_sha256": of all this}
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jepa.config import UserError
 from jepa.config.reading import parse_json
+from jepa.config.sealed import seal, unseal
 from jepa.config.writing import file_sha256, flush, replacing
 from jepa_data.printable import first_few
 
@@ -43,7 +44,7 @@ def save(folder: Path, module: nn.Module, description: Mapping[str, Any]) -> Non
     with replacing(folder / DESCRIPTION) as text, replacing(folder / TENSORS) as tensors:
         write_tensors({name: x.detach().cpu().contiguous() for name, x in state.items()}, tensors)
         record = {"format": FORMAT, "version": VERSION, "sha256": file_sha256(tensors), **description}
-        text.write_text(json.dumps(record, indent=2) + "\n")
+        text.write_text(seal(record))
         for partial in (tensors, text):
             flush(partial)  # a full disk is found out before anything is replaced
         (folder / DESCRIPTION).unlink(missing_ok=True)
@@ -69,7 +70,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     stamp = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
     if stamp != (FORMAT, VERSION):
         raise UserError(f"{path}: expected a description of format {FORMAT!r}, version {VERSION}, found {stamp}")
-    return description
+    try:
+        return unseal(description)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def load_into(module: nn.Module, folder: Path) -> None:

@@ -96,7 +96,7 @@ def tokenize(
             files=tuple(files),
         )
         with replacing(out / LATENTS) as partial:
-            partial.write_text(manifest.model_dump_json(indent=2) + "\n")
+            partial.write_text(manifest.to_file())
     return manifest
 
 

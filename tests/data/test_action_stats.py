@@ -21,6 +21,7 @@ from jepa_data.shards.write import ShardWriter
 from jepa_data.sources.repack import read_shards
 from jepa_data.stream.action_stats import action_stats
 from jepa_data.stream.loader import make_loader
+from tests.edited import write_edited
 
 FRAMES = 9
 
@@ -58,7 +59,7 @@ def rows(folder: Path, split: str | None = None) -> np.ndarray:
 
 
 def stats(folder: Path) -> ActionStats:
-    found = Manifest.model_validate_json((folder / "manifest.json").read_text()).actions
+    found = Manifest.from_file((folder / "manifest.json").read_text()).actions
     assert found is not None
     return found
 
@@ -94,7 +95,7 @@ def test_shards_of_an_earlier_version_are_read_for_it(shards: Path, corpus: Path
     def without(folder: Path) -> ActionStats:
         described = json.loads((folder / "manifest.json").read_text())
         before = described.pop("actions")
-        (folder / "manifest.json").write_text(json.dumps(described))
+        write_edited(folder / "manifest.json", described)
         found = action_stats(loader(folder))
         (folder / "manifest.json").write_text(json.dumps(described | {"actions": before}, indent=2) + "\n")
         return found

@@ -41,7 +41,7 @@ def written(
             known = random.uniform(-1, 1, (FRAMES, 2)).astype(np.float32)
             done, known = (actions or {}).get(key, done), (states or {}).get(key, known)
             writer.write("train" if number else "test", key, video, FRAMES, done, known, {})
-    return Manifest.model_validate_json((out / "manifest.json").read_text())
+    return Manifest.from_file((out / "manifest.json").read_text())
 
 
 def with_hole(rows: int, value: float = np.nan, row: int = 3) -> np.ndarray:

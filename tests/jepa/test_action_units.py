@@ -39,6 +39,7 @@ from jepa_data.shards.manifest import METADATA
 from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.shards.write import ShardWriter
 from jepa_data.types import ClipBatch
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIXELS = 256.0  # 0..512: 256 + 256 a
@@ -211,7 +212,7 @@ def test_a_model_of_an_earlier_version_keeps_raw_actions_and_minus_one_to_one(
     path = tmp_path / "run/model/model.json"
     described = json.loads(path.read_text())
     del described["spec"]["actions"], described["dynamics"]["normalize_actions"]
-    path.write_text(json.dumps(described))
+    write_edited(path, described)
     spec = jepa.load(tmp_path / "run").spec
     assert spec.actions is not None and (spec.actions.low, spec.actions.origin) == ((-1.0, -1.0), "assumed")
 

@@ -139,7 +139,7 @@ def pack(
             if not done.samples:
                 raise DataError(_nothing_to_pack(corpus, done))
         done.remove()
-    manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
+    manifest = Manifest.from_file((out / MANIFEST).read_text())
     return Report(manifest, tuple(done.rejected), done.short, len(writer.done), time.monotonic() - began)
 
 

@@ -149,10 +149,12 @@ def _read_manifest(store: Store) -> Manifest:
     except DecodeError as error:
         raise _no_manifest(store, error) from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.from_file(text)
     except ValidationError as error:
         where_and_what = ": ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise DataError(f"{store.url}/{MANIFEST}: not a manifest this version can read ({where_and_what})") from error
+    except ValueError as error:
+        raise DataError(f"{store.url}/{MANIFEST}: {error}") from None
     for name, count in Counter(shard.file for shard in manifest.shards).items():
         if count > 1:
             raise DataError(f"{store.url}/{MANIFEST}: names the shard {name!r} {count} times. Copy the manifest again")

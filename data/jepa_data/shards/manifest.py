@@ -18,6 +18,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from jepa.config import Config
 from jepa.config.reading import parse_json
+from jepa.config.sealed import Sealed
 from jepa.config.writing import write_text
 from jepa_data.actions import ActionStats
 from jepa_data.decode.base import VideoIndex
@@ -62,7 +63,7 @@ class SplitRecord(Config):
     shards: tuple[ShardRecord, ...]
 
 
-class Manifest(Config):
+class Manifest(Sealed):
     """The contents of `manifest.json`.
 
     `world` is None for plain video; `fps` and `image_size` (short side, pixels) are None if they vary; `action_size`
@@ -121,7 +122,7 @@ class Manifest(Config):
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""
-        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+        write_text(folder / MANIFEST, self.to_file())
 
 
 @dataclass(frozen=True, slots=True)

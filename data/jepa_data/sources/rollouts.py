@@ -136,7 +136,7 @@ def record(
                     events=happened,
                 )
             progress(chunk[-1].number + 1)
-    return Manifest.model_validate_json((out / MANIFEST).read_text())
+    return Manifest.from_file((out / MANIFEST).read_text())
 
 
 def _spatial_infos(world: WorldBatch, kinds: Sequence[str]) -> list[SpatialInfo]:

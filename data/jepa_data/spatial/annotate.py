@@ -107,7 +107,7 @@ class _Work:
             for done, one in enumerate(chain([first], annotated), 1):
                 self._write(writer, one)
                 progress(done, len(samples))
-        return Manifest.model_validate_json((out / MANIFEST).read_text())
+        return Manifest.from_file((out / MANIFEST).read_text())
 
     def _info(self, kind: Kind, array: np.ndarray, one_size: bool) -> SpatialInfo:
         """Maps of videos of different sizes may differ in size too."""

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa.config import Config
+from jepa.config.sealed import Sealed
 from jepa.config.writing import file_sha256, replacing
 from jepa_data.errors import DataError, DecodeError
 from jepa_data.shards.manifest import Manifest
@@ -42,7 +43,7 @@ class LatentsFile(Config):
     sha256: str
 
 
-class LatentsManifest(Config):
+class LatentsManifest(Sealed):
     """The contents of `latents.json`.
 
     `shards_sha256`: of the manifest of the shards. `encoder_sha256`: of the encoder's tensors. `frames_per_step`:
@@ -118,13 +119,15 @@ class Latents:
         """
         path = Path(folder).expanduser()
         try:
-            about = LatentsManifest.model_validate_json((path / LATENTS).read_bytes())
+            about = LatentsManifest.from_file((path / LATENTS).read_bytes())
         except OSError as error:
             raise DataError(
                 f"{path}: no latents ({error.strerror}); make them with `jepa data tokenize SHARDS {path} --model RUN`"
             ) from None
         except ValidationError as error:
             raise DataError(f"{path / LATENTS}: damaged, or of another version ({error.errors()[0]['msg']})") from None
+        except ValueError as error:
+            raise DataError(f"{path / LATENTS}: {error}") from None
         if about.shards_sha256 != manifest_sha256(shards):
             raise DataError(f"{path}: latents of other shards, made from {about.shards}; tokenize these shards")
         for record in about.files:

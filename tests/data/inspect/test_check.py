@@ -18,6 +18,7 @@ from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.quarantine import QUARANTINE
 from jepa_data.shards.write import ShardWriter
+from tests.edited import write_edited
 
 Writer = Callable[..., Path]
 Numbered = Callable[..., np.ndarray]
@@ -65,7 +66,7 @@ def test_parts_that_do_not_fit_are_distinguished(tmp_path: Path, write_shards: W
     (folder / "index.npy").unlink()  # says where the lines were
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["label_values"] = {"parity": ["even"]}  # sample 3 is odd
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     assert [(f.key, f.kind, f.detail) for f in check(folder, workers=1).findings] == [
         ("ep-0", "index", "the index and the video differ in frames (5 and 6)"),
         ("ep-1", "index", "the index and the video differ in width (128 and 64)"),

@@ -19,6 +19,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import Sample
 from jepa_data.stream.loader import make_loader
 from jepa_data.types import ClipBatch
+from tests.edited import write_edited
 
 LENGTHS = [12, 20, 15, 30, 11, 9, 25, 14, 18, 10]
 FIRST = "train-000000"
@@ -134,7 +135,7 @@ def rewrite(folder: Path, rename: Callable[[str], str | None]) -> None:
                 archive.addfile(member, data)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["bytes"] = len(out.getvalue())
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     (folder / f"{FIRST}.tar").write_bytes(out.getvalue())
     (folder / f"{FIRST}.index.jsonl").unlink()
     (folder / "index.npy").unlink()
@@ -355,7 +356,7 @@ def test_a_manifest_that_disagrees_is_named(
 ) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     with pytest.raises(DataError, match=message):
         list(make_loader(config(folder), "train", seed=0))
 
@@ -366,7 +367,7 @@ def test_a_manifest_with_another_count_still_gives_what_is_there(
 ) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["samples"] = samples
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     keys, lost = survivors(folder, read_numbers)
     assert keys == [f"ep-{i}" for i in range(10)] and lost == max(0, samples - 10)
     assert ShardSet.open(folder).notes

@@ -22,6 +22,7 @@ from jepa_data.shards import read
 from jepa_data.shards.index import ShardSet
 from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.stream.loader import make_loader
+from tests.edited import write_edited
 
 FIRST = "train-000000"
 
@@ -72,7 +73,7 @@ def add_member(folder: Path, name: str, data: bytes) -> tuple[int, int]:
         member = archive.getmembers()[-1]
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["bytes"] = tar.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     return member.offset_data, member.size
 
 

@@ -20,6 +20,7 @@ from jepa_data.shards.index import ShardSet
 from jepa_data.shards.manifest import clean_key
 from jepa_data.shards.read import ShardFiles, read_npy
 from jepa_data.shards.write import ShardWriter
+from tests.edited import write_edited
 
 Writer = Callable[..., Path]
 Numbered = Callable[..., NDArray[np.uint8]]
@@ -148,7 +149,7 @@ def test_a_folder_that_holds_no_shards_is_described(tmp_path: Path, write_shards
     with pytest.raises(DataError, match=r"no split 'test'. It has: train"):
         ShardSet.open(folder).split("test")
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 9'))
+    write_edited(manifest, json.loads(manifest.read_text()) | {"version": 9})
     with pytest.raises(DataError, match="version"):
         ShardSet.open(folder)
 
@@ -242,7 +243,7 @@ def test_members_that_could_run_code_are_refused_by_name(ending: str, tmp_path: 
     (folder / "train-000000.index.jsonl").unlink()
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["bytes"] = tar.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(folder / "manifest.json", manifest)
     with pytest.raises(DataError, match=rf"ep-0.*\.{ending}.*could run code"):
         ShardSet.open(folder)
     assert not trap.exists()

@@ -161,7 +161,7 @@ def test_check_and_inspect_tell_of_events(recorded: Path, tmp_path: Path) -> Non
         check_events(np.array([[0.0], [5.0]]), NAMES)
     with pytest.raises(DecodeError, match=r"found 0\.5 at frame 0"):
         check_events(np.array([[0.5]]), NAMES)
-    manifest = Manifest.model_validate_json((recorded / "manifest.json").read_text())
+    manifest = Manifest.from_file((recorded / "manifest.json").read_text())
     _indexed(recorded, tmp_path / "fewer")  # a manifest that knows fewer events, or none, than its samples have
     for names, found in ((NAMES[:2], "its events are 0 for none"), ((), "the manifest knows none")):
         manifest.model_copy(update={"events": names}).save(tmp_path / "fewer")

@@ -16,6 +16,8 @@ from jepa_data.decode import get_backend
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.table import ROW
 from jepa_data.shards.write import ShardWriter
+from tests.edited import write_edited
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured with /proc")
 MIB = 2**20
@@ -94,7 +96,7 @@ def multiplied(one: Path, out: Path, shards: int) -> Path:
     split = manifest["splits"]["train"]
     (record,) = split["shards"]
     split["shards"] = [record | {"file": f"train-{i:06d}.tar"} for i in range(shards)]
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    write_edited(out / "manifest.json", manifest)
     rows = np.load(one / "index.npy")
     table = np.lib.format.open_memmap(out / "index.npy", mode="w+", dtype=ROW, shape=(shards * len(rows),))
     for i in range(shards):

@@ -1,5 +1,6 @@
 """Decoders show what latents hold, lose no small moving thing, refuse what they cannot decode, and survive saving."""
 
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from jepa.decoders.diffusion import DiffusionDecoder
 from jepa.decoders.fit import Moving, fit_decoder
 from jepa.decoders.pixels import PixelDecoder
 from jepa.models.parts import load_decoder, save_decoder
+from tests.edited import write_edited
 
 SMALL: dict[str, dict[str, Any]] = {
     "pixels": {"hidden": 64, "channels": 16},
@@ -185,6 +187,6 @@ def test_a_missing_or_foreign_decoder_is_named(tmp_path):
         load_decoder(tmp_path, "pixels")
     save_decoder(tmp_path, pixels(1, 8, 32))
     path = tmp_path / "pixels" / "model.json"
-    path.write_text(path.read_text().replace('"tokens": 1', '"tokens": 3'))
+    write_edited(path, json.loads(path.read_text().replace('"tokens": 1', '"tokens": 3')))
     with pytest.raises(UserError, match="does not describe a decoder"):
         load_decoder(tmp_path, "pixels")

@@ -23,6 +23,7 @@ from jepa.models.classifier import (
 from jepa.models.huggingface import from_transformers as from_base
 from jepa.models.huggingface import to_transformers as to_base
 from jepa.predictors.masked import MaskedPredictor
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -288,10 +289,10 @@ def test_damaged_and_foreign_folders_are_reported(tmp_path: Path, folder: Path):
         ({"labels": list(labels[:11])}, "labels: expected one for each of the 12 classes, found 11"),
         ({"settings": described["settings"] | {"depth": 3}}, r"missing blocks\.2"),
     ):
-        path.write_text(json.dumps(described | changed))
+        write_edited(path, described | changed)
         with pytest.raises(UserError, match=message):
             load_classifier(tmp_path)
-    path.write_text(json.dumps(described))
+    write_edited(path, described)
     tensors = path.with_name("model.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-1])
     with pytest.raises(UserError, match="the checksum differs"):

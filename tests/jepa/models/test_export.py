@@ -20,6 +20,7 @@ from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.masked import MaskedPredictor
 from jepa.transformer import Positions
 from jepa.world_model import LatentSpec, LatentWorldModel, Preprocessing, rollout
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -244,6 +245,6 @@ def test_another_encoder_of_the_file_is_named_where_the_target_encoder_is_missin
 def test_a_model_folder_with_a_misspelt_key_is_reported(vjepa2: Path, capsys) -> None:
     described = json.loads((vjepa2 / "model.json").read_text())
     described["encoder"]["widht"] = 48
-    (vjepa2 / "model.json").write_text(json.dumps(described))
+    write_edited(vjepa2 / "model.json", described)
     told = run_jepa(capsys, "export", vjepa2, "--to", "onnx", fails=True)
     assert "widht" in told and "model.json" in told

@@ -20,6 +20,7 @@ from jepa.training.pretrain import pretrain
 from jepa.world_model import LatentWorldModel, block_actions, rollout
 from jepa_data.sources.rollouts import Recording, record
 from jepa_probes.planning.recordings import clip_loader
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("close-door", "open-door", "move-door-up", "move-door-down")
@@ -128,7 +129,7 @@ def test_shards_of_another_worlds_events_are_refused_by_name(model: LatentWorldM
     (folder / "renamed").mkdir()
     for file in (folder / "rooms").iterdir():
         (folder / "renamed" / file.name).write_bytes(file.read_bytes())
-    (folder / "renamed" / "manifest.json").write_text(json.dumps(renamed))
+    write_edited(folder / "renamed" / "manifest.json", renamed)
     with pytest.raises(UserError, match=r"data\.shards has the event 'close-gate'; init_from: .* knows close-door"):
         pretrain(config(folder / "next", folder / "renamed", init_from=str(folder / "run")))
 

@@ -24,6 +24,7 @@ from jepa.models.model import load
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 from jepa_data.shards.encode import encode_mp4
+from tests.edited import write_edited
 
 CONV = {"kind": "conv", "width": 8, "channels": 8, "hidden": 32}
 VIT = {"kind": "video_vit", "patch": 8, "width": 24, "depth": 1, "heads": 2}
@@ -284,7 +285,7 @@ def test_weights_of_another_model_are_named(corpus: Path, tmp_path: Path) -> Non
     (swapped / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     description = json.loads((swapped / "model.json").read_text())
     description["sha256"] = json.loads((other / "model.json").read_text())["sha256"]
-    (swapped / "model.json").write_text(json.dumps(description))
+    write_edited(swapped / "model.json", description)
     with pytest.raises(UserError, match=r"another model: .*has shape .*the model"):
         load(tmp_path / "a")
 

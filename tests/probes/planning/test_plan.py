@@ -16,6 +16,7 @@ from jepa.models.model import open_model, save
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.write import ShardWriter
+from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Jepa = Callable[..., str]
@@ -211,7 +212,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
 
 def of_world(copy: Path, world: str) -> None:
     path = copy.parent / "data" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"world": world}))
+    write_edited(path, json.loads(path.read_text()) | {"world": world})
 
 
 @pytest.mark.parametrize("verb", ["plan", "dream"])
