@@ -82,9 +82,11 @@ def launch(
         resume: go on with runs that are there.
 
     Raises:
-        UserError: submitit is not installed or there is no Slurm, a parameter is wrong, a seed is named twice, or a
-            run is there already.
+        UserError: submitit is not installed or there is no Slurm, a parameter is wrong, a seed is named twice, a run
+            is there already, or `jobs` is given for processes of this machine.
     """
+    if options.jobs is not None and cluster == "local":
+        raise UserError("--jobs limits the jobs of Slurm; add --slurm, or leave it out: here all runs start at once")
     if len(set(options.seeds)) < len(options.seeds):
         raise UserError(f"seeds: {', '.join(map(str, options.seeds))}: one is named twice")
     wanted = [config.model_copy(update={"run": f"{config.run}-{n}", "seed": n}) for n in options.seeds] or [config]
@@ -168,6 +170,8 @@ def make_executor(folder: Path, parameters: dict[str, Any], cluster: str) -> Any
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
         executor.update_parameters(**parameters)
     except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
+        with suppress(OSError):  # what it had made for the jobs; it stays where there is something in it
+            folder.rmdir()
         raise UserError(f"submitit: {first_line(error)}") from None
     return executor
 

@@ -34,6 +34,34 @@ COMMANDS = {
     "curves": "curves {run} --out {out}/curves.png",
     "export": "export {run} --to openjepa --out {out}/exported",
     "compress": "compress {model} {out}/compressed --keep pca:8 train_episodes=12",
+    "plan": "plan {run} tasks=2 steps=4 horizon=2 gifs=1 inverse=null {cem}",
+    "diagnose": "diagnose {run} tasks=2 read_updates=3 state_updates=3 starts=2 candidates=4 {plan_cem}",
+    "dream": "dream {run} tasks=2 steps=6 clips=6 controller.kind=evolution controller.generations=1 {population}",
+    "online": "online {online} run={out}/online",
+    "compare": "compare {compare} out={out}/compared",
+}
+SHORT = {
+    "cem": "planner.samples=8 planner.elites=2 planner.iterations=1",
+    "plan_cem": "plan.steps=4 plan.horizon=2 plan.planner.samples=8 plan.planner.elites=2 plan.planner.iterations=1",
+    "population": "controller.population=4 controller.rollouts=2 controller.horizon=2",
+}
+ONLINE = {
+    "environment": {"world": "two-rooms", "image_size": 32, "max_steps": 8, "goal": [0.2, 0.3]},
+    "encoder": {"channels": [4, 8]},
+    "method": {
+        "kind": "dreamer",
+        "predictor": {"recurrent_size": 16, "hidden": 16, "blocks": 4, "categoricals": 4, "classes": 4},
+        "decoder_channels": 4,
+    },
+    "controller": {"horizon": 3, "batch": 4, "hidden": 16},
+    "replay": {"batch_size": 2, "sequence_frames": 6, "capacity": 60},
+    "steps": 40,
+    "random_steps": 16,
+    "train_ratio": 2,
+    "evaluate_every": 20,
+    "evaluation_episodes": 2,
+    "checkpoint_every": 10,
+    "device": "cpu",
 }
 
 
@@ -91,7 +119,12 @@ def commands(folder: Path, count: int) -> Counts:
     succeed(command("pretrain", write_config(folder / "model.yaml", describe(model, shards))))
     succeed(command("decoder", model, "steps=5"))  # which others use, or would fit for minutes
     (folder / "curate.yaml").write_text("stages: [{kind: dark}]\n")
+    compared = {name: value for name, value in describe(model, shards).items() if name != "run"}
+    comparison = {"seeds": [0], "budget": {"steps": 2}, "plan": None, "baselines": [], "reference": None}
+    comparison |= {"base": compared | {"trainer": {"device": "cpu"}}, "models": {"one": {}}}
     paths = {"shards": shards, "model": model, "curate": folder / "curate.yaml"}
+    paths["online"] = write_config(folder / "online.yaml", ONLINE | {"run": str(folder / "online")})
+    paths["compare"] = write_config(folder / "compare.yaml", comparison | {"out": str(folder / "compared")})
     for name, words in COMMANDS.items():
         _one_command(name, words, folder / "disk", paths, count, counts)
         if counts.skipped:
@@ -101,7 +134,7 @@ def commands(folder: Path, count: int) -> Counts:
 
 def _one_command(name: str, words: str, disk: Path, paths: dict[str, Path], count: int, counts: Counts) -> None:
     there = {"out": disk, "run": disk / "run", "tars": disk / "tars"}
-    filled = [word.format(**paths, **there) for word in words.split()]
+    filled = words.format(**paths, **there, **SHORT).split()
 
     def prepare() -> int:
         if "{run}" in words:

@@ -17,7 +17,6 @@ from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.table import ROW
 from jepa_data.shards.write import ShardWriter
 from tests.edited import write_edited
-from tests.edited import write_edited
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured with /proc")
 MIB = 2**20

@@ -86,6 +86,9 @@ def test_without_slurm_or_with_an_unknown_parameter_one_line_says_so(
         launch(config, LaunchConfig(seeds=(1, 1)), "local")
     with pytest.raises(UserError, match=r"^submitit: .*colour"):
         launch(config, from_dict({"submitit": {"colour": 1}}, LaunchConfig), "local")
+    with pytest.raises(UserError, match=r"--jobs limits the jobs of Slurm; add --slurm"):
+        launch(config, LaunchConfig(jobs=2), "local")
+    assert not list(tmp_path.glob("*.jobs")), "nothing is left of what was refused"
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(tree(tmp_path / "run", corpus)))
     with pytest.raises(SystemExit) as stopped:
