@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,9 +50,14 @@ def from_dict(
     return _validate(Tree(to_jsonable_python(data), {(): source}), model, overrides)
 
 
-def dump(config: Config) -> str:
-    """`config` with all its defaults as YAML that `load` reads back to an equal object."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+def dump(config: Config, *, without: Iterable[str] = ()) -> str:
+    """`config` with all its defaults as YAML that `load` reads back to an equal object.
+
+    Args:
+        without: keys that are left out.
+    """
+    content = config.model_dump(mode="json", exclude=set(without))
+    return yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> AnyConfig:

@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from jepa.config import errors_of
+from jepa.config import dump, errors_of
 from jepa.config.writing import write_text
 from jepa.decoders.base import Decoder
 from jepa_probes.planning.config import PlanConfig, PlannersConfig
@@ -53,9 +52,8 @@ def plan(run: Path, config: PlanConfig, *, out: Path | None = None) -> PlanResul
             simulator_tasks=config.simulator_tasks,
         )
     done.result.write(agent.out)
-    settings = agent.config.model_dump(mode="json", exclude_none=True, exclude={"run"})
     header = f"# jepa plan RUN --config {agent.out / 'plan.yaml'}\n"
-    write_text(agent.out / "plan.yaml", header + yaml.safe_dump(settings))
+    write_text(agent.out / "plan.yaml", header + dump(agent.config, without=["run"]))
     _draw(agent.out, done, lambda: pixel_decoder(run, agent.model, agent.training, out=agent.out), config.gifs)
     return done.result
 

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from jepa.cli import main
+from jepa.config import load
 from jepa.models.model import open_model, save
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.shards.encode import encode_mp4
 from jepa_data.shards.write import ShardWriter
+from jepa_probes.planning.config import PlanConfig
 from tests.edited import write_edited
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,6 +145,10 @@ def test_the_whole_protocol_is_in_the_result_and_in_its_config(run: Path, run_je
     for name in (*expected, "radius", "min_distance", "goal_policy", "horizon"):
         assert f"\n{name}: " in f"\n{written}"
     assert planned(run)["settings"]["horizon"] == 4
+    again = load(run / "plan.yaml", PlanConfig, [f"run={run}"])
+    assert again.inverse is None, "what was left out stays left out"
+    run_jepa("plan", run, "--config", run / "plan.yaml")
+    assert load(run / "plan.yaml", PlanConfig, [f"run={run}"]) == again
 
 
 @pytest.mark.parametrize(
