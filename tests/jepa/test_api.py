@@ -27,7 +27,7 @@ def test_a_model_is_trained_probed_and_planned_with(
     caplog.set_level("INFO", "jepa")
     model = jepa.pretrain(config, [f"run={run}", "trainer.steps=2"])
     assert model.spec == jepa.load(run).spec and any("step 2/2" in line for line in caplog.messages)
-    scores = jepa.probe(run, None, ["supervised=false"]).scores
+    scores = jepa.probe(run, None, ["supervised=false", "classifiers=[{kind: linear}]"]).scores
     assert {"pretrained", "random_init", "pixels"} <= set(scores["state_r2"])
     result = jepa.plan(str(run), None, FEW, out=tmp_path / "out")
     assert result.tasks == 2 and (tmp_path / "out" / "plan.json").is_file()

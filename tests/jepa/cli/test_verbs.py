@@ -33,6 +33,8 @@ trainer: {{steps: 20, checkpoint_every: 10, device: cpu}}
 """
 FAST = ["planner.samples=8", "planner.elites=2", "inverse.updates=20"]  # of `jepa plan`: a poor planner, and soon
 
+CLASSIFIERS = "classifiers=[{kind: linear}, {kind: attentive, steps: 10}, {kind: knn}]"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,7 +63,7 @@ def run(folder: Path) -> Path:
         for arguments in (
             ["data", "record", "billiards-easy", data, "--episodes", 24, "--frames", 24, "--image-size", 32],
             ["pretrain", config],
-            ["probe", run, "clips_per_video=2"],
+            ["probe", run, "clips_per_video=2", CLASSIFIERS],
             ["plan", run, "tasks=4", "steps=6", *FAST, "planner.iterations=1"],
             ["report", run, "--decoder-steps", 5],
         ):
@@ -106,7 +108,7 @@ def test_features_are_computed_once(run: Path, run_jepa: Jepa) -> None:
     files = sorted((run / "features").glob("pretrained-*"))
     before = [file.stat().st_mtime_ns for file in files]
     first = json.loads((run / "probe.json").read_text())["scores"]
-    run_jepa("probe", run, "clips_per_video=2", "supervised=false")
+    run_jepa("probe", run, "clips_per_video=2", "supervised=false", CLASSIFIERS)
     assert files and [file.stat().st_mtime_ns for file in files] == before
     again = json.loads((run / "probe.json").read_text())["scores"]
     assert again["state_r2"]["pretrained"] == first["state_r2"]["pretrained"]
@@ -169,7 +171,7 @@ def read_only(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 SHARED = {
-    "probe": (["clips_per_video=1", "supervised=false"], {"probe.json", "features"}),
+    "probe": (["clips_per_video=1", "supervised=false", CLASSIFIERS], {"probe.json", "features"}),
     "plan": (["tasks=2", "steps=2", *FAST], {"plan.json", "plan.yaml", "figures"}),
     "dream": (
         ["tasks=2", "steps=4", "clips=8", "controller={kind: evolution, generations: 1, population: 4, rollouts: 2}"],
