@@ -36,7 +36,7 @@ class Sealed(Config):
 
     def to_file(self) -> str:
         """The text of its file."""
-        return seal(json.loads(self.model_dump_json()))
+        return seal(self.model_dump(mode="json"))
 
     @classmethod
     def from_file(cls, text: str | bytes) -> Self:

@@ -34,16 +34,14 @@ COMMANDS = {
     "curves": "curves {run} --out {out}/curves.png",
     "export": "export {run} --to openjepa --out {out}/exported",
     "compress": "compress {model} {out}/compressed --keep pca:8 train_episodes=12",
-    "plan": "plan {run} tasks=2 steps=4 horizon=2 gifs=1 inverse=null {cem}",
-    "diagnose": "diagnose {run} tasks=2 read_updates=3 state_updates=3 starts=2 candidates=4 {plan_cem}",
-    "dream": "dream {run} tasks=2 steps=6 clips=6 controller.kind=evolution controller.generations=1 {population}",
+    "plan": "plan {run} tasks=2 steps=4 horizon=2 gifs=1 inverse=null "
+    "planner.samples=8 planner.elites=2 planner.iterations=1",
+    "diagnose": "diagnose {run} tasks=2 read_updates=3 state_updates=3 starts=2 candidates=4 plan.steps=4 "
+    "plan.horizon=2 plan.planner.samples=8 plan.planner.elites=2 plan.planner.iterations=1",
+    "dream": "dream {run} tasks=2 steps=6 clips=6 controller.kind=evolution controller.generations=1 "
+    "controller.population=4 controller.rollouts=2 controller.horizon=2",
     "online": "online {online} run={out}/online",
     "compare": "compare {compare} out={out}/compared",
-}
-SHORT = {
-    "cem": "planner.samples=8 planner.elites=2 planner.iterations=1",
-    "plan_cem": "plan.steps=4 plan.horizon=2 plan.planner.samples=8 plan.planner.elites=2 plan.planner.iterations=1",
-    "population": "controller.population=4 controller.rollouts=2 controller.horizon=2",
 }
 ONLINE = {
     "environment": {"world": "two-rooms", "image_size": 32, "max_steps": 8, "goal": [0.2, 0.3]},
@@ -134,7 +132,7 @@ def commands(folder: Path, count: int) -> Counts:
 
 def _one_command(name: str, words: str, disk: Path, paths: dict[str, Path], count: int, counts: Counts) -> None:
     there = {"out": disk, "run": disk / "run", "tars": disk / "tars"}
-    filled = words.format(**paths, **there, **SHORT).split()
+    filled = [word.format(**paths, **there) for word in words.split()]
 
     def prepare() -> int:
         if "{run}" in words:

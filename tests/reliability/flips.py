@@ -60,8 +60,15 @@ def run(folder: Path, count: int) -> Counts:
 
 
 # Those with checksums, of their bytes or of their content.
-CHECKED = ("checkpoint", "model.safetensors", "model.json", "shard", "manifest of the shards", "latents")
-CHECKED += ("manifest of latents",)
+CHECKED = (
+    "checkpoint",
+    "model.safetensors",
+    "model.json",
+    "shard",
+    "manifest of the shards",
+    "latents",
+    "manifest of latents",
+)
 
 
 def _all(folder: Path, shards: Path, model: Path, count: int) -> None:
