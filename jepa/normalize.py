@@ -55,8 +55,12 @@ class Standardize(nn.Module):
             raise ValueError(f"stats of {width} numbers do not fit the {size} that are standardized")
         if not (stats.mean.isfinite().all() and stats.std.isfinite().all()):
             raise ValueError("stats are finite; some of these numbers are missing (NaN) in all of the data")
-        varies = stats.std > MIN_STD * stats.mean.abs().clamp_min(1)
-        mean, std = stats.mean.repeat(size // width), torch.where(varies, stats.std, 1.0).repeat(size // width)
+        self._take(stats.mean, stats.std)
+
+    def _take(self, mean: Float[Tensor, " W"], std: Float[Tensor, " W"]) -> None:
+        size = len(self.mean) if self.events is None else self.events.plain_width
+        varies = std > MIN_STD * mean.abs().clamp_min(1)
+        mean, std = (x.repeat(size // len(mean)) for x in (mean, torch.where(varies, std, 1.0)))
         if self.events is not None:  # columns of events stay 0 and 1
             mean, std = self.events.complete(mean), 1 + self.events.complete(std - 1)
         self.mean.copy_(mean)
@@ -82,19 +86,16 @@ class RunningStandardize(Standardize):
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*batch X"]) -> None:
-        """Count the mean and the variance of one more batch, which is that of all ranks."""
+        """Count the mean and the variance of one more batch, which is that of all ranks, without a look at them."""
         self.batches += 1
         weight = (1 / self.batches).clamp_min(MIN_WEIGHT)
         x = x.detach().float().flatten(0, -2)
         own = x.mean(0)
         mean = mean_over_ranks(own)
         variance = mean_over_ranks(x.var(0, unbiased=False) + (own - mean).square())
-        if self.batches > 1:
-            before = self.std.square()
-            # Of the mixture: the variances, and that of the two means.
-            variance = before.lerp(variance, weight) + weight * (1 - weight) * (mean - self.mean).square()
-            mean = self.mean.lerp(mean, weight)
-        self.fit(NormalizationStats(mean, variance.sqrt()))
+        # Of the mixture: the variances, and that of the two means. The first batch has the weight 1.
+        variance = self.std.square().lerp(variance, weight) + weight * (1 - weight) * (mean - self.mean).square()
+        self._take(self.mean.lerp(mean, weight), variance.sqrt())
 
 
 class NotNormalized(nn.Identity):

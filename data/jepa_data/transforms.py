@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from jepa_data.config import AugmentConfig
+from jepa_data.devices import sent
 from jepa_data.errors import DataError
 from jepa_data.sampling import BOX_ATTEMPTS
 from jepa_data.spatial.kinds import MAPS
@@ -121,7 +122,7 @@ def unnormalize(
 def resize(video: Float[Tensor, "B T C h w"], size: int | tuple[int, int]) -> Float[Tensor, "B T C H W"]:
     """Scaled to `size` (side, or height and width); antialiased, bilinear."""
     height, width = video.shape[-2:]
-    box = torch.tensor([[0.0, 0.0, height, width]], device=video.device).expand(len(video), 4)
+    box = sent(torch.tensor([[0.0, 0.0, height, width]]), video.device).expand(len(video), 4)
     return crop_resize(video, box, size)
 
 
@@ -165,7 +166,7 @@ def random_boxes(
 ) -> Float[Tensor, "B 4"]:
     """Boxes (top, left, height, width) of whole pixels, as torchvision's RandomResizedCrop draws them."""
     height, width = video.shape[-2:]
-    draws = _draws(4, len(video), BOX_ATTEMPTS, generator).to(video.device)
+    draws = sent(_draws(4, len(video), BOX_ATTEMPTS, generator), video.device)
     area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))
     shape = torch.exp(math.log(ratio[0]) + draws[1] * (math.log(ratio[1]) - math.log(ratio[0])))
     wide = (area * shape).sqrt().round()
@@ -209,8 +210,8 @@ def color_jitter(
         brightness, contrast, saturation: factors are drawn from 1 - x .. 1 + x.
         hue: part of a full turn, -hue .. hue; turned about the gray axis in YIQ.
     """
-    draws = _draws(4, len(video), 1, generator)[..., 0].to(video.device, video.dtype)
-    strengths = torch.tensor([brightness, contrast, saturation, hue], device=video.device, dtype=video.dtype)
+    draws = sent(_draws(4, len(video), 1, generator)[..., 0], video.device).to(video.dtype)
+    strengths = sent(torch.tensor([brightness, contrast, saturation, hue], dtype=video.dtype), video.device)
     change = ((2 * draws - 1) * strengths[:, None])[..., None, None, None, None]
     video = (video * (1 + change[0])).clamp(0, 1)
     mean = _grey(video).mean(dim=(1, 3, 4), keepdim=True)
@@ -260,13 +261,14 @@ def _weights(
 
 def _hue_matrix(turns: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
     """RGB to RGB, turning the color plane of YIQ by `turns` of a full circle."""
-    to_yiq = torch.tensor(YIQ, device=turns.device, dtype=turns.dtype)
+    yiq = torch.tensor(YIQ, dtype=torch.float64)
+    to_yiq, from_yiq = (sent(x.to(turns.dtype), turns.device) for x in (yiq, torch.linalg.inv(yiq)))
     cos = torch.cos(2 * math.pi * turns)
     sin = torch.sin(2 * math.pi * turns)
     one = torch.ones_like(cos)
     zero = torch.zeros_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return from_yiq @ turn @ to_yiq
 
 
 def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
@@ -275,7 +277,7 @@ def _grey(video: Float[Tensor, "B T 3 h w"]) -> Float[Tensor, "B T 1 h w"]:
 
 def _chosen(video: Shaped[Tensor, "B T C h w"], probability: float, generator: Random) -> Tensor:
     draws = _draws(1, len(video), 1, generator)[0, :, 0]
-    return (draws < probability).to(video.device)[:, None, None, None, None]
+    return sent(draws < probability, video.device)[:, None, None, None, None]
 
 
 def _draws(count: int, clips: int, each: int, generator: Random) -> Float[Tensor, "count clips each"]:
@@ -288,4 +290,4 @@ def _draws(count: int, clips: int, each: int, generator: Random) -> Float[Tensor
 
 
 def _channels(values: Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype) -> Float[Tensor, "n C 1 1"]:
-    return torch.tensor(values, device=device, dtype=dtype)[..., None, None]
+    return sent(torch.tensor(values, dtype=dtype), device)[..., None, None]

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
+from jepa_data.devices import sent
+
 
 @dataclass(frozen=True)
 class ClipBatch:
@@ -30,7 +32,8 @@ class ClipBatch:
         keys: the sample each clip was cut from.
         start_seconds: where in its video each clip starts.
         is_image: whether a clip is one image, repeated.
-        seeds: of the random numbers of each clip: the same for any number of workers and ranks.
+        seeds: of the random numbers of each clip, which are drawn on the CPU: the same for any number of workers and
+            ranks.
     """
 
     video: UInt8[Tensor, "B T C h w"]
@@ -46,11 +49,11 @@ class ClipBatch:
     events: Float[Tensor, "B T-1 E"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
-        """The same batch with every tensor on `device`."""
+        """The same batch with every tensor but `seeds` on `device`; with `non_blocking` without a wait for a GPU."""
 
         def moved(values: Mapping[str, Any]) -> dict[str, Any]:
-            tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
-            return {name: x.to(device, non_blocking=non_blocking) for name, x in tensors.items()}
+            tensors = {name: x for name, x in values.items() if isinstance(x, Tensor) and name != "seeds"}
+            return {name: sent(x, device) if non_blocking else x.to(device) for name, x in tensors.items()}
 
         return replace(self, **moved(vars(self)), labels=moved(self.labels), spatial=moved(self.spatial))
 

@@ -21,7 +21,7 @@ imports torch, so a misspelt key is reported at once.
 
 from jepa.config.component import DEFAULT, Component, Parts, part
 from jepa.config.errors import ConfigError, UserError, errors_of, first_line
-from jepa.config.loading import CHECKED, Config, dump, from_dict, load
+from jepa.config.loading import CHECKED, Config, dump, expand_home, from_dict, load
 
 __all__ = [
     "CHECKED",
@@ -33,6 +33,7 @@ __all__ = [
     "UserError",
     "dump",
     "errors_of",
+    "expand_home",
     "first_line",
     "from_dict",
     "load",

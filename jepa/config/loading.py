@@ -65,7 +65,7 @@ def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> A
         raise ConfigError(f"{tree.location(())}: expected a mapping (name: value), found {describe(tree.data)}")
     for override in overrides:
         _override(tree, override, model)
-    data = _expand_home(tree.data)
+    data = expand_home(tree.data)
     try:
         # JSON is where pydantic's strictness fits YAML: whole numbers do for numbers, and lists for tuples.
         return model.model_validate_json(to_json(data, inf_nan_mode="constants"))
@@ -73,15 +73,15 @@ def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> A
         raise ConfigError(errors.explain(error, model, tree.location, data)) from None
 
 
-def _expand_home(value: Any) -> Any:
+def expand_home(value: Any) -> Any:
     """`~/…` as a path below the home folder, wherever it stands: no other text of a config begins like this.
 
     The shell expands it in none of `run=~/x`, `--out=~/x` and YAML files.
     """
     if isinstance(value, dict):
-        return {key: _expand_home(item) for key, item in value.items()}
+        return {key: expand_home(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand_home(item) for item in value]
+        return [expand_home(item) for item in value]
     if isinstance(value, str) and value.startswith("~/"):
         return os.path.expanduser(value)
     return value

@@ -27,6 +27,7 @@ from jepa.methods.base import Batch, ClipShape
 from jepa.methods.latent_dynamics import LatentDynamics
 from jepa.predictors.cdit import CDiT
 from jepa.ranks import rank_part
+from jepa_data.devices import sent
 
 MOTION = 3  # forward, left, turn
 
@@ -76,7 +77,7 @@ class NWM(LatentDynamics):
         end = rank_part(lambda n: torch.randint(last, (n,), generator=generator), clips)[row]
         farthest = (last - end).clamp_max(self.config.max_jump)
         jump = 1 + (rank_part(lambda n: torch.rand(n, generator=generator), len(row)) * farthest).long()
-        row, start, stop = row.to(z.device), end.to(z.device), (end + jump).to(z.device)
+        row, start, stop = (sent(x, z.device) for x in (row, end, end + jump))
         windows, target = self.dynamics.windows(z)[row, start], z[row, stop]
         motion = self._composed(actions, row, start, stop)
         prediction = self.dynamics.denoising_loss(windows, target, motion, generator, (stop - start).float())

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepa.ranks import mean_over_ranks, rank_count
+from jepa_data.devices import sent
 
 INTEGRATE_TO = 3.0  # LeJEPA
 
@@ -30,7 +31,7 @@ def sigreg(
     directions are used everywhere. Memory: views * n * directions * knots floats.
     """
     z = z.float()
-    axes = torch.randn(z.shape[-1], directions, generator=generator).to(z.device)
+    axes = sent(torch.randn(z.shape[-1], directions, generator=generator), z.device)
     if rank_count() > 1:
         dist.broadcast(axes, 0)
     with torch.autocast(z.device.type, enabled=False):  # a bf16 product would lose the phase t * x

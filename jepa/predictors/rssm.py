@@ -29,10 +29,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from jepa.config.fields import Count
 from jepa.predictors.base import (
@@ -47,6 +46,7 @@ from jepa.predictors.base import (
 from jepa.predictors.networks.block_gru import BlockGRU, mlp
 from jepa.ranks import rank_part
 from jepa.world_model import State
+from jepa_data.devices import sent
 
 UNIMIX = 0.01  # DreamerV3
 PRIOR_LAYERS = 2
@@ -182,7 +182,7 @@ class RSSM(Predictor):
         numbers = None
         if generator is not None:
             size = steps, self.config.categoricals
-            numbers = rank_part(lambda n: torch.rand(n, *size, generator=generator), batch).to(z.device)
+            numbers = sent(rank_part(lambda n: torch.rand(n, *size, generator=generator), batch), z.device)
         rows = list[tuple[Tensor, Tensor, Tensor]]()
         for t in range(steps):
             if t:
@@ -267,7 +267,7 @@ def draw(logits: Float[Tensor, "*B C"], uniform: Float[Tensor, "*B"]) -> Float[T
     """The class that a uniform number draws, one-hot; the gradient is that of the probabilities."""
     shares = probabilities(logits)
     chosen = (uniform[..., None] >= shares.detach().cumsum(-1)[..., :-1]).sum(-1)
-    return F.one_hot(chosen, logits.shape[-1]) + (shares - shares.detach())
+    return _one_hot(chosen, logits.shape[-1]) + (shares - shares.detach())
 
 
 def point(logits: Float[Tensor, "*B C"], kind: PointEstimate) -> Float[Tensor, "*B C"]:
@@ -275,7 +275,12 @@ def point(logits: Float[Tensor, "*B C"], kind: PointEstimate) -> Float[Tensor, "
     shares = probabilities(logits)
     if kind == "mean":
         return shares
-    return F.one_hot(shares.argmax(-1), logits.shape[-1]) + (shares - shares.detach())
+    return _one_hot(shares.argmax(-1), logits.shape[-1]) + (shares - shares.detach())
+
+
+def _one_hot(chosen: Int[Tensor, "*B"], classes: int) -> Bool[Tensor, "*B C"]:
+    """Without the look at the numbers that torch's own takes."""
+    return chosen[..., None] == torch.arange(classes, device=chosen.device)
 
 
 def kl_terms(

@@ -1,5 +1,6 @@
 """One LightningModule for every method."""
 
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,15 @@ from jepa.config import UserError
 from jepa.methods.base import Batch, Method
 from jepa.ranks import mean_over_ranks
 from jepa.training.not_finite import NonFinitePolicy
-from jepa.training.optim import NotFiniteError, Optimization, check_state, clip_gradients
+from jepa.training.optim import (
+    NotFiniteError,
+    Optimization,
+    check_state,
+    clip_gradients,
+    leaves_out_steps,
+    norm_of_gradients,
+    scale_gradients,
+)
 from jepa.training.run_state.checkpoints import EVENTS, ROLLBACKS, checksums, leave_out, put_back
 from jepa.training.seeds import seeded
 from jepa.training.sharding import FSDP2, parts_of_state, shard
@@ -151,6 +160,7 @@ class Pretraining(L.LightningModule):
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         for group, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
             group["lr"] = rate * self.optimization.lr_factor(schedule.last_epoch)
+        self.policy.later = hears_later(self.device, schedule.optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -160,8 +170,16 @@ class Pretraining(L.LightningModule):
     ) -> None:
         """Before the step and before any teacher follows. Raises NotFiniteError by the policy."""
         clip, adaptive = gradient_clip_val, self.optimization.adaptive_clip
+        if self.policy.later:
+            self.policy.hear()  # of the step before
+            norm = norm_of_gradients(optimizer)
+            scale_gradients(optimizer, norm, clip, adaptive)
+            refused = ~norm.isfinite()
+            self.policy.refuse_if(refused, self.method, self.global_step)
+            optimizer.found_inf = refused.float()  # pyright: ignore[reportAttributeAccessIssue]
+            return
         try:
-            clip_gradients(self.method, optimizer, clip, self.global_step, adaptive)  # pyright: ignore[reportArgumentType]
+            clip_gradients(self.method, optimizer, clip, self.global_step, adaptive)
         except NotFiniteError as error:
             self.policy.refuse(error, self.method, self.global_step)
             optimizer.zero_grad()  # to None: an optimizer leaves such parameters and their state as they are
@@ -175,11 +193,16 @@ class Pretraining(L.LightningModule):
                 if group["decayed"]:
                     group["weight_decay"] = self.optimization.weight_decay(self.global_step)
         super().optimizer_step(*args, **kwargs)
-        if self.policy.applied:
-            self.method.after_step(self.global_step + 1, self.total_steps)
+        if type(self.method).after_step is not Method.after_step:
+            follow = partial(self.method.after_step, self.global_step + 1, self.total_steps)
+            self.policy.unless_refused(self.method, follow)
+
+    def on_train_end(self) -> None:
+        self.policy.hear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError before anything is written if a weight is not finite."""
+        """Raises UserError before anything is written if a weight is not finite, or the last step was refused."""
+        self.policy.hear()
         check_state(
             checkpoint["state_dict"], checkpoint["optimizer_states"], f"the checkpoint of step {self.global_step}"
         )
@@ -204,6 +227,11 @@ class Pretraining(L.LightningModule):
         # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def hears_later(device: torch.device, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the program goes on before it knows whether a step was finite."""
+    return device.type == "cuda" and leaves_out_steps(optimizer)
 
 
 def _columns(batch: ClipBatch, columns: list[int]) -> Float[Tensor, "B T X"] | None:

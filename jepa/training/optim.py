@@ -160,22 +160,38 @@ def clip_gradients(
     Raises:
         NotFiniteError: a gradient is not finite, or the norm of them all is not; nothing was changed.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = _norm_of_gradients(trained)
+    norm = norm_of_gradients(optimizer)
     if not norm.isfinite():
         bad = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         what = f"gradient of {first_few(bad, NAMED)}" if bad else "norm of the gradients"
         raise NotFiniteError(f"the {what} is not finite at step {step}")
+    scale_gradients(optimizer, norm, max_norm, adaptive)
+
+
+def scale_gradients(
+    optimizer: torch.optim.Optimizer, norm: Tensor, max_norm: float | None, adaptive: float | None
+) -> None:
+    """Scale gradients whose norm is `norm` as `clip_gradients` does, without a look at them."""
+    trained = _with_gradient(optimizer)
     if adaptive is not None:
         clip_adaptively(trained, adaptive)
-        norm = _norm_of_gradients(trained)
+        norm = norm_of_gradients(optimizer)
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
 
 
-def _norm_of_gradients(parameters: Iterable[Tensor]) -> Tensor:
-    """Of all of them; of weights that are sharded, over all processes."""
-    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+def norm_of_gradients(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Of all gradients of an optimizer, one number; of weights that are sharded, over all processes."""
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in _with_gradient(optimizer) if p.grad is not None]))
+
+
+def _with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def leaves_out_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it can leave out a step by a number on its device, `found_inf`, so that no one has to wait for it."""
+    return isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
 
 
 def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], what: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jepa.config import UserError, load
+from jepa.config import UserError, expand_home, load
 from jepa.events import check_same_events
 from jepa.methods.base import Method
 from jepa.models.checkpoint import check_tensors
@@ -173,8 +173,7 @@ def check_changes(before: PretrainConfig, now: PretrainConfig) -> None:
 
 def _changes(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """What is other than it was, of what may be, in one line."""
-    was = _flat(before.model_dump())
-    wanted = _flat(now.model_dump())
+    was, wanted = (_flat(expand_home(config.model_dump())) for config in (before, now))
     changed = [
         f"{key} {_value(was.get(key))} -> {_value(wanted.get(key))}"
         for key in dict.fromkeys([*was, *wanted])

@@ -10,7 +10,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from jepa.config import UserError, from_dict
-from jepa.training.config import PretrainConfig
+from jepa.training.config import OptimizerConfig, PretrainConfig
+from jepa.training.module import hears_later
+from jepa.training.optim import optimizer_of
 from jepa.training.pretrain import pretrain
 from jepa.training.run_state.metrics_log import read_rows
 
@@ -26,6 +28,13 @@ def describe(run: Path, corpus: Path, *changes: str) -> PretrainConfig:
         "trainer": {"steps": 6, "checkpoint_every": 1, "log_every": 1, "monitor_every": 100, "device": "cpu"},
     }
     return from_dict(description, PretrainConfig, changes)
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "later"])
+def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the program hears of a refused step one step later, as on a GPU."""
+    monkeypatch.setattr("jepa.training.module.hears_later", lambda device, optimizer: request.param)
+    return request.param
 
 
 class Spoil(Callback):
@@ -45,10 +54,11 @@ class Spoil(Callback):
 @pytest.mark.parametrize("clip", ["1.0", "null"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_teacher_and_checkpoint(
-    value: float, clip: str, corpus: Path, tmp_path: Path
+    value: float, clip: str, later: bool, corpus: Path, tmp_path: Path
 ) -> None:
     run, spoil = tmp_path / "run", Spoil(value)
-    with pytest.raises(UserError, match=f"the gradient of {NAME} is not finite at step 3") as caught:
+    what = "norm of the gradients" if later else f"gradient of {NAME}"
+    with pytest.raises(UserError, match=f"the {what} is not finite at step 3") as caught:
         pretrain(describe(run, corpus, f"trainer.clip_norm={clip}"), callbacks=(spoil,))
     assert "\n" not in str(caught.value)
     after = spoil.method.state_dict()
@@ -59,6 +69,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_teacher_and_
     assert not (run / "model").exists()
 
 
+@pytest.mark.usefixtures("later")
 def test_a_gradient_too_large_for_its_norm_is_not_clipped_to_nothing(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the norm of the gradients is not finite at step 3"):
         pretrain(describe(tmp_path / "run", corpus), callbacks=(Spoil(1e30),))
@@ -112,6 +123,7 @@ BATCH_NORM = (
 )
 
 
+@pytest.mark.usefixtures("later")
 def test_a_step_that_is_skipped_changes_no_weight_no_statistic_and_no_moment_and_is_counted(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +139,7 @@ def test_a_step_that_is_skipped_changes_no_weight_no_statistic_and_no_moment_and
     assert any("the loss is nan at step 2; the step is left out" in line for line in caplog.messages)
 
 
+@pytest.mark.usefixtures("later")
 def test_with_a_teacher_a_skipped_step_leaves_it_where_it_was(corpus: Path, tmp_path: Path) -> None:
     spoil, seen = Spoil(float("inf")), Bad()
     pretrain(describe(tmp_path / "run", corpus, "trainer.not_finite=skip"), callbacks=(spoil, seen))
@@ -134,6 +147,7 @@ def test_with_a_teacher_a_skipped_step_leaves_it_where_it_was(corpus: Path, tmp_
     assert any(not torch.equal(x, seen.states[4][name]) for name, x in spoil.before.items())
 
 
+@pytest.mark.usefixtures("later")
 def test_too_many_skipped_steps_in_a_row_end_the_run(corpus: Path, tmp_path: Path) -> None:
     settings = ("trainer.not_finite=skip", "trainer.not_finite_limit=2")
     pretrain(describe(tmp_path / "spread", corpus, *BATCH_NORM, *settings), callbacks=(Bad(0, 1, 3, 4),))
@@ -141,6 +155,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(corpus: Path, tmp_path: Pat
         pretrain(describe(tmp_path / "row", corpus, *BATCH_NORM, *settings), callbacks=(Bad(2, 3, 4),))
 
 
+@pytest.mark.usefixtures("later")
 def test_one_bad_batch_of_several_whose_gradients_are_averaged_refuses_the_step(corpus: Path, tmp_path: Path) -> None:
     bad = Bad(2)
     settings = (*BATCH_NORM, "trainer.not_finite=skip", "trainer.accumulate=2", "trainer.steps=3")
@@ -150,7 +165,7 @@ def test_one_bad_batch_of_several_whose_gradients_are_averaged_refuses_the_step(
 
 
 def test_a_run_rolls_back_to_its_checkpoint_and_goes_on_with_other_clips(
-    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    later: bool, corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     done, failed = list[tuple[int, tuple[str, ...]]](), list[tuple[str, ...]]()
 
@@ -167,11 +182,32 @@ def test_a_run_rolls_back_to_its_checkpoint_and_goes_on_with_other_clips(
     run = tmp_path / "run"
     settings = ("trainer.not_finite=roll_back", "trainer.checkpoint_every=2", "trainer.steps=6")
     pretrain(describe(run, corpus, *BATCH_NORM, *settings), callbacks=(Once(3),))
-    assert [batch for batch, _ in done] == [0, 1, 2, 2, 3, 4, 5]
-    assert done[2][1] != done[3][1] and failed[0] != done[4][1], "other clips than those that failed"
+    again = done[4 if later else 3 :]
+    assert [batch for batch, _ in done] == [0, 1, 2, *([3] if later else []), 2, 3, 4, 5]
+    assert done[2][1] != again[0][1] and failed[0] != again[1][1], "other clips than those that failed"
     assert json.loads((run / "pretrain.json").read_text())["rollbacks"] == 1
     assert any("Rolled back to step 2" in line for line in caplog.messages)
     assert [int(row["step"]) for row in read_rows(run / "logs" / "metrics.csv")] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_training_of_finite_steps_has_the_same_weights_at_once_and_later(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = list[dict[str, torch.Tensor]]()
+    for later in (False, True):
+        monkeypatch.setattr("jepa.training.module.hears_later", lambda device, optimizer, later=later: later)
+        seen = Bad()
+        pretrain(describe(tmp_path / str(later), corpus), callbacks=(seen,))
+        final.append(seen.states[-1])
+    for name, x in final[0].items():
+        torch.testing.assert_close(final[1][name], x, rtol=1e-6, atol=1e-7)
+
+
+def test_only_optimizers_that_can_leave_out_a_step_are_heard_later() -> None:
+    layer = torch.nn.Linear(2, 2)
+    made = {kind: optimizer_of(OptimizerConfig(kind=kind))(layer) for kind in ("adamw", "laprop", "muon")}
+    assert {kind for kind, optimizer in made.items() if hears_later(torch.device("cuda"), optimizer)} == {"adamw"}
+    assert not hears_later(torch.device("cpu"), made["adamw"])
 
 
 def test_a_run_that_fails_again_and_again_after_rolling_back_ends(corpus: Path, tmp_path: Path) -> None:

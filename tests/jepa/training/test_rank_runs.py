@@ -1,12 +1,17 @@
 """Runs of two and four processes, sharded or not, have the losses of one process; and each goes on as any other."""
 
 import itertools
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from lightning.pytorch.callbacks import Callback
 
 from jepa.config import from_dict
 from jepa.training.config import PretrainConfig
@@ -34,9 +39,10 @@ RUNS = (
 )
 
 
-def describe(name: str, run: Path, corpus: Path, ranks: int, strategy: str) -> PretrainConfig:
+def describe(name: str, run: Path, corpus: Path, ranks: int, strategy: str, not_finite: str = "stop") -> PretrainConfig:
     data = {"shards": str(corpus), "batch_size": 8, "clip_frames": 6, "image_size": side(name)}
     trainer = {"steps": STEPS, "device": "cpu", "precision": "fp32", "devices": ranks, "strategy": strategy}
+    trainer["not_finite"] = not_finite
     trainer |= {"log_every": 1, "monitor_every": 5, "checkpoint_every": 5}
     # Where gradients are next to nothing, as at first in adaptive blocks, AdamW makes steps of their last digits.
     optimizer = {"lr": 1e-4 if name == "nwm" else 1e-3}
@@ -91,3 +97,41 @@ def test_runs_of_two_and_four_ranks_have_the_losses_of_one_process(
         assert len(runs) == 5 + 2 * len(places)
         for run in runs:
             assert losses_of(run) == pytest.approx(expected, rel=1e-5), run.name
+
+
+class BadOnTheLast(Callback):
+    """The third batch has pixels of NaN, in the last process alone."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        bad = batch_idx == 2 and trainer.global_rank == trainer.world_size - 1
+
+        def inputs(clips: Any) -> Any:
+            made = type(pl_module)._inputs(pl_module, clips)
+            return replace(made, video=made.video * torch.nan) if bad else made
+
+        pl_module._inputs = inputs
+
+
+def train_over_a_bad_step(rank: int, ranks: int, strategy: str, folder: Path, corpus: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    become_rank(rank, ranks, port)
+    for name, later in itertools.product(("vjepa", "lewm"), (False, True)):
+        config = describe(name, folder / f"{name}-{strategy}-{ranks}-{later}", corpus, ranks, strategy, "skip")
+        with patch("jepa.training.module.hears_later", lambda device, optimizer, later=later: later):
+            pretrain(config, callbacks=(BadOnTheLast(),))
+
+
+@pytest.mark.slow
+def test_all_ranks_leave_out_a_step_that_is_bad_on_one(corpus: Path, tmp_path: Path) -> None:
+    """Known at once or, as on a GPU, one step later; the losses after it are those of one process."""
+    for ranks, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp2")):
+        arguments = (ranks, strategy, tmp_path, corpus, free_port())
+        mp.spawn(train_over_a_bad_step, arguments, ranks)  # pyright: ignore[reportPrivateImportUsage]
+    for name in ("vjepa", "lewm"):
+        runs = list(tmp_path.glob(f"{name}-*"))
+        assert len(runs) == 6
+        expected = losses_of(tmp_path / f"{name}-ddp-1-False")
+        assert len(expected) == STEPS and [step for step, x in enumerate(expected) if x != x] == [2]
+        for run in runs:
+            assert losses_of(run) == pytest.approx(expected, rel=1e-5, nan_ok=True), run.name
+            assert json.loads((run / "pretrain.json").read_text())["skipped_steps"] == 1

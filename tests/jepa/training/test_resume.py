@@ -309,6 +309,7 @@ def test_without_last_ckpt_a_run_goes_on_from_the_newest_step(
     (run / "checkpoints" / "last.ckpt").unlink()
     pretrain(describe(run, corpus, steps=6), resume=True)
     assert any("last.ckpt is not there: going on from step-4.ckpt" in line for line in caplog.messages)
+    assert not any("changed" in line for line in caplog.messages), "but the number of steps, nothing has"
 
 
 def test_as_many_checkpoints_are_kept_as_are_asked_for(corpus: Path, tmp_path: Path) -> None:
