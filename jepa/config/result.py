@@ -9,7 +9,6 @@ ProbeResult(scores={"state_r2": 0.9}).write(run)
 ProbeResult.read(run).scores
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from jepa.config.errors import UserError
+from jepa.config.sealed import seal, unsealed
 from jepa.config.writing import write_text
 
 
@@ -47,7 +47,7 @@ class Result(Part):
 
     def write(self, folder: Path) -> Path:
         path = folder / self.FILE
-        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(path, seal(self.to_json(), allow_nan=False))
         return path
 
     @classmethod
@@ -59,7 +59,7 @@ class Result(Part):
         if not path.is_file():
             raise UserError(f"{folder}: no {cls.FILE} here; run `jepa {cls.VERB} {folder}` first")
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(unsealed(path.read_bytes()))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = "".join(f"{key}: " for key in first["loc"])
@@ -67,6 +67,8 @@ class Result(Part):
                 f"{path}: {where}{first['msg']}; the file is damaged or of another version. Run the command that "
                 "writes it again"
             ) from None
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
 
     @classmethod
     def find(cls, folders: Sequence[Path]) -> Self | None:

@@ -17,10 +17,22 @@ SEAL = "content_sha256"
 CHANGED = f"changed since it was written, by its {SEAL}. Copy it again; if you changed it yourself, remove that key"
 
 
-def seal(content: Mapping[str, Any]) -> str:
-    """The text of a JSON file with this content, and its checksum."""
-    read = json.loads(json.dumps(content))  # as it will be read
+def seal(content: Mapping[str, Any], *, allow_nan: bool = True) -> str:
+    """The text of a JSON file with this content, and its checksum. Raises ValueError for a NaN that is not allowed."""
+    read = json.loads(json.dumps(content, allow_nan=allow_nan))  # as it will be read
     return json.dumps(read | {SEAL: _sha256(read)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def unsealed(text: str | bytes) -> str | bytes:
+    """The text of such a file without its checksum; what is no JSON object stays as it is, for who reads it to refuse.
+
+    Raises ValueError if the content does not fit the checksum.
+    """
+    try:
+        content = parse_json(text)
+    except ValueError:
+        return text
+    return json.dumps(unseal(content)) if isinstance(content, dict) else text
 
 
 def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,11 +53,7 @@ class Sealed(Config):
     @classmethod
     def from_file(cls, text: str | bytes) -> Self:
         """Raises ValueError if it was changed; ValidationError, which is one too, if it is no JSON or another's."""
-        try:
-            content = parse_json(text)
-        except ValueError:
-            return cls.model_validate_json(text)
-        return cls.model_validate_json(json.dumps(unseal(content) if isinstance(content, dict) else content))
+        return cls.model_validate_json(unsealed(text))
 
 
 def _sha256(content: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ CHECKED = (
     "manifest of the shards",
     "latents",
     "manifest of latents",
+    "pretrain.json",
 )
 
 

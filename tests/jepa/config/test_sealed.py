@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from jepa.config import UserError
+from jepa.config.result import Number, Result
 from jepa.config.sealed import SEAL, Sealed, seal, unseal
 from jepa.models.checkpoint import read_description, save
 from jepa_data.errors import DataError
@@ -44,6 +45,34 @@ def test_every_flipped_bit_changes_nothing_or_is_noticed() -> None:
         else:
             assert read == Rate(fps=30.0, sizes=(16, 224)), changed
     assert noticed > 7 * len(text)
+
+
+class Score(Result):
+    FILE = "score.json"
+    VERB = "probe"
+    score: Number
+
+
+def test_a_changed_result_is_refused_unless_the_checksum_is_removed(tmp_path: Path) -> None:
+    path = Score(score=0.9).write(tmp_path)
+    assert Score.read(tmp_path).score == 0.9
+    changed = json.loads(path.read_text()) | {"score": 0.1}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=rf"score\.json: changed since it was written, by its {SEAL}") as caught:
+        Score.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    write_edited(path, changed)
+    assert Score.read(tmp_path).score == 0.1
+
+
+def test_a_result_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    class Loose(Result):
+        FILE = "loose.json"
+        VERB = "probe"
+        value: float
+
+    with pytest.raises(ValueError, match="JSON"):
+        Loose(value=float("inf")).write(tmp_path)
 
 
 def test_another_layout_is_the_same_content() -> None:
