@@ -83,9 +83,9 @@ class Game:
         notices, self._notices = self._notices, []
         return notices
 
-    def _step(self, session: Session, axes: tuple[float, ...]) -> None:
+    def _step(self, session: Session, axes: tuple[float, ...]) -> str | None:
         event = self._events.pop(0) if self._events else 0
-        session.step(axes, event=event, temperature=self._temperature, keep_grounded=self._keep_grounded)
+        return session.step(axes, event=event, temperature=self._temperature, keep_grounded=self._keep_grounded)
 
     def _apply(self, inputs: Inputs) -> None:
         settings = inputs.settings

@@ -13,7 +13,7 @@ from jepa.play.config import PlayConfig
 from jepa.play.ground import Ground, HeldOutClip, TrueWorld
 from jepa.play.readout import Readout, fit_readout, shows_goals
 from jepa.play.record import Recorder, free_folder
-from jepa.play.session import Session
+from jepa.play.session import Latents, Session
 from jepa.training.config import PretrainConfig
 from jepa.training.run_state.run_folder import run_config
 from jepa.world_model import LatentWorldModel
@@ -57,15 +57,16 @@ def open_session(run: Path, config: PlayConfig, make_decoder: MakeDecoder, out: 
         )
     world = ShardSet.open(training.data.folder).manifest.world
     clips = _clips(training)
-    z = model.encode_clips(clips.video).flatten(0, 1).flatten(1)
-    scale = 2 * float(z.var(0, correction=0).mean())  # of two that are drawn: twice the variance
+    latents = Latents.of(model.encode_clips(clips.video).flatten(0, 1))
     readout = None
     if world is None:
         ground: Ground = _held_out(model, clips, training)
     else:
         ground, readout = _in_world(world, model, training, config)
     recorder = Recorder(free_folder(run / "play") if out is None else out, config.seed)
-    session = Session(str(run), model, decoder.decode, ground, config, readout=readout, scale=scale, recorder=recorder)
+    session = Session(
+        str(run), model, decoder.decode, ground, config, readout=readout, latents=latents, recorder=recorder
+    )
     logger.info(_summary(session))
     return session
 

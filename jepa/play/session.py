@@ -39,6 +39,7 @@ DIRECTIONS = {
     "step right": (2, 1),
 }
 AXES = 3
+STRAYED = 4.0  # times as far from the mean latent as the farthest of video: nothing like it was ever seen
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,32 @@ class Drift:
     pixel: float
 
 
+@dataclass(frozen=True)
+class Latents:
+    """What latents of video are like.
+
+    Attributes:
+        mean: of all.
+        unrelated: mean squared difference of two moments that have nothing to do with each other.
+        farthest: largest mean squared difference of one from the mean.
+    """
+
+    mean: Float[Tensor, "N D"]
+    unrelated: float
+    farthest: float
+
+    @classmethod
+    def of(cls, z: Float[Tensor, "M N D"]) -> "Latents":
+        """Of M moments of video."""
+        mean = z.mean(0)
+        distances = (z - mean).square().mean((1, 2)).clamp_min(1e-12)
+        return cls(mean, 2 * float(distances.mean()), float(distances.max()))
+
+    def strayed(self, z: Float[Tensor, "N D"]) -> float:
+        """How many times as far from the mean a latent is as the farthest of video, in squares."""
+        return float((z - self.mean).square().mean()) / self.farthest
+
+
 class Session:
     """A run that is played.
 
@@ -65,7 +92,7 @@ class Session:
         decode: latents to pictures, one a step.
         ground: where it starts, and what is true.
         readout: of places in the image; None: goals cannot be shown as places.
-        scale: mean squared difference of latents of unrelated moments.
+        latents: what those of video are like.
         recorder: for what is played.
     """
 
@@ -78,12 +105,12 @@ class Session:
         config: PlayConfig,
         *,
         readout: Readout | None = None,
-        scale: float = 1.0,
+        latents: Latents,
         recorder: Recorder,
     ) -> None:
         assert model.dynamics is not None
         self.name, self.model, self.decode, self.ground = name, model, decode, ground
-        self.readout, self.scale = readout, max(scale, 1e-12)
+        self.readout, self.latents = readout, latents
         self.recorder = recorder
         self.planner = GoalPlanner(model, ground.period, config, readout)
         self.goal: Goal | None = None
@@ -126,13 +153,14 @@ class Session:
         self.state = self._dynamics.initial_state(past.z, past.blocks, past.states)
         self.z = past.z[:, -1]
         self._grounded = self.z
+        self._has_strayed = False
         self.steps = 0
 
     @torch.no_grad()
     def step(
         self, axes: tuple[float, ...], *, event: int = 0, temperature: float = 1.0, keep_grounded: bool = False
-    ) -> None:
-        """One imagined latent step, and the true ones beside it.
+    ) -> str | None:
+        """One imagined latent step, and the true ones beside it; what a person is to know of it, once.
 
         Args:
             axes: in -1..1, to the right, downwards and the third; any but 0 takes over from a goal that is pursued.
@@ -163,6 +191,13 @@ class Session:
         if not torch.isfinite(self.z).all():
             self.reground()
             raise UserError(f"{self.name}: what was imagined is no longer finite, so it starts from the truth again")
+        if not self._has_strayed and (times := self.latents.strayed(self.z[0])) > STRAYED:
+            self._has_strayed = True
+            return (
+                f"{self.name}: after {self.steps} steps, the imagined latent is {times:.0f} times as far out as any of "
+                "video: what is shown is no longer a picture of the world. R (re-ground) starts from the truth again"
+            )
+        return None
 
     def action(self, axes: tuple[float, ...]) -> Float32[np.ndarray, " A"]:
         """The action in the units of the data. Directions beyond the third axis stay 0."""
@@ -228,8 +263,8 @@ class Session:
         frame = torch.from_numpy(self.ground.picture().copy()).permute(2, 0, 1)[None, None]
         fitted = self.model.preprocessing.fitted(frame)[0, 0].permute(1, 2, 0).float().numpy()
         return Drift(
-            latent=float((self.z - true).square().mean()) / self.scale,
-            still=float((self._grounded - true).square().mean()) / self.scale,
+            latent=float((self.z - true).square().mean()) / self.latents.unrelated,
+            still=float((self._grounded - true).square().mean()) / self.latents.unrelated,
             pixel=float(np.sqrt(np.square(picture - fitted).mean())) / 255,
         )
 

@@ -14,7 +14,7 @@ from jepa.play.config import PlayConfig
 from jepa.play.ground import Ground, HeldOutClip, TrueWorld
 from jepa.play.readout import fit_readout
 from jepa.play.record import Recorder
-from jepa.play.session import Session
+from jepa.play.session import Latents, Session
 from jepa.predictors.base import LatentState
 from jepa.world_model import Deterministic, LatentSpec, LatentWorldModel, Preprocessing
 from jepa_data.worlds import make_batch
@@ -94,7 +94,8 @@ def make_session(folder: Path, *overrides: str, ground: Ground | None = None, ev
     readout = fit_readout(make_ground(model, *range(config.readout_images)))
     ground = ground or make_ground(model)
     recorder = Recorder(folder, config.seed)
-    return Session("dot", model, decode, ground, config, readout=readout, scale=0.1, recorder=recorder)
+    latents = Latents(torch.full((1, 2), 0.5), unrelated=0.1, farthest=0.25)
+    return Session("dot", model, decode, ground, config, readout=readout, latents=latents, recorder=recorder)
 
 
 def make_clips(model: LatentWorldModel) -> HeldOutClip:

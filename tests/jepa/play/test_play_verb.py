@@ -61,7 +61,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_in_a_world_is_played_there(run: Path) -> None:
     session = open_session(run, make_config(), run_decoder.pixel_decoder)
     assert isinstance(session.ground, TrueWorld) and session.ground.world.name == "billiards-easy"
-    assert session.about()["clickable"] and session.readout is not None and session.scale > 0
+    assert session.about()["clickable"] and session.readout is not None and session.latents.unrelated > 0
     session.step((0.5, 0.0, 0.0))
     assert session.picture().shape == session.ground.picture().shape == (32, 32, 3)
     assert session.recorder.folder == run / "play" / "001"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jepa.config import UserError
+from jepa.play.session import STRAYED
 from jepa_data.inspect.check import check
 from jepa_data.shards.index import ShardSet
 from jepa_data.worlds import make_batch
@@ -43,10 +44,24 @@ def test_drift_grows_at_a_wall_and_ends_with_grounding(tmp_path: Path) -> None:
     assert session.steps == 0
 
 
+def test_a_latent_far_from_all_of_video_is_told_once_until_it_is_grounded(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    told = [session.step(LEFT) for _ in range(40)]
+    first = next(i for i, notice in enumerate(told) if notice)
+    distance = STRAYED * session.latents.farthest
+    assert float((session.z - 0.5).square().mean()) > distance and first > 5
+    notice = told[first] or ""
+    assert notice.startswith(f"dot: after {first + 1} steps, the imagined latent is") and "re-ground" in notice
+    assert sum(notice is not None for notice in told) == 1
+    session.reground()
+    again = [session.step(LEFT) for _ in range(40)]
+    assert sum(notice is not None for notice in again) == 1
+
+
 def test_kept_grounded_it_never_leaves_the_room(tmp_path: Path) -> None:
     session = make_session(tmp_path)
     for _ in range(20):
-        session.step(LEFT, keep_grounded=True)
+        assert session.step(LEFT, keep_grounded=True) is None
     drift = session.drift(session.picture())
     assert drift is not None and drift.latent < 1
 
