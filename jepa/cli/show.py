@@ -1,6 +1,7 @@
 """What the verbs print: what the packages log, bars on a terminal, tables."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,11 +22,16 @@ HANDLER = Messages()
 
 
 def show_messages() -> None:
-    """Print what the packages log from INFO on. Calling it twice prints nothing twice."""
+    """Print what the packages log from INFO on, in the first process of a run. Calling it again changes nothing."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.addHandler(HANDLER)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+
+
+def is_first_process() -> bool:
+    """Of those that torchrun, srun or Lightning started for a run; all of them would log the same."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import typer
 import jepa
 from jepa.cli import main
 from jepa.cli.app import Verbs
+from jepa.cli.show import show_messages
 from jepa.config import Config, UserError, load
 
 HEAVY = ("torch", "lightning", "numpy", "matplotlib", "pydantic", "rich", "av", "decord", "gymnasium")
@@ -85,6 +86,7 @@ def test_help_imports_nothing_heavy() -> None:
 import json, sys
 from jepa.cli import main
 from jepa.cli.app import Verbs
+from jepa.cli.show import show_messages
 try:
     main(['--help'])
 finally:
@@ -233,3 +235,22 @@ def test_what_a_package_logs_is_printed_once_bare_and_warnings_go_to_stderr(caps
         with pytest.raises(SystemExit):
             main(["do"], app_that(action))
         assert capsys.readouterr() == ("state R²  0.9\n", "the latents are collapsing\n")
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_of_several_processes_of_a_run_the_first_one_tells(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tell() -> None:
+        show_messages()
+        logging.getLogger("jepa").info("a line")
+        logging.getLogger("jepa_data").warning("a warning")
+        raise UserError("an error")
+
+    for rank, told in (("0", True), ("1", False)):
+        monkeypatch.setenv(name, rank)
+        assert exit_code_of(tell) == 2
+        printed = capsys.readouterr()
+        assert ("a line" in printed.out, "a warning" in printed.err, "an error" in printed.err) == (told, told, True)
+    monkeypatch.delenv(name)
+    show_messages()
