@@ -61,7 +61,7 @@ def fit_inverse(
         actor = Actor(normalizer, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
         min_steps = nn.Linear(actor.features, 1)
     done = space.decisions(actions)
-    optimizer = torch.optim.Adam([*actor.parameters(), *min_steps.parameters()], settings.lr)
+    optimizer = torch.optim.Adam([*actor.parameters(), *min_steps.parameters()], settings.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.updates)
     for update in range(settings.updates):
         clip = torch.randint(clips, (settings.batch,), generator=generator)

@@ -57,7 +57,7 @@ def fit_decoder(
     images = frames.flatten(0, 1)
     moving = Moving(frames)
     decoder.prepare(z, moving.mean_image.to(device))
-    optimizer = torch.optim.AdamW(decoder.parameters(), decoder.peak_lr, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(decoder.parameters(), decoder.peak_lr, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, decoder.peak_lr, total_steps=max(steps, 1), pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):

@@ -103,8 +103,8 @@ class ActorCritic(Learner):
         self.scale = ReturnScale(config.return_rate)
         self.generator = torch.Generator().manual_seed(self.seed)
         self._checks = self.recorded.draw(CHECKS, self.generator, self.goals)
-        self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5)
-        self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5)
+        self._actor_step = torch.optim.Adam(self.actor.parameters(), config.lr, eps=1e-5, fused=True)
+        self._critic_step = torch.optim.Adam(self.critic.parameters(), config.lr, eps=1e-5, fused=True)
 
     def train(self) -> tuple[Actor, History]:
         """Run all updates. Returns the controller and (updates, return) on a fixed set of dreams, before and during."""

@@ -122,7 +122,7 @@ def _fit(
         torch.manual_seed(seed)
         head = kind(ObservationNormalizer.fitted(z, "latent"), hidden=settings.hidden, layers=settings.layers)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(head.parameters(), settings.lr)
+    optimizer = torch.optim.Adam(head.parameters(), settings.lr, fused=True)
     with torch.enable_grad():
         for _ in range(settings.updates):
             optimizer.zero_grad()

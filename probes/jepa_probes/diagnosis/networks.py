@@ -156,7 +156,7 @@ def fit_state_dynamics(
 
 def _descend(network: nn.Module, loss: Callable[[], Float[Tensor, ""]], updates: int) -> None:
     """Adam, and a learning rate that falls to 0 along a cosine."""
-    optimizer = torch.optim.Adam(network.parameters(), LR)
+    optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
         optimizer.zero_grad()
