@@ -123,8 +123,8 @@ def test_an_array_of_local_jobs_trains_a_run_for_each_seed_and_a_failure_is_name
 def test_a_job_whose_time_is_up_saves_is_queued_again_and_goes_on(corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(tree(tmp_path / "run", corpus)))
-    more = ("trainer.steps=1000000", "trainer.log_every=100", "submitit.timeout_min=1")
-    done = command(file, *more)  # half a minute before the end of its minute it gets the signal
+    more = ("trainer.steps=1000000", "trainer.log_every=100", "submitit.timeout_min=1", "submitit.signal_delay_s=10")
+    done = command(file, *more)  # ten seconds before the end of its minute it gets the signal
     assert done.returncode == 2 and "timed-out too many times" in done.stderr, done.stderr
     log = next((tmp_path / "run.jobs").glob("*_log.out")).read_text()
     stops = [int(step) for step in re.findall(r"stopped at step (\d+) by SIGUSR1", log)]
