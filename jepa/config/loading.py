@@ -1,5 +1,6 @@
 """From values to a typed config: dotted overrides, then pydantic."""
 
+import hashlib
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ from jepa.config.errors import ConfigError, Key, describe, dotted
 from jepa.config.source import Dumper, Tree, parse, read
 
 COMMAND_LINE = "command line"
+CHECKSUM = "# content_sha256: "  # of all lines below
 logger = logging.getLogger(__name__)
 
 
@@ -37,10 +39,16 @@ CHECKED = ConfigDict(
 def load(path: str | Path, model: type[AnyConfig], overrides: Sequence[str] = ()) -> AnyConfig:
     """Read the YAML file `path` as a `model`, with `overrides` such as `optimizer.lr=1e-3` or `probes.0.kind=knn`.
 
+    A file that `dump` wrote and that has changed since is read, with a warning.
+
     Raises:
         ConfigError: one line for each thing that is wrong: file:line, dotted key, expected, found, nearest valid name.
     """
-    return _validate(parse(read(path), lambda line: f"{path}:{line}"), model, overrides)
+    text = read(path)
+    config = _validate(parse(text, lambda line: f"{path}:{line}"), model, overrides)
+    if _has_changed(text):
+        logger.warning(f"{path}: changed since it was written, by its {CHECKSUM[2:-2]}; if by you, remove that line")
+    return config
 
 
 def from_dict(
@@ -51,13 +59,25 @@ def from_dict(
 
 
 def dump(config: Config, *, without: Iterable[str] = ()) -> str:
-    """`config` with all its defaults as YAML that `load` reads back to an equal object.
+    """`config` with all its defaults as YAML that `load` reads back to an equal object, after a checksum of this text.
 
     Args:
         without: keys that are left out.
     """
     content = config.model_dump(mode="json", exclude=set(without))
-    return yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return f"{CHECKSUM}{_sha256(text)}\n{text}"
+
+
+def _has_changed(text: str) -> bool:
+    """Whether what follows a checksum is not what `dump` wrote after it."""
+    _, mark, rest = text.partition(CHECKSUM)
+    checksum, _, content = rest.partition("\n")
+    return bool(mark) and checksum.strip() != _sha256(content)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _validate(tree: Tree, model: type[AnyConfig], overrides: Sequence[str]) -> AnyConfig:

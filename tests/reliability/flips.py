@@ -9,10 +9,12 @@ traceback   an error that nobody foresaw
 """
 
 import hashlib
+import logging
 import random
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,9 @@ CHECKED = (
     "manifest of the shards",
     "latents",
     "manifest of latents",
+    "index of a shard",
     "pretrain.json",
+    "config.yaml of another command",
 )
 
 
@@ -84,7 +88,7 @@ def _all(folder: Path, shards: Path, model: Path, count: int) -> None:
         "model.safetensors": (model / "model" / "model.safetensors", lambda: _model(model)),
         "model.json": (model / "model" / "model.json", lambda: _model(model)),
         "config.yaml": (model / "config.yaml", lambda: _resumed(config)),
-        "config.yaml of another command": (model / "config.yaml", lambda: load(model / "config.yaml", PretrainConfig)),
+        "config.yaml of another command": (model / "config.yaml", lambda: _config(model / "config.yaml")),
         "metrics.csv": (model / "logs" / "metrics.csv", lambda: _rows(model)),
         "pretrain.json": (model / "pretrain.json", lambda: _figures(model)),
         "shard": (shards / tar, lambda: _epoch(shards)),
@@ -168,6 +172,28 @@ def _resumed(config: PretrainConfig) -> str:
     if start.notes:
         raise NoticedError(" ".join(start.notes))
     return str(start.step)
+
+
+def _config(path: Path) -> PretrainConfig:
+    with told_by("jepa.config") as warnings:
+        config = load(path, PretrainConfig)
+    if warnings:
+        raise NoticedError(" ".join(warnings))
+    return config
+
+
+@contextmanager
+def told_by(name: str) -> Iterator[list[str]]:
+    """What a logger warns of meanwhile."""
+    told = list[str]()
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
 
 
 def _rows(run: Path) -> str:

@@ -5,7 +5,6 @@ The tars are not changed. One video or image of a sample is used, its `.json` as
 pickles are refused.
 """
 
-import json
 import math
 import zlib
 from collections import Counter
@@ -35,6 +34,7 @@ from jepa_data.shards.manifest import (
     STATES,
     Manifest,
     ShardRecord,
+    index_line,
     index_name,
 )
 from jepa_data.shards.media import probe_media
@@ -349,7 +349,7 @@ def _write(
     (folder / MANIFEST).unlink(missing_ok=True)
     shards: list[Finished] = []
     for tar, entries in entries_of.items():
-        lines = [json.dumps(entry.record, separators=(",", ":")) for entry in entries]
+        lines = [index_line(entry.record) for entry in entries]
         write_text(folder / index_name(tar.name), "\n".join(lines) + "\n")
         record = ShardRecord(file=tar.name, bytes=tar.stat().st_size, sha256=digests[tar.name], samples=len(lines))
         frames = sum(entry.record["frames"] for entry in entries)

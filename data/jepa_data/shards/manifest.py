@@ -8,8 +8,11 @@ OUT/train-000000.index.jsonl       a line per sample: offsets of its members, ti
 OUT/index.npy                      a row of fixed size per sample (`table.ROW`), to choose clips
 """
 
+import json
 import re
+import zlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +44,7 @@ EVENTS = "events.npy"
 METADATA = "metadata.json"
 # Every kind of member that is read. Anything else in a tar, pickles above all, is refused by name.
 MEMBERS = (*MEDIA, ACTIONS, STATES, EVENTS, METADATA, *SPATIAL)
+LINE_CRC = ',"line_crc32":'
 KEY_LENGTH = 80  # a USTAR name holds 100 characters, the member's ending included
 BLOCK = 512  # bytes; tar stores headers and data in blocks
 
@@ -187,9 +191,23 @@ def checked_members(tar: str, key: str, endings: set[str]) -> None:
         raise DataError(f"{tar}: sample {key!r} needs one video or image and has {count}. Its members: {members}")
 
 
+def index_line(record: Mapping[str, Any]) -> str:
+    """A line of an index, which ends with the CRC-32 of what is before it."""
+    text = json.dumps(record, separators=(",", ":"))[:-1]
+    return f'{text}{LINE_CRC}"{_crc(text.encode())}"}}'
+
+
 def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
-    """A sample from its line of an index. Raises ValueError, KeyError or TypeError if it is none."""
-    record = parse_json(line)
+    """A sample from its line of an index. Raises ValueError, KeyError or TypeError if it is none, or was changed.
+
+    Lines of earlier versions, and of who edits one and takes its last key away, have no checksum.
+    """
+    text = line.encode() if isinstance(line, str) else line
+    before, mark, _ = text.rpartition(LINE_CRC.encode())
+    record = parse_json(text)
+    checksum = record.pop("line_crc32", None)
+    if mark and checksum != _crc(before):
+        raise ValueError("it was changed since it was written, by its line_crc32")
     members = {str(name): (int(offset), int(size)) for name, (offset, size) in record.pop("members").items()}
     key = record.pop("key")
     labels = record.pop("labels")
@@ -197,3 +215,8 @@ def parse_line(line: bytes | str, tar: str, shard: str, split: str) -> Sample:
     checked_members(tar, key, set(members))
     source = record.pop("source", {})
     return Sample(clean_key(key), split, shard, members, int(record["frames"]), record, labels, crc, source)
+
+
+def _crc(text: bytes) -> str:
+    """Eight digits, so that lines of alike samples are alike in length."""
+    return f"{zlib.crc32(text):08x}"

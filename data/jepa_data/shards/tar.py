@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from jepa.config.writing import write_text
 from jepa_data.actions import ActionSums
 from jepa_data.decode.base import VideoIndex
-from jepa_data.shards.manifest import BLOCK, ShardRecord, index_name
+from jepa_data.shards.manifest import BLOCK, ShardRecord, index_line, index_name
 from jepa_data.shards.read import crc32
 
 
@@ -57,7 +56,7 @@ class OpenShard:
         record = {"key": key, **index.to_dict(), "members": places, "labels": dict(labels), "crc32": crc32(members)}
         if source:
             record["source"] = dict(source)
-        self._lines.append(json.dumps(record, separators=(",", ":")))
+        self._lines.append(index_line(record))
         self.frames += index.frames
         self.seconds += index.frames / (index.fps or math.inf)
 

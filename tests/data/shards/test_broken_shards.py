@@ -174,10 +174,29 @@ def write_lines(folder: Path, records: list[dict[str, Any]]) -> None:
     (folder / "index.npy").unlink()
 
 
+@pytest.mark.parametrize("table", [True, False])
+def test_a_changed_label_in_a_line_of_an_index_is_noticed(table: bool, folder: Path, read_numbers: ReadNumbers) -> None:
+    """Neither the table nor the checksum of the sample knows of it."""
+    index = folder / f"{FIRST}.index.jsonl"
+    found = index.read_bytes().splitlines(keepends=True)
+    (label, value), *_ = json.loads(found[4])["labels"].items()
+    before, after = (f'"{label}":{x}'.encode() for x in (value, 1 - value))
+    assert value in (0, 1) and before in found[4]
+    found[4] = found[4].replace(before, after)
+    index.write_bytes(b"".join(found))
+    if table:
+        assert survivors(folder, read_numbers) == ([f"ep-{i}" for i in range(10) if i != 4], 1)
+        return
+    (folder / "index.npy").unlink()  # the headers are scanned instead
+    assert any("its index is unreadable" in note for note in ShardSet.open(folder).notes)
+    assert survivors(folder, read_numbers) == ([f"ep-{i}" for i in range(10)], 0)
+
+
 @pytest.mark.parametrize("cache", [0, 64])
 def test_two_samples_of_one_key_are_two_samples(cache: int, folder: Path, read_numbers: ReadNumbers) -> None:
     records = lines(folder)
     records[7]["key"] = "ep-3"  # its video is still that of ep-7
+    del records[7]["line_crc32"]
     write_lines(folder, records)
     loader = make_loader(config(folder, cache_mib=cache), "train", seed=0, total_batches=20)
     seen = set()
@@ -233,6 +252,7 @@ def test_a_line_of_the_index_that_lies_costs_its_sample_at_most(
     if table:  # the changed line must be as long as it was: a table fits no other index
         before = len(json.dumps(records[3], separators=(",", ":")))
         records[3]["source"] = {"url": "x" * 400}
+        del records[3]["line_crc32"]
         rows = np.load(folder / "index.npy")
         longer = len(json.dumps(records[3], separators=(",", ":"))) - before
         rows["size"][3] += longer
@@ -245,6 +265,7 @@ def test_a_line_of_the_index_that_lies_costs_its_sample_at_most(
         np.save(folder / "index.npy", rows)
         assert not ShardSet.open(folder).notes
     else:
+        del records[3]["line_crc32"]
         records[3] |= change
         write_lines(folder, records)
     try:

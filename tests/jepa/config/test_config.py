@@ -120,6 +120,22 @@ def test_what_is_dumped_reads_back_equal(write, name: str) -> None:
     assert load(write(dump(run)), Run) == run
 
 
+def test_a_dumped_file_that_has_changed_is_read_with_a_warning(write, caplog: pytest.LogCaptureFixture) -> None:
+    text = dump(Run(name="a", steps=30))
+    assert load(write(text), Run).steps == 30
+    assert load(write("# what a person wrote above\n" + text), Run).steps == 30
+    assert load(write(text.partition("\n")[2].replace("30", "31")), Run).steps == 31, "a file of no checksum"
+    assert not caplog.messages
+    path = write(text.replace("30", "31"))
+    assert load(path, Run).steps == 31
+    assert caplog.messages == [
+        f"{path}: changed since it was written, by its content_sha256; if by you, remove that line"
+    ]
+    caplog.clear()
+    assert load(write(text[: text.index("optimizer")]), Run).steps == 30
+    assert len(caplog.messages) == 1, "a file that was cut between two keys"
+
+
 def test_plain_values_in_memory_are_not_changed_by_overrides() -> None:
     data = {"name": "a", "steps": 1, "encoder": {"width": 8}}
     assert from_dict(data, Run, ["encoder.width=16"]).encoder.width == 16
