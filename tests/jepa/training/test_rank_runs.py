@@ -39,11 +39,10 @@ RUNS = (
 )
 
 
-def describe(name: str, run: Path, corpus: Path, ranks: int, strategy: str, not_finite: str = "stop") -> PretrainConfig:
+def describe(name: str, run: Path, corpus: Path, ranks: int, strategy: str, **changes: Any) -> PretrainConfig:
     data = {"shards": str(corpus), "batch_size": 8, "clip_frames": 6, "image_size": side(name)}
     trainer = {"steps": STEPS, "device": "cpu", "precision": "fp32", "devices": ranks, "strategy": strategy}
-    trainer["not_finite"] = not_finite
-    trainer |= {"log_every": 1, "monitor_every": 5, "checkpoint_every": 5}
+    trainer |= {"log_every": 1, "monitor_every": 5, "checkpoint_every": 5, **changes}
     # Where gradients are next to nothing, as at first in adaptive blocks, AdamW makes steps of their last digits.
     optimizer = {"lr": 1e-4 if name == "nwm" else 1e-3}
     settings = {"run": str(run), "data": data, "trainer": trainer, "optimizer": optimizer}
@@ -116,7 +115,9 @@ def train_over_a_bad_step(rank: int, ranks: int, strategy: str, folder: Path, co
     torch.set_num_threads(1)
     become_rank(rank, ranks, port)
     for name, later in itertools.product(("vjepa", "lewm"), (False, True)):
-        config = describe(name, folder / f"{name}-{strategy}-{ranks}-{later}", corpus, ranks, strategy, "skip")
+        config = describe(
+            name, folder / f"{name}-{strategy}-{ranks}-{later}", corpus, ranks, strategy, not_finite="skip"
+        )
         with patch("jepa.training.module.hears_later", lambda device, optimizer, later=later: later):
             pretrain(config, callbacks=(BadOnTheLast(),))
 
@@ -135,3 +136,26 @@ def test_all_ranks_leave_out_a_step_that_is_bad_on_one(corpus: Path, tmp_path: P
         for run in runs:
             assert losses_of(run) == pytest.approx(expected, rel=1e-5, nan_ok=True), run.name
             assert json.loads((run / "pretrain.json").read_text())["skipped_steps"] == 1
+
+
+WAYS = {"gathered": {"accumulate": 2, "steps": 5}, "bf16": {"precision": "bf16", "steps": 5}}
+
+
+def train_in_ways(rank: int, ranks: int, strategy: str, folder: Path, corpus: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    become_rank(rank, ranks, port)
+    for name, way in itertools.product(("vjepa", "lewm"), WAYS):
+        run = folder / f"{name}-{way}-{strategy}-{ranks}"
+        pretrain(describe(name, run, corpus, ranks, strategy, **WAYS[way]))
+
+
+@pytest.mark.slow
+def test_ranks_gather_gradients_and_compute_in_bf16_as_one_process(corpus: Path, tmp_path: Path) -> None:
+    for ranks, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp2")):
+        arguments = (ranks, strategy, tmp_path, corpus, free_port())
+        mp.spawn(train_in_ways, arguments, ranks)  # pyright: ignore[reportPrivateImportUsage]
+    for name, way in itertools.product(("vjepa", "lewm"), WAYS):
+        expected = losses_of(tmp_path / f"{name}-{way}-ddp-1")
+        assert len(expected) == 5
+        for run in tmp_path.glob(f"{name}-{way}-*"):
+            assert losses_of(run) == pytest.approx(expected, rel=1e-5 if way == "gathered" else 1e-2), run.name

@@ -211,7 +211,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     """The run and its data, to be broken."""
     shutil.copytree(run.parent, tmp_path / "copy")
     folder = tmp_path / "copy" / "run"
-    config = (folder / "config.yaml").read_text()
+    _, _, config = (folder / "config.yaml").read_text().partition("\n")  # without the checksum of its content
     (folder / "config.yaml").write_text(config.replace(str(run.parent / "data"), str(tmp_path / "copy" / "data")))
     return folder
 
