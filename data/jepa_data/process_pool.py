@@ -215,9 +215,7 @@ class _Worker(Generic[Job, Result]):
 
 def _serve(work: Callable[[Job, Alive], Result], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     connection.send((READY, None))
     while True:
         try:
@@ -228,6 +226,13 @@ def _serve(work: Callable[[Job, Alive], Result], connection: Connection) -> None
             connection.send((DONE, work(job, lambda: connection.send((ALIVE, None)))))
         except Exception as error:  # noqa: BLE001  raised again where the results are wanted
             connection.send((FAILED, error))
+
+
+def end_with_parent() -> None:
+    """Let this process end when the program that started it does, even by `kill -9`."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from jepa_data.errors import DataError
+from jepa_data.process_pool import end_with_parent
 from jepa_data.stream.clips import ClipReader, WorkerBatch, collate
 from jepa_data.stream.plan import BatchPlan, ClipIndex
 from jepa_data.stream.stuck import SampleId, StuckGuard, Workers
@@ -167,6 +168,7 @@ def _init_worker(ready: torch.Tensor, owner: int, worker: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_on_request, args=(owner,), daemon=True).start()
+    end_with_parent()  # torch watches the fork server, and that lives as long as a worker
     answer_with_stacks()
     ready[worker] = 1
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from jepa_data.config import StreamConfig
@@ -54,6 +55,35 @@ def test_a_worker_that_is_killed_stops_the_epoch_with_an_error(folder: Path, aft
         taken.extend(stream)
     assert time.monotonic() - began < 120 and len(taken) < 500  # the loader's own timeout is far later
     assert loader.state_dict()["batch"] == len(taken), "a new loader goes on exactly here"
+
+
+LOADS_UNTIL_KILLED = """
+import sys, time, psutil
+from jepa_data.config import StreamConfig
+from jepa_data.stream.loader import make_loader
+if __name__ == "__main__":
+    data = StreamConfig(shards=sys.argv[1], batch_size=2, clip_frames=4, workers=2)
+    stream = iter(make_loader(data, "train", seed=0, total_batches=10**6))
+    next(stream)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_training_process_that_is_killed_leaves_no_worker(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "load.py"
+    script.write_text(LOADS_UNTIL_KILLED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, script, folder], stdout=subprocess.PIPE, text=True, env=environment
+    ) as loads:
+        assert loads.stdout is not None
+        started = [psutil.Process(int(pid)) for pid in loads.stdout.readline().split()]
+        loads.kill()
+    assert len(started) >= 3, "two workers and their fork server"
+    _, left = psutil.wait_procs(started, timeout=60)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_an_error_of_the_data_in_a_worker_is_one_line_and_leaves_no_worker(folder: Path, tmp_path: Path) -> None:
