@@ -17,6 +17,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jepa_data.devices import sent
 from jepa_data.transforms import BatchPart
 
 
@@ -30,16 +31,18 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return _MeanOverRanks.apply(x) if rank_count() > 1 else x  # pyright: ignore[reportReturnType]
 
 
-def rank_part(draw: Callable[[int], Tensor], rows: int, dim: int = 0) -> Tensor:
+def rank_part(draw: Callable[[int], Tensor], rows: int, dim: int = 0, *, device: torch.device | None = None) -> Tensor:
     """The random numbers of this rank's clips.
 
     Args:
         draw: makes the numbers of so many rows.
         rows: of the clips here: their number or a multiple of it, clip by clip.
         dim: where the rows are in what is drawn.
+        device: where they are sent; None leaves them where they are drawn.
     """
     ranks = rank_count()
-    return draw(rows) if ranks == 1 else draw(rows * ranks).narrow(dim, rows * dist.get_rank(), rows)
+    part = draw(rows) if ranks == 1 else draw(rows * ranks).narrow(dim, rows * dist.get_rank(), rows)
+    return part if device is None else sent(part, device)
 
 
 def batch_part(generator: torch.Generator, clips: int) -> torch.Generator | BatchPart:

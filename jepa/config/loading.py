@@ -17,7 +17,8 @@ from jepa.config.errors import ConfigError, Key, describe, dotted
 from jepa.config.source import Dumper, Tree, parse, read
 
 COMMAND_LINE = "command line"
-CHECKSUM = "# content_sha256: "  # of all lines below
+SEAL = "content_sha256"  # the key, or the comment, of a checksum of the rest of a file
+CHECKSUM = f"# {SEAL}: "  # of all lines below
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +48,7 @@ def load(path: str | Path, model: type[AnyConfig], overrides: Sequence[str] = ()
     text = read(path)
     config = _validate(parse(text, lambda line: f"{path}:{line}"), model, overrides)
     if _has_changed(text):
-        logger.warning(f"{path}: changed since it was written, by its {CHECKSUM[2:-2]}; if by you, remove that line")
+        logger.warning(f"{path}: changed since it was written, by its {SEAL}; if by you, remove that line")
     return config
 
 

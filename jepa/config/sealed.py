@@ -10,10 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from jepa.config.loading import Config
+from jepa.config.loading import SEAL, Config
 from jepa.config.reading import parse_json
 
-SEAL = "content_sha256"
 CHANGED = f"changed since it was written, by its {SEAL}. Copy it again; if you changed it yourself, remove that key"
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from jepa.ranks import rank_part
 from jepa.transformer import Grid
-from jepa_data.devices import sent
 
 Partition = tuple[Int[Tensor, "B Mc"], Int[Tensor, "B Mt"]]  # context and target
 
@@ -37,7 +36,7 @@ class Mask(ABC):
             visible = context.shape[1]
             return torch.cat((context, target), 1).unflatten(0, (views, clips))
 
-        both = sent(rank_part(draw, len(video) // views, dim=1).flatten(0, 1), video.device)
+        both = rank_part(draw, len(video) // views, dim=1, device=video.device).flatten(0, 1)
         return both[:, :visible], both[:, visible:]
 
 

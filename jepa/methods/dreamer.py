@@ -40,7 +40,6 @@ from jepa.predictors.base import token_grid
 from jepa.predictors.networks.block_gru import mlp
 from jepa.predictors.rssm import RSSM, draw, kl_terms
 from jepa.ranks import rank_part
-from jepa_data.devices import sent
 from jepa_data.transforms import zero_to_one
 
 TARGETS = ("reward", "terminated")  # the last two states of worlds gym:ID
@@ -146,7 +145,7 @@ class Dreamer(Method):
     ) -> tuple[Float[Tensor, "B Q N D"], Float[Tensor, ""]]:
         """Each embedding that has a past, from a draw of the prior; and its squared error, summed over its numbers."""
         size = prior.shape[1] - 1, prior.shape[2]
-        numbers = sent(rank_part(lambda n: torch.rand(n, *size, generator=generator), len(h)), h.device)
+        numbers = rank_part(lambda n: torch.rand(n, *size, generator=generator), len(h), device=h.device)
         predicted = self.dynamics.emit(h[:, 1:], draw(prior[:, 1:], numbers))
         errors = (predicted.float() - z[:, 1:]).square().sum((-1, -2))
         return predicted, (errors if first is None else errors[~first[:, 1:]]).mean()

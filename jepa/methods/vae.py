@@ -23,7 +23,6 @@ from jepa.encoders.module import Encoder
 from jepa.encoders.vae import VAEEncoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig
 from jepa.ranks import rank_part
-from jepa_data.devices import sent
 from jepa_data.transforms import zero_to_one
 
 
@@ -55,7 +54,7 @@ class VAE(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars: loss, its two terms, and the KL before the tolerance."""
         mean, log_variance = (x.float().flatten(0, 2) for x in self.encoder.posterior(batch.video))
-        noise = sent(rank_part(lambda n: torch.randn(n, mean.shape[1], generator=generator), len(mean)), mean.device)
+        noise = rank_part(lambda n: torch.randn(n, mean.shape[1], generator=generator), len(mean), device=mean.device)
         images = self.decoder(mean + (0.5 * log_variance).exp() * noise).float()
         reconstruction = (images - zero_to_one(batch.video).float().flatten(0, 1)).square().sum((1, 2, 3)).mean()
         kl = kl_to_standard_normal(mean, log_variance)

@@ -39,7 +39,7 @@ DIRECTIONS = {
     "step right": (2, 1),
 }
 AXES = 3
-STRAYED = 4.0  # times as far from the mean latent as the farthest of video: nothing like it was ever seen
+STRAYED = 2.0  # times as far from the mean latent as the farthest of video: nothing like it was ever seen
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Latents:
         return cls(mean, 2 * float(distances.mean()), float(distances.max()))
 
     def strayed(self, z: Float[Tensor, "N D"]) -> float:
-        """How many times as far from the mean a latent is as the farthest of video, in squares."""
-        return float((z - self.mean).square().mean()) / self.farthest
+        """How many times as far from the mean a latent is as the farthest of video."""
+        return (float((z - self.mean).square().mean()) / self.farthest) ** 0.5
 
 
 class Session:

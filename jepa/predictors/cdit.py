@@ -48,7 +48,6 @@ from jepa.predictors.base import (
 from jepa.predictors.rssm import uniforms
 from jepa.ranks import rank_part
 from jepa.world_model import State
-from jepa_data.devices import sent
 
 Prediction = Literal["x0", "epsilon_learned_range"]
 TAIL = 1e-7  # probability that further noise never leaves on either side
@@ -154,8 +153,8 @@ class CDiT(Predictor):
             self.scale_latents.update(target)
         x0 = self.scale_latents(target)
         rows, *size = x0.shape
-        t = sent(rank_part(lambda n: torch.randint(diffusion.LEVELS, (n,), generator=generator), rows), x0.device)
-        noise = sent(rank_part(lambda n: torch.randn(n, *size, generator=generator), rows), x0.device)
+        t = rank_part(lambda n: torch.randint(diffusion.LEVELS, (n,), generator=generator), rows, device=x0.device)
+        noise = rank_part(lambda n: torch.randn(n, *size, generator=generator), rows, device=x0.device)
         x = diffusion.noised(x0, t, noise)
         given = self._given(window, action, ahead)
         if not self.learns_variance:

@@ -30,7 +30,6 @@ from jepa.predictors.base import PredictionLoss, Predictor, PredictorConfig, Sam
 from jepa.predictors.networks.block_gru import mlp
 from jepa.ranks import rank_part
 from jepa.world_model import State
-from jepa_data.devices import sent
 
 LOG_STD = 4.0  # the bound on log standard deviations of prior and posterior, on either side
 
@@ -124,7 +123,7 @@ class LatentVariablePredictor(Predictor):
         prior = self.prior(seen)
         posterior = _gaussian(self.posterior_net(torch.cat((seen, target.flatten(2)), -1)))
         rows, *inner = posterior.mean.shape
-        noise = sent(rank_part(lambda n: torch.randn(n, *inner, generator=generator), rows), z.device).to(z.dtype)
+        noise = rank_part(lambda n: torch.randn(n, *inner, generator=generator), rows, device=z.device).to(z.dtype)
         inferred = self.next_latent(seen, posterior.sample(noise), z[:, :-1])
         moving = self.width - self.static
         error = (inferred - target)[..., :moving].float().square().sum((-1, -2)).mean()

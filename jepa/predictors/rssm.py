@@ -46,7 +46,6 @@ from jepa.predictors.base import (
 from jepa.predictors.networks.block_gru import BlockGRU, mlp
 from jepa.ranks import rank_part
 from jepa.world_model import State
-from jepa_data.devices import sent
 
 UNIMIX = 0.01  # DreamerV3
 PRIOR_LAYERS = 2
@@ -182,7 +181,7 @@ class RSSM(Predictor):
         numbers = None
         if generator is not None:
             size = steps, self.config.categoricals
-            numbers = sent(rank_part(lambda n: torch.rand(n, *size, generator=generator), batch), z.device)
+            numbers = rank_part(lambda n: torch.rand(n, *size, generator=generator), batch, device=z.device)
         rows = list[tuple[Tensor, Tensor, Tensor]]()
         for t in range(steps):
             if t:

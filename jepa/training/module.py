@@ -18,7 +18,7 @@ from jepa.training.optim import (
     Optimization,
     check_state,
     clip_gradients,
-    leaves_out_steps,
+    hears_later,
     norm_of_gradients,
     scale_gradients,
 )
@@ -227,11 +227,6 @@ class Pretraining(L.LightningModule):
         # A function: of an object, torch would save the numbers, and a run that got longer would get the old ones back.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimization.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def hears_later(device: torch.device, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the program goes on before it knows whether a step was finite."""
-    return device.type == "cuda" and leaves_out_steps(optimizer)
 
 
 def _columns(batch: ClipBatch, columns: list[int]) -> Float[Tensor, "B T X"] | None:

@@ -78,7 +78,8 @@ class NonFinitePolicy:
             NotFiniteError: such steps are not left out, or there were too many in a row.
         """
         losses = tuple(self._losses)
-        keep_if(True, buffers(method), self._buffers)
+        for name, x in buffers(method).items():
+            x.copy_(self._buffers[name])
         self._end()
         self._refused = True
         self._count(losses, str(error), step)
@@ -103,11 +104,12 @@ class NonFinitePolicy:
 
     def unless_refused(self, method: Method, change: Callable[[], None]) -> None:
         """Let `change` change the method after a step, if that was applied."""
-        if self._refused is True:
-            return
-        before = {} if self._refused is False else _copies(own_state(method))
-        change()
-        keep_if(self._refused, own_state(method), before)
+        if isinstance(self._refused, Tensor):
+            before = _copies(own_state(method))
+            change()
+            keep_if(self._refused, own_state(method), before)
+        elif not self._refused:
+            change()
 
     def _count(self, losses: tuple[Tensor, ...], reason: str, step: int) -> None:
         values = [loss.item() for loss in losses if not loss.isfinite()]
@@ -154,12 +156,10 @@ class _Unheard(NamedTuple):
     refused: Arriving
 
 
-def keep_if(refused: bool | Tensor, now: dict[str, Tensor], before: dict[str, Tensor]) -> None:
+def keep_if(refused: Bool[Tensor, ""], now: dict[str, Tensor], before: dict[str, Tensor]) -> None:
     """Write `before` into the tensors of `now`, in place, if a step was refused; on a GPU without asking it."""
-    if refused is False:
-        return
     for name, x in now.items():
-        x.copy_(before[name] if refused is True else torch.where(refused, before[name], x))
+        x.copy_(torch.where(refused, before[name], x))
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

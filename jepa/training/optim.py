@@ -189,9 +189,13 @@ def _with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def leaves_out_steps(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it can leave out a step by a number on its device, `found_inf`, so that no one has to wait for it."""
-    return isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+def hears_later(device: torch.device, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a program goes on before it knows whether a step was finite.
+
+    So it does on a GPU, if the optimizer can leave out a step by a number that is there, `found_inf`.
+    """
+    leaves_out_steps = isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+    return device.type == "cuda" and leaves_out_steps
 
 
 def check_state(tensors: Mapping[str, Tensor], optimizers: Iterable[Mapping[str, Any]], what: str) -> None:

@@ -48,7 +48,7 @@ def test_a_latent_far_from_all_of_video_is_told_once_until_it_is_grounded(tmp_pa
     session = make_session(tmp_path)
     told = [session.step(LEFT) for _ in range(40)]
     first = next(i for i, notice in enumerate(told) if notice)
-    distance = STRAYED * session.latents.farthest
+    distance = STRAYED**2 * session.latents.farthest
     assert float((session.z - 0.5).square().mean()) > distance and first > 5
     notice = told[first] or ""
     assert notice.startswith(f"dot: after {first + 1} steps, the imagined latent is") and "re-ground" in notice

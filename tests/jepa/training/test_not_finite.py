@@ -11,8 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from jepa.config import UserError, from_dict
 from jepa.training.config import OptimizerConfig, PretrainConfig
-from jepa.training.module import hears_later
-from jepa.training.optim import optimizer_of
+from jepa.training.optim import hears_later, optimizer_of
 from jepa.training.pretrain import pretrain
 from jepa.training.run_state.metrics_log import read_rows
 
