@@ -17,7 +17,7 @@ def demo(
         str,
         typer.Option(
             help="lewm, vjepa, vjepa21, levjepa, salt, flicker-vjepa, flicker-levjepa, lewm-30min, two-rooms, "
-            "two-rooms-random-wall, point-maze, push-t, world-models; comma-separated."
+            "two-rooms-random-wall, point-maze, push-t, doom-rooms, world-models; comma-separated."
         ),
     ] = "lewm",
     supervised: Annotated[

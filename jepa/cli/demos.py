@@ -75,6 +75,12 @@ DEMOS = {
         "pretrain/push_t.yaml",
         "plan/push_t.yaml",
     ),
+    "doom-rooms": Demo(
+        Recording("doom-rooms", episodes=500, frames=60, policy="noisy-expert"),
+        "pretrain/doom/point.yaml",
+        "plan/doom/walk.yaml",
+        before=("encoder", "pretrain/doom/encoder.yaml"),
+    ),
     "world-models": Demo(
         Recording("take-cover", episodes=1000, frames=300),
         "pretrain/take_cover/mdn_rnn.yaml",

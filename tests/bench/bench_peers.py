@@ -28,11 +28,13 @@ from jepa.planners.cost import goal_distance
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.mlp import MLPPredictor
 from jepa_data.config import StreamConfig
+from jepa_data.pack.pack import Packing, open_corpus, pack
+from jepa_data.pack.recipe import Recipe
 from jepa_data.stream.loader import make_loader
-from tests.bench.bench_data import BATCH, FRAMES, SIDE, STRIDE, copied, packed, videos
+from tests.bench.bench_data import BATCH, FRAMES, SIDE, STRIDE, videos
 from tests.bench.clouds import RATE
 
-__all__ = ["copied", "packed", "videos"]  # fixtures
+__all__ = ["videos"]  # fixture
 pytestmark = pytest.mark.usefixtures("one_thread")
 Compare = Callable[..., float]
 SAMPLES, ELITES, ITERATIONS, HORIZON, ACTION = 300, 30, 30, 5, 4
@@ -174,17 +176,24 @@ def their_loader(videos: Path, tmp_path: Path) -> Iterable[object]:
     return DataLoader(data, batch_size=BATCH, sampler=range(len(data)))
 
 
-@pytest.mark.parametrize("kind", ["files", "packed"])
-def test_clips_against_the_dataset_of_vjepa2(
-    compare: Compare, kind: str, videos: Path, copied: Path, packed: Path, tmp_path: Path
-) -> None:
+RECIPES = {
+    "files": Recipe(video="copy", max_seconds=None, fps=None),
+    "packed": Recipe(),
+    "packed at the rate of the clips": Recipe(fps=RATE / STRIDE, gop=4),
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_clips_against_the_dataset_of_vjepa2(compare: Compare, kind: str, videos: Path, tmp_path: Path) -> None:
     theirs = iter(their_loader(videos, tmp_path))
-    shards, rate = {"files": (copied, {"stride": STRIDE}), "packed": (packed, {"fps": RATE / STRIDE})}[kind]
+    shards = tmp_path / "shards"
+    pack(open_corpus(videos), shards, Packing(RECIPES[kind], test_share=0.0))
+    rate = {"stride": STRIDE} if kind == "files" else {"fps": RATE / STRIDE}
     settings = {"shards": str(shards), "batch_size": BATCH, "clip_frames": FRAMES, "image_size": SIDE, "crop": {}}
     config = StreamConfig.model_validate(settings | rate | {"workers": 0})
     ours = iter(make_loader(config, "train", seed=0, total_batches=100_000))
     compare(
-        f"peer_data_{kind}",
+        f"peer_data_{kind.replace(' ', '_')}",
         CpuTime(lambda: next(ours)),
         CpuTime(lambda: next(theirs)),
         f"360p video, 1 clip a video, no cache, {kind}, against V-JEPA 2's VideoDataset on the files (CPU per clip)",

@@ -45,7 +45,8 @@ METHODS = {
     "two-rooms": "LeWM, two rooms",
     "two-rooms-random-wall": "LeWM, random walls",
     "point-maze": "LeWM, point maze",
-    "push-t": "LeWM, Push-T",
+    "push-t": "principal components, Push-T",
+    "doom-rooms": "MLP on LeWM, doom rooms",
     "world-models": "World Models",
 }
 # Who else plays the tasks of `jepa plan` (see planning/baselines.py): in a sentence, and in a table.

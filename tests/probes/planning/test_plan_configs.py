@@ -23,7 +23,7 @@ def trained_for(path: Path, plan: PlanConfig) -> PretrainConfig:
     same = CONFIGS / "pretrain" / path.relative_to(CONFIGS / "plan")
     if same.is_file():
         return load(same, PretrainConfig)
-    every = [load(other, PretrainConfig) for other in (CONFIGS / "pretrain").glob("*.yaml")]
+    every = [load(other, PretrainConfig) for other in (CONFIGS / "pretrain").rglob("*.yaml")]
     return next(training for training in every if training.run == plan.run)
 
 
