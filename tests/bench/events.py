@@ -24,7 +24,7 @@ CONFIG = """
 run: {run}
 seed: {seed}
 data: {{shards: {shards}, batch_size: 32, clip_frames: 14, cache_mib: 600}}
-encoder: {{kind: pca, width: 96, side: 32, blur: 0.8}}
+encoder: {encoder}
 method:
   kind: latent_dynamics
   predictor: {{kind: causal, hidden: 64, depth: 2, heads: 4, window: 14, conditioning: adaln}}
@@ -32,6 +32,10 @@ optimizer: {{lr: 2e-3}}
 schedule: {{kind: cosine, warmup_steps: 50}}
 trainer: {{steps: {steps}, precision: fp32}}
 """
+ENCODERS = {  # computed from the recordings; discs have colors of their own, so where they are can be read from images
+    "billiards": "{kind: moments, bodies: 3}",
+    "": "{kind: pca, width: 96, side: 32, blur: 0.8}",
+}
 SIZE, FRAMES, RATE = 32, 32, 4.0
 RECORDED = 1000
 SEEN, HORIZON = 6, 8
@@ -114,7 +118,8 @@ def trained(name: str, out: Path, seed: int, steps: int) -> LatentWorldModel:
         record(Recording(name, RECORDED, FRAMES, SIZE, crf=4, events=RATE), shards)
     if not (run / "model").is_dir():
         config = out / f"run-{seed}.yaml"
-        config.write_text(CONFIG.format(run=run, shards=shards, seed=seed, steps=steps))
+        encoder = next(encoder for start, encoder in ENCODERS.items() if name.startswith(start))
+        config.write_text(CONFIG.format(run=run, shards=shards, encoder=encoder, seed=seed, steps=steps))
         jepa.pretrain(config, overwrite=True)
     return jepa.load(run)
 

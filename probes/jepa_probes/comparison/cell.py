@@ -26,9 +26,9 @@ from jepa_data.stream.latents import LATENTS
 from jepa_probes.comparison import measure
 from jepa_probes.comparison.baselines import Identity, ShuffledActions
 from jepa_probes.comparison.budget import cost_of_run, cpu_seconds, train
-from jepa_probes.comparison.config import CellConfig
+from jepa_probes.comparison.config import Budget, CellConfig
 from jepa_probes.comparison.expand import LATENTS_FOLDER
-from jepa_probes.comparison.result import CellResult
+from jepa_probes.comparison.result import CellResult, TrainingCost
 from jepa_probes.diagnosis.cost_quality import measure_cost
 from jepa_probes.diagnosis.result import CostQuality
 from jepa_probes.imagination.dream import dream
@@ -53,7 +53,8 @@ def run_cell(folder: Path) -> CellResult:
     training = None
     if cell.training is not None:
         assert cell.budget is not None
-        training = train(cell.training, cell.budget, folder)
+        budget = cell.budget if cell.steps_of is None else Budget(steps=TrainingCost.read(Path(cell.steps_of)).steps)
+        training = train(cell.training, budget, folder)
     elif cell.baseline is None:
         training = cost_of_run(Path(str(cell.run)))
     began = cpu_seconds()

@@ -98,7 +98,8 @@ class CompareConfig(Config):
     baselines: tuple[Baseline, ...] = Field(
         default=BASELINES,
         description="that must lose. identity: the last latent again; shuffled_actions: the reference with actions "
-        "of other rows of the batch; random_encoder: its predictor, trained on an encoder with random weights",
+        "of other rows of the batch; random_encoder: its predictor, trained on an encoder with random weights (for as "
+        "many steps, where the reference reads stored latents)",
     )
     reference: str | None = Field(
         default=None, description="the model that the baselines are made of; none: the first that is trained"
@@ -167,8 +168,9 @@ class CompareConfig(Config):
 class CellConfig(Config):
     """One model with one seed: CELL/cell.yaml, all that its result depends on.
 
-    `run`: the model that is measured, which is not trained here. `shared`: other cells take its encoder, so it may do
-    without dynamics. `tokenize`: its latents are written for them.
+    `run`: the model that is measured, which is not trained here. `steps_of`: the cell whose number of training steps it
+    gets, in place of the budget. `shared`: other cells take its encoder, so it may do without dynamics. `tokenize`: its
+    latents are written for them.
     """
 
     model: str
@@ -178,6 +180,7 @@ class CellConfig(Config):
     shards: str
     training: PretrainConfig | None = None
     budget: Budget | None = None
+    steps_of: str | None = None
     shared: bool = False
     tokenize: bool = False
     measure: MeasureConfig

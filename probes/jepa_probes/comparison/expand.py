@@ -1,7 +1,8 @@
 """From the config of a comparison to its cells: each model with each seed, and the baselines.
 
 encoder_of: lewm      mlp-0 ──after──> lewm-0        mlp-1 ──after──> lewm-1
-reference: mlp        identity-0, shuffled_actions-0 ──after──> mlp-0;   random_encoder-0 is trained like mlp-0
+reference: mlp        identity-0, shuffled_actions-0 ──after──> mlp-0;   random_encoder-0 is trained like mlp-0;
+                      and after it where that reads stored latents, for as many steps
 """
 
 import logging
@@ -97,9 +98,15 @@ class _Cells:
             assert encoder is not None
             sections["encoder"] = encoder.model_dump(mode="json")
         training = self._training(baseline, seed, sections)
-        return Job(
-            self._cell(baseline, seed, baseline=baseline, training=training, budget=self._budget(self.reference))
-        )
+        budget = {"budget": self._budget(self.reference)}
+        if self.config.tokenize and entry.encoder_of is not None:
+            return Job(
+                self._cell(
+                    baseline, seed, baseline=baseline, training=training, steps_of=str(self.out / source), **budget
+                ),
+                (source,),
+            )
+        return Job(self._cell(baseline, seed, baseline=baseline, training=training, **budget))
 
     def _trained(self, name: str, seed: int) -> Job:
         entry = self.entries[name]

@@ -39,7 +39,7 @@ def requests(count: int) -> list[list[int]]:
     """In order, backwards, with gaps, repeated, at random."""
     random = np.random.default_rng(0)
     asked = [[0], [count - 1], list(range(count)), list(range(count))[::-1], list(range(count // 3, count, 5))]
-    asked += [[count // 2] * 3 + [0, count // 2], *(random.integers(0, count, 6).tolist() for _ in range(8))]
+    asked += [[count // 2] * 3 + [0, count // 2], *(random.integers(0, count, 6).tolist() for _ in range(4))]
     return asked
 
 

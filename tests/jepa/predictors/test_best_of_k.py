@@ -37,7 +37,9 @@ def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
         assert eight < (0.4 if kind == "mdn_rnn" else 0.1)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm", "cdit"])
+@pytest.mark.parametrize(
+    "kind", ["mlp", "mdn_rnn", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rssm", "cdit"))]
+)
 def test_best_of_k_is_flat_where_the_future_is_certain(kind: str) -> None:
     predictor = train(make(kind), certain=True, steps=300)
     one, eight = (best_of(predictor, k, certain=True) for k in (1, 8))

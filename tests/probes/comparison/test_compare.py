@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 
 import jepa
 from jepa.cli import main
-from jepa.config import UserError, from_dict, load
+from jepa.config import UserError, dump, from_dict, load
 from jepa_data.sources.rollouts import Recording, record
 from jepa_probes.comparison import budget, launch, measure
+from jepa_probes.comparison.cell import DESCRIPTION, run_cell
 from jepa_probes.comparison.compare import _prepared
 from jepa_probes.comparison.config import CompareConfig
 from jepa_probes.comparison.expand import expand, merged
 from jepa_probes.comparison.launch import Finished, Local, Submitit, run_jobs
-from jepa_probes.comparison.result import CellResult, Comparison
+from jepa_probes.comparison.result import CellResult, Comparison, TrainingCost
 from jepa_probes.comparison.table import report, sections
 from jepa_probes.comparison.verdicts import verdicts
 
@@ -347,6 +348,23 @@ def test_an_encoder_without_dynamics_can_be_shared_and_its_latents_are_written_o
     assert titles == ["What it takes", "What it knows and imagines"]  # nothing was planned or dreamt
     page = (tmp_path / "out" / "compare.html").read_text()
     assert '<th scope="row">V</th>' in page and "V M" in page
+
+
+def test_a_random_encoder_gets_the_steps_of_a_reference_that_needs_no_video(corpus: Path, tmp_path: Path):
+    mlp = {"encoder_of": "lewm", "method": {"predictor": {"kind": "mlp", "hidden": 16}}}
+    small = {"models": {"lewm": {"method": LEWM}, "mlp": mlp}, "baselines": ["random_encoder"], "plan": None}
+    given = config(corpus, tmp_path / "out", **small, budget={"cpu_minutes": 1}, tokenize=True)
+    job = expand(given)[-1]
+    assert job.name == "random_encoder-0" and job.after == ("mlp-0",)
+    folder = tmp_path / "out" / job.name
+    for name in (job.name, "mlp-0"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    (folder / DESCRIPTION).write_text(dump(job.config))
+    cost = {"steps": 4, "seconds": 1.0, "cpu_seconds": 1.0, "peak_memory_mib": 1.0}
+    TrainingCost.model_validate(cost).write(tmp_path / "out" / "mlp-0")
+    done = run_cell(folder)
+    assert done.training is not None and done.training.steps == 4
+    assert expand(given.model_copy(update={"tokenize": False}))[-1].after == ()
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[3].glob("configs/compare/*.yaml")), ids=lambda p: p.stem)

@@ -170,6 +170,7 @@ def test_an_encoder_that_drops_a_coordinate_is_the_link_that_binds(data: Path) -
     assert "The encoder drops quantities that define the goal: puck.position (R²" in found.verdict
 
 
+@pytest.mark.slow
 def test_discs_that_nobody_controls_bind_where_their_places_in_the_goal_image_count(data: Path) -> None:
     found = diagnosed(agent(data, distracted=True))
     assert found.weakest == "goal", found.verdict

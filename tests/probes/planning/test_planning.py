@@ -18,7 +18,7 @@ from jepa_probes.planning.tasks import Protocol, Tasks, wilson
 
 def test_cem_over_true_dynamics_solves_two_rooms():
     about = make_batch("two-rooms", np.arange(1))
-    tasks = Tasks(Protocol("two-rooms", about.version, 64, 200, 200, about.radius, about.radius, seed=7))
+    tasks = Tasks(Protocol("two-rooms", about.version, 64, 60, 200, about.radius, about.radius, seed=7))
     settings = PlanSettings(
         horizon=4, replan_every=1, action_repeat=5, planner=CEM(CEM.Config(samples=100, elites=10, iterations=4))
     )
