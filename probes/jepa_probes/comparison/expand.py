@@ -98,15 +98,11 @@ class _Cells:
             assert encoder is not None
             sections["encoder"] = encoder.model_dump(mode="json")
         training = self._training(baseline, seed, sections)
-        budget = {"budget": self._budget(self.reference)}
-        if self.config.tokenize and entry.encoder_of is not None:
-            return Job(
-                self._cell(
-                    baseline, seed, baseline=baseline, training=training, steps_of=str(self.out / source), **budget
-                ),
-                (source,),
-            )
-        return Job(self._cell(baseline, seed, baseline=baseline, training=training, **budget))
+        budget = self._budget(self.reference)
+        after = (source,) if self.config.tokenize and entry.encoder_of is not None else ()
+        steps_of = str(self.out / source) if after else None
+        cell = self._cell(baseline, seed, baseline=baseline, training=training, budget=budget, steps_of=steps_of)
+        return Job(cell, after)
 
     def _trained(self, name: str, seed: int) -> Job:
         entry = self.entries[name]
