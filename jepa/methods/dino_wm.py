@@ -26,7 +26,7 @@ from pydantic import Field
 
 from jepa.config import DEFAULT, part
 from jepa.config.fields import Count
-from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
+from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, FrozenEncoderConfig, FrozenEncoderMethod, RolloutSteps
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictorConfig
@@ -54,6 +54,6 @@ class DinoWM(FrozenEncoderMethod):
         kind: Literal["dino_wm"] = "dino_wm"
         predictor: Annotated[PredictorConfig, PREDICTOR] = DEFAULT
         distance: Distance = "l2"
-        rollout_steps: int = Field(default=0, ge=0, description=ROLLOUT_STEPS)
+        rollout_steps: RolloutSteps = 0
         rollout_context: Count | Literal["random"] = Field(default="random", description=ROLLOUT_CONTEXT)
         detach_rollout: bool = True

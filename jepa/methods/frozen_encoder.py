@@ -5,11 +5,11 @@ video ──→ frozen encoder ──→ z [B, S, N, D]          no gradient, ev
 loss  = teacher forcing at every step + a rollout from its own predictions      jepa/objectives/causal_prediction.py
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +21,18 @@ from jepa.predictors import PREDICTORS, reading_patches
 from jepa.predictors.base import Predictor, PredictorConfig, token_grid
 from jepa.predictors.causal import CausalPredictor
 
-ROLLOUT_STEPS = "latent steps of the rollout loss, from the model's own predictions; 0: none"
+
+def _not_one(steps: int) -> int:
+    if steps == 1:
+        raise ValueError("a rollout of 1 step is teacher forcing itself; expected 0 (none) or 2 up")
+    return steps
+
+
+RolloutSteps = Annotated[
+    int,
+    Field(ge=0, description="latent steps of the rollout loss, from the model's own predictions; 0: none"),
+    AfterValidator(_not_one),
+]
 ROLLOUT_CONTEXT = "number of true latents before a rollout; random: drawn for every batch"
 
 
@@ -38,7 +49,7 @@ class FrozenEncoderConfig(MethodConfig):
     states: tuple[str, ...] = Field(default=(), description="recorded states that the predictor reads: agent.x, …")
     predictor: PredictorConfig
     distance: Distance
-    rollout_steps: int = Field(ge=0, description=ROLLOUT_STEPS)
+    rollout_steps: RolloutSteps
     rollout_context: Count | Literal["random"] = Field(description=ROLLOUT_CONTEXT)
     detach_rollout: bool = Field(description="no gradient through the inputs of rollout predictions")
 
@@ -52,9 +63,7 @@ class FrozenEncoderConfig(MethodConfig):
         return self.states
 
     @model_validator(mode="after")
-    def _rollout_is_one(self) -> Self:
-        if self.rollout_steps == 1:
-            raise ValueError("rollout_steps: a rollout of 1 step is teacher forcing itself; expected 0 (none) or 2 up")
+    def _states_once(self) -> Self:
         if len(set(self.states)) < len(self.states):
             raise ValueError(f"states: each once, found {', '.join(self.states)}")
         return self

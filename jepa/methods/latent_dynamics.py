@@ -5,16 +5,20 @@
 
     loss  = the predictor's (`Predictor.loss`)        mean squared error of one step for mlp, gru and causal; negative
                                                       log density for mdn_rnn; emission error and KL for rssm
+          + mean (p - z)² over `rollout_steps` steps  of its own predictions, after a random number of true latents
 
 The encoder gets no gradient, and the targets are constant. Predictors that take one vector need an encoder with one
-vector a step. Rollouts in training and states are those of `dino_wm`.
+vector a step. A predictor of points that is trained one step ahead leaves the space of latents in long rollouts; with
+rollouts in training it does not. States are those of `dino_wm`.
 
-Forward FLOPs of a step on clips of S steps: the encoder on all frames, and the predictor over S-1 steps.
+Forward FLOPs of a step on clips of S steps: the encoder on all frames, and the predictor over S-1 and `rollout_steps`
+steps.
 """
 
 from typing import Annotated, Literal, Self
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,8 +26,10 @@ from torch.nn import functional as F
 from jepa.config import DEFAULT, part
 from jepa.encoders.module import Encoder
 from jepa.methods.base import Batch, ClipShape, Method, MethodConfig, block_size, history
+from jepa.methods.frozen_encoder import RolloutSteps
 from jepa.predictors import PREDICTORS, reading_patches
 from jepa.predictors.base import Predictor, PredictorConfig, token_grid
+from jepa.world_model import rollout
 
 
 class LatentDynamics(Method):
@@ -48,6 +54,7 @@ class LatentDynamics(Method):
             default=None, description="folder of the encoder's latents (jepa data tokenize), read in place of video"
         )
         predictor: Annotated[PredictorConfig, part(PREDICTORS, "mlp")] = DEFAULT
+        rollout_steps: RolloutSteps = 0
 
         def latents_source(self) -> str | None:
             return self.latents_from
@@ -71,9 +78,15 @@ class LatentDynamics(Method):
             )
         if self.dynamics.state_size:
             raise ValueError("latent_dynamics gives its predictor latents and actions alone: omit state_size")
-        if clips.frames < 2 * encoder.tubelet:
+        if config.rollout_steps and self.dynamics.distribution:
             raise ValueError(
-                f"data.clip_frames is {clips.frames}; expected {2 * encoder.tubelet} or more: a latent, and the next"
+                f"method.rollout_steps is for predictors of points, found {config.predictor.kind}, which predicts a "
+                "distribution; omit it"
+            )
+        minimum = (1 + max(1, config.rollout_steps)) * encoder.tubelet
+        if clips.frames < minimum:
+            raise ValueError(
+                f"data.clip_frames is {clips.frames}; expected {minimum} or more: a latent, and what follows it"
             )
         self.history = history(self.dynamics, encoder, clips)
 
@@ -87,8 +100,22 @@ class LatentDynamics(Method):
         z = self.frozen_latents(batch)
         prediction = self.dynamics.loss(z, actions, generator)
         cosine = F.cosine_similarity(prediction.predicted.detach().float(), z[:, 1:], dim=-1).mean()
-        terms = {name: value.detach() for name, value in prediction.terms.items()}
-        return {"loss": prediction.terms["prediction"], **terms, "cosine": cosine}
+        terms, loss = prediction.terms, prediction.terms["prediction"]
+        if self.config.rollout_steps:
+            terms = {**terms, "rollout": self.rollout_error(z, actions, generator)}
+            loss = loss + terms["rollout"]
+        return {"loss": loss, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}
+
+    def rollout_error(
+        self, z: Float[Tensor, "B S N D"], actions: Float[Tensor, "B S-1 A"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of `rollout_steps` latents, each predicted from those before it."""
+        steps = self.config.rollout_steps
+        true = int(torch.randint(1, z.shape[1] - steps + 1, (), generator=generator))
+        state = self.dynamics.initial_state(z[:, :true], actions[:, : true - 1])
+        rolled = rollout(self.dynamics, state, actions[:, None, true - 1 : true - 1 + steps])[:, 0]
+        moving = self.dynamics.width - self.dynamics.static
+        return F.mse_loss(rolled[..., :moving], z[:, true : true + steps, :, :moving])
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode, whatever the mode of the rest."""

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from jepa.config import DEFAULT, part
 from jepa.config.fields import Count
-from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, ROLLOUT_STEPS, FrozenEncoderConfig, FrozenEncoderMethod
+from jepa.methods.frozen_encoder import ROLLOUT_CONTEXT, FrozenEncoderConfig, FrozenEncoderMethod, RolloutSteps
 from jepa.objectives.causal_prediction import Distance
 from jepa.predictors import PREDICTORS
 from jepa.predictors.base import PredictorConfig
@@ -37,6 +37,6 @@ class VJEPAAC(FrozenEncoderMethod):
         kind: Literal["vjepa_ac"] = "vjepa_ac"
         predictor: Annotated[PredictorConfig, PREDICTOR] = DEFAULT
         distance: Distance = "l1"
-        rollout_steps: int = Field(default=2, ge=0, description=ROLLOUT_STEPS)
+        rollout_steps: RolloutSteps = 2
         rollout_context: Count = Field(default=1, description=ROLLOUT_CONTEXT)
         detach_rollout: bool = False

@@ -14,9 +14,11 @@ from jepa.methods.pldm import PLDM
 from jepa.predictors.base import PredictorConfig
 from jepa.predictors.causal import CausalPredictor
 from jepa.predictors.gru import GRUPredictor
+from jepa.predictors.hybrid import HybridPredictor
 from jepa.predictors.mdn_rnn import MDNRNN
 from jepa.predictors.mlp import MLPPredictor
 from jepa.predictors.rssm import RSSM
+from jepa.world_model import rollout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLIPS = ClipShape(frames=8, action_size=2)
@@ -102,6 +104,41 @@ def test_the_loss_of_a_point_predictor_is_that_of_teacher_forcing() -> None:
     predicted = method.dynamics.parallel(z[:, :-1], method.actions_of(clips))
     loss = method.loss(clips, torch.Generator())["loss"]
     torch.testing.assert_close(loss, (predicted - z[:, 1:]).square().mean())
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru", "causal", "hybrid"])
+def test_rollouts_in_training_are_those_of_planning_and_add_their_error(kind: str) -> None:
+    config = VECTORS[kind] if kind in VECTORS else HybridPredictor.Config(hidden=16, heads=2, kv_heads=1, mamba_heads=2)
+    plain, rolled = (
+        LatentDynamics(LatentDynamics.Config(predictor=config, rollout_steps=steps), conv(), CLIPS) for steps in (0, 3)
+    )
+    rolled.load_state_dict(plain.state_dict())
+    clips = batch()
+    z, actions = plain.frozen_latents(clips), plain.actions_of(clips)
+    terms = rolled.loss(clips, torch.Generator())
+    start = plain.dynamics.initial_state(z[:, :1], actions[:, :0])  # 3 steps fit into 4 latents in one way
+    seen = rollout(plain.dynamics, start, actions[:, None])[:, 0]
+    error = (seen - z[:, 1:]).square().mean()
+    assert error > 0
+    torch.testing.assert_close(terms["rollout"], error.detach())
+    torch.testing.assert_close(terms["loss"], plain.loss(clips, torch.Generator())["loss"] + error)
+    losses = trained(rolled.train(), 30)
+    assert losses[-1] < losses[0]
+
+
+def test_a_rollout_begins_after_any_number_of_true_latents() -> None:
+    method = LatentDynamics(LatentDynamics.Config(predictor=VECTORS["causal"], rollout_steps=2), conv(), CLIPS)
+    found = {round(method.loss(batch(), torch.Generator().manual_seed(seed))["rollout"].item(), 6) for seed in range(9)}
+    assert len(found) == 2  # after one and after two of four
+
+
+def test_rollouts_are_refused_where_they_cannot_be() -> None:
+    with pytest.raises(ValueError, match="rollout_steps is for predictors of points, found mdn_rnn"):
+        LatentDynamics(LatentDynamics.Config(predictor=VECTORS["mdn_rnn"], rollout_steps=2), conv(), CLIPS)
+    with pytest.raises(ValueError, match=r"data.clip_frames is 8; expected 10 or more"):
+        LatentDynamics(LatentDynamics.Config(predictor=VECTORS["mlp"], rollout_steps=4), conv(), CLIPS)
+    with pytest.raises(ValueError, match="a rollout of 1 step is teacher forcing itself"):
+        LatentDynamics.Config(rollout_steps=1)
 
 
 def test_a_predictor_of_vectors_is_refused_for_patches() -> None:
