@@ -172,7 +172,8 @@ def run(script: Path, *arguments: object) -> tuple[list[int], str]:
 
 @needs_signals
 @pytest.mark.parametrize(
-    ("workers", "kind"), [pytest.param(0, "process", marks=pytest.mark.slow), (2, "process"), (2, "thread")]
+    ("workers", "kind"),
+    [(2, "process"), *(pytest.param(*way, marks=pytest.mark.slow) for way in ((0, "process"), (2, "thread")))],
 )
 def test_a_decoder_that_hangs_makes_the_watchdog_show_all_stacks_and_the_run_goes_on(
     workers: int, kind: str, folder: Path, tmp_path: Path

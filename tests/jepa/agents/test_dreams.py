@@ -120,7 +120,7 @@ def test_what_comes_after_the_end_of_a_dream_counts_by_the_chance_that_there_was
     torch.testing.assert_close(dreamt.expected_rewards.sum(1), torch.tensor([2.375, 1.75]))
 
 
-@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+@pytest.mark.parametrize("gradient", ["reinforce", pytest.param("dynamics", marks=pytest.mark.slow)])
 def test_an_actor_learns_to_stay_alive(gradient) -> None:
     """Every step is worth 1; beyond 1.5 to the left it is over, and a wind blows that way."""
 

@@ -257,7 +257,10 @@ def solves(controller, near: float = 0.15) -> None:
     np.testing.assert_allclose(dreamt, world, atol=1e-5)
 
 
-@pytest.mark.parametrize(("gradient", "updates", "near"), [("dynamics", 60, 0.1), ("reinforce", 200, 0.3)])
+@pytest.mark.parametrize(
+    ("gradient", "updates", "near"),
+    [("dynamics", 60, 0.1), pytest.param("reinforce", 200, 0.3, marks=pytest.mark.slow)],
+)
 def test_the_actor_critic_reaches_the_goals_of_a_toy_world(gradient, updates, near) -> None:
     settings = ActorCritic.Config(
         updates=updates, batch=256, horizon=5, gradient=gradient, discount=0.9, hidden=64, layers=1, lr=5e-3

@@ -98,6 +98,7 @@ def test_a_few_steps_reduce_the_loss():
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+@pytest.mark.slow
 def test_without_teacher_and_regularizer_it_collapses_and_the_rank_shows_it():
     monitors = {}
     for teacher in ("none", "ema"):

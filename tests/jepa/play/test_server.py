@@ -216,7 +216,7 @@ print("ended by", received.name, flush=True)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_the_server_and_its_recordings(tmp_path: Path, number: signal.Signals) -> None:
     paths = [str(ROOT / part) for part in ("", "data", "probes")]
     script = SCRIPT.format(paths=paths, folder=str(tmp_path / "out"))

@@ -25,7 +25,10 @@ def make(kind: str) -> Predictor:
     return RSSM(RSSM.Config(**sizes, free_nats=0.1), WIDTH, ACTION)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "mdn_rnn", "rssm", "cdit"])
+KINDS = ["mlp", "mdn_rnn", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rssm", "cdit"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
     predictor = train(make(kind), certain=False, steps=300)
     one, eight = (best_of(predictor, k, certain=False) for k in (1, 8))
@@ -37,9 +40,7 @@ def test_best_of_k_falls_where_the_future_is_one_of_two(kind: str) -> None:
         assert eight < (0.4 if kind == "mdn_rnn" else 0.1)
 
 
-@pytest.mark.parametrize(
-    "kind", ["mlp", "mdn_rnn", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rssm", "cdit"))]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_best_of_k_is_flat_where_the_future_is_certain(kind: str) -> None:
     predictor = train(make(kind), certain=True, steps=300)
     one, eight = (best_of(predictor, k, certain=True) for k in (1, 8))

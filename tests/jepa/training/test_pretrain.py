@@ -67,7 +67,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 METHODS_WITHOUT_ACTIONS = {"vjepa", "levjepa"}
-RESUMED_SLOWLY = ("levjepa", "pldm", "dreamer", "lewm causal", "lewm hybrid")
+RESUMED_SLOWLY = ("vjepa", "levjepa", "pldm", "dreamer", "lewm causal", "lewm hybrid")
 
 
 def describe(run: Path, corpus: Path, kind: str = "lewm", **changes: Any) -> PretrainConfig:

@@ -1,19 +1,24 @@
 """A run that is told to stop saves the step it is at; `--resume` ends with the weights of one that was not stopped."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from jepa.config import UserError, from_dict
+from jepa.training.callbacks.stopping import Stopping
 from jepa.training.config import PretrainConfig
 from jepa.training.pretrain import pretrain
 
@@ -101,20 +106,24 @@ def test_a_run_saves_and_stops_after_max_minutes(whole: Path, corpus: Path, tmp_
     assert same(whole, run)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_second_signal_leaves_at_once() -> None:
-    script = """
-import os, signal, time
-from jepa.training.callbacks.stopping import Stopping
-Stopping(None).on_train_start(None, None)
-os.kill(os.getpid(), signal.SIGTERM)
-os.kill(os.getpid(), signal.SIGTERM)  # the same one twice, as `timeout` sends it
-time.sleep(1.1)
-print("still here", flush=True)
-os.kill(os.getpid(), signal.SIGTERM)
-time.sleep(100)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
-    assert ended.stdout == "still here\n" and ended.returncode == -signal.SIGTERM, ended.stderr
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_ask_thrice_to_stop, args=(there,))
+    process.start()
+    assert here.poll(60) and here.recv() == "still here"
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
+
+
+def _ask_thrice_to_stop(connection: Connection) -> None:
+    Stopping(None).on_train_start(Mock(spec=L.Trainer), Mock(spec=L.LightningModule))
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # the same one twice, as `timeout` sends it
+    time.sleep(1.1)
+    connection.send("still here")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(100)
 
 
 def test_srun_with_another_number_of_processes_is_one_line(
