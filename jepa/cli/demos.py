@@ -76,7 +76,7 @@ DEMOS = {
         "plan/push_t.yaml",
     ),
     "doom-rooms": Demo(
-        Recording("doom-rooms", episodes=500, frames=60, policy="noisy-expert"),
+        Recording("doom-rooms", episodes=2000, frames=60, policy="noisy-expert"),
         "pretrain/doom/point.yaml",
         "plan/doom/walk.yaml",
         before=("encoder", "pretrain/doom/encoder.yaml"),
