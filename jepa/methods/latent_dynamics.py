@@ -8,8 +8,8 @@
           + mean (p - z)² over `rollout_steps` steps  of its own predictions, after a random number of true latents
 
 The encoder gets no gradient, and the targets are constant. Predictors that take one vector need an encoder with one
-vector a step. A predictor of points that is trained one step ahead leaves the space of latents in long rollouts; with
-rollouts in training it does not. States are those of `dino_wm`.
+vector a step. Predictors of points that are trained one step ahead can leave the space of latents in long rollouts.
+States are those of `dino_wm`.
 
 Forward FLOPs of a step on clips of S steps: the encoder on all frames, and the predictor over S-1 and `rollout_steps`
 steps.
@@ -86,7 +86,8 @@ class LatentDynamics(Method):
         minimum = (1 + max(1, config.rollout_steps)) * encoder.tubelet
         if clips.frames < minimum:
             raise ValueError(
-                f"data.clip_frames is {clips.frames}; expected {minimum} or more: a latent, and what follows it"
+                f"data.clip_frames is {clips.frames}; expected {minimum} or more: a latent, and the next or "
+                "a rollout (method.rollout_steps)"
             )
         self.history = history(self.dynamics, encoder, clips)
 
@@ -100,9 +101,10 @@ class LatentDynamics(Method):
         z = self.frozen_latents(batch)
         prediction = self.dynamics.loss(z, actions, generator)
         cosine = F.cosine_similarity(prediction.predicted.detach().float(), z[:, 1:], dim=-1).mean()
-        terms, loss = prediction.terms, prediction.terms["prediction"]
+        terms = dict(prediction.terms)
+        loss = terms["prediction"]
         if self.config.rollout_steps:
-            terms = {**terms, "rollout": self.rollout_error(z, actions, generator)}
+            terms["rollout"] = self.rollout_error(z, actions, generator)
             loss = loss + terms["rollout"]
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}, "cosine": cosine}
 
@@ -114,8 +116,7 @@ class LatentDynamics(Method):
         true = int(torch.randint(1, z.shape[1] - steps + 1, (), generator=generator))
         state = self.dynamics.initial_state(z[:, :true], actions[:, : true - 1])
         rolled = rollout(self.dynamics, state, actions[:, None, true - 1 : true - 1 + steps])[:, 0]
-        moving = self.dynamics.width - self.dynamics.static
-        return F.mse_loss(rolled[..., :moving], z[:, true : true + steps, :, :moving])
+        return self.dynamics.squared_error(rolled, z[:, true - 1 : true + steps]).terms["prediction"]
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode, whatever the mode of the rest."""
