@@ -1,5 +1,7 @@
 """Settings of policies without planning. Imports no torch."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from jepa.config import Config
@@ -23,4 +25,8 @@ class InverseSettings(Config):
     expectile: Share = Field(
         default=0.2, gt=0, lt=1, description="expectile of the number of steps to a goal that estimates the minimum"
     )
-    bf16: bool = Field(default=False, description="fit in bf16, about three times faster on CPUs that support it")
+    bf16: bool | Literal["auto"] = Field(
+        default=False,
+        description="fit in bf16, about three times faster on CPUs that have it and many times slower on others; auto: "
+        "where the hardware has it",
+    )

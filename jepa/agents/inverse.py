@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from jepa.agents.config import InverseSettings
 from jepa.agents.controller import ActionSpace, Actor, ObservationNormalizer
+from jepa_data.devices import multiplies_bf16
 
 WARM_UP = 500  # updates before the time penalty applies
 MIN_WEIGHT = 0.02  # squared steps beside squared actions
@@ -61,6 +62,7 @@ def fit_inverse(
         actor = Actor(normalizer, space, hidden=settings.hidden, layers=settings.layers, norm=nn.LayerNorm)
         min_steps = nn.Linear(actor.features, 1)
     done = space.decisions(actions)
+    in_bf16 = multiplies_bf16(latents.device) if settings.bf16 == "auto" else settings.bf16
     optimizer = torch.optim.Adam([*actor.parameters(), *min_steps.parameters()], settings.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.updates)
     for update in range(settings.updates):
@@ -69,7 +71,7 @@ def fit_inverse(
         ahead = torch.rand(settings.batch, generator=generator, dtype=torch.float64)
         later = now + 1 + (ahead * (steps - 1 - now).clamp_max(settings.ahead or steps)).long()
         seen = actor.normalizer(latents[clip, now], goals[clip, later])
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=in_bf16):
             features = actor.network[:-1](seen)
         features = features.float()
         missed = (actor.decided(features).mean - done[clip, now]).square().mean(-1)

@@ -25,22 +25,17 @@ from jepa.training.run_state.checkpoints import FOLDER, CheckpointFiles, Checkpo
 from jepa.training.run_state.metrics_log import EventsLog, MetricsLog, quiet_writer
 from jepa.training.run_state.run_folder import LOGS
 from jepa.training.sharding import FSDP2
+from jepa_data.devices import multiplies_bf16
 
 OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
 def precision(t: TrainerConfig) -> str:
     """Lightning's name of the precision: `auto` is bf16 where the processor multiplies it natively."""
-    if t.precision == "bf16" or (t.precision == "auto" and _has_bf16(t)):
+    on_gpu = t.device == "cuda" or (t.device == "auto" and torch.cuda.is_available())
+    if t.precision == "bf16" or (t.precision == "auto" and multiplies_bf16("cuda" if on_gpu else "cpu")):
         return "bf16-mixed"
     return "32-true"
-
-
-def _has_bf16(t: TrainerConfig) -> bool:
-    if t.device == "cuda" or (t.device == "auto" and torch.cuda.is_available()):
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def make_trainer(t: TrainerConfig, run: Path, callbacks: list[Callback], *, may_skip_parameters: bool) -> L.Trainer:

@@ -42,14 +42,15 @@ def look() -> Hardware:
     """Imports torch, to ask for the GPU."""
     import torch
 
+    from jepa_data.devices import multiplies_bf16
+
     usable = cores()
     if quota := _numbers(CGROUP / "cpu.max"):  # and the period it is of
         usable = max(1, min(usable, round(quota[0] / quota[1])))
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return Hardware(usable, _memory(), properties.name, properties.total_memory, torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
-    return Hardware(usable, _memory(), None, 0, bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")))
+        return Hardware(usable, _memory(), properties.name, properties.total_memory, multiplies_bf16("cuda"))
+    return Hardware(usable, _memory(), None, 0, multiplies_bf16("cpu"))
 
 
 def _memory() -> int:

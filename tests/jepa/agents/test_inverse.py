@@ -105,6 +105,20 @@ def test_the_same_seed_gives_the_same_controller() -> None:
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_it_is_fitted_in_bf16_where_that_is_native_if_it_may_choose(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa.agents.inverse.multiplies_bf16", lambda device: native)
+    z, blocks = walks(20)
+    fitted = {
+        bf16: fit_inverse(z, z, blocks, SPACE, InverseSettings(updates=5, batch=8, hidden=8, bf16=bf16)).state_dict()
+        for bf16 in (False, True, "auto")
+    }
+    different = [k for k in fitted[True] if not torch.equal(fitted[True][k], fitted[False][k])]
+    assert different and all(torch.equal(fitted["auto"][k], fitted[native][k]) for k in fitted["auto"])
+
+
 @pytest.mark.parametrize(
     ("steps", "width", "message"),
     [
